@@ -1,0 +1,181 @@
+// Calls of the server's API. Every URL is relative to the console, so it works below any root path.
+
+const ROOT = new URL("../../", import.meta.url);
+const STORED_KEY = "lorikeet-api-key";
+const events = new EventTarget();
+let askForKey = null;
+let asking = null;
+
+/** An error of the API. `status` is 0 if the front end can't be reached. */
+export class ApiError extends Error {
+  constructor(status, message, code = null) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** True if this tab has an API key. */
+export function hasKey() {
+  return sessionStorage.getItem(STORED_KEY) !== null;
+}
+
+/** This tab's API key, or null; for requests that `request` can't send. */
+export function currentKey() {
+  return sessionStorage.getItem(STORED_KEY);
+}
+
+/** Keep an API key until the tab is closed; null forgets it, and what pages keep for this tab. */
+export function setKey(key) {
+  if (key === null) sessionStorage.clear();
+  else sessionStorage.setItem(STORED_KEY, key);
+  events.dispatchEvent(new Event("key"));
+}
+
+/** Call `listener` whenever the key is set or forgotten. Returns a function that stops it. */
+export function onKeyChange(listener) {
+  events.addEventListener("key", listener);
+  return () => events.removeEventListener("key", listener);
+}
+
+/**
+ * Register what asks a person for a key when the server answers 401.
+ *
+ * `ask(error)` sets the key and resolves to true, or resolves to false if the person declines.
+ */
+export function onUnauthorized(ask) {
+  askForKey = ask;
+}
+
+/** Absolute URL of an API path such as `v1/models`; used in the examples for curl and Python. */
+export function urlOf(path) {
+  return new URL(path.replace(/^\/+/, ""), ROOT).href;
+}
+
+/** GET `path` and return its JSON. */
+export async function getJson(path, { signal } = {}) {
+  const reply = await request(path, { signal });
+  return readJson(reply);
+}
+
+/** Send `body` as JSON and return the answer's JSON, or null if the answer has no body. */
+export async function sendJson(method, path, body, { headers, signal } = {}) {
+  const options = { method, signal, headers: { ...headers } };
+  if (body !== undefined && body !== null) {
+    options.headers["Content-Type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
+  return readJson(await request(path, options));
+}
+
+/**
+ * Send a request with this tab's key and return the successful Response.
+ *
+ * On 401 it asks for a key and tries once more. Raises ApiError for every other failure; an abort by
+ * `signal` stays an AbortError. `body` is passed to fetch as it is (string, FormData, Blob).
+ */
+export async function request(path, { method = "GET", body, headers, signal } = {}) {
+  for (;;) {
+    const key = sessionStorage.getItem(STORED_KEY);
+    const reply = await send(path, key, { method, body, headers, signal });
+    if (reply.ok) return reply;
+    const error = await errorOf(reply);
+    // Another request may have asked for the key while this one was under way.
+    const isNewKey = key !== sessionStorage.getItem(STORED_KEY);
+    if (reply.status !== 401 || !(isNewKey || (await login(error)))) throw error;
+  }
+}
+
+/** Ask for a key. Resolves to true once one is set; calls at the same time share one question. */
+export function login(error = null) {
+  if (!askForKey) return Promise.resolve(false);
+  asking ??= askForKey(error).finally(() => (asking = null));
+  return asking;
+}
+
+/**
+ * Iterate over server-sent events as `{event, id, data}`; `data` is a string.
+ *
+ * It uses fetch, because EventSource sends neither bodies nor an Authorization header. The iterator
+ * ends when the server ends the stream, and raises ApiError if the connection breaks.
+ */
+export async function* sseEvents(path, { method = "GET", body, headers, signal } = {}) {
+  const reply = await request(path, {
+    method,
+    body,
+    signal,
+    headers: { Accept: "text/event-stream", ...headers },
+  });
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let pending = "";
+  try {
+    for (;;) {
+      const { done, value } = await readChunk(reader, signal);
+      if (done) return;
+      const parts = (pending + value).split(/\r?\n\r?\n/);
+      pending = parts.pop();
+      for (const part of parts) {
+        const event = parseEvent(part);
+        if (event) yield event;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+async function readChunk(reader, signal) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "The connection to the front end broke.");
+  }
+}
+
+function parseEvent(text) {
+  const event = { event: "message", id: null, data: null };
+  for (const line of text.split(/\r?\n/)) {
+    const colon = line.indexOf(":");
+    if (colon === 0 || line === "") continue;
+    const field = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (field === "data") event.data = event.data === null ? value : `${event.data}\n${value}`;
+    else if (field === "event" || field === "id") event[field] = value;
+  }
+  return event.data === null ? null : event;
+}
+
+async function send(path, key, options) {
+  const headers = new Headers(options.headers);
+  if (key !== null) headers.set("Authorization", `Bearer ${key}`);
+  try {
+    return await fetch(urlOf(path), { ...options, headers, cache: "no-store", credentials: "same-origin" });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new ApiError(0, "The front end can't be reached.");
+  }
+}
+
+async function errorOf(reply) {
+  const text = await reply.text().catch(() => "");
+  let error = null;
+  try {
+    error = JSON.parse(text).error;
+  } catch {
+    // A proxy answers in its own format.
+  }
+  const message = error?.message ?? (text.slice(0, 300) || reply.statusText || "The request failed.");
+  return new ApiError(reply.status, message, error?.code ?? null);
+}
+
+async function readJson(reply) {
+  const text = await reply.text();
+  if (text === "") return null;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new ApiError(reply.status, `The answer of ${new URL(reply.url).pathname} is not JSON.`);
+  }
+}

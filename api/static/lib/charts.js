@@ -1,0 +1,154 @@
+// Small line charts in SVG.
+
+import { h, setAttr, setText, svg } from "./dom.js";
+
+const WIDTH = 600;
+
+/**
+ * Build a line chart over time.
+ *
+ * `series`: `[{name, tone}]`; `tone` is "accent", "blue" or "orange" and picks colour and dashes.
+ * `format(value)` gives the text of a value. Returns `{element, update(points)}`, where `points` are
+ * `[time in s, value or null, ...]` in ascending time, with one value per series.
+ */
+export function lineChart({ title, series, format, height = 96, windowS = 300 }) {
+  const lines = series.map(({ tone }) =>
+    svg("path", { class: `chart-line chart-${tone}`, fill: "none", "vector-effect": "non-scaling-stroke" }),
+  );
+  const cursor = svg("line", {
+    class: "chart-cursor",
+    y1: 0,
+    y2: height,
+    "vector-effect": "non-scaling-stroke",
+    visibility: "hidden",
+  });
+  const grid = [0.5, 1].map((part) =>
+    svg("line", {
+      class: "chart-grid",
+      x1: 0,
+      x2: WIDTH,
+      y1: height * part,
+      y2: height * part,
+      "vector-effect": "non-scaling-stroke",
+    }),
+  );
+  const area = svg("path", { class: `chart-area chart-${series[0].tone}` });
+  const picture = svg(
+    "svg",
+    {
+      class: "chart-picture",
+      viewBox: `0 0 ${WIDTH} ${height}`,
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": title,
+    },
+    grid,
+    area,
+    lines,
+    cursor,
+  );
+  picture.style.setProperty("height", `${height}px`);
+  const values = series.map(() => h("b", { class: "chart-value" }, "–"));
+  const legend = series.map(({ name, tone }, i) =>
+    h("span", { class: "chart-key" }, h("i", { class: `chart-swatch chart-${tone}` }), name, " ", values[i]),
+  );
+  const peak = h("span", { class: "chart-peak" });
+  const start = h("span", null, `${Math.round(windowS / 60)} min ago`);
+  const end = h("span", null, "now");
+  const element = h(
+    "figure",
+    { class: "chart" },
+    h(
+      "figcaption",
+      { class: "chart-head" },
+      h("h3", null, title),
+      h("span", { class: "chart-legend" }, legend),
+    ),
+    h("div", { class: "chart-plot" }, peak, picture),
+    h("div", { class: "chart-axis", "aria-hidden": "true" }, start, end),
+  );
+  let shown = [];
+  let pointed = null;
+
+  function update(points) {
+    shown = points;
+    const now = points.length ? points.at(-1)[0] : 0;
+    const top = niceTop(Math.max(0, ...points.flatMap((point) => point.slice(1).map((value) => value ?? 0))));
+    const x = (time) => Math.max(0, WIDTH - ((now - time) / windowS) * WIDTH);
+    const y = (value) => height - (value / top) * (height - 4);
+    lines.forEach((line, i) => setAttr(line, "d", pathOf(points, i + 1, x, y)));
+    setAttr(area, "d", areaOf(points, x, y, height));
+    setText(peak, points.length ? format(top) : "");
+    showValues();
+  }
+
+  function showValues() {
+    const point = pointed === null ? shown.at(-1) : nearest(shown, pointed, windowS);
+    const texts = series.map((_, i) => textOf(point?.[i + 1] ?? null));
+    texts.forEach((text, i) => setText(values[i], text));
+    setText(end, pointed === null || !point ? "now" : `${Math.round(shown.at(-1)[0] - point[0])} s ago`);
+    if (pointed === null) {
+      setAttr(
+        picture,
+        "aria-label",
+        `${title}: ${series.map(({ name }, i) => `${name} ${texts[i]}`).join(", ")}`,
+      );
+    }
+  }
+
+  function textOf(value) {
+    return value === null ? "–" : format(value);
+  }
+
+  picture.addEventListener("pointermove", (event) => {
+    const box = picture.getBoundingClientRect();
+    pointed = (event.clientX - box.left) / box.width;
+    for (const name of ["x1", "x2"]) cursor.setAttribute(name, pointed * WIDTH);
+    cursor.setAttribute("visibility", "visible");
+    showValues();
+  });
+  picture.addEventListener("pointerleave", () => {
+    pointed = null;
+    cursor.setAttribute("visibility", "hidden");
+    showValues();
+  });
+  return { element, update };
+}
+
+/** A round number that leaves room above `value` for the label. */
+function niceTop(value) {
+  if (value <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return power * [1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15].find((step) => step * power >= value * 1.2);
+}
+
+/** Nulls leave gaps. */
+function pathOf(points, column, x, y) {
+  let path = "";
+  let isDown = false;
+  for (const point of points) {
+    const value = point[column];
+    if (value === null || value === undefined) isDown = false;
+    else {
+      path += `${isDown ? "L" : "M"}${x(point[0]).toFixed(1)} ${y(value).toFixed(1)}`;
+      isDown = true;
+    }
+  }
+  return path;
+}
+
+/** The area below the first series. */
+function areaOf(points, x, y, height) {
+  const drawn = points.filter((point) => point[1] !== null && point[1] !== undefined);
+  if (drawn.length < 2) return "";
+  const line = pathOf(drawn, 1, x, y);
+  return `${line}L${x(drawn.at(-1)[0]).toFixed(1)} ${height}L${x(drawn[0][0]).toFixed(1)} ${height}Z`;
+}
+
+function nearest(points, part, windowS) {
+  if (!points.length) return undefined;
+  const time = points.at(-1)[0] - (1 - part) * windowS;
+  return points.reduce((best, point) =>
+    Math.abs(point[0] - time) < Math.abs(best[0] - time) ? point : best,
+  );
+}

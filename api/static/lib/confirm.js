@@ -1,0 +1,31 @@
+// Asks before something that can't be undone.
+
+import { h } from "./dom.js";
+
+/** Show a question; resolves to true if the person chooses `action`, the label of the button. */
+export function confirmAction({ title, text, action }) {
+  return new Promise((resolve) => {
+    const dialog = h(
+      "dialog",
+      { class: "dialog", "aria-labelledby": "confirm-title", "aria-describedby": "confirm-text" },
+      h(
+        "form",
+        { method: "dialog" },
+        h("h2", { id: "confirm-title" }, title),
+        h("p", { id: "confirm-text" }, text),
+        h(
+          "div",
+          { class: "dialog-actions" },
+          h("button", { type: "submit", class: "button", value: "keep", autofocus: true }, "Keep it"),
+          h("button", { type: "submit", class: "button button-danger", value: "act" }, action),
+        ),
+      ),
+    );
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "act");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}

@@ -1,0 +1,78 @@
+// The shell: pages by the URL's hash, the theme, and the login.
+
+import { hasKey, onKeyChange, onUnauthorized, setKey } from "./lib/api.js";
+import { fill, h, setAttr } from "./lib/dom.js";
+import { askForKey } from "./lib/login.js";
+import { errorBox } from "./lib/notices.js";
+import { themeButton } from "./lib/theme_button.js";
+
+const TITLES = { pool: "Pool", compare: "Compare", adapters: "Adapters", jobs: "Jobs" };
+const main = document.getElementById("content");
+let unmount = null;
+let visit = 0;
+
+/** Name of the page in the hash: `#/jobs/some-id?x=1` -> "jobs". The page reads what follows itself. */
+function pageName() {
+  const name = location.hash.replace(/^#\/?/, "").split(/[/?]/)[0];
+  return Object.hasOwn(TITLES, name) ? name : "pool";
+}
+
+async function show() {
+  const name = pageName();
+  const own = ++visit;
+  unmount?.();
+  unmount = null;
+  document.title = `${TITLES[name]} · Lorikeet`;
+  for (const link of document.querySelectorAll(".tabs a")) {
+    setAttr(link, "aria-current", link.hash === `#/${name}` ? "page" : null);
+  }
+  const root = h("div", { class: `page page-${name}` }, h("h1", { class: "visually-hidden" }, TITLES[name]));
+  const body = h("div", { class: "page-body" });
+  root.append(body);
+  main.replaceChildren(root);
+  main.dataset.page = name;
+  try {
+    const page = await import(`./pages/${name}.js`);
+    if (own !== visit) return;
+    const stop = await page.mount(body);
+    if (own === visit) unmount = stop ?? null;
+    else stop?.();
+  } catch (error) {
+    if (own !== visit) return;
+    fill(body, errorBox(error, show));
+  }
+}
+
+let shown = null;
+
+/** Show the page of the hash, unless only what follows its name changed. */
+function navigate() {
+  const name = pageName();
+  if (name === shown) return;
+  const isFirst = shown === null;
+  shown = name;
+  show();
+  if (!isFirst) main.focus({ preventScroll: true });
+}
+
+const keyButton = h("button", { type: "button", class: "button button-quiet", hidden: true }, "Log out");
+keyButton.addEventListener("click", () => {
+  setKey(null);
+  show();
+});
+
+function showKey() {
+  keyButton.hidden = !hasKey();
+}
+
+document.getElementById("skip-link").addEventListener("click", (event) => {
+  // The hash belongs to the router.
+  event.preventDefault();
+  main.focus();
+});
+document.getElementById("top-actions").append(keyButton, themeButton());
+onUnauthorized(askForKey);
+onKeyChange(showKey);
+showKey();
+addEventListener("hashchange", navigate);
+navigate();

@@ -1,0 +1,107 @@
+// One adapter in the table: its row, and the row below with its versions and actions.
+
+import { h, keyed, setAttr, setText } from "../../lib/dom.js";
+import { bytes, clock, count, duration, plural } from "../../lib/format.js";
+
+const FACTS = ["version", "kind", "rank", "size", "requests", "tokens", "used", "workers", "waiting"];
+const LABELS = {
+  version: "Version", kind: "Kind", rank: "Rank", size: "Size", requests: "Requests", tokens: "Tokens",
+  used: "Last used", workers: "Workers", waiting: "Waiting",
+};
+const WIDE = new Set(["version", "used"]); // on a narrow screen
+const NUMBERS = new Set(["rank", "size", "requests", "tokens", "waiting"]);
+
+/** Heads of the table's columns. */
+export function headRow() {
+  const heads = FACTS.map((name) => h("th", { scope: "col", class: NUMBERS.has(name) ? "num" : null }, LABELS[name]));
+  return h("tr", null, h("th", { scope: "col" }, "Name"), heads);
+}
+
+/** Rows of one adapter. `actions` has a function for each button; each gets the adapter. */
+export class AdapterRow {
+  constructor(adapter, actions) {
+    this.adapter = adapter;
+    const id = `adapter-${adapter.id}`;
+    this.toggle = h("button", { type: "button", class: "row-toggle", "aria-expanded": "false", "aria-controls": id, onclick: () => this.open(this.detail.hidden) }, adapter.id);
+    this.state = h("span", { class: "badge badge-bad", hidden: true });
+    this.cells = Object.fromEntries(FACTS.map((name) => [name, h("td", { class: NUMBERS.has(name) ? "num" : WIDE.has(name) ? "wide" : null, "data-label": LABELS[name] })]));
+    this.versions = h("tbody");
+    this.message = h("div", { class: "row-message" });
+    const act = (name, label, tone = "") => h("button", { type: "button", class: `button button-small ${tone}`, onclick: () => actions[name](this) }, label);
+    this.rollBack = act("rollBack", "Roll back");
+    this.detail = h(
+      "tr", { id, class: "detail-row", hidden: true },
+      h(
+        "td", { colspan: FACTS.length + 1 },
+        h("div", { class: "row" }, this.rollBack, act("replace", "Replace …"), act("compare", "Compare versions"), act("unload", "Unload …", "button-danger")),
+        this.message,
+        h(
+          "div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": `Versions of ${adapter.id}` },
+          h("table", { class: "table versions" }, h("thead", null, h("tr", null, ["Version", "", "Created", "Requests", "Tokens", "Last used", "Waiting", "Source"].map((text) => h("th", { scope: "col" }, text || h("span", { class: "visually-hidden" }, "State"))))), this.versions),
+        ),
+      ),
+    );
+    this.element = h("tbody", { class: "adapter" }, h("tr", { class: "main-row" }, h("th", { scope: "row" }, this.toggle, this.state), Object.values(this.cells)), this.detail);
+    this.update(adapter);
+  }
+
+  open(isOpen) {
+    this.detail.hidden = !isOpen;
+    setAttr(this.toggle, "aria-expanded", String(isOpen));
+  }
+
+  update(adapter) {
+    this.adapter = adapter;
+    const { cells } = this;
+    setText(cells.version, adapter.version.split("@").at(-1));
+    setText(cells.kind, kindsOf(adapter));
+    setText(cells.rank, count(adapter.rank));
+    setText(cells.size, bytes(adapter.bytes));
+    setText(cells.requests, count(adapter.requests));
+    setText(cells.tokens, count(adapter.tokens));
+    setText(cells.used, ago(adapter.last_used_ms));
+    setText(cells.workers, holders(adapter.workers));
+    setAttr(cells.workers, "title", adapter.workers.map(({ worker, tier }) => `${worker}: ${tier}`).join("\n") || null);
+    setText(cells.waiting, count(adapter.waiting));
+    this.state.hidden = adapter.state === "ready";
+    setText(this.state, adapter.state);
+    this.rollBack.disabled = adapter.previous.length === 0;
+    setText(this.rollBack, adapter.previous.length ? `Roll back to ${adapter.previous[0].version.split("@").at(-1)}` : "Roll back");
+    const versions = [adapter, ...adapter.previous].map((version, index) => ({ ...version, place: index }));
+    keyed(this.versions, versions, { keyOf: ({ version }) => version, create: versionRow, update: showVersion });
+  }
+}
+
+/** How long ago a Unix time in milliseconds is. */
+export function ago(ms) {
+  return ms === null ? "never" : `${duration(Math.max(0, Date.now() - ms) / 1000)} ago`;
+}
+
+function kindsOf({ kinds }) {
+  return kinds.length ? kinds.join(", ") : "LoRA";
+}
+
+function holders(workers) {
+  const loading = workers.filter(({ tier }) => tier === "loading").length;
+  const names = workers.length === 1 ? shortWorker(workers[0].worker) : plural(workers.length, "worker");
+  return workers.length === 0 ? "none" : `${names}${loading ? `, ${loading} loading` : ""}`;
+}
+
+/** A worker's host and process, without the digits that make its id unique: "gpu-1:4711". */
+function shortWorker(id) {
+  return id.split(":").slice(0, 2).join(":");
+}
+
+function versionRow() {
+  return h("tr", null, h("td", { class: "mono" }), Array.from({ length: 7 }, () => h("td")));
+}
+
+function showVersion(row, version) {
+  const place = version.place === 0 ? "current" : `previous ${version.place}`;
+  const date = new Date(version.created * 1000).toLocaleDateString("en-CA");
+  const texts = [
+    version.version, version.state === "ready" ? place : version.state, `${date} ${clock(version.created)}`,
+    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), version.source,
+  ];
+  texts.forEach((text, index) => setText(row.children[index], text));
+}

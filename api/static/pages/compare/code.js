@@ -1,0 +1,40 @@
+// The dialog that shows a request as curl and as Python.
+
+import { urlOf } from "../../lib/api.js";
+import { h, setText } from "../../lib/dom.js";
+import { asCurl, asPython } from "./request.js";
+
+const PATH = "v1/chat/completions";
+
+/** Show the request with this `body`. The key is never in the text. */
+export function showCode(body) {
+  const dialog = h(
+    "dialog",
+    { class: "dialog dialog-wide", "aria-labelledby": "code-title" },
+    h("h2", { id: "code-title" }, "Request"),
+    h("p", { class: "muted" }, "Both read the API key from the variable LORIKEET_API_KEY."),
+    block("curl", asCurl(urlOf(PATH), body)),
+    block("Python", asPython(urlOf("v1"), body)),
+    h("div", { class: "dialog-actions" }, h("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close")),
+  );
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+function block(name, text) {
+  const code = h("pre", { class: "code", tabindex: "0", role: "region", "aria-label": name }, text);
+  const button = h("button", { type: "button", class: "button button-small", "aria-label": `Copy ${name}`, onclick: () => copy(code, button) }, "Copy");
+  return h("section", { class: "stack code-block" }, h("div", { class: "row" }, h("h3", null, name), h("span", { class: "spacer" }), button), code);
+}
+
+/** Copy a text. Browsers have a clipboard on https and localhost only; elsewhere select the text. */
+async function copy(code, button) {
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    setText(button, "Copied");
+  } catch {
+    getSelection().selectAllChildren(code);
+    setText(button, "Selected");
+  }
+}

@@ -1,0 +1,136 @@
+// One request of the Compare page: it is sent as a background job and followed to its end.
+//
+// Everything that a reloaded page needs is in `state`. The idempotency key is in it before the
+// request is sent, so that a page that was reloaded meanwhile sends the same job again, not another.
+
+import { ApiError, getJson, sendJson } from "../../lib/api.js";
+import { followJob, pause } from "../jobs/stream.js";
+
+const PATH = "v1/chat/completions";
+const POSITION_MS = 1500;
+const SEND_AGAIN_MS = 1000;
+
+/** The state of a run before it is sent. Times are this browser's, in Unix milliseconds. */
+export function newState(body) {
+  return {
+    body, key: randomKey(), job: null, phase: "sending", position: null,
+    lastId: "", text: "", reasoning: "", tokens: [], version: null, finish: null, error: null,
+    isStopped: false, sentMs: null, firstMs: null, lastMs: null, isContinued: false, usage: null, servedS: null,
+  };
+}
+
+/** Follow a run from its `state` to its end, and call `changed()` whenever `state` has changed. */
+export async function follow(state, signal, changed) {
+  try {
+    if (state.sentMs === null) state.sentMs = Date.now();
+    if (state.job === null) state.job = await accepted(state, signal);
+    if (state.phase === "sending") state.phase = "waiting";
+    if (state.isStopped) await cancel(state);
+    changed();
+    await receive(state, signal, changed);
+    await conclude(state, signal);
+    state.phase = "done";
+  } catch (error) {
+    if (signal.aborted) throw error;
+    state.phase = error.code === "cancelled" ? "cancelled" : "failed";
+    state.error = { status: error.status ?? 0, code: error.code ?? null, message: error.message };
+  }
+  changed();
+}
+
+/** True if the run needs no more following. */
+export function hasEnded(state) {
+  return ["done", "failed", "cancelled"].includes(state.phase);
+}
+
+/** Cancel the run's job, or let its follower do so. The run then ends with the phase "cancelled". */
+export async function cancel(state) {
+  state.isStopped = true;
+  if (state.job !== null && !hasEnded(state)) await sendJson("POST", `v1/jobs/${state.job}/cancel`);
+}
+
+/** Seconds from the request to the first token; null if unknown. */
+export function firstTokenS(state) {
+  return state.firstMs === null || state.isContinued ? null : (state.firstMs - state.sentMs) / 1000;
+}
+
+/**
+ * Tokens per second after the first one; null if unknown. If this page hasn't seen the tokens come one
+ * by one, it is the server's time from the start of the job to its end that counts.
+ */
+export function tokensPerS(state) {
+  const num = state.usage?.completion_tokens ?? state.tokens.length;
+  const seconds = (state.lastMs - state.firstMs) / 1000;
+  if (!state.isContinued && num > 1 && seconds > 0) return (num - 1) / seconds;
+  return state.servedS && num ? num / state.servedS : null;
+}
+
+async function accepted(state, signal) {
+  const headers = { "Idempotency-Key": state.key };
+  for (;;) {
+    try {
+      return (await sendJson("POST", PATH, { ...state.body, background: true }, { headers, signal })).id;
+    } catch (error) {
+      // The connection broke: the front end may have the job, and the key finds it.
+      if (!(error instanceof ApiError) || error.status !== 0) throw error;
+      await pause(SEND_AGAIN_MS, signal);
+    }
+  }
+}
+
+async function receive(state, signal, changed) {
+  const waiting = new AbortController();
+  showPosition(state, AbortSignal.any([signal, waiting.signal]), changed);
+  try {
+    for await (const piece of followJob(state.job, { lastId: state.lastId, signal })) {
+      if (piece.isRestart) Object.assign(state, { text: "", reasoning: "", tokens: [] });
+      else add(state, piece);
+      state.lastId = piece.id;
+      changed();
+    }
+  } finally {
+    waiting.abort();
+  }
+}
+
+function add(state, piece) {
+  state.text += piece.text;
+  state.reasoning += piece.reasoning;
+  state.tokens.push(...piece.tokens.map(compact));
+  state.version = piece.version ?? state.version;
+  state.finish = piece.finish ?? state.finish;
+  if (!(piece.text || piece.reasoning || piece.tokens.length)) return;
+  state.phase = "running";
+  state.position = null;
+  state.firstMs ??= Date.now();
+  state.lastMs = Date.now();
+}
+
+/** What the page shows of a token's log-probability; the whole would fill the browser's storage. */
+function compact({ token, logprob, bytes, top_logprobs: top }) {
+  return { token, logprob, bytes, top: top.map((other) => [other.token, other.logprob]) };
+}
+
+/** While the job waits, keep its position in the queue up to date. */
+async function showPosition(state, signal, changed) {
+  while (state.phase === "waiting" && !signal.aborted) {
+    const job = await getJson(`v1/jobs/${state.job}`, { signal }).catch(() => null);
+    if (state.phase !== "waiting" || signal.aborted) return;
+    state.position = job?.position ?? null;
+    changed();
+    await pause(POSITION_MS, signal).catch(() => {});
+  }
+}
+
+/** Read what the stream doesn't say: the token counts and the server's times. */
+async function conclude(state, signal) {
+  const job = await getJson(`v1/jobs/${state.job}`, { signal });
+  state.usage = job.usage;
+  state.servedS = job.ended_ms && job.started_ms ? (job.ended_ms - job.started_ms) / 1000 : null;
+}
+
+/** 32 random hex digits. `crypto.randomUUID` exists on https and localhost only. */
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

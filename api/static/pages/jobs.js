@@ -1,0 +1,173 @@
+// The Jobs page: the tenant's jobs, newest first, with what can be done about them.
+
+import { getJson, sendJson } from "../lib/api.js";
+import { confirmAction } from "../lib/confirm.js";
+import { fill, h, keyed, setText } from "../lib/dom.js";
+import { emptyBox, errorBox, liveRegion } from "../lib/notices.js";
+import { JobDialog } from "./jobs/detail.js";
+import { JobRow, STATES, headRow } from "./jobs/list.js";
+
+const REFRESH_MS = 2000;
+const PER_PAGE = 25;
+
+/** Show the page in `root`; returns what leaves it. `#/jobs/ID` opens the job's dialog. */
+export function mount(root) {
+  const page = new JobsPage(root);
+  page.start();
+  return () => page.stop();
+}
+
+class JobsPage {
+  constructor(root) {
+    this.leaving = new AbortController();
+    this.cursors = [null]; // `after` of each page up to this one
+    this.rows = new Map();
+    this.pool = null;
+    this.dialog = null;
+    this.actions = { cancel: (job) => this.cancel(job), retry: (job) => this.retry(job) };
+    this.states = STATES.map((state) => ({ state, box: h("input", { type: "checkbox", onchange: () => this.restart() }) }));
+    this.model = h("input", { id: "job-model", type: "search", list: "job-models", placeholder: "Any model", "aria-label": "Model", autocomplete: "off", spellcheck: "false", onchange: () => this.restart() });
+    this.models = h("datalist", { id: "job-models" });
+    const filters = h(
+      "div", { class: "row job-filters" },
+      h("fieldset", { class: "chips" }, h("legend", { class: "visually-hidden" }, "States"), this.states.map(({ state, box }) => h("label", { class: "chip" }, box, state))),
+      this.model, this.models,
+    );
+    this.body = h("tbody");
+    this.scroll = h("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Jobs" }, h("table", { class: "table jobs cards" }, h("thead", null, headRow()), this.body));
+    this.empty = h("div");
+    this.problem = h("div");
+    this.live = liveRegion();
+    this.newer = h("button", { type: "button", class: "button button-small", onclick: () => this.turn(-1) }, "Newer");
+    this.older = h("button", { type: "button", class: "button button-small", onclick: () => this.turn(1) }, "Older");
+    this.pageText = h("span", { class: "muted" });
+    const pager = h("nav", { class: "pager row", "aria-label": "Pages of jobs" }, this.newer, this.pageText, this.older);
+    fill(root, this.problem, h("section", { class: "panel" }, h("div", { class: "panel-head" }, h("h2", null, "Jobs"), filters), this.empty, this.scroll, pager), this.live.element);
+  }
+
+  start() {
+    const { signal } = this.leaving;
+    addEventListener("hashchange", () => this.openFromHash(), { signal });
+    this.timer = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
+    this.refresh();
+    this.openFromHash();
+    getJson("v1/models", { signal }).then(
+      ({ data }) => fill(this.models, data.map(({ id }) => h("option", { value: id }))),
+      () => {}, // the field works without suggestions
+    );
+  }
+
+  stop() {
+    clearInterval(this.timer);
+    this.leaving.abort();
+    this.dialog?.close();
+  }
+
+  get query() {
+    const query = new URLSearchParams({ limit: PER_PAGE });
+    const states = this.states.filter(({ box }) => box.checked).map(({ state }) => state);
+    const after = this.cursors.at(-1);
+    if (states.length) query.set("state", states.join(","));
+    if (this.model.value.trim()) query.set("model", this.model.value.trim());
+    if (after !== null) query.set("after", after);
+    return query;
+  }
+
+  restart() {
+    this.cursors = [null];
+    this.refresh();
+  }
+
+  turn(step) {
+    if (step < 0) this.cursors.pop();
+    else this.cursors.push(this.lastId);
+    this.refresh();
+  }
+
+  async refresh() {
+    const { signal } = this.leaving;
+    const query = this.query.toString();
+    try {
+      const page = await getJson(`v1/jobs?${query}`, { signal });
+      if (page.data.some(({ state }) => state === "queued")) this.pool = await this.readPool();
+      if (query !== this.query.toString()) return; // the person has chosen other jobs meanwhile
+      fill(this.problem);
+      this.show(page);
+    } catch (error) {
+      if (error.code === "job_not_found") this.restart(); // the cursor's job has expired
+      else if (!signal.aborted) fill(this.problem, errorBox(error, () => this.refresh()));
+    }
+  }
+
+  /** The pool's state, which estimates need; null for keys that may not see it. */
+  readPool() {
+    return getJson("v1/pool", { signal: this.leaving.signal }).catch(() => null);
+  }
+
+  show({ data, last_id: lastId, has_more: hasMore }) {
+    this.lastId = lastId;
+    keyed(this.body, data, {
+      keyOf: ({ id }) => id,
+      create: (job) => this.build(job),
+      update: (_, job) => this.rows.get(job.id).update(job, this.pool),
+    });
+    const known = new Set(data.map(({ id }) => id));
+    for (const id of this.rows.keys()) if (!known.has(id)) this.rows.delete(id);
+    this.scroll.hidden = data.length === 0;
+    this.newer.disabled = this.cursors.length === 1;
+    this.older.disabled = !hasMore;
+    setText(this.pageText, `Page ${this.cursors.length}`);
+    fill(this.empty, data.length === 0 && emptyBox("No jobs here", h("p", null, emptyText(hasMore))));
+  }
+
+  build(job) {
+    const row = new JobRow(job, this.actions);
+    this.rows.set(job.id, row);
+    return row.element;
+  }
+
+  openFromHash() {
+    const id = decodeURIComponent(location.hash.match(/^#\/jobs\/([^?]+)/)?.[1] ?? "");
+    if (this.dialog?.id === id) return;
+    this.dialog?.close();
+    if (id) this.dialog = new JobDialog(id, { onClose: () => this.closed(id), actions: this.actions, poolNow: () => this.pool });
+  }
+
+  closed(id) {
+    this.dialog = null;
+    if (location.hash === `#/jobs/${encodeURIComponent(id)}`) history.replaceState(null, "", "#/jobs");
+    this.rows.get(id)?.link.focus();
+  }
+
+  async cancel(job) {
+    const title = job.state === "running" ? "Cancel the running job?" : "Cancel the waiting job?";
+    if (!(await confirmAction({ title, text: `Its request ends with the error "cancelled". Job ${job.id}, ${job.model}.`, action: "Cancel job" }))) return;
+    await this.act(async () => {
+      await sendJson("POST", `v1/jobs/${job.id}/cancel`);
+      this.live.say("The job is cancelled");
+    });
+  }
+
+  async retry(job) {
+    await this.act(async () => {
+      const again = await sendJson("POST", `v1/jobs/${job.id}/retry`);
+      location.hash = `#/jobs/${again.id}`;
+    });
+  }
+
+  async act(action) {
+    try {
+      await action();
+      await this.refresh();
+      await this.dialog?.refresh();
+    } catch (error) {
+      this.dialog?.close(); // the page shows the error
+      fill(this.problem, errorBox(error));
+    }
+  }
+}
+
+function emptyText(hasMore) {
+  if (hasMore) return "None of the jobs looked at so far matches. Older ones may.";
+  return "Jobs stay here until some minutes after their ends. Send a request, or change the filters.";
+}

@@ -1,0 +1,156 @@
+// The dialog about one job: its state, its request if this browser sent it, and its answer.
+
+import { getJson } from "../../lib/api.js";
+import { fill, h, setText } from "../../lib/dom.js";
+import { clock, count, duration } from "../../lib/format.js";
+import { errorBox } from "../../lib/notices.js";
+import { loadRuns } from "../compare/store.js";
+import { answersOf } from "./answer.js";
+import { isUnfinished, mayRetry, placeOf, showState } from "./list.js";
+import { followJob } from "./stream.js";
+
+const REFRESH_MS = 2000;
+
+/**
+ * Show a job and follow it while the dialog is open. `onClose()` is called when it closes; `actions`
+ * are those of the table's rows; `poolNow()` returns the body of GET /v1/pool or null.
+ */
+export class JobDialog {
+  constructor(id, { onClose, actions, poolNow }) {
+    this.id = id;
+    this.poolNow = poolNow;
+    this.closing = new AbortController();
+    this.job = null;
+    this.texts = [];
+    this.badge = h("span", { class: "badge" });
+    this.facts = h("dl", { class: "findings" });
+    this.error = h("div");
+    this.request = h("div");
+    this.answer = h("div", { class: "stack" });
+    this.live = h("p", { class: "muted", role: "status" });
+    this.cancel = h("button", { type: "button", class: "button button-danger", hidden: true, onclick: () => actions.cancel(this.job) }, "Cancel job");
+    this.retry = h("button", { type: "button", class: "button", hidden: true, onclick: () => actions.retry(this.job) }, "Retry");
+    this.dialog = h(
+      "dialog",
+      { class: "dialog dialog-job", "aria-labelledby": "job-title" },
+      h("div", { class: "row" }, h("h2", { id: "job-title" }, "Job"), this.badge, h("span", { class: "spacer" }), h("button", { type: "button", class: "button button-quiet button-icon", "aria-label": "Close", onclick: () => this.dialog.close() }, "✕")),
+      h("code", { class: "job-id" }, id),
+      this.error, this.facts, this.request,
+      h("section", { class: "stack" }, h("div", { class: "row" }, h("h3", null, "Answer"), this.live), this.answer),
+      h("div", { class: "dialog-actions" }, this.cancel, this.retry),
+    );
+    this.dialog.addEventListener("close", () => {
+      this.closing.abort();
+      clearInterval(this.timer);
+      this.dialog.remove();
+      onClose();
+    });
+    document.body.append(this.dialog);
+    this.dialog.showModal();
+    this.start();
+  }
+
+  close() {
+    this.dialog.close();
+  }
+
+  async start() {
+    await this.refresh();
+    if (this.closing.signal.aborted || !this.job) return;
+    this.timer = setInterval(() => isUnfinished(this.job) && this.refresh(), REFRESH_MS);
+    if (isUnfinished(this.job)) await this.follow();
+  }
+
+  async refresh() {
+    const { signal } = this.closing;
+    try {
+      this.job = await getJson(`v1/jobs/${encodeURIComponent(this.id)}`, { signal });
+      this.show();
+    } catch (error) {
+      if (!signal.aborted) fill(this.error, errorBox(error, () => this.refresh()));
+    }
+  }
+
+  /** Show the answer while it is generated. */
+  async follow() {
+    const { signal } = this.closing;
+    setText(this.live, "live");
+    try {
+      for await (const piece of followJob(this.id, { signal })) {
+        if (piece.isRestart) this.texts = [];
+        else this.add(piece);
+        this.showTexts(this.texts);
+      }
+    } catch (error) {
+      // A job that failed shows its error; this is about jobs whose answers can't be streamed.
+      if (!signal.aborted && error.status === 400) setText(this.live, error.message);
+    }
+    if (signal.aborted) return;
+    await this.refresh();
+    if (!isUnfinished(this.job)) setText(this.live, "");
+  }
+
+  add({ choice, text, reasoning }) {
+    for (let index = this.texts.length; index <= choice; index += 1) this.texts.push({ title: `Choice ${index + 1}`, text: "", reasoning: "" });
+    this.texts[choice].text += text;
+    this.texts[choice].reasoning += reasoning;
+  }
+
+  show() {
+    const { job } = this;
+    showState(this.badge, job);
+    fill(this.facts, factsOf(job, this.poolNow()).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
+    fill(this.error, job.error && h("div", { class: "notice notice-error" }, h("strong", null, job.error.code ?? job.error.type), h("p", null, job.error.message)));
+    const sent = (loadRuns() ?? []).find((run) => run?.job === job.id);
+    if (!this.request.hasChildNodes()) fill(this.request, requestPart(sent));
+    this.cancel.hidden = !isUnfinished(job);
+    this.retry.hidden = !mayRetry(job);
+    const answers = answersOf(job);
+    if (answers.length) this.showTexts(answers);
+    else if (!isUnfinished(job) && !this.texts.length) fill(this.answer, h("p", { class: "muted" }, "There is no answer."));
+  }
+
+  showTexts(texts) {
+    while (this.answer.children.length > texts.length || this.answer.firstElementChild?.tagName === "P") this.answer.lastElementChild.remove();
+    texts.forEach((each, index) => {
+      const box = this.answer.children[index] ?? this.answer.appendChild(answerBox());
+      const [title, reasoning, text] = box.children;
+      title.hidden = texts.length === 1;
+      setText(title, each.title);
+      reasoning.hidden = !each.reasoning;
+      setText(reasoning, each.reasoning ?? "");
+      setText(text, each.text);
+    });
+  }
+}
+
+function answerBox() {
+  return h("div", null, h("h4", { class: "muted" }), h("div", { class: "job-text muted" }), h("div", { class: "job-text", tabindex: "0", role: "region", "aria-label": "Text of the answer" }));
+}
+
+function requestPart(run) {
+  const text = run
+    ? h("pre", { class: "code", tabindex: "0", role: "region", "aria-label": "Request" }, JSON.stringify(run.body, null, 2))
+    : h("p", { class: "muted" }, "The server doesn't return requests. Those of this tab's Compare page are shown here.");
+  return h("details", { open: Boolean(run) }, h("summary", null, "Request"), text);
+}
+
+function factsOf(job, pool) {
+  const { usage } = job;
+  const served = job.started_ms && job.ended_ms ? (job.ended_ms - job.started_ms) / 1000 : null;
+  const facts = [
+    ["Model", job.model],
+    ["Version", job.version],
+    ["Accepted", clock(job.created_ms / 1000)],
+    ["Started", job.started_ms && clock(job.started_ms / 1000)],
+    ["Ended", job.ended_ms && clock(job.ended_ms / 1000)],
+    ["Waited", job.started_ms && duration((job.started_ms - job.created_ms) / 1000)],
+    ["Served in", served !== null && duration(served)],
+    ["Queue", job.state === "queued" && placeOf(job, pool)],
+    ["Worker", job.worker],
+    ["Tries", job.tries],
+    ["Tokens", usage && `${count(usage.prompt_tokens)} in, ${count(usage.completion_tokens)} out`],
+    ["Finish", job.choices?.map((choice) => choice.finish_reason).join(", ")],
+  ];
+  return facts.filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "");
+}

@@ -1,0 +1,94 @@
+// What happened in the pool, newest first.
+
+import { h, keyed, setText } from "../../lib/dom.js";
+import { clock, count } from "../../lib/format.js";
+import { shortWorker } from "./names.js";
+
+const MAX_SHOWN = 50;
+/** Tone and sign of each kind; others, of newer servers too, are neutral. */
+const LOOKS = {
+  worker_lost: ["bad", "!"],
+  job_dead: ["bad", "!"],
+  adapter_quarantined: ["bad", "!"],
+  worker_stalled: ["warn", "▲"],
+  adapter_rolled_back: ["warn", "↶"],
+  worker_joined: ["good", "+"],
+  adapter_loaded: ["good", "+"],
+  adapter_replaced: ["good", "↻"],
+  adapter_released: ["good", "✓"],
+};
+const NEUTRAL = ["info", "–"];
+
+/** Build the panel. `live` announces incidents that arrive while the page is open. */
+export function incidents(live) {
+  const list = h("ol", { class: "incident-list" });
+  const none = h("p", { class: "muted panel-body" }, "Nothing happened lately.");
+  const number = h("span", { class: "badge" }, "0");
+  const element = h(
+    "section",
+    { class: "panel incidents", "aria-labelledby": "incidents-title" },
+    h(
+      "div",
+      { class: "panel-head" },
+      h("h2", { id: "incidents-title" }, "Incidents"),
+      h("span", { class: "spacer" }),
+      number,
+    ),
+    h(
+      "div",
+      { class: "incident-scroll", tabindex: "0", role: "region", "aria-labelledby": "incidents-title" },
+      none,
+      list,
+    ),
+  );
+  let shown = [];
+
+  /** Show the pool's list, which holds every incident that `add` showed before. */
+  function update({ incidents: all }) {
+    const known = new Set(shown.map(({ id }) => id));
+    const fresh = all.filter(({ id }) => !known.has(id));
+    if (shown.length && fresh.length)
+      live.say(fresh.map(({ text, worker }) => readable(text, worker)).join(". "));
+    shown = all.slice(0, MAX_SHOWN);
+    show();
+  }
+
+  function add(incident) {
+    if (shown.some(({ id }) => id === incident.id)) return;
+    shown = [incident, ...shown].slice(0, MAX_SHOWN);
+    live.say(readable(incident.text, incident.worker));
+    show();
+  }
+
+  function show() {
+    none.hidden = shown.length > 0;
+    setText(number, count(shown.length));
+    keyed(list, shown, { keyOf: ({ id }) => id, create: entry });
+  }
+
+  /** Ids of the workers that died, as far as the shown incidents say. */
+  function lostWorkers() {
+    return new Set(
+      shown.filter(({ kind, worker }) => worker && kind === "worker_lost").map(({ worker }) => worker),
+    );
+  }
+
+  return { element, update, add, lostWorkers };
+}
+
+function entry({ time, kind, text, worker }) {
+  const [tone, sign] = LOOKS[kind] ?? NEUTRAL;
+  return h(
+    "li",
+    { class: "incident", dataset: { kind }, title: text },
+    h("span", { class: `incident-sign badge badge-${tone}`, "aria-hidden": "true" }, sign),
+    h("span", { class: "incident-text" }, readable(text, worker)),
+    h("time", { class: "muted", datetime: new Date(time * 1000).toISOString() }, clock(time)),
+  );
+}
+
+/** The text as a sentence, with the worker's short name, by which the grid names it too. */
+function readable(text, worker) {
+  const short = worker ? text.replaceAll(worker, shortWorker(worker)) : text;
+  return short.charAt(0).toUpperCase() + short.slice(1);
+}

@@ -1,0 +1,251 @@
+"""The Compare page: two models side by side, token probabilities, code, and reopened tabs."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from typing import Any
+
+import pytest
+from console_browser import ConsolePage, OpenPage
+from console_pool import get_job
+from playwright.async_api import Page, Request, Route, expect
+from servers import Server
+
+from shared.protocol.ids import AdapterVersion
+from worker.engine_simulated.checker import check
+from worker.engine_simulated.tokens import TEXT_CHARS, chat_text, prompt_ids
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HOSTILE = "<img src=x onerror=document.title=1>"
+PROMPT = 'It\'s "quoted": $HOME `pwd`\n\\n <b>bold</b>'
+SEED = 7
+LONG = 200
+"""Tokens of an answer that takes four seconds."""
+
+
+async def fill_in(page: Page, *models: str, max_tokens: int, prompt: str = PROMPT) -> None:
+    await page.get_by_label("Prompt", exact=True).fill(prompt)
+    await page.get_by_label("Max tokens").fill(str(max_tokens))
+    await page.get_by_label("Seed").fill(str(SEED))
+    fields = page.get_by_role("combobox")
+    while await fields.count() < len(models):
+        await page.get_by_role("button", name="Add a model").click()
+    while await fields.count() > len(models):
+        await page.get_by_role("button", name="Remove model 1").click()
+    for index, model in enumerate(models):
+        await fields.nth(index).fill(model)
+
+
+async def ended(page: Page, *expected: str) -> None:
+    """Wait until the columns' runs have ended in the expected states."""
+    await expect(page.locator(".compare-column .badge")).to_have_text(expected)
+
+
+async def answers(page: Page) -> list[str]:
+    return await page.locator(".compare-column > .column-answer > .answer-text").all_text_contents()
+
+
+async def states(page: Page) -> list[dict[str, Any]]:
+    """Return what the page keeps about its runs."""
+    kept = await page.evaluate("() => sessionStorage.getItem('lorikeet-compare-run')")
+    found: list[dict[str, Any]] = json.loads(kept)
+    return found
+
+
+def assert_whole(text: str, job: dict[str, Any], prompt: str = PROMPT) -> None:
+    """Fail unless `text` is the whole answer of the job, without gap or repetition."""
+    assert text == job["choices"][0]["message"]["content"]
+    verdict = check(
+        text,
+        version=AdapterVersion(job["version"]),
+        prompt=prompt_ids(chat_text([{"role": "user", "content": prompt}])),
+        seed=SEED,
+    )
+    assert verdict.violation is None
+
+
+async def stream_long(console: ConsolePage, *models: str) -> list[str]:
+    """Run until all answers stream, and return what they have. They have `LONG` tokens in the end.
+
+    Otherwise, one in 256 simulated tokens would end its answer.
+    """
+
+    async def ignore_the_end(route: Route) -> None:
+        await route.continue_(post_data={**route.request.post_data_json, "ignore_eos": True})
+
+    page = console.page
+    await page.route("**/v1/chat/completions", ignore_the_end)
+    await fill_in(page, *models, max_tokens=LONG)
+    await page.get_by_role("button", name="Run").click()
+    texts = page.locator(".compare-column > .column-answer > .answer-text")
+    for index in range(len(models)):
+        await expect(texts.nth(index)).to_have_text(re.compile(r"^[0-9a-f]{40,}$"))
+    badges = page.locator(".compare-column .badge")
+    await expect(badges).to_have_text(["Streaming"] * len(models))
+    return await answers(page)
+
+
+async def test_two_adapters_are_compared(console: ConsolePage, server: Server) -> None:
+    page = await console.open("compare")
+    await fill_in(page, "pirate", "sql", max_tokens=20)
+    await page.get_by_role("button", name="Run").click()
+    await ended(page, "Done", "Done")
+    texts, runs = await answers(page), await states(page)
+    assert texts[0] != texts[1]
+    for index, (text, run) in enumerate(zip(texts, runs, strict=True)):
+        job = get_job(server, run["job"])
+        assert_whole(text, job)
+        facts = page.locator(".compare-column").nth(index).locator(".facts")
+        num_tokens = job["usage"]["completion_tokens"]
+        for fact in (job["version"], job["choices"][0]["finish_reason"], f"{num_tokens} out"):
+            await expect(facts).to_contain_text(fact)
+        await expect(facts).to_contain_text(re.compile(r"First token\d+(\.\d)? m?s"))
+        await expect(facts).to_contain_text(re.compile(r"Tokens/s\d+\.\d"))
+    await console.check_accessibility()
+
+
+@pytest.mark.parametrize("is_reopened", [False, True], ids=["reloaded", "reopened"])
+async def test_the_streams_of_a_tab_continue_exactly(
+    open_page: OpenPage, server: Server, is_reopened: bool
+) -> None:
+    console = await open_page(server.url)
+    page = await console.open("compare")
+    before = await stream_long(console, "pirate", "support")
+    resumed: list[Request] = []
+
+    async def note(request: Request) -> None:
+        if request.url.endswith("/stream"):
+            resumed.append(request)
+
+    if is_reopened:
+        await page.close()
+        page = await page.context.new_page()
+        console = ConsolePage(page, server.url)
+        console.watch()
+    page.on("request", note)
+    await (console.open("compare") if is_reopened else page.reload())
+    await ended(page, "Done", "Done")
+    for text, start, run in zip(await answers(page), before, await states(page), strict=True):
+        assert text.startswith(start)
+        assert len(text) > len(start)
+        assert_whole(text, get_job(server, run["job"]))
+    ids = [(await request.all_headers()).get("last-event-id") for request in resumed]
+    assert len(ids) == 2
+    assert all(ids)
+    console.check()
+
+
+async def test_a_broken_connection_leaves_no_gap(open_page: OpenPage, server: Server) -> None:
+    console = await open_page(server.url)
+    console.expect_log("Failed to load resource: net::|status of 50")
+    page = await console.open("compare")
+    (before,) = await stream_long(console, "sql")
+    await page.route("**/v1/jobs/*/stream", lambda route: route.abort(), times=2)
+    await page.reload()
+    await ended(page, "Done")
+    (text,), (run,) = await answers(page), await states(page)
+    assert text.startswith(before)
+    assert_whole(text, get_job(server, run["job"]))
+
+
+async def test_stop_cancels_the_jobs(console: ConsolePage, server: Server) -> None:
+    page = await console.open("compare")
+    await stream_long(console, "pirate", "sql")
+    await page.get_by_role("button", name="Stop").click()
+    await ended(page, "Stopped", "Stopped")
+    assert {get_job(server, run["job"])["state"] for run in await states(page)} == {"cancelled"}
+
+
+async def test_the_keyboard_alone_runs_a_comparison_and_reads_probabilities(
+    console: ConsolePage,
+) -> None:
+    page = await console.open("compare")
+    prompt = page.get_by_label("Prompt", exact=True)
+    await expect(page.get_by_role("combobox").first).not_to_have_value("")
+    await press_until_focused(page, "Tab", prompt)
+    await page.keyboard.type("hello")
+    await press_until_focused(page, "Tab", page.get_by_label("Max tokens"))
+    await page.keyboard.press("Control+A")
+    await page.keyboard.type("6")
+    await press_until_focused(page, "Tab", page.get_by_label("Token probabilities"))
+    await page.keyboard.press("Space")
+    await press_until_focused(page, "Shift+Tab", prompt)
+    await page.keyboard.press("Control+Enter")
+    await ended(page, "Done", "Done")
+    tokens = page.get_by_role("listbox", name="Tokens of answer 1")
+    await press_until_focused(page, "Tab", tokens)
+    await page.keyboard.press("ArrowRight")
+    second = (await tokens.get_by_role("option").all_text_contents())[1]
+    await expect(page.locator(".token-card").first).to_have_text(f"{second}100.0%")
+    await expect(tokens.get_by_role("option", selected=True)).to_have_text(second)
+    await console.check_accessibility()
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".token-card").first).to_be_hidden()
+
+
+async def press_until_focused(page: Page, key: str, target: Any) -> None:
+    for _ in range(40):
+        if await target.evaluate("node => node === document.activeElement"):
+            return
+        await page.keyboard.press(key)
+    pytest.fail(f"{key} never reaches {target}")
+
+
+async def test_names_and_errors_stay_text(console: ConsolePage) -> None:
+    console.expect_log("status of 404")
+    page = await console.open("compare")
+    await fill_in(page, HOSTILE, max_tokens=5, prompt=HOSTILE)
+    await page.get_by_role("button", name="Run").click()
+    await ended(page, "Failed")
+    await expect(page.get_by_role("alert")).to_contain_text(HOSTILE)
+    await page.get_by_role("button", name="Request 1 as code").click()
+    await expect(page.get_by_role("region", name="curl")).to_contain_text("<img src=x")
+    assert await page.locator("main img, dialog img").count() == 0
+    await expect(page).to_have_title("Compare · Lorikeet")
+
+
+async def test_the_code_sends_the_same_request_and_never_contains_the_key(
+    open_page: OpenPage, server: Server
+) -> None:
+    console = await open_page(server.url, width=400, theme="dark")
+    page = await console.open("compare")
+    key = "secret-key-of-this-tab"
+    await page.evaluate("key => sessionStorage.setItem('lorikeet-api-key', key)", key)
+    await fill_in(page, "sql", max_tokens=12)
+    await page.get_by_role("button", name="Run").click()
+    await ended(page, "Done")
+    (expected,) = await answers(page)
+    await console.check_width()
+    await page.get_by_role("button", name="Request 1 as code").click()
+    await console.check_accessibility()
+    curl = await page.get_by_role("region", name="curl").inner_text()
+    python = await page.get_by_role("region", name="Python").inner_text()
+    assert key not in await page.content()
+    streamed = await output_of("sh", "-c", curl)
+    chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line[:7] == "data: {"]
+    parts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    for text in ("".join(parts), await output_of(sys.executable, "-c", python)):
+        verdict = check(
+            text,
+            version=AdapterVersion(chunks[0]["weight_version"]),
+            prompt=prompt_ids(chat_text([{"role": "user", "content": PROMPT}])),
+            seed=SEED,
+            num_tokens=len(expected) // TEXT_CHARS,
+        )
+        assert verdict.violation is None
+
+
+async def output_of(*words: str) -> str:
+    """Return what a command prints. It must succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "LORIKEET_API_KEY": "none"},
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()

@@ -1,0 +1,126 @@
+"""The Pool page while parts of the pool die: workers, front ends and Redis."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+from console_browser import ConsolePage
+from console_pool import cancel_jobs, start_jobs
+from playwright.async_api import Page, expect
+from servers import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NUM_JOBS = 8
+RUNNING_IN_COLUMN = """
+([column, adapter]) => [...document.querySelectorAll(".grid-row")]
+    .filter((row) => row.querySelector(".grid-adapter")?.textContent === adapter)
+    .map((row) => Number(row.querySelectorAll(".cell")[column].textContent) || 0)[0]
+"""
+"""Number of running jobs that the grid shows for one worker and adapter."""
+
+
+@pytest.fixture
+def server(server: Server) -> Iterator[Server]:
+    """The shared server, with two workers before and after the test."""
+    server.wait_for_workers(2)
+    yield server
+    server.wait_for_workers(2)
+
+
+async def test_the_jobs_of_a_killed_worker_are_seen_moving(
+    console: ConsolePage, server: Server
+) -> None:
+    ids = start_jobs(server, "sql", NUM_JOBS, num_tokens=20_000)
+    page = await console.open("pool")
+    await expect(page.locator(".tile", has_text="Running")).to_contain_text(f"{NUM_JOBS} of")
+    worker, running = busiest_worker(server)
+    old_column = await column_of(page, worker)
+    await expect(page.locator(".grid .cell-running").first).to_be_visible()
+
+    os.kill(int(worker.split(":")[1]), signal.SIGKILL)
+
+    lost = page.locator(".incident[data-kind=worker_lost]").first
+    await expect(lost).to_contain_text(f"Worker {short(worker)} was lost: its {running} job")
+    await expect(page.locator(".visually-hidden[role=status]")).to_contain_text("was lost")
+    head = page.locator(f'.grid-worker:text-is("{short(worker)}")')
+    await expect(head).to_have_attribute("data-gone", "lost")
+    await page.wait_for_function(
+        f"() => [...document.querySelectorAll('.grid .cell-running')]"
+        f".reduce((sum, cell) => sum + Number(cell.textContent), 0) === {NUM_JOBS}"
+    )
+    assert await page.evaluate(RUNNING_IN_COLUMN, [await column_of(page, worker), "sql"]) == 0
+    assert old_column >= 0
+    await expect(head).to_have_count(0)  # after a while, the column goes
+    cancel_jobs(server, ids)
+
+
+@pytest.mark.slow
+async def test_a_restarting_front_end_is_shown_and_the_page_reconnects(
+    console: ConsolePage, server: Server
+) -> None:
+    console.expect_log("net::ERR_")
+    page = await console.open("pool")
+    await expect(page.get_by_role("grid")).to_be_visible()
+    front_end = child(server, "api")
+    front_end.send_signal(signal.SIGKILL)
+    await expect(page.get_by_text("The front end can't be reached.").first).to_be_visible()
+    await expect(page.get_by_role("grid")).to_be_visible()
+    await expect(page.locator(".notice-warn")).to_be_hidden()
+
+
+@pytest.mark.slow
+async def test_a_silent_front_end_is_shown_and_the_page_reconnects(
+    console: ConsolePage, server: Server
+) -> None:
+    console.expect_log("net::ERR_")
+    page = await console.open("pool")
+    await expect(page.get_by_role("grid")).to_be_visible()
+    front_end = child(server, "api")
+    front_end.suspend()
+    try:
+        await expect(page.locator(".notice-warn")).to_contain_text("can't be reached")
+    finally:
+        front_end.resume()
+    await expect(page.locator(".notice-warn")).to_be_hidden()
+
+
+async def test_a_loss_of_redis_is_shown_until_it_is_back(
+    console: ConsolePage, server: Server
+) -> None:
+    console.expect_log("status of 503")
+    page = await console.open("pool")
+    await expect(page.get_by_role("grid")).to_be_visible()
+    server.kill_redis()
+    try:
+        await expect(page.locator(".notice-warn")).to_contain_text("Redis")
+        await expect(page.get_by_role("grid")).to_be_visible()
+        await console.check_accessibility()
+    finally:
+        server.start_redis_again()
+    await expect(page.locator(".notice-warn")).to_be_hidden()
+
+
+def busiest_worker(server: Server) -> tuple[str, int]:
+    """Return the id of the worker with the most jobs, and their number."""
+    workers = httpx.get(f"{server.url}/v1/pool", timeout=20).json()["workers"]
+    worker = max(workers, key=lambda each: each["running"])
+    return worker["id"], worker["running"]
+
+
+def short(worker: str) -> str:
+    return worker.split(":")[-1][:4]
+
+
+async def column_of(page: Page, worker: str) -> int:
+    heads = await page.locator(".grid-worker").all_text_contents()
+    return heads.index(short(worker))
+
+
+def child(server: Server, command: str) -> psutil.Process:
+    """Return the server's process that runs `lorikeet COMMAND`."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return next(each for each in children if command in each.cmdline())

@@ -1,0 +1,93 @@
+"""The login, on a server with API keys."""
+
+from collections.abc import Iterator
+
+import pytest
+from console_browser import ConsolePage, OpenPage
+from console_pool import BASE, FLAGS
+from playwright.async_api import Page, expect
+from servers import Server, lorikeet_up
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ADMIN_KEY, OTHER_KEY, WRONG_KEY = "a" * 20, "b" * 20, "c" * 20
+
+
+@pytest.fixture(scope="module")
+def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    keys = f"admin:{ADMIN_KEY},team:{OTHER_KEY}"
+    folder = tmp_path_factory.mktemp("keyed")
+    with lorikeet_up(folder, BASE, *FLAGS, "--adapters", "sql", api_key=keys) as server:
+        yield server
+
+
+@pytest.fixture
+def url(keyed_server: Server) -> str:
+    return keyed_server.url
+
+
+async def open_pool(open_page: OpenPage, url: str, **options: str) -> ConsolePage:
+    """Open the Pool page; chromium logs each answer 401 or 403."""
+    console = await open_page(url, **options)
+    console.expect_log("status of 40[13]")
+    await console.open("pool")
+    return console
+
+
+async def log_in(page: Page, key: str) -> None:
+    dialog = page.get_by_role("dialog", name="Log in")
+    await dialog.get_by_label("API key").fill(key)
+    await page.keyboard.press("Enter")
+
+
+async def test_the_pool_appears_once_a_key_is_given_and_a_reload_keeps_it(
+    open_page: OpenPage, url: str
+) -> None:
+    page = (await open_pool(open_page, url)).page
+    await log_in(page, ADMIN_KEY)
+    await expect(page.get_by_role("grid")).to_be_visible()
+    await page.reload()
+    await expect(page.get_by_role("grid")).to_be_visible()
+    assert await page.evaluate("Object.values(localStorage).length") == 0
+    assert await page.evaluate("document.cookie") == ""
+
+
+async def test_a_wrong_key_is_refused_and_asked_for_again(open_page: OpenPage, url: str) -> None:
+    page = (await open_pool(open_page, url)).page
+    await log_in(page, WRONG_KEY)
+    await expect(page.get_by_role("dialog")).to_contain_text("The server refused this key.")
+    await log_in(page, ADMIN_KEY)
+    await expect(page.get_by_role("grid")).to_be_visible()
+
+
+async def test_logging_out_forgets_the_key_and_shows_nothing_more(
+    open_page: OpenPage, url: str
+) -> None:
+    page = (await open_pool(open_page, url)).page
+    await log_in(page, ADMIN_KEY)
+    await expect(page.get_by_role("grid")).to_be_visible()
+    await page.get_by_role("button", name="Log out").click()
+    await expect(page.get_by_role("dialog", name="Log in")).to_be_visible()
+    await expect(page.get_by_role("grid")).to_have_count(0)
+    assert await page.evaluate("Object.values(sessionStorage).length") == 0
+
+
+async def test_a_closed_dialog_leaves_a_way_to_log_in(open_page: OpenPage, url: str) -> None:
+    console = await open_pool(open_page, url, theme="dark")
+    page = console.page
+    await expect(page.get_by_role("dialog", name="Log in")).to_be_visible()
+    await console.check_accessibility()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("alert")).to_contain_text("asks for an API key")
+    await page.get_by_role("button", name="Log in").click()
+    await log_in(page, ADMIN_KEY)
+    await expect(page.get_by_role("grid")).to_be_visible()
+
+
+async def test_a_key_without_admin_rights_is_told_what_it_may_use(
+    open_page: OpenPage, url: str
+) -> None:
+    page = (await open_pool(open_page, url)).page
+    await log_in(page, OTHER_KEY)
+    await expect(page.get_by_text("This key may not see the pool.")).to_be_visible()
+    await expect(page.get_by_role("main").get_by_role("link")).to_have_text(["Compare", "Jobs"])
