@@ -24,11 +24,15 @@ from api.http.middleware import Boundary
 from api.metrics.metrics import Metrics
 from api.model_cache import ModelCache
 from api.openapi.document import describe
-from api.pool_status import CachedRead, not_ready_reason, pool_snapshot
+from api.pool.body import pool_body
+from api.pool.feed import PoolFeed
+from api.pool.state import PoolReader
+from api.pool_status import CachedRead, pool_snapshot, readiness
 from api.routes import (
     adapters,
     chat,
     completions,
+    console,
     docs,
     embeddings,
     health,
@@ -36,8 +40,8 @@ from api.routes import (
     jobs,
     lora_adapters,
     messages,
-    metrics,
     models,
+    pool,
     responses,
     rollouts,
     server_info,
@@ -51,6 +55,7 @@ from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
 from shared.store.calls.tokenizations import Tokenizations
 from shared.store.connection import Redis, connect
+from shared.store.dead_letters import DeadLetters
 from shared.store.durability import Durability
 from shared.store.inspections import Inspections
 from shared.store.keys import Keys
@@ -67,7 +72,7 @@ if TYPE_CHECKING:
 _ROUTES = (
     *(chat, completions, responses, messages, embeddings, tokenize, models),
     *(adapters, rollouts, lora_adapters, jobs, job_stream),
-    *(health, server_info, metrics, docs),
+    *(pool, health, server_info, docs, console),
 )
 MAX_INSPECTIONS = 8
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
@@ -107,8 +112,10 @@ def create_app(
                     loops.create_task(context.replies.run()),
                     loops.create_task(context.cancels.run()),
                     loops.create_task(context.presence.run()),
+                    loops.create_task(context.pool_feed.run()),
                 ]
                 yield
+                context.pool_feed.stop()
                 await context.cancels.finish()
                 for task in tasks:
                     task.cancel()
@@ -150,6 +157,8 @@ def _context(
     replies = ReplyHub(ReplyReader(redis, keys, api_id))
     grace_ms = int(settings.disconnect_grace_s * 1000)
     cancels = CancelQueue(queue, replies, api_id, grace_ms=grace_ms)
+    pool_state = CachedRead(PoolReader(redis, keys, registry, views).read)
+    body_of = partial(pool_body, pool=settings.pool, version=version("lorikeet-serve"))
     return Context(
         settings=settings,
         api_id=api_id,
@@ -164,14 +173,18 @@ def _context(
         presence=Presence(queue, replies, cancels, api_id),
         metrics=app_metrics,
         adapter_views=AdapterViews(redis, keys),
+        letters=DeadLetters(redis, keys),
         inspections=Inspections(redis, keys),
         uploads=Uploads(redis, keys),
         inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
         tokenizations=Tokenizations(redis, keys),
         turns=Turns(MAX_TURNS),
         call_slots=asyncio.Semaphore(MAX_CALLS),
-        not_ready_reason=CachedRead(partial(not_ready_reason, registry, views)),
+        readiness=CachedRead(partial(readiness, registry, views)),
         pool_snapshot=CachedRead(partial(pool_snapshot, registry, views)),
+        pool_state=pool_state,
+        pool_body=body_of,
+        pool_feed=PoolFeed(pool_state.renew, body_of),
         has_keys=has_keys,
         tracer=tracer,
     )

@@ -1,8 +1,9 @@
 """The context: objects that all routes of one app share."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -13,12 +14,15 @@ from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
 from api.model_cache import ModelCache
-from api.pool_status import CachedRead
+from api.pool.feed import PoolFeed
+from api.pool.state import PoolState
+from api.pool_status import CachedRead, Readiness
 from api.turns import Turns
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
 from shared.store.calls.tokenizations import Tokenizations
+from shared.store.dead_letters import DeadLetters
 from shared.store.inspections import Inspections
 from shared.store.queue import Queue
 from shared.store.registry import Registry
@@ -48,6 +52,7 @@ class Context:
     presence: Presence
     metrics: Metrics
     adapter_views: AdapterViews
+    letters: DeadLetters
     inspections: Inspections
     uploads: Uploads
     inspection_slots: asyncio.Semaphore
@@ -57,10 +62,16 @@ class Context:
     """Limits the number of requests that are accepted at the same time."""
     call_slots: asyncio.Semaphore
     """Limits the number of concurrent calls for tokenization."""
-    not_ready_reason: CachedRead[str | None]
-    """Reason why the pool can't serve requests, or None if it can serve them."""
+    readiness: CachedRead[Readiness]
+    """Whether the pool accepts jobs, and whether workers compute them."""
     pool_snapshot: CachedRead[PoolSnapshot | None]
     """State of the pool for the metrics, or None if Redis is unavailable."""
+    pool_state: CachedRead[PoolState]
+    """State of the pool for its operators."""
+    pool_body: Callable[[PoolState], dict[str, Any]]
+    """Returns the body that describes a state of the pool, without its history."""
+    pool_feed: PoolFeed
+    """Open streams of the pool's state."""
     has_keys: bool
     """Whether clients need API keys."""
     tracer: "Tracer | None"

@@ -29,6 +29,7 @@ _NOT_RETRYABLE = {
     ErrorCode.DEADLINE_EXCEEDED,
     ErrorCode.POISON_JOB,
     ErrorCode.ADAPTER_CONFLICT,
+    ErrorCode.JOB_CONFLICT,
     ErrorCode.IDEMPOTENCY_CONFLICT,
 }
 """Codes of errors after which clients shouldn't retry the request.

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from api.metrics.pool_metrics import PoolSnapshot
@@ -28,23 +29,56 @@ class CachedRead(Generic[T]):
         """Return the cached value. If it is missing or too old, call `read` first."""
         async with self._lock:
             if self._last is None or time.monotonic() - self._last[0] >= MAX_AGE_S:
-                value = await self._read()
-                self._last = time.monotonic(), value
+                return await self._renew()
             return self._last[1]
 
+    async def renew(self) -> T:
+        """Call `read` even if the cached value is new, and cache the result."""
+        async with self._lock:
+            return await self._renew()
 
-async def not_ready_reason(registry: Registry, views: PoolViews) -> str | None:
-    """Return why the pool can't serve requests, or None if it can serve them."""
+    async def _renew(self) -> T:
+        value = await self._read()
+        self._last = time.monotonic(), value
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether the pool accepts jobs, and whether workers compute them."""
+
+    has_redis: bool = True
+    has_base: bool = False
+    num_workers: int = 0
+    """Number of workers with a valid lease."""
+
+    @property
+    def accepts_jobs(self) -> bool:
+        """Whether requests become jobs, which may have to wait for a worker."""
+        return self.reason_to_refuse is None
+
+    @property
+    def reason_to_refuse(self) -> str | None:
+        """Why the pool accepts no jobs, or None if it accepts them."""
+        if not self.has_redis:
+            return "Redis doesn't answer"
+        return None if self.has_base else "no base model is registered"
+
+    @property
+    def reason_to_wait(self) -> str | None:
+        """Why no job is computed at present, or None if a worker is alive."""
+        return self.reason_to_refuse or (None if self.num_workers else "no worker is alive")
+
+
+async def readiness(registry: Registry, views: PoolViews) -> Readiness:
+    """Return whether the pool accepts jobs, and how many workers are alive."""
     try:
         base = await registry.base()
         workers = await views.workers()
     except RedisUnavailable:
-        return "Redis doesn't answer"
-    if base is None:
-        return "no base model is registered"
-    if not any(worker.lease_left_ms > 0 for worker in workers):
-        return "no worker is alive"
-    return None
+        return Readiness(has_redis=False)
+    num_workers = sum(worker.lease_left_ms > 0 for worker in workers)
+    return Readiness(has_base=base is not None, num_workers=num_workers)
 
 
 async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | None:

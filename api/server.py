@@ -119,6 +119,7 @@ class _Server(uvicorn.Server):
         """Accept no new requests, and end unfinished answers after the drain time."""
         super().handle_exit(sig, frame)
         if context := getattr(self._app.state, "context", None):
+            context.pool_feed.stop()
             asyncio.get_running_loop().call_later(self._drain_s, context.replies.stop)
 
     @contextmanager

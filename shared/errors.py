@@ -48,6 +48,8 @@ class ErrorCode(StrEnum):
     """Clients may not load adapters from this source."""
     JOB_NOT_FOUND = "job_not_found"
     """No job has this id, or the record of the job has expired."""
+    JOB_CONFLICT = "job_conflict"
+    """The job's state doesn't allow this request."""
     PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
     """The response that a request continues doesn't exist, isn't stored, or isn't completed."""
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
@@ -101,6 +103,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.SOURCE_NOT_FOUND: 404,
     ErrorCode.SOURCE_NOT_ALLOWED: 403,
     ErrorCode.JOB_NOT_FOUND: 404,
+    ErrorCode.JOB_CONFLICT: 409,
     ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND: 400,
     ErrorCode.IDEMPOTENCY_CONFLICT: 409,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,

@@ -1,6 +1,6 @@
 """Assembles the parts of a worker. Nothing runs before `Worker.run`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ from worker.worker_info import worker_info
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
+
+MAX_LISTED = 200
+"""Maximum number of versions in host memory that a heartbeat lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ def assemble(
         ends,
         base=served.base,
         lease_ms=settings.lease_ms,
-        describe=partial(_describe, settings, served, engine, lease, adapters),
+        describe=partial(_describe, settings, served, engine, lease, adapters, jobs),
     )
     return WorkerParts(
         stores=stores,
@@ -121,7 +124,14 @@ def _describe(
     engine: EngineThread,
     lease: Lease,
     adapters: Adapters,
+    jobs: RunningJobs,
 ) -> WorkerInfo:
     """Return the worker's current state as shown to operators."""
     counters = {"lease_losses": lease.num_losses, **adapters.residency.stats.totals}
-    return worker_info(settings, served, engine.stats, counters, step_s=engine.step_s)
+    info = worker_info(settings, served, engine.stats, counters, step_s=engine.step_s)
+    return replace(
+        info,
+        first_tokens=jobs.first_tokens.counts,
+        running_by_version=jobs.num_owned_by_version,
+        host_adapters=tuple(sorted(adapters.residency.in_host_memory)[:MAX_LISTED]),
+    )

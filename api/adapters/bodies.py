@@ -30,6 +30,7 @@ def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:
         "version": adapter.version,
         "state": adapter.state,
         "source": adapter.source,
+        "kinds": sorted(adapter.kinds),
         "rank": adapter.rank,
         "bytes": adapter.num_bytes,
         "created": adapter.created_s,

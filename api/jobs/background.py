@@ -51,12 +51,13 @@ async def start_in_background(
         log.info("job_accepted", job_id=job.id, version=job.version, is_background=True)
     else:
         trace.replay(job, enqueued.id)
-    sent = {**headers, **_headers(enqueued, context.settings.root_path)}
+    sent = {**headers, **job_headers(enqueued, context.settings.root_path)}
     if job.view is View.RESPONSES:
         return json_response(retrieved_body(view, result), headers=sent)
     return json_response(job_body(view, result), 202 if is_unfinished else 200, sent)
 
 
-def _headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
+def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
+    """Return the headers that name the job of a request."""
     headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
     return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}

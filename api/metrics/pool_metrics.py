@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from api.metrics.vllm_metrics import vllm_metrics
+from api.pool.load import load_of
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
@@ -48,6 +49,7 @@ class PoolCollector(Collector):
             yield from _redis_metrics(self._pool.memory)
             yield _stray_metric(self._pool.num_strays)
             yield from _queue_metrics(self._pool.counts)
+            yield from _load_metrics(self._pool.counts, self._pool.base)
             yield from _worker_metrics(self._pool.workers)
             if self._pool.base is not None:
                 yield from vllm_metrics(
@@ -83,6 +85,13 @@ def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
     yield _labelled(CounterMetricFamily, "jobs_requeued", text, "reason", requeued)
     text = "Workers that were declared dead because their lease expired"
     yield CounterMetricFamily("lorikeet_workers_lost", text, value=counts.workers_lost)
+
+
+def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metric]:
+    text = "Number of workers that the unfinished jobs need: (waiting + running) / slots per worker"
+    yield _gauge("load", text, load_of(counts, base))
+    text = "Maximum number of sequences of the last worker that has joined; 0 before the first one"
+    yield _gauge("slots_per_worker", text, counts.slots_per_worker)
 
 
 def _waiting_by_adapter(by_version: Mapping[AdapterVersion, int]) -> Mapping[str, int]:

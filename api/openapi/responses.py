@@ -19,7 +19,7 @@ from api.schema.jobs import JobBody
 
 Responses = dict[int | str, dict[str, Any]]
 
-_MEANINGS = {
+MEANINGS = {
     400: "The request is invalid or unsupported. `param` names the field.",
     404: "The model or job doesn't exist.",
     409: "The job was cancelled, or the idempotency key belongs to another request.",
@@ -29,11 +29,12 @@ _MEANINGS = {
     503: "Redis, the model or the adapter is unavailable at present, or the server stops.",
     504: "The job wasn't finished within its deadline.",
 }
+"""What the statuses of errors mean on most routes."""
 _ENCODING = "The body has a Content-Encoding other than gzip."
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
 
 
-def errors(*statuses: int, meanings: Mapping[int, str] = _MEANINGS) -> Responses:
+def errors(*statuses: int, meanings: Mapping[int, str] = MEANINGS) -> Responses:
     """Return the OpenAPI entries of error responses with `statuses`.
 
     A route that limits its body (413) also refuses bodies with an unknown encoding (415).

@@ -1,13 +1,17 @@
 """/health, /ready and /ping, for supervisors and load balancers."""
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from api.context import InContext
 from api.errors import json_response
 from api.openapi.responses import Responses
+from api.pool_status import Readiness
 
 router = APIRouter(tags=["operations"])
-_NOT_READY: Responses = {503: {"description": "Requests can't be served; `reason` says why."}}
+_NOT_READY: Responses = {503: {"description": "Jobs aren't accepted; `reason` says why."}}
+_NO_WORKER: Responses = {503: {"description": "Jobs aren't computed; `reason` says why."}}
 
 
 @router.head("/health", include_in_schema=False)
@@ -17,17 +21,36 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.post("/ping", summary="Readiness check of SageMaker", responses=_NOT_READY)
-@router.head("/ping", include_in_schema=False)
-@router.get("/ping", summary="Readiness check of SageMaker", responses=_NOT_READY)
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Readiness check", responses=_NOT_READY)
 async def ready(context: InContext) -> Response:
-    """Return 200 if Redis answers, a base model is registered and a worker is alive.
+    """Return 200 if jobs are accepted: Redis answers, and a base model is registered.
+
+    Accepted jobs wait while no worker is alive. The result is cached for one second.
+    """
+    readiness = await context.readiness.get()
+    return _response(readiness, readiness.reason_to_refuse)
+
+
+@router.post("/ping", summary="Readiness check of SageMaker", responses=_NO_WORKER)
+@router.head("/ping", include_in_schema=False)
+@router.get("/ping", summary="Readiness check of SageMaker", responses=_NO_WORKER)
+@router.head("/ready/worker", include_in_schema=False)
+@router.get("/ready/worker", summary="Readiness check of the pool", responses=_NO_WORKER)
+async def ready_worker(context: InContext) -> Response:
+    """Return 200 if jobs are accepted and a worker is alive.
 
     The result is cached for one second.
     """
-    reason = await context.not_ready_reason.get()
-    if reason:
-        return json_response({"status": "not ready", "reason": reason}, 503)
-    return json_response({"status": "ready"})
+    readiness = await context.readiness.get()
+    return _response(readiness, readiness.reason_to_wait)
+
+
+def _response(readiness: Readiness, reason: str | None) -> Response:
+    body: dict[str, Any] = {
+        "status": "not ready" if reason else "ready",
+        "accepts_jobs": readiness.accepts_jobs,
+        "has_worker": readiness.num_workers > 0,
+        "num_workers": readiness.num_workers,
+    }
+    return json_response({**body, "reason": reason}, 503) if reason else json_response(body)

@@ -4,13 +4,15 @@ from fastapi import APIRouter, Request, Response
 
 from api.context import InContext, InTenant
 from api.errors import json_response
+from api.jobs.background import job_headers
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, read_list_query
 from api.jobs.own_jobs import job_not_found, own_job, own_job_and_result, own_jobs
-from api.openapi.responses import errors
+from api.openapi.responses import MEANINGS, errors
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed
 from shared.protocol.jobs import UNFINISHED
+from shared.store.dead_letters import enqueue_again, not_retryable
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
@@ -57,6 +59,35 @@ async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> Cance
     if state is None:
         raise JobFailed(job_not_found(job_id))
     return CancelledJob(id=view.id, state=state.value)
+
+
+@router.post(
+    "/v1/jobs/{job_id}/retry",
+    summary="Retry a job",
+    status_code=202,
+    response_model=JobBody,
+    responses=errors(
+        *(404, 409, 429, 503),
+        meanings={**MEANINGS, 409: "The job isn't dead or failed, or can't be retried."},
+    ),
+)
+async def retry(job_id: str, context: InContext, tenant: InTenant) -> Response:
+    """Enqueue a dead or failed job again under a new id, with its model's current weights.
+
+    The response describes the new job, which runs in the background. A failed job can be retried
+    only if a server error ended it. While a worker runs a dead job again, it runs no other job,
+    because the dead job may kill the worker.
+    """
+    view = await own_job(context, tenant, job_id)
+    old = await context.letters.find(view.id)
+    if old is None:
+        raise JobFailed(not_retryable(job_id, view))
+    weight = context.settings.weight_by_tenant.get(tenant, 1.0)
+    enqueued = await enqueue_again(
+        *(old, context.queue, context.registry, context.letters, context.limits), weight=weight
+    )
+    headers = job_headers(enqueued, context.settings.root_path)
+    return json_response(job_body(await own_job(context, tenant, enqueued.id)), 202, headers)
 
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel or erase a job", responses=ERRORS)

@@ -1,8 +1,10 @@
-"""Routes by which vLLM's clients and gateways learn about the server: version, load and limits."""
+"""Routes by which monitoring and vLLM's clients learn about the server: metrics and limits."""
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.adapters.requests import registered_base
 from api.context import Context, InContext
@@ -23,6 +25,20 @@ from shared.store.views.pool_views import WorkerView
 router = APIRouter(tags=["operations"])
 FORMAT = "config_format"
 _JSON = "json"
+_METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."}
+
+
+@router.head("/metrics", include_in_schema=False)
+@router.get(
+    "/metrics",
+    summary="Metrics of this process and of its pool",
+    response_class=PlainTextResponse,
+    responses=errors(403, meanings=_METRICS_DENIED),
+)
+async def metrics(context: InContext) -> Response:
+    """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
+    body = context.metrics.exposition(await context.pool_snapshot.get())
+    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @router.get("/version", summary="Version of the server")
@@ -34,7 +50,7 @@ async def get_version() -> ServerVersion:
 @router.get(
     "/load",
     summary="Load of this process",
-    responses=errors(403, meanings={403: "The key belongs to a tenant without access to metrics."}),
+    responses=errors(403, meanings=_METRICS_DENIED),
 )
 async def get_load(context: InContext) -> ServerLoad:
     """Return the number of jobs whose answers clients of this front end are waiting for."""

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
+from shared.protocol.capabilities import AdapterKind
 from shared.protocol.uploads import CONFIG_KEY, upload_of
 
 
@@ -127,6 +128,9 @@ class VersionBody(BaseModel):
         "already has and accepts no others."
     )
     source: str
+    kinds: list[AdapterKind] = Field(
+        description="What the adapter has beside plain LoRA; workers serve only kinds they know."
+    )
     rank: int = Field(description="Largest rank of any module.")
     bytes: int = Field(description="Size of the weights in the dtype that workers compute in.")
     created: int = Field(description="Unix time in seconds.")

@@ -187,6 +187,7 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
     """
     wire = _checked(raw)
     wire["serves"] = decode_capabilities(wire.get("serves", ""))
+    wire |= {name: tuple(wire[name]) for name in ("first_tokens", "host_adapters") if name in wire}
     return WorkerInfo(**_known(WorkerInfo, wire))
 
 

@@ -4,6 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.protocol.capabilities import EVERYTHING, Capabilities
+from shared.protocol.ids import AdapterVersion
+
+FIRST_TOKEN_BOUNDS_S = tuple(0.005 * 1.5**power for power in range(24))
+"""Upper bounds of the buckets in which workers count times to the first token: 5 ms to 56 s.
+
+A last bucket has all longer times. Workers of several releases share the totals, so the bounds must
+not change.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,13 @@ class WorkerInfo:
     report it."""
     serves: Capabilities = EVERYTHING
     """Which jobs the worker serves."""
+    first_tokens: tuple[int, ...] = ()
+    """Number of jobs since the worker started, by the bucket of the time from their acceptance to
+    their first token. Empty if an older worker doesn't report it."""
+    running_by_version: Mapping[AdapterVersion, int] = field(default_factory=dict)
+    """Number of jobs that the worker owns, by version."""
+    host_adapters: tuple[AdapterVersion, ...] = ()
+    """Versions that are only in host memory, sorted: the first ones, if there are very many."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Further totals since the worker started, by name. Examples are `steps` and `preemptions`."""
 

@@ -17,13 +17,20 @@ from hiredis import pack_command
 from redis.asyncio.client import Pipeline as BasePipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    WatchError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError as NoScriptError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, WatchError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import RedisUnavailable, SettingsError
+from shared.store.connections.login import login_refused, not_permitted, server_of
 from shared.store.connections.pool import ConnectionPool
 from shared.store.connections.sentinel import FORM, is_sentinel_url, sentinel_pool
 
@@ -67,6 +74,10 @@ class OutOfMemory(RedisUnavailable):
     """Redis refused a write because `maxmemory` is reached."""
 
 
+class LoginRefused(RedisUnavailable):
+    """Redis needs another password, or a user with more rights."""
+
+
 class Redis(aioredis.Redis):
     """redis-py client that raises `RedisUnavailable` if the server can't serve a call.
 
@@ -79,13 +90,13 @@ class Redis(aioredis.Redis):
 
     async def initialize(self) -> "Redis":
         """Open the client's own connection, if the client was created by `Redis.client`."""
-        async with _reported_errors(self.timeout_s):
+        async with _reported_errors(self, self.timeout_s):
             return await super().initialize()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute one command within the time limit."""
         block_s = MAX_BLOCK_S if args[0] in BLOCKING else 0.0
-        async with _reported_errors(self.timeout_s + block_s):
+        async with _reported_errors(self, self.timeout_s + block_s):
             if self.single_connection_client:
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             return await self._execute(*args, **options)
@@ -120,13 +131,13 @@ class Pipeline(BasePipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute the queued commands within the time limit."""
-        async with _reported_errors(self.timeout_s):
+        async with _reported_errors(self, self.timeout_s):
             return await super().execute(raise_on_error)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command immediately, within the time limit. Used while keys are watched."""
         try:
-            async with _reported_errors(self.timeout_s):
+            async with _reported_errors(self, self.timeout_s):
                 return await super().immediate_execute_command(  # type: ignore[no-untyped-call]
                     *args, **options
                 )
@@ -135,7 +146,7 @@ class Pipeline(BasePipeline):
 
 
 @asynccontextmanager
-async def _reported_errors(timeout_s: float) -> AsyncIterator[None]:
+async def _reported_errors(client: "Redis | Pipeline", timeout_s: float) -> AsyncIterator[None]:
     """Limit the time of a call, and raise `RedisUnavailable` if Redis can't serve it.
 
     redis-py sends through `asyncio.wait_for`. Before Python 3.12, that function drops a
@@ -147,6 +158,8 @@ async def _reported_errors(timeout_s: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(timeout_s):
             yield
+    except AuthenticationError as error:
+        raise LoginRefused(login_refused(server_of(client.connection_pool), error)) from error
     except CONNECTION_ERRORS as error:  # includes `TimeoutError`, an OSError
         _raise_if_cancelled(task, num_cancellations)
         reason = str(error) or f"no answer within {timeout_s:g} s"
@@ -246,10 +259,14 @@ async def check_redis(client: Redis, url: str) -> None:
     Raises:
         RedisUnavailable: a check fails. The message says what to do.
     """
-    shown = _without_password(url)
+    shown = shown_url(url)
     try:
         await client.ping()
         server, memory = await client.info("server"), await client.info("memory")
+    except NoPermissionError as error:
+        raise LoginRefused(not_permitted(server_of(client.connection_pool), error)) from None
+    except LoginRefused:
+        raise
     except RedisUnavailable as error:
         if not isinstance(error.__cause__, CONNECTION_ERRORS):
             raise
@@ -292,7 +309,7 @@ def _check_version(info: Mapping[str, Any], shown: str) -> None:
         )
 
 
-def _without_password(url: str) -> str:
+def shown_url(url: str) -> str:
     """Return `url` with its password masked, for logs and messages."""
     password = urlsplit(url).password
     shown = url.replace(f":{password}@", ":***@") if password else url

@@ -191,7 +191,9 @@ class Keys:
     def worker(self, worker: WorkerId) -> str:
         """HASH: `WorkerInfo`, maximum sequences, class, last heartbeat, lease and last publication.
 
-        Times are in ms. The last publication is a number, which counts the publications from 1.
+        Times are in ms. The last publication is a number, which counts the publications from 1. The
+        field `served` has the totals that the last heartbeat reported, and `stalled` is set while
+        the worker's engine seems to hang.
         Expires a minute after the last heartbeat.
         """
         return f"{self.prefix}w:{worker}"
@@ -245,12 +247,35 @@ class Keys:
           (`memory_high`), and the limit (`max_memory`).
         - Number of previous versions that adapters keep (`keep_versions`).
         - Revision of the registry (`registry`): the time of its last change.
+        - Maximum number of sequences of the last worker that has joined (`slots`).
+        - Time of the last sample of the history (`sampled`).
         - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
           (`lag`). A gap between two sweeps increases the lag if the gap is longer than `stall_ms`.
           `resumed` is the time of the first sweep after the last such gap, or after the clock last
           jumped by more than `stall_ms`.
         """
         return f"{self.prefix}cnt"
+
+    @property
+    def served(self) -> str:
+        """HASH: totals of all workers: output `tokens`, and first tokens by bucket. Never deleted.
+
+        Heartbeats add to them. The buckets are `first_0`, `first_1`, and so on.
+        """
+        return f"{self.prefix}served"
+
+    @property
+    def history(self) -> str:
+        """LIST: samples of the pool's totals, about one per second, newest first: 300 at most.
+
+        Sweeps add them. Expires ten minutes after the last one.
+        """
+        return f"{self.prefix}history"
+
+    @property
+    def incidents(self) -> str:
+        """STREAM: about the 200 newest incidents, such as the loss of a worker. Never deleted."""
+        return f"{self.prefix}incidents"
 
     def replies(self, api: ApiId) -> str:
         """STREAM: events for one API process that it hasn't read yet, of at most a minute.
@@ -385,7 +410,9 @@ class Keys:
 
     @property
     def base(self) -> str:
-        """HASH: name, version, context length and further fields of the base model. Never deleted.
+        """HASH: name, version, context length, usage and further fields of the base model.
+
+        Never deleted.
 
         Its random `epoch` changes when the registry has lost all adapters.
         """

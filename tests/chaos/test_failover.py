@@ -92,7 +92,7 @@ async def front_end(folder: Path, url: str, port: int, mode: Mode) -> AsyncItera
 
     def is_ready() -> bool:
         try:
-            return httpx.get(f"{api_url}/ready", timeout=3).status_code == 200
+            return httpx.get(f"{api_url}/ready/worker", timeout=3).status_code == 200
         except httpx.TransportError:
             return False
 

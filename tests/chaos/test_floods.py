@@ -50,7 +50,7 @@ def front_end(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Process]:
 
 def is_ready() -> bool:
     try:
-        return httpx.get(f"{URL}/ready", timeout=3).status_code == 200
+        return httpx.get(f"{URL}/ready/worker", timeout=3).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -100,7 +100,11 @@ async def test_all_jobs_complete_whichever_process_is_upgraded_first(
 
 def is_ready() -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{PORT}/ready", timeout=3).status_code == 200
+        for path in ("/ready/worker", "/ready"):  # the last release has only the second one
+            status = httpx.get(f"http://127.0.0.1:{PORT}{path}", timeout=3).status_code
+            if status != 404:
+                return status == 200
+        return False
     except httpx.TransportError:
         return False
 

@@ -109,6 +109,11 @@ class Residency:
         return {v for v, r in self._records.items() if r.state is not State.ABSENT}
 
     @property
+    def in_host_memory(self) -> set[AdapterVersion]:
+        """Versions that are only in host memory."""
+        return {v for v, r in self._records.items() if r.state is State.IN_HOST_MEMORY}
+
+    @property
     def loading(self) -> set[AdapterVersion]:
         """Versions that this worker is loading. Other workers need not load them too."""
         return self._where(lambda record: record.is_loading or record.is_prefetching)

@@ -200,6 +200,9 @@ class Publisher:
             self.end(job, JobState.FAILED, output.error)
             return
         choice.accept(output)
+        if not job.has_tokens and choice.ids:
+            job.has_tokens = True
+            self._jobs.first_tokens.observe(job.age_s)
         if choice.finish and not output.finish:
             self._abort(choice.request_id)
         self._end_if_complete(job)

@@ -10,6 +10,7 @@ from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, Result, Usage
 from worker.engine.request import RequestId
+from worker.jobs.first_tokens import FirstTokens
 from worker.jobs.running_choice import RunningChoice
 
 
@@ -22,6 +23,8 @@ class RunningJob:
         self.num_prompt_tokens = 0
         self.choices: list[RunningChoice] = []
         """The job's choices. Empty until the engine gets the job's requests."""
+        self.has_tokens = False
+        """Whether any claim of the job has computed a token."""
         self.is_admitted = False
         """Whether the job's requests were passed to the engine."""
         self.is_admission_published = False
@@ -46,6 +49,11 @@ class RunningJob:
             return self.job.num_sequences
         num_unfinished = sum(choice.finish is None for choice in self.choices)
         return min(num_unfinished, self.job.num_sequences)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the job was accepted."""
+        return self.job.deadline_ms / 1000 - (self.deadline - time.monotonic())
 
     def conclude(self, state: JobState, error: JobError | None = None) -> None:
         """Set the job's final event. Later calls have no effect."""
@@ -96,6 +104,7 @@ class RunningJobs:
         self._jobs: dict[JobId, RunningJob] = {}
         self._choices: dict[RequestId, tuple[RunningJob, RunningChoice]] = {}
         self._listeners: list[Callable[[], None]] = []
+        self.first_tokens = FirstTokens()
 
     def subscribe(self, on_finished: Callable[[], None]) -> None:
         """Call `on_finished` whenever jobs have left the engine. Other jobs can start then."""
@@ -123,6 +132,7 @@ class RunningJobs:
     def add_choices(self, job: RunningJob, choices: list[RunningChoice]) -> None:
         """Set the choices of a job and index them by request."""
         job.choices = choices
+        job.has_tokens = any(choice.ids for choice in choices)
         self._choices |= {choice.request_id: (job, choice) for choice in choices}
 
     def finish(self, job: RunningJob) -> None:
@@ -156,6 +166,11 @@ class RunningJobs:
     def num_by_version(self) -> Mapping[AdapterVersion, int]:
         """For each adapter version, the number of its jobs in the engine."""
         return Counter(job.job.version for job in self._jobs.values() if job.choices)
+
+    @property
+    def num_owned_by_version(self) -> Mapping[AdapterVersion, int]:
+        """For each version, the number of its jobs, in the engine or not."""
+        return Counter(job.job.version for job in self._jobs.values())
 
     @property
     def num_open(self) -> int:

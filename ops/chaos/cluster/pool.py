@@ -45,7 +45,7 @@ class Api(Supervised):
         """Return whether the front end answers that the pool can serve."""
         try:
             async with httpx.AsyncClient(timeout=READY_TIMEOUT_S, trust_env=False) as http:
-                return (await http.get(f"{self.url}/ready")).status_code == 200
+                return (await http.get(f"{self.url}/ready/worker")).status_code == 200
         except httpx.HTTPError:
             return False
 

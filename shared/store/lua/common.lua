@@ -18,6 +18,7 @@ local MAX_KEPT_BODY = 65536 -- bytes; larger requests are always deleted when th
 -- Number of a worker's publications that may contain tokens without a checkpoint. See
 -- worker/jobs/publisher.py.
 local MAX_SENT = 64
+local MAX_INCIDENTS = 200
 local SAMPLE = 16 -- number of a version's holders that are searched for a parked worker
 
 local function now_ms()
@@ -73,6 +74,12 @@ local function registry_changed()
   redis.call('HSET', P .. 'cnt', 'registry', time[1] .. '.' .. time[2])
 end
 
+-- Record something that operators should see. The rest of the arguments are pairs {name value}: the
+-- `worker`, `version`, `job` or number of `jobs` that it concerns.
+local function record_incident(kind, ...)
+  redis.call('XADD', P .. 'incidents', 'MAXLEN', '~', MAX_INCIDENTS, '*', 'kind', kind, ...)
+end
+
 local function is_registered(wid) return redis.call('ZSCORE', P .. 'workers', wid) ~= false end
 
 -- Cancel the deaths that were charged to the jobs of a worker that was only silent.
@@ -103,6 +110,30 @@ local function is_worker(wid)
   return false
 end
 
+-- Add what a worker has served since its last heartbeat to the pool's totals. `served` in the worker's
+-- hash is what it had served then. Nothing is added at its first heartbeat under this id, because an
+-- earlier id may have reported it.
+local function count_served(key, decoded)
+  local served = { decoded.tokens_total or 0, unpack(decoded.first_tokens or {}) }
+  local before, i = redis.call('HGET', key, 'served') or '', 0
+  redis.call('HSET', key, 'served', table.concat(served, ' '))
+  for earlier in string.gmatch(before, '%S+') do
+    i = i + 1
+    local more = (served[i] or 0) - earlier
+    if more > 0 then redis.call('HINCRBY', P .. 'served', i == 1 and 'tokens' or 'first_' .. i - 2, more) end
+  end
+end
+
+-- Record once that a worker's engine seems to hang (`WorkerInfo.is_stalled`).
+local function watch_stall(wid, key, decoded)
+  local stall_ms = decoded.stall_ms or 0
+  if stall_ms == 0 or 2 * (decoded.step_ms or 0) <= stall_ms then
+    redis.call('HDEL', key, 'stalled')
+  elseif redis.call('HSETNX', key, 'stalled', 1) == 1 then
+    record_incident('worker_stalled', 'worker', wid)
+  end
+end
+
 -- Renew a worker's lease, and store the worker's description. A worker never changes its class.
 local function renew_lease(wid, lease_ms, info, now)
   local key, decoded = P .. 'w:' .. wid, cjson.decode(info)
@@ -110,6 +141,8 @@ local function renew_lease(wid, lease_ms, info, now)
   redis.call('ZREM', P .. 'missing', wid)
   redis.call('HSET', key, 'info', info, 'seqs', decoded.max_num_seqs, 'beat', now, 'lease', lease_ms)
   redis.call('PEXPIRE', key, WORKER_TTL_MS)
+  count_served(key, decoded)
+  watch_stall(wid, key, decoded)
   local class, kv_tokens = decoded.serves or '', decoded.kv_tokens or 0
   if class ~= '' then
     redis.call('HSET', key, 'class', class)
@@ -125,7 +158,11 @@ end
 -- Remove a worker from the pool, so that it can no longer publish. `num_jobs` is the number of jobs
 -- of a dead worker, or -1 if the worker leaves. `hand_on` and `forget_worker` complete the removal.
 local function take_out(wid, num_jobs)
-  if redis.call('ZREM', P .. 'workers', wid) == 1 then redis.call('ZADD', P .. 'lost', num_jobs, wid) end
+  if redis.call('ZREM', P .. 'workers', wid) == 1 then
+    redis.call('ZADD', P .. 'lost', num_jobs, wid)
+    record_incident(num_jobs < 0 and 'worker_left' or 'worker_lost', 'worker', wid,
+      'jobs', redis.call('ZCARD', P .. 'own:' .. wid))
+  end
   for _, name in ipairs({ 'missing', 'capacity', 'idle' }) do redis.call('ZREM', P .. name, wid) end
   for _, class in ipairs(classes()) do
     redis.call('ZREM', set_of_class('idle', class), wid)

@@ -65,6 +65,10 @@ class QueueCounts:
     """Number of times that a live worker released a job."""
     workers_lost: int
     """Number of workers that were declared dead."""
+    running: int = 0
+    """Number of claimed jobs, including those of lost workers that aren't requeued yet."""
+    slots_per_worker: int = 0
+    """Maximum number of sequences of the last worker that has joined; 0 if none has ever joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,11 +207,15 @@ class PoolViews:
         names = await self._redis.zrange(self._keys.ready, 0, -1)
         versions = [AdapterVersion(raw.decode()) for raw in names]
         pipe = self._redis.pipeline(transaction=False)
+        pipe.zcard(self._keys.due)
         for version in versions:
             pipe.zcard(self._keys.queue(version))
-        sizes = await pipe.execute()
+        unfinished, *sizes = await pipe.execute()
+        waiting = int(counters.get(b"waiting", 0))
         return QueueCounts(
-            waiting=int(counters.get(b"waiting", 0)),
+            waiting=waiting,
+            running=max(0, unfinished - waiting),
+            slots_per_worker=int(counters.get(b"slots", 0)),
             totals={state: int(counters.get(state.encode(), 0)) for state in _FINAL},
             waiting_by_version={v: n for v, n in zip(versions, sizes, strict=True) if n},
             retried=int(counters.get(b"retried", 0)),

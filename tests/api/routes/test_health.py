@@ -23,21 +23,35 @@ async def test_ready_reports_why_requests_cannot_be_served(
         response = await client.get("/ready")
         assert response.status_code == 503
         assert response.json()["reason"] == "no base model is registered"
-    for path in ("/ready", "/ping"):
+    for path in ("/ready/worker", "/ping"):
         response = await http.get(path)
         assert (response.status_code, response.json()["reason"]) == (503, "no worker is alive")
 
 
+async def test_a_pool_without_workers_is_ready_for_jobs(
+    registry: Registry, http: httpx.AsyncClient
+) -> None:
+    response = await http.get("/ready")
+    assert (response.status_code, response.json()) == (
+        200,
+        {"status": "ready", "accepts_jobs": True, "has_worker": False, "num_workers": 0},
+    )
+
+
 async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    for method, path in (("GET", "/ready"), ("GET", "/ping"), ("POST", "/ping")):
+    checks = (("GET", "/ready"), ("GET", "/ready/worker"), ("GET", "/ping"), ("POST", "/ping"))
+    for method, path in checks:
         response = await http.request(method, path)
-        assert (response.status_code, response.json()) == (200, {"status": "ready"})
+        assert (response.status_code, response.json()) == (
+            200,
+            {"status": "ready", "accepts_jobs": True, "has_worker": True, "num_workers": 1},
+        )
 
 
 async def test_health_checks_accept_head_requests(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    for path in ("/health", "/ready", "/ping"):
+    for path in ("/health", "/ready", "/ready/worker", "/ping"):
         response = await http.head(path)
         assert (response.status_code, response.content) == (200, b"")
 

@@ -10,19 +10,25 @@ from api_support import (
     USAGE_BODY,
     RunningApp,
     ScriptedWorker,
+    client_of,
     error_of,
     running_app,
     waiting_job,
+    worker_info,
 )
+from pydantic import SecretStr
 from weather_tool import ANSWER
 from weather_tool import BODY as TOOL_BODY
 
+from api.app import create_app
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
 from shared.store.views import pool_views
 from shared.store.views.pool_views import MAX_LOOKED
 
@@ -303,3 +309,78 @@ async def test_tenants_see_their_own_jobs_only(
         other = await http.get(f"/v1/jobs?after={job_id}", headers=blue)
         assert error_of(other) == (404, "job_not_found", "after")
         assert (await http.delete(f"/v1/jobs/{job_id}", headers=blue)).status_code == 404
+
+
+async def dead_job(http: httpx.AsyncClient, queue: Queue) -> str:
+    """Send a background request whose job kills three workers, and return the job's id."""
+    sent = await http.post(URL, json={**BODY, "background": True})
+    for _ in range(3):
+        killed = await ScriptedWorker.start(queue)
+        assert (await killed.take()).job.id == sent.json()["id"]
+        await queue.beat(killed.id, lease_ms=0, info=worker_info())
+        for _ in range(2):
+            await queue.reap()
+    job_id: str = sent.json()["id"]
+    return job_id
+
+
+async def test_a_dead_job_is_retried_in_the_background_under_a_new_id(
+    http: httpx.AsyncClient, queue: Queue, registry: Registry
+) -> None:
+    old = await dead_job(http, queue)
+    assert (await http.get(f"/v1/jobs/{old}")).json()["state"] == "dead"
+    replies = await asyncio.gather(*(http.post(f"/v1/jobs/{old}/retry") for _ in range(3)))
+    accepted = [reply for reply in replies if reply.status_code == 202]
+    assert {error_of(reply)[:2] for reply in replies if reply not in accepted} <= {
+        (409, "job_conflict")
+    }
+    new = accepted[0].json()
+    assert {reply.json()["id"] for reply in accepted} == {new["id"]}
+    assert new["id"] != old
+    assert (new["state"], new["position"]) == ("queued", 1)
+    assert accepted[0].headers["location"] == f"/v1/jobs/{new['id']}"
+    worker = await ScriptedWorker.start(queue)
+    job = await worker.take()
+    assert (job.job.id, job.suspect) == (new["id"], True)
+    await worker.answer(job, "hello")
+    body = (await http.get(f"/v1/jobs/{new['id']}")).json()
+    assert body["choices"][0]["message"]["content"] == "hello"
+    again = await http.post(f"/v1/jobs/{old}/retry")
+    assert error_of(again) == (409, "job_conflict", None)
+    assert "was retried before" in again.json()["error"]["message"]
+
+
+async def test_only_jobs_that_a_server_fault_ended_are_retried(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    waiting = (await http.post(URL, json={**BODY, "background": True})).json()["id"]
+    reply = await http.post(f"/v1/jobs/{waiting}/retry")
+    assert error_of(reply) == (409, "job_conflict", None)
+    assert reply.headers["x-should-retry"] == "false"
+    await worker.fail(await worker.take(), BROKEN)
+    assert (await http.post(f"/v1/jobs/{waiting}/retry")).status_code == 202
+    assert error_of(await http.post("/v1/jobs/nothing/retry")) == (404, "job_not_found", None)
+
+
+async def test_the_job_of_another_tenant_cannot_be_retried(
+    settings: ApiSettings, queue: Queue, registry: Registry
+) -> None:
+    keys = {"api_keys": (SecretStr("red:" + "r" * 20), SecretStr("blue:" + "b" * 20))}
+    async with client_of(create_app(settings.model_copy(update=keys))) as http:
+        http.headers["Authorization"] = "Bearer " + "r" * 20
+        job_id = await dead_job(http, queue)
+        blue = {"Authorization": "Bearer " + "b" * 20}
+        reply = await http.post(f"/v1/jobs/{job_id}/retry", headers=blue)
+        assert error_of(reply) == (404, "job_not_found", None)
+        assert (await http.post(f"/v1/jobs/{job_id}/retry")).status_code == 202
+
+
+async def test_a_job_of_an_unloaded_model_is_not_retried(
+    http: httpx.AsyncClient, queue: Queue, registry: Registry
+) -> None:
+    job_id = await dead_job(http, queue)
+    await registry.unload_adapter("extract")
+    reply = await http.post(f"/v1/jobs/{job_id}/retry")
+    assert error_of(reply)[:2] == (404, "model_not_found")
+    await registry.load_adapter(ADAPTER, replace=False)
+    assert (await http.post(f"/v1/jobs/{job_id}/retry")).status_code == 202

@@ -191,3 +191,23 @@ async def test_a_job_that_is_cancelled_while_its_adapter_loads_leaves_it_loaded(
         assert (await client.end_of(job)).state is JobState.CANCELLED
         files.may_read.set()
         await until(lambda: engine.adapters == [ONE])
+
+
+async def test_heartbeats_list_what_is_in_host_memory_and_what_runs(
+    client: Client, engine: ScriptedEngine, serve: Serve
+) -> None:
+    engine.max_adapters = 1
+    async with serve(adapters=("one=v1", "two=v1"), lease_ms=600):
+        engine.may_step.clear()
+        job = await client.send(version=ONE)
+
+        async def is_listed() -> bool:
+            (worker,) = await client.views.workers()
+            return dict(worker.info.running_by_version) == {ONE: 1}
+
+        await until(is_listed)
+        (worker,) = await client.views.workers()
+        assert set(worker.residents) == {BASE.version, ONE}
+        assert worker.info.host_adapters == (TWO,)
+        engine.may_step.set()
+        await client.end_of(job)

@@ -231,3 +231,17 @@ async def test_a_cancellation_that_arrives_before_the_claims_reply_is_applied(
 
 async def _is_empty(redis: Redis, keys: Keys, wid: WorkerId) -> bool:
     return not await redis.exists(keys.mailbox(wid))
+
+
+async def test_the_time_to_the_first_token_is_counted_once_and_from_the_acceptance(
+    client: Client, engine: ScriptedEngine, start: Start
+) -> None:
+    resumed = await client.send(max_tokens=12)
+    count = max(k for k in range(8) if "\ufffd" not in first_tokens(resumed, k).text[-1:])
+    await publish_as_earlier_worker(client, resumed, first_tokens(resumed, count))
+    async with start(engine) as worker:
+        await client.end_of(resumed)
+        assert sum(worker.parts.jobs.first_tokens.counts) == 0  # the earlier worker has counted it
+        new = await client.send(max_tokens=12, n=3)
+        await client.end_of(new)
+        assert sum(worker.parts.jobs.first_tokens.counts) == 1

@@ -34,6 +34,11 @@ def test_the_deadline_counts_from_the_claim() -> None:
     assert before_s + 2.5 <= job.deadline <= time.monotonic() + 2.5
 
 
+def test_the_age_of_a_job_counts_from_its_acceptance() -> None:
+    job = RunningJob(claim(make_job(deadline_ms=60_000), left_ms=57_500))
+    assert 2.5 <= job.age_s < 30
+
+
 def test_the_first_end_of_a_job_stays() -> None:
     job = add_job(RunningJobs(), try_=3)
     job.conclude(JobState.FAILED, ERROR)

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from shared.adapter_flags import is_hub_id
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
-from worker.lora.checkpoint.source import is_hub_id, link_root
+from worker.lora.checkpoint.source import link_root
 
 HUB = "hub:"
 """Prefix of a Hugging Face organisation in --adapter-root."""

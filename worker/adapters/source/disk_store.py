@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from shared.cache_folder import write_problem
 from shared.errors import SettingsError, StoreFailed
 from shared.protocol.ids import AdapterVersion, UploadId
 
@@ -64,7 +65,7 @@ class AdapterStore:
                 pass
             self._remove_unfinished()
         except OSError as error:
-            raise SettingsError(f"--adapter-store: can't write to {folder}: {error}") from None
+            raise SettingsError(_problem(folder, error)) from None
 
     def folder_of(self, digest: str) -> Path | None:
         """Return the folder of a version's copy, or None if there is no copy.
@@ -99,9 +100,7 @@ class AdapterStore:
             if unfinished:
                 shutil.rmtree(unfinished, ignore_errors=True)
             if not self.folder_of(digest):  # else another process has made the copy
-                raise StoreFailed(
-                    f"--adapter-store: can't copy to {self._folder}: {error}"
-                ) from None
+                raise StoreFailed(_problem(self._folder, error)) from None
 
     def staging(self, upload: UploadId) -> Path:
         """Return the folder for the files of an upload while this process reads them."""
@@ -124,9 +123,7 @@ class AdapterStore:
             staged.rename(self._folder / digest)
         except OSError as error:
             if not self.folder_of(digest):  # else another process has made the copy
-                raise StoreFailed(
-                    f"--adapter-store: can't write to {self._folder}: {error}"
-                ) from None
+                raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
         """Return the versions of uploaded copies that weren't used for `unused_s`, by digest."""
@@ -187,3 +184,8 @@ class AdapterStore:
                 except FileNotFoundError:  # another process has deleted it
                     continue
         return found
+
+
+def _problem(folder: Path, error: OSError) -> str:
+    problem = write_problem(folder, error) or f"{folder} can't be written ({error})"
+    return f"--adapter-store: {problem}; make room, or name another folder"

@@ -2,10 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
+from shared.adapter_flags import LEFT_OUT
+from shared.errors import AdapterRejected, StoreFailed
 from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
 
 log = structlog.get_logger()
@@ -18,35 +20,99 @@ MAX_SHARED_BYTES = 256 << 20
 The files of a kept adapter need not be read again.
 """
 
+Read = Callable[[str, str], Awaitable[CheckedAdapter[AdapterWeights]]]
+"""Function that reads the adapter with the given name from the given source."""
+
 
 async def read_each(
-    sources: Mapping[str, str],
-    read: Callable[[str, str], Awaitable[CheckedAdapter[AdapterWeights]]],
+    sources: Mapping[str, str], read: Read, *, skips_bad: bool = False
 ) -> AsyncIterator[CheckedAdapter[AdapterWeights]]:
     """Yield the adapters of `sources` in order.
 
-    `sources` maps each name to a folder or hub id. If several names have the same source, its
-    files are read only once, and the adapter stays in memory for the later names. Files are read
-    again if the adapters that are kept in this way would exceed MAX_SHARED_BYTES.
+    All adapters are read, so that one error can name all bad ones. Without `skips_bad`, no adapter
+    is yielded after the first bad one.
+
+    Args:
+        sources: folder or hub id of each adapter, by name.
+        read: reads one adapter.
+        skips_bad: whether to leave out the adapters that can't be served. They are logged.
 
     Raises:
-        AdapterRejected: an adapter can't be served.
+        AdapterRejected: adapters can't be served, and `skips_bad` is false.
+        StoreFailed: the adapters' files can't be copied.
     """
-    num_left = Counter(sources.values())
-    shared: dict[str, CheckedAdapter[AdapterWeights]] = {}
-    num_bytes = 0
+    reader = _SharingReader(sources, read)
+    bad: dict[str, AdapterRejected] = {}
     reported_s = time.monotonic()
-    for number, (name, source) in enumerate(sources.items()):
+    for number, name in enumerate(sources):
         if time.monotonic() - reported_s > PROGRESS_S:
             log.info("adapters_read", number=number, of=len(sources))
             reported_s = time.monotonic()
-        first = shared.get(source)
-        adapter = first.named(name) if first else await read(name, source)
-        num_left[source] -= 1
+        try:
+            adapter = await reader.read(name)
+        except StoreFailed:
+            raise
+        except AdapterRejected as error:
+            bad[name] = error
+            if skips_bad:
+                log.error(LEFT_OUT, name=name, reason=str(error))
+            continue
+        if skips_bad or not bad:
+            yield adapter
+    if bad and not skips_bad:
+        raise refusal(list(bad.values()), len(sources))
+
+
+def refusal(errors: Sequence[AdapterRejected], num_adapters: int) -> AdapterRejected:
+    """Return one error that names all bad adapters of a start.
+
+    Args:
+        errors: one error for each bad adapter, with the adapter's name.
+        num_adapters: number of adapters in the settings, including the good ones.
+    """
+    if num_adapters == 1:
+        return errors[0]
+    if len(errors) == 1:
+        return AdapterRejected(f"{errors[0]} (--skip-bad-adapters serves the other adapters)")
+    reasons = "".join(f"\n  {error}" for error in errors)
+    return AdapterRejected(
+        f"{len(errors)} of {num_adapters} adapters can't be served; correct them, or serve the "
+        f"rest with --skip-bad-adapters:{reasons}"
+    )
+
+
+def has_bases_name(name: str, source: str) -> AdapterRejected:
+    """Return the error of an adapter that has the base model's name."""
+    return AdapterRejected(
+        f"adapter {name} from {source}: this is the base model's name; name it otherwise, as in "
+        f"--adapters other={source}"
+    )
+
+
+class _SharingReader:
+    """Reads adapters, and reads the files of each source once if several names have it.
+
+    The adapter stays in memory for the later names. Files are read again if the adapters that are
+    kept in this way would exceed MAX_SHARED_BYTES.
+    """
+
+    def __init__(self, sources: Mapping[str, str], read: Read) -> None:
+        self._sources = sources
+        self._read = read
+        self._num_left = Counter(sources.values())
+        self._shared: dict[str, CheckedAdapter[AdapterWeights]] = {}
+        self._num_bytes = 0
+
+    async def read(self, name: str) -> CheckedAdapter[AdapterWeights]:
+        source = self._sources[name]
+        self._num_left[source] -= 1
+        is_last = not self._num_left[source]
+        first = self._shared.get(source)
+        adapter = first.named(name) if first else await self._read(name, source)
         size = adapter.weights.num_bytes
-        if first and not num_left[source]:
-            num_bytes -= shared.pop(source).weights.num_bytes
-        elif not first and num_left[source] and num_bytes + size <= MAX_SHARED_BYTES:
-            shared[source] = adapter
-            num_bytes += size
-        yield adapter
+        if first and is_last:
+            self._num_bytes -= self._shared.pop(source).weights.num_bytes
+        elif not first and not is_last and self._num_bytes + size <= MAX_SHARED_BYTES:
+            self._shared[source] = adapter
+            self._num_bytes += size
+        return adapter

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 70 commands.
+-- At most 71 commands.
 -- ARGV: how name version created_s keep source field value...
 -- `how` is 'start' if a worker was started with the adapter, 'load' if a client loads it under a
 -- new name, or 'replace' if a client loads it under a name that may be taken. `keep` is the number of
@@ -24,7 +24,7 @@ local function is_outdated()
 end
 
 if how == 'start' then
-  redis.call('HSET', key, 'at_start', 1)
+  redis.call('HSET', key, 'at_start', version)
   redis.call('PERSIST', key)
   redis.call('PERSIST', P .. 'previous:' .. name)
   if is_outdated() then return { 'ok', current or '' } end
@@ -44,4 +44,9 @@ if keep then redis.call('HSET', P .. 'cnt', 'keep_versions', keep) end
 if is_quarantined then redis.call('HSET', version_key(version), 'state', 'quarantined') end
 flip(name, version, how == 'start' and 'start' or 'client')
 redis.call('HSET', key, 'created_s', created_s)
+if current and current ~= version then
+  record_incident('adapter_replaced', 'version', version)
+elseif not current and how ~= 'start' then -- a worker's own adapters come with the worker
+  record_incident('adapter_loaded', 'version', version)
+end
 return { 'ok', version }

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 11 commands for each version; callers send 32 at a time.
+-- At most 12 commands for each version; callers send 32 at a time.
 -- ARGV: after_ms version... Lets those versions take jobs again that have been quarantined for
 -- after_ms. Their counts of dead jobs are kept, so that the next dead job quarantines them again.
 -- Removes versions from the index that aren't quarantined any more. Returns the released versions.
@@ -11,6 +11,7 @@ local function release(version)
   redis.call('ZREM', P .. 'quarantined', version)
   redis.call('SREM', P .. 'doomed', version)
   reindex(version)
+  record_incident('adapter_released', 'version', version)
   released[#released + 1] = version
 end
 

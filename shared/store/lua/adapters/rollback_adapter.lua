@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 10 commands.
+-- At most 11 commands.
 -- ARGV: name. Makes the name refer to its previous version. The replaced version becomes the last
 -- one in the order of rollbacks. Returns {'ok', version} | {'unknown'} | {'none'} if there is no
 -- previous version | {'quarantined', version}.
@@ -15,4 +15,5 @@ registry_changed()
 redis.call('LPOP', previous)
 redis.call('RPUSH', previous, current)
 redis.call('HSET', P .. 'adapter:' .. name, 'version', version, 'by', 'client')
+record_incident('adapter_rolled_back', 'version', version)
 return { 'ok', version }

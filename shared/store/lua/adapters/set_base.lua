@@ -30,7 +30,8 @@ end
 if version and version ~= ARGV[1] then
   if forget_page() then return { '', '' } end
   -- Older workers don't set these fields, so stale values would remain.
-  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes')
+  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes', 'requests', 'tokens',
+    'used_ms')
 end
 redis.call('HSET', P .. 'base', unpack(ARGV, 3))
 redis.call('HSETNX', P .. 'base', 'epoch', ARGV[2])

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 62 commands.
+-- At most 63 commands.
 -- ARGV: name. Stops new jobs for all versions of the name. Waiting and running jobs end normally.
 -- Returns 1 if the name was registered, 0 if it was already unloaded, or -1 if it is unknown.
 local name = ARGV[1]
@@ -11,6 +11,7 @@ redis.call('LPUSH', previous, current)
 for _, version in ipairs(redis.call('LRANGE', previous, 0, -1)) do retire(version, 'unloaded') end
 redis.call('HSET', key, 'version', '', 'by', 'client')
 redis.call('SREM', P .. 'adapters', name)
+record_incident('adapter_unloaded', 'version', current)
 if not redis.call('HGET', key, 'at_start') then
   redis.call('PEXPIRE', key, REMEMBERED_MS)
   redis.call('PEXPIRE', previous, REMEMBERED_MS)

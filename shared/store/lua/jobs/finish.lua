@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 45 commands.
+-- At most 47 commands.
 -- ARGV: wid id try claim_epoch state usage error num_tokens event result may_retry.
 -- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'.
 local wid, id, try, epoch, state = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -24,6 +24,7 @@ else
 end
 if num_tokens ~= '' then charge(job, num_tokens - job.cost) end
 local entry = version_key(job.version)
+if redis.call('HGET', P .. 'base', 'version') == job.version then entry = P .. 'base' end
 if redis.call('EXISTS', entry) == 1 then
   redis.call('HINCRBY', entry, 'requests', 1)
   redis.call('HINCRBY', entry, 'tokens', num_tokens ~= '' and num_tokens or 0)

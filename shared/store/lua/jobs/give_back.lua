@@ -36,6 +36,7 @@ local function bury(job, wid, now)
     'body', body)
   redis.call('HSET', P .. 'job:' .. job.id, 'letter', letter)
   end_job(job, 'dead', now, 'null', error)
+  record_incident('job_dead', 'worker', wid, 'version', job.version, 'job', job.id)
   local entry = version_key(job.version)
   local state = redis.call('HGET', entry, 'state')
   if not state then return end -- the base model has no entry
@@ -44,6 +45,7 @@ local function bury(job, wid, now)
       registry_changed()
       redis.call('HSET', entry, 'state', 'quarantined')
       redis.call('ZADD', P .. 'quarantined', now, job.version)
+      record_incident('adapter_quarantined', 'version', job.version)
     end
     doom(job.version)
   end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 22 commands, and 2 for each adapter that is loaded.
+-- At most 55 commands, and 2 for each adapter that is loaded.
 -- ARGV: wid lease_ms info num_known {id claim_epoch}... loading...
 -- Renews the worker's lease. Returns {number of jobs that the worker owns, known jobs that it
 -- doesn't own, its cancelled jobs, number of versions that the registry has deleted so far, number

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 700 commands, and 4 for each dead worker and class.
+-- At most 850 commands, and 4 for each dead worker and class.
 -- ARGV: every_ms. Marks workers as missing when their leases have ended, and declares them dead if
 -- they are still missing at a later call. Does nothing if the last call was less than about
 -- every_ms ago, so that one process sweeps at a time. Returns {number of workers that this call
@@ -9,6 +9,8 @@ local MAX_LOST = 64
 local MAX_STRAYS = 8
 local MAX_LEASE_MS = 20000
 local DEFAULT_LEASE_MS = 6000
+local NUM_SAMPLES, SAMPLE_MS, HISTORY_TTL_MS = 300, 900, 600000
+local NUM_BUCKETS = 25 -- of the times to first token, see shared/protocol/workers.py
 local EARLY = 0.9 -- share of every_ms after which a call may come, since callers' timers differ
 local GAPS = 2.5 -- longest normal time between two calls, in multiples of every_ms
 local CONFIRM = 1 / 6 -- share of a lease for which a worker is missing before it is declared dead
@@ -43,6 +45,22 @@ for _, name in ipairs({ 'capacity', 'missing' }) do
   end
 end
 
+-- Add a sample of the pool's totals to its history, about once a second.
+local function sample()
+  local waiting, done, sampled = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'done', 'sampled'))
+  if math.abs(now - (sampled or 0)) < SAMPLE_MS then return end
+  local names = { 'tokens' }
+  for i = 1, NUM_BUCKETS do names[i + 1] = 'first_' .. i - 1 end
+  local served = redis.call('HMGET', P .. 'served', unpack(names))
+  for i = 1, #names do served[i] = served[i] or 0 end
+  local line = { string.format('%d', now), waiting or 0, redis.call('ZCARD', P .. 'due'), done or 0,
+    unpack(served) }
+  redis.call('HSET', P .. 'cnt', 'sampled', now)
+  redis.call('LPUSH', P .. 'history', table.concat(line, ' '))
+  redis.call('LTRIM', P .. 'history', 0, NUM_SAMPLES - 1)
+  redis.call('PEXPIRE', P .. 'history', HISTORY_TTL_MS)
+end
+
 local function give_up(wid)
   take_out(wid, redis.call('ZCARD', P .. 'own:' .. wid))
   redis.call('HINCRBY', P .. 'cnt', 'workers_lost', 1)
@@ -62,4 +80,5 @@ for _, wid in ipairs(silent) do
     end
   end
 end
+sample()
 return { num_given_up, unpack(redis.call('ZRANGE', P .. 'lost', 0, MAX_LOST - 1)) }

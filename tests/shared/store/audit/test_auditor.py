@@ -208,6 +208,7 @@ CASES = {
     ),
     "calls for ever": Case(list_("calls"), lambda k: k.calls),
     "a reply to a call for ever": Case(list_("reply:c"), lambda k: k.reply(CallId("c"))),
+    "a history for ever": Case(list_("history"), lambda k: k.history),
     "a barrier for ever": Case(string("barrier"), lambda k: k.barrier),
     "an unknown kind": Case(string("unheard-of:1"), named("unheard-of:1")),
     "a key of another type": Case(string("ready"), lambda k: k.ready),
@@ -226,7 +227,7 @@ def test_the_cases_cover_every_kind_that_can_be_a_stray(keys: Keys) -> None:
     covered = {
         case.key(keys).removeprefix(keys.prefix).partition(":")[0] for case in CASES.values()
     }
-    assert set(RULES) - covered == {"apis", "arq", "base", "dead"}
+    assert set(RULES) - covered == {"apis", "arq", "base", "dead", "incidents", "served"}
 
 
 async def test_only_suspects_that_stay_are_strays(

@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
+import structlog
 from scripted_engine import ScriptedSource, read_scripted_adapter
 
+from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterRejected
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.load_at_start import read_each
 from worker.lora.checkpoint.adapter import LoRAAdapter
 
 
-def read_all(sources: Mapping[str, str]) -> tuple[list[LoRAAdapter], list[str]]:
+def read_all(
+    sources: Mapping[str, str], *, skips_bad: bool = False
+) -> tuple[list[LoRAAdapter], list[str]]:
     """Return the adapters, and the folders in the order in which they were read."""
     folders: list[str] = []
     scripted = ScriptedSource(read_scripted_adapter)
@@ -22,7 +26,8 @@ def read_all(sources: Mapping[str, str]) -> tuple[list[LoRAAdapter], list[str]]:
         return scripted.read(name, source)
 
     async def collect() -> list[LoRAAdapter]:
-        return [adapter.weights async for adapter in read_each(sources, read)]
+        each = read_each(sources, read, skips_bad=skips_bad)
+        return [adapter.weights async for adapter in each]
 
     return asyncio.run(collect()), folders
 
@@ -49,3 +54,25 @@ def test_no_more_folders_are_remembered_than_fit_into_memory(
 def test_one_that_cannot_be_served_ends_it() -> None:
     with pytest.raises(AdapterRejected, match="adapter b from broken"):
         read_all({"a": "one", "b": "broken", "c": "two"})
+
+
+def test_all_that_cannot_be_served_are_named() -> None:
+    with pytest.raises(AdapterRejected) as refusal:
+        read_all({"a": "one", "b": "broken", "c": "two", "d": "broken"})
+    first, *lines = str(refusal.value).splitlines()
+    assert first.startswith("2 of 4 adapters can't be served")
+    assert [line.split()[:4] for line in lines] == [
+        ["adapter", name, "from", "broken:"] for name in ("b", "d")
+    ]
+
+
+def test_those_that_cannot_be_served_may_be_left_out() -> None:
+    sources = {"a": "broken", "b": "one", "c": "broken", "d": "one"}
+    with structlog.testing.capture_logs() as logs:
+        adapters, _ = read_all(sources, skips_bad=True)
+    assert [adapter.name for adapter in adapters] == ["b", "d"]
+    left_out = [line for line in logs if line["event"] == LEFT_OUT]
+    assert [(line["name"], "from broken" in line["reason"]) for line in left_out] == [
+        ("a", True),
+        ("c", True),
+    ]

@@ -1,0 +1,134 @@
+"""Builds the body of GET /v1/pool."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.pool.incident_text import incident_body
+from api.pool.load import load_of
+from api.pool.state import PoolState
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.store.views.activity import Activity, VersionActivity
+from shared.store.views.pool_views import QueueCounts, WorkerView
+
+
+def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
+    """Return the state of the pool as JSON values, without the field `history`.
+
+    `version` is the version of Lorikeet that this front end runs.
+    """
+    alive = [worker for worker in state.workers if worker.lease_left_ms > 0]
+    return {
+        "object": "pool",
+        "pool": pool,
+        "base": state.base.name if state.base else None,
+        "version": version,
+        "time": round(state.time_s, 3),
+        "accepts_jobs": state.base is not None,
+        "has_worker": bool(alive),
+        "reason": reason(has_base=state.base is not None, has_worker=bool(alive)),
+        "workers": _workers(state),
+        "adapters": [_adapter(version) for version in state.activity.versions],
+        "num_adapters": state.activity.num_adapters,
+        "queue": _queue(state.counts),
+        "slots": {
+            "total": sum(worker.info.max_num_seqs for worker in alive),
+            "per_worker": state.counts.slots_per_worker,
+            "load": round(load_of(state.counts, state.base), 4),
+        },
+        "rates": {
+            "tokens_per_s": round(state.rates.tokens_per_s, 2),
+            "requests_per_s": round(state.rates.requests_per_s, 3),
+            "ttft_p50_s": _rounded(state.rates.ttft_p50_s),
+            "ttft_p95_s": _rounded(state.rates.ttft_p95_s),
+        },
+        "incidents": [incident_body(incident) for incident in state.incidents],
+    }
+
+
+def reason(*, has_base: bool, has_worker: bool) -> str | None:
+    """Return why requests aren't answered at present, or None if they are."""
+    if not has_base:
+        return "no base model is registered"
+    return None if has_worker else "no worker is alive"
+
+
+def _workers(state: PoolState) -> list[dict[str, Any]]:
+    loads = _loads(state.activity)
+    return [_worker(worker, loads.get(worker.id, ())) for worker in state.workers]
+
+
+def _loads(activity: Activity) -> Mapping[WorkerId, list[AdapterVersion]]:
+    """Return the versions that each worker is loading."""
+    loads: dict[WorkerId, list[AdapterVersion]] = {}
+    for each in activity.versions:
+        if each.loader is not None:
+            loads.setdefault(each.loader, []).append(each.version)
+    return loads
+
+
+def _worker(worker: WorkerView, loads: Sequence[AdapterVersion]) -> dict[str, Any]:
+    info = worker.info
+    return {
+        "id": worker.id,
+        "device": info.device,
+        "dtype": info.dtype,
+        "version": info.version,
+        "max_num_seqs": info.max_num_seqs,
+        "running": worker.running,
+        "waiting": info.num_waiting,
+        "kv_used": _used(info.kv_blocks, info.kv_blocks_free),
+        "adapter_bytes": info.adapter_bytes,
+        "adapter_bytes_max": info.adapter_bytes_max,
+        "host_adapter_bytes": info.host_adapter_bytes,
+        "host_adapter_bytes_max": info.host_adapter_bytes_max,
+        "lease_left_s": worker.lease_left_ms / 1000,
+        "is_stalled": info.is_stalled,
+        "tokens_total": info.tokens_total,
+        "adapters": _held(worker, loads),
+    }
+
+
+def _held(worker: WorkerView, loads: Sequence[AdapterVersion]) -> list[dict[str, Any]]:
+    """Return one entry for each version that the worker holds, loads, keeps or runs."""
+    running = worker.info.running_by_version
+    states: dict[AdapterVersion, str] = dict.fromkeys(worker.info.host_adapters, "host")
+    states |= dict.fromkeys((*loads, *running), "loading")  # jobs wait until the load has ended
+    states |= dict.fromkeys(worker.residents, "resident")
+    return [
+        {"version": version, "state": states[version], "running": running.get(version, 0)}
+        for version in sorted(states)
+    ]
+
+
+def _adapter(each: VersionActivity) -> dict[str, Any]:
+    waited_ms = each.next_waited_ms
+    return {
+        "name": each.name,
+        "version": each.version,
+        "is_current": each.is_current,
+        "is_base": each.is_base,
+        "waiting": each.waiting,
+        "running": each.running,
+        "oldest_waited_s": None if waited_ms is None else waited_ms / 1000,
+        "requests": each.requests,
+        "tokens": each.tokens,
+    }
+
+
+def _queue(counts: QueueCounts) -> dict[str, int]:
+    return {
+        "waiting": counts.waiting,
+        "running": counts.running,
+        **{state.value: total for state, total in counts.totals.items()},
+        "retried": counts.retried,
+        "released": counts.released,
+        "workers_lost": counts.workers_lost,
+    }
+
+
+def _used(blocks: int, free: int) -> float:
+    return round(1 - free / blocks, 4) if blocks else 0.0
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

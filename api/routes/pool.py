@@ -1,0 +1,65 @@
+"""GET /v1/pool and its stream of events: the state of the pool, for its operators."""
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api.context import InContext
+from api.errors import json_response
+from api.openapi.responses import errors
+from api.pool.schema import PoolBody
+from shared.api_keys import ADMIN
+from shared.errors import ErrorCode, JobError, JobFailed
+
+
+async def _check_admin(request: Request, context: InContext) -> None:
+    """Check that the client may see all tenants' load.
+
+    Raises:
+        JobFailed: the server has API keys, and the client's key belongs to another tenant.
+    """
+    if context.has_keys and request.state.tenant != ADMIN:
+        message = (
+            f"only the tenant {ADMIN} may see the pool; use a key of this tenant (the server's "
+            f"--api-key {ADMIN}:KEY)"
+        )
+        raise JobFailed(JobError(code=ErrorCode.PERMISSION_DENIED, message=message))
+
+
+router = APIRouter(tags=["operations"], dependencies=[Depends(_check_admin)])
+_DENIED = {403: "The key doesn't belong to the tenant `admin`."}
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would buffer the events otherwise
+}
+
+
+@router.get(
+    "/v1/pool",
+    summary="State of the pool",
+    response_model=PoolBody,
+    responses={**errors(403, meanings=_DENIED), **errors(503)},
+)
+async def get_pool(context: InContext) -> Response:
+    """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
+    state = await context.pool_state.get()
+    return json_response({**context.pool_body(state), "history": state.points})
+
+
+@router.get(
+    "/v1/pool/events",
+    summary="Stream the state of the pool",
+    response_class=Response,  # without a media type, so that errors are documented as JSON
+    responses={
+        200: {
+            "description": "Server-sent events. `pool`: the state, at first with the whole "
+            "history, then each second with the points that are new. `incident`: one incident, "
+            "once it happens. `error`: Redis doesn't answer, and the stream goes on once it does.",
+            "content": {"text/event-stream": {}},
+        },
+        **errors(403, meanings=_DENIED),
+    },
+)
+async def stream_pool(context: InContext) -> Response:
+    """Send the state of the pool as server-sent events until the client leaves."""
+    events = context.pool_feed.events()
+    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)

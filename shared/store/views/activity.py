@@ -1,0 +1,127 @@
+"""What the versions of a pool do at present: their jobs, their usage, and who loads them."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.views.pool_views import PoolViews
+
+MAX_VERSIONS = 500
+"""Maximum number of versions in one `Activity`, which bounds the time of a read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionActivity:
+    """Present activity of one version."""
+
+    version: AdapterVersion
+    is_current: bool
+    """Whether new requests for the version's name use it."""
+    is_base: bool
+    waiting: int
+    running: int
+    next_waited_ms: int | None
+    """Milliseconds that the first job in the queue has waited; None if no job waits."""
+    requests: int
+    tokens: int
+    """Number of tokens in the prompts and answers of the version's requests."""
+    loader: WorkerId | None
+    """Worker that is loading the version; None if no worker is loading it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the adapter."""
+        return self.version.rpartition("@")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """Versions of a pool, sorted by name; the base model comes first."""
+
+    versions: Sequence[VersionActivity]
+    """Versions with jobs and current versions. If there are more than `MAX_VERSIONS`, those with
+    jobs come before the others, and the others are the first ones by name."""
+    num_adapters: int
+    """Number of registered names."""
+
+
+class ActivityView:
+    """Reads the activity of one pool's versions, in a few round trips."""
+
+    def __init__(self, redis: Redis, keys: Keys, views: PoolViews) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._views = views
+
+    async def read(
+        self, base: AdapterVersion | None, active: Collection[AdapterVersion]
+    ) -> Activity:
+        """Return the activity of the pool's versions.
+
+        `active` are versions that must be among them, such as those with running jobs, even if they
+        have neither waiting jobs nor a name.
+        """
+        backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
+        raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
+        registered = sorted(name.decode() for name in raw)
+        busy = [version for version in (*backlogs, *active) if version != base][:MAX_VERSIONS]
+        names = dict.fromkeys((*(_name(version) for version in busy), *registered))
+        current = await self._current(islice(names, MAX_VERSIONS))
+        chosen = dict.fromkeys((*([base] if base else []), *busy, *current.values()))
+        versions = sorted(islice(chosen, MAX_VERSIONS), key=lambda each: (each != base, each))
+        found = await self._read(versions, base)
+        return Activity(
+            num_adapters=len(registered),
+            versions=[
+                VersionActivity(
+                    version=version,
+                    is_base=version == base,
+                    is_current=version == base or current.get(_name(version)) == version,
+                    waiting=backlog.waiting if (backlog := backlogs.get(version)) else 0,
+                    next_waited_ms=backlog.next_waited_ms if backlog else None,
+                    running=running,
+                    requests=requests,
+                    tokens=tokens,
+                    loader=loader,
+                )
+                for version, (running, requests, tokens, loader) in found.items()
+            ],
+        )
+
+    async def _current(self, names: Iterable[str]) -> Mapping[str, AdapterVersion]:
+        """Return the current versions of those names that are registered."""
+        listed = list(names)
+        pipe = self._redis.pipeline(transaction=False)
+        for name in listed:
+            pipe.hget(self._keys.adapter(name), "version")
+        found = zip(listed, await pipe.execute(), strict=True)
+        return {name: AdapterVersion(raw.decode()) for name, raw in found if raw}
+
+    async def _read(
+        self, versions: Sequence[AdapterVersion], base: AdapterVersion | None
+    ) -> Mapping[AdapterVersion, tuple[int, int, int, WorkerId | None]]:
+        """Return number of running jobs, requests, tokens and loader of each version."""
+        pipe = self._redis.pipeline(transaction=False)
+        for version in versions:
+            entry = self._keys.base if version == base else self._keys.version(version)
+            pipe.scard(self._keys.running(version))
+            pipe.hmget(entry, ["requests", "tokens"])
+            pipe.get(self._keys.loading(version))
+        flat = await pipe.execute()
+        rows = zip(versions, flat[::3], flat[1::3], flat[2::3], strict=True)
+        return {
+            version: (
+                running,
+                int(requests or 0),
+                int(tokens or 0),
+                WorkerId(loader.decode()) if loader else None,
+            )
+            for version, running, (requests, tokens), loader in rows
+        }
+
+
+def _name(version: AdapterVersion) -> str:
+    return version.rpartition("@")[0]

@@ -1,0 +1,51 @@
+"""Samples of a pool's totals over the last minutes, which sweeps add about once a second."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+
+MAX_SAMPLES = 300
+"""Maximum number of samples that Redis keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Totals of a pool at one moment."""
+
+    time_ms: int
+    """Unix time in milliseconds."""
+    waiting: int
+    running: int
+    done: int
+    """Number of jobs that have been answered."""
+    tokens: int
+    """Number of output tokens of all workers."""
+    first_tokens: tuple[int, ...]
+    """Number of jobs by the bucket of their time to the first token (`FIRST_TOKEN_BOUNDS_S`)."""
+
+
+class HistoryView:
+    """Reads the history of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._key = keys.history
+
+    async def newest(self, limit: int) -> list[Sample]:
+        """Return up to `limit` samples, oldest first."""
+        lines = await self._redis.lrange(self._key, 0, limit - 1)  # type: ignore[misc]
+        return [_sample([int(number) for number in line.split()]) for line in reversed(lines)]
+
+
+def _sample(numbers: Sequence[int]) -> Sample:
+    time_ms, waiting, unfinished, done, tokens, *first_tokens = numbers
+    return Sample(
+        time_ms=time_ms,
+        waiting=waiting,
+        running=max(0, unfinished - waiting),
+        done=done,
+        tokens=tokens,
+        first_tokens=tuple(first_tokens),
+    )

@@ -1,0 +1,60 @@
+"""Incidents of a pool: changes of its workers and adapters that operators should see.
+
+The scripts that make the changes record them, so all front ends show the same incidents.
+"""
+
+from dataclasses import dataclass
+
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.store.connection import Redis, decode_hash
+from shared.store.keys import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """One incident, and what it concerns."""
+
+    id: str
+    """Id of the entry in Redis. Later incidents have larger ids."""
+    kind: str
+    """Such as `worker_lost`. A newer release may record kinds that this one doesn't know."""
+    worker: WorkerId | None = None
+    version: AdapterVersion | None = None
+    job: JobId | None = None
+    num_jobs: int | None = None
+    """Number of jobs that the worker owned; None if the incident isn't about a worker's end."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The id as numbers, by which incidents are sorted."""
+        ms, _, number = self.id.partition("-")
+        return int(ms), int(number)
+
+    @property
+    def time_s(self) -> float:
+        """Unix time of the incident."""
+        return self.order[0] / 1000
+
+
+class IncidentsView:
+    """Reads the incidents of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._key = keys.incidents
+
+    async def newest(self, limit: int) -> list[Incident]:
+        """Return up to `limit` incidents, newest first."""
+        entries = await self._redis.xrevrange(self._key, count=limit)
+        return [_incident(entry.decode(), decode_hash(fields)) for entry, fields in entries]
+
+
+def _incident(entry: str, fields: dict[str, str]) -> Incident:
+    return Incident(
+        id=entry,
+        kind=fields["kind"],
+        worker=WorkerId(fields["worker"]) if "worker" in fields else None,
+        version=AdapterVersion(fields["version"]) if "version" in fields else None,
+        job=JobId(fields["job"]) if "job" in fields else None,
+        num_jobs=int(fields["jobs"]) if "jobs" in fields else None,
+    )

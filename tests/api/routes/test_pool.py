@@ -1,0 +1,287 @@
+"""/v1/pool and its stream of events."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from api_processes import api_process, is_healthy
+from api_support import (
+    ADAPTER,
+    BASE,
+    RunningApp,
+    ScriptedWorker,
+    client_of,
+    error_of,
+    free_port,
+    running_app,
+    until,
+    worker_info,
+)
+from pydantic import SecretStr
+from sse_events import EventReader, SseEvent
+
+from api.app import create_app
+from api.pool.schema import PoolBody
+from ops.local.embedded_redis import EmbeddedRedis
+from shared.protocol.adapters import Adapter
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
+
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
+CHAT, POOL, EVENTS = "/v1/chat/completions", "/v1/pool", "/v1/pool/events"
+HELD, OTHER = AdapterVersion("held@2"), AdapterVersion("other@3")
+ADMIN, RED = "a" * 20, "r" * 20
+LIMIT_S = 30
+
+
+async def pool_of(http: httpx.AsyncClient) -> Any:
+    reply = await http.get(POOL)
+    assert reply.status_code == 200
+    PoolBody.model_validate(reply.json())
+    return reply.json()
+
+
+@asynccontextmanager
+async def stream(http: httpx.AsyncClient) -> AsyncIterator[EventReader]:
+    async with asyncio.timeout(LIMIT_S), http.stream("GET", EVENTS) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield EventReader(response)
+
+
+async def next_named(reader: EventReader, name: str) -> SseEvent:
+    while event := await reader.next():
+        if event.event == name:
+            return event
+    raise AssertionError(f"the stream ended without {name}")
+
+
+async def test_a_pool_without_workers_accepts_jobs(
+    http: httpx.AsyncClient, registry: Registry
+) -> None:
+    body = await pool_of(http)
+    assert (body["accepts_jobs"], body["has_worker"]) == (True, False)
+    assert (body["base"], body["reason"]) == (BASE.name, "no worker is alive")
+    assert [each["name"] for each in body["adapters"]] == ["base", "extract"]
+    assert body["slots"] == {"total": 0, "per_worker": 0, "load": 0.0}
+    assert abs(body["time"] - time.time()) < 60
+
+
+async def test_a_pool_without_a_base_model_needs_one_worker(settings: ApiSettings) -> None:
+    elsewhere = settings.model_copy(update={"pool": f"{settings.pool}-empty"})
+    async with client_of(create_app(elsewhere)) as http:
+        body = await pool_of(http)
+    assert (body["base"], body["accepts_jobs"]) == (None, False)
+    assert body["reason"] == "no base model is registered"
+    assert body["slots"]["load"] == 1
+
+
+async def test_the_load_stays_known_after_the_last_worker_has_left(
+    http: httpx.AsyncClient, direct: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    await worker.queue.leave(worker.id)
+    for _ in range(3):
+        assert (await http.post(CHAT, json=BODY)).status_code == 202
+    body = await pool_of(direct)
+    assert body["slots"] == {"total": 0, "per_worker": 64, "load": round(3 / 64, 4)}
+    metrics = (await direct.get("/metrics")).text
+    assert f"lorikeet_load {3 / 64}" in metrics
+    assert "lorikeet_slots_per_worker 64.0" in metrics
+
+
+async def test_each_worker_lists_what_it_holds_loads_keeps_and_runs(
+    http: httpx.AsyncClient,
+    direct: httpx.AsyncClient,
+    queue: Queue,
+    redis: Redis,
+    keys: Keys,
+    worker: ScriptedWorker,
+) -> None:
+    await http.post(CHAT, json=BODY)
+    await http.post(CHAT, json=BODY)
+    await worker.queue.claim(
+        *(worker.id,), sequences=1, tokens=100_000, steal_ms=250, max_cold=0,
+        residents=(BASE.version, ADAPTER.version),
+    )  # fmt: skip
+    info = replace(
+        worker_info(),
+        running_by_version={ADAPTER.version: 1, OTHER: 2},
+        host_adapters=(HELD, ADAPTER.version),
+    )
+    await queue.beat(worker.id, lease_ms=60_000, info=info)
+    body = await pool_of(direct)
+    (shown,) = body["workers"]
+    assert (shown["id"], shown["running"], shown["max_num_seqs"]) == (worker.id, 1, 64)
+    assert shown["kv_used"] == 0.1
+    assert 0 < shown["lease_left_s"] <= 60
+    assert shown["adapters"] == [
+        {"version": BASE.version, "state": "resident", "running": 0},
+        {"version": ADAPTER.version, "state": "resident", "running": 1},
+        {"version": HELD, "state": "host", "running": 0},
+        {"version": OTHER, "state": "loading", "running": 2},
+    ]
+    (base, extract, other) = body["adapters"]
+    assert (base["is_base"], extract["is_base"]) == (True, False)
+    assert (extract["waiting"], extract["running"], extract["is_current"]) == (1, 1, True)
+    assert extract["oldest_waited_s"] >= 0
+    assert (other["version"], other["is_current"]) == (OTHER, False)
+    assert (body["queue"]["waiting"], body["queue"]["running"]) == (1, 1)
+    assert (body["has_worker"], body["reason"]) == (True, None)
+
+
+async def test_with_keys_only_administrators_see_the_pool(settings: ApiSettings) -> None:
+    keys = (SecretStr(f"red:{RED}"), SecretStr(f"admin:{ADMIN}"))
+    async with client_of(create_app(settings.model_copy(update={"api_keys": keys}))) as http:
+        for path in (POOL, EVENTS):
+            denied = await http.get(path, headers={"Authorization": f"Bearer {RED}"})
+            assert error_of(denied) == (403, "permission_denied", None)
+        allowed = await http.get(POOL, headers={"Authorization": f"Bearer {ADMIN}"})
+        assert allowed.status_code == 200
+
+
+async def test_without_redis_the_pool_is_unavailable(settings: ApiSettings) -> None:
+    unreachable = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    async with client_of(create_app(unreachable)) as http:
+        assert error_of(await http.get(POOL)) == (503, "service_unavailable", None)
+
+
+async def test_rates_and_history_follow_from_what_workers_report(
+    direct: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    counts = [0] * 25
+    for number in range(3):
+        counts[10] = 2 * number
+        info = replace(worker_info(), tokens_total=7 + 100 * number, first_tokens=tuple(counts))
+        await queue.beat(worker.id, lease_ms=60_000, info=info)
+        await redis.hdel(keys.counters, "sampled", "swept")  # type: ignore[misc]
+        await queue.reap()
+        await asyncio.sleep(0.05)  # rates need some time between two samples
+    body = await pool_of(direct)
+    assert len(body["history"]) == 3
+    assert body["rates"]["tokens_per_s"] > 100
+    assert body["rates"]["ttft_p50_s"] < body["rates"]["ttft_p95_s"]
+
+
+async def test_the_stream_begins_with_the_state_and_goes_on_each_second_with_new_points(
+    http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker
+) -> None:
+    await queue.reap()
+    async with stream(http) as reader:
+        first = (await next_named(reader, "pool")).json
+        PoolBody.model_validate(first)
+        assert len(first["history"]) == 1
+        assert first["incidents"][0]["kind"] == "worker_joined"
+        times = [first["time"]]
+        points: list[Any] = []
+        while not points:
+            await queue.reap()
+            body = (await next_named(reader, "pool")).json
+            times.append(body["time"])
+            points += body["history"]
+    assert points[0][0] > first["history"][0][0]
+    assert times == sorted(set(times))
+
+
+async def test_an_incident_is_an_event_of_its_own_and_none_is_repeated(
+    http: httpx.AsyncClient, registry: Registry, worker: ScriptedWorker
+) -> None:
+    async with stream(http) as reader:
+        await next_named(reader, "pool")
+        await registry.load_adapter(_adapter("sql@1"), replace=False)
+        await registry.unload_adapter("sql")
+        start = time.monotonic()
+        loaded, unloaded = [(await next_named(reader, "incident")).json for _ in range(2)]
+        assert time.monotonic() - start < 3
+        assert (loaded["kind"], loaded["adapter"]) == ("adapter_loaded", "sql@1")
+        assert unloaded["text"] == "sql@1 was unloaded"
+        assert loaded["time"] <= unloaded["time"]
+        await next_named(reader, "pool")
+        await next_named(reader, "pool")
+        assert [event.event for event in reader.events].count("incident") == 2
+
+
+async def test_all_streams_share_one_read_per_second(
+    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_reads, read = 0, PoolViews.backlogs
+
+    async def counting(views: PoolViews) -> Any:
+        nonlocal num_reads
+        num_reads += 1
+        return await read(views)
+
+    monkeypatch.setattr(PoolViews, "backlogs", counting)
+
+    async def follow() -> None:
+        async with stream(http) as reader:
+            for _ in range(3):
+                await next_named(reader, "pool")
+
+    await asyncio.gather(*(follow() for _ in range(8)))
+    assert num_reads <= 6
+    await until(lambda: server.context.pool_feed.num_streams == 0)
+
+
+async def test_the_stream_reports_an_outage_and_goes_on_after_it(
+    own_server: EmbeddedRedis, settings: ApiSettings, start_server: Any
+) -> None:
+    async with (
+        running_app(settings.model_copy(update={"redis_url": own_server.url})) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=20) as http,
+        stream(http) as reader,
+    ):
+        await next_named(reader, "pool")
+        own_server.stop()
+        error = (await next_named(reader, "error")).json
+        assert error["error"]["code"] == "service_unavailable"
+        assert "Redis doesn't answer" in error["error"]["message"]
+        start_server(port=own_server.port)
+        assert (await next_named(reader, "pool")).json["object"] == "pool"
+
+
+async def test_a_signal_ends_open_streams_at_once(redis_url: str, pool: str) -> None:
+    port = free_port()
+    with api_process(redis_url, pool, port) as process:
+        await until(lambda: is_healthy(port), LIMIT_S)
+        async with (
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http,
+            stream(http) as reader,
+        ):
+            await next_named(reader, "pool")
+            start = time.monotonic()
+            os.kill(process.pid, signal.SIGTERM)
+            await reader.rest()
+        assert process.wait(10) == 0
+        assert time.monotonic() - start < 10  # the drain time is 30 s
+
+
+async def test_a_large_pool_is_a_small_event(
+    direct: httpx.AsyncClient, registry: Registry, queue: Queue
+) -> None:
+    versions = [AdapterVersion(f"adapter-{number}@{number:012x}") for number in range(100)]
+    for version in versions:
+        await registry.load_adapter(_adapter(version), replace=False)
+    info = replace(worker_info(), running_by_version=dict.fromkeys(versions[:64], 1))
+    for number in range(16):
+        wid = WorkerId(f"host-{number}:1:{number:032x}")
+        await queue.register(wid, lease_ms=60_000, info=info, residents=versions)
+    body = await pool_of(direct)
+    assert sum(len(each["adapters"]) for each in body["workers"]) == 1600
+    assert len(orjson.dumps(body)) < 200_000
+
+
+def _adapter(version: str) -> Adapter:
+    name = version.partition("@")[0]
+    return replace(ADAPTER, name=name, version=AdapterVersion(version))
