@@ -1,11 +1,17 @@
-"""Parses the values of the --adapters flag."""
+"""Parses the values of the --adapters flag, and names the event for those that are left out."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from shared.adapter_names import NAME_RULE, is_valid_name
 from shared.errors import SettingsError
+
+LEFT_OUT = "adapter_left_out"
+"""Event that a worker logs for each adapter that it leaves out, with its `name` and `reason`."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
@@ -29,6 +35,11 @@ def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
             raise SettingsError(f"--adapters {flag!r}: the name {name!r} is given twice")
         sources[name] = _full_path(source)
     return sources
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether `source` has the form `org/name`."""
+    return _HUB_ID.fullmatch(source) is not None
 
 
 def _split(flag: str) -> tuple[str, str]:

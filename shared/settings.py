@@ -2,12 +2,14 @@
 
 A setting takes the value of its command-line flag. If the flag isn't given, the setting takes the
 value of the environment variable `LORIKEET_<NAME>`. If the variable isn't set either, the setting
-takes its default in this module. Unknown `LORIKEET_` variables and invalid values prevent the
-start. The field descriptions appear in the help texts of the flags and in ops/docs/settings.md.
+takes its default in this module. Invalid values prevent the start. Unknown `LORIKEET_` variables
+are ignored, with a warning that suggests the variable that was probably meant. The field
+descriptions appear in the help texts of the flags and in ops/docs/settings.md.
 """
 
-import os
 import re
+from collections.abc import MutableMapping
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -268,6 +270,10 @@ class WorkerSettings(PoolSettings):
         description="Adapters to serve, separated by spaces: NAME=FOLDER, NAME=ORG/REPO, or a "
         "path whose last part is the name.",
     )
+    skip_bad_adapters: bool = Field(
+        False,
+        description="Leave out the adapters that can't be served, instead of refusing to start.",
+    )
     tool_call_parser: ToolSetting = Field(
         "auto",
         description="Form in which the model writes tool calls. auto detects it in the chat "
@@ -427,6 +433,17 @@ class ControlSettings(PoolSettings):
     )
 
 
+class UpSettings(PoolSettings):
+    """Settings of `lorikeet up` itself."""
+
+    data_dir: Path | None = Field(
+        None,
+        description="Folder in which jobs, loaded adapters and their versions survive a restart, "
+        "with a subfolder for each pool and base model. none keeps nothing. By default "
+        "~/.local/share/lorikeet. Unused with --redis-url.",
+    )
+
+
 S = TypeVar("S", bound=PoolSettings)
 
 
@@ -438,21 +455,32 @@ def load_settings(cls: type[S], **given: Any) -> S:
         given: flag values by setting name; None for a flag that isn't given.
 
     Raises:
-        SettingsError: a value is invalid or a LORIKEET_ variable is unknown. The message names the
-            setting or variable.
+        SettingsError: a value is invalid. The message names the setting.
     """
-    _refuse_unknown_variables()
     try:
         return cls(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise SettingsError("; ".join(_describe(e) for e in error.errors())) from None
 
 
-def _refuse_unknown_variables() -> None:
+def drop_unknown_variables(environ: MutableMapping[str, str]) -> list[str]:
+    """Remove the LORIKEET_ variables that no command reads from `environ`.
+
+    Child processes therefore don't warn of them again.
+
+    Returns:
+        A warning for each removed variable, which suggests a known one with a similar name.
+    """
     known = {ENV_PREFIX + name.upper() for cls in _ALL for name in cls.model_fields}
-    for name, value in os.environ.items():
+    known |= {ENV_PREFIX + name for name in _CLIENT_VARIABLES}
+    warnings = []
+    for name, value in sorted(environ.items()):
         if name.startswith(ENV_PREFIX) and name not in known and not _is_of_service(name, value):
-            raise SettingsError(f"unknown environment variable {name}: correct or remove it")
+            del environ[name]
+            close = get_close_matches(name, known, n=1, cutoff=_LEAST_SIMILARITY)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            warnings.append(f"unknown environment variable {name} is ignored{hint}")
+    return warnings
 
 
 def _is_of_service(name: str, value: str) -> bool:
@@ -479,4 +507,8 @@ _FLAG_NAMES = {
 }
 """For each setting that is a list but whose flag takes a single value, the name of the flag. The
 flag may be repeated."""
-_ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings)
+_CLIENT_VARIABLES = ("URL",)
+"""Variables of commands that are clients of a server. They aren't settings of a process."""
+_LEAST_SIMILARITY = 0.8
+"""Similarity of two names, from 0 to 1, at which one is suggested for the other."""
+_ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings, UpSettings)

@@ -42,6 +42,12 @@ def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["LORIKEET_ADAPTER_STORE"] = str(tmp_path_factory.mktemp("adapter-store"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the data of `lorikeet up` in a temporary folder instead of the user's."""
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """REDIS_URL, or the URL of a server that is stopped after the tests."""

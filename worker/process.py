@@ -56,6 +56,7 @@ def run_simulated(settings: WorkerSettings) -> None:
 
 
 def _load_native(settings: WorkerSettings) -> ServedModel:
+    _check(settings)
     share_cores()
     use_huge_pages()
     # This imports torch, which takes seconds. Errors of the settings and Redis are reported before.
@@ -70,11 +71,19 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
 
 
 def _load_vllm(settings: WorkerSettings) -> ServedModel:
+    _check(settings)
     # This imports vLLM, which takes seconds.
     from worker.engine_vllm.core import LOST
     from worker.engine_vllm.load_model import load_vllm
 
     return load_vllm(settings, on_lost=lambda: _exit_at_once(EngineBroken(LOST)))
+
+
+def _check(settings: WorkerSettings) -> None:
+    # Workers with the simulated engine don't need what this imports.
+    from worker.startup.check_files import check_files
+
+    check_files(settings)
 
 
 def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared.cancel_tasks import cancel_tasks
-from shared.errors import EngineBroken, EngineStalled, RedisUnavailable, SettingsError
+from shared.errors import EngineBroken, EngineStalled, RedisUnavailable
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.durability import Durability
 from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
-from worker.adapters.source.load_at_start import read_each
+from worker.adapters.source.load_at_start import has_bases_name, read_each
 from worker.assembly import assemble
 from worker.engine.request import StepOutput
 from worker.engine_stall import until_stalled
@@ -97,8 +97,8 @@ class Worker:
         Raises:
             EngineBroken: the engine can't compute any more.
             EngineStalled: the engine hangs.
-            AdapterRejected: an adapter in the settings can't be served.
-            SettingsError: an adapter has the base model's name, or the pool serves another model.
+            AdapterRejected: adapters in the settings can't be served. All are named.
+            SettingsError: the pool serves another model.
         """
         engine = self.parts.engine
         engine.start(on_outputs=self._on_outputs, on_broken=self._on_broken)
@@ -113,20 +113,23 @@ class Worker:
     async def _start_up(self) -> None:
         """Load the adapters in the settings, and enter the pool."""
         parts, sources = self.parts, self._settings.adapter_sources
-        if self._served.base.name in sources:
-            raise SettingsError(f"--adapters: {self._served.base.name} is the base model's name")
-        async for adapter in read_each(sources, self._read_adapter):
+        num_served = 0
+        skips_bad = self._settings.skip_bad_adapters
+        async for adapter in read_each(sources, self._read_adapter, skips_bad=skips_bad):
+            num_served += 1
             await parts.adapters.loader.add(adapter)
             parts.membership.add_adapter(adapter.registry_entry(adapter.weights.source))
         await parts.lease.acquire(parts.membership)
         log.info(
             "worker_ready",
             model=self._served.base.version,
-            adapters=len(sources),
+            adapters=num_served,
             **startup_fields(self._settings, self._served),
         )
 
     async def _read_adapter(self, name: str, source: str) -> CheckedAdapter[AdapterWeights]:
+        if name == self._served.base.name:
+            raise has_bases_name(name, source)
         read = self._served.adapters.source.read
         return await self.parts.adapters.loader_threads.run(lambda: read(name, source))
 

@@ -20,6 +20,7 @@ MEASUREMENTS = {
     "steps": "decode steps against the GEMM floor",
     "parts": "time of each part of a decode step",
     "operations": "operations and copies of a decode step, counted on a CPU",
+    "prebuilt": "a wheel's compiled CPU kernels against g++'s",
     "lora": "cost of distinct adapters of rank 16 in a decode step",
     "context": "prefill and decode at long contexts",
     "interference": "ITL while a long prompt arrives",

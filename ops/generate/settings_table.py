@@ -11,6 +11,7 @@ from shared.settings import (
     ApiSettings,
     ControlSettings,
     PoolSettings,
+    UpSettings,
     WorkerSettings,
     flag_of,
 )
@@ -20,9 +21,9 @@ _HEAD = """# Settings
 
 Each setting is a flag and an environment variable. `lorikeet up` takes all flags, the other
 commands those of their process. A flag overrides its variable, and a variable overrides the
-default. `REDIS_URL` is read if `LORIKEET_REDIS_URL` isn't set. Unknown `LORIKEET_` variables and
-invalid values prevent the start. The variable of a switch is `true` or `false`.
-`lorikeet COMMAND --help` lists the same settings.
+default. `REDIS_URL` is read if `LORIKEET_REDIS_URL` isn't set. Invalid values prevent the start.
+Unknown `LORIKEET_` variables are ignored, with a warning that suggests the probable name. The
+variable of a switch is `true` or `false`. `lorikeet COMMAND --help` lists the same settings.
 
 `python -m ops.generate.settings_table` generates this page.
 
@@ -31,6 +32,7 @@ _PROCESSES: dict[type[PoolSettings], str] = {
     ApiSettings: "api",
     WorkerSettings: "worker",
     ControlSettings: "control",
+    UpSettings: "up",
 }
 
 

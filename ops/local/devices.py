@@ -59,8 +59,11 @@ def _listed(text: str, gpus: Gpus) -> list[str]:
 
 
 def _check_exists(name: str, gpus: Gpus) -> None:
-    # Without a count, the worker itself finds out whether torch can use the device.
-    if not gpus.number or not _is_gpu(name):
+    if not _is_gpu(name):
+        return
+    if gpus.absence:
+        raise SettingsError(f"--device {name}: {gpus.absence}; use --device cpu instead")
+    if not gpus.number:  # the worker itself finds out whether torch can use the device
         return
     last = int(name.partition(":")[2]) + gpus.per_worker - 1
     if last >= gpus.number:

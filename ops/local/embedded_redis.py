@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -106,6 +107,7 @@ def start_redis(
     port: int | None = None,
     server: Path | None = None,
     syncs_always: bool = False,
+    inherited: Sequence[int] = (),
 ) -> EmbeddedRedis:
     """Start a server that listens on 127.0.0.1 and never evicts keys. Wait until it answers.
 
@@ -114,6 +116,7 @@ def start_redis(
         syncs_always: whether to sync the append-only file after each write instead of every second.
         port: port to listen on. The default is a free port.
         server: program to run. The default is the program that `find_server` returns.
+        inherited: open files that the server inherits, such as a lock that it must hold.
 
     Raises:
         SettingsError: no server program is found, or the server doesn't start. In the second case,
@@ -125,7 +128,8 @@ def start_redis(
     for attempt in range(PORT_ATTEMPTS):
         chosen = port if port is not None else free_port()
         try:
-            return _start(program, directory, chosen, "always" if syncs_always else "everysec")
+            fsync = "always" if syncs_always else "everysec"
+            return _start(program, directory, chosen, fsync, inherited)
         except SettingsError:
             # Another process may have taken the free port in the meantime.
             if port is not None or attempt == PORT_ATTEMPTS - 1:
@@ -133,7 +137,9 @@ def start_redis(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _start(program: Path, directory: Path | None, port: int, fsync: str) -> EmbeddedRedis:
+def _start(
+    program: Path, directory: Path | None, port: int, fsync: str, inherited: Sequence[int]
+) -> EmbeddedRedis:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             _command(program, directory, port, fsync),
@@ -142,6 +148,7 @@ def _start(program: Path, directory: Path | None, port: int, fsync: str) -> Embe
             stderr=log,
             cwd=directory or tempfile.gettempdir(),
             start_new_session=True,  # Ctrl-C must not end the server before `stop` does
+            pass_fds=inherited,
         )
         try:
             _wait_until_ready(process, port, log)
@@ -195,9 +202,15 @@ def _answers(port: int, pid: int) -> bool:
 
 
 def _version(path: str) -> tuple[int, int]:
-    words = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10).stdout
-    found = re.search(r"v=(\d+)\.(\d+)", words)
+    found = re.match(r"(\d+)\.(\d+)", version_text(path))
     return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def version_text(path: str | Path) -> str:
+    """Return the version of the server program at `path`, such as 8.0.1, or an empty string."""
+    words = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10).stdout
+    found = re.search(r"v=([0-9.]+)", words)
+    return found[1] if found else ""
 
 
 def bundled_server() -> Path | None:

@@ -37,6 +37,8 @@ class Gpus:
     """Number of consecutive GPUs that each worker uses. Its device names the first one."""
     problem: str | None = None
     """The reason why GPUs of this machine can't be used. None if nothing is wrong."""
+    absence: str | None = None
+    """Why `cuda` can't be a device here. None if it can, or if only a worker can tell."""
 
 
 def usable_gpus(settings: WorkerSettings) -> Gpus:
@@ -49,12 +51,18 @@ def usable_gpus(settings: WorkerSettings) -> Gpus:
     try:
         ctypes.CDLL(DRIVER)
     except OSError:
-        return Gpus(0)
-    gpus = _counted_in_child()
+        gpus = Gpus(0)
+    else:
+        gpus = _counted_in_child()
     if settings.engine == "vllm":  # it may have a torch of its own
         return replace(gpus, per_worker=settings.tensor_parallel * settings.pipeline_parallel)
-    if gpus.number and not _has_cuda():
-        return Gpus(0, problem="torch is installed without CUDA")
+    if torch_is_built_with("hip"):  # its GPUs have no NVIDIA driver, and are called cuda, too
+        return gpus
+    if not torch_is_built_with("cuda"):
+        unused = "torch is installed without CUDA" if gpus.number else gpus.problem
+        return Gpus(0, problem=unused, absence="this torch is built for CPUs alone")
+    if not gpus.number:
+        return replace(gpus, absence=gpus.problem or "no NVIDIA GPU can be used here")
     return gpus
 
 
@@ -75,13 +83,24 @@ def _counted_in_child() -> Gpus:
     return Gpus(0, problem=f"the NVIDIA driver fails: {reason[-1]}")
 
 
-def _has_cuda() -> bool:
-    """Return whether the installed torch was built with CUDA.
+def torch_is_built_with(platform: str) -> bool:
+    """Return whether the installed torch was built with cuda or hip."""
+    return _version_in_torch(platform) is not None
+
+
+def cuda_of_torch() -> str | None:
+    """Return the version of CUDA that the installed torch was built with, or None without one."""
+    return _version_in_torch("cuda")
+
+
+def _version_in_torch(platform: str) -> str | None:
+    """Return the version of `platform` that the installed torch was built with.
 
     The answer comes from `torch/version.py`, because importing torch takes seconds.
     """
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
-        return False
+        return None
     text = Path(found.origin).with_name("version.py").read_text()
-    return re.search(r"^cuda\b.*=\s*['\"]", text, re.MULTILINE) is not None
+    built_with = re.search(rf"^{platform}\b.*=\s*['\"](.+)['\"]", text, re.MULTILINE)
+    return built_with[1] if built_with else None

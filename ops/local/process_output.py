@@ -1,10 +1,14 @@
 """Prints the output of several processes on one terminal."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.text import Text
+
+from shared.adapter_flags import LEFT_OUT
 
 _COLOURS = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta")
 _LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "red"}
@@ -43,3 +47,25 @@ def _log_line(fields: dict[str, Any]) -> Text:
     words = [f"{name}={value}" for name, value in fields.items()]
     text = Text(" ".join([time, event, *words]), style=_LEVEL_STYLES.get(level, ""))
     return text if trace is None else text + Text(f"\n{trace}", style="dim")
+
+
+class StartOutput:
+    """Shows output of processes, and collects the adapters that workers leave out."""
+
+    def __init__(self, show: Callable[[str, str], None]) -> None:
+        """Create an object that passes each line on to `show`."""
+        self._show = show
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each adapter that workers have left out so far."""
+        return [f"{name} is left out: {reason}" for name, reason in self._reasons.items()]
+
+    def show(self, name: str, line: str) -> None:
+        """Show one line of process `name`."""
+        if LEFT_OUT in line:
+            with suppress(orjson.JSONDecodeError, KeyError, TypeError):
+                fields = orjson.loads(line)
+                self._reasons[fields["name"]] = fields["reason"]
+        self._show(name, line)

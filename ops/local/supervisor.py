@@ -3,10 +3,11 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ops.local.failures import MAX_EQUAL, Failures
 from shared.die_with_parent import die_with_parent
 from shared.errors import LorikeetError
 
@@ -33,6 +34,14 @@ class ChildRefused(LorikeetError):
     """A child refused its settings, model or adapters. Its output has already shown the reason."""
 
 
+class ChildFailed(LorikeetError):
+    """A child has failed several times in the same way, so it isn't restarted again."""
+
+
+async def _always(_: int) -> bool:
+    return True
+
+
 @dataclass(slots=True, kw_only=True)
 class Child:
     """A command that is restarted whenever it ends unexpectedly."""
@@ -44,8 +53,15 @@ class Child:
     """Seconds after SIGTERM until a process that still runs gets SIGKILL."""
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
+    is_to_blame: Callable[[int], Awaitable[bool]] = _always
+    """Returns whether the process with this id, which has ended, has failed by itself.
+
+    If its environment or its work may be the reason, another start may help.
+    """
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _failures: Failures = field(default_factory=Failures, init=False)
+    _last_line: str = field(default="", init=False)
 
     @property
     def pid(self) -> int | None:
@@ -57,6 +73,8 @@ class Child:
 
         Raises:
             ChildRefused: the process ended with `EXIT_REFUSED`.
+            ChildFailed: the process failed `MAX_EQUAL` times in a row with the same exit status and
+                the same last line of output.
         """
         backoff_s = self.first_backoff_s
         while not self._stopped.is_set():
@@ -66,12 +84,27 @@ class Child:
                 return
             if code == EXIT_REFUSED:
                 raise ChildRefused(f"{self.name} doesn't start; see its message above")
-            if time.monotonic() - started_s > HEALTHY_AFTER_S:
+            was_healthy = time.monotonic() - started_s > HEALTHY_AFTER_S
+            if was_healthy:
                 backoff_s = self.first_backoff_s
+            await self._count_failure(code, was_healthy=was_healthy)
             self.show(self.name, f"ended ({_reason(code)}), restarts in {backoff_s:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+
+    async def _count_failure(self, code: int, *, was_healthy: bool) -> None:
+        """Raise ChildFailed if the process has failed too often in the same way."""
+        assert self.pid is not None
+        if was_healthy or code < 0 or not await self.is_to_blame(self.pid):
+            self._failures.forget()
+        else:
+            self._failures.count(code, self._last_line)
+        if self._failures.is_hopeless:
+            raise ChildFailed(
+                f"{self.name} has failed {MAX_EQUAL} times in the same way (exit status {code}): "
+                f"{self._last_line.removeprefix('lorikeet: ')}"
+            )
 
     async def stop(self) -> None:
         """Send SIGTERM to the process, and SIGKILL if it doesn't end within `stop_timeout_s`."""
@@ -105,8 +138,11 @@ class Child:
             preexec_fn=die_with_parent,
         )
         assert process.stdout is not None
+        self._last_line = ""
         while line := await _read_line(process.stdout):
-            self.show(self.name, line.decode(errors="replace").rstrip())
+            text = line.decode(errors="replace").rstrip()
+            self._last_line = text or self._last_line
+            self.show(self.name, text)
         return await process.wait()
 
 
@@ -136,6 +172,7 @@ class Supervisor:
 
         Raises:
             ChildRefused: a child refused its settings, model or adapters.
+            ChildFailed: a child has failed several times in the same way.
             LorikeetError: one of the coroutines `alongside` raised it.
         """
         stopped = asyncio.create_task(self._stop.wait())

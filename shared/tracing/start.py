@@ -31,8 +31,8 @@ def tracing(endpoint: str, *, service: str, pool: str) -> Iterator["Tracer | Non
         from shared.tracing.tracer import Tracer
     except ImportError as error:
         raise SettingsError(
-            f"--otlp-endpoint: traces need the extra `otel` ({error}); install it with "
-            "pip install 'lorikeet-serve[otel]'"
+            f"--otlp-endpoint: traces need OpenTelemetry, which isn't installed ({error}); "
+            "install it with pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
         ) from None
     tracer = Tracer(endpoint, service=service, pool=pool)
     try:

@@ -265,7 +265,7 @@ def test_a_collector_that_is_away_changes_no_answer_and_delays_no_end(processes:
 
 
 @pytest.mark.parametrize("command", ["api", "worker"])
-def test_without_the_extra_a_process_refuses_to_start(command: str, redis_url: str) -> None:
+def test_without_opentelemetry_a_process_refuses_to_start(command: str, redis_url: str) -> None:
     words = ["lorikeet", command, "--redis-url", redis_url, "--otlp-endpoint", "http://127.0.0.1:9"]
     words += ["--model", "simulated", "--engine", "simulated"] if command == "worker" else []
     code = (
@@ -277,5 +277,5 @@ def test_without_the_extra_a_process_refuses_to_start(command: str, redis_url: s
         _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "--otlp-endpoint" in errors
-    assert "pip install 'lorikeet-serve[otel]'" in errors
+    assert "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http" in errors
     assert "Traceback" not in errors

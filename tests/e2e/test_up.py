@@ -100,13 +100,3 @@ def test_keys_from_the_environment_allow_network_access_and_stay_secret(
         process.wait()
     assert key not in log.read_text()
     assert "Authorization: Bearer KEY" in log.read_text()
-
-
-def test_a_refused_model_ends_it_with_the_reason(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    process = start_lorikeet(["up", str(tmp_path / "nothing"), "--port", "0"], log)
-    assert process.wait(STOP_TIMEOUT_S) == 2
-    printed = log.read_text()
-    assert re.search(r"^worker-1 .* lorikeet: .*nothing", printed, re.MULTILINE)
-    assert printed.splitlines()[-1] == "lorikeet: worker-1 doesn't start; see its message above"
-    assert "Traceback" not in printed

@@ -60,12 +60,19 @@ def test_a_wrong_setting_ends_with_one_line_and_code_2(
     assert message in printed
 
 
-def test_an_unknown_variable_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["api", "worker", "control", "up"])
+def test_a_misspelt_variable_is_named_and_does_not_prevent_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     monkeypatch.setenv("LORIKEET_PROT", "1")
-    assert run(monkeypatch, "queue") == 2
-    assert "unknown environment variable LORIKEET_PROT" in capsys.readouterr().err
+    monkeypatch.setenv("LORIKEET_POOL", "no spaces")  # ends the command after the warning
+    assert run(monkeypatch, command) == 2
+    warning, refusal = capsys.readouterr().err.splitlines()
+    assert warning == (
+        "lorikeet: unknown environment variable LORIKEET_PROT is ignored; did you mean "
+        "LORIKEET_PORT?"
+    )
+    assert "--pool" in refusal
 
 
 def test_a_taken_port_is_named_before_anything_is_started(

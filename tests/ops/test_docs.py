@@ -13,7 +13,8 @@ import typer
 from api.app import create_app
 from api.http.auth import OPEN_PATHS
 from ops import cli
-from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, WorkerSettings
+from ops.commands.client_options import URL_VARIABLE
+from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, UpSettings, WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "ops" / "docs"
@@ -164,8 +165,9 @@ def test_flags_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
 def test_variables_exist(page: Path) -> None:
-    classes = (ApiSettings, WorkerSettings, ControlSettings)
+    classes = (ApiSettings, WorkerSettings, ControlSettings, UpSettings)
     known = {ENV_PREFIX + name.upper() for cls in classes for name in cls.model_fields}
+    known.add(URL_VARIABLE)
     found = set(re.findall(rf"\b{ENV_PREFIX}[A-Z_]+\b", page.read_text()))
     assert found <= known
 

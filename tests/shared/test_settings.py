@@ -2,7 +2,13 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.protocol.enqueue import QueueLimits
-from shared.settings import ApiSettings, PoolSettings, WorkerSettings, load_settings
+from shared.settings import (
+    ApiSettings,
+    PoolSettings,
+    WorkerSettings,
+    drop_unknown_variables,
+    load_settings,
+)
 
 WORKER = {"model": "m"}
 SERVICES = {
@@ -88,10 +94,39 @@ def test_the_variables_of_kubernetes_services_are_ignored(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["LORIKEET_PROT", "LORIKEET_PORT_80", "LORIKEET_SERVICE"])
-def test_other_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(name, "80")
-    with pytest.raises(SettingsError, match=f"unknown environment variable {name}"):
-        load_settings(ApiSettings)
+def test_other_unknown_variables_are_removed_with_a_warning(name: str) -> None:
+    environ = {name: "80", "PATH": "/bin"}
+    [warning] = drop_unknown_variables(environ)
+    assert warning.startswith(f"unknown environment variable {name} is ignored")
+    assert environ == {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LORIKEET_PROT", "LORIKEET_PORT"),
+        ("LORIKEET_ADAPTER_ROOT", "LORIKEET_ADAPTER_ROOTS"),
+        ("LORIKEET_MODLE", "LORIKEET_MODEL"),
+        ("LORIKEET_QUARANTINE_SECONDS", "LORIKEET_QUARANTINE_S"),
+    ],
+)
+def test_a_warning_suggests_the_variable_that_was_probably_meant(name: str, meant: str) -> None:
+    [warning] = drop_unknown_variables({name: "1"})
+    assert warning.endswith(f"{name} is ignored; did you mean {meant}?")
+
+
+def test_a_variable_that_resembles_no_other_has_no_suggestion() -> None:
+    assert drop_unknown_variables({"LORIKEET_SQUAWK": "1"}) == [
+        "unknown environment variable LORIKEET_SQUAWK is ignored"
+    ]
+
+
+def test_variables_of_all_commands_and_of_services_are_known() -> None:
+    settings = ("LORIKEET_URL", "LORIKEET_DATA_DIR", "LORIKEET_PORT", "LORIKEET_QUARANTINE_S")
+    environ = {**SERVICES, **dict.fromkeys(settings, "1")}
+    before = dict(environ)
+    assert drop_unknown_variables(environ) == []
+    assert environ == before
 
 
 @pytest.mark.parametrize(

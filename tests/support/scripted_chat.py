@@ -14,7 +14,8 @@ MODELS = ("base", "pirate")
 class ScriptedChat(ThreadingHTTPServer):
     """Server that answers every chat with `MODEL heard N messages`.
 
-    The last message can ask for something else: `refuse` the request, `fail` within the answer,
+    The last message can ask for something else: `add` the models that are missing, `refuse` the
+    request, `fail` within the answer,
     `break` off the connection, `end` the stream early, or `hang` after the first word until the
     client disconnects.
     """
@@ -26,6 +27,7 @@ class ScriptedChat(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.wants_key = False
+        self.models = MODELS
         self.client_left = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -51,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.wants_key:
             self._reply(401, orjson.dumps({"error": {"message": "an API key is needed"}}))
             return
-        self._reply(200, orjson.dumps({"data": [{"id": name} for name in MODELS]}))
+        self._reply(200, orjson.dumps({"data": [{"id": name} for name in self.server.models]}))
 
     def do_POST(self) -> None:
         request = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -60,6 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
         words = [f"{request['model']} ", f"heard {len(request['messages'])} ", "messages"]
         chunks = [_chunk({"role": "assistant"}), *(_chunk({"content": word}) for word in words)]
         match order:
+            case "add":
+                self.server.models = MODELS
+                self._reply(200, _events(*chunks, {"choices": []}) + b"data: [DONE]\n\n")
             case "refuse":
                 self._reply(429, orjson.dumps({"error": {"message": "the queue is full"}}))
             case "fail":

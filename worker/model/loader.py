@@ -31,6 +31,7 @@ from worker.model.attention import (
 from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
+from worker.model.loading.device import pick_device
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import (
@@ -85,8 +86,8 @@ def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> L
     """
     if not sys.stderr.isatty():  # progress bars would only clutter a log file
         logging.disable_progress_bar()
-    folder = find_model(source)
     torch_device = pick_device(device)
+    folder = find_model(source)
     torch_dtype = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     config = read_config(source, folder)
     with digest_of(source, folder) as digest:
@@ -158,22 +159,6 @@ def _prepare(
         siblings=siblings,
         fused=fused,
     )
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the torch device for this name. `auto` picks a GPU if there is one, else the CPU.
-
-    Raises:
-        ModelRejected: torch can't use the device on this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-        torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelRejected(f"--device {device}: {str(error).splitlines()[0]}") from None
-    return picked
 
 
 def _load_tokenizer(source: str, folder: Path) -> Any:

@@ -1,29 +1,50 @@
 """Sizes a worker from its settings and its device, and checks the context that results."""
 
+from typing import Protocol
+
 import structlog
+import torch
 
 from shared.errors import SettingsError
 from shared.settings import WorkerSettings
-from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
-from worker.model.loader import LoadedModel
+from worker.model.kv_cache import BLOCK_SIZE, KVShape, bytes_per_block
 from worker.model.memory import Asked, Device, Sizes, size_worker
 from worker.model.memory_policy import MIB, MIN_CONTEXT, Parts
 
 log = structlog.get_logger()
 
 
-def sizes_of(settings: WorkerSettings, loaded: LoadedModel, device: Device) -> Sizes:
+class SizedModel(Protocol):
+    """What the sizes of a worker depend on, beside its device. The model needn't be loaded."""
+
+    @property
+    def kv_shapes(self) -> list[KVShape]:
+        """Shape of the keys and values of each layer."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the KV cache."""
+        ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest context that the model supports, in tokens."""
+        ...
+
+
+def sizes_of(settings: WorkerSettings, model: SizedModel, device: Device) -> Sizes:
     """Return the sizes of a worker. Log a warning if the model's full context doesn't fit.
 
     Raises:
         SettingsError: the device has too little memory for a step or for a useful context.
     """
-    block_bytes = bytes_per_block(loaded.kv_shapes, loaded.dtype)
-    full_context = -(-loaded.max_model_len // BLOCK_SIZE) * block_bytes
+    block_bytes = bytes_per_block(model.kv_shapes, model.dtype)
+    full_context = -(-model.max_model_len // BLOCK_SIZE) * block_bytes
     sizes = size_worker(device, _asked(settings), full_context=full_context)
     if settings.max_model_len is None:  # otherwise the engine checks that the cache holds it
         num_tokens = sizes.parts.kv // block_bytes * BLOCK_SIZE
-        _check_context(settings, device, loaded.max_model_len, num_tokens, full_context)
+        _check_context(settings, device, model.max_model_len, num_tokens, full_context)
     return sizes
 
 

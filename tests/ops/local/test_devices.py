@@ -8,6 +8,7 @@ from shared.errors import SettingsError
 
 NONE, TWO = Gpus(0), Gpus(2)
 PAIRS = Gpus(5, per_worker=2)
+ABSENT = Gpus(0, absence="this torch is built for CPUs alone")
 BROKEN = Gpus(0, problem="torch is installed without CUDA")
 
 
@@ -64,6 +65,7 @@ def test_each_device_gets_one_worker_unless_flags_say_otherwise(
             "--workers 3: there are only 2 devices .* --devices cuda:0,cuda:0,cuda:1$",
         ),
         (None, "cuda:1", 2, TWO, "--devices cuda:1,cuda:1$"),
+        (None, "cuda", None, ABSENT, "--device cuda:0: this torch is built for CPUs alone; use"),
     ],
 )
 def test_devices_that_contradict_or_do_not_exist_are_refused(

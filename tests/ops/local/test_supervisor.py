@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from ops.local.supervisor import Child, ChildRefused, Supervisor
+from ops.local.failures import MAX_EQUAL
+from ops.local.supervisor import Child, ChildFailed, ChildRefused, Supervisor
 
 DEADLINE_S = 20
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -35,7 +36,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def child(name: str, code: str, log: Log, *, stop_timeout_s: float = 10) -> Child:
+async def yes(_: int) -> bool:
+    return True
+
+
+def child(
+    name: str,
+    code: str,
+    log: Log,
+    *,
+    stop_timeout_s: float = 10,
+    is_to_blame: Callable[[int], Awaitable[bool]] = yes,
+) -> Child:
     return Child(
         name=name,
         argv=[sys.executable, "-S", "-c", code],
@@ -43,6 +55,7 @@ def child(name: str, code: str, log: Log, *, stop_timeout_s: float = 10) -> Chil
         stop_timeout_s=stop_timeout_s,
         show=log.show,
         first_backoff_s=0.01,
+        is_to_blame=is_to_blame,
     )
 
 
@@ -70,7 +83,8 @@ async def test_a_child_that_dies_is_restarted() -> None:
 
 async def test_the_pause_before_a_restart_doubles() -> None:
     log = Log()
-    supervisor = Supervisor([[child("worker", "raise SystemExit(1)", log)]])
+    code = "import os; print(os.getpid(), flush=True); raise SystemExit(1)"
+    supervisor = Supervisor([[child("worker", code, log)]])
     run = asyncio.create_task(supervisor.run())
     await until(lambda: log.count("restarts") >= 3)
     supervisor.stop()
@@ -89,6 +103,56 @@ async def test_a_refusal_stops_all_children() -> None:
         await Supervisor([[api], [worker]]).run()
     assert ("worker", "no such model") in log.lines
     assert_gone(api)
+
+
+FAILS = """
+import os, sys, time
+print('{"timestamp": "%s", "event": "loading"}' % time.time_ns(), flush=True)
+print(sys.argv[1] if len(sys.argv) > 1 else "OSError: no space", flush=True)
+raise SystemExit(1)
+"""
+
+
+async def test_three_equal_failures_end_it_with_their_last_line() -> None:
+    log = Log()
+    api = child("api", SLEEPER, log)
+    with pytest.raises(ChildFailed, match=r"worker .* 3 times .* status 1\): OSError: no space$"):
+        await Supervisor([[api], [child("worker", FAILS, log)]]).run()
+    assert log.count("OSError") == MAX_EQUAL
+    assert_gone(api)
+
+
+async def test_log_lines_that_differ_in_their_time_are_equal() -> None:
+    log = Log()
+    code = FAILS.replace("print(sys.argv[1]", "0 and print(sys.argv[1]")
+    with pytest.raises(ChildFailed, match="loading"):
+        await Supervisor([[child("worker", code, log)]]).run()
+    assert log.count("loading") == MAX_EQUAL
+
+
+async def test_a_child_that_its_environment_ends_is_restarted_further() -> None:
+    log = Log()
+
+    async def is_to_blame(pid: int) -> bool:
+        assert pid == worker.pid
+        return log.count("OSError") > 2 * MAX_EQUAL
+
+    worker = child("worker", FAILS, log, is_to_blame=is_to_blame)
+    with pytest.raises(ChildFailed):
+        await Supervisor([[worker]]).run()
+    assert log.count("OSError") == 3 * MAX_EQUAL
+
+
+async def test_a_child_that_is_killed_again_and_again_is_restarted() -> None:
+    log = Log()
+    supervisor = Supervisor([[worker := child("worker", SLEEPER, log)]])
+    run = await start(supervisor, log)
+    for number in range(2, MAX_EQUAL + 3):
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        await until(lambda number=number: log.count("up") == number)  # type: ignore[misc]
+    supervisor.stop()
+    await run
 
 
 async def test_groups_are_stopped_one_after_another() -> None:

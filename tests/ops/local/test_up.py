@@ -1,16 +1,19 @@
-"""How `lorikeet up` waits for its server, and starts its Redis."""
+"""How `lorikeet up` waits for its server."""
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from threaded_server import running
 
 from ops.local import up
+from ops.local.starting_pool import StartingPool, starting_pool
 from shared.api_keys import ApiKey
+from shared.protocol.ids import WorkerId
+from shared.protocol.workers import WorkerInfo
+from shared.store.queue import Queue
 
 MODELS = b'{"data": [{"id": "base"}, {"id": "pirate"}]}'
 
@@ -49,20 +52,32 @@ def server() -> Iterator[Starting]:
         yield server
 
 
-async def announced(url: str, *keys: ApiKey) -> list[str]:
-    names: list[str] = []
+@pytest.fixture
+async def starting(redis_url: str, pool: str, queue: Queue) -> AsyncIterator[StartingPool]:
+    """A pool with a worker."""
+    await join(queue)
+    async with starting_pool(redis_url, pool, {}) as found:
+        yield found
+
+
+async def join(queue: Queue, pid: int = 1) -> None:
+    """Register a worker."""
+    info = WorkerInfo(model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1)
+    await queue.register(WorkerId(f"host:{pid}:0"), lease_ms=20_000, info=info, residents=[])
+
+
+async def announced(pool: StartingPool, url: str, *keys: ApiKey) -> list[str]:
     async with asyncio.timeout(10):
-        await up._announce_when_ready(url, keys, names.extend)
-    return names
+        return list(await up._names_when_ready(url, keys, pool))
 
 
 async def test_the_server_is_reached_without_the_proxy(
-    server: Starting, monkeypatch: pytest.MonkeyPatch
+    starting: StartingPool, server: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert await announced(server.url) == ["base", "pirate"]
+    assert await announced(starting, server.url) == ["base", "pirate"]
 
 
 @pytest.mark.parametrize(
@@ -71,28 +86,40 @@ async def test_the_server_is_reached_without_the_proxy(
     ids=["refused", "none yet", "cut off"],
 )
 async def test_names_are_requested_until_there_are_some(
-    server: Starting, first: tuple[int, bytes]
+    starting: StartingPool, server: Starting, first: tuple[int, bytes]
 ) -> None:
     server.replies.insert(0, first)
-    assert await announced(server.url) == ["base", "pirate"]
+    assert await announced(starting, server.url) == ["base", "pirate"]
 
 
-async def test_names_are_requested_with_a_key(server: Starting) -> None:
-    assert await announced(server.url, ApiKey("red", "r" * 16), ApiKey("blue", "b" * 16))
+async def test_names_are_requested_with_a_key(starting: StartingPool, server: Starting) -> None:
+    keys = ApiKey("red", "r" * 16), ApiKey("blue", "b" * 16)
+    assert await announced(starting, server.url, *keys)
     assert server.sent_keys == [f"Bearer {'r' * 16}"]
 
 
-def test_its_redis_uses_the_default_port_if_that_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_server_without_a_worker_is_not_ready(
+    redis_url: str, pool: str, queue: Queue, server: Starting
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        usual = free.getsockname()[1]
-    monkeypatch.setattr(up, "DEFAULT_REDIS_URL", f"redis://127.0.0.1:{usual}/0")
-    first = up.OwnRedis(tmp_path / "first", syncs_always=False)
-    try:
-        assert first.url == up.DEFAULT_REDIS_URL
-        second = up.OwnRedis(tmp_path / "second", syncs_always=False)
-        second.stop()
-        assert second.url != first.url
-    finally:
-        first.stop()
+    await join(queue, pid=1)
+    async with starting_pool(redis_url, pool, {}) as starting:
+        await starting.begin()  # from here on, the worker is one of an earlier run
+        waiting = asyncio.create_task(announced(starting, server.url))
+        await asyncio.wait([waiting], timeout=3 * up.POLL_S)
+        assert not waiting.done()
+        await join(queue, pid=2)
+        assert await waiting == ["base", "pirate"]
+
+
+async def test_a_process_that_had_joined_the_pool_is_not_to_blame_for_its_end(
+    starting: StartingPool,
+) -> None:
+    assert not await starting.never_started(1)
+    assert await starting.never_started(2)
+
+
+async def test_without_redis_no_process_is_to_blame_for_its_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        url = f"redis://127.0.0.1:{unused.getsockname()[1]}/0"
+    async with starting_pool(url, "main", {}) as pool:
+        assert not await pool.never_started(1)

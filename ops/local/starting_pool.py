@@ -1,0 +1,100 @@
+"""The registry and the workers of a pool while `lorikeet up` starts it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from ops.local.adapters_at_start import AtStart, adapters_at_start, begin_start
+from shared.errors import RedisUnavailable
+from shared.protocol.adapters import AdapterState
+from shared.protocol.ids import WorkerId
+from shared.store.connection import Redis, connect
+from shared.store.keys import Keys
+from shared.store.views.pool_views import PoolViews
+
+
+class StartingPool:
+    """A pool whose processes `lorikeet up` starts."""
+
+    def __init__(self, redis: Redis, keys: Keys, adapters: Mapping[str, str]) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._adapters = adapters
+        self._views = PoolViews(redis, keys)
+        self._earlier: set[WorkerId] = set()
+
+    async def begin(self) -> None:
+        """Prepare a pool of which no process runs.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached.
+        """
+        self._earlier = {view.id for view in await self._views.workers()}
+        await begin_start(self._redis, self._keys, self._adapters.keys())
+
+    async def has_worker(self) -> bool:
+        """Return whether a worker is alive. Leases of an earlier run don't count.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached.
+        """
+        workers = await self._views.workers()
+        return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
+
+    async def never_started(self, pid: int) -> bool:
+        """Return whether process `pid`, which has just ended, ended before it served anything.
+
+        The result is false for a worker that had joined the pool, because a job may have ended it.
+        It is also false if Redis can't be reached, because no process can start then.
+        """
+        try:
+            workers = await self._views.workers()
+        except RedisUnavailable:
+            return False
+        return all(_pid_of(view.id) != pid for view in workers)
+
+    async def notes(self) -> list[str]:
+        """Return a line for each adapter that isn't served as the settings say."""
+        with suppress(RedisUnavailable):
+            found = await adapters_at_start(self._redis, self._keys, self._adapters)
+            return [line for at_start in found if (line := _note(at_start, self._adapters))]
+        return []
+
+
+@asynccontextmanager
+async def starting_pool(
+    redis_url: str, pool: str, adapters: Mapping[str, str]
+) -> AsyncIterator[StartingPool]:
+    """Provide the pool in the Redis at `redis_url`.
+
+    `adapters` has the sources of the adapters with which the workers start, by name.
+    """
+    redis = connect(redis_url)
+    try:
+        yield StartingPool(redis, Keys(pool), adapters)
+    finally:
+        await redis.aclose()
+
+
+def _pid_of(wid: WorkerId) -> int:
+    """Return the process id in a worker's id, which is HOST:PID:RANDOM."""
+    return int(wid.rsplit(":", 2)[1])
+
+
+def _note(at_start: AtStart, sources: Mapping[str, str]) -> str | None:
+    """Return how the served version differs from that of the settings; None if it doesn't."""
+    name, served = at_start.name, at_start.served
+    load = f"lorikeet adapters load {name} {sources[name]}"
+    if served is None:
+        return f"{name} isn't served: a client has unloaded it. To load it again: {load}"
+    if served.state is AdapterState.QUARANTINED:
+        return (
+            f"{name} isn't served: {served.version} is quarantined, because several of its jobs in "
+            f"a row killed their workers. To release it: lorikeet adapters release {name}"
+        )
+    if served.version == at_start.given:
+        return None
+    setter = "a client" if at_start.is_by_client else "a worker that started later"
+    return (
+        f"{name} is served as {served.version}, which {setter} has set, instead of "
+        f"{at_start.given} in --adapters. To serve that one: {load} --replace"
+    )

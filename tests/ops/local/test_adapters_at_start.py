@@ -1,0 +1,80 @@
+"""Adapters of a start, beside those that the registry kept."""
+
+import pytest
+
+from ops.local.adapters_at_start import AtStart, adapters_at_start, begin_start
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.ids import AdapterVersion
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
+
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
+)
+
+
+def version_of(digest: str, *, name: str = "a") -> Adapter:
+    return Adapter(
+        name=name,
+        version=AdapterVersion(f"{name}@{digest}"),
+        digest=digest,
+        weights_digest=digest,
+        source=f"/adapters/{digest}",
+        rank=8,
+        num_bytes=100,
+        created_s=10,
+    )
+
+
+ONE, TWO = version_of("1"), version_of("2")
+OTHER = version_of("1", name="other")
+
+
+@pytest.fixture
+async def registry(redis: Redis, keys: Keys) -> Registry:
+    registry = Registry(redis, keys)
+    await registry.set_base(BASE)
+    return registry
+
+
+async def names(registry: Registry) -> list[str]:
+    return [adapter.name for adapter in await registry.adapters()]
+
+
+async def at_start(redis: Redis, keys: Keys, adapter: Adapter) -> AtStart:
+    [found] = await adapters_at_start(redis, keys, [adapter.name, "unknown"])
+    return found
+
+
+async def test_a_name_that_was_unloaded_is_served_again(
+    redis: Redis, keys: Keys, registry: Registry
+) -> None:
+    await registry.add_adapter(ONE)
+    await registry.unload_adapter("a")
+    assert await registry.add_adapter(ONE) is None
+    assert (await at_start(redis, keys, ONE)).served is None
+
+    await begin_start(redis, keys, ["a"])
+    assert await registry.add_adapter(ONE) == ONE.version
+    assert (await at_start(redis, keys, ONE)).served == ONE
+
+
+async def test_a_name_of_an_earlier_start_alone_is_unloaded_and_a_loaded_one_stays(
+    redis: Redis, keys: Keys, registry: Registry
+) -> None:
+    await registry.add_adapter(ONE)
+    await registry.load_adapter(OTHER, replace=False)
+    await begin_start(redis, keys, [])
+    assert await names(registry) == ["other"]
+
+
+async def test_a_version_that_a_client_has_set_stays(
+    redis: Redis, keys: Keys, registry: Registry
+) -> None:
+    await registry.add_adapter(ONE)
+    await registry.load_adapter(TWO, replace=True)
+    await begin_start(redis, keys, ["a"])
+    assert await registry.add_adapter(ONE) == TWO.version
+    found = await at_start(redis, keys, ONE)
+    assert (found.given, found.served, found.is_by_client) == (ONE.version, TWO, True)

@@ -1,0 +1,96 @@
+"""Base models and adapters that are refused before anything is loaded."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import save_adapter, save_tiny_model
+
+from shared.errors import AdapterRejected, ModelRejected, SettingsError
+from shared.settings import WorkerSettings
+from worker.startup.check_files import check_files
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    save_adapter(tmp_path / "good", seed=1, r=2, target_modules=["q_proj"])
+    return tmp_path / "good"
+
+
+def settings(model: Path, *adapters: str, **more: object) -> WorkerSettings:
+    return WorkerSettings(model=str(model), adapters=adapters, **more)  # type: ignore[arg-type]
+
+
+def test_a_good_model_and_adapter_pass(model: Path, adapter: Path) -> None:
+    assert check_files(settings(model, f"good={adapter}")) == model
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "config.json is missing; name a folder with a model"),
+        ({"adapter_config.json": "{}"}, "this is a LoRA adapter; name it in --adapters"),
+        ({"config.json": "{"}, "config.json can't be read"),
+        ({"config.json": "[]"}, "isn't a JSON object"),
+    ],
+)
+def test_a_folder_without_a_model_is_refused(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ModelRejected, match=message):
+        check_files(settings(tmp_path))
+
+
+def test_all_bad_adapters_are_named_with_their_reasons(
+    model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    config = json.loads((adapter / CONFIG).read_text())
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / CONFIG).write_text(json.dumps(config))
+    save_adapter(tmp_path / "short", seed=1, r=2, target_modules=["q_proj"])
+    weights = tmp_path / "short" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    save_adapter(tmp_path / "unknown", seed=1, r=2, target_modules=["q_proj"])
+    (tmp_path / "unknown" / CONFIG).write_text(json.dumps({**config, "use_bdlora": True}))
+    names = ["lost", "pickled", "short", "unknown"]
+    given = [f"good={adapter}", f"tiny={adapter}", *(f"{n}={tmp_path / n}" for n in names)]
+    with pytest.raises(AdapterRejected) as refusal:
+        check_files(settings(model, *given))
+    first, *lines = str(refusal.value).splitlines()
+    assert first.startswith("5 of 6 adapters can't be served; ")
+    assert "--skip-bad-adapters" in first
+    reasons = ["base model's name", "neither a folder", "is missing", "truncated", "use_bdlora"]
+    for line, name, reason in zip(lines, ["tiny", *names], reasons, strict=True):
+        assert line.startswith(f"  adapter {name} from ")
+        assert reason in line
+    assert check_files(settings(model, *given, skip_bad_adapters=True)) == model
+
+
+def test_an_adapter_root_that_is_no_folder_is_refused(model: Path) -> None:
+    with pytest.raises(SettingsError, match="--adapter-root: '/no/root' isn't a folder"):
+        check_files(settings(model, adapter_roots=("/no/root",)))
+
+
+def test_the_checks_import_nothing_that_takes_seconds(model: Path, adapter: Path) -> None:
+    code = (
+        "import sys; from shared.settings import WorkerSettings; "
+        "from worker.startup.check_files import check_files; "
+        "check_files(WorkerSettings(model=sys.argv[1], adapters=[sys.argv[2]])); "
+        "print({'torch', 'peft', 'transformers', 'huggingface_hub'} & set(sys.modules))"
+    )
+    words = [sys.executable, "-c", code, str(model), str(adapter)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

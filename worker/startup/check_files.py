@@ -1,0 +1,86 @@
+"""Checks a base model and adapters before anything is started, in a second instead of ten.
+
+The checks need neither the loaded model nor torch or PEFT, whose imports take seconds. What they
+can't decide, the worker checks when it loads the model.
+"""
+
+import json
+from pathlib import Path
+
+from shared.errors import AdapterRejected, ModelRejected
+from shared.settings import WorkerSettings
+from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.adapters.source.load_at_start import has_bases_name, refusal
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.model.loading.folder import find_model, model_name
+
+CONFIG_FILE = "config.json"
+
+
+def check_files(settings: WorkerSettings) -> Path:
+    """Check the base model, the adapters and the adapter roots of a worker's settings.
+
+    A model or adapter of the hub is downloaded. Returns the folder of the base model.
+
+    Raises:
+        ModelRejected: the base model's files are missing or broken.
+        AdapterRejected: adapters can't be served, and the settings don't allow to leave them out.
+            The message names all of them.
+        SettingsError: an adapter root isn't a folder.
+    """
+    folder = check_base(settings.model)
+    AdapterRoots(settings.adapter_roots, settings.adapter_sources.values())
+    bad = _bad_adapters(settings, folder)
+    if bad and not settings.skip_bad_adapters:
+        raise refusal(bad, len(settings.adapter_sources))
+    return folder
+
+
+def check_base(source: str) -> Path:
+    """Return the folder of the base model `source`, which may be a folder or a hub id.
+
+    Raises:
+        ModelRejected: the folder has no model, or its configuration can't be read.
+    """
+    folder = find_model(source)
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        if (folder / "adapter_config.json").exists():
+            raise ModelRejected(
+                f"--model {source}: this is a LoRA adapter; name it in --adapters, and its base "
+                "model in --model"
+            )
+        raise ModelRejected(f"--model {source}: {path} is missing; name a folder with a model")
+    _check_is_object(source, path)
+    return folder
+
+
+def _check_is_object(source: str, path: Path) -> None:
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelRejected(f"--model {source}: {path} can't be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise ModelRejected(f"--model {source}: {path} isn't a JSON object")
+
+
+def _bad_adapters(settings: WorkerSettings, base: Path) -> list[AdapterRejected]:
+    """Return an error for each adapter in the settings that can't be served."""
+    bases_name = settings.served_name or model_name(settings.model, base)
+    found = []
+    for name, source in settings.adapter_sources.items():
+        try:
+            if name == bases_name:
+                raise has_bases_name(name, source)
+            _check_adapter(name, source)
+        except AdapterRejected as error:
+            found.append(error)
+    return found
+
+
+def _check_adapter(name: str, source: str) -> None:
+    """Raise AdapterRejected if the files of the adapter show that it can't be served."""
+    try:
+        AdapterFiles.find(source).check()
+    except (AdapterRejected, OSError) as error:
+        raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
