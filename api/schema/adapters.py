@@ -73,6 +73,18 @@ class UploadAdapterQuery(BaseModel):
     )
 
 
+class RollBackQuery(BaseModel):
+    """Query of POST /v1/adapters/{name}/rollback."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: str = Field(
+        "",
+        min_length=1,
+        description="Kept version to return to, as `name@digest`. By default, the previous one.",
+    )
+
+
 class PauseQuery(BaseModel):
     """Query of POST /pause, with vLLM's parameters."""
 

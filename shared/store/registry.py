@@ -161,22 +161,29 @@ class Registry:
         """
         return bool(await self._scripts.run("unload_adapter", name) >= 0)
 
-    async def roll_back_adapter(self, name: str) -> AdapterVersion | None:
-        """Make the name refer to its previous version, and return that version.
+    async def roll_back_adapter(
+        self, name: str, version: AdapterVersion | None = None
+    ) -> AdapterVersion | None:
+        """Make the name refer to a previous version, and return that version.
 
-        The version that is replaced becomes the last one in the order of rollbacks. Returns None if
-        the name isn't registered.
+        By default, this is the first version in the order of rollbacks, and the version that is
+        replaced becomes the last one. With `version`, the version that is replaced becomes the
+        first one. If `version` is current already, nothing changes. Returns None if the name isn't
+        registered.
 
         Raises:
-            JobFailed: there is no previous version, or the previous version is quarantined.
+            JobFailed: there is no previous version, the name doesn't keep `version`, or the
+                version is quarantined.
         """
-        match await self._scripts.run("rollback_adapter", name):
-            case [b"ok", version]:
-                return AdapterVersion(version.decode())
+        match await self._scripts.run("rollback_adapter", name, version or ""):
+            case [b"ok", reached]:
+                return AdapterVersion(reached.decode())
             case [b"none"]:
                 raise JobFailed(_conflict(f"adapter {name} has no previous version"))
-            case [b"quarantined", version]:
-                raise JobFailed(_conflict(_quarantine(version.decode())))
+            case [b"not_kept", *kept]:
+                raise JobFailed(_not_kept(name, version, [raw.decode() for raw in kept]))
+            case [b"quarantined", reached]:
+                raise JobFailed(_conflict(_quarantine(reached.decode())))
         return None
 
     async def release_adapter(self, name: str) -> AdapterVersion | None:
@@ -327,6 +334,14 @@ def already_loaded(name: str, version: AdapterVersion | None) -> JobError:
         f"adapter in place, set 'load_inplace' to True. The loaded version is {version}.",
         param="lora_name",
     )
+
+
+def _not_kept(name: str, version: str | None, kept: Sequence[str]) -> JobError:
+    """Return the error for a rollback to a version that isn't among the `kept` ones."""
+    current, *previous = kept
+    listed = ", ".join((f"{current} (current)", *previous))
+    message = f"adapter {name} keeps no version {version}; choose one of: {listed}"
+    return JobError(code=ErrorCode.ADAPTER_CONFLICT, message=message, param="version")
 
 
 def _conflict(message: str) -> JobError:

@@ -16,7 +16,7 @@ from playwright.async_api import FilePayload, Locator, Page, expect
 from servers import Server, lorikeet_up
 from tiny import save_adapter, save_tiny_model
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HOSTILE = "<img src=x onerror=document.title=1>"

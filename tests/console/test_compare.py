@@ -17,7 +17,7 @@ from shared.protocol.ids import AdapterVersion
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import TEXT_CHARS, chat_text, prompt_ids
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 HOSTILE = "<img src=x onerror=document.title=1>"
 PROMPT = 'It\'s "quoted": $HOME `pwd`\n\\n <b>bold</b>'

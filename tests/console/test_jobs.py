@@ -17,7 +17,7 @@ from console_pool import ADAPTERS, BASE, FLAGS, cancel_jobs, get_job, start_jobs
 from playwright.async_api import Page, expect
 from servers import Server, lorikeet_up
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 HOSTILE = "<img src=x onerror=document.title=1>"
 PER_PAGE = 25
@@ -191,7 +191,6 @@ async def test_the_page_fits_a_telephone(open_page: OpenPage, narrow: Server) ->
     await console.check_accessibility()
 
 
-@pytest.mark.slow
 async def test_a_dead_job_is_retried(page: ConsolePage, narrow: Server) -> None:
     (job,) = start_jobs(narrow, "pirate", 1, num_tokens=400)
     for _ in range(MAX_KILLS):

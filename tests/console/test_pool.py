@@ -9,7 +9,7 @@ from console_pool import ADAPTERS, BASE, cancel_jobs, start_jobs
 from playwright.async_api import Page, expect
 from servers import Server
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 NUM_JOBS = 6
 

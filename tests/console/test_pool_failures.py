@@ -12,7 +12,7 @@ from console_pool import cancel_jobs, start_jobs
 from playwright.async_api import Page, expect
 from servers import Server
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 NUM_JOBS = 8
 RUNNING_IN_COLUMN = """
@@ -58,7 +58,6 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     cancel_jobs(server, ids)
 
 
-@pytest.mark.slow
 async def test_a_restarting_front_end_is_shown_and_the_page_reconnects(
     console: ConsolePage, server: Server
 ) -> None:
@@ -72,7 +71,6 @@ async def test_a_restarting_front_end_is_shown_and_the_page_reconnects(
     await expect(page.locator(".notice-warn")).to_be_hidden()
 
 
-@pytest.mark.slow
 async def test_a_silent_front_end_is_shown_and_the_page_reconnects(
     console: ConsolePage, server: Server
 ) -> None:

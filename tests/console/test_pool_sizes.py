@@ -16,7 +16,7 @@ from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.registry import Registry
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 NUM_ADAPTERS, NUM_WORKERS = 100, 16
 RECORD_LONG_TASKS = """
@@ -90,7 +90,6 @@ async def test_the_console_works_below_a_root_path(
         await page.close()
 
 
-@pytest.mark.slow
 async def test_100_adapters_on_16_workers_update_without_a_long_task(
     url: str, open_page: OpenPage, session_redis: Redis, keys: Keys
 ) -> None:

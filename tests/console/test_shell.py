@@ -5,7 +5,7 @@ from console_browser import ConsolePage, OpenPage
 from playwright.async_api import Route, expect
 from servers import Server
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 
 async def test_the_hash_selects_the_page_and_the_navigation_marks_it(console: ConsolePage) -> None:

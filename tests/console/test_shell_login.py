@@ -8,7 +8,7 @@ from console_pool import BASE, FLAGS
 from playwright.async_api import Page, expect
 from servers import Server, lorikeet_up
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 ADMIN_KEY, OTHER_KEY, WRONG_KEY = "a" * 20, "b" * 20, "c" * 20
 

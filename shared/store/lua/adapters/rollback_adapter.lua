@@ -1,19 +1,24 @@
 #!lua flags=allow-oom
--- At most 11 commands.
--- ARGV: name. Makes the name refer to its previous version. The replaced version becomes the last
--- one in the order of rollbacks. Returns {'ok', version} | {'unknown'} | {'none'} if there is no
--- previous version | {'quarantined', version}.
-local name = ARGV[1]
+-- At most 12 commands.
+-- ARGV: name version. Makes the name refer to that previous version, or to the first one in the order
+-- of rollbacks if `version` is ''. In the latter case, the replaced version becomes the last one in
+-- that order, so that repeated calls reach every version. Otherwise, it becomes the first one, as if
+-- the version had been loaded again. Returns {'ok', version} | {'unknown'} | {'none'} if there is no
+-- previous version | {'not_kept', current, previous...} | {'quarantined', version}.
+local name, wanted = ARGV[1], ARGV[2]
 local previous, current = P .. 'previous:' .. name, current_of(name)
 if not current then return { 'unknown' } end
-local version = redis.call('LINDEX', previous, 0)
+if wanted == current then return { 'ok', current } end
+local kept = redis.call('LRANGE', previous, 0, -1)
+local version = wanted ~= '' and wanted or kept[1]
 if not version then return { 'none' } end
+if not redis.call('LPOS', previous, version) then return { 'not_kept', current, unpack(kept) } end
 if redis.call('HGET', version_key(version), 'state') == 'quarantined' then
   return { 'quarantined', version }
 end
 registry_changed()
-redis.call('LPOP', previous)
-redis.call('RPUSH', previous, current)
+redis.call('LREM', previous, 0, version)
+redis.call(wanted == '' and 'RPUSH' or 'LPUSH', previous, current)
 redis.call('HSET', P .. 'adapter:' .. name, 'version', version, 'by', 'client')
 record_incident('adapter_rolled_back', 'version', version)
 return { 'ok', version }
