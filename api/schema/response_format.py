@@ -32,16 +32,19 @@ def as_json_text(schema: Any) -> Any:
     return text
 
 
+JsonSchema = Annotated[
+    str,
+    BeforeValidator(as_json_text),
+    WithJsonSchema({"type": "object", "additionalProperties": True}),
+]
+
+
 class NamedSchema(RequestModel):
     """JSON Schema that an answer must satisfy."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
-    schema_: Annotated[
-        str,
-        BeforeValidator(as_json_text),
-        WithJsonSchema({"type": "object", "additionalProperties": True}),
-    ] = Field(alias="schema", description="JSON Schema, draft 2020-12.")
+    schema_: JsonSchema = Field(alias="schema", description="JSON Schema, draft 2020-12.")
     strict: bool | None = Field(
         None, description="Has no effect: the server always enforces the schema."
     )
@@ -54,6 +57,12 @@ class ResponseFormat(RequestModel):
     json_schema: NamedSchema | None = Field(
         None, description="Required with the type json_schema, and only allowed with it."
     )
+    schema_: JsonSchema | None = Field(
+        None,
+        alias="schema",
+        description="JSON Schema of the objects, as LoRAX and llama.cpp write it. Only allowed "
+        "with the type json_object.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,6 +70,8 @@ class ResponseFormat(RequestModel):
             raise ValueError(
                 "json_schema is required with the type json_schema, and only allowed with it"
             )
+        if self.schema_ is not None and self.type != "json_object":
+            raise ValueError("schema is only allowed with the type json_object")
         return self
 
     @property
@@ -68,7 +79,7 @@ class ResponseFormat(RequestModel):
         """JSON Schema that answers must satisfy, as JSON text. None if any text is allowed."""
         if self.json_schema is not None:
             return self.json_schema.schema_
-        return ANY_OBJECT if self.type == "json_object" else None
+        return self.schema_ or (ANY_OBJECT if self.type == "json_object" else None)
 
 
 MAX_REGEX_CHARS = 16 << 10

@@ -31,7 +31,7 @@ OPS = Path(__file__).parents[1]
 DASHBOARD = OPS / "grafana/dashboards/lorikeet.json"
 ALERTS = OPS / "prometheus/alerts.yml"
 LOAD_S = 30.0
-CLIENTS = 24
+CLIENTS = 100
 RATE_INTERVAL = "15s"
 """Value that replaces Grafana's variable `$__rate_interval`."""
 

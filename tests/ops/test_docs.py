@@ -18,7 +18,7 @@ from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, UpSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "ops" / "docs"
-MANUAL = [ROOT / "README.md", ROOT / "ops" / "demo" / "README.md", *sorted(DOCS.glob("*.md"))]
+MANUAL = [ROOT / "README.md", ROOT / "ops" / "demo" / "README.md", *sorted(DOCS.rglob("*.md"))]
 DECISIONS = ROOT / "ops" / "decisions"
 OTHERS = [
     ROOT / "CHANGELOG.md",

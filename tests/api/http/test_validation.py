@@ -207,6 +207,13 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"response_format": {"type": "regex"}}, "response_format.type", INVALID),
     (CHAT, {"response_format": {"type": "json_schema"}}, "response_format", INVALID),
     (CHAT, answer_format(type="json_object"), "response_format", INVALID),
+    (CHAT, {"response_format": {"type": "text", "schema": {}}}, "response_format", INVALID),
+    (
+        CHAT,
+        {"response_format": {"type": "json_object", "schema": []}},
+        "response_format.schema",
+        INVALID,
+    ),
     (CHAT, answer_format(strict="yes"), "response_format.json_schema.strict", INVALID),
     (CHAT, answer_format(name="a b"), "response_format.json_schema.name", INVALID),
     (CHAT, answer_format(name=None), "response_format.json_schema.name", INVALID),
@@ -273,7 +280,7 @@ UNKNOWN_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ),
     (CHAT, assistant(parsed={"a": 1}), "messages[0].parsed"),
     (CHAT, {"messages": [{"role": "function", "content": "x", "id": "1"}]}, "messages[0].id"),
-    (CHAT, {"response_format": {"type": "text", "schema": {}}}, "response_format.schema"),
+    (CHAT, {"response_format": {"type": "text", "colour": {}}}, "response_format.colour"),
     (CHAT, {"tools": [{**named("a"), "cache_control": {}}]}, "tools[0].cache_control"),
     (CHAT, tools({"name": "a"}) | {"tool_choice": {**named("a"), "b": 1}}, "tool_choice.b"),
 ]

@@ -105,6 +105,12 @@ def test_json_object_asks_for_an_object() -> None:
     assert chat(response_format=format_).sampling.json_schema == '{"type":"object"}'
 
 
+def test_json_object_may_have_a_schema_as_lorax_writes_it() -> None:
+    format_ = {"type": "json_object", "schema": {"type": "object", "required": ["a"]}}
+    expected = '{"type":"object","required":["a"]}'
+    assert chat(response_format=format_).sampling.json_schema == expected
+
+
 def test_a_schema_that_is_too_large_or_nested_too_deeply_is_refused_by_name() -> None:
     deep: dict[str, Any] = {}
     for _ in range(2000):
