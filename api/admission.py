@@ -7,8 +7,8 @@ import time
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.adapters import fingerprint_of
+from shared.protocol.ids import JobId
 from shared.store.registry import Found
 
 
@@ -47,7 +47,7 @@ def admission_to(
         id=JobId(secrets.token_hex(16)),
         tenant=tenant,
         version=version,
-        fingerprint=_fingerprint(base, version),
+        fingerprint=fingerprint_of(base, version),
         max_model_len=base.max_model_len,
         max_token_bytes=base.max_token_bytes,
         embedding_size=base.embedding_size,
@@ -58,11 +58,6 @@ def admission_to(
         deadline_ms=math.ceil((deadline_s or context.settings.deadline_s) * 1000),
         random_seed=secrets.randbits(63),
     )
-
-
-def _fingerprint(base: BaseModel, version: AdapterVersion) -> str:
-    versions = [base.version] if version == base.version else [base.version, version]
-    return "_".join(["fp", *(v.rpartition("@")[2] for v in versions)])
 
 
 def model_not_found(name: str) -> JobError:

@@ -50,7 +50,7 @@ class AdapterClient:
             self._send("POST", "/v1/load_lora_adapter", body)  # the answer is a text, as in vLLM
         except ServerError as error:  # the server's message is for programs, as in vLLM
             raise ServerError(str(error).replace(IN_PLACE, "give --replace")) from None
-        return self._call("GET", f"/v1/adapters/{quote(name)}")
+        return self._call("GET", f"/v1/adapters/{_quoted(name)}")
 
     def unload(self, name: str) -> None:
         """Unload an adapter."""
@@ -60,9 +60,16 @@ class AdapterClient:
         """Check an adapter without loading it."""
         return self._call("POST", "/v1/adapters/validate", {"lora_path": path})
 
-    def roll_back(self, name: str) -> Body:
-        """Restore the previous version of an adapter."""
-        return self._call("POST", f"/v1/adapters/{quote(name)}/rollback")
+    def roll_back(self, name: str, version: str | None = None) -> Body:
+        """Restore `version` of an adapter, by default the previous one, and return the adapter."""
+        query = "" if version is None else f"?version={_quoted(version)}"
+        restored = self._call("POST", f"/v1/adapters/{_quoted(name)}/rollback{query}")
+        if version not in (None, restored["version"]):
+            raise ServerError(
+                f"the server restored {restored['version']}, because its release doesn't know "
+                "--to; upgrade it, or repeat the command without --to until the version is reached"
+            )
+        return restored
 
     def _call(self, method: str, path: str, body: Body | None = None) -> Body:
         found: Body = orjson.loads(self._send(method, path, body))
@@ -81,3 +88,8 @@ class AdapterClient:
         if not reply.is_success:
             raise ServerError(reason_of(reply.status_code, reply.content))
         return reply.content
+
+
+def _quoted(text: str) -> str:
+    """Quote a name or version for a URL. It may contain bytes that aren't UTF-8."""
+    return quote(text, errors="surrogateescape")

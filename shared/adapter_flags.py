@@ -53,4 +53,7 @@ def _full_path(source: str) -> str:
     Other processes also read the path, and their working directories may differ.
     """
     folder = Path(source).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else source
+    try:
+        return str(folder.resolve()) if folder.is_dir() else source
+    except OSError:  # this user may not look into a folder above it
+        return os.path.abspath(folder)

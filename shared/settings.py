@@ -3,8 +3,9 @@
 A setting takes the value of its command-line flag. If the flag isn't given, the setting takes the
 value of the environment variable `LORIKEET_<NAME>`. If the variable isn't set either, the setting
 takes its default in this module. Invalid values prevent the start. Unknown `LORIKEET_` variables
-are ignored, with a warning that suggests the variable that was probably meant. The field
-descriptions appear in the help texts of the flags and in ops/docs/settings.md.
+are ignored, with a warning that suggests the variable that was probably meant. If that variable
+protects the server, the unknown one prevents the start too. The field descriptions appear in the
+help texts of the flags and in ops/docs/settings.md.
 """
 
 import re
@@ -470,14 +471,23 @@ def drop_unknown_variables(environ: MutableMapping[str, str]) -> list[str]:
 
     Returns:
         A warning for each removed variable, which suggests a known one with a similar name.
+
+    Raises:
+        SettingsError: a variable's name is similar to that of a setting that protects the server.
+            Without this setting, the server could be open to everybody.
     """
     known = {ENV_PREFIX + name.upper() for cls in _ALL for name in cls.model_fields}
     known |= {ENV_PREFIX + name for name in _CLIENT_VARIABLES}
     warnings = []
     for name, value in sorted(environ.items()):
         if name.startswith(ENV_PREFIX) and name not in known and not _is_of_service(name, value):
-            del environ[name]
             close = get_close_matches(name, known, n=1, cutoff=_LEAST_SIMILARITY)
+            if close and close[0] in _PROTECTIVE_VARIABLES:
+                raise SettingsError(
+                    f"unknown environment variable {name}; did you mean {close[0]}? Correct or "
+                    "unset it"
+                )
+            del environ[name]
             hint = f"; did you mean {close[0]}?" if close else ""
             warnings.append(f"unknown environment variable {name} is ignored{hint}")
     return warnings
@@ -509,6 +519,11 @@ _FLAG_NAMES = {
 flag may be repeated."""
 _CLIENT_VARIABLES = ("URL",)
 """Variables of commands that are clients of a server. They aren't settings of a process."""
+_PROTECTIVE_VARIABLES = {
+    ENV_PREFIX + name
+    for name in ("API_KEYS", "API_KEY_FILE", "METRICS_KEY", "ALLOW_ANONYMOUS", "REDIS_URL")
+}
+"""Variables that decide who can reach the server and its data."""
 _LEAST_SIMILARITY = 0.8
 """Similarity of two names, from 0 to 1, at which one is suggested for the other."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings, UpSettings)

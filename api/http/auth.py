@@ -31,6 +31,12 @@ METRICS_PATHS = {"/metrics", "/load"}
 Clients need the metrics key or a key of the tenant `admin`. If the server has neither API keys nor
 a metrics key, clients need no key.
 """
+POOL_PATHS = {"/v1/pool", "/v1/pool/events"}
+"""Paths of the pool's state.
+
+If the server has a metrics key and no API keys, clients need the metrics key. With API keys, the
+routes refuse tenants other than `admin`.
+"""
 SCHEME = "bearer"
 API_KEY_HEADER = "x-api-key"
 """Header in which Anthropic's clients send the key. The header Authorization overrides it."""
@@ -63,7 +69,7 @@ class KeyCheck:
     ) -> JobError | None:
         """Return an error if the request must be refused, or None if it is allowed."""
         path = request.scope["path"]
-        if path in METRICS_PATHS:
+        if path in METRICS_PATHS or (not self._keys and path in POOL_PATHS):
             return self._metrics_error(request, sent_key, tenant)
         is_open = path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
         return None if tenant is not None or is_open else _unauthenticated(request)

@@ -64,7 +64,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 def _parse_with_nan(body: bytes, reason: str) -> Any:
     """Parse JSON as Python writes it."""
     try:
-        value = python_json.loads(body)
+        value = python_json.loads(body.decode())
         orjson.dumps(value)  # refuses unpaired surrogates, which the json module accepts
     except (ValueError, TypeError):
         _reject(f"the body isn't valid JSON: {reason}")

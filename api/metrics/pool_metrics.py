@@ -49,7 +49,7 @@ class PoolCollector(Collector):
             yield from _redis_metrics(self._pool.memory)
             yield _stray_metric(self._pool.num_strays)
             yield from _queue_metrics(self._pool.counts)
-            yield from _load_metrics(self._pool.counts, self._pool.base)
+            yield from _load_metrics(*(self._pool.counts, self._pool.base, self._pool.workers))
             yield from _worker_metrics(self._pool.workers)
             if self._pool.base is not None:
                 yield from vllm_metrics(
@@ -87,10 +87,12 @@ def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
     yield CounterMetricFamily("lorikeet_workers_lost", text, value=counts.workers_lost)
 
 
-def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metric]:
+def _load_metrics(
+    counts: QueueCounts, base: BaseModel | None, workers: Sequence[WorkerView]
+) -> Iterator[Metric]:
     text = "Number of workers that the unfinished jobs need: (waiting + running) / slots per worker"
-    yield _gauge("load", text, load_of(counts, base))
-    text = "Maximum number of sequences of the last worker that has joined; 0 before the first one"
+    yield _gauge("load", text, load_of(counts, base, workers))
+    text = "Maximum number of sequences of the last worker that has joined; 0 if unknown"
     yield _gauge("slots_per_worker", text, counts.slots_per_worker)
 
 

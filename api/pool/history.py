@@ -24,7 +24,8 @@ class History:
         newest = await self._view.newest(NEW_SAMPLES)
         known_ms = self.samples[-1].time_ms if self.samples else 0
         if not newest or newest[0].time_ms > known_ms or newest[-1].time_ms < known_ms:
-            self._replace(await self._view.newest(MAX_SAMPLES))  # a gap, or Redis lost samples
+            # There is a gap, Redis lost samples, or its clock was set back.
+            self._replace(await self._view.newest(MAX_SAMPLES))
         else:
             self._append([sample for sample in newest if sample.time_ms > known_ms])
 

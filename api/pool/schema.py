@@ -50,7 +50,9 @@ class PoolVersion(BaseModel):
     waiting: int
     running: int
     oldest_waited_s: float | None = Field(
-        description="Seconds that the first job of its queue has waited."
+        description="Seconds that the first job of its queue has waited, which is the next one to "
+        "run. Priorities and fair queueing between tenants may place it before jobs that have "
+        "waited longer. null if no job waits."
     )
     requests: int = Field(description="Ended requests since it was registered.")
     tokens: int = Field(description="Tokens of the prompts and answers of these requests.")
@@ -76,11 +78,14 @@ class PoolSlots(BaseModel):
 
     total: int = Field(description="Slots of all live workers.")
     per_worker: int = Field(
-        description="Slots of the last worker that has joined; 0 if none has ever joined."
+        description="Slots of the last worker that has joined. 0 if none has joined, or only "
+        "workers of the previous release."
     )
     load: float = Field(
         description="Number of workers that the unfinished jobs need: (waiting + running) / "
-        "per_worker. 1 until a worker has registered the base model."
+        "per_worker. If per_worker is 0, the slots of the largest live worker replace it; without "
+        "any, the load is 1 while jobs are unfinished. 1 until a worker has registered the base "
+        "model. A job counts as one slot, even if it has several choices."
     )
 
 

@@ -1,13 +1,12 @@
 """Reads the whole state of the pool for its operators."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.pool.history import History
 from api.pool.rates import Point, Rates, current_rates
 from shared.protocol.adapters import BaseModel
-from shared.store.connection import Redis
+from shared.store.connection import Redis, unix_ms
 from shared.store.keys import Keys
 from shared.store.registry import Registry
 from shared.store.views.activity import Activity, ActivityView
@@ -23,7 +22,7 @@ class PoolState:
     """State of the pool at one moment."""
 
     time_s: float
-    """Unix time of the read."""
+    """Unix time of the read by Redis' clock, as all times of the state."""
     base: BaseModel | None
     counts: QueueCounts
     workers: Sequence[WorkerView]
@@ -39,6 +38,7 @@ class PoolReader:
     """Reads the state of one pool."""
 
     def __init__(self, redis: Redis, keys: Keys, registry: Registry, views: PoolViews) -> None:
+        self._redis = redis
         self._registry = registry
         self._views = views
         self._activity = ActivityView(redis, keys, views)
@@ -55,7 +55,7 @@ class PoolReader:
         active = {version for worker in workers for version in worker.info.running_by_version}
         activity = await self._activity.read(base.version if base else None, active)
         await self._history.update()
-        now_s = time.time()
+        now_s = unix_ms(await self._redis.time()) / 1000
         return PoolState(
             time_s=now_s,
             base=base,

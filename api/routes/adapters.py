@@ -11,12 +11,15 @@ from api.adapters.requests import READS, adapter_errors, read_request, registere
 from api.admission import model_not_found
 from api.context import Context, InContext
 from api.errors import job_error_body
+from api.http.validation import validate
+from api.openapi import document
 from api.schema.adapters import (
     AdapterBody,
     AdapterList,
     BaseFit,
     DeletedAdapter,
     RankCount,
+    RollBackQuery,
     ValidateAdapterRequest,
     ValidationBody,
 )
@@ -75,17 +78,23 @@ async def validate_adapter(request: Request, context: InContext) -> ValidationBo
 
 @router.post(
     "/v1/adapters/{name:path}/rollback",
-    summary="Roll back to the previous version",
-    responses=adapter_errors(403, 404, 409, 503),
+    summary="Roll back to a previous version",
+    responses=adapter_errors(400, 403, 404, 409, 503),
+    openapi_extra={"parameters": document.query_parameters(RollBackQuery)},
 )
-async def roll_back_adapter(name: str, context: InContext) -> AdapterBody:
-    """Make the previous version of an adapter the current version.
+async def roll_back_adapter(request: Request, name: str, context: InContext) -> AdapterBody:
+    """Make a previous version of an adapter the current version.
 
-    Repeated calls go further back. After the oldest version, the next call returns to
-    the newest version.
+    Without `version`, repeated calls go further back. After the oldest version, the next call
+    returns to the newest version.
+
+    With `version`, the call makes exactly this version current, if it is one of the previous
+    versions. If it is current already, nothing changes. The version that was current until then
+    becomes the first of the previous versions.
     """
+    query = validate(RollBackQuery, dict(request.query_params))
     base = await registered_base(context)
-    version = await context.registry.roll_back_adapter(name)
+    version = await context.registry.roll_back_adapter(name, query.version)
     if version is None:
         raise JobFailed(model_not_found(name))
     return await _adapter(context, name, base)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api.context import InContext
@@ -21,19 +21,21 @@ _HEADERS = {
     "Cache-Control": "no-cache",  # browsers ask whether the file has changed, by its ETag
 }
 _files = StaticFiles(directory=FOLDER)
+_page = (FOLDER / PAGE).read_text(encoding="utf-8")
 
 
 @router.head("/")
 @router.get("/")
 async def page(request: Request, context: InContext) -> Response:
-    """Return the console's page. Below a root path, its URL must end with a slash.
+    """Return the console's page.
 
-    Otherwise, the relative URLs in the page would point outside the root path.
+    With a root path, the page names its files by absolute paths. Relative ones would point outside
+    the root path if the page's URL has no slash at its end, which a proxy may hide from the server.
     """
     root = context.settings.root_path
-    if root and request.scope.get("raw_path") == root.encode():
-        return RedirectResponse(f"{root}/")
-    return await _file(PAGE, request)
+    if not root:
+        return await _file(PAGE, request)
+    return HTMLResponse(_page.replace('"static/', f'"{root}/static/'), headers=_HEADERS)
 
 
 @router.head("/static/{path:path}")

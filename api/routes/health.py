@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from api.context import InContext
 from api.errors import json_response
@@ -23,13 +23,13 @@ async def health() -> dict[str, str]:
 
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Readiness check", responses=_NOT_READY)
-async def ready(context: InContext) -> Response:
+async def ready(request: Request, context: InContext) -> Response:
     """Return 200 if jobs are accepted: Redis answers, and a base model is registered.
 
     Accepted jobs wait while no worker is alive. The result is cached for one second.
     """
     readiness = await context.readiness.get()
-    return _response(readiness, readiness.reason_to_refuse)
+    return _response(request, readiness, readiness.reason_to_refuse)
 
 
 @router.post("/ping", summary="Readiness check of SageMaker", responses=_NO_WORKER)
@@ -37,20 +37,22 @@ async def ready(context: InContext) -> Response:
 @router.get("/ping", summary="Readiness check of SageMaker", responses=_NO_WORKER)
 @router.head("/ready/worker", include_in_schema=False)
 @router.get("/ready/worker", summary="Readiness check of the pool", responses=_NO_WORKER)
-async def ready_worker(context: InContext) -> Response:
+async def ready_worker(request: Request, context: InContext) -> Response:
     """Return 200 if jobs are accepted and a worker is alive.
 
     The result is cached for one second.
     """
     readiness = await context.readiness.get()
-    return _response(readiness, readiness.reason_to_wait)
+    return _response(request, readiness, readiness.reason_to_wait)
 
 
-def _response(readiness: Readiness, reason: str | None) -> Response:
+def _response(request: Request, readiness: Readiness, reason: str | None) -> Response:
+    """Return the response to a check. Only clients with a key learn the size of the pool."""
     body: dict[str, Any] = {
         "status": "not ready" if reason else "ready",
         "accepts_jobs": readiness.accepts_jobs,
         "has_worker": readiness.num_workers > 0,
-        "num_workers": readiness.num_workers,
     }
+    if request.state.tenant is not None:
+        body["num_workers"] = readiness.num_workers
     return json_response({**body, "reason": reason}, 503) if reason else json_response(body)

@@ -12,7 +12,7 @@ from api.openapi.responses import MEANINGS, errors
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed
 from shared.protocol.jobs import UNFINISHED
-from shared.store.dead_letters import enqueue_again, not_retryable
+from shared.store.retried_jobs import RETRYABLE, enqueue_again, not_retryable
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
@@ -79,13 +79,14 @@ async def retry(job_id: str, context: InContext, tenant: InTenant) -> Response:
     because the dead job may kill the worker.
     """
     view = await own_job(context, tenant, job_id)
-    old = await context.letters.find(view.id)
+    old = await context.letters.find(view.id) if view.state in RETRYABLE else None
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
     weight = context.settings.weight_by_tenant.get(tenant, 1.0)
-    enqueued = await enqueue_again(
-        *(old, context.queue, context.registry, context.letters, context.limits), weight=weight
-    )
+    async with context.turns.turn():
+        enqueued = await enqueue_again(
+            *(old, context.queue, context.registry, context.letters, context.limits), weight=weight
+        )
     headers = job_headers(enqueued, context.settings.root_path)
     return json_response(job_body(await own_job(context, tenant, enqueued.id)), 202, headers)
 

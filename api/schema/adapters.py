@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
 from shared.protocol.capabilities import AdapterKind
+from shared.protocol.ids import AdapterVersion
 from shared.protocol.uploads import CONFIG_KEY, upload_of
 
 
@@ -78,8 +79,8 @@ class RollBackQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    version: str = Field(
-        "",
+    version: AdapterVersion | None = Field(
+        None,
         min_length=1,
         description="Kept version to return to, as `name@digest`. By default, the previous one.",
     )

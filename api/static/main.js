@@ -22,6 +22,7 @@ async function show() {
   const own = ++visit;
   unmount?.();
   unmount = null;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   document.title = `${TITLES[name]} · Lorikeet`;
   for (const link of document.querySelectorAll(".tabs a")) {
     setAttr(link, "aria-current", link.hash === `#/${name}` ? "page" : null);

@@ -101,11 +101,20 @@ def unload(
 def rollback(
     context: typer.Context,
     name: NameArgument,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            help="Version to restore, as `lorikeet adapters` lists it. By default the previous "
+            "one.",
+        ),
+    ] = None,
     url: UrlOption = None,
     api_key: KeyOption = None,
 ) -> None:
-    """Restore the previous version of an adapter."""
-    restored = _client(context, url, api_key).roll_back(name)
+    """Restore a previous version of an adapter."""
+    restored = _client(context, url, api_key).roll_back(name, to)
     print_line(f"{restored['id']} is {restored['version']} again")
 
 

@@ -53,10 +53,10 @@ def doctor(
     from ops.doctor.page import as_json, print_page
     from ops.doctor.report import report
 
-    warn_of_unknown_variables()
     configure_logging("error", process="doctor")  # the report has the warnings
     with Console(stderr=True).status("reading the settings") as status:
         checkup = Checkup(show=status.update)
+        checkup.attempt("the environment", warn_of_unknown_variables)
         facts = checkup.facts(_wanted(checkup, base, given, devices, workers))
     result = report(facts)
     if prints_json:

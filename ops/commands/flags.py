@@ -99,6 +99,9 @@ def warn_of_unknown_variables() -> None:
 
     Commands call this before they read settings, because a misspelt variable may be the reason why
     a required setting is missing.
+
+    Raises:
+        SettingsError: a setting that protects the server is probably misspelt.
     """
     console = Console(stderr=True)
     for warning in drop_unknown_variables(os.environ):

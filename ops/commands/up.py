@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +65,7 @@ def up(
     warn_of_unknown_variables()
     own = read_settings(UpSettings, given)
     api = read_settings(ApiSettings, given)
-    keys = api_keys(api)
-    key_of_metrics = metrics_key(api, keys)
+    metrics_key(api, api_keys(api))  # refuses bad keys before the checks that take time
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
     redis_url = given["redis_url"] or redis_from_environment()
     if redis_url:
@@ -77,12 +75,34 @@ def up(
     gpus = usable_gpus(worker)
     places = devices_of_workers(devices, worker.device, workers, gpus)
     given["threads"] = worker.threads or max(1, usable_cores() // len(places))
-    checked = _checked_base(worker)
-    folder = None if redis_url else data_folder(own.data_dir, worker, checked)
-    if folder and worker.adapter_store is None:
-        given["adapter_store"] = folder / ADAPTERS
+    plan = _plan(given, own, api, worker, redis_url, places)
+    notes = []
+    if gpus.problem and AUTO in places:
+        notes.append(f"no GPU is used: {gpus.problem}")
+    if redis_url and own.data_dir:
+        notes.append("--data-dir isn't used, because --redis-url names the Redis")
+    _run(plan, notes)
 
-    plan = Plan(
+
+def _plan(
+    given: Given,
+    own: UpSettings,
+    api: ApiSettings,
+    worker: WorkerSettings,
+    redis_url: str | None,
+    places: Sequence[str],
+) -> Plan:
+    """Check the files of the model and the adapters, and return the processes to run.
+
+    `places` has the device of each worker.
+    """
+    base, left_out = _checked_files(worker)
+    folder = None if redis_url else data_folder(own.data_dir, worker, base)
+    if folder and worker.adapter_store is None:
+        given = {**given, "adapter_store": folder / ADAPTERS}
+    keys = api_keys(api)
+    sources = worker.adapter_sources.items()
+    return Plan(
         api=["api", *_child_flags(ApiSettings, given)],
         workers=[
             ["worker", *_child_flags(WorkerSettings, {**given, **_share(worker, device, places)})]
@@ -90,21 +110,15 @@ def up(
         ],
         control=["control", *_child_flags(ControlSettings, given)],
         api_keys=keys,
-        metrics_key=key_of_metrics,
+        metrics_key=metrics_key(api, keys),
         redis_url=redis_url,
         is_strict=worker.durability == "strict",
         data_folder=folder,
         pool=worker.pool,
-        adapters=worker.adapter_sources,
+        adapters={name: source for name, source in sources if name not in left_out},
         drain_s=worker.drain_s,
         url=_url(api.host, given["port"]),
     )
-    notes = []
-    if gpus.problem and AUTO in places:
-        notes.append(f"no GPU is used: {gpus.problem}")
-    if redis_url and own.data_dir:
-        notes.append("--data-dir isn't used, because --redis-url names the Redis")
-    _run(plan, notes)
 
 
 def _run(plan: Plan, notes: Sequence[str]) -> None:
@@ -114,20 +128,23 @@ def _run(plan: Plan, notes: Sequence[str]) -> None:
     for note in notes:
         output.show("lorikeet", note)
 
-    def announce(ready: Ready) -> None:
-        _announce(plan, replace(ready, notes=[*ready.notes, *output.left_out]))
-
-    run_plan(plan, output.show, announce)
+    run_plan(plan, output, lambda ready: _announce(plan, ready))
 
 
-def _checked_base(worker: WorkerSettings) -> Path | None:
-    """Check the files of the base model and the adapters. Return the folder of the base model."""
+def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]:
+    """Check the files of the base model and the adapters.
+
+    Returns:
+        The folder of the base model, and the names of adapters that are left out. The simulated
+        engine has no files.
+    """
     if worker.engine == "simulated":
-        return None
+        return None, frozenset()
     # Only the other engines need the packages that this imports.
     from worker.startup.check_files import check_files
 
-    return check_files(worker)
+    checked = check_files(worker)
+    return checked.base, checked.left_out
 
 
 def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:

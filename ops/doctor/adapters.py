@@ -9,6 +9,7 @@ from ops.doctor.facts import AdapterFacts, Problem
 from shared.adapter_flags import is_hub_id
 from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE
+from worker.adapters.source.load_at_start import has_bases_name
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import config_fields, read_config
 
@@ -16,11 +17,14 @@ DEFAULT_RANK = 8
 """PEFT's rank of adapters whose configuration has none."""
 
 
-def adapter_facts(name: str, source: str) -> AdapterFacts:
+def adapter_facts(name: str, source: str, *, bases_name: str) -> AdapterFacts:
     """Return rank and size of the adapter at `source`, or the reason why it is refused.
 
-    An adapter of the hub isn't downloaded.
+    An adapter of the hub isn't downloaded. `bases_name` is the name of the base model.
     """
+    if name == bases_name:
+        problem = Problem(str(has_bases_name(name, source)))
+        return AdapterFacts(name=name, source=source, problem=problem)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if is_hub_id(source) and not folder.exists():

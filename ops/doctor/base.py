@@ -1,6 +1,6 @@
 """Finds the base model and reads its shape, without downloading or loading its weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ class Base:
 
     facts: BaseFacts
     shape: "ModelShape | None" = None
+    folder: Path | None = None
+    """Folder of the model, or None if the first start downloads or converts it."""
 
 
 def find_base(worker: WorkerSettings, source: str) -> Base:
@@ -42,7 +44,8 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
         folder, place = _folder_of(worker.model)
     except ModelRejected as error:
         return Base(BaseFacts(source=source, place="", problem=Problem(str(error))))
-    return _shaped(worker, source, folder, place)
+    found = _shaped(worker, source, folder, place)
+    return replace(found, folder=folder) if any(folder.glob("*.safetensors")) else found
 
 
 def _folder_of(model: str) -> tuple[Path, str]:

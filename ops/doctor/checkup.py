@@ -13,10 +13,12 @@ from ops.doctor.facts import AdapterFacts, Facts, Fit, Folder, Machine, Plan, Pr
 from ops.doctor.machine import folder_facts, machine_facts
 from ops.doctor.plan import plan_of
 from ops.doctor.redis_check import own_redis_facts, redis_facts
-from ops.local.data_folder import NOTHING, users_data_folder
+from ops.local.data_folder import NOTHING, check_unused, data_folder, users_data_folder
 from shared.cache_folder import VARIABLE, cache_folder
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings, UpSettings, WorkerSettings
+from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.model.loading.folder import model_name
 
 T = TypeVar("T")
 LEAST_FREE = 64 << 20
@@ -74,6 +76,10 @@ class Checkup:
             base = self.attempt("the base model", lambda: find_base(worker, _name(worker)))
         if worker and machine and plan and base:
             fit = self.attempt("the memory", lambda: _fit(worker, machine, plan, base))
+        if worker:
+            self.attempt("the adapter roots", lambda: _check_roots(worker))
+        if worker and base:
+            self.attempt("the data folder", lambda: _check_data(wanted, worker, base))
         adapters = self.attempt("the adapters", lambda: _adapters(worker)) or ()
         return Facts(
             machine=machine,
@@ -110,13 +116,33 @@ def _folders(wanted: Wanted) -> tuple[Folder, ...]:
 def _adapters(worker: WorkerSettings | None) -> tuple[AdapterFacts, ...]:
     if worker is None or worker.engine == "simulated":
         return ()
-    return tuple(adapter_facts(name, source) for name, source in worker.adapter_sources.items())
+    bases_name = worker.served_name or model_name(worker.model, Path(worker.model).expanduser())
+    return tuple(
+        adapter_facts(name, source, bases_name=bases_name)
+        for name, source in worker.adapter_sources.items()
+    )
+
+
+def _check_roots(worker: WorkerSettings) -> None:
+    if worker.engine != "simulated":
+        AdapterRoots(worker.adapter_roots, worker.adapter_sources.values())
+
+
+def _check_data(wanted: Wanted, worker: WorkerSettings, base: Base) -> None:
+    """Raise SettingsError if another server uses the folder of the data."""
+    if wanted.has_redis_url or wanted.own is None:
+        return
+    if base.folder is None and worker.engine != "simulated":  # nothing is downloaded yet
+        return
+    folder = data_folder(wanted.own.data_dir, worker, base.folder)
+    if folder:
+        check_unused(folder)
 
 
 def _data_folder(own: UpSettings | None) -> Path | None:
     if own is None or own.data_dir is None:
         return users_data_folder()
-    return None if own.data_dir == NOTHING else own.data_dir
+    return None if own.data_dir == NOTHING else own.data_dir.expanduser()
 
 
 def _redis(wanted: Wanted) -> RedisFacts | None:

@@ -7,11 +7,9 @@ from ops.doctor.model_shape import ModelShape
 from shared.settings import WorkerSettings
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.machine_memory import machine_memory
-from worker.model.memory_policy import MIB, Batch, DeviceMemory, estimated_step_bytes
+from worker.model.memory_policy import CONTEXT_BYTES, Batch, DeviceMemory, estimated_step_bytes
 from worker.startup.sizing import sizes_of
 
-CONTEXT_BYTES = 512 * MIB
-"""Memory of a CUDA context, as `worker/startup/devices.py` assumes it."""
 TYPICAL_CONTEXT = 2048
 """Tokens of a usual chat with its answer."""
 RANK = 16

@@ -20,6 +20,7 @@ from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
 from worker.model.loading.quantisation import is_quantised
 from worker.model.loading.refusals import OTHER_ENGINE, first_line
+from worker.model.memory_policy import layer_width
 
 DEMO_CONFIG = {
     "model_type": "llama",
@@ -82,7 +83,6 @@ def _shape(source: str, config: Any, dtype: torch.dtype) -> ModelShape:
     except Exception as error:  # transformers raises many error types
         raise ModelRejected(f"--model {source}: {first_line(error)}") from error
     text = model.config.get_text_config()
-    hidden = int(text.hidden_size)
     return ModelShape(
         architecture=type(model).__name__,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -91,7 +91,7 @@ def _shape(source: str, config: Any, dtype: torch.dtype) -> ModelShape:
         dtype=dtype,
         kv_shapes=_kv_shapes(source, model),
         linear_widths=_linear_widths(model),
-        width=8 * hidden + 3 * int(getattr(text, "intermediate_size", None) or 4 * hidden),
+        width=layer_width(text.hidden_size, getattr(text, "intermediate_size", None)),
         vocab_size=int(text.vocab_size),
     )
 

@@ -5,8 +5,7 @@ from importlib.util import find_spec
 from ops.doctor.facts import Plan, Problem
 from ops.local.cores import usable_cores
 from ops.local.devices import AUTO, devices_of_workers
-from ops.local.gpus import cuda_of_torch, usable_gpus
-from shared.errors import SettingsError
+from ops.local.gpus import usable_gpus
 from shared.settings import WorkerSettings
 from worker.kernels.cpu.build import NotCompiled, find_compiler, prebuilt_libraries
 
@@ -31,8 +30,6 @@ def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None
     shown = tuple("cpu" if place == AUTO else place for place in places)
     dtype = "bfloat16" if worker.dtype == "auto" else worker.dtype
     kernels, problem = _kernels(worker.engine, shown[0], dtype)
-    if any(_is_gpu(place) for place in shown) and not gpus.number and worker.engine == "native":
-        raise SettingsError(_without_gpu(shown, gpus.problem))
     return Plan(
         engine=worker.engine,
         dtype=dtype if worker.engine == "native" else "",
@@ -43,13 +40,6 @@ def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None
         url=url,
         gpu_problem=gpus.problem if AUTO in places else None,
     )
-
-
-def _without_gpu(devices: tuple[str, ...], problem: str | None) -> str:
-    reason = problem or "this machine has no usable NVIDIA GPU"
-    if cuda_of_torch() is None:
-        reason += "; install a torch with CUDA (`pip install --force-reinstall torch`)"
-    return f"--device {devices[0]}: {reason}; or use --device cpu"
 
 
 def _is_gpu(place: str) -> bool:

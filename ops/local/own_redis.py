@@ -6,8 +6,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ops.local.data_folder import DataFolder
-from ops.local.embedded_redis import EmbeddedRedis, find_server, start_redis, version_text
+from ops.local.data_folder import DataFolder, not_writable
+from ops.local.embedded_redis import (
+    EmbeddedRedis,
+    PortInUse,
+    find_server,
+    program_version,
+    start_redis,
+)
 from ops.local.ports import LOOPBACK, usable_port
 from ops.local.supervisor import Show
 from ops.local.temporary_folder import temporary_folder
@@ -64,13 +70,13 @@ class OwnRedis:
         Raises:
             SettingsError: the server doesn't start.
         """
-        with suppress(SettingsError):
-            return self._start(usable_port(LOOPBACK, urlsplit(url).port or 0))
+        port = urlsplit(url).port or 0
+        with suppress(PortInUse):
+            return self._start(port if _is_usable(port) else None)
         return self._start(None)
 
     def _start(self, port: int | None) -> EmbeddedRedis:
-        writer = self._directory / WRITER_FILE
-        name = f"{self._program.name} {version_text(self._program)}"
+        name = program_version(self._program)
         try:
             server = start_redis(
                 self._directory,
@@ -79,16 +85,43 @@ class OwnRedis:
                 syncs_always=self._syncs_always,
                 inherited=self._inherited,
             )
+        except PortInUse:
+            raise
         except SettingsError as error:
-            if not writer.exists():
+            writer = self._writer()
+            if writer in ("", name):
                 raise
             raise SettingsError(
                 f"{error}\n{name} can't use the data in {self._directory}, which "
-                f"{writer.read_text()} wrote. Start with that server, or keep the folder aside: "
+                f"{writer} wrote. Start with that server, or keep the folder aside: "
                 "move it away, or name another --data-dir"
             ) from None
-        writer.write_text(name)
+        try:
+            self._record_writer(name)
+        except OSError as error:
+            server.stop()
+            raise not_writable(self._directory, error) from None
         return server
+
+    def _writer(self) -> str:
+        """Return the server that last used the data, or an empty string if none has."""
+        with suppress(OSError):
+            return (self._directory / WRITER_FILE).read_text(errors="replace")
+        return ""
+
+    def _record_writer(self, name: str) -> None:
+        if self._writer() != name:
+            new = self._directory / f"{WRITER_FILE}.new"
+            new.write_text(name)
+            new.replace(self._directory / WRITER_FILE)
+
+
+def _is_usable(port: int) -> bool:
+    try:
+        usable_port(LOOPBACK, port)
+    except SettingsError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Prints the output of several processes on one terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -58,7 +58,12 @@ class StartOutput:
         self._reasons: dict[str, str] = {}
 
     @property
-    def left_out(self) -> list[str]:
+    def left_out(self) -> Collection[str]:
+        """Names of the adapters that workers have left out so far."""
+        return self._reasons.keys()
+
+    @property
+    def left_out_notes(self) -> list[str]:
         """A line for each adapter that workers have left out so far."""
         return [f"{name} is left out: {reason}" for name, reason in self._reasons.items()]
 

@@ -1,10 +1,15 @@
 """The registry and the workers of a pool while `lorikeet up` starts it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from ops.local.adapters_at_start import AtStart, adapters_at_start, begin_start
-from shared.errors import RedisUnavailable
+from ops.local.adapters_at_start import (
+    AtStart,
+    adapters_at_start,
+    begin_start,
+    unload_left_out,
+)
+from shared.errors import ProtocolMismatch, RedisUnavailable
 from shared.protocol.adapters import AdapterState
 from shared.protocol.ids import WorkerId
 from shared.store.connection import Redis, connect
@@ -44,13 +49,26 @@ class StartingPool:
         """Return whether process `pid`, which has just ended, ended before it served anything.
 
         The result is false for a worker that had joined the pool, because a job may have ended it.
-        It is also false if Redis can't be reached, because no process can start then.
+        It is also false if Redis can't be reached, because no process can start then, or if a
+        worker of another release can't be read.
         """
         try:
             workers = await self._views.workers()
-        except RedisUnavailable:
+        except (RedisUnavailable, ProtocolMismatch):
             return False
-        return all(_pid_of(view.id) != pid for view in workers)
+        return not any(_is_of(view.id, pid) for view in workers)
+
+    async def leave_out(self, names: Iterable[str]) -> set[str]:
+        """Unload the adapters that workers have left out, so that no old version is served.
+
+        Versions that clients have set stay. Nothing happens if Redis can't be reached.
+
+        Returns:
+            The names that were unloaded.
+        """
+        with suppress(RedisUnavailable):
+            return await unload_left_out(self._redis, self._keys, names)
+        return set()
 
     async def notes(self) -> list[str]:
         """Return a line for each adapter that isn't served as the settings say."""
@@ -75,9 +93,9 @@ async def starting_pool(
         await redis.aclose()
 
 
-def _pid_of(wid: WorkerId) -> int:
-    """Return the process id in a worker's id, which is HOST:PID:RANDOM."""
-    return int(wid.rsplit(":", 2)[1])
+def _is_of(wid: WorkerId, pid: int) -> bool:
+    """Return whether process `pid` has made the worker's id, which is then HOST:PID:RANDOM."""
+    return wid.rsplit(":", 2)[1:2] == [str(pid)]
 
 
 def _note(at_start: AtStart, sources: Mapping[str, str]) -> str | None:

@@ -53,6 +53,8 @@ class Child:
     """Seconds after SIGTERM until a process that still runs gets SIGKILL."""
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
+    start_s: float = HEALTHY_AFTER_S
+    """Maximum seconds of the start. The end of a process that has run longer isn't counted."""
     is_to_blame: Callable[[int], Awaitable[bool]] = _always
     """Returns whether the process with this id, which has ended, has failed by itself.
 
@@ -84,19 +86,19 @@ class Child:
                 return
             if code == EXIT_REFUSED:
                 raise ChildRefused(f"{self.name} doesn't start; see its message above")
-            was_healthy = time.monotonic() - started_s > HEALTHY_AFTER_S
-            if was_healthy:
+            run_s = time.monotonic() - started_s
+            if run_s > HEALTHY_AFTER_S:
                 backoff_s = self.first_backoff_s
-            await self._count_failure(code, was_healthy=was_healthy)
+            await self._count_failure(code, had_started=run_s > self.start_s)
             self.show(self.name, f"ended ({_reason(code)}), restarts in {backoff_s:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
-    async def _count_failure(self, code: int, *, was_healthy: bool) -> None:
-        """Raise ChildFailed if the process has failed too often in the same way."""
+    async def _count_failure(self, code: int, *, had_started: bool) -> None:
+        """Raise ChildFailed if the process has failed to start too often in the same way."""
         assert self.pid is not None
-        if was_healthy or code < 0 or not await self.is_to_blame(self.pid):
+        if had_started or code < 0 or not await self.is_to_blame(self.pid):
             self._failures.forget()
         else:
             self._failures.count(code, self._last_line)

@@ -14,8 +14,9 @@ import orjson
 from ops.local.data_folder import locked_folder
 from ops.local.direct_http import get
 from ops.local.own_redis import OwnRedis, own_redis
+from ops.local.process_output import StartOutput
 from ops.local.starting_pool import StartingPool, starting_pool
-from ops.local.supervisor import Child, Show, Supervisor
+from ops.local.supervisor import HEALTHY_AFTER_S, Child, Show, Supervisor
 from shared.api_keys import ApiKey
 from shared.errors import RedisUnavailable
 from shared.settings import ENV_PREFIX
@@ -26,6 +27,8 @@ API_EXIT_S = 5.0
 CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
 """Maximum seconds for a worker to exit after its drain time."""
+START_S = 10.0
+"""Maximum seconds in which the front end and the control process start or fail to."""
 POLL_S = 0.2
 
 
@@ -73,8 +76,10 @@ Announce = Callable[[Ready], None]
 """Function that announces that the server is ready."""
 
 
-def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
+def run_plan(plan: Plan, output: StartOutput, announce: Announce) -> None:
     """Run the processes until SIGINT or SIGTERM. On return, all children have ended.
+
+    `output` shows the lines of all processes.
 
     Raises:
         ChildRefused: a child refused its settings, model or adapters.
@@ -89,17 +94,17 @@ def run_plan(plan: Plan, show: Show, announce: Announce) -> None:
             folder = plan.data_folder
             data = stack.enter_context(locked_folder(folder)) if folder else None
             redis = stack.enter_context(own_redis(data, syncs_always=plan.is_strict))
-        asyncio.run(_run(plan, redis, show, announce))
+        asyncio.run(_run(plan, redis, output, announce))
 
 
-async def _run(plan: Plan, redis: OwnRedis | None, show: Show, announce: Announce) -> None:
+async def _run(plan: Plan, redis: OwnRedis | None, output: StartOutput, announce: Announce) -> None:
     redis_url = redis.url if redis else plan.redis_url
     assert redis_url is not None
     await check_redis_at(redis_url)  # otherwise each child would report the failure repeatedly
     async with starting_pool(redis_url, plan.pool, plan.adapters) as pool:
         if redis:  # so nobody else uses the pool
             await pool.begin()
-        await _supervise(plan, redis, redis_url, pool, show, announce)
+        await _supervise(plan, redis, redis_url, pool, output, announce)
 
 
 async def _supervise(
@@ -107,9 +112,10 @@ async def _supervise(
     redis: OwnRedis | None,
     redis_url: str,
     pool: StartingPool,
-    show: Show,
+    output: StartOutput,
     announce: Announce,
 ) -> None:
+    show = output.show
     supervisor = Supervisor(_children(plan, redis_url, pool.never_started, show))
 
     def stop() -> None:
@@ -126,7 +132,11 @@ async def _supervise(
 
     async def ready() -> None:
         names = await _names_when_ready(plan.url, plan.api_keys, pool)
-        announce(Ready(names=names, redis_url=own_url, notes=await pool.notes()))
+        if redis:  # so nobody else uses the pool
+            unloaded = await pool.leave_out(output.left_out)
+            names = [name for name in names if name not in unloaded]
+        notes = [*await pool.notes(), *output.left_out_notes]
+        announce(Ready(names=names, redis_url=own_url, notes=notes))
 
     await supervisor.run(ready(), *watches)
 
@@ -143,25 +153,30 @@ def _children(
     api_env = {**env, **{f"{ENV_PREFIX}{name}": value for name, value in secrets.items()}}
 
     def child(
-        name: str, words: Sequence[str], stop_timeout_s: float, env: Mapping[str, str] = env
+        name: str,
+        words: Sequence[str],
+        stop_timeout_s: float,
+        start_s: float,
+        env: Mapping[str, str] = env,
     ) -> Child:
         return Child(
             name=name,
             argv=lorikeet_argv(*words),
             env=env,
             stop_timeout_s=stop_timeout_s,
+            start_s=start_s,
             show=show,
             is_to_blame=is_to_blame,
         )
 
     api_stop_s, worker_stop_s = plan.drain_s + API_EXIT_S, plan.drain_s + WORKER_EXIT_S
     return [
-        [child("api", plan.api, api_stop_s, api_env)],
+        [child("api", plan.api, api_stop_s, START_S, api_env)],
         [
-            child(name, words, worker_stop_s)
+            child(name, words, worker_stop_s, HEALTHY_AFTER_S)
             for name, words in zip(worker_names(len(plan.workers)), plan.workers, strict=True)
         ],
-        [child("control", plan.control, CONTROL_DRAIN_S)],
+        [child("control", plan.control, CONTROL_DRAIN_S, START_S)],
     ]
 
 

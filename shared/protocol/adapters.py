@@ -75,6 +75,12 @@ class Adapter:
         return Needs(kinds=self.kinds, rank=self.rank)
 
 
+def fingerprint_of(base: BaseModel, version: AdapterVersion) -> str:
+    """Return the `system_fingerprint` of answers by `version`, which runs on `base`."""
+    versions = [base.version] if version == base.version else [base.version, version]
+    return "_".join(["fp", *(v.rpartition("@")[2] for v in versions)])
+
+
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
     """Return the adapter whose fields are in `wire`, a decoded Redis hash or JSON object."""
     return Adapter(

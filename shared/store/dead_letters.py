@@ -1,7 +1,5 @@
 """Jobs that ended without an answer and are kept so that operators can enqueue them again."""
 
-import hashlib
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +7,11 @@ from typing import Any, TypeVar
 
 import orjson
 
-from shared.errors import DuplicateJob, ErrorCode, JobError, JobFailed
-from shared.protocol.codec import decode_job
-from shared.protocol.enqueue import Enqueued, EnqueueOptions, QueueLimits
-from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
-from shared.protocol.jobs import Job, JobState
+from shared.protocol.codec import ONLY_IN_SPEC, decode_answer_spec, decode_job
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.jobs import Job
 from shared.store.connection import Redis, ResponseError, unix_ms
 from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.views.job_view import JobView
 
 T = TypeVar("T")
 PAGE = 100
@@ -29,8 +22,6 @@ NUM_SAMPLES = 50
 MAX_TRIMS = 20
 """Maximum number of steps in which one call of `trim` approaches the limit in bytes."""
 REPORTED_TTL_S = 30 * 86400
-NO_READER = ApiId("nobody")
-"""Reply address of retried jobs. No front end reads it, because the client already has an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,31 +144,50 @@ class DeadLetters:
         Raises:
             ProtocolMismatch: the job has a protocol version that this release can't read.
         """
-        entry, body = await self._find_dead(job_id)
-        if entry is None:
-            key = self._keys.job(job_id)
-            state, kept = await self._redis.hmget(key, ["state", "body"])  # type: ignore[misc]
-            body = kept if state == b"failed" else None
-        return Unanswered(decode_job(body), is_dead=entry is not None) if body else None
+        entry, body = await self._find(job_id)
+        if not body:
+            return None
+        return Unanswered(await self._complete(decode_job(body)), is_dead=entry is not None)
 
     async def discard(self, job_id: JobId) -> None:
         """Delete a dead letter, or the stored request of a failed job."""
-        entry, _ = await self._find_dead(job_id)
+        entry, _ = await self._find(job_id)
         if entry is not None:
             await self._redis.xdel(self._keys.dead, entry)
         else:
             await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
-    async def _find_dead(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
+    async def _complete(self, job: Job) -> Job:
+        """Return the job with the fields that only the specification of its answer contains.
+
+        These fields are lost once the job's record has expired.
+        """
+        key = self._keys.job(job.id)
+        raw, request = await self._redis.hmget(key, ["spec", "request"])  # type: ignore[misc]
+        if raw is None:
+            return job
+        spec = decode_answer_spec(raw, job.id, request=request)
+        return replace(job, **{name: getattr(spec, name) for name in ONLY_IN_SPEC})
+
+    async def _find(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
         """Return two values: the stream id of a job's dead letter, and the job's body.
 
-        Both values are None if the job has no dead letter.
+        The first value is None if the job has no dead letter. The second one is None if the job
+        can't be enqueued again.
         """
-        letter = await self._redis.hget(self._keys.job(job_id), "letter")  # type: ignore[misc]
+        fields = ["state", "letter", "body"]
+        state, letter, body = await self._redis.hmget(self._keys.job(job_id), fields)  # type: ignore[misc]
+        if state == b"failed":
+            return None, body
         if letter is not None:
             found = await self._redis.xrange(self._keys.dead, letter, letter)
             return (letter, found[0][1][b"body"]) if found else (None, None)
-        end = b"+"  # the record has expired, or a worker of an older release wrote the letter
+        # Either the record has expired, or a worker of an older release wrote the letter.
+        return await self._search(job_id) if state in (None, b"dead") else (None, None)
+
+    async def _search(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
+        """Return the values of `_find` from all dead letters, which may be many megabytes."""
+        end = b"+"
         while True:
             page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)
             for entry, fields in page:
@@ -186,66 +196,6 @@ class DeadLetters:
             if len(page) < PAGE:
                 return None, None
             end = b"(" + page[-1][0]
-
-
-async def enqueue_again(
-    old: Unanswered,
-    queue: Queue,
-    registry: Registry,
-    letters: DeadLetters,
-    limits: QueueLimits,
-    *,
-    weight: float = 1.0,
-) -> Enqueued:
-    """Enqueue a job again under a new id, with its model's current weights.
-
-    The new job runs to its end without a client. Calls for the same job at the same time enqueue
-    one job. `weight` is that of the job's tenant.
-
-    Raises:
-        JobFailed: the model is no longer served, or `Queue.enqueue` refuses the job.
-        QueueFull: the queue is full. The job can still be retried.
-    """
-    new = await _renewed(old.job, registry)
-    options = EnqueueOptions(keeps_running=True, weight=weight)
-    try:
-        enqueued = await queue.enqueue(new, limits, options=options, is_suspect=old.is_dead)
-    except DuplicateJob:
-        enqueued = Enqueued(new.id, 0, is_new=False)
-    await letters.discard(old.job.id)
-    return enqueued
-
-
-async def _renewed(job: Job, registry: Registry) -> Job:
-    """Return a copy of the job with a new id and the current time.
-
-    The copy requests the current version of the job's model. Its id follows from the old one, so
-    that a repeated call makes the same job.
-
-    Raises:
-        JobFailed: the model is no longer served.
-    """
-    version = await registry.resolve(job.model)
-    if version is None:
-        message = f"model {job.model!r} is no longer served; load it before the retry"
-        raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
-    return replace(
-        job,
-        id=JobId(hashlib.sha256(f"retry {job.id}".encode()).hexdigest()[:32]),
-        version=version,
-        created_s=int(time.time()),
-        reply_to=NO_READER,
-        traceparent=None,  # the request's trace has ended
-    )
-
-
-def not_retryable(job_id: str, view: JobView) -> JobError:
-    """Return the error for the retry of a job that `DeadLetters.find` doesn't return."""
-    reason = "only dead and failed jobs can be retried"
-    if view.state in (JobState.DEAD, JobState.FAILED):
-        reason = "it was retried before, would fail again, or its request is too large to keep"
-    message = f"job {job_id} is {view.state.value}: {reason}"
-    return JobError(code=ErrorCode.JOB_CONFLICT, message=message)
 
 
 def _counts(items: Sequence[T]) -> dict[T, int]:

@@ -60,6 +60,13 @@ def adapter(server: Server, name: str) -> dict[str, Any]:
     return body
 
 
+def load_in_place(server: Server, name: str, source: Path) -> str:
+    """Load an adapter over HTTP, and return its version."""
+    body = {"lora_name": name, "lora_path": str(source), "load_inplace": True}
+    httpx.post(f"{server.url}/v1/load_lora_adapter", json=body, timeout=60).raise_for_status()
+    return str(adapter(server, name)["version"])
+
+
 async def open_dialog(page: Page, name: str) -> Locator:
     await page.get_by_role("button", name="Load an adapter").click()
     dialog = page.get_by_role("dialog")
@@ -123,6 +130,38 @@ async def test_an_adapter_is_loaded_replaced_and_rolled_back(
     fields = page.get_by_role("combobox")
     await expect(fields.nth(0)).to_have_value(first)
     await expect(fields.nth(1)).to_have_value(second)
+
+
+async def test_any_previous_version_is_made_current_after_a_question(
+    console: ConsolePage, tiny: Server, root: Path
+) -> None:
+    page = console.page
+    loaded = [load_in_place(tiny, "flip", root / name) for name in ("first", "second", "third")]
+    first, second, third = loaded
+    shown = rows(page, "flip")
+    await shown.get_by_role("button", name="flip").click()
+    versions = shown.locator(".versions tbody tr")
+    await expect(versions).to_contain_text(
+        [f"{third}current", f"{second}previous 1", f"{first}previous 2"]
+    )
+    await expect(versions.get_by_role("button")).to_have_count(2)
+    button = shown.get_by_role("button", name=f"Make current: {first}")
+    await button.click()
+    question = page.get_by_role("dialog", name=f"Make {first} current?")
+    await console.check_accessibility()
+    await question.get_by_role("button", name="Cancel").click()
+    assert adapter(tiny, "flip")["version"] == third
+
+    await button.click()
+    await question.get_by_role("button", name="Make current").click()
+    await expect(shown).to_contain_text(f"New requests for flip use {first}.")
+    await expect(versions).to_contain_text(
+        [f"{first}current", f"{third}previous 1", f"{second}previous 2"]
+    )
+    await expect(button).to_have_count(0)
+    await expect(shown.get_by_role("button", name="flip", exact=True)).to_be_focused()
+    assert adapter(tiny, "flip")["version"] == first
+    await console.check_accessibility()
 
 
 async def test_a_check_shows_what_fits_or_why_not_and_loads_nothing(

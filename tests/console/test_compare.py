@@ -1,21 +1,20 @@
 """The Compare page: two models side by side, token probabilities, code, and reopened tabs."""
 
-import asyncio
 import json
-import os
 import re
+import signal
 import sys
 from typing import Any
 
 import pytest
 from console_browser import ConsolePage, OpenPage
-from console_pool import get_job
+from console_pool import child, get_job, output_of
 from playwright.async_api import Page, Request, Route, expect
-from servers import Server
+from servers import Server, wait_for
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine_simulated.checker import check
-from worker.engine_simulated.tokens import TEXT_CHARS, chat_text, prompt_ids
+from worker.engine_simulated.tokens import chat_text, prompt_ids
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
@@ -24,6 +23,21 @@ PROMPT = 'It\'s "quoted": $HOME `pwd`\n\\n <b>bold</b>'
 SEED = 7
 LONG = 200
 """Tokens of an answer that takes four seconds."""
+FILL_STORAGE = """
+(numFree) => {
+    let filler = "";
+    for (let size = 4_000_000; size >= 1; size = Math.floor(size / 2)) {
+        try {
+            for (;;) {
+                sessionStorage.setItem("filler", filler + "x".repeat(size));
+                filler += "x".repeat(size);
+            }
+        } catch {}
+    }
+    sessionStorage.setItem("filler", filler.slice(numFree));
+}
+"""
+"""Fill the tab's storage but for some characters."""
 
 
 async def fill_in(page: Page, *models: str, max_tokens: int, prompt: str = PROMPT) -> None:
@@ -103,7 +117,8 @@ async def test_two_adapters_are_compared(console: ConsolePage, server: Server) -
         for fact in (job["version"], job["choices"][0]["finish_reason"], f"{num_tokens} out"):
             await expect(facts).to_contain_text(fact)
         await expect(facts).to_contain_text(re.compile(r"First token\d+(\.\d)? m?s"))
-        await expect(facts).to_contain_text(re.compile(r"Tokens/s\d+\.\d"))
+        rate = num_tokens / (job["ended_ms"] - job["started_ms"]) * 1000
+        await expect(facts).to_contain_text(f"Tokens/s{rate:.1f}")
     await console.check_accessibility()
 
 
@@ -138,25 +153,108 @@ async def test_the_streams_of_a_tab_continue_exactly(
     console.check()
 
 
-async def test_a_broken_connection_leaves_no_gap(open_page: OpenPage, server: Server) -> None:
-    console = await open_page(server.url)
-    console.expect_log("Failed to load resource: net::|status of 50")
+async def test_a_killed_front_end_leaves_no_gap(console: ConsolePage, server: Server) -> None:
+    console.expect_log("net::ERR_")
     page = await console.open("compare")
     (before,) = await stream_long(console, "sql")
-    await page.route("**/v1/jobs/*/stream", lambda route: route.abort(), times=2)
-    await page.reload()
+    child(server, "api").send_signal(signal.SIGKILL)
     await ended(page, "Done")
     (text,), (run,) = await answers(page), await states(page)
     assert text.startswith(before)
     assert_whole(text, get_job(server, run["job"]))
 
 
-async def test_stop_cancels_the_jobs(console: ConsolePage, server: Server) -> None:
+async def test_a_whole_answer_is_done_even_if_its_facts_cannot_be_read(
+    console: ConsolePage, server: Server
+) -> None:
+    console.expect_log("status of 40")
     page = await console.open("compare")
-    await stream_long(console, "pirate", "sql")
+    facts_of_jobs = re.compile("/v1/jobs/[^/]+$")
+    await page.route(facts_of_jobs, lambda route: route.fulfill(status=404))
+    await fill_in(page, "sql", max_tokens=5)
+    await page.get_by_role("button", name="Run").click()
+    await ended(page, "Done")
+    (text,), (run,) = await answers(page), await states(page)
+    assert_whole(text, get_job(server, run["job"]))
+
+
+async def test_a_key_does_not_start_a_second_run_while_answers_stream(console: ConsolePage) -> None:
+    page = await console.open("compare")
+    await stream_long(console, "sql")
+    (before,) = await states(page)
+    await page.get_by_label("Prompt", exact=True).press("Control+Enter")
     await page.get_by_role("button", name="Stop").click()
-    await ended(page, "Stopped", "Stopped")
+    await ended(page, "Stopped")
+    assert [run["key"] for run in await states(page)] == [before["key"]]
+
+
+async def test_stop_cancels_the_jobs_although_streams_hold_all_connections(
+    console: ConsolePage, server: Server
+) -> None:
+    for _ in range(2):  # Chromium opens six connections to a server
+        tab = await console.page.context.new_page()
+        await tab.goto(f"{console.url}/#/pool")
+        await expect(tab.get_by_role("grid")).to_be_visible()
+    page = await console.open("compare")
+    await stream_long(console, "pirate", "sql", "support", "sentiment")
+    await page.get_by_role("button", name="Stop").click()
+    await ended(page, *["Stopped"] * 4)
     assert {get_job(server, run["job"])["state"] for run in await states(page)} == {"cancelled"}
+
+
+async def test_another_tab_leaves_the_runs_of_the_first_alone(console: ConsolePage) -> None:
+    page = await console.open("compare")
+    await stream_long(console, "sql")
+    other = await page.context.new_page()
+    await other.goto(f"{console.url}/#/compare")
+    await expect(other.get_by_role("combobox").first).not_to_have_value("")
+    await expect(other.get_by_label("Prompt", exact=True)).to_have_value("")
+    await other.get_by_role("button", name="Clear").click()
+    await ended(page, "Done")
+
+
+async def test_versions_to_compare_start_without_the_answers_of_other_models(
+    console: ConsolePage, server: Server
+) -> None:
+    page = await console.open("compare")
+    await stream_long(console, "pirate", "support")
+    await page.wait_for_function("""() =>
+        JSON.parse(sessionStorage.getItem("lorikeet-compare-run")).every((run) => run.job)""")
+    jobs = [run["job"] for run in await states(page)]
+    await page.get_by_role("link", name="Adapters").click()
+    await page.get_by_role("button", name="sql", exact=True).click()
+    await page.get_by_role("button", name="Compare versions").click()
+    await expect(page.get_by_role("combobox")).to_have_value(re.compile("^sql@"))
+    await ended(page, "Ready")
+
+    def are_cancelled() -> bool:
+        return {get_job(server, job)["state"] for job in jobs} == {"cancelled"}
+
+    wait_for(are_cancelled, server.log_text, server.process, timeout_s=20)
+
+
+@pytest.mark.parametrize(
+    ("num_free", "is_asked_again"),
+    [(3_000, False), (1_500, True)],
+    ids=["without the tokens", "without the text"],
+)
+async def test_a_run_larger_than_the_storage_survives_a_reload(
+    console: ConsolePage, server: Server, num_free: int, is_asked_again: bool
+) -> None:
+    page = await console.open("compare")
+    await expect(page.get_by_role("combobox").first).not_to_have_value("")
+    await fill_in(page, "sql", max_tokens=LONG)
+    await page.get_by_label("Token probabilities").check()
+    await page.evaluate(FILL_STORAGE, num_free)
+    await page.get_by_role("button", name="Run").click()
+    await ended(page, "Done")
+    (run,) = await states(page)
+    assert (run["text"] == "", run["tokens"]) == (is_asked_again, [])
+    await page.get_by_label("Token probabilities").uncheck()
+    await page.reload()
+    await ended(page, "Done")
+    (text,) = await answers(page)
+    assert_whole(text, get_job(server, run["job"]))
 
 
 async def test_the_keyboard_alone_runs_a_comparison_and_reads_probabilities(
@@ -217,13 +315,13 @@ async def test_the_code_sends_the_same_request_and_never_contains_the_key(
     await fill_in(page, "sql", max_tokens=12)
     await page.get_by_role("button", name="Run").click()
     await ended(page, "Done")
-    (expected,) = await answers(page)
     await console.check_width()
     await page.get_by_role("button", name="Request 1 as code").click()
     await console.check_accessibility()
     curl = await page.get_by_role("region", name="curl").inner_text()
     python = await page.get_by_role("region", name="Python").inner_text()
     assert key not in await page.content()
+    assert ('"max_tokens": 12' in curl, "max_tokens=12" in python) == (True, True)
     streamed = await output_of("sh", "-c", curl)
     chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line[:7] == "data: {"]
     parts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
@@ -233,19 +331,5 @@ async def test_the_code_sends_the_same_request_and_never_contains_the_key(
             version=AdapterVersion(chunks[0]["weight_version"]),
             prompt=prompt_ids(chat_text([{"role": "user", "content": PROMPT}])),
             seed=SEED,
-            num_tokens=len(expected) // TEXT_CHARS,
         )
         assert verdict.violation is None
-
-
-async def output_of(*words: str) -> str:
-    """Return what a command prints. It must succeed."""
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "LORIKEET_API_KEY": "none"},
-    )
-    printed, _ = await process.communicate()
-    assert process.returncode == 0
-    return printed.decode()

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from console_browser import ConsolePage, OpenPage
 from console_pool import ADAPTERS, BASE, FLAGS, cancel_jobs, get_job, start_jobs
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from servers import Server, lorikeet_up
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
@@ -94,6 +94,28 @@ async def test_waiting_jobs_show_their_position_and_estimate_and_can_be_cancelle
     cancel_jobs(narrow, running + waiting)
 
 
+async def test_a_pool_that_the_key_may_not_see_is_asked_for_once(
+    page: ConsolePage, narrow: Server
+) -> None:
+    page.expect_log("status of 403")
+    jobs = start_jobs(narrow, "sentiment", 4, num_tokens=2000)
+    asked: list[str] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(status=403, json={"error": {"message": "no", "code": "x"}})
+
+    await page.page.route("**/v1/pool", refuse)
+    shown = await page.open("jobs")
+    place = row(shown, jobs[3]).locator(".job-place")
+    await expect(place).to_have_text("position 2")
+    cancel_jobs(narrow, jobs[2:3])
+    await expect(place).to_have_text("position 1")
+    assert len(asked) == 1
+    cancel_jobs(narrow, jobs)
+    await shown.unroute_all()
+
+
 async def test_a_running_job_is_followed_live_and_its_client_keeps_its_answer(
     page: ConsolePage, narrow: Server
 ) -> None:
@@ -162,6 +184,70 @@ async def test_an_unknown_job_says_so(page: ConsolePage) -> None:
     await expect(shown.get_by_role("alert")).to_contain_text("doesn't exist or has expired")
 
 
+async def test_a_hash_that_is_not_encoded_is_taken_as_it_is(page: ConsolePage) -> None:
+    page.expect_log("status of 404")
+    shown = await page.open("jobs/%")
+    await expect(shown.get_by_role("alert")).to_contain_text("doesn't exist or has expired")
+    await shown.keyboard.press("Escape")
+    await expect(shown).to_have_url(re.compile("#/jobs$"))
+
+
+async def test_another_job_or_page_closes_the_dialogs(page: ConsolePage, narrow: Server) -> None:
+    first, second = start_jobs(narrow, "support", 2, num_tokens=2000)
+    shown = await page.open("pool")
+    await page.open(f"jobs/{first}")
+    dialog = shown.get_by_role("dialog", name="Job")
+    await expect(dialog.locator(".job-id")).to_have_text(first)
+    await page.open(f"jobs/{second}")
+    await expect(dialog).to_have_count(1)
+    await expect(dialog.locator(".job-id")).to_have_text(second)
+    await shown.evaluate("location.hash = '#/jobs'")
+    await expect(shown.get_by_role("dialog")).to_have_count(0)
+    await page.open(f"jobs/{first}")
+    await dialog.get_by_role("button", name="Cancel job").click()
+    await expect(shown.get_by_role("dialog", name="Cancel the")).to_be_visible()
+    await shown.evaluate("location.hash = '#/pool'")
+    await expect(shown.get_by_role("grid")).to_be_visible()
+    await expect(shown.locator("dialog")).to_have_count(0)
+    assert get_job(narrow, first)["state"] != "cancelled"
+    cancel_jobs(narrow, [first, second])
+
+
+async def test_a_job_is_followed_once_its_first_read_succeeds(
+    page: ConsolePage, narrow: Server
+) -> None:
+    page.expect_log("net::ERR_FAILED")
+    (job,) = start_jobs(narrow, "support", 1, num_tokens=2000)
+    await page.page.route(f"**/v1/jobs/{job}", lambda route: route.abort())
+    shown = await page.open(f"jobs/{job}")
+    dialog = shown.get_by_role("dialog", name="Job")
+    await expect(dialog.get_by_role("alert")).to_contain_text("can't be reached")
+    await shown.unroute_all()
+    await expect(dialog).to_contain_text("live")
+    text = shown.get_by_role("region", name="Text of the answer")
+    await expect(text).to_have_text(re.compile("^[0-9a-f]{80,}$"))
+    await expect(dialog.get_by_role("alert")).to_have_count(0)
+    cancel_jobs(narrow, [job])
+
+
+async def test_a_double_click_on_older_turns_one_page(page: ConsolePage, narrow: Server) -> None:
+    ids = start_jobs(narrow, "sentiment", 2 * PER_PAGE + 1, num_tokens=2)
+    shown = await page.open("jobs")
+    await choose(shown, model="sentiment")
+    await expect(row(shown, ids[-1])).to_be_visible()
+    await shown.get_by_role("button", name="Older").dblclick()
+    await expect(row(shown, ids[PER_PAGE])).to_be_visible()
+    await expect(shown.locator(".pager")).to_contain_text("Page 2")
+
+
+async def test_ages_are_by_the_clock_of_the_server(page: ConsolePage, narrow: Server) -> None:
+    (job,) = start_jobs(narrow, "sql", 1, num_tokens=2)
+    await page.page.clock.install(time=time.time() + 7200)
+    shown = await page.open("jobs")
+    age = row(shown, job).locator("[data-label=Age]")
+    await expect(age).to_have_text(re.compile(r"^\d+ (ms|s)$|^\d\.\d s$"))
+
+
 async def test_the_keyboard_alone_opens_and_closes_a_job(page: ConsolePage, narrow: Server) -> None:
     (job,) = start_jobs(narrow, "sql", 1, num_tokens=2)
     shown = await page.open("jobs")
@@ -203,6 +289,9 @@ async def test_a_dead_job_is_retried(page: ConsolePage, narrow: Server) -> None:
     await expect(dialog.locator(".job-id")).not_to_have_text(job)
     await expect(dialog.locator(".badge")).to_have_text("done")
     await expect(row(shown, job)).to_contain_text("dead")
+    await shown.goto(f"{narrow.url}/#/pool")
+    await expect(shown.get_by_role("grid")).to_be_visible()
+    await expect(shown.get_by_role("dialog")).to_have_count(0)
 
 
 def kill_the_worker_of(server: Server, job: str) -> bool:

@@ -5,10 +5,9 @@ import signal
 from collections.abc import Iterator
 
 import httpx
-import psutil
 import pytest
-from console_browser import ConsolePage
-from console_pool import cancel_jobs, start_jobs
+from console_browser import RECORD_ANNOUNCEMENTS, ConsolePage
+from console_pool import cancel_jobs, child, start_jobs
 from playwright.async_api import Page, expect
 from servers import Server
 
@@ -21,6 +20,13 @@ RUNNING_IN_COLUMN = """
     .map((row) => Number(row.querySelectorAll(".cell")[column].textContent) || 0)[0]
 """
 """Number of running jobs that the grid shows for one worker and adapter."""
+SET_HIDDEN = """
+(isHidden) => {
+    Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}
+"""
+"""What the browser does to a tab that another one covers; without a window it never does."""
 
 
 @pytest.fixture
@@ -35,6 +41,7 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     console: ConsolePage, server: Server
 ) -> None:
     ids = start_jobs(server, "sql", NUM_JOBS, num_tokens=20_000)
+    await console.page.add_init_script(RECORD_ANNOUNCEMENTS)
     page = await console.open("pool")
     await expect(page.locator(".tile", has_text="Running")).to_contain_text(f"{NUM_JOBS} of")
     worker, running = busiest_worker(server)
@@ -45,7 +52,7 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
 
     lost = page.locator(".incident[data-kind=worker_lost]").first
     await expect(lost).to_contain_text(f"Worker {short(worker)} was lost: its {running} job")
-    await expect(page.locator(".visually-hidden[role=status]")).to_contain_text("was lost")
+    await page.wait_for_function("announced.some((text) => text.includes('was lost'))")
     head = page.locator(f'.grid-worker:text-is("{short(worker)}")')
     await expect(head).to_have_attribute("data-gone", "lost")
     await page.wait_for_function(
@@ -86,6 +93,37 @@ async def test_a_silent_front_end_is_shown_and_the_page_reconnects(
     await expect(page.locator(".notice-warn")).to_be_hidden()
 
 
+async def test_a_front_end_that_is_silent_from_the_start_is_shown(
+    console: ConsolePage, server: Server
+) -> None:
+    console.expect_log("net::ERR_")
+    await console.page.clock.install()
+    page = await console.open("compare")
+    await expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+    await page.evaluate("import('./static/pages/pool.js').then(() => null)")
+    front_end = child(server, "api")
+    front_end.suspend()
+    try:
+        await console.open("pool")
+        await expect(page.get_by_text("Reading the pool")).to_be_visible()
+        await page.clock.fast_forward(11_000)
+        await expect(page.locator(".notice-warn")).to_contain_text("can't be reached")
+    finally:
+        front_end.resume()
+    await expect(page.get_by_role("grid")).to_be_visible()
+
+
+async def test_a_hidden_tab_has_no_stream(console: ConsolePage, server: Server) -> None:
+    page = await console.open("pool")
+    await expect(page.get_by_role("grid")).to_be_visible()
+    async with page.expect_event("requestfailed") as closed:
+        await page.evaluate(SET_HIDDEN, True)
+    assert (await closed.value).url.endswith("/v1/pool/events")
+    async with page.expect_request("**/v1/pool/events"):
+        await page.evaluate(SET_HIDDEN, False)
+    await expect(page.locator(".notice-warn")).to_have_count(0)
+
+
 async def test_a_loss_of_redis_is_shown_until_it_is_back(
     console: ConsolePage, server: Server
 ) -> None:
@@ -116,9 +154,3 @@ def short(worker: str) -> str:
 async def column_of(page: Page, worker: str) -> int:
     heads = await page.locator(".grid-worker").all_text_contents()
     return heads.index(short(worker))
-
-
-def child(server: Server, command: str) -> psutil.Process:
-    """Return the server's process that runs `lorikeet COMMAND`."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return next(each for each in children if command in each.cmdline())

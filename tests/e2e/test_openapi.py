@@ -63,6 +63,7 @@ CASES = [
     ("POST /v1/adapters/validate", POSITIVE, 60),
     ("POST /v1/adapters/validate", NEGATIVE, 100),
     ("POST /v1/adapters/{name}/rollback", POSITIVE, 40),
+    ("POST /v1/adapters/{name}/rollback", NEGATIVE, 40),
     ("DELETE /v1/adapters/{name}", POSITIVE, 40),
     ("GET /health", POSITIVE, 1),
     ("GET /ready", POSITIVE, 1),

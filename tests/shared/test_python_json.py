@@ -37,17 +37,37 @@ def test_values_that_only_python_writes() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[" * 100_000, "[" * 1000 + "NaN", b"\xff\xfe[\x00]\x00"]
+    "text",
+    ["", "{", "[" * 100_000, "[" * 1000 + "NaN", "[" * 201 + "NaN" + "]" * 201, b"\xff\xfe[\x00]"],
 )
 def test_what_is_refused(text: str | bytes) -> None:
-    with pytest.raises(ValueError, match="line 1 column"):
+    with pytest.raises(ValueError, match=r"line 1 column|nested more than 200 levels|truncated"):
         python_json.loads(text)
 
 
-def test_finalizers_have_a_stack_while_nested_text_is_parsed() -> None:
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_bytes_in_other_encodings(encoding: str) -> None:
+    value = {"é": [1, "]"]}
+    assert python_json.loads(json.dumps(value, ensure_ascii=False).encode(encoding)) == value
+
+
+def test_brackets_in_strings_do_not_count_as_nesting() -> None:
+    value = ["[" * 1000 + '"\\' + "{" * 1000, '\\"[', [1e999]]
+    assert python_json.loads(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("start", ["", '{"a":NaN,"b":', "[NaN,"])
+def test_finalizers_have_a_stack_while_nested_text_is_parsed(start: str) -> None:
     # An exception in a finalizer fails the test, because pytest treats warnings as errors here.
     for _ in range(100):
         for _ in range(20):
             Garbage()
-        with pytest.raises(ValueError, match="depth limit"):
-            python_json.loads("[" * 100_000)
+        with pytest.raises(
+            ValueError, match=r"line 1 column|nested more than 200 levels|truncated"
+        ):
+            python_json.loads(start + "[" * 100_000)
+
+
+def test_an_unterminated_string_is_scanned_in_linear_time() -> None:
+    with pytest.raises(ValueError, match=r"line 1 column|nested more than 200 levels|truncated"):
+        python_json.loads("[NaN," + '"\\' * 1_000_000)

@@ -115,6 +115,23 @@ def test_a_warning_suggests_the_variable_that_was_probably_meant(name: str, mean
     assert warning.endswith(f"{name} is ignored; did you mean {meant}?")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LORIKEET_API_KEY", "LORIKEET_API_KEYS"),
+        ("LORIKEET_API_KYES", "LORIKEET_API_KEYS"),
+        ("LORIKEET_APIKEYS", "LORIKEET_API_KEYS"),
+        ("LORIKEET_API_KEYFILE", "LORIKEET_API_KEY_FILE"),
+        ("LORIKEET_METRIC_KEY", "LORIKEET_METRICS_KEY"),
+        ("LORIKEET_ALLOW_ANONYMUS", "LORIKEET_ALLOW_ANONYMOUS"),
+        ("LORIKEET_REDIS_URI", "LORIKEET_REDIS_URL"),
+    ],
+)
+def test_a_misspelt_variable_that_protects_the_server_is_refused(name: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}; did you mean {meant}"):
+        drop_unknown_variables({name: "a-secret-of-some-length"})
+
+
 def test_a_variable_that_resembles_no_other_has_no_suggestion() -> None:
     assert drop_unknown_variables({"LORIKEET_SQUAWK": "1"}) == [
         "unknown environment variable LORIKEET_SQUAWK is ignored"

@@ -32,6 +32,15 @@ TIMEOUT_MS = 20_000
 """Time in which a page must show what a test expects; machines that run tests may be busy."""
 AXE_OPTIONS = {"resultTypes": ["violations"], "preload": False}
 """Preloading would make the page request its style sheets again."""
+RECORD_ANNOUNCEMENTS = """
+window.announced = [];
+new MutationObserver((list) => {
+    for (const { target } of list) {
+        if (target.getAttribute?.("role") === "status") announced.push(target.textContent);
+    }
+}).observe(document, { childList: true, subtree: true });
+"""
+"""Script that keeps in `announced` all that the page announces to screen readers."""
 GRAVE = ("serious", "critical")
 """Impacts of axe-core's findings that fail a test."""
 

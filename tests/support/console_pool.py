@@ -1,8 +1,11 @@
 """The simulated pool that the console's tests look at, and jobs for it."""
 
+import asyncio
+import os
 from typing import Any
 
 import httpx
+import psutil
 from servers import Server
 
 BASE = "simulated"
@@ -29,6 +32,25 @@ def cancel_jobs(server: Server, ids: list[str]) -> None:
     with httpx.Client(base_url=server.url, timeout=20) as http:
         for each in ids:
             http.post(f"/v1/jobs/{each}/cancel")
+
+
+def child(server: Server, command: str) -> psutil.Process:
+    """Return the server's process that runs `lorikeet COMMAND`."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return next(each for each in children if command in each.cmdline())
+
+
+async def output_of(*words: str, **variables: str) -> str:
+    """Return what a command prints with these environment variables. It must succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **variables},
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
 
 
 def _start(http: httpx.Client, model: str, num_tokens: int, seed: int) -> str:

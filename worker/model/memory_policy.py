@@ -6,6 +6,8 @@ The functions compute with numbers of bytes and tokens. `memory.py` measures the
 from dataclasses import dataclass
 
 MIB = 1 << 20
+CONTEXT_BYTES = 512 * MIB
+"""Memory of a CUDA context and its loaded kernels, which torch's allocator doesn't count."""
 GIB = 1 << 30
 
 CPU_KV_BYTES = 2 * GIB
@@ -127,12 +129,20 @@ def divide_cpu(rest: int, asked: Parts, *, full_context: int) -> Division:
     return Division(**{**usual, **fixed})
 
 
+def layer_width(hidden_size: int, intermediate_size: int | None) -> int:
+    """Estimate the sum of the widths of a layer's intermediate results, in elements.
+
+    Without an `intermediate_size`, the usual multiple of `hidden_size` is assumed.
+    """
+    return 8 * hidden_size + 3 * (intermediate_size or 4 * hidden_size)
+
+
 def estimated_step_bytes(batch: Batch, *, width: int, vocab_size: int, itemsize: int) -> int:
     """Estimate the memory of the largest step, in bytes.
 
     Args:
         batch: the limits of the step.
-        width: sum of the widths of a layer's intermediate results, in elements.
+        width: sum of the widths of a layer's intermediate results, as `layer_width` returns it.
         vocab_size: number of logits of a row.
         itemsize: bytes of an element.
     """

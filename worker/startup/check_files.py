@@ -5,6 +5,7 @@ can't decide, the worker checks when it loads the model.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import AdapterRejected, ModelRejected
@@ -17,10 +18,20 @@ from worker.model.loading.folder import find_model, model_name
 CONFIG_FILE = "config.json"
 
 
-def check_files(settings: WorkerSettings) -> Path:
+@dataclass(frozen=True, slots=True)
+class CheckedFiles:
+    """Files of a worker's settings that were checked."""
+
+    base: Path
+    """Folder of the base model."""
+    left_out: frozenset[str]
+    """Names of the adapters that can't be served, and that the settings allow to leave out."""
+
+
+def check_files(settings: WorkerSettings) -> CheckedFiles:
     """Check the base model, the adapters and the adapter roots of a worker's settings.
 
-    A model or adapter of the hub is downloaded. Returns the folder of the base model.
+    A model or adapter of the hub is downloaded.
 
     Raises:
         ModelRejected: the base model's files are missing or broken.
@@ -32,8 +43,8 @@ def check_files(settings: WorkerSettings) -> Path:
     AdapterRoots(settings.adapter_roots, settings.adapter_sources.values())
     bad = _bad_adapters(settings, folder)
     if bad and not settings.skip_bad_adapters:
-        raise refusal(bad, len(settings.adapter_sources))
-    return folder
+        raise refusal(list(bad.values()), len(settings.adapter_sources))
+    return CheckedFiles(folder, frozenset(bad))
 
 
 def check_base(source: str) -> Path:
@@ -64,17 +75,17 @@ def _check_is_object(source: str, path: Path) -> None:
         raise ModelRejected(f"--model {source}: {path} isn't a JSON object")
 
 
-def _bad_adapters(settings: WorkerSettings, base: Path) -> list[AdapterRejected]:
-    """Return an error for each adapter in the settings that can't be served."""
+def _bad_adapters(settings: WorkerSettings, base: Path) -> dict[str, AdapterRejected]:
+    """Return an error for each adapter in the settings that can't be served, by name."""
     bases_name = settings.served_name or model_name(settings.model, base)
-    found = []
+    found = {}
     for name, source in settings.adapter_sources.items():
         try:
             if name == bases_name:
                 raise has_bases_name(name, source)
             _check_adapter(name, source)
         except AdapterRejected as error:
-            found.append(error)
+            found[name] = error
     return found
 
 

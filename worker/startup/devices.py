@@ -7,12 +7,15 @@ import torch
 from worker.model.loader import LoadedModel
 from worker.model.machine_memory import machine_memory
 from worker.model.memory import Device
-from worker.model.memory_policy import MIB, Batch, DeviceMemory, estimated_step_bytes
+from worker.model.memory_policy import (
+    CONTEXT_BYTES,
+    Batch,
+    DeviceMemory,
+    estimated_step_bytes,
+    layer_width,
+)
 from worker.model.out_of_memory import free_unused, is_out_of_memory
 from worker.startup.largest_step import LargestStep
-
-_CONTEXT_BYTES = 512 * MIB
-"""Memory of a CUDA context and its loaded kernels, which torch's allocator doesn't count."""
 
 
 def device_of(loaded: LoadedModel) -> Device:
@@ -39,11 +42,9 @@ class Cpu:
         the weights, its memory is small.
         """
         config = self.loaded.config
-        hidden = int(config.hidden_size)
-        intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)
         return estimated_step_bytes(
             batch,
-            width=8 * hidden + 3 * intermediate,
+            width=layer_width(config.hidden_size, getattr(config, "intermediate_size", None)),
             vocab_size=int(config.vocab_size),
             itemsize=self.loaded.dtype.itemsize,
         )
@@ -66,7 +67,7 @@ class Gpu:
         device = self.loaded.device
         free_unused(device)
         free, total = torch.cuda.mem_get_info(device)
-        used = torch.cuda.memory_reserved(device) + _CONTEXT_BYTES
+        used = torch.cuda.memory_reserved(device) + CONTEXT_BYTES
         return DeviceMemory(total=total, free=free, used=used)
 
     def step_bytes(self, batch: Batch) -> int | None:

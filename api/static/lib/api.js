@@ -2,9 +2,13 @@
 
 const ROOT = new URL("../../", import.meta.url);
 const STORED_KEY = "lorikeet-api-key";
+const KEYLESS_PREFIX = "lorikeet-keyless-";
 const events = new EventTarget();
+let isOpen = false;
 let askForKey = null;
 let asking = null;
+let aheadMs = 0; // of the server's clock
+const MIN_AHEAD_MS = 2000; // the header Date has whole seconds
 
 /** An error of the API. `status` is 0 if the front end can't be reached. */
 export class ApiError extends Error {
@@ -14,6 +18,16 @@ export class ApiError extends Error {
     this.status = status;
     this.code = code;
   }
+
+  /** True if the key, or its lack, is the reason, so that only another key helps. */
+  get isRefusal() {
+    return this.status === 401 || this.status === 403;
+  }
+}
+
+/** Unix time in ms by the server's clock, as far as its replies tell. */
+export function serverNow() {
+  return Date.now() + aheadMs;
 }
 
 /** True if this tab has an API key. */
@@ -26,8 +40,20 @@ export function currentKey() {
   return sessionStorage.getItem(STORED_KEY);
 }
 
-/** Keep an API key until the tab is closed; null forgets it, and what pages keep for this tab. */
+/** True if the server has answered this page without a key. */
+export function isServerOpen() {
+  return isOpen && !hasKey();
+}
+
+/** Name in localStorage for what a page keeps on a server without keys. `setKey` removes it. */
+export function keylessName(name) {
+  return KEYLESS_PREFIX + name;
+}
+
+/** Keep an API key for this tab; null forgets it, and what pages keep for this tab. */
 export function setKey(key) {
+  const names = Object.keys(localStorage).filter((name) => name.startsWith(KEYLESS_PREFIX));
+  for (const name of names) localStorage.removeItem(name);
   if (key === null) sessionStorage.clear();
   else sessionStorage.setItem(STORED_KEY, key);
   events.dispatchEvent(new Event("key"));
@@ -79,8 +105,10 @@ export async function request(path, { method = "GET", body, headers, signal } = 
   for (;;) {
     const key = sessionStorage.getItem(STORED_KEY);
     const reply = await send(path, key, { method, body, headers, signal });
+    if (key === null) isOpen = reply.ok || (isOpen && reply.status !== 401);
     if (reply.ok) return reply;
     const error = await errorOf(reply);
+    signal?.throwIfAborted(); // the page that asked has gone
     // Another request may have asked for the key while this one was under way.
     const isNewKey = key !== sessionStorage.getItem(STORED_KEY);
     if (reply.status !== 401 || !(isNewKey || (await login(error)))) throw error;
@@ -92,6 +120,11 @@ export function login(error = null) {
   if (!askForKey) return Promise.resolve(false);
   asking ??= askForKey(error).finally(() => (asking = null));
   return asking;
+}
+
+/** True while the person is asked for a key. */
+export function isAskingForKey() {
+  return asking !== null;
 }
 
 /**
@@ -151,11 +184,19 @@ async function send(path, key, options) {
   const headers = new Headers(options.headers);
   if (key !== null) headers.set("Authorization", `Bearer ${key}`);
   try {
-    return await fetch(urlOf(path), { ...options, headers, cache: "no-store", credentials: "same-origin" });
+    const init = { ...options, headers, cache: "no-store", credentials: "same-origin" };
+    const reply = await fetch(urlOf(path), init);
+    noteClock(reply);
+    return reply;
   } catch (error) {
     if (options.signal?.aborted) throw error;
     throw new ApiError(0, "The front end can't be reached.");
   }
+}
+
+function noteClock(reply) {
+  const difference = Date.parse(reply.headers.get("Date")) - Date.now();
+  if (!Number.isNaN(difference)) aheadMs = Math.abs(difference) < MIN_AHEAD_MS ? 0 : difference;
 }
 
 async function errorOf(reply) {

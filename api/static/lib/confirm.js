@@ -1,9 +1,13 @@
-// Asks before something that can't be undone.
+// Asks before an action that affects others or can't be undone.
 
 import { h } from "./dom.js";
 
-/** Show a question; resolves to true if the person chooses `action`, the label of the button. */
-export function confirmAction({ title, text, action }) {
+/**
+ * Show a question; resolves to true if the person chooses `action`, the label of the button.
+ *
+ * `keep` is the label of the other button, and `tone` the class of the action's.
+ */
+export function confirmAction({ title, text, action, keep = "Keep it", tone = "button-danger" }) {
   return new Promise((resolve) => {
     const dialog = h(
       "dialog",
@@ -16,8 +20,8 @@ export function confirmAction({ title, text, action }) {
         h(
           "div",
           { class: "dialog-actions" },
-          h("button", { type: "submit", class: "button", value: "keep", autofocus: true }, "Keep it"),
-          h("button", { type: "submit", class: "button button-danger", value: "act" }, action),
+          h("button", { type: "submit", class: "button", value: "keep", autofocus: true }, keep),
+          h("button", { type: "submit", class: `button ${tone}`, value: "act" }, action),
         ),
       ),
     );

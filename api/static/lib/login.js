@@ -26,7 +26,7 @@ export function askForKey(error) {
         h(
           "p",
           { id: "login-hint" },
-          "This server asks for an API key. The key stays in this tab and is forgotten when the tab closes.",
+          "This server asks for an API key. The key stays in this tab until you log out. Closing the tab also forgets it, unless the browser restores the tab.",
         ),
         h("label", { for: "login-key" }, "API key"),
         field,

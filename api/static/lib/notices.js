@@ -1,7 +1,7 @@
 // Messages in the page: errors, empty states, and what a screen reader announces.
 
 import { ApiError, login } from "./api.js";
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 
 /** A box that shows an error. `retry`, if given, is what its button does; on 401 it logs in first. */
 export function errorBox(error, retry = null) {
@@ -17,6 +17,36 @@ export function errorBox(error, retry = null) {
     h("p", null, error.message),
     retry && h("button", { type: "button", class: "button", onclick: act }, label),
   );
+}
+
+/**
+ * What a page shows if it can't be read. On 403 it says which pages this key may use.
+ *
+ * `what` is what the page shows, such as "the pool", and `page` its name.
+ */
+export function refusalBox(error, { what, page, retry }) {
+  if (error.status !== 403) return errorBox(error, retry);
+  return emptyBox(
+    `This key may not see ${what}.`,
+    h(
+      "p",
+      null,
+      `The ${page} page needs a key with admin rights. `,
+      h("a", { href: "#/compare" }, "Compare"),
+      " and ",
+      h("a", { href: "#/jobs" }, "Jobs"),
+      " work with this one.",
+    ),
+  );
+}
+
+/**
+ * Show a box, or nothing for null, as all that `parent` holds.
+ *
+ * An equal box stays, so that its button keeps the focus and its text isn't announced again.
+ */
+export function showBox(parent, box) {
+  if (box === null || !parent.firstElementChild?.isEqualNode(box)) fill(parent, box);
 }
 
 /** A quiet box for "nothing here yet", with what to do about it. */

@@ -4,7 +4,8 @@ import { getJson, sendJson } from "../lib/api.js";
 import { confirmAction } from "../lib/confirm.js";
 import { fill, h, keyed, setText } from "../lib/dom.js";
 import { count, plural } from "../lib/format.js";
-import { emptyBox, errorBox, liveRegion } from "../lib/notices.js";
+import { emptyBox, errorBox, liveRegion, refusalBox, showBox } from "../lib/notices.js";
+import { poll } from "../lib/polling.js";
 import { loadDialog } from "./adapters/load.js";
 import { AdapterRow, headRow } from "./adapters/row.js";
 import { droppedFiles } from "./adapters/upload.js";
@@ -24,7 +25,9 @@ export function mount(root) {
 
 class AdaptersPage {
   constructor(root) {
+    this.root = root;
     this.leaving = new AbortController();
+    this.isRefused = false;
     this.adapters = [];
     this.page = 0;
     this.rows = new Map();
@@ -46,14 +49,11 @@ class AdaptersPage {
     fill(root, this.problem, panel, this.draining, this.live.element);
   }
 
-  async start() {
-    await this.refresh();
-    this.timer = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
-    if (this.leaving.signal.aborted) this.stop();
+  start() {
+    poll(() => this.isRefused || this.refresh(), { everyMs: REFRESH_MS, signal: this.leaving.signal });
   }
 
   stop() {
-    clearInterval(this.timer);
     this.leaving.abort();
   }
 
@@ -62,11 +62,16 @@ class AdaptersPage {
     try {
       const { data, draining } = await getJson("v1/adapters", { signal });
       this.adapters = data;
-      fill(this.problem);
+      this.isRefused = false;
+      showBox(this.problem, null);
       this.show();
       this.showDraining(draining);
     } catch (error) {
-      if (!signal.aborted) fill(this.problem, errorBox(error, () => this.refresh()));
+      if (signal.aborted) return;
+      this.isRefused = error.isRefusal ?? false;
+      const box = refusalBox(error, { what: "the adapters", page: "Adapters", retry: () => this.refresh() });
+      if (error.status === 403) fill(this.root, box);
+      else showBox(this.problem, box);
     }
   }
 
@@ -97,7 +102,13 @@ class AdaptersPage {
   }
 
   build(adapter) {
-    const actions = { rollBack: (row) => this.rollBack(row), replace: (row) => this.load({ name: row.adapter.id }), compare: (row) => this.compare(row), unload: (row) => this.unload(row) };
+    const actions = {
+      rollBack: (row) => this.rollBack(row),
+      makeCurrent: (row, version) => this.makeCurrent(row, version),
+      replace: (row) => this.load({ name: row.adapter.id }),
+      compare: (row) => this.compare(row),
+      unload: (row) => this.unload(row),
+    };
     const row = new AdapterRow(adapter, actions);
     this.rows.set(adapter.id, row);
     return row.element;
@@ -121,12 +132,21 @@ class AdaptersPage {
     this.rows.get(name)?.open(true);
   }
 
-  async rollBack(row) {
+  async rollBack(row, query = "") {
     const { id } = row.adapter;
     await this.act(row, async () => {
-      const { version } = await sendJson("POST", `v1/adapters/${pathOf(id)}/rollback`);
+      const { version } = await sendJson("POST", `v1/adapters/${pathOf(id)}/rollback${query}`);
       return `New requests for ${id} use ${version}.`;
     });
+  }
+
+  async makeCurrent(row, version) {
+    const { id } = row.adapter;
+    const text = `New requests for ${id} use this version at once. Waiting and running ones keep theirs.`;
+    const labels = { action: "Make current", keep: "Cancel", tone: "button-primary" };
+    if (!(await confirmAction({ title: `Make ${version} current?`, text, ...labels }))) return;
+    row.toggle.focus(); // the version's button disappears
+    await this.rollBack(row, `?${new URLSearchParams({ version })}`);
   }
 
   async unload(row) {

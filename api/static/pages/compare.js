@@ -9,14 +9,15 @@ import { Form } from "./compare/form.js";
 import { loadModels } from "./compare/models.js";
 import { requestBody } from "./compare/request.js";
 import { cancel, follow, hasEnded, newState } from "./compare/run.js";
-import { forget, loadForm, loadRuns, saveForm, saveRuns } from "./compare/store.js";
+import { forget, loadForm, loadRuns, openStore, saveForm, saveRuns } from "./compare/store.js";
 
 const MAX_MODELS = 4;
 const NUM_AT_FIRST = 2;
 const SAVE_MS = 1000;
 
 /** Show the page in `root`; returns what leaves it. Runs go on and continue at the next visit. */
-export function mount(root) {
+export async function mount(root) {
+  await openStore();
   const page = new ComparePage(root);
   page.start();
   return () => page.stop();
@@ -86,8 +87,7 @@ class ComparePage {
   }
 
   remove(column) {
-    column.following?.abort();
-    if (column.state) cancel(column.state).catch(() => {}); // it ends by itself
+    this.drop(column);
     this.columns = this.columns.filter((other) => other !== column);
     column.element.remove();
     this.arrange();
@@ -103,6 +103,7 @@ class ComparePage {
   }
 
   run() {
+    if (this.isRunning) return;
     for (const { field } of this.columns) if (!field.reportValidity()) return;
     this.live.say(`Asking ${this.columns.length} models`);
     for (const column of this.columns) this.follow(column, newState(requestBody(this.form.values, column.model)));
@@ -129,18 +130,33 @@ class ComparePage {
 
   async cancelRuns() {
     try {
-      await Promise.all(this.columns.map(({ state }) => state && cancel(state)));
+      await Promise.all(this.columns.filter(({ state }) => state).map((column) => this.cancelRun(column)));
     } catch (error) {
       fill(this.problem, errorBox(error));
     }
   }
 
-  clear() {
-    for (const column of this.columns) {
-      column.following?.abort();
-      if (column.state) cancel(column.state).catch(() => {}); // it ends by itself
-      column.show(null, false);
+  /** Cancel a column's run, and follow it to its end. */
+  async cancelRun(column) {
+    const { state } = column;
+    // Streams may hold all the connections that the browser opens to a server.
+    if (state.job !== null) column.following.abort();
+    try {
+      await cancel(state);
+    } finally {
+      if (column.state === state && state.job !== null) this.follow(column, state);
     }
+  }
+
+  /** Cancel a column's run and show it no more. */
+  drop(column) {
+    column.following?.abort();
+    if (column.state) cancel(column.state).catch(() => {}); // it ends by itself
+    column.show(null, false);
+  }
+
+  clear() {
+    for (const column of this.columns) this.drop(column);
     this.form.reset();
     this.update();
     forget();

@@ -3,7 +3,8 @@
 import { getJson, sendJson } from "../lib/api.js";
 import { confirmAction } from "../lib/confirm.js";
 import { fill, h, keyed, setText } from "../lib/dom.js";
-import { emptyBox, errorBox, liveRegion } from "../lib/notices.js";
+import { emptyBox, errorBox, liveRegion, showBox } from "../lib/notices.js";
+import { poll } from "../lib/polling.js";
 import { JobDialog } from "./jobs/detail.js";
 import { JobRow, STATES, headRow } from "./jobs/list.js";
 
@@ -23,6 +24,9 @@ class JobsPage {
     this.cursors = [null]; // `after` of each page up to this one
     this.rows = new Map();
     this.pool = null;
+    this.maySeePool = true;
+    this.isRefused = false;
+    this.shownQuery = null;
     this.dialog = null;
     this.actions = { cancel: (job) => this.cancel(job), retry: (job) => this.retry(job) };
     this.states = STATES.map((state) => ({ state, box: h("input", { type: "checkbox", onchange: () => this.restart() }) }));
@@ -48,9 +52,8 @@ class JobsPage {
   start() {
     const { signal } = this.leaving;
     addEventListener("hashchange", () => this.openFromHash(), { signal });
-    this.timer = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
-    this.refresh();
     this.openFromHash();
+    poll(() => this.isRefused || this.refresh(), { everyMs: REFRESH_MS, signal });
     getJson("v1/models", { signal }).then(
       ({ data }) => fill(this.models, data.map(({ id }) => h("option", { value: id }))),
       () => {}, // the field works without suggestions
@@ -58,9 +61,7 @@ class JobsPage {
   }
 
   stop() {
-    clearInterval(this.timer);
     this.leaving.abort();
-    this.dialog?.close();
   }
 
   get query() {
@@ -75,10 +76,11 @@ class JobsPage {
 
   restart() {
     this.cursors = [null];
-    this.refresh();
+    return this.refresh();
   }
 
   turn(step) {
+    if (this.shownQuery !== this.query.toString()) return; // the page of an earlier press is on its way
     if (step < 0) this.cursors.pop();
     else this.cursors.push(this.lastId);
     this.refresh();
@@ -89,19 +91,28 @@ class JobsPage {
     const query = this.query.toString();
     try {
       const page = await getJson(`v1/jobs?${query}`, { signal });
-      if (page.data.some(({ state }) => state === "queued")) this.pool = await this.readPool();
+      if (this.maySeePool && page.data.some(({ state }) => state === "queued")) this.pool = await this.readPool();
       if (query !== this.query.toString()) return; // the person has chosen other jobs meanwhile
-      fill(this.problem);
+      this.isRefused = false;
+      this.shownQuery = query;
+      showBox(this.problem, null);
       this.show(page);
     } catch (error) {
-      if (error.code === "job_not_found") this.restart(); // the cursor's job has expired
-      else if (!signal.aborted) fill(this.problem, errorBox(error, () => this.refresh()));
+      if (signal.aborted) return;
+      if (error.code === "job_not_found") return this.restart(); // the cursor's job has expired
+      this.isRefused = error.isRefusal ?? false;
+      showBox(this.problem, errorBox(error, () => this.refresh()));
     }
   }
 
   /** The pool's state, which estimates need; null for keys that may not see it. */
-  readPool() {
-    return getJson("v1/pool", { signal: this.leaving.signal }).catch(() => null);
+  async readPool() {
+    try {
+      return await getJson("v1/pool", { signal: this.leaving.signal });
+    } catch (error) {
+      this.maySeePool = !error.isRefusal;
+      return null;
+    }
   }
 
   show({ data, last_id: lastId, has_more: hasMore }) {
@@ -127,15 +138,18 @@ class JobsPage {
   }
 
   openFromHash() {
-    const id = decodeURIComponent(location.hash.match(/^#\/jobs\/([^?]+)/)?.[1] ?? "");
+    const id = idInHash();
     if (this.dialog?.id === id) return;
     this.dialog?.close();
+    this.dialog = null;
     if (id) this.dialog = new JobDialog(id, { onClose: () => this.closed(id), actions: this.actions, poolNow: () => this.pool });
   }
 
+  /** Called some time after the dialog is closed, so another job's may be open. */
   closed(id) {
+    if (this.dialog !== null && this.dialog.id !== id) return;
     this.dialog = null;
-    if (location.hash === `#/jobs/${encodeURIComponent(id)}`) history.replaceState(null, "", "#/jobs");
+    if (idInHash() === id) history.replaceState(null, "", "#/jobs");
     this.rows.get(id)?.link.focus();
   }
 
@@ -164,6 +178,16 @@ class JobsPage {
       this.dialog?.close(); // the page shows the error
       fill(this.problem, errorBox(error));
     }
+  }
+}
+
+/** The job's id in the hash, or "". Text that isn't encoded correctly is taken as it is. */
+function idInHash() {
+  const text = location.hash.match(/^#\/jobs\/([^?]+)/)?.[1] ?? "";
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }
 

@@ -1,8 +1,9 @@
 // The Pool page: what the workers hold and do, second by second.
 
-import { ApiError, sseEvents } from "../lib/api.js";
-import { fill, h } from "../lib/dom.js";
-import { emptyBox, errorBox } from "../lib/notices.js";
+import { ApiError, isAskingForKey, sseEvents } from "../lib/api.js";
+import { fill } from "../lib/dom.js";
+import { refusalBox } from "../lib/notices.js";
+import { sleep, visible } from "../lib/polling.js";
 import { poolView } from "./pool/view.js";
 
 const RECONNECT_MS = 1000;
@@ -15,36 +16,46 @@ export function mount(root) {
   return () => stop.abort();
 }
 
-/** Follow the pool for good. A broken stream is reported and opened again; a refusal ends it. */
+/**
+ * Follow the pool for good. A broken stream is reported and opened again; a refusal ends it.
+ *
+ * A hidden tab has no stream: browsers open six connections per server, which other tabs need.
+ */
 async function follow(root, signal) {
   const view = poolView();
   fill(root, view.element);
-  while (!signal.aborted) {
+  for (;;) {
+    await visible(signal);
+    if (signal.aborted) return;
     try {
       await followOnce(view, signal);
     } catch (error) {
       if (signal.aborted) return;
-      if (!isPassing(error))
-        return fill(
-          root,
-          refusal(error, () => follow(root, signal)),
-        );
+      if (document.hidden) continue;
+      if (!isPassing(error)) {
+        const retry = () => follow(root, signal);
+        fill(root, refusalBox(error, { what: "the pool", page: "Pool", retry }));
+        return;
+      }
       view.showLost(error);
     }
-    await pause(RECONNECT_MS, signal);
+    await sleep(RECONNECT_MS, signal);
   }
 }
 
-/** Show the events of one stream until it ends, breaks, or is silent for too long. */
+/** Show the events of one stream until it ends, breaks, is silent for too long, or the tab is hidden. */
 async function followOnce(view, signal) {
-  const silence = new AbortController();
+  const closing = new AbortController();
   let timer = null;
   const expectMore = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => silence.abort(), SILENCE_MS);
+    timer = setTimeout(() => (isAskingForKey() ? expectMore() : closing.abort()), SILENCE_MS);
   };
+  const hide = () => document.hidden && !isAskingForKey() && closing.abort();
+  document.addEventListener("visibilitychange", hide);
+  expectMore();
   try {
-    const events = sseEvents("v1/pool/events", { signal: AbortSignal.any([signal, silence.signal]) });
+    const events = sseEvents("v1/pool/events", { signal: AbortSignal.any([signal, closing.signal]) });
     for await (const { event, data } of events) {
       expectMore();
       if (event === "pool") await view.showPool(JSON.parse(data));
@@ -52,9 +63,10 @@ async function followOnce(view, signal) {
       else if (event === "error") view.showLost(new ApiError(503, JSON.parse(data).error.message));
     }
   } catch (error) {
-    throw silence.signal.aborted ? new ApiError(0, "The front end is silent.") : error;
+    throw closing.signal.aborted ? new ApiError(0, "The front end is silent.") : error;
   } finally {
     clearTimeout(timer);
+    document.removeEventListener("visibilitychange", hide);
   }
   throw new ApiError(0, "The front end ended the stream.");
 }
@@ -62,32 +74,4 @@ async function followOnce(view, signal) {
 /** True for failures that pass by themselves: no connection, a restart, Redis down. */
 function isPassing(error) {
   return error instanceof ApiError && (error.status === 0 || error.status === 429 || error.status >= 500);
-}
-
-function refusal(error, retry) {
-  if (error.status !== 403) return errorBox(error, retry);
-  return emptyBox(
-    "This key may not see the pool.",
-    h(
-      "p",
-      null,
-      "The Pool page needs a key with admin rights. ",
-      h("a", { href: "#/compare" }, "Compare"),
-      " and ",
-      h("a", { href: "#/jobs" }, "Jobs"),
-      " work with this one.",
-    ),
-  );
-}
-
-function pause(ms, signal) {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-  });
 }

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.connection import Redis
@@ -55,6 +56,10 @@ class ActivityView:
         self._redis = redis
         self._keys = keys
         self._views = views
+        self._names: Sequence[str] = ()
+        """Registered names, sorted."""
+        self._names_key: Sequence[Any] = ()
+        """Revision of the registry and number of names for which `_names` was read."""
 
     async def read(
         self, base: AdapterVersion | None, active: Collection[AdapterVersion]
@@ -65,9 +70,8 @@ class ActivityView:
         have neither waiting jobs nor a name.
         """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
-        raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
-        registered = sorted(name.decode() for name in raw)
-        busy = [version for version in (*backlogs, *active) if version != base][:MAX_VERSIONS]
+        registered = await self._registered()
+        busy = [each for each in dict.fromkeys((*backlogs, *active)) if each != base][:MAX_VERSIONS]
         names = dict.fromkeys((*(_name(version) for version in busy), *registered))
         current = await self._current(islice(names, MAX_VERSIONS))
         chosen = dict.fromkeys((*([base] if base else []), *busy, *current.values()))
@@ -90,6 +94,21 @@ class ActivityView:
                 for version, (running, requests, tokens, loader) in found.items()
             ],
         )
+
+    async def _registered(self) -> Sequence[str]:
+        """Return all registered names, sorted. They are read again only if they have changed.
+
+        Adding a name changes their number, and removing one changes the revision of the registry.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hget(self._keys.counters, "registry")
+        pipe.scard(self._keys.adapters)
+        names_key = await pipe.execute()
+        if names_key != self._names_key:
+            raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
+            self._names = sorted(name.decode() for name in raw)
+            self._names_key = names_key
+        return self._names
 
     async def _current(self, names: Iterable[str]) -> Mapping[str, AdapterVersion]:
         """Return the current versions of those names that are registered."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -34,9 +35,15 @@ class HistoryView:
         self._key = keys.history
 
     async def newest(self, limit: int) -> list[Sample]:
-        """Return up to `limit` samples, oldest first."""
+        """Return up to `limit` samples, oldest first.
+
+        If Redis' clock was set back, only the samples since then are returned.
+        """
         lines = await self._redis.lrange(self._key, 0, limit - 1)  # type: ignore[misc]
-        return [_sample([int(number) for number in line.split()]) for line in reversed(lines)]
+        newest_first = [_sample([int(number) for number in line.split()]) for line in lines]
+        pairs = pairwise(newest_first)
+        backward = (at for at, (new, old) in enumerate(pairs, 1) if new.time_ms < old.time_ms)
+        return newest_first[: next(backward, limit)][::-1]
 
 
 def _sample(numbers: Sequence[int]) -> Sample:

@@ -137,6 +137,10 @@ async def test_metrics_can_need_a_key_on_a_server_without_api_keys(settings: Api
         assert (await http.get("/metrics")).status_code == 401
         assert (await http.get("/metrics", headers=bearer("x" * 20))).status_code == 401
         assert (await http.get("/metrics", headers=bearer(METRICS))).status_code == 200
+        for path in ("/v1/pool", "/v1/pool/", "/v1/pool/events"):
+            assert (await http.get(path)).status_code == 401
+            assert (await http.get(path, headers=bearer(RED))).status_code == 401
+        assert (await http.get("/v1/pool", headers=bearer(METRICS))).status_code == 200
 
 
 async def test_openais_client_sends_the_key_and_understands_the_error(server: RunningApp) -> None:

@@ -17,6 +17,7 @@ from shared.store.views.pool_views import PoolViews
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 VALIDATE = "/v1/adapters/validate"
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
+IN_PLACE = {"load_inplace": True}
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -46,11 +47,33 @@ async def test_replacing_an_adapter_keeps_the_previous_version_for_a_rollback(
     http: httpx.AsyncClient, reader: Reader
 ) -> None:
     for path in ("/adapters/1", "/adapters/2"):
-        body = {"lora_name": "sql", "lora_path": path, "load_inplace": True}
+        body = {"lora_name": "sql", "lora_path": path, **IN_PLACE}
         assert (await http.post(LOAD, json=body)).status_code == 200
     body = (await http.post("/v1/adapters/sql/rollback")).json()
     assert body["version"] == "sql@111111111111"
     assert [version["version"] for version in body["previous"]] == ["sql@222222222222"]
+
+
+async def test_a_rollback_makes_any_kept_version_current(
+    http: httpx.AsyncClient, reader: Reader
+) -> None:
+    for digit in "1234":
+        path = f"/adapters/{digit}"
+        await http.post(LOAD, json={"lora_name": "org/sql", "lora_path": path, **IN_PLACE})
+    first, second, third, fourth = (f"org/sql@{digit * 12}" for digit in "1234")
+    url = "/v1/adapters/org/sql/rollback"
+    for _ in range(2):  # the second call changes nothing
+        body = (await http.post(url, params={"version": second})).json()
+        assert body["version"] == second
+        assert [each["version"] for each in body["previous"]] == [fourth, third, first]
+    reply = await http.post(url, params={"version": "org/sql@555555555555"})
+    assert error_of(reply) == (409, "adapter_conflict", "version")
+    assert f"{second} (current), {fourth}, {third}, {first}" in reply.text
+    for params, code in (({"version": ""}, "invalid_value"), ({"to": first}, "unknown_parameter")):
+        assert error_of(await http.post(url, params=params))[:2] == (400, code)
+    unknown = await http.post("/v1/adapters/none/rollback", params={"version": "none@1"})
+    assert error_of(unknown)[:2] == (404, "model_not_found")
+    assert (await http.get("/v1/adapters/org/sql")).json()["version"] == second
 
 
 async def test_an_adapter_without_a_previous_version_cannot_be_rolled_back(

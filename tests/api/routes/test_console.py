@@ -1,14 +1,21 @@
 """The console's page and files."""
 
+import re
+from urllib.parse import urljoin, urlsplit
+
 import httpx
 import pytest
-from api_support import client_of, error_of
+from api_support import client_of, error_of, running_app
+from console_browser import console_page, running_browser
+from playwright.async_api import Route, expect
 from pydantic import SecretStr
 
 from api.app import create_app
 from shared.settings import ApiSettings
 
 FILE = "/static/main.js"
+LINK = re.compile(r'(?:src|href)="([^"#]+)"')
+"""URL of a file in the page; links to the console's own pages begin with #."""
 
 
 async def test_the_page_and_its_files_have_strict_headers(http: httpx.AsyncClient) -> None:
@@ -45,12 +52,41 @@ async def test_the_page_needs_no_key(settings: ApiSettings) -> None:
         assert (await http.get("/v1/pool")).status_code == 401
 
 
-async def test_below_a_root_path_the_page_is_at_a_path_that_ends_with_a_slash(
-    settings: ApiSettings,
+@pytest.mark.parametrize("seen", ["/llm", "/llm/", "/"])  # a proxy may remove the root path
+@pytest.mark.parametrize("shown", ["/llm", "/llm/"])
+async def test_below_a_root_path_the_page_finds_its_files(
+    settings: ApiSettings, seen: str, shown: str
 ) -> None:
     given = {"root_path": "/llm"}
     async with client_of(create_app(settings.model_copy(update=given))) as http:
-        reply = await http.get("/llm")
-        assert (reply.status_code, reply.headers["location"]) == (307, "/llm/")
-        for path in ("/llm/", "/", f"/llm{FILE}", FILE):
-            assert (await http.get(path)).status_code == 200
+        page = await http.get(seen)
+        assert page.status_code == 200
+        assert page.headers["content-security-policy"]
+        files = {urljoin(shown, path) for path in LINK.findall(page.text)}
+        assert f"/llm{FILE}" in files
+        for path in files:
+            assert path.startswith("/llm/static/")
+            for asked in (path, path.removeprefix("/llm")):
+                assert (await http.get(asked)).status_code == 200
+
+
+@pytest.mark.slow
+async def test_a_browser_shows_the_console_of_a_proxy_that_removes_the_root_path(
+    settings: ApiSettings,
+) -> None:
+    async def proxy(route: Route) -> None:
+        url = urlsplit(route.request.url)
+        if url.path == "/llm" or url.path.startswith("/llm/"):
+            await route.continue_(url=url._replace(path=url.path.removeprefix("/llm")).geturl())
+        else:
+            await route.fulfill(status=404)
+
+    given = settings.model_copy(update={"root_path": "/llm"})
+    async with (
+        running_app(given) as running,
+        running_browser() as browser,
+        console_page(browser, running.url) as console,
+    ):
+        await console.page.route("**/*", proxy)
+        await console.page.goto(f"{running.url}/llm#/pool")
+        await expect(console.page.get_by_text("No worker is in the pool.")).to_be_visible()

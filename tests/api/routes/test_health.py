@@ -6,6 +6,7 @@ from api_support import (
     client_of,
     running_app,
 )
+from pydantic import SecretStr
 
 from api.app import create_app
 from shared.settings import ApiSettings
@@ -46,6 +47,18 @@ async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: Scripte
             200,
             {"status": "ready", "accepts_jobs": True, "has_worker": True, "num_workers": 1},
         )
+
+
+async def test_with_keys_only_clients_with_a_key_learn_the_number_of_workers(
+    settings: ApiSettings, worker: ScriptedWorker
+) -> None:
+    keys = (SecretStr("red:" + "r" * 20),)
+    async with client_of(create_app(settings.model_copy(update={"api_keys": keys}))) as http:
+        for path in ("/ready", "/ready/worker", "/ping"):
+            anonymous = (await http.get(path)).json()
+            assert anonymous == {"status": "ready", "accepts_jobs": True, "has_worker": True}
+            red = await http.get(path, headers={"Authorization": "Bearer " + "r" * 20})
+            assert red.json() == {**anonymous, "num_workers": 1}
 
 
 async def test_health_checks_accept_head_requests(

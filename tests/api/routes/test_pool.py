@@ -174,6 +174,43 @@ async def test_rates_and_history_follow_from_what_workers_report(
     assert body["rates"]["ttft_p50_s"] < body["rates"]["ttft_p95_s"]
 
 
+async def test_rates_are_known_to_a_front_end_whose_clock_is_wrong(
+    direct: httpx.AsyncClient,
+    queue: Queue,
+    worker: ScriptedWorker,
+    redis: Redis,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(2):
+        info = replace(worker_info(), tokens_total=7 + 100 * number)
+        await queue.beat(worker.id, lease_ms=60_000, info=info)
+        await redis.hdel(keys.counters, "sampled", "swept")  # type: ignore[misc]
+        await queue.reap()
+        await asyncio.sleep(0.05)  # rates need some time between two samples
+    right_s, clock = time.time(), time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600)
+    body = await pool_of(direct)
+    assert abs(body["time"] - right_s) < 60
+    assert body["rates"]["tokens_per_s"] > 100
+
+
+async def test_points_are_sent_after_redis_clock_was_set_back(
+    http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    ahead_ms = int(time.time() + 3600) * 1000
+    await redis.lpush(keys.history, f"{ahead_ms} 0 0 0 0")  # type: ignore[misc]
+    async with stream(http) as reader:
+        first = (await next_named(reader, "pool")).json
+        assert [point[0] for point in first["history"]] == [ahead_ms / 1000]
+        await queue.reap()
+        points: list[Any] = []
+        while not points:
+            points = (await next_named(reader, "pool")).json["history"]
+        assert points[0][0] < ahead_ms / 1000
+        assert (await next_named(reader, "pool")).json["history"] == []
+
+
 async def test_the_stream_begins_with_the_state_and_goes_on_each_second_with_new_points(
     http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker
 ) -> None:

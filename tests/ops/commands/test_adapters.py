@@ -137,6 +137,38 @@ async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) 
         await run("rollback", "org/sql")
 
 
+async def test_a_rollback_restores_the_given_version(run: Run) -> None:
+    for number in (1, 2, 3):
+        await run("load", "org/sql", f"/a/{number}", "--replace")
+    wanted = "org/sql@111111111111"
+    for _ in range(2):
+        assert await run("rollback", "org/sql", "--to", wanted) == f"org/sql is {wanted} again\n"
+    kept = rf"choose one of: {wanted} \(current\), org/sql@333333333333, org/sql@222222222222"
+    with pytest.raises(ServerError, match=f"org/sql keeps no version sql@1; {kept}"):
+        await run("rollback", "org/sql", "--to", "sql@1")
+    with pytest.raises(ServerError, match="version: must have at least 1 character"):
+        await run("rollback", "org/sql", "--to", "")
+    for unknown in ("org/sql@1&x=1", "\udcff"):  # the second is a byte that isn't UTF-8
+        with pytest.raises(ServerError, match="org/sql keeps no version"):
+            await run("rollback", "org/sql", "--to", unknown)
+
+
+async def test_a_server_that_ignores_the_version_of_a_rollback_is_reported(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers of the previous release ignore it."""
+    roll_back = Registry.roll_back_adapter
+
+    async def ignore_version(self: Registry, name: str, _: object) -> AdapterVersion | None:
+        return await roll_back(self, name)
+
+    monkeypatch.setattr(Registry, "roll_back_adapter", ignore_version)
+    for number in (1, 2, 3):
+        await run("load", "sql", f"/a/{number}", "--replace")
+    with pytest.raises(ServerError, match=r"restored sql@222222222222, .* doesn't know --to"):
+        await run("rollback", "sql", "--to", "sql@111111111111")
+
+
 async def test_a_quarantined_adapter_is_released(
     run: Run, redis_url: str, pool: str, redis: Redis, keys: Keys
 ) -> None:

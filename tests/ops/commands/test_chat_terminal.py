@@ -12,6 +12,8 @@ from simulated_workers import worker_process
 from terminal import ROWS, Terminal, terminal
 
 CTRL_C, CTRL_D = "\x03", "\x04"
+pytestmark = pytest.mark.slow
+
 LONG_NAME = "support-for-customers-in-austria"
 START_TIMEOUT_S, POLL_S = 60.0, 0.05
 NAMES = ["pirate", "sql", LONG_NAME]

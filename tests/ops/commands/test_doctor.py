@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from tiny import save_tiny_model
 
+from ops.local.data_folder import data_folder, locked_folder
+from shared.settings import WorkerSettings
+
 LORIKEET = Path(sys.executable).with_name("lorikeet")
 TIME_LIMIT_S = 100
 
@@ -62,6 +65,28 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
         "6 problems",
     ):
         assert part in done.stdout
+
+
+def test_what_up_refuses_of_folders_and_names_is_refused(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "tiny")
+    words = [str(model), "--adapters", f"tiny={tmp_path}", "--adapter-root", "/no/root"]
+    worker, data = WorkerSettings(model=str(model)), Path("~/data")
+    home = {"HOME": str(tmp_path), "LORIKEET_API_KYES": "admin:0123456789abcdef"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path))
+        folder = data_folder(data, worker, model)
+    assert folder is not None
+    with locked_folder(folder):
+        done = doctor(*words, "--data-dir", str(data), **home)
+    assert done.returncode == 1
+    for part in (
+        "did you mean LORIKEET_API_KEYS?",
+        "this is the base model's name",
+        "--adapter-root: '/no/root' isn't a folder",
+        f"--data-dir: another `lorikeet up` (process {os.getpid()}) uses {folder}",
+        "4 problems",
+    ):
+        assert part in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("package", ["torch", "huggingface_hub"])

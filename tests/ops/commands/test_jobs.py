@@ -7,7 +7,7 @@ import pytest
 from queue_support import LIMITS, Actor, make_job
 
 from shared.errors import ErrorCode, JobFailed
-from shared.protocol.adapters import Adapter
+from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
 from shared.store.connection import Redis
@@ -18,6 +18,9 @@ from shared.store.views.pool_views import PoolViews
 
 Run = Callable[..., Awaitable[str]]
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@0"), max_model_len=100, source="/base", created_s=1
+)
 SQL = Adapter(
     name="sql",
     version=AdapterVersion("sql@0123456789ab"),
@@ -28,6 +31,13 @@ SQL = Adapter(
     num_bytes=1_843_200,
     created_s=0,
 )
+
+
+async def register(redis: Redis, keys: Keys, version: str) -> None:
+    """Register an adapter named `a`, and its base model."""
+    registry = Registry(redis, keys)
+    await registry.set_base(BASE)
+    await registry.add_adapter(replace(SQL, name="a", version=AdapterVersion(version)))
 
 
 async def test_a_job_is_shown_and_cancelled(run: Run, queue: Queue, views: PoolViews) -> None:
@@ -80,7 +90,7 @@ async def test_a_dead_job_is_retried_with_the_current_weights(
     run: Run, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
     dead = await dead_job(queue, redis, keys)
-    await Registry(redis, keys).add_adapter(replace(SQL, name="a", version=AdapterVersion("a@2")))
+    await register(redis, keys, "a@2")
 
     output = await run("jobs", "retry", f"chatcmpl-{dead.id}")
 
@@ -89,6 +99,7 @@ async def test_a_dead_job_is_retried_with_the_current_weights(
     assert output == f"chatcmpl-{dead.id}: enqueued as {claimed.job.id}, number 1 of its queue\n"
     assert claimed.suspect
     same = replace(dead, id=claimed.job.id, version="a@2", reply_to=claimed.job.reply_to)
+    same = replace(same, fingerprint="fp_0_2")
     assert replace(claimed.job, created_s=0, traceparent=TRACEPARENT) == same
     assert claimed.job.traceparent is None
     assert await run("jobs", "dead") == "there are no dead jobs\n"
@@ -99,7 +110,7 @@ async def test_a_dead_job_is_retried_with_the_current_weights(
 async def test_a_job_that_a_server_fault_ended_is_retried(
     run: Run, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
-    await Registry(redis, keys).add_adapter(replace(SQL, name="a", version=AdapterVersion("a@1")))
+    await register(redis, keys, "a@1")
     job = await failed_job(queue, redis, keys, ErrorCode.INTERNAL)
     assert "enqueued as" in await run("jobs", "retry", job.id)
     worker = await Actor(queue, redis, keys, "w2", ["a@1"]).register()

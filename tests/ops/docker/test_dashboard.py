@@ -29,6 +29,7 @@ FROM_PROMETHEUS = {"up": {"job", "instance"}}
 ADDED_BY_PROMETHEUS = {"job", "instance"}
 OURS = re.compile(r"\b(?:lorikeet_\w+|up)\b")
 GROUPED = re.compile(r"\bby \(([\w, ]*)\)")
+COMPARISON = re.compile(r"max\((?P<metric>\w+)\) (?P<operator>==|>) 0")
 MATCHED = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
 
 COMPOSE = yaml.safe_load((OPS.parent / "docker-compose.yml").read_text())
@@ -84,6 +85,45 @@ async def test_every_expression_uses_metrics_and_labels_that_exist(
         grouped = {word for group in GROUPED.findall(expr) for word in re.findall(r"\w+", group)}
         known = ADDED_BY_PROMETHEUS.union(*(labels[name] for name in names))
         assert grouped | set(MATCHED.findall(expr)) <= known, where
+
+
+async def test_a_pool_without_workers_is_reported_only_while_work_waits(
+    redis_url: str, pool: str, redis: Redis, keys: Keys, queue: Queue
+) -> None:
+    await register_models(Registry(redis, keys))
+    expr = dict(alert_expressions())["LorikeetNoWorkers"]
+    settings = ApiSettings(redis_url=redis_url, pool=pool)
+    async with (
+        running_app(settings) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+    ):
+
+        async def fires() -> bool:
+            return is_true(expr, (await client.get("/metrics")).text)
+
+        async def is_quiet() -> bool:
+            return not await fires()
+
+        assert await is_quiet()
+        waits = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+        await eventually(fires)
+        worker = await ScriptedWorker.start(queue)
+        await eventually(is_quiet)  # the job still waits, but a worker is alive
+        await worker.answer(await worker.take())
+        await waits
+
+
+def is_true(expr: str, text: str) -> bool:
+    """Evaluate comparisons such as `max(metric) > 0 and max(metric) == 0` for one front end."""
+    families = text_string_to_metric_families(text)
+    values = {s.name: s.value for family in families for s in family.samples if not s.labels}
+    parts = [COMPARISON.fullmatch(part) for part in expr.split(" and ")]
+    assert all(parts), expr
+    return all(
+        values[part["metric"]] > 0 if part["operator"] == ">" else values[part["metric"]] == 0
+        for part in parts
+        if part
+    )
 
 
 async def test_the_manual_names_every_metric(labels: dict[str, set[str]]) -> None:

@@ -46,6 +46,24 @@ def test_pods_have_few_privileges(example: str) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
+def test_the_cluster_can_choose_user_and_groups(example: str) -> None:
+    for _, spec in pod_specs(rendered(example, "fixedUser=false")):
+        assert spec["securityContext"] == {
+            "runAsNonRoot": True,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+
+
+def test_gpu_workers_can_have_a_runtime_class() -> None:
+    classes = {
+        component: spec.get("runtimeClassName")
+        for component, spec in pod_specs(rendered("gpu", "worker.runtimeClassName=nvidia"))
+    }
+    assert classes == {"api": None, "control": None, "worker": "nvidia"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_pods_can_write_where_their_images_do(example: str) -> None:
     for component, spec in pods(example):
         mounts = {m["mountPath"]: m for m in container_of(spec)["volumeMounts"]}
@@ -82,7 +100,9 @@ def test_front_ends_have_the_keys_of_the_secret(example: str) -> None:
         if component == "api":
             assert references["LORIKEET_API_KEYS"]["name"] == "lorikeet-auth"
             assert references["LORIKEET_API_KEYS"]["optional"] is False
-            assert references["LORIKEET_METRICS_KEY"]["optional"] is True
+            # Without the key, Prometheus would read nothing, and KEDA would start no worker.
+            needs_key = bool(of_kind(rendered(example), "ServiceMonitor"))
+            assert references["LORIKEET_METRICS_KEY"]["optional"] is not needs_key
         else:
             assert not {"LORIKEET_API_KEYS", "LORIKEET_METRICS_KEY"} & set(references)
 

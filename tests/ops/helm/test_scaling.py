@@ -45,6 +45,14 @@ def test_the_query_reads_the_front_ends_that_prometheus_reads() -> None:
     assert endpoint["port"] in {p["name"] for p in services[found[0]]["spec"]["ports"]}
 
 
+def test_the_query_can_ask_for_more_labels() -> None:
+    labels = ["prometheus.queryLabels.cluster=eu", "prometheus.queryLabels.stage=prod"]
+    (scaled,) = scaled_objects("keda", *labels).values()
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    asked = 'namespace="llm",service="lorikeet-main-api",cluster="eu",stage="prod"'
+    assert query == f"max(lorikeet_load{{{asked}}})"
+
+
 def test_a_single_waiting_job_starts_a_worker_and_a_single_running_job_keeps_it() -> None:
     keda = player(rule_of("keda", "main-worker-gpu"))
     assert keda.replicas(0, 0, 0) == 0

@@ -123,6 +123,32 @@ def test_misspelt_and_wrong_values_are_refused(argument: str, explanation: str) 
             ["pools[0].workers[0].cache.claim.accessMode=ReadWriteOnce"],
             "ReadWriteOnce allows one pod",
         ),
+        ("keda", ["pools[0].workers[0].keda.minReplicas=5"], "minReplicas is 5, but keda.max"),
+        ("keda", ["pools[0].workers[0].keda.minReplicas=4"], None),
+        ("gpu", ["api.autoscaling.minReplicas=11"], "api.autoscaling.minReplicas is 11"),
+        ("trial", ["api.autoscaling.minReplicas=11"], None),  # it isn't enabled
+        ("pools", ["pools[1].name=small"], "Deployment lorikeet-small-api"),
+        ("pools", ["pools[0].workers[1].name=l4"], "two workers with the name l4"),
+        ("pools", ["pools[1].workers[0].name=l4"], None),
+        (
+            "pools",
+            ["pools[0].name=a", "pools[0].workers[0].name=b-api", "pools[1].name=a-worker-b"],
+            "Deployment lorikeet-a-worker-b-api",
+        ),
+        ("pools", ["pools[1].api.ingress.path=/small/"], "address llm.example/small/"),
+        (
+            "pools",
+            ["pools[1].api.ingress.path=/small", "pools[1].api.ingress.host=b.example"],
+            None,
+        ),
+        (
+            "pools",
+            ["pools[1].api.ingress.path=/small", "pools[1].api.ingress.enabled=false"],
+            None,
+        ),
+        ("trial", ["worker.extraEnv[0].name=LORIKEET_DRAIN_S"], "use settings.drain_s"),
+        ("trial", ["pools[0].control.extraEnv[0].name=lorikeet_port"], "use settings.port"),
+        ("trial", ["api.extraEnv[0].name=OTEL_EXPORTER_OTLP_HEADERS"], None),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(

@@ -2,7 +2,12 @@
 
 import pytest
 
-from ops.local.adapters_at_start import AtStart, adapters_at_start, begin_start
+from ops.local.adapters_at_start import (
+    AtStart,
+    adapters_at_start,
+    begin_start,
+    unload_left_out,
+)
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
@@ -78,3 +83,34 @@ async def test_a_version_that_a_client_has_set_stays(
     assert await registry.add_adapter(ONE) == TWO.version
     found = await at_start(redis, keys, ONE)
     assert (found.given, found.served, found.is_by_client) == (ONE.version, TWO, True)
+
+
+async def test_names_of_an_earlier_start_leave_nothing_that_stays_forever(
+    redis: Redis, keys: Keys, registry: Registry
+) -> None:
+    await registry.add_adapter(ONE)
+    await registry.add_adapter(OTHER)
+    await registry.load_adapter(version_of("2", name="other"), replace=True)
+    await begin_start(redis, keys, [])
+    await registry.unload_adapter("other")
+    for name in ("a", "other"):
+        assert await redis.ttl(keys.adapter(name)) > 0
+        assert await redis.ttl(keys.previous(name)) > 0
+
+
+async def test_a_left_out_adapter_is_unloaded_unless_a_client_has_set_its_version(
+    redis: Redis, keys: Keys, registry: Registry
+) -> None:
+    await registry.add_adapter(ONE)
+    await registry.load_adapter(OTHER, replace=False)
+    assert await unload_left_out(redis, keys, ["a", "other", "unknown", "base"]) == {"a"}
+    assert await names(registry) == ["other"]
+    assert await redis.ttl(keys.adapter("a")) > 0
+
+
+async def test_nothing_is_known_of_the_versions_that_earlier_releases_registered(
+    redis: Redis, keys: Keys, registry: Registry
+) -> None:
+    await registry.add_adapter(ONE)
+    await redis.hset(keys.adapter("a"), "at_start", "1")
+    assert await adapters_at_start(redis, keys, ["a"]) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops.local.failures import MAX_EQUAL
-from ops.local.supervisor import Child, ChildFailed, ChildRefused, Supervisor
+from ops.local.supervisor import HEALTHY_AFTER_S, Child, ChildFailed, ChildRefused, Supervisor
 
 DEADLINE_S = 20
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -47,6 +47,7 @@ def child(
     *,
     stop_timeout_s: float = 10,
     is_to_blame: Callable[[int], Awaitable[bool]] = yes,
+    start_s: float = HEALTHY_AFTER_S,
 ) -> Child:
     return Child(
         name=name,
@@ -56,6 +57,7 @@ def child(
         show=log.show,
         first_backoff_s=0.01,
         is_to_blame=is_to_blame,
+        start_s=start_s,
     )
 
 
@@ -141,6 +143,15 @@ async def test_a_child_that_its_environment_ends_is_restarted_further() -> None:
     with pytest.raises(ChildFailed):
         await Supervisor([[worker]]).run()
     assert log.count("OSError") == 3 * MAX_EQUAL
+
+
+async def test_a_child_that_fails_after_its_start_is_restarted_further() -> None:
+    log = Log()
+    supervisor = Supervisor([[child("api", FAILS, log, start_s=0)]])
+    run = asyncio.create_task(supervisor.run())
+    await until(lambda: log.count("OSError") > MAX_EQUAL or run.done())
+    supervisor.stop()
+    await run
 
 
 async def test_a_child_that_is_killed_again_and_again_is_restarted() -> None:

@@ -13,6 +13,8 @@ from ops.local.starting_pool import StartingPool, starting_pool
 from shared.api_keys import ApiKey
 from shared.protocol.ids import WorkerId
 from shared.protocol.workers import WorkerInfo
+from shared.store.connection import Redis
+from shared.store.keys import Keys
 from shared.store.queue import Queue
 
 MODELS = b'{"data": [{"id": "base"}, {"id": "pirate"}]}'
@@ -116,6 +118,22 @@ async def test_a_process_that_had_joined_the_pool_is_not_to_blame_for_its_end(
 ) -> None:
     assert not await starting.never_started(1)
     assert await starting.never_started(2)
+
+
+async def test_workers_whose_ids_have_another_form_are_of_no_process(
+    starting: StartingPool, queue: Queue
+) -> None:
+    info = WorkerInfo(model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1)
+    for wid in ("worker", "host:x:0"):
+        await queue.register(WorkerId(wid), lease_ms=20_000, info=info, residents=[])
+    assert await starting.never_started(2)
+
+
+async def test_no_process_is_to_blame_beside_a_worker_of_another_release(
+    starting: StartingPool, redis: Redis, keys: Keys
+) -> None:
+    await redis.hset(keys.worker(WorkerId("host:1:0")), "info", '{"v": 99}')
+    assert not await starting.never_started(2)
 
 
 async def test_without_redis_no_process_is_to_blame_for_its_end() -> None:

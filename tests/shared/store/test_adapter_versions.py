@@ -80,8 +80,52 @@ async def test_rollbacks_go_back_through_all_versions_and_around(registry: Regis
     assert await registry.roll_back_adapter("a") == "a@2"
 
 
+async def test_a_rollback_reaches_any_kept_version_and_the_next_one_can_undo_it(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, ONE, TWO, THREE, version_of("4"))
+    revision = (await registry.find("a")).revision
+    assert await registry.roll_back_adapter("a", TWO.version) == "a@2"
+    found = await registry.find("a")
+    assert (found.version, found.revision != revision) == ("a@2", True)
+    assert await previous_of("a", redis, keys) == ["a@4", "a@3", "a@1"]
+    assert await registry.roll_back_adapter("a") == "a@4"
+    assert await previous_of("a", redis, keys) == ["a@3", "a@1", "a@2"]
+
+
+async def test_a_rollback_to_the_current_version_changes_nothing(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, ONE, TWO)
+    revision, incidents = (await registry.find("a")).revision, await redis.xlen(keys.incidents)
+    assert await registry.roll_back_adapter("a", TWO.version) == "a@2"
+    assert (await registry.find("a")).revision == revision
+    assert await redis.xlen(keys.incidents) == incidents
+    assert await previous_of("a", redis, keys) == ["a@1"]
+
+
+@pytest.mark.parametrize("version", ["a@9", "b@1", "a", "1"])
+async def test_a_rollback_to_a_version_that_is_not_kept_names_those_that_are(
+    registry: Registry, version: str
+) -> None:
+    await load(registry, version_of("1", name="b"), ONE, TWO, THREE)
+    with pytest.raises(
+        JobFailed, match=rf"no version {version}; choose one of: a@3 \(current\), a@2, a@1$"
+    ) as refusal:
+        await registry.roll_back_adapter("a", AdapterVersion(version))
+    error = refusal.value.error
+    assert (error.code, error.param) == (ErrorCode.ADAPTER_CONFLICT, "version")
+    assert await registry.resolve("a") == "a@3"
+
+
+async def previous_of(name: str, redis: Redis, keys: Keys) -> list[str]:
+    found = await redis.lrange(keys.previous(name), 0, -1)  # type: ignore[misc]
+    return [raw.decode() for raw in found]
+
+
 async def test_a_rollback_needs_a_name_and_a_previous_version(registry: Registry) -> None:
     assert await registry.roll_back_adapter("a") is None
+    assert await registry.roll_back_adapter("a", ONE.version) is None
     await load(registry, ONE)
     with pytest.raises(JobFailed, match="no previous version") as refusal:
         await registry.roll_back_adapter("a")
@@ -93,8 +137,9 @@ async def test_a_quarantined_version_can_be_neither_rolled_back_to_nor_loaded(
 ) -> None:
     await load(registry, ONE, TWO)
     await redis.hset(keys.version(ONE.version), "state", "quarantined")  # type: ignore[misc]
-    with pytest.raises(JobFailed, match="a@1 is quarantined"):
-        await registry.roll_back_adapter("a")
+    for version in (None, ONE.version):
+        with pytest.raises(JobFailed, match="a@1 is quarantined"):
+            await registry.roll_back_adapter("a", version)
     with pytest.raises(JobFailed, match="a@1 is quarantined"):
         await registry.load_adapter(ONE, replace=True)
     assert await registry.resolve("a") == "a@2"

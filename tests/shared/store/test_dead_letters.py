@@ -4,15 +4,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from queue_support import LIMITS, make_adapter, make_job
 
 from shared.errors import ErrorCode
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.codec import encode_job
 from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.jobs import Endpoint, View
+from shared.reasoning_form import ReasoningForm
 from shared.store.connection import Redis
 from shared.store.dead_letters import DeadLetters, Unanswered
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.registry import Found, Registry
+from shared.store.retried_jobs import enqueue_again
+from shared.store.views.pool_views import PoolViews
 
 DEATHS = 3
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@0"), max_model_len=100, source="/base", created_s=1
+)
 
 
 @pytest.fixture
@@ -116,6 +127,62 @@ async def test_answered_waiting_and_unknown_jobs_cannot_be_retried(
     await queue.cancel(cancelled.id)
     for job_id in (done.id, cancelled.id, waiting.id, JobId("never")):
         assert await letters.find(job_id) is None
+
+
+async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(
+    actor, enqueue, letters, redis: Redis, keys: Keys
+) -> None:
+    worker, done, failed = await actor(), await enqueue(), await enqueue()
+    claimed = {each.job.id: each for each in await worker.claim()}
+    await worker.finish(claimed[done.id])
+    await worker.fail(claimed[failed.id], ErrorCode.INVALID_VALUE)
+    waiting, expired = await enqueue(), make_job()
+    for job in (done, failed, waiting, expired):
+        await add_letters(redis, keys, [1], id=job.id, body=encode_job(job))
+    for job in (done, failed, waiting):
+        assert await letters.find(job.id) is None
+    assert await letters.find(expired.id) == Unanswered(expired, is_dead=True)
+
+
+class MovingRegistry(Registry):
+    """Registry in which another version is loaded right after the first look-up."""
+
+    next_version: Adapter | None = None
+
+    async def find(self, model: str) -> Found:
+        found, version = await super().find(model), self.next_version
+        if version is not None:
+            self.next_version = None
+            await self.load_adapter(version, replace=True)
+        return found
+
+
+async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
+    actor, enqueue, letters, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    registry = MovingRegistry(redis, keys)
+    await registry.set_base(BASE)
+    await registry.load_adapter(make_adapter("a@1"), replace=False)
+    chat: Any = {"endpoint": Endpoint.CHAT, "prompts": (), "messages": ()}
+    view: Any = {"view": View.RESPONSES, "request": {"store": True}, "hides_reasoning": True}
+    job = await enqueue(fingerprint="fp_0_1", **chat, **view)
+    await kill_with(await actor(), job)
+    thinking = make_adapter("a@3", reasoning=ReasoningForm.THINK)
+    await registry.load_adapter(make_adapter("a@2"), replace=True)
+    registry.next_version = thinking
+
+    old = await letters.find(job.id)
+    assert old == Unanswered(job, is_dead=True)
+    enqueued = await enqueue_again(old, queue, registry, letters, LIMITS)
+    (claimed,) = await (await actor("w2", holds=["a@3"])).claim()
+    assert (claimed.job.id, claimed.job.version) == (enqueued.id, "a@3")
+    shown = await PoolViews(redis, keys).job(enqueued.id)
+    assert shown is not None
+    assert shown.spec is not None
+    assert (shown.spec.fingerprint, shown.spec.reasoning) == ("fp_0_3", ReasoningForm.THINK)
+    assert (shown.spec.view, shown.spec.request) == (View.RESPONSES, {"store": True})
+    assert shown.spec.hides_reasoning
+    assert await letters.find(job.id) is None
 
 
 async def add_letters(redis: Redis, keys: Keys, times_ms: Sequence[int], **changes: str) -> None:

@@ -125,9 +125,10 @@ class RegistryMachine(RuleBasedStateMachine):
     def unload(self, name: str) -> None:
         self.run(self.registry.unload_adapter(name))
 
-    @rule(name=names)
-    def roll_back(self, name: str) -> None:
-        self.refusable(self.registry.roll_back_adapter(name))
+    @rule(name=names, digest=st.none() | digests)
+    def roll_back(self, name: str, digest: str | None) -> None:
+        version = AdapterVersion(f"{name}@{digest}") if digest else None
+        self.refusable(self.registry.roll_back_adapter(name, version))
 
     @rule(name=names)
     def release(self, name: str) -> None:

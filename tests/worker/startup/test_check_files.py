@@ -10,7 +10,7 @@ from tiny import save_adapter, save_tiny_model
 
 from shared.errors import AdapterRejected, ModelRejected, SettingsError
 from shared.settings import WorkerSettings
-from worker.startup.check_files import check_files
+from worker.startup.check_files import CheckedFiles, check_files
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -33,7 +33,7 @@ def settings(model: Path, *adapters: str, **more: object) -> WorkerSettings:
 
 
 def test_a_good_model_and_adapter_pass(model: Path, adapter: Path) -> None:
-    assert check_files(settings(model, f"good={adapter}")) == model
+    assert check_files(settings(model, f"good={adapter}")) == CheckedFiles(model, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,18 @@ def test_all_bad_adapters_are_named_with_their_reasons(
     for line, name, reason in zip(lines, ["tiny", *names], reasons, strict=True):
         assert line.startswith(f"  adapter {name} from ")
         assert reason in line
-    assert check_files(settings(model, *given, skip_bad_adapters=True)) == model
+    checked = check_files(settings(model, *given, skip_bad_adapters=True))
+    assert checked == CheckedFiles(model, frozenset({"tiny", *names}))
+
+
+def test_an_adapter_that_cannot_be_looked_at_may_be_left_out(
+    model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    given = [f"good={adapter}", f"hidden={tmp_path / ('x' * 300)}"]
+    with pytest.raises(AdapterRejected, match=r"adapter hidden from .* can't be read: File name"):
+        check_files(settings(model, *given))
+    checked = check_files(settings(model, *given, skip_bad_adapters=True))
+    assert checked.left_out == {"hidden"}
 
 
 def test_an_adapter_root_that_is_no_folder_is_refused(model: Path) -> None:

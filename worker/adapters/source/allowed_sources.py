@@ -76,15 +76,25 @@ class AdapterRoots:
 
 def _root(given: str) -> Path:
     folder = Path(given).expanduser()
-    if not (given and folder.is_dir()):
-        raise SettingsError(f"--adapter-root: {given!r} isn't a folder on this machine")
+    if not (given and _is_folder(folder)):
+        raise SettingsError(
+            f"--adapter-root: {given!r} isn't a folder on this machine that this user can read"
+        )
     return folder.resolve()
 
 
 def _parents(sources: Iterable[str]) -> set[Path]:
     folders = [Path(source).expanduser().resolve() for source in sources]
-    parents = {_parent(folder) for folder in folders if folder.is_dir()}
+    parents = {_parent(folder) for folder in folders if _is_folder(folder)}
     return {folder for folder in parents if folder != Path(folder.anchor)}  # "/" allows all
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether `path` is a folder that this user can reach."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _parent(folder: Path) -> Path:

@@ -85,7 +85,7 @@ class AdapterStore:
         """Copy the files of a version, unless there is a copy already.
 
         Raises:
-            StoreFailed: the copy can't be written.
+            StoreFailed: a file can't be read, or the copy can't be written.
         """
         assert _DIGEST.fullmatch(digest)
         if self.folder_of(digest):
@@ -187,5 +187,8 @@ class AdapterStore:
 
 
 def _problem(folder: Path, error: OSError) -> str:
+    named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
+    if named and not any(path.is_relative_to(folder) for path in named):
+        return f"can't copy {named[0]}: {error.strerror}"
     problem = write_problem(folder, error) or f"{folder} can't be written ({error})"
     return f"--adapter-store: {problem}; make room, or name another folder"

@@ -160,7 +160,7 @@ class AdapterReader:
         """Read an adapter from its source, after checking that it fits into memory."""
         try:
             check_size(files, dtype=self._dtype, max_bytes=self._max_bytes)
-        except AdapterRejected as error:
+        except (AdapterRejected, OSError) as error:
             raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from None
         return self._read(name, files)
 

@@ -61,7 +61,7 @@ class AdapterFiles:
         """Return the files of the adapter at `source`, which is a folder or a hub id.
 
         Raises:
-            AdapterRejected: the folder doesn't exist, or the download failed.
+            AdapterRejected: the folder doesn't exist or can't be read, or the download failed.
         """
         return cls(adapter_folder(source), source)
 

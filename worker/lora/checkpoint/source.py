@@ -21,12 +21,16 @@ def adapter_folder(source: str) -> Path:
     The hub client reads its own settings, such as HF_HOME, HF_TOKEN and HF_HUB_OFFLINE.
 
     Raises:
-        AdapterRejected: the folder doesn't exist, or the download failed.
+        AdapterRejected: the folder doesn't exist or can't be read, or the download failed.
     """
     path = Path(source).expanduser()
-    if source and path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # this user may not look into a folder above it
+        raise AdapterRejected(f"{source!r} can't be read: {error.strerror}") from None
+    if source and is_folder:
         return path
-    if path.exists() or not is_hub_id(source):
+    if exists or not is_hub_id(source):
         raise AdapterRejected(f"{source!r} is neither a folder nor a hub id (org/name)")
     # Commands check folders without the time that this import takes.
     from huggingface_hub import snapshot_download

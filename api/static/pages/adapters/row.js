@@ -1,5 +1,6 @@
 // One adapter in the table: its row, and the row below with its versions and actions.
 
+import { serverNow } from "../../lib/api.js";
 import { h, keyed, setAttr, setText } from "../../lib/dom.js";
 import { bytes, clock, count, duration, plural } from "../../lib/format.js";
 
@@ -17,10 +18,11 @@ export function headRow() {
   return h("tr", null, h("th", { scope: "col" }, "Name"), heads);
 }
 
-/** Rows of one adapter. `actions` has a function for each button; each gets the adapter. */
+/** Rows of one adapter. `actions` has a function for each button; each gets this object. */
 export class AdapterRow {
   constructor(adapter, actions) {
     this.adapter = adapter;
+    this.actions = actions;
     const id = `adapter-${adapter.id}`;
     this.toggle = h("button", { type: "button", class: "row-toggle", "aria-expanded": "false", "aria-controls": id, onclick: () => this.open(this.detail.hidden) }, adapter.id);
     this.state = h("span", { class: "badge badge-bad", hidden: true });
@@ -37,7 +39,7 @@ export class AdapterRow {
         this.message,
         h(
           "div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": `Versions of ${adapter.id}` },
-          h("table", { class: "table versions" }, h("thead", null, h("tr", null, ["Version", "", "Created", "Requests", "Tokens", "Last used", "Waiting", "Source"].map((text) => h("th", { scope: "col" }, text || h("span", { class: "visually-hidden" }, "State"))))), this.versions),
+          h("table", { class: "table versions" }, h("thead", null, versionHead()), this.versions),
         ),
       ),
     );
@@ -68,13 +70,25 @@ export class AdapterRow {
     this.rollBack.disabled = adapter.previous.length === 0;
     setText(this.rollBack, adapter.previous.length ? `Roll back to ${adapter.previous[0].version.split("@").at(-1)}` : "Roll back");
     const versions = [adapter, ...adapter.previous].map((version, index) => ({ ...version, place: index }));
-    keyed(this.versions, versions, { keyOf: ({ version }) => version, create: versionRow, update: showVersion });
+    keyed(this.versions, versions, { keyOf: ({ version }) => version, create: (each) => this.versionRow(each), update: showVersion });
   }
+
+  versionRow({ version }) {
+    const onclick = () => this.actions.makeCurrent(this, version);
+    const button = h("button", { type: "button", class: "button button-small", "aria-label": `Make current: ${version}`, onclick }, "Make current");
+    return h("tr", null, h("td", { class: "mono" }), Array.from({ length: 7 }, () => h("td")), h("td", null, button));
+  }
+}
+
+function versionHead() {
+  const hidden = (text) => h("span", { class: "visually-hidden" }, text);
+  const heads = ["Version", hidden("State"), "Created", "Requests", "Tokens", "Last used", "Waiting", "Source", hidden("Action")];
+  return h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)));
 }
 
 /** How long ago a Unix time in milliseconds is. */
 export function ago(ms) {
-  return ms === null ? "never" : `${duration(Math.max(0, Date.now() - ms) / 1000)} ago`;
+  return ms === null ? "never" : `${duration(Math.max(0, serverNow() - ms) / 1000)} ago`;
 }
 
 function kindsOf({ kinds }) {
@@ -92,10 +106,6 @@ function shortWorker(id) {
   return id.split(":").slice(0, 2).join(":");
 }
 
-function versionRow() {
-  return h("tr", null, h("td", { class: "mono" }), Array.from({ length: 7 }, () => h("td")));
-}
-
 function showVersion(row, version) {
   const place = version.place === 0 ? "current" : `previous ${version.place}`;
   const date = new Date(version.created * 1000).toLocaleDateString("en-CA");
@@ -104,4 +114,5 @@ function showVersion(row, version) {
     count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), version.source,
   ];
   texts.forEach((text, index) => setText(row.children[index], text));
+  row.querySelector("button").hidden = version.place === 0 || version.state !== "ready";
 }

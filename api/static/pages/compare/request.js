@@ -14,12 +14,18 @@ export function requestBody(form, model) {
   return body;
 }
 
-/** The request as a command for a POSIX shell. The key stays in the variable LORIKEET_API_KEY. */
+/**
+ * The request as commands for a POSIX shell.
+ *
+ * They read the key from the variable of the command-line clients, which has keys as KEY or TENANT:KEY
+ * with commas or white space between them. The first command takes the first one.
+ */
 export function asCurl(url, body) {
   const json = JSON.stringify({ ...body, stream: true }, null, 2);
   return [
+    "key=${LORIKEET_API_KEYS%%[,[:space:]]*}",
     `curl -N ${shellQuoted(url)} \\`,
-    `  -H "Authorization: Bearer $LORIKEET_API_KEY" \\`,
+    '  -H "Authorization: Bearer ${key#*:}" \\',
     `  -H 'Content-Type: application/json' \\`,
     `  -d ${shellQuoted(json)}`,
   ].join("\n");
@@ -33,7 +39,9 @@ export function asPython(baseUrl, body) {
     "",
     "from openai import OpenAI",
     "",
-    `client = OpenAI(base_url=${literal(baseUrl)}, api_key=os.environ.get("LORIKEET_API_KEY", "none"))`,
+    'keys = os.environ.get("LORIKEET_API_KEYS", "").replace(",", " ").split()',
+    'key = keys[0].split(":", 1)[-1] if keys else "none"',
+    `client = OpenAI(base_url=${literal(baseUrl)}, api_key=key)`,
     "stream = client.chat.completions.create(",
     ...fields.map(([name, value]) => `    ${name}=${literal(value, 1)},`),
     ")",

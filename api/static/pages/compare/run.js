@@ -3,29 +3,38 @@
 // Everything that a reloaded page needs is in `state`. The idempotency key is in it before the
 // request is sent, so that a page that was reloaded meanwhile sends the same job again, not another.
 
-import { ApiError, getJson, sendJson } from "../../lib/api.js";
-import { followJob, pause } from "../jobs/stream.js";
+import { ApiError, getJson, onKeyChange, sendJson } from "../../lib/api.js";
+import { TEMPORARY, followJob, pause } from "../jobs/stream.js";
 
 const PATH = "v1/chat/completions";
 const POSITION_MS = 1500;
 const SEND_AGAIN_MS = 1000;
+const UNREACHABLE = new Set([0]);
 
 /** The state of a run before it is sent. Times are this browser's, in Unix milliseconds. */
 export function newState(body) {
   return {
     body, key: randomKey(), job: null, phase: "sending", position: null,
     lastId: "", text: "", reasoning: "", tokens: [], version: null, finish: null, error: null,
-    isStopped: false, sentMs: null, firstMs: null, lastMs: null, isContinued: false, usage: null, servedS: null,
+    isStopped: false, sentMs: null, firstMs: null, isContinued: false, usage: null, servedS: null,
+  };
+}
+
+/** The state without its answer, which `follow` then gets again from the job's start. */
+export function fromStart(state) {
+  const { job, phase, error } = state;
+  return {
+    ...state, text: "", reasoning: "", tokens: [], lastId: "", isContinued: true,
+    phase: job === null ? phase : "waiting", error: job === null ? error : null,
   };
 }
 
 /** Follow a run from its `state` to its end, and call `changed()` whenever `state` has changed. */
 export async function follow(state, signal, changed) {
   try {
-    if (state.sentMs === null) state.sentMs = Date.now();
     if (state.job === null) state.job = await accepted(state, signal);
     if (state.phase === "sending") state.phase = "waiting";
-    if (state.isStopped) await cancel(state);
+    if (state.isStopped) await persist(() => cancel(state), TEMPORARY, signal);
     changed();
     await receive(state, signal, changed);
     await conclude(state, signal);
@@ -45,8 +54,8 @@ export function hasEnded(state) {
 
 /** Cancel the run's job, or let its follower do so. The run then ends with the phase "cancelled". */
 export async function cancel(state) {
-  state.isStopped = true;
-  if (state.job !== null && !hasEnded(state)) await sendJson("POST", `v1/jobs/${state.job}/cancel`);
+  if (state.job === null) state.isStopped = true;
+  else if (!hasEnded(state)) await sendJson("POST", `v1/jobs/${state.job}/cancel`);
 }
 
 /** Seconds from the request to the first token; null if unknown. */
@@ -55,24 +64,35 @@ export function firstTokenS(state) {
 }
 
 /**
- * Tokens per second after the first one; null if unknown. If this page hasn't seen the tokens come one
- * by one, it is the server's time from the start of the job to its end that counts.
+ * Tokens per second from the job's start on a worker to its end; null if unknown. It is measured by the
+ * server, because tokens may reach this page in bursts.
  */
 export function tokensPerS(state) {
-  const num = state.usage?.completion_tokens ?? state.tokens.length;
-  const seconds = (state.lastMs - state.firstMs) / 1000;
-  if (!state.isContinued && num > 1 && seconds > 0) return (num - 1) / seconds;
+  const num = state.usage?.completion_tokens;
   return state.servedS && num ? num / state.servedS : null;
 }
 
 async function accepted(state, signal) {
   const headers = { "Idempotency-Key": state.key };
+  const body = { ...state.body, background: true };
+  state.sentMs ??= Date.now();
+  // The time that a person needs to log in isn't the server's.
+  const stopKey = onKeyChange(() => (state.sentMs = Date.now()));
+  try {
+    // If the connection broke, the front end may have the job, and the key finds it.
+    return (await persist(() => sendJson("POST", PATH, body, { headers, signal }), UNREACHABLE, signal)).id;
+  } finally {
+    stopKey();
+  }
+}
+
+/** Call `send` again after each ApiError with one of these statuses. */
+async function persist(send, statuses, signal) {
   for (;;) {
     try {
-      return (await sendJson("POST", PATH, { ...state.body, background: true }, { headers, signal })).id;
+      return await send();
     } catch (error) {
-      // The connection broke: the front end may have the job, and the key finds it.
-      if (!(error instanceof ApiError) || error.status !== 0) throw error;
+      if (!(error instanceof ApiError) || !statuses.has(error.status)) throw error;
       await pause(SEND_AGAIN_MS, signal);
     }
   }
@@ -103,7 +123,6 @@ function add(state, piece) {
   state.phase = "running";
   state.position = null;
   state.firstMs ??= Date.now();
-  state.lastMs = Date.now();
 }
 
 /** What the page shows of a token's log-probability; the whole would fill the browser's storage. */
@@ -122,10 +141,13 @@ async function showPosition(state, signal, changed) {
   }
 }
 
-/** Read what the stream doesn't say: the token counts and the server's times. */
+/** Read what the stream doesn't say: the token counts and the server's times. The answer is whole without. */
 async function conclude(state, signal) {
-  const job = await getJson(`v1/jobs/${state.job}`, { signal });
-  state.usage = job.usage;
+  const job = await persist(() => getJson(`v1/jobs/${state.job}`, { signal }), TEMPORARY, signal).catch((error) => {
+    if (signal.aborted) throw error;
+    return {};
+  });
+  state.usage = job.usage ?? null;
   state.servedS = job.ended_ms && job.started_ms ? (job.ended_ms - job.started_ms) / 1000 : null;
 }
 

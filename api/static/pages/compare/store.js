@@ -1,12 +1,24 @@
 // What the Compare page keeps for a reloaded or reopened tab.
 //
-// The tab's storage survives a reload. Without an API key, the browser's storage has a copy for a tab
-// that is opened anew. With a key, prompts must not outlive it, and the key ends with the tab.
+// The tab's storage survives a reload. On a server without keys, the browser's storage has a copy for a
+// tab that is opened anew. One tab at a time owns the copy: the runs of an open tab belong to that tab.
 
-import { hasKey } from "../../lib/api.js";
+import { hasKey, isServerOpen, keylessName } from "../../lib/api.js";
+import { cancel, fromStart, hasEnded } from "./run.js";
 
 const FORM = "lorikeet-compare-form";
 const RUN = "lorikeet-compare-run";
+const LOCK = "lorikeet-compare";
+const LOCK_WAIT_MS = 500;
+let isOwner = false;
+let owning = null;
+
+/** Prepare to load. A new tab waits here for the browser's copy, but not long if another tab owns it. */
+export async function openStore() {
+  owning ??= own();
+  if (hasKey() || hasOwnForm()) return;
+  await Promise.race([owning, new Promise((resolve) => setTimeout(resolve, LOCK_WAIT_MS))]);
+}
 
 /** The form's values, or null. */
 export function loadForm() {
@@ -23,26 +35,56 @@ export function loadRuns() {
 }
 
 /**
- * Keep the columns' states, of which those that never ran are null. If they are too large, keep what
- * is needed to follow the jobs from their starts.
+ * Keep the columns' states, of which those that never ran are null. If they are too large, first the
+ * tokens of ended runs go, then all answers; `follow` gets these again.
  */
 export function saveRuns(states) {
-  const slim = () => states.map((state) => state && { ...state, text: "", reasoning: "", tokens: [], lastId: "" });
-  if (!save(RUN, states)) save(RUN, slim());
+  const smaller = (state) => (hasEnded(state) ? { ...state, tokens: [] } : fromStart(state));
+  for (const change of [(state) => state, smaller, fromStart]) {
+    if (save(RUN, states.map((state) => state && change(state)))) return;
+  }
 }
 
 /** Forget form and runs. */
 export function forget() {
-  for (const storage of [sessionStorage, localStorage]) [FORM, RUN].forEach((name) => storage.removeItem(name));
+  for (const name of [FORM, RUN]) {
+    sessionStorage.removeItem(name);
+    if (isOwner) localStorage.removeItem(keylessName(name));
+  }
 }
 
-/** Let the Compare page start with these models. */
+/** Let the Compare page start with these models. It cancels the runs of others, which it can't show. */
 export function chooseModels(models) {
+  const runs = (loadRuns() ?? []).filter((run) => run !== null);
+  const isChosen = ({ body }) => models.includes(body.model);
+  for (const run of runs) if (!isChosen(run)) cancel(run).catch(() => {}); // it ends by itself
   saveForm({ ...loadForm(), models });
+  saveRuns(models.map((model) => runs.find(({ body }) => body.model === model) ?? null));
+}
+
+/** Own the browser's copy until this page is left. Resolves once no other tab owns it. */
+function own() {
+  return new Promise((resolve) => {
+    const start = () => {
+      isOwner = true;
+      resolve();
+    };
+    // Browsers have locks on https and localhost only. Elsewhere, all tabs share the copy.
+    if (!navigator.locks) return start();
+    navigator.locks.request(LOCK, () => {
+      start();
+      return new Promise(() => {});
+    });
+  });
+}
+
+function hasOwnForm() {
+  return sessionStorage.getItem(FORM) !== null;
 }
 
 function load(name) {
-  const text = sessionStorage.getItem(name) ?? (hasKey() ? null : localStorage.getItem(name));
+  const isCopy = isOwner && !hasKey() && !hasOwnForm();
+  const text = isCopy ? localStorage.getItem(keylessName(name)) : sessionStorage.getItem(name);
   return text === null ? null : JSON.parse(text);
 }
 
@@ -50,7 +92,7 @@ function save(name, value) {
   const text = JSON.stringify(value);
   try {
     sessionStorage.setItem(name, text);
-    if (!hasKey()) localStorage.setItem(name, text);
+    if (isOwner && isServerOpen()) localStorage.setItem(keylessName(name), text);
     return true;
   } catch {
     return false; // the quota is used up

@@ -3,7 +3,8 @@
 import { getJson } from "../../lib/api.js";
 import { fill, h, setText } from "../../lib/dom.js";
 import { clock, count, duration } from "../../lib/format.js";
-import { errorBox } from "../../lib/notices.js";
+import { errorBox, showBox } from "../../lib/notices.js";
+import { poll } from "../../lib/polling.js";
 import { loadRuns } from "../compare/store.js";
 import { answersOf } from "./answer.js";
 import { isUnfinished, mayRetry, placeOf, showState } from "./list.js";
@@ -21,6 +22,8 @@ export class JobDialog {
     this.poolNow = poolNow;
     this.closing = new AbortController();
     this.job = null;
+    this.isRefused = false;
+    this.isFollowed = false;
     this.texts = [];
     this.badge = h("span", { class: "badge" });
     this.facts = h("dl", { class: "findings" });
@@ -41,7 +44,6 @@ export class JobDialog {
     );
     this.dialog.addEventListener("close", () => {
       this.closing.abort();
-      clearInterval(this.timer);
       this.dialog.remove();
       onClose();
     });
@@ -54,26 +56,34 @@ export class JobDialog {
     this.dialog.close();
   }
 
-  async start() {
-    await this.refresh();
-    if (this.closing.signal.aborted || !this.job) return;
-    this.timer = setInterval(() => isUnfinished(this.job) && this.refresh(), REFRESH_MS);
-    if (isUnfinished(this.job)) await this.follow();
+  start() {
+    poll(() => this.isSettled || this.refresh(), { everyMs: REFRESH_MS, signal: this.closing.signal });
+  }
+
+  /** True if the server has nothing new to say: the job has ended, is unknown, or needs another key. */
+  get isSettled() {
+    return this.isRefused || (this.job !== null && !isUnfinished(this.job));
   }
 
   async refresh() {
     const { signal } = this.closing;
     try {
       this.job = await getJson(`v1/jobs/${encodeURIComponent(this.id)}`, { signal });
+      this.isRefused = false;
       this.show();
+      if (isUnfinished(this.job) && !this.isFollowed) this.follow();
     } catch (error) {
-      if (!signal.aborted) fill(this.error, errorBox(error, () => this.refresh()));
+      if (signal.aborted) return;
+      this.isRefused = error.isRefusal || error.status === 404;
+      showBox(this.error, errorBox(error, () => this.refresh()));
     }
   }
 
   /** Show the answer while it is generated. */
   async follow() {
     const { signal } = this.closing;
+    let problem = "";
+    this.isFollowed = true;
     setText(this.live, "live");
     try {
       for await (const piece of followJob(this.id, { signal })) {
@@ -82,12 +92,11 @@ export class JobDialog {
         this.showTexts(this.texts);
       }
     } catch (error) {
-      // A job that failed shows its error; this is about jobs whose answers can't be streamed.
-      if (!signal.aborted && error.status === 400) setText(this.live, error.message);
+      problem = error.message;
     }
     if (signal.aborted) return;
+    setText(this.live, problem);
     await this.refresh();
-    if (!isUnfinished(this.job)) setText(this.live, "");
   }
 
   add({ choice, text, reasoning }) {
@@ -99,6 +108,7 @@ export class JobDialog {
   show() {
     const { job } = this;
     showState(this.badge, job);
+    if (!isUnfinished(job)) setText(this.live, ""); // a job that failed shows its error
     fill(this.facts, factsOf(job, this.poolNow()).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
     fill(this.error, job.error && h("div", { class: "notice notice-error" }, h("strong", null, job.error.code ?? job.error.type), h("p", null, job.error.message)));
     const sent = (loadRuns() ?? []).find((run) => run?.job === job.id);

@@ -1,5 +1,6 @@
 // The table of jobs.
 
+import { serverNow } from "../../lib/api.js";
 import { h, setAttr, setText } from "../../lib/dom.js";
 import { count, duration } from "../../lib/format.js";
 
@@ -24,7 +25,7 @@ export function showState(badge, { state }) {
 
 /** Seconds since a Unix time in milliseconds. */
 export function ageS(ms) {
-  return Math.max(0, Date.now() - ms) / 1000;
+  return Math.max(0, serverNow() - ms) / 1000;
 }
 
 /**

@@ -3,7 +3,8 @@
 import { ApiError, sseEvents } from "../../lib/api.js";
 
 const RETRY_MS = 1000;
-const TEMPORARY = new Set([0, 429, 502, 503, 504]);
+/** Statuses of failures after which a request is worth sending again. */
+export const TEMPORARY = new Set([0, 429, 502, 503, 504]);
 const LAST_TYPES = new Set(["response.completed", "response.incomplete", "message_stop"]);
 
 /**

@@ -37,6 +37,8 @@ export function history() {
   let points = [];
 
   function update(pool) {
+    // Later points are from before Redis' clock was set back.
+    points = points.filter(([time]) => time <= pool.time);
     const last = points.at(-1)?.[0] ?? 0;
     points.push(...pool.history.filter(([time]) => time > last));
     points = points.filter(([time]) => time > pool.time - KEPT_S);

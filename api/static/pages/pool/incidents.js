@@ -45,11 +45,12 @@ export function incidents(live) {
 
   /** Show the pool's list, which holds every incident that `add` showed before. */
   function update({ incidents: all }) {
+    const newest = all.slice(0, MAX_SHOWN);
     const known = new Set(shown.map(({ id }) => id));
-    const fresh = all.filter(({ id }) => !known.has(id));
+    const fresh = newest.filter(({ id }) => !known.has(id));
     if (shown.length && fresh.length)
       live.say(fresh.map(({ text, worker }) => readable(text, worker)).join(". "));
-    shown = all.slice(0, MAX_SHOWN);
+    shown = newest;
     show();
   }
 

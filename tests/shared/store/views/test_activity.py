@@ -97,6 +97,40 @@ async def test_a_load_names_its_worker(
     assert adapter.loader == worker.id
 
 
+async def test_names_are_read_again_only_after_they_have_changed(
+    view: ActivityView, registry: Registry, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_reads, read = 0, type(redis).smembers
+
+    def counting(client: Redis, key: str) -> Any:
+        nonlocal num_reads
+        num_reads += 1
+        return read(client, key)
+
+    monkeypatch.setattr(type(redis), "smembers", counting)
+    for version in ("a@1", "b@1"):
+        await registry.load_adapter(make_adapter(version), replace=False)
+        await view.read(BASE.version, ())
+    assert list(by_version(await view.read(BASE.version, ()))) == ["base@0", "a@1", "b@1"]
+    assert num_reads == 2
+    await registry.unload_adapter("a")
+    await registry.load_adapter(make_adapter("c@1"), replace=False)
+    assert list(by_version(await view.read(BASE.version, ()))) == ["base@0", "b@1", "c@1"]
+
+
+async def test_a_version_that_waits_and_runs_counts_once_towards_the_limit(
+    view: ActivityView, registry: Registry, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_VERSIONS", 4)
+    for number in range(10):
+        await registry.load_adapter(make_adapter(f"a{number}@1"), replace=False)
+    for version in ("a8@1", "a9@1"):
+        await queue.enqueue(make_job(version), LIMITS)
+    active = [AdapterVersion(f"a{number}@1") for number in (9, 8, 7)]
+    activity = await view.read(BASE.version, active=active)
+    assert list(by_version(activity)) == ["base@0", "a7@1", "a8@1", "a9@1"]
+
+
 async def test_a_large_pool_is_read_in_part_and_versions_with_jobs_come_first(
     view: ActivityView, registry: Registry, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,3 +150,16 @@ async def test_first_tokens_are_added_up_by_bucket(
     (sample,) = await HistoryView(redis, keys).newest(10)
     assert sample.first_tokens[:4] == (1, 2, 4, 0)
     assert len(sample.first_tokens) == 25
+
+
+async def test_samples_from_before_a_clock_was_set_back_are_left_out(
+    redis: Redis, keys: Keys
+) -> None:
+    view = HistoryView(redis, keys)
+    for time_ms in (1000, 2000, 3000):
+        await redis.lpush(keys.history, f"{time_ms} 0 0 0 0")  # type: ignore[misc]
+    assert [sample.time_ms for sample in await view.newest(2)] == [2000, 3000]
+    for time_ms in (1500, 2500):
+        await redis.lpush(keys.history, f"{time_ms} 0 0 0 0")  # type: ignore[misc]
+    for limit in (2, 10):
+        assert [sample.time_ms for sample in await view.newest(limit)] == [1500, 2500]

@@ -62,6 +62,14 @@ def test_what_lies_outside_is_refused_be_it_there_or_not(adapters: Path) -> None
         assert code_of(roots, given) is ErrorCode.SOURCE_NOT_ALLOWED, given
 
 
+def test_folders_that_cannot_be_looked_at_are_neither_roots_nor_sources(adapters: Path) -> None:
+    unreadable = f"{adapters}/{'x' * 300}"  # the system refuses so long a name
+    roots = AdapterRoots([], [unreadable, str(adapters / "sql")])
+    assert roots.locate(str(adapters / "in")) == str(adapters / "sql")
+    with pytest.raises(SettingsError, match="isn't a folder on this machine that this user can"):
+        AdapterRoots([unreadable], [])
+
+
 def test_what_is_no_folder_under_a_root_is_not_found(adapters: Path) -> None:
     roots = AdapterRoots([str(adapters)], [])
     for given in ("file", "no-such", "sql/file", "x" * 300):

@@ -42,11 +42,21 @@ def test_the_folder_is_private(store: AdapterStore, tmp_path: Path) -> None:
 
 
 def test_a_copy_that_fails_leaves_nothing(store: AdapterStore, source: Path) -> None:
-    with pytest.raises(StoreFailed, match="--adapter-store"):
+    with pytest.raises(StoreFailed, match=r"^can't copy \S*/missing: No such file or directory$"):
         store.keep(ONE, [source, source.parent / "missing"])
     assert store.folder_of(ONE) is None
     assert store.copies() == []
     assert list((source.parent / "a" / "store").iterdir()) == []
+
+
+def test_a_copy_that_cannot_be_written_is_an_error_of_the_store(
+    store: AdapterStore, source: Path
+) -> None:
+    folder = source.parent / "a" / "store"
+    folder.rmdir()
+    folder.touch()
+    with pytest.raises(StoreFailed, match=rf"--adapter-store: {folder} can't be written"):
+        store.keep(ONE, [source])
 
 
 def test_many_at_a_time_make_one_copy(store: AdapterStore, source: Path) -> None:

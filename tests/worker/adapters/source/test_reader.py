@@ -152,6 +152,17 @@ def test_a_fault_that_nobody_thought_of_is_the_adapters_and_not_the_workers(
     assert "of all things" in error.message
 
 
+def test_files_that_cannot_be_looked_at_are_the_adapters_fault(
+    reader: AdapterReader, root: Path
+) -> None:
+    (root / "a").mkdir()
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        (root / "a" / file).symlink_to("x" * 300)  # the system refuses this name
+    for folder in (root / "a", root / ("x" * 300)):
+        with pytest.raises(AdapterRejected, match=r"adapter a from .*File name too long"):
+            reader.read("a", str(folder))
+
+
 def test_a_version_is_read_after_its_folder_was_written_over(
     reader: AdapterReader, good: Path, root: Path
 ) -> None:
