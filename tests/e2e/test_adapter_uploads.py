@@ -24,6 +24,8 @@ from shared.store.audit.auditor import Auditor
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 KEPT = 1
 LONG = {"max_tokens": 80, "ignore_eos": True}

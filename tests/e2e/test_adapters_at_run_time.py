@@ -36,6 +36,8 @@ from tiny import tiny_model
 from shared.protocol.ids import AdapterVersion
 from shared.store.views.pool_views import PoolViews
 
+pytestmark = pytest.mark.slow
+
 NUM_REPLACEMENTS = 100
 PATIENCE_S = 30.0
 

@@ -202,7 +202,7 @@ function summaryOf({ weights, config }, read) {
     [weights.name, bytes(weights.size)],
     [CONFIG, config ? bytes(config.size) : "not chosen: the safetensors file must contain it"],
     ["Rank", read?.r],
-    ["Modules", Array.isArray(modules) ? modules.join(", ") : modules],
+    ["Modules", Array.isArray(modules) ? [...modules].sort().join(", ") : modules],
     ["Trained on", read?.base_model_name_or_path],
   ];
   const rows = facts.filter(([, value]) => value !== undefined && value !== null && value !== "");
