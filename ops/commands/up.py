@@ -183,7 +183,7 @@ def _announce(plan: Plan, ready: Ready) -> None:
         f"curl {url}/v1/chat/completions {headers} -d '{data}'\n\n"
         "From another terminal:\n\n"
         + "".join(f"{_program()} {line}\n" for line in _next_commands(url, model, ready.redis_url))
-        + f"\nAPI: {url}/docs{_data(plan.data_folder)}    Stop: Ctrl-C\n",
+        + f"\nConsole: {url}/    API: {url}/docs{_data(plan.data_folder)}    Stop: Ctrl-C\n",
         flush=True,
     )
 
