@@ -1,18 +1,16 @@
 """GET /docs in a real browser: Swagger UI, with files that the server itself serves."""
 
-import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from api_support import RunningApp
-from playwright.async_api import Page, async_playwright
+from console_browser import console_page, running_browser
+from playwright.async_api import Browser
 from pydantic import SecretStr
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FILES = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
@@ -24,43 +22,23 @@ ZERO_WIDTH_SPACE = "\u200b"
 """Swagger UI puts it into paths, where a line may break."""
 
 
-@dataclass
-class Browser:
-    """A page of a browser, with everything it asked for and complained about."""
-
-    page: Page
-    hosts: set[str] = field(default_factory=set)
-    errors: list[str] = field(default_factory=list)
-
-
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH")
-    switches = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    async with async_playwright() as play:
-        chromium = await play.chromium.launch(executable_path=CHROMIUM, args=switches)
-        opened = Browser(await chromium.new_page())
-        opened.page.on("request", lambda request: opened.hosts.add(urlsplit(request.url).netloc))
-        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
-        opened.page.on(
-            "console",
-            lambda line: opened.errors.append(line.text) if line.type == "error" else None,
-        )
-        yield opened
-        await chromium.close()
+    async with running_browser() as browser:
+        yield browser
 
 
 @pytest.mark.parametrize(("changes", "path"), [({}, ""), (KEYS, ""), (ROOT, "/llm"), (ROOT, "")])
 async def test_the_page_shows_the_operations_and_asks_no_other_host(
     server: RunningApp, browser: Browser, path: str
 ) -> None:
-    await browser.page.goto(f"{server.url}{path}/docs")
-    await browser.page.locator(".opblock").first.wait_for(timeout=30_000)
-    shown = await browser.page.locator(".opblock-summary-path").all_inner_texts()
-    assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
-    assert browser.hosts == {urlsplit(server.url).netloc}
-    assert browser.errors == []
+    async with console_page(browser, server.url) as opened:
+        await opened.page.goto(f"{server.url}{path}/docs")
+        await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
+        shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
+        assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
+        assert opened.hosts == {urlsplit(server.url).netloc}
+        assert opened.log == []
 
 
 @pytest.mark.parametrize("changes", [KEYS, ROOT])
