@@ -15,11 +15,11 @@ from transformers.utils import logging
 
 from shared.errors import ModelRejected
 from worker.lora.base.modules import is_expert, module_shape
-from worker.model.attention import PAGED_ATTENTION, probe_layers
+from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
 from worker.model.loading.quantisation import is_quantised
-from worker.model.loading.refusals import OTHER_ENGINE, first_line
+from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
 from worker.model.memory_policy import layer_width
 
 DEMO_CONFIG = {
@@ -105,18 +105,12 @@ def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:
         probe = probe_layers(model)
-    except Exception as error:  # noqa: BLE001  (without weights, models fail in many ways)
-        if isinstance(error, NotImplementedError) and str(error).startswith("attention with"):
-            raise ModelRejected(
-                f"--model {source}: {type(model).__name__} uses {error}, which the native engine "
-                f"can't compute; {OTHER_ENGINE}"
-            ) from None
+    except UnsupportedAttention as error:
+        raise attention_refusal(source, model, error) from None
+    except Exception:  # noqa: BLE001  (without weights, models fail in many ways)
         return [_usual_kv_shape(model.config.get_text_config())] * num_layers
     if sorted(probe.shapes) != list(range(num_layers)):
-        raise ModelRejected(
-            f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
-            f"layers through transformers' attention interface; {OTHER_ENGINE} if vLLM knows it"
-        )
+        raise layers_refusal(source, model, num_layers, probe.num_calls)
     return [probe.shapes[layer] for layer in range(num_layers)]
 
 

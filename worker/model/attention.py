@@ -22,6 +22,10 @@ PAGED_ATTENTION = "lorikeet_paged"
 """Name under which `attend` is registered in transformers."""
 
 
+class UnsupportedAttention(NotImplementedError):
+    """The model uses an attention feature that isn't implemented here; the message names it."""
+
+
 @dataclass(slots=True)
 class LayerProbe:
     """Attention shapes and parameters by layer, collected during one forward pass."""
@@ -69,7 +73,7 @@ def probe_layers(model: PreTrainedModel) -> LayerProbe:
     """Run one forward pass and record the shapes and parameters that each layer passes to `attend`.
 
     Raises:
-        NotImplementedError: the model uses an attention feature that isn't implemented here.
+        UnsupportedAttention: the model uses an attention feature that isn't implemented here.
     """
     _current.probe = LayerProbe()
     try:
@@ -110,7 +114,7 @@ def attend(
         `[1, T, num_heads, value_dim]`, and None instead of the attention weights.
 
     Raises:
-        NotImplementedError: the model uses an attention feature that isn't implemented here.
+        UnsupportedAttention: the model uses an attention feature that isn't implemented here.
     """
     _refuse_unknown(attention_mask, dropout, kwargs)
     layer = module.layer_idx
@@ -172,7 +176,7 @@ def _refuse_unknown(mask: Tensor | None, dropout: float, kwargs: dict[str, Any])
     if dropout:
         unknown.append("dropout")
     if unknown:
-        raise NotImplementedError(f"attention with {', '.join(unknown)}")
+        raise UnsupportedAttention(f"attention with {', '.join(unknown)}")
 
 
 def _blank_output(query: Tensor, value: Tensor) -> Tensor:

@@ -35,9 +35,9 @@ from worker.model.loading.device import pick_device
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import (
-    OTHER_ENGINE,
-    OTHER_ENGINE_IF_KNOWN,
+    attention_refusal,
     first_line,
+    layers_refusal,
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
@@ -174,16 +174,9 @@ def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
     try:
         probe = probe_layers(model)
     except NotImplementedError as error:
-        raise ModelRejected(
-            f"--model {source}: {type(model).__name__} uses {error}, which the native engine can't "
-            f"compute; {OTHER_ENGINE}"
-        ) from None
+        raise attention_refusal(source, model, error) from None
     if probe.num_calls != num_layers or sorted(probe.shapes) != list(range(num_layers)):
-        raise ModelRejected(
-            f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
-            f"layers through transformers' attention interface ({probe.num_calls} calls), so the "
-            f"native engine can't serve it exactly; {OTHER_ENGINE_IF_KNOWN}"
-        )
+        raise layers_refusal(source, model, num_layers, probe.num_calls)
     check_windows(source, model, probe)
     return probe
 

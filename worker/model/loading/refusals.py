@@ -31,6 +31,28 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def attention_refusal(source: str, model: PreTrainedModel, error: Exception) -> ModelRejected:
+    """Return the refusal of a model with unsupported attention. `error` names the feature."""
+    return ModelRejected(
+        f"--model {source}: {type(model).__name__} uses {error}, which the native engine can't "
+        f"compute; {OTHER_ENGINE}"
+    )
+
+
+def layers_refusal(
+    source: str, model: PreTrainedModel, num_layers: int, num_calls: int
+) -> ModelRejected:
+    """Return the refusal of a model that computes attention by code of its own.
+
+    `num_calls` is the number of calls of transformers' attention interface in one forward pass.
+    """
+    return ModelRejected(
+        f"--model {source}: {type(model).__name__} doesn't send each of its {num_layers} "
+        f"layers through transformers' attention interface ({num_calls} calls), so the "
+        f"native engine can't serve it exactly; {OTHER_ENGINE_IF_KNOWN}"
+    )
+
+
 @contextmanager
 def refusing_by_name(source: str, model: PreTrainedModel) -> Iterator[None]:
     """Turn every error inside the context into a refusal of the model.
