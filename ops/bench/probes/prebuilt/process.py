@@ -26,7 +26,12 @@ def main() -> None:
     folder, model, adapters = map(Path, sys.argv[1:])
     build.PREBUILT = folder
     loaded = load_as_worker(model)
+    # These import torch, which the loader does after it has set the process up.
     from ops.bench.probes.engine import EngineProbe
+    from worker.kernels.cpu.native import NativeKernels
+
+    if not isinstance(loaded.kernels, NativeKernels):
+        sys.exit(f"the {loaded.kernels.name} kernels were loaded, as the native ones don't compile")
 
     folders = {path.name: path for path in sorted(adapters.iterdir())}
     probe = EngineProbe(loaded, folders, max_num_seqs=max(BATCHES))
