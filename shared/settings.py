@@ -293,6 +293,11 @@ class WorkerSettings(PoolSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of weights, activations and KV cache. auto means bfloat16."
     )
+    quantize: Literal["int8"] | None = Field(
+        None,
+        description="Type to which the native engine quantises the base model's linears on a CPU: "
+        "half of the memory of bfloat16, and faster. By default they aren't quantised.",
+    )
     memory_fraction: float = Field(
         0.9,
         gt=0,
@@ -412,6 +417,15 @@ class WorkerSettings(PoolSettings):
     @model_validator(mode="after")
     def _check_adapters(self) -> "WorkerSettings":
         _ = self.adapter_sources  # raises SettingsError before the process does anything else
+        return self
+
+    @model_validator(mode="after")
+    def _check_quantize(self) -> "WorkerSettings":
+        if self.quantize is not None and self.engine != "native":
+            raise SettingsError(
+                f"--quantize {self.quantize} needs --engine native; --engine {self.engine} doesn't "
+                "quantise weights itself"
+            )
         return self
 
 

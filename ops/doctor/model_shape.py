@@ -14,6 +14,8 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from shared.errors import ModelRejected
+from worker.kernels.cpu.int8 import BYTES_PER_WEIGHT
+from worker.lora.base.linear import can_join
 from worker.lora.base.modules import is_expert, module_shape
 from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
 from worker.model.kv_cache import KVShape
@@ -57,8 +59,12 @@ class ModelShape:
         return rank * self.linear_widths * self.dtype.itemsize
 
 
-def served_shape(source: str, folder: Path, dtype: torch.dtype) -> ModelShape:
+def served_shape(
+    source: str, folder: Path, dtype: torch.dtype, *, is_int8: bool = False
+) -> ModelShape:
     """Return the shape of the model in `folder` as the native engine would serve it.
+
+    With `is_int8`, the engine would quantise its linears to int8.
 
     Raises:
         ModelRejected: the configuration shows that the engine can't serve the model.
@@ -66,15 +72,15 @@ def served_shape(source: str, folder: Path, dtype: torch.dtype) -> ModelShape:
     logging.set_verbosity_error()
     config = read_config(source, folder)
     is_quantised(source, config)  # raises ModelRejected for weights that can't be dequantised
-    return _shape(source, config, dtype)
+    return _shape(source, config, dtype, is_int8)
 
 
-def demo_shape(dtype: torch.dtype) -> ModelShape:
-    """Return the shape of the demo's base model."""
-    return _shape("demo", AutoConfig.for_model(**DEMO_CONFIG), dtype)
+def demo_shape(dtype: torch.dtype, *, is_int8: bool = False) -> ModelShape:
+    """Return the shape of the demo's base model; see `served_shape`."""
+    return _shape("demo", AutoConfig.for_model(**DEMO_CONFIG), dtype, is_int8)
 
 
-def _shape(source: str, config: Any, dtype: torch.dtype) -> ModelShape:
+def _shape(source: str, config: Any, dtype: torch.dtype, is_int8: bool) -> ModelShape:
     try:
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -86,7 +92,7 @@ def _shape(source: str, config: Any, dtype: torch.dtype) -> ModelShape:
     return ModelShape(
         architecture=type(model).__name__,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        weight_bytes=int(model.get_memory_footprint()),
+        weight_bytes=int(model.get_memory_footprint()) - (_saved_by_int8(model) if is_int8 else 0),
         max_model_len=int(text.max_position_embeddings),
         dtype=dtype,
         kv_shapes=_kv_shapes(source, model),
@@ -94,6 +100,21 @@ def _shape(source: str, config: Any, dtype: torch.dtype) -> ModelShape:
         width=layer_width(text.hidden_size, getattr(text, "intermediate_size", None)),
         vocab_size=int(text.vocab_size),
     )
+
+
+def _saved_by_int8(model: PreTrainedModel) -> int:
+    """Return how many bytes less the model needs if its linears are quantised.
+
+    A head that shares its weight with the embedding is stored in addition to it.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    is_tied = head is not None and getattr(embedding, "weight", None) is head.weight
+    saved = 0
+    for name, module in model.named_modules():
+        if can_join(module) and not is_expert(name):
+            before = 0 if module is head and is_tied else module.weight.nbytes
+            saved += int(before) - round(module.weight.numel() * BYTES_PER_WEIGHT)
+    return saved
 
 
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:

@@ -82,6 +82,8 @@ def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None
     root = users_data_folder() if data_dir is None else data_dir.expanduser()
     name = worker.served_name or (base.name if base else worker.model)
     digest = quick_digest(base) if base else hashlib.sha256(worker.model.encode()).hexdigest()
+    if worker.quantize is not None:  # another base, as its answers differ
+        digest = hashlib.sha256(f"{digest} {worker.quantize}".encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:MAX_NAME_CHARS]
     return root.absolute() / f"{worker.pool}-{name}-{digest[:12]}"
 

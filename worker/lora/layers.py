@@ -4,19 +4,23 @@ Linears that read the same input, such as q, k and v, are called siblings. They 
 matrix product.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from worker.kernels.cpu.int8 import Int8Weight
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.lora.base.base_weight import BaseWeight, row_squares, weight_of
 from worker.lora.base.linear import BaseLinear, base_linear
 from worker.lora.batch import BatchCache, LoRABatch, Sequences
 from worker.lora.memory.pool import LoRAPool, SiblingSites
+
+_NOT_QUANTISED: Mapping[str, Int8Weight] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -79,13 +83,19 @@ class Siblings:
     """
 
     def __init__(
-        self, names: Sequence[str], linears: Sequence[nn.Module], kernels: Kernels
+        self,
+        names: Sequence[str],
+        linears: Sequence[nn.Module],
+        kernels: Kernels,
+        int8: Mapping[str, Int8Weight] = _NOT_QUANTISED,
     ) -> None:
         self.names = tuple(names)
         weights = [weight_of(linear) for linear in linears]
         self._squares = [None if weight is None else row_squares(weight) for weight in weights]
         self._biases: list[Tensor | None] = [getattr(linear, "bias", None) for linear in linears]
-        self.base: BaseLinear = base_linear(linears, kernels)
+        self.base: BaseLinear = base_linear(
+            linears, kernels, [int8[name] for name in names if name in int8]
+        )
         self.sizes = self.base.out_features
         self._sites: SiblingSites | None = None
         self._context: LoRAContext | None = None
@@ -223,11 +233,15 @@ def weights_of(served: Iterable[Siblings], names: Container[str]) -> dict[str, B
 
 @torch.inference_mode()
 def serve_linears(
-    model: nn.Module, groups: Sequence[Sequence[str]], kernels: Kernels
+    model: nn.Module,
+    groups: Sequence[Sequence[str]],
+    kernels: Kernels,
+    int8: Mapping[str, Int8Weight] = _NOT_QUANTISED,
 ) -> list[Siblings]:
     """Replace each linear named in `groups` with a `ServedLinear`.
 
-    The linears of a group must read the same input.
+    The linears of a group must read the same input. `int8` has the weights of quantised linears, by
+    name; either all linears of a group are quantised, or none is.
 
     Returns:
         One `Siblings` object per group.
@@ -235,7 +249,7 @@ def serve_linears(
     served = []
     for names in groups:
         linears = [model.get_submodule(name) for name in names]
-        siblings = Siblings(names, linears, kernels)
+        siblings = Siblings(names, linears, kernels, int8)
         for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
             model.set_submodule(name, ServedLinear(linear, siblings, index))
         served.append(siblings)

@@ -25,6 +25,8 @@ from worker.model.trace import Call
 
 # Largest allowed deviation from the original output, relative to the output's largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+_QUANTISED = 5e-2
+"""The same for modules whose linears quantise their inputs to int8."""
 
 _ROTATE = "apply_rotary_pos_emb"
 """Name of the function in transformers that rotates queries and keys."""
@@ -57,7 +59,12 @@ def fusible(model: nn.Module) -> list[str]:
 
 @torch.inference_mode()
 def fuse(
-    model: nn.Module, kernels: NativeKernels, probe: LayerProbe, calls: Sequence[Call]
+    model: nn.Module,
+    kernels: NativeKernels,
+    probe: LayerProbe,
+    calls: Sequence[Call],
+    *,
+    is_quantised: bool = False,
 ) -> list[str]:
     """Replace modules of `model` with native modules where possible.
 
@@ -68,6 +75,7 @@ def fuse(
         kernels: the native kernels.
         probe: the attention parameters of the model's layers.
         calls: calls of the original modules.
+        is_quantised: whether linears quantise their inputs, which the original modules didn't.
 
     Returns:
         The names of the replaced modules.
@@ -76,7 +84,8 @@ def fuse(
     for call in calls:
         original = model.get_submodule(call.name)
         for candidate in _candidates(original, kernels, probe, call):
-            if _agrees(candidate, call):
+            rounds_inputs = is_quantised and not isinstance(candidate, FusedRMSNorm)
+            if _agrees(candidate, call, rounds_inputs=rounds_inputs):
                 model.set_submodule(call.name, candidate)
                 fused.append(call.name)
                 break
@@ -123,16 +132,17 @@ def _rotates(kernels: NativeKernels, module: nn.Module, call: Call, shape: KVSha
     rotate = inspect.unwrap(module.forward).__globals__[_ROTATE]
     expected, _ = rotate(heads[None], heads[None], cosine, sine)
     kernels.rope_(heads[0].unsqueeze(1), cosine[0], sine[0])
-    return _is_near(heads, expected[0])
+    return _is_near(heads, expected[0], _TOLERANCE[heads.dtype])
 
 
-def _agrees(candidate: nn.Module, call: Call) -> bool:
-    return _is_near(_tensor(candidate(*call.args, **call.kwargs)), _tensor(call.output))
+def _agrees(candidate: nn.Module, call: Call, *, rounds_inputs: bool) -> bool:
+    got, expected = _tensor(candidate(*call.args, **call.kwargs)), _tensor(call.output)
+    return _is_near(got, expected, _QUANTISED if rounds_inputs else _TOLERANCE[expected.dtype])
 
 
-def _is_near(got: Tensor, expected: Tensor) -> bool:
+def _is_near(got: Tensor, expected: Tensor, tolerance: float) -> bool:
     deviation = (got.float() - expected.float()).abs().max()
-    return bool(deviation <= _TOLERANCE[expected.dtype] * expected.float().abs().max())
+    return bool(deviation <= tolerance * expected.float().abs().max())
 
 
 def _tensor(output: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """Loads a base model and checks that it can be served exactly."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from transformers.utils import logging
 
 from shared.cache_folder import cache_folder
 from shared.errors import ModelRejected
+from worker.kernels.cpu.int8 import Int8Weight
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
@@ -41,6 +43,7 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
+from worker.model.quantise import Quantize, int8_kernels, quantise_linears_, quantised_digest
 from worker.model.siblings import sibling_groups
 from worker.model.trace import record_calls
 from worker.model.verify import Verifier, check_windows
@@ -71,15 +74,21 @@ class LoadedModel:
     base: BaseModules
     """Modules that adapters may target."""
     weight_bytes: int
-    """Total size of the parameters and buffers in bytes."""
+    """Memory of the parameters and buffers in bytes, packed and quantised as they are."""
     siblings: list[Siblings]
     """The model's linears, in groups. Each group is computed by one matrix product."""
     fused: list[str]
     """Names of the modules that were replaced with native ones."""
 
 
-def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> LoadedModel:
-    """Load the model from the folder or hub id `source`.
+def load_model(
+    source: str,
+    *,
+    dtype: DType = "auto",
+    device: str = "auto",
+    quantize: Quantize | None = None,
+) -> LoadedModel:
+    """Load the model from the folder or hub id `source`, and quantise it to `quantize`.
 
     Raises:
         ModelRejected: the model wasn't found, is incomplete, or can't be served exactly.
@@ -90,12 +99,21 @@ def load_model(source: str, *, dtype: DType = "auto", device: str = "auto") -> L
     folder = find_model(source)
     torch_dtype = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     config = read_config(source, folder)
+    kernels = pick_kernels(torch_device, torch_dtype, cache_folder())
+    if quantize is not None:
+        int8_kernels(source, kernels)  # raises ModelRejected before the weights are read
     with digest_of(source, folder) as digest:
         model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
         tokenizer = _load_tokenizer(source, folder)
         whole_digest = digest.result()
     return prepare_model(
-        model, tokenizer, name=model_name(source, folder), digest=whole_digest, source=source
+        model,
+        tokenizer,
+        name=model_name(source, folder),
+        digest=whole_digest,
+        source=source,
+        kernels=kernels,
+        quantize=quantize,
     )
 
 
@@ -107,6 +125,7 @@ def prepare_model(
     digest: str,
     source: str,
     kernels: Kernels | None = None,
+    quantize: Quantize | None = None,
 ) -> LoadedModel:
     """Prepare a model for serving and check that it still computes the same results.
 
@@ -117,12 +136,14 @@ def prepare_model(
         digest: SHA-256 of the model's files.
         source: value of --model, for error messages.
         kernels: the kernels to use. By default, the fastest that this machine supports.
+        quantize: format to which the linears' weights are quantised; None leaves them.
 
     Raises:
         ModelRejected: the model can't be served with the same results.
     """
     with refusing_by_name(source, model):
-        return _prepare(model, tokenizer, name, digest, source, kernels)
+        kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
+        return _prepare(model, tokenizer, name, digest, source, kernels, quantize)
 
 
 def _prepare(
@@ -131,17 +152,20 @@ def _prepare(
     name: str,
     digest: str,
     source: str,
-    kernels: Kernels | None,
+    kernels: Kernels,
+    quantize: Quantize | None,
 ) -> LoadedModel:
     config = model.config.get_text_config()
-    kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
     base = base_modules(model)
-    weight_bytes = int(model.get_memory_footprint())
+    int8: Mapping[str, Int8Weight] = {}
+    if quantize is not None:
+        int8 = quantise_linears_(source, model, base, int8_kernels(source, kernels))
+        digest = quantised_digest(digest)
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
     step = verifier.step(kernels, shapes)
-    base, siblings, fused = _serve(source, model, base, kernels, probe, verifier, step)
+    base, siblings, fused = _serve(source, model, base, kernels, int8, probe, verifier, step)
     return LoadedModel(
         name=name,
         digest=digest,
@@ -155,10 +179,17 @@ def _prepare(
         kv_shapes=shapes,
         kernels=kernels,
         base=base,
-        weight_bytes=weight_bytes,
+        weight_bytes=_weight_bytes(model, siblings),
         siblings=siblings,
         fused=fused,
     )
+
+
+def _weight_bytes(model: PreTrainedModel, siblings: list[Siblings]) -> int:
+    """Return the memory of the model's weights. Packed linears hold only the shapes of theirs."""
+    held = [*model.parameters(), *model.buffers()]
+    inside: int = sum(tensor.nbytes for tensor in held if not tensor.is_meta)
+    return inside + sum(one.base.packed_bytes for one in siblings)
 
 
 def _load_tokenizer(source: str, folder: Path) -> Any:
@@ -186,13 +217,15 @@ def _serve(
     model: PreTrainedModel,
     base: BaseModules,
     kernels: Kernels,
+    int8: Mapping[str, Int8Weight],
     probe: LayerProbe,
     verifier: Verifier,
     step: AttentionStep,
 ) -> tuple[BaseModules, list[Siblings], list[str]]:
     """Replace the model's linears and the modules that can be fused.
 
-    The logits for packed requests are checked before and after.
+    The logits for packed requests are checked before and after. `int8` has the weights of quantised
+    linears, by name.
 
     Returns:
         Three values: the modules that adapters may target, the siblings, and the names of the
@@ -207,12 +240,16 @@ def _serve(
     )
     inside = [call for call in calls if call.name in base.linears and call.name != base.head]
     heads = [[base.head]] if base.head else []
-    siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels)
+    siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels, int8)
     fused = []
     if isinstance(kernels, NativeKernels):
         with attention_step(step):
             fused = fuse(
-                model, kernels, probe, [call for call in calls if call.name in set(others)]
+                model,
+                kernels,
+                probe,
+                [call for call in calls if call.name in set(others)],
+                is_quantised=bool(int8),
             )
-    verifier.check(step)
+    verifier.check(step, rounds_inputs=bool(int8))
     return replace(base, weights=weights_of(siblings, base.linears)), siblings, fused

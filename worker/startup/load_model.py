@@ -44,7 +44,12 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
+    loaded = load_model(
+        settings.model,
+        dtype=settings.dtype,
+        device=settings.device,
+        quantize=settings.quantize,
+    )
     warm_up(loaded)
     sizes = sizes_of(settings, loaded, device_of(loaded))
     budgets = AdapterBudgets(
@@ -65,7 +70,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         ),
         grammars=GrammarCache(_grammar_compiler(loaded)),
         base=_base(settings, loaded, engine.max_model_len),
-        info=_info(loaded, engine, sizes),
+        info=_info(settings, loaded, engine, sizes),
         adapters=adapter_supply(settings, _adapted(loaded, engine), host, budgets),
         cpu=CpuShares(
             num_threads=num_threads,
@@ -75,12 +80,14 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     )
 
 
-def _info(loaded: LoadedModel, engine: NativeEngine, sizes: Sizes) -> BaseInfo:
+def _info(
+    settings: WorkerSettings, loaded: LoadedModel, engine: NativeEngine, sizes: Sizes
+) -> BaseInfo:
     kv_blocks = engine.stats().kv_blocks
     return BaseInfo(
         eos_ids=loaded.eos_ids,
         device=str(loaded.device),
-        dtype=str(loaded.dtype).removeprefix("torch."),
+        dtype=_dtype_text(loaded, settings),
         kernels=loaded.kernels.name,
         num_fused=len(loaded.fused),
         kv_tokens=kv_blocks * BLOCK_SIZE,
@@ -90,6 +97,11 @@ def _info(loaded: LoadedModel, engine: NativeEngine, sizes: Sizes) -> BaseInfo:
         max_num_batched_tokens=sizes.batch.max_num_batched_tokens,
         step_bytes=sizes.step_bytes,
     )
+
+
+def _dtype_text(loaded: LoadedModel, settings: WorkerSettings) -> str:
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    return dtype if settings.quantize is None else f"{dtype} with {settings.quantize} weights"
 
 
 def _adapted(loaded: LoadedModel, engine: NativeEngine) -> AdaptedBase:
@@ -114,6 +126,8 @@ def _engine_config(settings: WorkerSettings, sizes: Sizes, adapter_bytes: int) -
         max_model_len=settings.max_model_len,
         kv_cache_bytes=sizes.parts.kv,
         caches_prefixes=settings.prefix_cache,
+        forces_tokens=settings.forced_tokens,
+        looks_up_tokens=settings.prompt_lookup,
         adapter_bytes=adapter_bytes,
     )
 

@@ -1,6 +1,7 @@
 // Emulates AMX tiles in memory, for CPUs without AMX. It is included before the native kernels and
-// replaces the intrinsics by the pseudocode of Intel's manual (Instruction Set Reference, TDPBF16PS),
-// except that denormals are not flushed to zero. Invalid tile sizes end the process, as on a CPU.
+// replaces the intrinsics by the pseudocode of Intel's manual (Instruction Set Reference, TDPBF16PS and
+// TDPBSUD), except that denormals are not flushed to zero. Invalid tile sizes end the process, as on a
+// CPU.
 #pragma once
 
 #include <immintrin.h>
@@ -50,9 +51,26 @@ struct EmulatedTiles {
         return value;
     }
 
-    void multiply(int sum, int a, int b) {
+    void require_sizes(int sum, int a, int b) const {
         require(sizes.rows[a] == sizes.rows[sum] && sizes.row_bytes[b] == sizes.row_bytes[sum]);
         require(sizes.row_bytes[a] == 4 * sizes.rows[b]);
+    }
+
+    // Adds products of signed bytes of `a` and unsigned bytes of `b`.
+    void multiply_bytes(int sum, int a, int b) {
+        require_sizes(sum, a, b);
+        for (int m = 0; m < sizes.rows[sum]; m++)
+            for (int n = 0; n < sizes.row_bytes[sum] / 4; n++) {
+                int32_t value;
+                std::memcpy(&value, &tiles[sum].bytes[m][4 * n], sizeof value);
+                for (int k = 0; k < sizes.row_bytes[a]; k++)
+                    value += (int8_t)tiles[a].bytes[m][k] * tiles[b].bytes[k / 4][4 * n + k % 4];
+                std::memcpy(&tiles[sum].bytes[m][4 * n], &value, sizeof value);
+            }
+    }
+
+    void multiply(int sum, int a, int b) {
+        require_sizes(sum, a, b);
         for (int m = 0; m < sizes.rows[sum]; m++)
             for (int n = 0; n < sizes.row_bytes[sum] / 4; n++) {
                 float even = 0, odd = 0, value;
@@ -74,11 +92,14 @@ static thread_local EmulatedTiles emulated_tiles;
 #undef _tile_stored
 #undef _tile_zero
 #undef _tile_dpbf16ps
+#undef _tile_dpbsud
 #define _tile_loadconfig(config) emulated_tiles.use(config)
 #define _tile_release() ((void)0)
 #define _tile_zero(t) emulated_tiles.zero(t)
 #define _tile_loadd(t, from, stride) emulated_tiles.load(t, from, stride)
 #define _tile_stored(t, to, stride) emulated_tiles.store(t, to, stride)
 #define _tile_dpbf16ps(sum, a, b) emulated_tiles.multiply(sum, a, b)
+#define _tile_dpbsud(sum, a, b) emulated_tiles.multiply_bytes(sum, a, b)
 #define syscall(number, call, feature) ((void)(call), (void)(feature), 0L)  // permission is granted
 #define __AMX_BF16__ 1
+#define __AMX_INT8__ 1

@@ -1,10 +1,12 @@
 """All implementations of the kernels, in all dtypes that each supports."""
 
+import atexit
 import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -37,6 +39,17 @@ NARROWER = {
 """Native kernels for lesser CPUs: the feature that is left out, and the compiler flags for it."""
 
 CPU_FLAGS = cpu_flags()
+SUPPORT = Path(__file__).parent
+INT8_SOURCE = "int8/linear.cpp"
+INT8_PATHS = {
+    "VNNI": ("avx512_vnni",),
+    "AVX512": ("avx512bw", "-mno-avx512vnni"),
+    "AVX-VNNI, emulated": ("avx2", "-mno-avx512f", "-include", str(SUPPORT / "emulated_vnni.h")),
+    "AVX2": ("avx2", "-mno-avx512f", "-mno-avxvnni"),
+    "AMX, emulated": ("avx512_vnni", "-include", str(SUPPORT / "emulated_tiles.h")),
+}
+"""Ways to multiply by int8 weights: the feature that each needs, and its compiler flags."""
+INT8_NAMES = [name for name, (feature, *_) in INT8_PATHS.items() if feature in CPU_FLAGS]
 HAS_AMX = "amx_bf16" in CPU_FLAGS
 EMULATED_AMX = "native with emulated AMX"
 
@@ -77,6 +90,50 @@ def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
         return NativeKernels(dtype, cache_folder())
 
 
+@functools.cache
+def int8_kernels(dtype: torch.dtype, path: str) -> NativeKernels:
+    """Return native kernels that multiply by int8 weights in the way `path`.
+
+    Only this product is compiled with the path's flags, so all else has the same bits.
+    """
+    if shutil.which("g++") is None and shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    flags = list(INT8_PATHS[path][1:])
+    run = build._run
+
+    def run_with_flags(command: list[str]) -> str:
+        if any(part.endswith(INT8_SOURCE) for part in command):
+            return run([*command, *flags])  # later flags win
+        return _compile_once(command, run) if "-c" in command else run(command)
+
+    headers = b"".join(Path(flag).read_bytes() for flag in flags if flag.endswith(".h"))
+    digest = hashlib.sha256(" ".join(flags).encode() + headers).hexdigest()
+    options = [f"-DINT8_PATH={digest[:8]}"]  # only the cached library's name depends on it
+    with (
+        mock.patch.object(build, "FLAGS", [*build.FLAGS, *options]),
+        mock.patch.object(build, "_run", run_with_flags),
+    ):
+        return NativeKernels(dtype, cache_folder())
+
+
+def _compile_once(command: list[str], run: Callable[[list[str]], str]) -> str:
+    """Compile a source for the first path, and copy the result for all others."""
+    source, target = command[command.index("-c") + 1], command[command.index("-o") + 1]
+    kept = _objects() / f"{hashlib.sha256(source.encode()).hexdigest()}.o"
+    if not kept.exists():
+        run([*command[:-1], str(kept)])
+    shutil.copy(kept, target)
+    return ""
+
+
+@functools.cache
+def _objects() -> Path:
+    """Return a folder for object files, which this process removes when it ends."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
 def linear_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
     """Return the native kernels `name`; the test is skipped if they have no packed product here."""
     kernels = native_kernels(dtype, name)
@@ -86,7 +143,7 @@ def linear_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
 
 
 def _with_emulated_amx() -> list[str]:
-    header = Path(__file__).parent / "emulated_tiles.h"
+    header = SUPPORT / "emulated_tiles.h"
     digest = hashlib.sha256(header.read_bytes()).hexdigest()
     return ["-include", str(header), f"-DEMULATED_TILES={digest[:8]}"]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ctypes import c_float, c_int64, c_void_p
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -23,7 +24,7 @@ class NormParams:
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
-    """Sibling linears, concatenated along their outputs and packed by `NativeKernels.pack`."""
+    """Sibling linears, concatenated along their outputs and packed for `NativeKernels.linear`."""
 
     weight: Tensor
     bias: Tensor | None
@@ -94,7 +95,7 @@ class _Linear(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("packed", "bias")),
-        *((name, c_int64) for name in ("out_features", "in_features")),
+        *((name, c_int64) for name in ("out_features", "in_features", "is_int8")),
     ]
 
 
@@ -115,4 +116,6 @@ def _norm(norm: NormParams) -> _Norm:
 
 def _linear(linear: PackedLinear) -> _Linear:
     bias = None if linear.bias is None else linear.bias.data_ptr()
-    return _Linear(linear.weight.data_ptr(), bias, linear.out_features, linear.in_features)
+    is_int8 = linear.weight.dtype is torch.uint8
+    sizes = (linear.out_features, linear.in_features)
+    return _Linear(linear.weight.data_ptr(), bias, *sizes, is_int8)

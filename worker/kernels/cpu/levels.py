@@ -19,15 +19,19 @@ class Level:
 _SSE = frozenset({"cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"})
 _AVX2_CPU = _SSE | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
 _AVX512_CPU = _AVX2_CPU | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_BF16 = ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16")
-_BF16_CPU = _AVX512_CPU | {"avx512_vnni", "avx512_bf16"}
+_VNNI = ("-march=x86-64-v4", "-mavx512vnni")
+_VNNI_CPU = _AVX512_CPU | {"avx512_vnni"}
+_BF16 = (*_VNNI, "-mavx512bf16")
+_BF16_CPU = _VNNI_CPU | {"avx512_bf16"}
 _AMX = ("-mamx-tile", "-mamx-int8", "-mamx-bf16")
 
 LEVELS = (
     # If Linux withholds the tiles from the process, this level computes as the next one does.
     Level("amx", (*_BF16, *_AMX), _BF16_CPU | {"amx_tile", "amx_int8", "amx_bf16"}),
     Level("avx512-bf16", _BF16, _BF16_CPU),
+    Level("avx512-vnni", _VNNI, _VNNI_CPU),
     Level("avx512", ("-march=x86-64-v4",), _AVX512_CPU),
+    Level("avx-vnni", ("-march=x86-64-v3", "-mavxvnni"), _AVX2_CPU | {"avx_vnni"}),
     Level("avx2", ("-march=x86-64-v3",), _AVX2_CPU),
 )
 """All levels, the fastest first. The kernels' sources distinguish no others."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worker.kernels.cpu.attention_args import AttentionArgs, NativeBatch, prepare_batch
 from worker.kernels.cpu.build import load_library
+from worker.kernels.cpu.int8 import Int8Kernels
 from worker.kernels.cpu.layer import LayerStep, NativeLayer
 from worker.kernels.cpu.lora_args import (
     NativePlan,
@@ -73,6 +74,7 @@ class NativeKernels:
         self._linear_pack = function("linear_pack", c_void_p, c_void_p, size, c_int64)
         self._linear_packed_size = function("linear_packed_size", size, c_int64, returns=c_int64)
         self._can_multiply = bool(library.linear_supported())
+        self._int8 = Int8Kernels(library, _SUFFIX[dtype])
         self._spread_threads = library.spread_threads
         self._spread_threads.argtypes = [c_void_p, c_int64]
         self._spread_threads.restype = None
@@ -205,6 +207,11 @@ class NativeKernels:
         prepared.args.plan = prepared_plan.address
         return prepared
 
+    @property
+    def int8(self) -> Int8Kernels | None:
+        """Kernels for int8 weights, or None on a CPU for which there are none."""
+        return self._int8 if self._can_multiply else None
+
     def can_pack(self, weight: Tensor) -> bool:
         """Return whether `pack` and `linear` support this weight on this CPU."""
         is_even = weight.dtype is not torch.bfloat16 or weight.shape[1] % 2 == 0
@@ -222,7 +229,7 @@ class NativeKernels:
 
         Args:
             x: `[..., in]`.
-            packed: the result of `pack` for `w`.
+            packed: the result of `pack` for `w`, or of `int8.pack`.
             bias: `[out_features]`, or None.
             out_features: number of rows of the unpacked weight.
 
@@ -231,6 +238,9 @@ class NativeKernels:
         """
         rows = _rows(x)
         y = x.new_empty(*x.shape[:-1], out_features)
+        if packed.dtype is torch.uint8:
+            self._int8.linear(rows, packed, bias, y)
+            return y
         self._linear(
             rows.data_ptr(),
             rows.stride(0),

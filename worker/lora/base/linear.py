@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor, nn
 
+from worker.kernels.cpu.int8 import Int8Kernels, Int8Weight, joined
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
@@ -23,6 +24,8 @@ class BaseLinear(Protocol):
 
     out_features: list[int]
     """Output width of each linear."""
+    packed_bytes: int
+    """Memory of the weight in bytes, unless the linears themselves hold the weight."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the outputs of all linears for `x` `[..., in]`, concatenated into a new tensor.
@@ -41,18 +44,28 @@ def can_join(linear: nn.Module) -> bool:
     return type(linear) is nn.Linear
 
 
-def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
+def base_linear(
+    linears: Sequence[nn.Module], kernels: Kernels, int8: Sequence[Int8Weight] = ()
+) -> BaseLinear:
     """Join `linears` and use the fastest layout that `kernels` and the CPU support.
 
     If this layout is packed, `linears` keep only the shapes of their weights. If a linear can't be
     joined, it must be the only item of `linears`.
+
+    Args:
+        linears: linears that read the same input.
+        kernels: the kernels that compute the model.
+        int8: the int8 weight of each linear, for native kernels. Empty if they aren't quantised.
     """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears):
         assert len(linears) == 1
         return _SingleModule(linears[0])
-    if isinstance(kernels, NativeKernels) and kernels.can_pack(plain[0].weight):
-        return NativePacked(plain, kernels)
+    if isinstance(kernels, NativeKernels):
+        if int8 and kernels.int8 is not None:
+            return NativeInt8(plain, kernels, kernels.int8, kernels.int8.pack(joined(int8)))
+        if kernels.can_pack(plain[0].weight):
+            return NativePacked(plain, kernels, kernels.pack(_joined_weight(plain)))
     if _onednn_can_pack(plain[0].weight):
         return _OneDNNPacked(plain)
     return _Joined(plain)
@@ -60,6 +73,8 @@ def base_linear(linears: Sequence[nn.Module], kernels: Kernels) -> BaseLinear:
 
 class _SingleModule:
     """One linear that can't be joined, such as a Conv1D. Its own module computes the output."""
+
+    packed_bytes = 0
 
     def __init__(self, linear: nn.Module) -> None:
         self._linear = linear
@@ -78,6 +93,8 @@ class _SingleModule:
 
 class _Joined:
     """Linears whose weights are concatenated into one matrix."""
+
+    packed_bytes = 0
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.out_features = [linear.out_features for linear in linears]
@@ -99,12 +116,16 @@ class _Joined:
 class NativePacked:
     """Joined linears whose weight is packed in the layout of the native kernels."""
 
-    def __init__(self, linears: Sequence[nn.Linear], kernels: NativeKernels) -> None:
+    def __init__(
+        self, linears: Sequence[nn.Linear], kernels: NativeKernels, packed: Tensor
+    ) -> None:
+        """Take over the weights of `linears`. `packed` is their joined weight."""
         self.out_features = [linear.out_features for linear in linears]
         self.in_features = linears[0].in_features
         self._kernels = kernels
         self.bias = _joined_bias(linears)
-        self.weight = kernels.pack(_joined_weight(linears))
+        self.weight = packed
+        self.packed_bytes = packed.nbytes
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -116,6 +137,26 @@ class NativePacked:
         return self._kernels.linear(x, self.weight, None, sum(self.out_features))
 
 
+class NativeInt8(NativePacked):
+    """Joined linears whose int8 weight is packed in the layout of the native kernels."""
+
+    def __init__(
+        self,
+        linears: Sequence[nn.Linear],
+        kernels: NativeKernels,
+        int8: Int8Kernels,
+        packed: Tensor,
+    ) -> None:
+        """Take over the weights of `linears`. `packed` is their joined weight."""
+        super().__init__(linears, kernels, packed)
+        self._int8 = int8
+
+    def product(self, x: Tensor) -> Tensor:
+        """Compute the outputs without the biases, from inputs that aren't quantised."""
+        weight = self._int8.unpack(self.weight, sum(self.out_features), self.in_features)
+        return F.linear(x.float(), weight.dequantised()).to(x.dtype)
+
+
 class _OneDNNPacked:
     """Joined linears whose weight is packed in oneDNN's layout.
 
@@ -125,7 +166,9 @@ class _OneDNNPacked:
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.out_features = [linear.out_features for linear in linears]
         self._bias = _joined_bias(linears)
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(_joined_weight(linears), PACKED_ROWS)
+        weight = _joined_weight(linears)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
+        self.packed_bytes = weight.nbytes
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:

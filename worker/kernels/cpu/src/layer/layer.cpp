@@ -26,6 +26,8 @@ struct Kernels;
     extern "C" void store_rows_##NAME(const T*, int64_t, T*, const int64_t*, int64_t, int64_t);    \
     extern "C" void linear_##NAME(const T*, int64_t, const T*, const T*, T*, int64_t, int64_t,     \
                                   int64_t, int64_t);                                              \
+    extern "C" void linear_int8_##NAME(const T*, int64_t, const uint8_t*, const T*, T*, int64_t,   \
+                                       int64_t, int64_t, int64_t);                                \
     template <>                                                                                   \
     struct Kernels<T> {                                                                           \
         static constexpr auto rms_norm = rms_norm_##NAME;                                         \
@@ -33,6 +35,7 @@ struct Kernels;
         static constexpr auto rope = rope_##NAME;                                                 \
         static constexpr auto store_rows = store_rows_##NAME;                                     \
         static constexpr auto linear = linear_##NAME;                                             \
+        static constexpr auto linear_int8 = linear_int8_##NAME;                                   \
         static constexpr auto add_lora = add_lora_##NAME;                                         \
         static constexpr auto attention = paged_attention_##NAME;                                 \
     };
@@ -52,10 +55,11 @@ struct Norm {
 
 template <class T>
 struct Linear {
-    const T* packed;
+    const void* packed;
     const T* bias;  // null: no bias
     int64_t out_features;
     int64_t in_features;
+    int64_t is_int8;  // whether `packed` has int8 weights
 };
 
 template <class T>
@@ -102,8 +106,11 @@ void normalise(const Norm<T>& norm, const T* x, T* y, int64_t rows, int64_t dim)
 
 template <class T>
 void project(const Linear<T>& by, LoRAArgs* lora, const T* x, T* y, int64_t rows) {
-    Kernels<T>::linear(x, by.in_features, by.packed, by.bias, y, by.out_features, rows,
-                       by.out_features, by.in_features);
+    int64_t k = by.in_features, n = by.out_features;
+    if (by.is_int8)
+        Kernels<T>::linear_int8(x, k, (const uint8_t*)by.packed, by.bias, y, n, rows, n, k);
+    else
+        Kernels<T>::linear(x, k, (const T*)by.packed, by.bias, y, n, rows, n, k);
     if (!lora) return;
     lora->x = x, lora->y = y;
     lora->in_features = lora->x_stride = by.in_features;

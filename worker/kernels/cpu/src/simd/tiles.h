@@ -1,8 +1,21 @@
 // AMX tiles: registers of up to 16 rows of 64 bytes that one instruction multiplies.
 #pragma once
 
+// Whether bfloat16 is multiplied on tiles.
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
 #define HAS_TILES 1
+#else
+#define HAS_TILES 0
+#endif
+
+// Whether int8 is multiplied on tiles.
+#if defined(__AMX_INT8__) && defined(__AVX512VNNI__) && defined(__linux__)
+#define HAS_INT8_TILES 1
+#else
+#define HAS_INT8_TILES 0
+#endif
+
+#if HAS_TILES || HAS_INT8_TILES
 
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -76,6 +89,4 @@ private:
     std::vector<Line> lines;
 };
 
-#else
-#define HAS_TILES 0
 #endif

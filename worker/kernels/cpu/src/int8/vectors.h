@@ -1,0 +1,118 @@
+// The product of int8 weights on vectors.
+#pragma once
+
+#include <algorithm>
+
+#include "../linear/edges.h"
+#include "../simd/row_groups.h"
+#include "block.h"
+#include "dots.h"
+#include "inputs.h"
+
+namespace {
+
+// Prefetches the memory from `next` on, `step` bytes at each call.
+class SteadyPrefetch {
+public:
+    SteadyPrefetch(const void* start, int64_t bytes_per_call) : next((const char*)start), step(bytes_per_call) {}
+
+    void advance() {
+        for (due += step; due >= 64; due -= 64, next += 64) __builtin_prefetch(next, 0, 2);
+    }
+
+private:
+    const char* next;
+    int64_t step;
+    int64_t due = 0;
+};
+
+struct Int8Vectors {
+    using Input = Dots::Input;
+    static constexpr int64_t WORD = Dots::WORD;
+
+#if defined(__AVX512F__)
+    static constexpr int64_t VECS = 3;
+    static constexpr int ROWS = 8;
+    static constexpr int64_t vecs_by(int64_t) { return VECS; }
+#else
+    static constexpr int64_t VECS = 4;
+    static constexpr int ROWS = 6;
+    static constexpr int64_t vecs_by(int64_t rows) { return rows > 2 ? 2 : 4; }  // see linear/vectors.h
+#endif
+
+    static constexpr int64_t COLUMNS = VECS * LANES;
+    static constexpr int64_t HEIGHT = 1;  // rows are read in multiples of it
+    using Block = Int8Block<COLUMNS>;
+    using Rows = Int8Rows<Input>;
+
+    struct ThreadState {};
+
+    template <class T>
+    static void rows_of_block(int64_t rows, const Rows& inputs, const Block& block, const T* bias, T* y,
+                              int64_t y_stride, int64_t num_columns, bool has_next) {
+        constexpr int64_t TILES = VECS / vecs_by(ROWS);
+        int64_t step = has_next && rows >= 2 * ROWS ? COLUMNS * WORD * ROWS / rows / TILES : 0;
+        SteadyPrefetch next_block(block.weights + Block::num_bytes(block.num_groups), step);
+        const InitialSums<COLUMNS> start(bias, num_columns);
+        in_groups<ROWS, 4, 2, 1>(rows, [&](auto height, int64_t row) {
+            rows_of<height>(inputs, row, block, start.sums, y + row * y_stride, y_stride, num_columns,
+                            next_block);
+        });
+    }
+
+private:
+    template <int R, class T>
+    static void rows_of(const Rows& inputs, int64_t row, const Block& block, const float* start, T* y,
+                        int64_t y_stride, int64_t num_columns, SteadyPrefetch& next_block) {
+        constexpr int V = vecs_by(R);
+        float sums[R][COLUMNS];
+        for (int64_t column = 0; column < COLUMNS; column += V * LANES)
+            tile<R, V>(inputs, row, block, column, start + column, sums[0] + column, next_block);
+        for (int r = 0; r < R; r++) store_columns<COLUMNS>(sums[r], y + r * y_stride, num_columns);
+    }
+
+    template <int R, int V>
+    static void tile(const Rows& inputs, int64_t row, const Block& block, int64_t column,
+                     const float* start, float* out, SteadyPrefetch& next_block) {
+        Vec sums[R][V];
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < V; v++) sums[r][v] = load(start + v * LANES);
+        const Input* x = inputs.row(row);
+        const float* input_scales = inputs.scales_of(row);
+        const int32_t* starts = inputs.starts_of(row);
+        const uint8_t* weights = block.weights + column * WORD;
+        const bf16* scales = block.scales + column;
+        for (int64_t group = 0; group < block.num_groups; group++, scales += COLUMNS) {
+            IVec products[R][V];
+            for (int r = 0; r < R; r++)
+                for (int v = 0; v < V; v++) products[r][v] = starts[r * block.num_groups + group] - IVec{};
+            for (int64_t i = 0; i < GROUP; i += WORD, weights += COLUMNS * WORD, x += WORD)
+                add_word<R, V>(products, x, inputs.stride, weights, next_block);
+            for (int v = 0; v < V; v++) {
+                Vec weight_scales = load(scales + v * LANES);
+                for (int r = 0; r < R; r++)
+                    sums[r][v] = Block::add(sums[r][v], products[r][v],
+                                            input_scales[r * block.num_groups + group], weight_scales);
+            }
+        }
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < V; v++) store(out + r * COLUMNS + v * LANES, sums[r][v]);
+    }
+
+    template <int R, int V>
+    static void add_word(IVec (&products)[R][V], const Input* x, int64_t x_stride, const uint8_t* weights,
+                         SteadyPrefetch& next_block) {
+        next_block.advance();
+        IVec words[V];
+        for (int v = 0; v < V; v++) {
+            words[v] = Dots::get(weights + v * LANES * WORD);
+            __builtin_prefetch(weights + 4096 + v * LANES * WORD);
+        }
+        for (int r = 0; r < R; r++) {
+            IVec word = splat_bytes(x + r * x_stride);
+            for (int v = 0; v < V; v++) products[r][v] = Dots::add(products[r][v], words[v], word);
+        }
+    }
+};
+
+}  // namespace
