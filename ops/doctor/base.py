@@ -99,11 +99,10 @@ def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str
         return Base(BaseFacts(source=source, place=place, problem=problem))
     dtype = torch.bfloat16 if worker.dtype == "auto" else getattr(torch, worker.dtype)
     try:
-        is_int8 = worker.quantize is not None
         if folder:
-            shape = served_shape(source, folder, dtype, is_int8=is_int8)
+            shape = served_shape(source, folder, dtype, worker.quantize)
         else:
-            shape = demo_shape(dtype, is_int8=is_int8)
+            shape = demo_shape(dtype, worker.quantize)
     except ModelRejected as error:
         return Base(BaseFacts(source=source, place=place, problem=Problem(str(error))))
     facts = BaseFacts(

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from shared.errors import ModelRejected
-from worker.kernels.cpu.int8 import BYTES_PER_WEIGHT
+from worker.kernels.cpu.quantised import Format
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import is_expert, module_shape
 from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
@@ -23,6 +23,7 @@ from worker.model.loading.architecture import read_config
 from worker.model.loading.quantisation import is_quantised
 from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
 from worker.model.memory_policy import layer_width
+from worker.model.quantise import Quantize
 
 DEMO_CONFIG = {
     "model_type": "llama",
@@ -60,11 +61,11 @@ class ModelShape:
 
 
 def served_shape(
-    source: str, folder: Path, dtype: torch.dtype, *, is_int8: bool = False
+    source: str, folder: Path, dtype: torch.dtype, quantize: Quantize | None = None
 ) -> ModelShape:
     """Return the shape of the model in `folder` as the native engine would serve it.
 
-    With `is_int8`, the engine would quantise its linears to int8.
+    With `quantize`, the engine would quantise its linears.
 
     Raises:
         ModelRejected: the configuration shows that the engine can't serve the model.
@@ -72,15 +73,15 @@ def served_shape(
     logging.set_verbosity_error()
     config = read_config(source, folder)
     is_quantised(source, config)  # raises ModelRejected for weights that can't be dequantised
-    return _shape(source, config, dtype, is_int8)
+    return _shape(source, config, dtype, quantize)
 
 
-def demo_shape(dtype: torch.dtype, *, is_int8: bool = False) -> ModelShape:
+def demo_shape(dtype: torch.dtype, quantize: Quantize | None = None) -> ModelShape:
     """Return the shape of the demo's base model; see `served_shape`."""
-    return _shape("demo", AutoConfig.for_model(**DEMO_CONFIG), dtype, is_int8)
+    return _shape("demo", AutoConfig.for_model(**DEMO_CONFIG), dtype, quantize)
 
 
-def _shape(source: str, config: Any, dtype: torch.dtype, is_int8: bool) -> ModelShape:
+def _shape(source: str, config: Any, dtype: torch.dtype, quantize: Quantize | None) -> ModelShape:
     try:
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -92,7 +93,7 @@ def _shape(source: str, config: Any, dtype: torch.dtype, is_int8: bool) -> Model
     return ModelShape(
         architecture=type(model).__name__,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        weight_bytes=int(model.get_memory_footprint()) - (_saved_by_int8(model) if is_int8 else 0),
+        weight_bytes=int(model.get_memory_footprint()) - _saved_bytes(model, quantize),
         max_model_len=int(text.max_position_embeddings),
         dtype=dtype,
         kv_shapes=_kv_shapes(source, model),
@@ -102,18 +103,21 @@ def _shape(source: str, config: Any, dtype: torch.dtype, is_int8: bool) -> Model
     )
 
 
-def _saved_by_int8(model: PreTrainedModel) -> int:
+def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
     """Return how many bytes less the model needs if its linears are quantised.
 
     A head that shares its weight with the embedding is stored in addition to it.
     """
+    if quantize is None:
+        return 0
+    bytes_per_weight = Format[quantize.upper()].bytes_per_weight
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     is_tied = head is not None and getattr(embedding, "weight", None) is head.weight
     saved = 0
     for name, module in model.named_modules():
         if can_join(module) and not is_expert(name):
             before = 0 if module is head and is_tied else module.weight.nbytes
-            saved += int(before) - round(module.weight.numel() * BYTES_PER_WEIGHT)
+            saved += int(before) - round(module.weight.numel() * bytes_per_weight)
     return saved
 
 

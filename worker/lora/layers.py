@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker.kernels.cpu.int8 import Int8Weight
+from worker.kernels.cpu.quantised import QuantisedWeight
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.lora.base.base_weight import BaseWeight, row_squares, weight_of
 from worker.lora.base.linear import BaseLinear, base_linear
 from worker.lora.batch import BatchCache, LoRABatch, Sequences
 from worker.lora.memory.pool import LoRAPool, SiblingSites
 
-_NOT_QUANTISED: Mapping[str, Int8Weight] = MappingProxyType({})
+_NOT_QUANTISED: Mapping[str, QuantisedWeight] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -87,14 +87,14 @@ class Siblings:
         names: Sequence[str],
         linears: Sequence[nn.Module],
         kernels: Kernels,
-        int8: Mapping[str, Int8Weight] = _NOT_QUANTISED,
+        quantised: Mapping[str, QuantisedWeight] = _NOT_QUANTISED,
     ) -> None:
         self.names = tuple(names)
         weights = [weight_of(linear) for linear in linears]
         self._squares = [None if weight is None else row_squares(weight) for weight in weights]
         self._biases: list[Tensor | None] = [getattr(linear, "bias", None) for linear in linears]
         self.base: BaseLinear = base_linear(
-            linears, kernels, [int8[name] for name in names if name in int8]
+            linears, kernels, [quantised[name] for name in names if name in quantised]
         )
         self.sizes = self.base.out_features
         self._sites: SiblingSites | None = None
@@ -236,11 +236,11 @@ def serve_linears(
     model: nn.Module,
     groups: Sequence[Sequence[str]],
     kernels: Kernels,
-    int8: Mapping[str, Int8Weight] = _NOT_QUANTISED,
+    quantised: Mapping[str, QuantisedWeight] = _NOT_QUANTISED,
 ) -> list[Siblings]:
     """Replace each linear named in `groups` with a `ServedLinear`.
 
-    The linears of a group must read the same input. `int8` has the weights of quantised linears, by
+    The linears of a group must read the same input. `quantised` has the quantised weights, by
     name; either all linears of a group are quantised, or none is.
 
     Returns:
@@ -249,7 +249,7 @@ def serve_linears(
     served = []
     for names in groups:
         linears = [model.get_submodule(name) for name in names]
-        siblings = Siblings(names, linears, kernels, int8)
+        siblings = Siblings(names, linears, kernels, quantised)
         for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
             model.set_submodule(name, ServedLinear(linear, siblings, index))
         served.append(siblings)

@@ -12,8 +12,8 @@ from transformers.utils import logging
 
 from shared.cache_folder import cache_folder
 from shared.errors import ModelRejected
-from worker.kernels.cpu.int8 import Int8Weight
 from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.cpu.quantised import QuantisedWeight
 from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
 from worker.lora.base.modules import BaseModules, base_modules
@@ -43,7 +43,12 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
-from worker.model.quantise import Quantize, int8_kernels, quantise_linears_, quantised_digest
+from worker.model.quantise import (
+    Quantize,
+    quantise_linears_,
+    quantised_digest,
+    quantised_kernels,
+)
 from worker.model.siblings import sibling_groups
 from worker.model.trace import record_calls
 from worker.model.verify import Verifier, check_windows
@@ -101,7 +106,9 @@ def load_model(
     config = read_config(source, folder)
     kernels = pick_kernels(torch_device, torch_dtype, cache_folder())
     if quantize is not None:
-        int8_kernels(source, kernels)  # raises ModelRejected before the weights are read
+        quantised_kernels(
+            source, kernels, quantize
+        )  # raises ModelRejected before the weights are read
     with digest_of(source, folder) as digest:
         model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
         tokenizer = _load_tokenizer(source, folder)
@@ -157,15 +164,16 @@ def _prepare(
 ) -> LoadedModel:
     config = model.config.get_text_config()
     base = base_modules(model)
-    int8: Mapping[str, Int8Weight] = {}
+    quantised: Mapping[str, QuantisedWeight] = {}
     if quantize is not None:
-        int8 = quantise_linears_(source, model, base, int8_kernels(source, kernels))
-        digest = quantised_digest(digest)
+        of_format = quantised_kernels(source, kernels, quantize)
+        quantised = quantise_linears_(source, model, base, of_format)
+        digest = quantised_digest(digest, of_format.format)
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
     step = verifier.step(kernels, shapes)
-    base, siblings, fused = _serve(source, model, base, kernels, int8, probe, verifier, step)
+    base, siblings, fused = _serve(source, model, base, kernels, quantised, probe, verifier, step)
     return LoadedModel(
         name=name,
         digest=digest,
@@ -217,15 +225,15 @@ def _serve(
     model: PreTrainedModel,
     base: BaseModules,
     kernels: Kernels,
-    int8: Mapping[str, Int8Weight],
+    quantised: Mapping[str, QuantisedWeight],
     probe: LayerProbe,
     verifier: Verifier,
     step: AttentionStep,
 ) -> tuple[BaseModules, list[Siblings], list[str]]:
     """Replace the model's linears and the modules that can be fused.
 
-    The logits for packed requests are checked before and after. `int8` has the weights of quantised
-    linears, by name.
+    The logits for packed requests are checked before and after. `quantised` has the quantised
+    weights, by name.
 
     Returns:
         Three values: the modules that adapters may target, the siblings, and the names of the
@@ -240,7 +248,7 @@ def _serve(
     )
     inside = [call for call in calls if call.name in base.linears and call.name != base.head]
     heads = [[base.head]] if base.head else []
-    siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels, int8)
+    siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels, quantised)
     fused = []
     if isinstance(kernels, NativeKernels):
         with attention_step(step):
@@ -249,7 +257,7 @@ def _serve(
                 kernels,
                 probe,
                 [call for call in calls if call.name in set(others)],
-                is_quantised=bool(int8),
+                is_quantised=bool(quantised),
             )
-    verifier.check(step, rounds_inputs=bool(int8))
+    verifier.check(step, rounds_inputs=bool(quantised))
     return replace(base, weights=weights_of(siblings, base.linears)), siblings, fused

@@ -8,35 +8,36 @@ import torch
 from torch import nn
 
 from shared.errors import ModelRejected
-from worker.kernels.cpu.int8 import FORMAT, Int8Kernels, Int8Weight
 from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.cpu.quantised import Format, QuantisedKernels, QuantisedWeight
 from worker.kernels.interface import Kernels
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import BaseModules
 
-Quantize = Literal["int8"]
+Quantize = Literal["int8", "int4"]
 """Formats to which the weights of a base model can be quantised."""
 
 
-def int8_kernels(source: str, kernels: Kernels) -> Int8Kernels:
-    """Return the kernels for int8 weights.
+def quantised_kernels(source: str, kernels: Kernels, quantize: Quantize) -> QuantisedKernels:
+    """Return the kernels for weights of a format.
 
     Raises:
         ModelRejected: `kernels` aren't the native ones, or don't support this CPU.
     """
-    found = kernels.int8 if isinstance(kernels, NativeKernels) else None
+    format_ = Format[quantize.upper()]
+    found = kernels.quantised(format_) if isinstance(kernels, NativeKernels) else None
     if found is None:
         raise ModelRejected(
-            f"--model {source}: --quantize int8 needs the native kernels, on an x86 CPU with AVX2 "
-            "and with --dtype bfloat16 or float32; leave --quantize out"
+            f"--model {source}: --quantize {quantize} needs the native kernels, on an x86 CPU with "
+            "AVX2 and with --dtype bfloat16 or float32; leave --quantize out"
         )
     return found
 
 
 @torch.no_grad()
 def quantise_linears_(
-    source: str, model: nn.Module, base: BaseModules, kernels: Int8Kernels
-) -> Mapping[str, Int8Weight]:
+    source: str, model: nn.Module, base: BaseModules, kernels: QuantisedKernels
+) -> Mapping[str, QuantisedWeight]:
     """Quantise the linears that adapters may target, the output head included.
 
     The linears of `model` get the dequantised weights, in the model's dtype, so that whatever is
@@ -44,7 +45,7 @@ def quantise_linears_(
     weights.
 
     Returns:
-        The int8 weights, by the linears' names.
+        The quantised weights, by the linears' names.
 
     Raises:
         ModelRejected: the model has no such linear.
@@ -60,12 +61,12 @@ def quantise_linears_(
             found[name] = weight
     if not found:
         raise ModelRejected(
-            f"--model {source}: {type(model).__name__} has no linears that --quantize int8 can "
+            f"--model {source}: {type(model).__name__} has no linears that --quantize can "
             "quantise; leave it out"
         )
     return found
 
 
-def quantised_digest(digest: str) -> str:
-    """Return the digest of a model whose files have the digest `digest`, quantised to int8."""
-    return sha256(f"{digest} {FORMAT}".encode()).hexdigest()
+def quantised_digest(digest: str, format_: Format) -> str:
+    """Return the digest of a model whose files have the digest `digest`, quantised to a format."""
+    return sha256(f"{digest} {format_.label} in groups of {format_.group}".encode()).hexdigest()

@@ -40,16 +40,16 @@ NARROWER = {
 
 CPU_FLAGS = cpu_flags()
 SUPPORT = Path(__file__).parent
-INT8_SOURCE = "int8/linear.cpp"
-INT8_PATHS = {
+QUANTISED_SOURCE = "quantised/linear.cpp"
+QUANTISED_PATHS = {
     "VNNI": ("avx512_vnni",),
     "AVX512": ("avx512bw", "-mno-avx512vnni"),
     "AVX-VNNI, emulated": ("avx2", "-mno-avx512f", "-include", str(SUPPORT / "emulated_vnni.h")),
     "AVX2": ("avx2", "-mno-avx512f", "-mno-avxvnni"),
     "AMX, emulated": ("avx512_vnni", "-include", str(SUPPORT / "emulated_tiles.h")),
 }
-"""Ways to multiply by int8 weights: the feature that each needs, and its compiler flags."""
-INT8_NAMES = [name for name, (feature, *_) in INT8_PATHS.items() if feature in CPU_FLAGS]
+"""Ways to multiply by quantised weights: the feature that each needs, and its compiler flags."""
+QUANTISED_NAMES = [name for name, (feature, *_) in QUANTISED_PATHS.items() if feature in CPU_FLAGS]
 HAS_AMX = "amx_bf16" in CPU_FLAGS
 EMULATED_AMX = "native with emulated AMX"
 
@@ -91,24 +91,24 @@ def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
 
 
 @functools.cache
-def int8_kernels(dtype: torch.dtype, path: str) -> NativeKernels:
-    """Return native kernels that multiply by int8 weights in the way `path`.
+def quantised_kernels(dtype: torch.dtype, path: str) -> NativeKernels:
+    """Return native kernels that multiply by quantised weights in the way `path`.
 
     Only this product is compiled with the path's flags, so all else has the same bits.
     """
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    flags = list(INT8_PATHS[path][1:])
+    flags = list(QUANTISED_PATHS[path][1:])
     run = build._run
 
     def run_with_flags(command: list[str]) -> str:
-        if any(part.endswith(INT8_SOURCE) for part in command):
+        if any(part.endswith(QUANTISED_SOURCE) for part in command):
             return run([*command, *flags])  # later flags win
         return _compile_once(command, run) if "-c" in command else run(command)
 
     headers = b"".join(Path(flag).read_bytes() for flag in flags if flag.endswith(".h"))
     digest = hashlib.sha256(" ".join(flags).encode() + headers).hexdigest()
-    options = [f"-DINT8_PATH={digest[:8]}"]  # only the cached library's name depends on it
+    options = [f"-DQUANTISED_PATH={digest[:8]}"]  # only the cached library's name depends on it
     with (
         mock.patch.object(build, "FLAGS", [*build.FLAGS, *options]),
         mock.patch.object(build, "_run", run_with_flags),

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from ctypes import c_float, c_int64, c_void_p
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from worker.kernels.cpu.quantised import Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,17 @@ class NormParams:
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
-    """Sibling linears, concatenated along their outputs and packed for `NativeKernels.linear`."""
+    """Sibling linears, concatenated along their outputs and packed.
+
+    `NativeKernels.pack` packs them, or `QuantisedKernels.pack` if `format` isn't None.
+    """
 
     weight: Tensor
     bias: Tensor | None
     out_features: int
     in_features: int
+    format: Format | None = None
+    """Format of quantised weights; None if the weights have the kernels' dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class _Linear(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("packed", "bias")),
-        *((name, c_int64) for name in ("out_features", "in_features", "is_int8")),
+        *((name, c_int64) for name in ("out_features", "in_features", "format")),
     ]
 
 
@@ -116,6 +122,5 @@ def _norm(norm: NormParams) -> _Norm:
 
 def _linear(linear: PackedLinear) -> _Linear:
     bias = None if linear.bias is None else linear.bias.data_ptr()
-    is_int8 = linear.weight.dtype is torch.uint8
     sizes = (linear.out_features, linear.in_features)
-    return _Linear(linear.weight.data_ptr(), bias, *sizes, is_int8)
+    return _Linear(linear.weight.data_ptr(), bias, *sizes, linear.format or 0)

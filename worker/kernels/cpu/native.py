@@ -13,7 +13,6 @@ from torch import Tensor
 
 from worker.kernels.cpu.attention_args import AttentionArgs, NativeBatch, prepare_batch
 from worker.kernels.cpu.build import load_library
-from worker.kernels.cpu.int8 import Int8Kernels
 from worker.kernels.cpu.layer import LayerStep, NativeLayer
 from worker.kernels.cpu.lora_args import (
     NativePlan,
@@ -21,6 +20,7 @@ from worker.kernels.cpu.lora_args import (
     prepare_plan,
     prepare_sites,
 )
+from worker.kernels.cpu.quantised import Format, QuantisedKernels
 from worker.kernels.interface import (
     AttentionBatch,
     AttentionParams,
@@ -74,7 +74,9 @@ class NativeKernels:
         self._linear_pack = function("linear_pack", c_void_p, c_void_p, size, c_int64)
         self._linear_packed_size = function("linear_packed_size", size, c_int64, returns=c_int64)
         self._can_multiply = bool(library.linear_supported())
-        self._int8 = Int8Kernels(library, _SUFFIX[dtype])
+        self._quantised = {
+            format_: QuantisedKernels(library, _SUFFIX[dtype], format_) for format_ in Format
+        }
         self._spread_threads = library.spread_threads
         self._spread_threads.argtypes = [c_void_p, c_int64]
         self._spread_threads.restype = None
@@ -207,10 +209,9 @@ class NativeKernels:
         prepared.args.plan = prepared_plan.address
         return prepared
 
-    @property
-    def int8(self) -> Int8Kernels | None:
-        """Kernels for int8 weights, or None on a CPU for which there are none."""
-        return self._int8 if self._can_multiply else None
+    def quantised(self, format_: Format) -> QuantisedKernels | None:
+        """Return the kernels for weights of a format, or None if this CPU has none."""
+        return self._quantised[format_] if self._can_multiply else None
 
     def can_pack(self, weight: Tensor) -> bool:
         """Return whether `pack` and `linear` support this weight on this CPU."""
@@ -229,7 +230,7 @@ class NativeKernels:
 
         Args:
             x: `[..., in]`.
-            packed: the result of `pack` for `w`, or of `int8.pack`.
+            packed: the result of `pack` for `w`.
             bias: `[out_features]`, or None.
             out_features: number of rows of the unpacked weight.
 
@@ -238,9 +239,6 @@ class NativeKernels:
         """
         rows = _rows(x)
         y = x.new_empty(*x.shape[:-1], out_features)
-        if packed.dtype is torch.uint8:
-            self._int8.linear(rows, packed, bias, y)
-            return y
         self._linear(
             rows.data_ptr(),
             rows.stride(0),

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor, nn
 
-from worker.kernels.cpu.int8 import Int8Kernels, Int8Weight, joined
 from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.cpu.quantised import Format, QuantisedKernels, QuantisedWeight, joined
 from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
@@ -45,7 +45,7 @@ def can_join(linear: nn.Module) -> bool:
 
 
 def base_linear(
-    linears: Sequence[nn.Module], kernels: Kernels, int8: Sequence[Int8Weight] = ()
+    linears: Sequence[nn.Module], kernels: Kernels, quantised: Sequence[QuantisedWeight] = ()
 ) -> BaseLinear:
     """Join `linears` and use the fastest layout that `kernels` and the CPU support.
 
@@ -55,17 +55,18 @@ def base_linear(
     Args:
         linears: linears that read the same input.
         kernels: the kernels that compute the model.
-        int8: the int8 weight of each linear, for native kernels. Empty if they aren't quantised.
+        quantised: the quantised weight of each linear, for native kernels. Empty if they aren't
+            quantised.
     """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears):
         assert len(linears) == 1
         return _SingleModule(linears[0])
     if isinstance(kernels, NativeKernels):
-        if int8 and kernels.int8 is not None:
-            return NativeInt8(plain, kernels, kernels.int8, kernels.int8.pack(joined(int8)))
+        if quantised and (found := kernels.quantised(quantised[0].format)) is not None:
+            return QuantisedPacked(plain, found, joined(quantised))
         if kernels.can_pack(plain[0].weight):
-            return NativePacked(plain, kernels, kernels.pack(_joined_weight(plain)))
+            return NativePacked(plain, kernels)
     if _onednn_can_pack(plain[0].weight):
         return _OneDNNPacked(plain)
     return _Joined(plain)
@@ -116,16 +117,15 @@ class _Joined:
 class NativePacked:
     """Joined linears whose weight is packed in the layout of the native kernels."""
 
-    def __init__(
-        self, linears: Sequence[nn.Linear], kernels: NativeKernels, packed: Tensor
-    ) -> None:
-        """Take over the weights of `linears`. `packed` is their joined weight."""
+    format: Format | None = None
+
+    def __init__(self, linears: Sequence[nn.Linear], kernels: NativeKernels) -> None:
         self.out_features = [linear.out_features for linear in linears]
         self.in_features = linears[0].in_features
         self._kernels = kernels
         self.bias = _joined_bias(linears)
-        self.weight = packed
-        self.packed_bytes = packed.nbytes
+        self.weight = kernels.pack(_joined_weight(linears))
+        self.packed_bytes = self.weight.nbytes
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -137,23 +137,29 @@ class NativePacked:
         return self._kernels.linear(x, self.weight, None, sum(self.out_features))
 
 
-class NativeInt8(NativePacked):
-    """Joined linears whose int8 weight is packed in the layout of the native kernels."""
+class QuantisedPacked:
+    """Joined linears whose quantised weight is packed in the layout of the native kernels."""
 
     def __init__(
-        self,
-        linears: Sequence[nn.Linear],
-        kernels: NativeKernels,
-        int8: Int8Kernels,
-        packed: Tensor,
+        self, linears: Sequence[nn.Linear], kernels: QuantisedKernels, joined: QuantisedWeight
     ) -> None:
-        """Take over the weights of `linears`. `packed` is their joined weight."""
-        super().__init__(linears, kernels, packed)
-        self._int8 = int8
+        """Take over the weights of `linears`. `joined` has them all."""
+        self.out_features = [linear.out_features for linear in linears]
+        self.in_features = linears[0].in_features
+        self.format: Format | None = kernels.format
+        self._kernels = kernels
+        self.bias = _joined_bias(linears)
+        self.weight = kernels.pack(joined)
+        self.packed_bytes = self.weight.nbytes
+        _drop_weights(linears)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map `[..., in]` to `[..., sum of out]`."""
+        return self._kernels.linear(x, self.weight, self.bias, sum(self.out_features))
 
     def product(self, x: Tensor) -> Tensor:
         """Compute the outputs without the biases, from inputs that aren't quantised."""
-        weight = self._int8.unpack(self.weight, sum(self.out_features), self.in_features)
+        weight = self._kernels.unpack(self.weight, sum(self.out_features), self.in_features)
         return F.linear(x.float(), weight.dequantised()).to(x.dtype)
 
 

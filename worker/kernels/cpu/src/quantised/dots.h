@@ -1,5 +1,5 @@
-// Dot products of bytes: unsigned weights times signed inputs, summed in int32. Sums of a group of
-// inputs are exact, so they have the same bits with every instruction set.
+// Dot products of bytes: unsigned weights times signed inputs, summed in int32. The sums of a group are
+// exact, so they have the same bits with every instruction set.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,10 @@ struct Dots {
     typedef int8_t Input;
     static constexpr int64_t WORD = 4;  // neighbouring inputs that are multiplied at once
 
-    // Loads a word of each of LANES columns.
-    static IVec get(const uint8_t* p) {
-        IVec words;
-        std::memcpy(&words, p, sizeof words);
-        return words;
-    }
+    // A word of each of LANES columns.
+    typedef IVec Bytes;
+
+    static IVec widened(Bytes bytes) { return bytes; }
 
     static IVec add(IVec sums, IVec words, IVec inputs) {
 #if defined(__AVX512VNNI__)
@@ -50,11 +48,13 @@ struct Dots {
     typedef int16_t Input;
     static constexpr int64_t WORD = 2;
 
-    static IVec get(const uint8_t* p) {
+    typedef int32_t Bytes __attribute__((vector_size(2 * LANES)));
+
+    static IVec widened(Bytes bytes) {
 #if defined(__AVX512BW__)
-        return (IVec)_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p));
+        return (IVec)_mm512_cvtepu8_epi16((__m256i)bytes);
 #else
-        return (IVec)_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p));
+        return (IVec)_mm256_cvtepu8_epi16((__m128i)bytes);
 #endif
     }
 
@@ -68,5 +68,18 @@ struct Dots {
 };
 
 #endif
+
+// Loads PER_BYTE words of each of LANES columns.
+template <int64_t PER_BYTE>
+static inline void load_words(const uint8_t* p, IVec (&words)[PER_BYTE]) {
+    Dots::Bytes bytes;
+    std::memcpy(&bytes, p, sizeof bytes);
+    if constexpr (PER_BYTE == 1) {
+        words[0] = Dots::widened(bytes);
+    } else {
+        words[0] = Dots::widened(bytes & 0x0f0f0f0f);
+        words[1] = Dots::widened((bytes >> 4) & 0x0f0f0f0f);
+    }
+}
 
 }  // namespace

@@ -4,13 +4,16 @@
 #include <cstdint>
 #include <vector>
 
+#include "formats.h"
 #include "groups.h"
 
 namespace {
 
-// Row r has `inputs` r * stride to r * stride + depth - 1, and the groups r * depth / GROUP on.
+constexpr int32_t LARGEST = 127;  // of an input's multiples
+
+// Row r has `inputs` r * stride on, and the groups r * num_groups on.
 template <class Int>
-struct Int8Rows {
+struct QuantisedRows {
     const Int* inputs;
     const float* scales;    // of each group: its inputs are multiples of this
     const int32_t* starts;  // of each group: sum of its products with the weights' zero
@@ -22,17 +25,18 @@ struct Int8Rows {
     const int32_t* starts_of(int64_t row) const { return starts + row * num_groups; }
 };
 
-// Quantises the rows of `x`, [rows, k]. A weight is stored as the sum of itself and `zero`, so each
-// group's products start from -`zero` times the sum of its inputs. At least `height` rows can be read.
-// The result is valid until the thread's next call.
-template <class Int, class T>
-Int8Rows<Int> quantised_rows(const T* x, int64_t x_stride, int64_t rows, int64_t k, int32_t zero,
-                             int64_t height) {
+// Quantises the rows of `x`, [rows, k], to multiples between -127 and 127, in the groups of the weights'
+// format. A weight is stored as the sum of itself and ZERO, so each group's products start from -ZERO
+// times the sum of its inputs. At least `height` rows can be read. The result is valid until the
+// thread's next call.
+template <class Format, class Int, class T>
+QuantisedRows<Int> quantised_rows(const T* x, int64_t x_stride, int64_t rows, int64_t k, int64_t height) {
+    constexpr int64_t GROUP = Format::GROUP;
     static thread_local std::vector<Int> inputs;
     static thread_local std::vector<float> scales;
     static thread_local std::vector<int32_t> starts;
     int64_t num_groups = round_up(k, GROUP) / GROUP;
-    int64_t stride = (num_groups + 1) * GROUP;  // a power of two would map all rows to one cache set
+    int64_t stride = num_groups * GROUP + 64;  // a power of two would map all rows to one cache set
     int64_t lead = 64 / sizeof(Int);
     if ((int64_t)inputs.size() < height * stride + lead) inputs.resize(height * stride + lead);
     if ((int64_t)scales.size() < height * num_groups)
@@ -43,11 +47,12 @@ Int8Rows<Int> quantised_rows(const T* x, int64_t x_stride, int64_t rows, int64_t
 #pragma omp parallel for if (rows * k > WORTH_THREADS)
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t g = 0; g < num_groups; g++) {
-            Group group(x + row * x_stride + g * GROUP, k - g * GROUP);
+            Group<GROUP> group(x + row * x_stride + g * GROUP, k - g * GROUP);
             float scale = group.largest() / LARGEST;
-            int32_t total = group.quantise(factor_of(scale), first + row * stride + g * GROUP);
+            Int* to = first + row * stride + g * GROUP;
+            int32_t total = group.quantise(factor_of(scale), -LARGEST, LARGEST, to);
             all_scales[row * num_groups + g] = scale;
-            all_starts[row * num_groups + g] = -zero * total;
+            all_starts[row * num_groups + g] = -Format::ZERO * total;
         }
     }
     return {first, all_scales, all_starts, stride, num_groups};

@@ -1,4 +1,4 @@
-// The product of int8 weights on AMX tiles. It reads the layout of int8/vectors.h.
+// The product of int8 weights on AMX tiles. It reads the layout of vectors.h.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ struct Int8Tiles {
     static constexpr int64_t WIDTH = 16;  // int32 products in a row of a tile
     static constexpr int64_t COLUMNS = VECS * WIDTH;
     static constexpr int64_t HEIGHT = 32;  // rows of two tiles
-    using Block = Int8Block<COLUMNS>;
-    using Rows = Int8Rows<Input>;
+    using Packed = Block<Int8, COLUMNS>;
+    using Rows = QuantisedRows<Input>;
 
     struct ThreadState {
         ThreadState() { sizes.use(); }
@@ -26,7 +26,7 @@ struct Int8Tiles {
     };
 
     template <class T>
-    static void rows_of_block(int64_t rows, const Rows& inputs, const Block& block, const T* bias, T* y,
+    static void rows_of_block(int64_t rows, const Rows& inputs, const Packed& block, const T* bias, T* y,
                               int64_t y_stride, int64_t num_columns, bool) {
         const InitialSums<COLUMNS> start(bias, num_columns);
         float sums[HEIGHT][COLUMNS];
@@ -45,12 +45,12 @@ private:
     static constexpr int64_t AHEAD = 4096;  // bytes between the weight that is read and its prefetch
 
     // A group of inputs is as deep as a tile.
-    static void add_group(const Rows& inputs, int64_t row, int64_t height, const Block& block,
+    static void add_group(const Rows& inputs, int64_t row, int64_t height, const Packed& block,
                           int64_t group, float (&sums)[HEIGHT][COLUMNS]) {
         alignas(64) int32_t products[HEIGHT][COLUMNS];
-        const int8_t* x = inputs.row(row) + group * GROUP;
-        const uint8_t* weights = block.weights + group * Block::GROUP_BYTES;
-        for (int64_t line = 0; line < Block::GROUP_BYTES; line += 64)
+        const int8_t* x = inputs.row(row) + group * Int8::GROUP;
+        const uint8_t* weights = block.weights + group * Packed::GROUP_BYTES;
+        for (int64_t line = 0; line < Packed::GROUP_BYTES; line += 64)
             __builtin_prefetch(weights + AHEAD + line);
         (height > TILE_ROWS ? multiply<2> : multiply<1>)(x, inputs.stride, weights, products[0]);
         const bf16* scales = block.scales + group * COLUMNS;
@@ -63,7 +63,7 @@ private:
                 IVec total;
                 std::memcpy(&total, &products[r][v * LANES], sizeof total);
                 float* to = &sums[r][v * LANES];
-                store(to, Block::add(load(to), total + first, input_scale, weight_scales[v]));
+                store(to, Packed::add(load(to), total + first, input_scale, weight_scales[v]));
             }
         }
     }

@@ -1,4 +1,4 @@
-"""Bases quantised to int8 answer as transformers + PEFT over the dequantised weights."""
+"""Bases quantised at load answer as transformers + PEFT over the dequantised weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from engines import Outputs, engine_of, outputs_of, random_prompt, run, tokens_of
 from engines import greedy_request as request
-from kernel_sets import INT8_NAMES, int8_kernels, linear_kernels
+from kernel_sets import QUANTISED_NAMES, linear_kernels, quantised_kernels
 from kinds import kinds
 from reference import logits_along, with_adapter
 from tiny import roughen, save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
@@ -19,12 +19,12 @@ from transformers import PreTrainedModel
 from shared.errors import ModelRejected
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, RequestId
-from worker.kernels.cpu.int8 import GROUP
 from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.cpu.quantised import Format
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.base.modules import base_modules
 from worker.model.loader import LoadedModel, load_model, prepare_model
-from worker.model.quantise import quantise_linears_
+from worker.model.quantise import Quantize, quantise_linears_
 
 MODEL_TYPES = ("llama", "qwen2", "gemma2", "gpt_neox", "mixtral")
 DTYPES = [torch.float32, torch.bfloat16]
@@ -40,7 +40,12 @@ NAMES = ["base", "one", "two"]
 PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(6)]
 
 
-def load_int8(model: PreTrainedModel, kernels: NativeKernels | None = None) -> LoadedModel:
+FORMATS: tuple[Quantize, ...] = ("int8", "int4")
+
+
+def load_quantised(
+    model: PreTrainedModel, quantize: Quantize = "int8", kernels: NativeKernels | None = None
+) -> LoadedModel:
     kernels = kernels or linear_kernels(model.dtype)
     return prepare_model(
         model,
@@ -49,23 +54,25 @@ def load_int8(model: PreTrainedModel, kernels: NativeKernels | None = None) -> L
         digest="0" * 64,
         source="tiny",
         kernels=kernels,
-        quantize="int8",
+        quantize=quantize,
     )
 
 
-def reference_of(model_type: str, adapter: Path | None) -> Any:
-    """Return PEFT's model with the weights and inputs that the int8 ones stand for."""
+def reference_of(model_type: str, quantize: Quantize, adapter: Path | None) -> Any:
+    """Return PEFT's model with the weights and inputs that the quantised ones stand for."""
     model = roughen(tiny_model(model_type))
-    int8 = linear_kernels(torch.float32).int8
-    assert int8 is not None
-    weights = quantise_linears_("tiny", model, base_modules(model), int8)
+    kernels = linear_kernels(torch.float32).quantised(Format[quantize.upper()])
+    assert kernels is not None
+    weights = quantise_linears_("tiny", model, base_modules(model), kernels)
     if adapter is not None:
         model = with_adapter(model, adapter)
     inside = model.base_model.model if adapter is not None else model
     for name, weight in weights.items():
         linear = plain_linear(inside.get_submodule(name))
         linear.weight.data = weight.dequantised()  # PEFT may have loaded the original
-        linear.register_forward_pre_hook(lambda _, args: (quantised_inputs(args[0]),))
+        linear.register_forward_pre_hook(
+            lambda _, args: (quantised_inputs(args[0], kernels.format.group),)
+        )
     return model
 
 
@@ -77,31 +84,32 @@ def plain_linear(module: Any) -> nn.Linear:
     return module
 
 
-def quantised_inputs(x: torch.Tensor) -> torch.Tensor:
+def quantised_inputs(x: torch.Tensor, group: int) -> torch.Tensor:
     """Return the inputs of a linear, each rounded to a multiple of its group's scale."""
     size = x.shape[-1]
-    groups = pad(x, (0, -size % GROUP)).unflatten(-1, (-1, GROUP))
+    groups = pad(x, (0, -size % group)).unflatten(-1, (-1, group))
     scales = groups.abs().amax(-1, keepdim=True) / 127
     return ((groups * (1 / scales).nan_to_num(0)).round() * scales).flatten(-2)[..., :size]
 
 
 @pytest.mark.parametrize("kind", [None, *kinds("llama")])
 def test_answers_follow_the_dequantised_weights(kind: str | None, tmp_path: Path) -> None:
-    check_answers("llama", kind, tmp_path)
+    check_answers("llama", "int8", kind, tmp_path)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES[1:])
-def test_answers_of_other_architectures(model_type: str, tmp_path: Path) -> None:
-    check_answers(model_type, next(iter(kinds(model_type))), tmp_path)
+@pytest.mark.parametrize("quantize", FORMATS)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_answers_of_every_architecture(model_type: str, quantize: Quantize, tmp_path: Path) -> None:
+    check_answers(model_type, quantize, next(iter(kinds(model_type))), tmp_path)
 
 
-def check_answers(model_type: str, kind: str | None, folder: Path) -> None:
-    loaded = load_int8(roughen(tiny_model(model_type)))
+def check_answers(model_type: str, quantize: Quantize, kind: str | None, folder: Path) -> None:
+    loaded = load_quantised(roughen(tiny_model(model_type)), quantize)
     adapters = {}
     if kind is not None:
         config = kinds(model_type)[kind]
         adapters["a"] = save_adapter(folder, base=roughen(tiny_model(model_type)), **config)
-    reference = reference_of(model_type, adapters.get("a"))
+    reference = reference_of(model_type, quantize, adapters.get("a"))
     engine, versions = engine_of(loaded, adapters)
     prompts = [random_prompt(seed, 20) for seed in range(6)]
     requests = [request(str(i), p, NUM_TOKENS, versions.get("a")) for i, p in enumerate(prompts)]
@@ -133,8 +141,11 @@ def texts(outputs: Outputs) -> list[list[int]]:
     return [tokens_of(each) for each in outputs.values()]
 
 
-def answers_by(kernels: NativeKernels, folders: dict[str, Path], **limits: int) -> list[list[int]]:
-    engine, versions = engine_of(load_int8(base(kernels._dtype), kernels), folders, **limits)
+def answers_by(
+    kernels: NativeKernels, quantize: Quantize, folders: dict[str, Path], **limits: int
+) -> list[list[int]]:
+    loaded = load_quantised(base(kernels._dtype), quantize, kernels)
+    engine, versions = engine_of(loaded, folders, **limits)
     found = outputs_of(engine, [request_of(i, versions) for i in range(len(PROMPTS))])
     if limits:
         assert engine.stats().num_preemptions > 0
@@ -153,47 +164,58 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     }
 
 
+@pytest.mark.parametrize("quantize", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_an_answer_has_the_same_bits_alone_in_a_mix_and_resumed(
-    dtype: torch.dtype, folders: dict[str, Path]
+    dtype: torch.dtype, quantize: Quantize, folders: dict[str, Path]
 ) -> None:
-    kernels = int8_kernels(dtype, INT8_NAMES[0])
-    engine, versions = engine_of(load_int8(base(dtype), kernels), folders)
+    kernels = quantised_kernels(dtype, QUANTISED_NAMES[0])
+    engine, versions = engine_of(load_quantised(base(dtype), quantize, kernels), folders)
     alone = [
         text
         for i in range(len(PROMPTS))
         for text in texts(outputs_of(engine, [request_of(i, versions)]))
     ]
-    assert answers_by(kernels, folders, num_blocks=24, budget=23) == alone
+    assert answers_by(kernels, quantize, folders, num_blocks=24, budget=23) == alone
 
-    engine, versions = engine_of(load_int8(base(dtype), kernels), folders, caches_prefixes=False)
+    loaded = load_quantised(base(dtype), quantize, kernels)
+    engine, versions = engine_of(loaded, folders, caches_prefixes=False)
     halves = [request_of(i, versions, text[:NUM_SHOWN]) for i, text in enumerate(alone)]
     assert texts(outputs_of(engine, halves)) == [text[NUM_SHOWN:] for text in alone]
 
 
+@pytest.mark.parametrize("quantize", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_path_gives_the_same_answers(dtype: torch.dtype, folders: dict[str, Path]) -> None:
-    answers = {path: answers_by(int8_kernels(dtype, path), folders) for path in INT8_NAMES}
-    assert all(found == answers[INT8_NAMES[0]] for found in answers.values())
+def test_every_path_gives_the_same_answers(
+    dtype: torch.dtype, quantize: Quantize, folders: dict[str, Path]
+) -> None:
+    answers = {
+        path: answers_by(quantised_kernels(dtype, path), quantize, folders)
+        for path in QUANTISED_NAMES
+    }
+    assert all(found == answers[QUANTISED_NAMES[0]] for found in answers.values())
 
 
 def test_the_digest_tells_the_quantised_base_from_the_original(tmp_path: Path) -> None:
     folder = str(save_tiny_model(tmp_path))
     linear_kernels(torch.bfloat16)
-    original = load_model(folder, device="cpu")
-    quantised = load_model(folder, device="cpu", quantize="int8")
-    again = load_model(folder, device="cpu", quantize="int8")
-    assert original.digest != quantised.digest == again.digest
+    found = [
+        load_model(folder, device="cpu", quantize=quantize).digest
+        for quantize in (None, *FORMATS, *FORMATS)
+    ]
+    assert len(set(found)) == 3
+    assert found[1:3] == found[3:]
 
 
-def test_the_weights_take_about_half_of_the_memory() -> None:
+@pytest.mark.parametrize(("quantize", "share"), [("int8", 0.515), ("int4", 0.281)])
+def test_the_weights_take_less_memory(quantize: Quantize, share: float) -> None:
     linear_kernels(torch.bfloat16)
-    model = tiny_model(hidden_size=256, intermediate_size=768).to(torch.bfloat16)
+    sizes = {"hidden_size": 256, "intermediate_size": 768}
+    model = tiny_model(**sizes).to(torch.bfloat16)
     embedding = model.get_input_embeddings().weight.nbytes
     original = prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny").weight_bytes
-    again = tiny_model(hidden_size=256, intermediate_size=768).to(torch.bfloat16)
-    quantised = load_int8(again).weight_bytes
-    assert 0.5 < (quantised - embedding) / (original - embedding) < 0.56
+    quantised = load_quantised(tiny_model(**sizes).to(torch.bfloat16), quantize).weight_bytes
+    assert (quantised - embedding) / (original - embedding) == pytest.approx(share, rel=0.03)
 
 
 def test_other_kernels_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-// Quantisation in groups: each GROUP neighbouring inputs of a row share one scale.
+// Quantisation in groups of neighbouring inputs of a row, which share a scale.
 #pragma once
 
 #include <cmath>
@@ -7,9 +7,6 @@
 #include "../simd/vec.h"
 
 namespace {
-
-constexpr int64_t GROUP = 64;  // worker/kernels/cpu/int8.py mirrors it
-constexpr int32_t LARGEST = 127;
 
 typedef int8_t Int8Vec __attribute__((vector_size(LANES)));
 typedef int16_t Int16Vec __attribute__((vector_size(2 * LANES)));
@@ -52,9 +49,10 @@ static inline int32_t sum(IVec v) {
     return v[0];
 }
 
-// A group of inputs as floats, padded with zeros.
+// A group of `SIZE` inputs as floats, padded with zeros.
+template <int64_t SIZE>
 struct Group {
-    static constexpr int64_t VECS = GROUP / LANES;
+    static constexpr int64_t VECS = SIZE / LANES;
     Vec vecs[VECS];
 
     template <class T>
@@ -78,14 +76,23 @@ struct Group {
         return value;
     }
 
-    // Writes the inputs as multiples of 1 / `factor`, and returns the sum of the multiples.
+    // The first value with the largest magnitude.
+    float extreme() const {
+        float most = largest();
+        for (Vec v : vecs)
+            for (int64_t i = 0; i < LANES; i++)
+                if (std::fabs(v[i]) == most) return v[i];
+        return most;
+    }
+
+    // Writes the inputs as multiples of 1 / `factor` in a range, and returns the sum of the multiples.
     template <class Int>
-    int32_t quantise(float factor, Int* to) const {
+    int32_t quantise(float factor, int32_t least, int32_t most, Int* to) const {
         IVec total{};
         for (int64_t i = 0; i < VECS; i++) {
             IVec multiples = nearest(vecs[i] * factor);
-            multiples = multiples > LARGEST ? LARGEST - IVec{} : multiples;
-            multiples = multiples < -LARGEST ? -LARGEST - IVec{} : multiples;
+            multiples = multiples > most ? most - IVec{} : multiples;
+            multiples = multiples < least ? least - IVec{} : multiples;
             store_bytes(to + i * LANES, multiples);
             total += multiples;
         }
@@ -95,6 +102,6 @@ struct Group {
 
 // Factor by which a group is multiplied whose values are multiples of `scale`. A scale that is too
 // small for a finite factor stands for a group of zeros.
-static inline float factor_of(float scale) { return scale < 1e-37f ? 0.0f : 1.0f / scale; }
+static inline float factor_of(float scale) { return std::fabs(scale) < 1e-37f ? 0.0f : 1.0f / scale; }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The product of int8 weights on vectors.
+// The product of quantised weights on vectors.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,8 @@ private:
     int64_t due = 0;
 };
 
-struct Int8Vectors {
+template <class Format>
+struct QuantisedVectors {
     using Input = Dots::Input;
     static constexpr int64_t WORD = Dots::WORD;
 
@@ -41,18 +42,19 @@ struct Int8Vectors {
 #endif
 
     static constexpr int64_t COLUMNS = VECS * LANES;
+    static constexpr int64_t DEPTH = WORD * Format::PER_BYTE;  // inputs of a vector of weights
     static constexpr int64_t HEIGHT = 1;  // rows are read in multiples of it
-    using Block = Int8Block<COLUMNS>;
-    using Rows = Int8Rows<Input>;
+    using Packed = Block<Format, COLUMNS>;
+    using Rows = QuantisedRows<Input>;
 
     struct ThreadState {};
 
     template <class T>
-    static void rows_of_block(int64_t rows, const Rows& inputs, const Block& block, const T* bias, T* y,
+    static void rows_of_block(int64_t rows, const Rows& inputs, const Packed& block, const T* bias, T* y,
                               int64_t y_stride, int64_t num_columns, bool has_next) {
         constexpr int64_t TILES = VECS / vecs_by(ROWS);
         int64_t step = has_next && rows >= 2 * ROWS ? COLUMNS * WORD * ROWS / rows / TILES : 0;
-        SteadyPrefetch next_block(block.weights + Block::num_bytes(block.num_groups), step);
+        SteadyPrefetch next_block(block.weights + Packed::num_bytes(block.num_groups), step);
         const InitialSums<COLUMNS> start(bias, num_columns);
         in_groups<ROWS, 4, 2, 1>(rows, [&](auto height, int64_t row) {
             rows_of<height>(inputs, row, block, start.sums, y + row * y_stride, y_stride, num_columns,
@@ -62,7 +64,7 @@ struct Int8Vectors {
 
 private:
     template <int R, class T>
-    static void rows_of(const Rows& inputs, int64_t row, const Block& block, const float* start, T* y,
+    static void rows_of(const Rows& inputs, int64_t row, const Packed& block, const float* start, T* y,
                         int64_t y_stride, int64_t num_columns, SteadyPrefetch& next_block) {
         constexpr int V = vecs_by(R);
         float sums[R][COLUMNS];
@@ -72,7 +74,7 @@ private:
     }
 
     template <int R, int V>
-    static void tile(const Rows& inputs, int64_t row, const Block& block, int64_t column,
+    static void tile(const Rows& inputs, int64_t row, const Packed& block, int64_t column,
                      const float* start, float* out, SteadyPrefetch& next_block) {
         Vec sums[R][V];
         for (int r = 0; r < R; r++)
@@ -86,13 +88,13 @@ private:
             IVec products[R][V];
             for (int r = 0; r < R; r++)
                 for (int v = 0; v < V; v++) products[r][v] = starts[r * block.num_groups + group] - IVec{};
-            for (int64_t i = 0; i < GROUP; i += WORD, weights += COLUMNS * WORD, x += WORD)
-                add_word<R, V>(products, x, inputs.stride, weights, next_block);
+            for (int64_t i = 0; i < Format::GROUP; i += DEPTH, weights += COLUMNS * WORD, x += DEPTH)
+                add_words<R, V>(products, x, inputs.stride, weights, next_block);
             for (int v = 0; v < V; v++) {
                 Vec weight_scales = load(scales + v * LANES);
                 for (int r = 0; r < R; r++)
-                    sums[r][v] = Block::add(sums[r][v], products[r][v],
-                                            input_scales[r * block.num_groups + group], weight_scales);
+                    sums[r][v] = Packed::add(sums[r][v], products[r][v],
+                                             input_scales[r * block.num_groups + group], weight_scales);
             }
         }
         for (int r = 0; r < R; r++)
@@ -100,18 +102,20 @@ private:
     }
 
     template <int R, int V>
-    static void add_word(IVec (&products)[R][V], const Input* x, int64_t x_stride, const uint8_t* weights,
-                         SteadyPrefetch& next_block) {
+    static void add_words(IVec (&products)[R][V], const Input* x, int64_t x_stride,
+                          const uint8_t* weights, SteadyPrefetch& next_block) {
         next_block.advance();
-        IVec words[V];
+        IVec words[V][Format::PER_BYTE];
         for (int v = 0; v < V; v++) {
-            words[v] = Dots::get(weights + v * LANES * WORD);
+            load_words(weights + v * LANES * WORD, words[v]);
             __builtin_prefetch(weights + 4096 + v * LANES * WORD);
         }
-        for (int r = 0; r < R; r++) {
-            IVec word = splat_bytes(x + r * x_stride);
-            for (int v = 0; v < V; v++) products[r][v] = Dots::add(products[r][v], words[v], word);
-        }
+        for (int64_t word = 0; word < Format::PER_BYTE; word++)
+            for (int r = 0; r < R; r++) {
+                IVec input = splat_bytes(x + r * x_stride + word * WORD);
+                for (int v = 0; v < V; v++)
+                    products[r][v] = Dots::add(products[r][v], words[v][word], input);
+            }
     }
 };
 

@@ -1,0 +1,157 @@
+"""Quantised weights for the native kernels, and the product with them."""
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_int64, c_void_p
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class Format(IntEnum):
+    """Formats of quantised weights. layer.cpp and quantised/formats.h mirror them."""
+
+    INT8 = 1
+    INT4 = 2
+
+    @property
+    def label(self) -> str:
+        """Name of the format in settings and in the names of native functions."""
+        return self.name.lower()
+
+    @property
+    def group(self) -> int:
+        """Number of neighbouring inputs of a row that share a scale."""
+        return 64 if self is Format.INT8 else 32
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Memory of a weight, its share of a scale included."""
+        return (1 if self is Format.INT8 else 0.5) + torch.bfloat16.itemsize / self.group
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantisedWeight:
+    """A weight `[out, in]` in small integers, with a scale for each group of inputs of a row."""
+
+    format: Format
+    values: Tensor
+    """`[out, in]` int8: between -127 and 127, or in int4 between -8 and 7."""
+    scales: Tensor
+    """`[out, ceil(in / group)]` bfloat16: the weight is `values` times the scale of their group."""
+
+    def dequantised(self) -> Tensor:
+        """Return the weight in float32, which represents it exactly."""
+        scales = self.scales.float().repeat_interleave(self.format.group, dim=1)
+        return self.values.float().mul_(scales[:, : self.values.shape[1]])
+
+
+def joined(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
+    """Return weights of the same inputs and format, concatenated along their outputs."""
+    if len(weights) == 1:
+        return weights[0]
+    return QuantisedWeight(
+        weights[0].format,
+        torch.cat([weight.values for weight in weights]),
+        torch.cat([weight.scales for weight in weights]),
+    )
+
+
+class QuantisedKernels:
+    """Quantises weights to one format, and multiplies by them.
+
+    Weights to quantise, inputs and outputs have the dtype of the native kernels.
+    """
+
+    def __init__(self, library: ctypes.CDLL, suffix: str, format_: Format) -> None:
+        """Bind the functions of `library` for the dtype that `suffix` names."""
+        self.format = format_
+        pointer, size = c_void_p, c_int64
+        self._quantise = getattr(library, f"quantise_{format_.label}_{suffix}")
+        self._quantise.argtypes = [pointer, pointer, pointer, size, size]
+        self._linear = getattr(library, f"linear_{format_.label}_{suffix}")
+        self._linear.argtypes = [pointer, size, pointer, pointer, pointer, size, size, size, size]
+        self._packed_size = getattr(library, f"packed_size_{format_.label}")
+        self._packed_size.argtypes, self._packed_size.restype = [size, size], c_int64
+        self._pack = getattr(library, f"pack_{format_.label}")
+        self._pack.argtypes = [pointer, pointer, pointer, size, size]
+        self._unpack = getattr(library, f"unpack_{format_.label}")
+        self._unpack.argtypes = [pointer, pointer, pointer, size, size]
+        for function in (self._quantise, self._linear, self._pack, self._unpack):
+            function.restype = None
+
+    def quantise(self, weight: Tensor) -> QuantisedWeight:
+        """Round a weight `[out, in]` to the nearest multiples of its groups' scales.
+
+        A scale is the smallest bfloat16 with which the group's largest magnitude is in the range.
+        """
+        weight = weight.contiguous()
+        found = self._empty(*weight.shape)
+        self._quantise(
+            weight.data_ptr(), found.values.data_ptr(), found.scales.data_ptr(), *weight.shape
+        )
+        return found
+
+    def pack(self, weight: QuantisedWeight) -> Tensor:
+        """Return the weight in the layout that `linear` reads."""
+        packed = torch.empty(self._packed_size(*weight.values.shape), dtype=torch.uint8)
+        self._pack(
+            weight.values.data_ptr(),
+            weight.scales.data_ptr(),
+            packed.data_ptr(),
+            *weight.values.shape,
+        )
+        return packed
+
+    def unpack(self, packed: Tensor, out_features: int, in_features: int) -> QuantisedWeight:
+        """Return the weight of which `packed` is the packed form."""
+        found = self._empty(out_features, in_features)
+        self._unpack(
+            packed.data_ptr(),
+            found.values.data_ptr(),
+            found.scales.data_ptr(),
+            out_features,
+            in_features,
+        )
+        return found
+
+    def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
+        """Compute `x w^T + bias` with a packed weight `w`.
+
+        The inputs are quantised to int8, in the groups of the weight. A row's result doesn't depend
+        on the other rows.
+
+        Args:
+            x: `[..., in]`.
+            packed: the result of `pack` for `w`.
+            bias: `[out_features]`, or None.
+            out_features: number of rows of the unpacked weight.
+
+        Returns:
+            `[..., out_features]`.
+        """
+        rows = x.reshape(-1, x.shape[-1])
+        rows = rows if rows.stride(1) == 1 else rows.contiguous()
+        y = x.new_empty(*x.shape[:-1], out_features)
+        self._linear(
+            rows.data_ptr(),
+            rows.stride(0),
+            packed.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            out_features,
+            rows.shape[0],
+            out_features,
+            rows.shape[1],
+        )
+        return y
+
+    def _empty(self, out_features: int, in_features: int) -> QuantisedWeight:
+        num_groups = -(-in_features // self.format.group)
+        return QuantisedWeight(
+            self.format,
+            torch.empty(out_features, in_features, dtype=torch.int8),
+            torch.empty(out_features, num_groups, dtype=torch.bfloat16),
+        )

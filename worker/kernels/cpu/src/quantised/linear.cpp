@@ -1,0 +1,162 @@
+// y = x w^T + bias for int8 or int4 weights, and bfloat16 or float inputs, which are quantised to int8
+// in the call. x is [rows, K], w is [N, K]. Each group of inputs of a row, and of a weight's row, has a
+// scale. A group's products are summed exactly in int32, and the groups are added in order. So a row's
+// result has the same bits in every batch and on every CPU.
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "block.h"
+#include "inputs.h"
+#include "tiles.h"
+#include "vectors.h"
+
+namespace {
+
+// Calls `call` with the implementation of the product that this process uses.
+template <class Format, class Call>
+auto with_kind(const Call& call) {
+#if HAS_INT8_TILES
+    if constexpr (std::is_same_v<Format, Int8>)
+        if (may_use_tiles()) return call(Int8Tiles());
+#endif
+    return call(QuantisedVectors<Format>());
+}
+
+// `scale`, rounded to bfloat16 away from 0.
+bf16 rounded_up(float scale) {
+    uint32_t bits;
+    std::memcpy(&bits, &scale, sizeof bits);
+    return {(uint16_t)((bits + 0xffff) >> 16)};
+}
+
+template <class Format>
+int64_t groups_of(int64_t k) {
+    return round_up(k, Format::GROUP) / Format::GROUP;
+}
+
+// Quantises w, [n, k], to values, [n, k], and scales, [n, groups].
+template <class Format, class T>
+void quantise(const T* w, int8_t* values, bf16* scales, int64_t n, int64_t k) {
+    constexpr int64_t GROUP = Format::GROUP;
+    int64_t num_groups = groups_of<Format>(k);
+#pragma omp parallel for
+    for (int64_t row = 0; row < n; row++) {
+        for (int64_t g = 0; g < num_groups; g++) {
+            int64_t first = g * GROUP, size = std::min(GROUP, k - first);
+            Group<GROUP> group(w + row * k + first, size);
+            constexpr bool IS_SYMMETRIC = Format::LEAST == -Format::MOST;
+            float extreme = IS_SYMMETRIC ? group.largest() : group.extreme();
+            bf16 scale = rounded_up(Format::scale_of(extreme));
+            int8_t multiples[GROUP];
+            group.quantise(factor_of(to_float(scale)), Format::LEAST, Format::MOST, multiples);
+            std::copy(multiples, multiples + size, values + row * k + first);
+            scales[row * num_groups + g] = scale;
+        }
+    }
+}
+
+template <class Format, class Kind>
+int64_t packed_size(int64_t n, int64_t k) {
+    return round_up(n, Kind::COLUMNS) / Kind::COLUMNS * Kind::Packed::num_bytes(groups_of<Format>(k));
+}
+
+template <class Format, class Kind>
+void pack(const int8_t* values, const bf16* scales, uint8_t* packed, int64_t n, int64_t k) {
+    constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD, PER_BYTE = Format::PER_BYTE;
+    int64_t num_groups = groups_of<Format>(k);
+#pragma omp parallel for
+    for (int64_t block = 0; block < round_up(n, COLUMNS) / COLUMNS; block++) {
+        uint8_t* to = packed + block * Kind::Packed::num_bytes(num_groups);
+        const auto stored = [&](int64_t column, int64_t i) {
+            return Format::ZERO + (column < n && i < k ? values[column * k + i] : 0);
+        };
+        for (int64_t word = 0; word < num_groups * Format::GROUP; word += WORD * PER_BYTE)
+            for (int64_t column = block * COLUMNS; column < (block + 1) * COLUMNS; column++)
+                for (int64_t i = word; i < word + WORD; i++) {
+                    int32_t high = PER_BYTE > 1 ? stored(column, i + WORD) << 4 : 0;
+                    *to++ = (uint8_t)(stored(column, i) | high);
+                }
+        bf16* to_scales = (bf16*)to;
+        for (int64_t g = 0; g < num_groups; g++)
+            for (int64_t column = block * COLUMNS; column < (block + 1) * COLUMNS; column++)
+                *to_scales++ = column < n ? scales[column * num_groups + g] : bf16{0};
+    }
+}
+
+// The inverse of pack.
+template <class Format, class Kind>
+void unpack(const uint8_t* packed, int8_t* values, bf16* scales, int64_t n, int64_t k) {
+    constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD, PER_BYTE = Format::PER_BYTE;
+    int64_t num_groups = groups_of<Format>(k);
+#pragma omp parallel for
+    for (int64_t column = 0; column < n; column++) {
+        typename Kind::Packed block(packed, column / COLUMNS, num_groups);
+        int64_t place = column % COLUMNS;
+        for (int64_t i = 0; i < k; i++) {
+            int64_t word = i / WORD, vector = word / PER_BYTE * COLUMNS + place;
+            int32_t byte = block.weights[vector * WORD + i % WORD];
+            if (PER_BYTE > 1) byte = word % PER_BYTE ? byte >> 4 : byte & 15;
+            values[column * k + i] = (int8_t)(byte - Format::ZERO);
+        }
+        for (int64_t g = 0; g < num_groups; g++)
+            scales[column * num_groups + g] = block.scales[g * COLUMNS + place];
+    }
+}
+
+template <class Format, class Kind, class T>
+void multiply(const T* x, int64_t x_stride, const uint8_t* packed, const T* bias, T* y, int64_t y_stride,
+              int64_t rows, int64_t n, int64_t k) {
+    if (!rows) return;
+    constexpr int64_t COLUMNS = Kind::COLUMNS;
+    int64_t height = round_up(rows, Kind::HEIGHT);
+    const auto inputs = quantised_rows<Format, typename Kind::Input>(x, x_stride, rows, k, height);
+#pragma omp parallel
+    {
+        [[maybe_unused]] typename Kind::ThreadState unit;
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < n; first += COLUMNS) {
+            typename Kind::Packed block(packed, first / COLUMNS, inputs.num_groups);
+            Kind::rows_of_block(rows, inputs, block, bias ? bias + first : nullptr, y + first, y_stride,
+                                std::min(COLUMNS, n - first), first + COLUMNS < n);
+        }
+    }
+}
+
+}  // namespace
+
+#define EXPORT_PRODUCT(FORMAT, FORMAT_NAME, NAME, T)                                               \
+    extern "C" void quantise_##FORMAT_NAME##_##NAME(const T* w, int8_t* values, bf16* scales,       \
+                                                    int64_t n, int64_t k) {                        \
+        quantise<FORMAT>(w, values, scales, n, k);                                                  \
+    }                                                                                               \
+    extern "C" void linear_##FORMAT_NAME##_##NAME(const T* x, int64_t x_stride,                     \
+                                                  const uint8_t* packed, const T* bias, T* y,       \
+                                                  int64_t y_stride, int64_t rows, int64_t n,        \
+                                                  int64_t k) {                                      \
+        with_kind<FORMAT>([&](auto kind) {                                                          \
+            multiply<FORMAT, decltype(kind)>(x, x_stride, packed, bias, y, y_stride, rows, n, k);   \
+        });                                                                                         \
+    }
+
+#define EXPORT(FORMAT, FORMAT_NAME)                                                                 \
+    extern "C" int64_t packed_size_##FORMAT_NAME(int64_t n, int64_t k) {                            \
+        return with_kind<FORMAT>(                                                                   \
+            [&](auto kind) { return packed_size<FORMAT, decltype(kind)>(n, k); });                  \
+    }                                                                                               \
+    extern "C" void pack_##FORMAT_NAME(const int8_t* values, const bf16* scales, uint8_t* packed,   \
+                                       int64_t n, int64_t k) {                                      \
+        with_kind<FORMAT>(                                                                          \
+            [&](auto kind) { pack<FORMAT, decltype(kind)>(values, scales, packed, n, k); });        \
+    }                                                                                               \
+    extern "C" void unpack_##FORMAT_NAME(const uint8_t* packed, int8_t* values, bf16* scales,       \
+                                         int64_t n, int64_t k) {                                    \
+        with_kind<FORMAT>(                                                                          \
+            [&](auto kind) { unpack<FORMAT, decltype(kind)>(packed, values, scales, n, k); });      \
+    }                                                                                               \
+    EXPORT_PRODUCT(FORMAT, FORMAT_NAME, f32, float)                                                 \
+    EXPORT_PRODUCT(FORMAT, FORMAT_NAME, bf16, bf16)
+
+EXPORT(Int8, int8)
+EXPORT(Int4, int4)
