@@ -164,3 +164,9 @@ def test_other_values_than_origins_are_refused(origin: str) -> None:
 def test_a_root_path_begins_and_does_not_end_with_a_slash(path: str) -> None:
     with pytest.raises(SettingsError, match="--root-path"):
         load_settings(ApiSettings, root_path=path)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "simulated"])
+def test_only_the_native_engine_quantises(engine: str) -> None:
+    with pytest.raises(SettingsError, match="--quantize int8 needs --engine native"):
+        load_settings(WorkerSettings, **WORKER, engine=engine, quantize="int8")

@@ -9,7 +9,7 @@ from torch import nn
 
 from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
-from worker.kernels.cpu.quantised import Format, QuantisedKernels, QuantisedWeight
+from worker.kernels.cpu.quantised import GROUP, Format, QuantisedKernels, QuantisedWeight
 from worker.kernels.interface import Kernels
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import BaseModules
@@ -69,4 +69,4 @@ def quantise_linears_(
 
 def quantised_digest(digest: str, format_: Format) -> str:
     """Return the digest of a model whose files have the digest `digest`, quantised to a format."""
-    return sha256(f"{digest} {format_.label} in groups of {format_.group}".encode()).hexdigest()
+    return sha256(f"{digest} {format_.label} in groups of {GROUP}".encode()).hexdigest()

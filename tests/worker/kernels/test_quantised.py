@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kernel_sets import NATIVE_DTYPES, QUANTISED_NAMES, quantised_kernels, threads
 from torch import Tensor
 
-from worker.kernels.cpu.quantised import Format, QuantisedKernels, QuantisedWeight, joined
+from worker.kernels.cpu.quantised import GROUP, Format, QuantisedKernels, QuantisedWeight, joined
 
 LARGEST = 127
 RANGES = {Format.INT8: (-127, 127), Format.INT4: (-8, 7)}
@@ -49,16 +49,16 @@ def rand(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tens
     return (torch.randn(*shape, generator=generator) * sizes).to(dtype)
 
 
-def grouped(x: Tensor, size: int) -> Tensor:
-    """Return `x`, `[n, k]`, as `[n, groups, size]`, padded with zeros."""
-    padded = torch.zeros(len(x), -(-x.shape[1] // size) * size, dtype=x.dtype)
+def grouped(x: Tensor) -> Tensor:
+    """Return `x`, `[n, k]`, as `[n, groups, GROUP]`, padded with zeros."""
+    padded = torch.zeros(len(x), -(-x.shape[1] // GROUP) * GROUP, dtype=x.dtype)
     padded[:, : x.shape[1]] = x
-    return padded.view(len(x), -1, size)
+    return padded.view(len(x), -1, GROUP)
 
 
-def quantised_inputs(x: Tensor, size: int) -> Tensor:
+def quantised_inputs(x: Tensor) -> Tensor:
     """Return the inputs with which the product computes, in double precision."""
-    groups = grouped(x.float(), size)
+    groups = grouped(x.float())
     scales = groups.abs().amax(-1, keepdim=True) / LARGEST
     factors = torch.where(scales < 1e-37, torch.zeros_like(scales), 1 / scales)
     multiples = (groups * factors).round().clamp(-LARGEST, LARGEST)
@@ -75,7 +75,7 @@ def check(kernels: QuantisedKernels, x: Tensor, weight: Tensor, bias: Tensor | N
     """Check a product against the same one in double precision, up to the outputs' rounding."""
     rounded = kernels.quantise(weight)
     got = product(kernels, x, rounded, bias)
-    inputs, weights = quantised_inputs(x, kernels.format.group), rounded.dequantised().double()
+    inputs, weights = quantised_inputs(x), rounded.dequantised().double()
     added = torch.zeros(len(weight)).double() if bias is None else bias.double()
     expected = inputs @ weights.t() + added
     terms = inputs.abs() @ weights.abs().t() + added.abs()
@@ -87,14 +87,14 @@ def check(kernels: QuantisedKernels, x: Tensor, weight: Tensor, bias: Tensor | N
 def test_weights_are_rounded_to_the_nearest_multiple_of_their_groups_scale(
     kernels: QuantisedKernels, dtype: torch.dtype
 ) -> None:
-    size, (least, most) = kernels.format.group, RANGES[kernels.format]
-    weight = rand(50, 3 * size + 7, dtype=dtype)
+    least, most = RANGES[kernels.format]
+    weight = rand(50, 3 * GROUP + 7, dtype=dtype)
     rounded = kernels.quantise(weight)
-    exact = grouped(weight.float(), size).abs().amax(-1) / -least
+    exact = grouped(weight.float()).abs().amax(-1) / -least
     scales = rounded.scales.float().abs()
     assert (scales >= exact).all()
     assert (scales <= exact * (1 + 2**-7)).all(), "bfloat16 has a nearer scale"
-    of_each = rounded.scales.float().repeat_interleave(size, 1)[:, : weight.shape[1]]
+    of_each = rounded.scales.float().repeat_interleave(GROUP, 1)[:, : weight.shape[1]]
     nearest = (weight.float() / of_each).round().clamp(least, most)
     assert (rounded.values.float() - nearest).abs().max() <= 1, (
         "more than a tie was rounded otherwise"
@@ -105,21 +105,20 @@ def test_weights_are_rounded_to_the_nearest_multiple_of_their_groups_scale(
 def test_multiples_of_a_scale_are_kept_exactly(
     kernels: QuantisedKernels, dtype: torch.dtype
 ) -> None:
-    size, (least, most) = kernels.format.group, RANGES[kernels.format]
-    values = torch.randint(least, most + 1, (30, 3 * size)).float()
-    values[:, ::size] = least  # so that the scale of each group is 2**-9
+    least, most = RANGES[kernels.format]
+    values = torch.randint(least, most + 1, (30, 3 * GROUP)).float()
+    values[:, ::GROUP] = least  # so that the scale of each group is 2**-9
     weight = (values * 2**-9).to(dtype)
     rounded = kernels.quantise(weight)
     assert torch.equal(rounded.dequantised().to(dtype), weight)
 
 
 def test_a_group_of_zeros_stays_zero(kernels: QuantisedKernels, dtype: torch.dtype) -> None:
-    size = kernels.format.group
-    weight = rand(24, 2 * size, dtype=dtype)
-    weight[:, size:] = 0
+    weight = rand(24, 2 * GROUP, dtype=dtype)
+    weight[:, GROUP:] = 0
     rounded = kernels.quantise(weight)
-    assert not rounded.values[:, size:].any()
-    x = torch.zeros(3, 2 * size, dtype=dtype)
+    assert not rounded.values[:, GROUP:].any()
+    x = torch.zeros(3, 2 * GROUP, dtype=dtype)
     assert not product(kernels, x, rounded, None).any()
 
 

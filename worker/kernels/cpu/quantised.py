@@ -9,6 +9,9 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+GROUP = 32
+"""Number of neighbouring inputs of a row that share a scale."""
+
 
 class Format(IntEnum):
     """Formats of quantised weights. layer.cpp and quantised/formats.h mirror them."""
@@ -22,14 +25,9 @@ class Format(IntEnum):
         return self.name.lower()
 
     @property
-    def group(self) -> int:
-        """Number of neighbouring inputs of a row that share a scale."""
-        return 64 if self is Format.INT8 else 32
-
-    @property
     def bytes_per_weight(self) -> float:
         """Memory of a weight, its share of a scale included."""
-        return (1 if self is Format.INT8 else 0.5) + torch.bfloat16.itemsize / self.group
+        return (1 if self is Format.INT8 else 0.5) + torch.bfloat16.itemsize / GROUP
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +38,11 @@ class QuantisedWeight:
     values: Tensor
     """`[out, in]` int8: between -127 and 127, or in int4 between -8 and 7."""
     scales: Tensor
-    """`[out, ceil(in / group)]` bfloat16: the weight is `values` times the scale of their group."""
+    """`[out, ceil(in / GROUP)]` bfloat16: the weight is `values` times the scale of their group."""
 
     def dequantised(self) -> Tensor:
         """Return the weight in float32, which represents it exactly."""
-        scales = self.scales.float().repeat_interleave(self.format.group, dim=1)
+        scales = self.scales.float().repeat_interleave(GROUP, dim=1)
         return self.values.float().mul_(scales[:, : self.values.shape[1]])
 
 
@@ -120,7 +118,7 @@ class QuantisedKernels:
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
         """Compute `x w^T + bias` with a packed weight `w`.
 
-        The inputs are quantised to int8, in the groups of the weight. A row's result doesn't depend
+        The inputs are quantised to int8 in groups, as the weight is. A row's result doesn't depend
         on the other rows.
 
         Args:
@@ -149,7 +147,7 @@ class QuantisedKernels:
         return y
 
     def _empty(self, out_features: int, in_features: int) -> QuantisedWeight:
-        num_groups = -(-in_features // self.format.group)
+        num_groups = -(-in_features // GROUP)
         return QuantisedWeight(
             self.format,
             torch.empty(out_features, in_features, dtype=torch.int8),

@@ -19,7 +19,7 @@ struct Block {
     const bf16* scales;
     int64_t num_groups;
 
-    static constexpr int64_t GROUP_BYTES = Format::GROUP * COLUMNS / Format::PER_BYTE;
+    static constexpr int64_t GROUP_BYTES = GROUP * COLUMNS / Format::PER_BYTE;
 
     static int64_t num_bytes(int64_t num_groups) {
         return round_up(num_groups * (GROUP_BYTES + COLUMNS * (int64_t)sizeof(bf16)), 64);

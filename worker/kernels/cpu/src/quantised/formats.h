@@ -6,9 +6,10 @@
 
 namespace {
 
-// worker/kernels/cpu/quantised.py mirrors the groups and the ranges.
+// Number of inputs in a group. worker/kernels/cpu/quantised.py mirrors it.
+constexpr int64_t GROUP = 32;
+
 struct Int8 {
-    static constexpr int64_t GROUP = 64;
     static constexpr int64_t PER_BYTE = 1;  // weights in a byte
     static constexpr int32_t ZERO = 128;    // stored value of a weight of 0
     static constexpr int32_t LEAST = -127, MOST = 127;
@@ -18,7 +19,6 @@ struct Int8 {
 };
 
 struct Int4 {
-    static constexpr int64_t GROUP = 32;
     static constexpr int64_t PER_BYTE = 2;
     static constexpr int32_t ZERO = 8;
     static constexpr int32_t LEAST = -8, MOST = 7;

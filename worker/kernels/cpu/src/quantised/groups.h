@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../simd/vec.h"
+#include "formats.h"
 
 namespace {
 
@@ -49,10 +50,9 @@ static inline int32_t sum(IVec v) {
     return v[0];
 }
 
-// A group of `SIZE` inputs as floats, padded with zeros.
-template <int64_t SIZE>
+// A group of inputs as floats, padded with zeros.
 struct Group {
-    static constexpr int64_t VECS = SIZE / LANES;
+    static constexpr int64_t VECS = GROUP / LANES;
     Vec vecs[VECS];
 
     template <class T>

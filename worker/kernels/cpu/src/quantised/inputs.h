@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "formats.h"
 #include "groups.h"
 
 namespace {
@@ -25,13 +24,11 @@ struct QuantisedRows {
     const int32_t* starts_of(int64_t row) const { return starts + row * num_groups; }
 };
 
-// Quantises the rows of `x`, [rows, k], to multiples between -127 and 127, in the groups of the weights'
-// format. A weight is stored as the sum of itself and ZERO, so each group's products start from -ZERO
-// times the sum of its inputs. At least `height` rows can be read. The result is valid until the
-// thread's next call.
+// Quantises the rows of `x`, [rows, k], to multiples between -127 and 127. A weight is stored as the sum
+// of itself and Format::ZERO, so each group's products start from -ZERO times the sum of its inputs. At
+// least `height` rows can be read. The result is valid until the thread's next call.
 template <class Format, class Int, class T>
 QuantisedRows<Int> quantised_rows(const T* x, int64_t x_stride, int64_t rows, int64_t k, int64_t height) {
-    constexpr int64_t GROUP = Format::GROUP;
     static thread_local std::vector<Int> inputs;
     static thread_local std::vector<float> scales;
     static thread_local std::vector<int32_t> starts;
@@ -47,7 +44,7 @@ QuantisedRows<Int> quantised_rows(const T* x, int64_t x_stride, int64_t rows, in
 #pragma omp parallel for if (rows * k > WORTH_THREADS)
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t g = 0; g < num_groups; g++) {
-            Group<GROUP> group(x + row * x_stride + g * GROUP, k - g * GROUP);
+            Group group(x + row * x_stride + g * GROUP, k - g * GROUP);
             float scale = group.largest() / LARGEST;
             Int* to = first + row * stride + g * GROUP;
             int32_t total = group.quantise(factor_of(scale), -LARGEST, LARGEST, to);

@@ -31,21 +31,15 @@ bf16 rounded_up(float scale) {
     return {(uint16_t)((bits + 0xffff) >> 16)};
 }
 
-template <class Format>
-int64_t groups_of(int64_t k) {
-    return round_up(k, Format::GROUP) / Format::GROUP;
-}
-
 // Quantises w, [n, k], to values, [n, k], and scales, [n, groups].
 template <class Format, class T>
 void quantise(const T* w, int8_t* values, bf16* scales, int64_t n, int64_t k) {
-    constexpr int64_t GROUP = Format::GROUP;
-    int64_t num_groups = groups_of<Format>(k);
+    int64_t num_groups = round_up(k, GROUP) / GROUP;
 #pragma omp parallel for
     for (int64_t row = 0; row < n; row++) {
         for (int64_t g = 0; g < num_groups; g++) {
             int64_t first = g * GROUP, size = std::min(GROUP, k - first);
-            Group<GROUP> group(w + row * k + first, size);
+            Group group(w + row * k + first, size);
             constexpr bool IS_SYMMETRIC = Format::LEAST == -Format::MOST;
             float extreme = IS_SYMMETRIC ? group.largest() : group.extreme();
             bf16 scale = rounded_up(Format::scale_of(extreme));
@@ -59,20 +53,20 @@ void quantise(const T* w, int8_t* values, bf16* scales, int64_t n, int64_t k) {
 
 template <class Format, class Kind>
 int64_t packed_size(int64_t n, int64_t k) {
-    return round_up(n, Kind::COLUMNS) / Kind::COLUMNS * Kind::Packed::num_bytes(groups_of<Format>(k));
+    return round_up(n, Kind::COLUMNS) / Kind::COLUMNS * Kind::Packed::num_bytes(round_up(k, GROUP) / GROUP);
 }
 
 template <class Format, class Kind>
 void pack(const int8_t* values, const bf16* scales, uint8_t* packed, int64_t n, int64_t k) {
     constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD, PER_BYTE = Format::PER_BYTE;
-    int64_t num_groups = groups_of<Format>(k);
+    int64_t num_groups = round_up(k, GROUP) / GROUP;
 #pragma omp parallel for
     for (int64_t block = 0; block < round_up(n, COLUMNS) / COLUMNS; block++) {
         uint8_t* to = packed + block * Kind::Packed::num_bytes(num_groups);
         const auto stored = [&](int64_t column, int64_t i) {
             return Format::ZERO + (column < n && i < k ? values[column * k + i] : 0);
         };
-        for (int64_t word = 0; word < num_groups * Format::GROUP; word += WORD * PER_BYTE)
+        for (int64_t word = 0; word < num_groups * GROUP; word += WORD * PER_BYTE)
             for (int64_t column = block * COLUMNS; column < (block + 1) * COLUMNS; column++)
                 for (int64_t i = word; i < word + WORD; i++) {
                     int32_t high = PER_BYTE > 1 ? stored(column, i + WORD) << 4 : 0;
@@ -89,7 +83,7 @@ void pack(const int8_t* values, const bf16* scales, uint8_t* packed, int64_t n, 
 template <class Format, class Kind>
 void unpack(const uint8_t* packed, int8_t* values, bf16* scales, int64_t n, int64_t k) {
     constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD, PER_BYTE = Format::PER_BYTE;
-    int64_t num_groups = groups_of<Format>(k);
+    int64_t num_groups = round_up(k, GROUP) / GROUP;
 #pragma omp parallel for
     for (int64_t column = 0; column < n; column++) {
         typename Kind::Packed block(packed, column / COLUMNS, num_groups);

@@ -21,7 +21,11 @@ struct Int8Tiles {
     using Rows = QuantisedRows<Input>;
 
     struct ThreadState {
-        ThreadState() { sizes.use(); }
+        ThreadState() {
+            sizes.set(6, 16, GROUP);
+            sizes.set(7, GROUP / WORD, 64);
+            sizes.use();
+        }
         TileSizes sizes;
     };
 
@@ -44,11 +48,11 @@ private:
     static constexpr int64_t TILE_ROWS = 16;
     static constexpr int64_t AHEAD = 4096;  // bytes between the weight that is read and its prefetch
 
-    // A group of inputs is as deep as a tile.
+    // A group fills half of the depth of a tile, as its sums need the scales.
     static void add_group(const Rows& inputs, int64_t row, int64_t height, const Packed& block,
                           int64_t group, float (&sums)[HEIGHT][COLUMNS]) {
         alignas(64) int32_t products[HEIGHT][COLUMNS];
-        const int8_t* x = inputs.row(row) + group * Int8::GROUP;
+        const int8_t* x = inputs.row(row) + group * GROUP;
         const uint8_t* weights = block.weights + group * Packed::GROUP_BYTES;
         for (int64_t line = 0; line < Packed::GROUP_BYTES; line += 64)
             __builtin_prefetch(weights + AHEAD + line);

@@ -88,7 +88,7 @@ private:
             IVec products[R][V];
             for (int r = 0; r < R; r++)
                 for (int v = 0; v < V; v++) products[r][v] = starts[r * block.num_groups + group] - IVec{};
-            for (int64_t i = 0; i < Format::GROUP; i += DEPTH, weights += COLUMNS * WORD, x += DEPTH)
+            for (int64_t i = 0; i < GROUP; i += DEPTH, weights += COLUMNS * WORD, x += DEPTH)
                 add_words<R, V>(products, x, inputs.stride, weights, next_block);
             for (int v = 0; v < V; v++) {
                 Vec weight_scales = load(scales + v * LANES);
