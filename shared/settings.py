@@ -332,6 +332,16 @@ class WorkerSettings(PoolSettings):
         True,
         description="Reuse the KV cache of equal prompt beginnings, per adapter and tenant.",
     )
+    forced_tokens: bool = Field(
+        True,
+        description="Output tokens without a step where a schema or grammar allows no other. Only "
+        "with --engine native.",
+    )
+    prompt_lookup: bool = Field(
+        True,
+        description="Let steps verify tokens that repeat the prompt or the answer, where it pays. "
+        "Only with --engine native.",
+    )
     adapter_memory_mb: int | None = _sized(
         "Memory for resident adapters, in MiB. Increase it if adapters are often evicted. By "
         "default an eighth of the GPU's remaining memory, at most 8192; on a CPU up to 1024."

@@ -3,7 +3,7 @@
 import ast
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -35,9 +35,20 @@ MAX_FILES = 18
 """Most files side by side in one folder of source code."""
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """The full names that a file imports when it runs, without those for type checkers alone."""
-    for node in runtime_nodes(ast.parse(path.read_text())):
+    return tuple(imported(path, runtime_nodes(tree(path))))
+
+
+def imported(path: Path, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The full names that a file's nodes import."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -53,21 +64,21 @@ def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
             yield from runtime_nodes(child)
 
 
-def all_imports(path: Path) -> Iterator[str]:
-    """The full names that a file imports, those for type checkers included."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 FILES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
-EDGES = [(p.relative_to(ROOT).as_posix(), name) for p in FILES for name in all_imports(p)]
+
+
+@cache
+def edges() -> list[tuple[str, str]]:
+    """Each file with each full name that it imports, those for type checkers included."""
+    return [
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in FILES
+        for name in imported(path, ast.walk(tree(path)))
+    ]
 
 
 def violations(is_wrong: Callable[[str, str], bool]) -> list[str]:
-    return [f"{path} imports {name}" for path, name in EDGES if is_wrong(path, name)]
+    return [f"{path} imports {name}" for path, name in edges() if is_wrong(path, name)]
 
 
 def top(name: str) -> str:
@@ -170,7 +181,9 @@ def test_kernels_import_nothing_of_ours() -> None:
 
 
 def is_pure(path: Path) -> bool:
-    return bool(PURE.search(ast.get_docstring(ast.parse(path.read_text())) or ""))
+    # Most files need no parsing, which takes a second for all of them.
+    is_named = PURE.search(path.read_text()) is not None
+    return is_named and bool(PURE.search(ast.get_docstring(tree(path)) or ""))
 
 
 PURE_FILES = [path.relative_to(ROOT).as_posix() for path in FILES if is_pure(path)]

@@ -57,6 +57,9 @@ def worker_info(
             "preemptions": stats.num_preemptions,
             "cached_tokens": stats.num_cached_tokens,
             "out_of_memory": stats.num_out_of_memory,
+            "forced_tokens": stats.num_forced_tokens,
+            "drafted_tokens": stats.num_drafted_tokens,
+            "accepted_tokens": stats.num_accepted_tokens,
             **counters,
         },
     )

@@ -110,14 +110,14 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
     """
     if quantize is None:
         return 0
-    bytes_per_weight = Format[quantize.upper()].bytes_per_weight
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     is_tied = head is not None and getattr(embedding, "weight", None) is head.weight
     saved = 0
     for name, module in model.named_modules():
         if can_join(module) and not is_expert(name):
+            format_ = Format.INT8 if module is head else Format[quantize.upper()]
             before = 0 if module is head and is_tied else module.weight.nbytes
-            saved += int(before) - round(module.weight.numel() * bytes_per_weight)
+            saved += int(before) - round(module.weight.numel() * format_.bytes_per_weight)
     return saved
 
 

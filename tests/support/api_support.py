@@ -194,7 +194,16 @@ def worker_info() -> WorkerInfo:
         host_adapter_bytes=50,
         host_adapter_bytes_max=60,
         tokens_total=7,
-        counters={"preemptions": 3, "loads": 4, "load_ms": 1500, "evictions": 2, "spreads": 5},
+        counters={
+            "preemptions": 3,
+            "forced_tokens": 2,
+            "drafted_tokens": 6,
+            "accepted_tokens": 1,
+            "loads": 4,
+            "load_ms": 1500,
+            "evictions": 2,
+            "spreads": 5,
+        },
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.protocol.ids import AdapterVersion
-from worker.engine.request import Request
+from worker.engine.request import Request, SampledRow
 from worker.engine.scheduler import Chunk
 from worker.kernels.interface import AttentionBatch
 from worker.kernels.transfer import to_device
@@ -25,8 +25,10 @@ class StepBatch:
     positions: Tensor
     """`[1, T]` int64: position of each token in its sequence."""
     attention: AttentionBatch
-    sampled: list[Request]
-    """The S requests for which a token is sampled."""
+    sampled: list[SampledRow]
+    """The S rows for which a token is sampled: requests, or requests with draft tokens."""
+    sampled_chunks: list[Chunk]
+    """The chunks of these rows. Each has `num_samples` of them, one after the other."""
     scored: list[tuple[Request, int]]
     """(request, position) of each of the P prompt tokens whose logits score the next token."""
     logits_rows: Tensor
@@ -40,9 +42,9 @@ class StepBatch:
     """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
 
     def logits_segments(self) -> list[tuple[AdapterVersion | None, int]]:
-        """Return one segment (adapter version, length 1) for each row of `logits_rows`."""
-        requests = self.sampled + [request for request, _ in self.scored]
-        return [(request.version, 1) for request in requests]
+        """Return the segments (adapter version, number of rows) of `logits_rows`."""
+        sampled = [(chunk.request.version, chunk.num_samples) for chunk in self.sampled_chunks]
+        return sampled + [(request.version, 1) for request, _ in self.scored]
 
 
 def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
@@ -66,12 +68,11 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         scored_rows += (len(ids) + position - chunk.start for position in to_score)
         if chunk.request.embedding:
             pooled.append((chunk, len(ids)))
-        ids += chunk.request.token_ids(chunk.start, chunk.end)
+        ids += chunk.token_ids()
         positions += range(chunk.start, chunk.end)
         slots += _slots(chunk)
         starts.append(len(ids))
-        if chunk.samples:
-            rows.append(len(ids) - 1)
+        rows += range(len(ids) - chunk.num_samples, len(ids))
     tokens, query_starts, lengths, tables, logits_rows = to_device(
         [
             np.array([ids, positions, slots], np.int64),
@@ -88,7 +89,8 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         attention=AttentionBatch(
             slots=tokens[2], query_starts=query_starts, context_lens=lengths, block_tables=tables
         ),
-        sampled=[c.request for c in ordered if c.samples],
+        sampled=[row for c in ordered if c.samples for row in c.draft.rows(c.request)],
+        sampled_chunks=[c for c in ordered if c.samples],
         scored=scored,
         logits_rows=logits_rows,
         pooled=pooled,

@@ -21,6 +21,10 @@ class EngineConfig:
     adapter_bytes: int = 1 << 30
     caches_prefixes: bool = True
     """Whether requests with a common prefix share the prefix's KV blocks."""
+    forces_tokens: bool = True
+    """Whether tokens are output without a step where the grammar allows no other."""
+    looks_up_tokens: bool = True
+    """Whether steps verify tokens that prompt lookup proposes."""
 
     def longest(self, model_limit: int, num_blocks: int) -> int:
         """Return the maximum length of a sequence in this engine, in tokens.

@@ -10,20 +10,18 @@ from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
-from worker.engine.grammar import TOO_COMPLEX
 from worker.engine.interface import EngineStats, Placing
 from worker.engine.model_runner import Computed, ModelRunner, StepRunner
-from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine.rules import (
-    NO_TOKEN_LEFT,
     check_size,
-    finish_reason,
-    is_restricted,
     not_resident,
     prefix_key,
     reason_to_reject,
 )
 from worker.engine.scheduler import Scheduler, step_size
+from worker.engine.speculation.answers import Answers
+from worker.engine.speculation.drafter import Drafter
 from worker.lora.batch import BatchCache
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
@@ -60,13 +58,23 @@ class NativeEngine:
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
+        self._answers = Answers(
+            self._scheduler,
+            max_model_len=self.max_model_len,
+            vocab_size=loaded.config.vocab_size,
+            forces_tokens=config.forces_tokens,
+        )
+        self._drafter = Drafter(
+            self._scheduler.blocks,
+            max_model_len=self.max_model_len,
+            max_rows=config.max_num_batched_tokens if config.looks_up_tokens else 0,
+        )
         self._rejected: list[StepOutput] = []
         self._residents = AdapterLRU()
         self._caches_prefixes = config.caches_prefixes
         self.num_failures_in_a_row = 0
         """Number of steps that failed since the last successful one."""
         self._num_steps = 0
-        self._num_tokens = 0
 
     @property
     def layout(self) -> PoolLayout:
@@ -166,19 +174,21 @@ class NativeEngine:
         step that runs out of memory is computed in parts instead.
         """
         outputs, self._rejected = self._rejected, []
-        chunks = self._scheduler.schedule()
+        chunks = self._drafter.extend(self._scheduler.schedule())
         if not chunks:
             return outputs
         self._num_steps += 1
         num_out_of_memory = self._steps.num_out_of_memory
+        size = step_size(chunks)
         started_s = time.perf_counter()
         result = self._steps.run(chunks)
         ms = (time.perf_counter() - started_s) * 1000
-        if not result.failed and self._steps.num_out_of_memory == num_out_of_memory:
-            self._scheduler.pace.observe(step_size(chunks), ms)
         self.num_failures_in_a_row = 0 if result.computed else self.num_failures_in_a_row + 1
         outputs += self._update(result.computed)
-        return outputs + [self._fail(request, error) for request, error in result.failed]
+        if not result.failed and self._steps.num_out_of_memory == num_out_of_memory:
+            self._scheduler.pace.observe(size, ms)
+            self._drafter.observe(size, ms)
+        return outputs + [self._answers.fail(request, error) for request, error in result.failed]
 
     def stats(self) -> EngineStats:
         """Return the engine's current counters and gauges."""
@@ -191,58 +201,30 @@ class NativeEngine:
             num_steps=self._num_steps,
             num_preemptions=self._scheduler.num_preemptions,
             num_cached_tokens=self._scheduler.num_cached_tokens,
-            num_tokens=self._num_tokens,
+            num_tokens=self._answers.num_tokens,
+            num_forced_tokens=self._answers.num_forced_tokens,
+            num_drafted_tokens=self._drafter.num_drafted_tokens,
+            num_accepted_tokens=self._answers.num_accepted_tokens,
             num_out_of_memory=self._steps.num_out_of_memory,
         )
 
     def _update(self, results: Sequence[Computed]) -> list[StepOutput]:
-        outputs = []
+        outputs: list[StepOutput] = []
         for computed in results:
             request = computed.chunk.request
-            request.num_computed_tokens = computed.chunk.end
+            request.num_computed_tokens = computed.chunk.start + computed.chunk.num_certain_tokens
             self._scheduler.blocks.publish(request, computed.chunk.start)
             if request.version is not None:
                 self._residents.record_use(request.version)
             if computed.embedding is not None:
                 outputs.append(self._embed(request, computed.embedding))
-            elif computed.token is not None:
-                outputs.append(self._append(request, computed.token, computed.logprobs))
+            elif computed.samples:
+                outputs += self._answers.extend(computed)
         return outputs
-
-    def _append(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> StepOutput:
-        if token < 0:
-            return self._fail(request, _no_token_error(request))
-        if request.max_tokens == 0:  # the token only shows that the logits are finite
-            return self._end_without_token(request)
-        reports_prompt = request.scores_prompt and not request.output_ids
-        request.output_ids.append(token)
-        if request.grammar:
-            request.grammar.advance(token)
-        self._num_tokens += 1
-        num_cached_tokens = request.num_cached_tokens  # `finish` sets it to 0
-        finish = finish_reason(request, token, max_model_len=self.max_model_len)
-        if finish is not None:
-            self._scheduler.finish(request)
-        return StepOutput(
-            request_id=request.id,
-            token_id=token,
-            finish=finish,
-            logprobs=logprobs,
-            prompt_logprobs=tuple(request.prompt_logprobs) if reports_prompt else None,
-            num_cached_tokens=num_cached_tokens,
-        )
-
-    def _end_without_token(self, request: Request) -> StepOutput:
-        self._scheduler.finish(request)
-        return StepOutput(
-            request_id=request.id,
-            finish=FinishReason.LENGTH,
-            prompt_logprobs=tuple(request.prompt_logprobs) if request.scores_prompt else None,
-        )
 
     def _embed(self, request: Request, embedding: bytes) -> StepOutput:
         if not embedding:
-            return self._fail(request, _NO_EMBEDDING)
+            return self._answers.fail(request, _NO_EMBEDDING)
         num_cached_tokens = request.num_cached_tokens
         self._scheduler.finish(request)
         return StepOutput(
@@ -251,10 +233,6 @@ class NativeEngine:
             embedding=embedding,
             num_cached_tokens=num_cached_tokens,
         )
-
-    def _fail(self, request: Request, error: JobError) -> StepOutput:
-        self._scheduler.finish(request)
-        return StepOutput(request_id=request.id, error=error)
 
     def _cache_key(self, request: Request) -> bytes | None:
         """Return a hash of the request's weights and tenant; None if the request shares no blocks.
@@ -282,12 +260,4 @@ class NativeEngine:
         return [version for version in self._residents if version not in in_use]
 
 
-def _no_token_error(request: Request) -> JobError:
-    """Return the error of a request for which no token could be sampled."""
-    if is_restricted(request):
-        return NO_TOKEN_LEFT
-    return TOO_COMPLEX if request.grammar else _NOT_FINITE
-
-
-_NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite logits")
 _NO_EMBEDDING = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite hidden states")

@@ -90,6 +90,8 @@ class GrammarState:
 
     def __init__(self, matcher: LLMatcher, source: GrammarSource) -> None:
         self._matcher = matcher
+        self._mask: bytes | None = None
+        """Result of `allowed`; None until it is computed."""
         self.source = source
         """The grammar's text, from which another process can compile it again."""
 
@@ -99,13 +101,44 @@ class GrammarState:
         Token i is bit `i % 8` of byte `i // 8`. The mask's length depends only on the tokenizer. No
         bit is set if the grammar has become too complex to continue.
         """
-        mask = self._matcher.compute_bitmask()
-        # In an error state llguidance allows the end of the answer.
-        return bytes(len(mask)) if self._matcher.is_error() else mask
+        if self._mask is None:
+            self._mask = _allowed(self._matcher)
+        return self._mask
+
+    def only_token(self) -> int | None:
+        """Return the token that must come next, or None if there are others or none."""
+        bits = int.from_bytes(self.allowed(), "little")
+        return bits.bit_length() - 1 if bits.bit_count() == 1 else None
 
     def advance(self, token_id: int) -> bool:
-        """Advance the state by a sampled token, and return whether the grammar allows the token."""
+        """Advance the state by an output token, and return whether the grammar allows the token."""
+        self._mask = None
         return bool(self._matcher.consume_token(token_id))
+
+    def look_ahead(self, token_ids: Sequence[int]) -> list[bytes]:
+        """Return the bitmask of allowed tokens after each of `token_ids`, if they come next.
+
+        The state doesn't change. The result ends before the first token that isn't allowed.
+        """
+        # A copy takes some microseconds. Going back isn't possible in all grammars.
+        matcher, mask = self._matcher.deep_copy(), self.allowed()
+        masks: list[bytes] = []
+        for token_id in token_ids:
+            if not _has(mask, token_id) or not matcher.consume_token(token_id):
+                break
+            mask = _allowed(matcher)
+            masks.append(mask)
+        return masks
+
+
+def _allowed(matcher: LLMatcher) -> bytes:
+    mask: bytes = matcher.compute_bitmask()
+    # In an error state llguidance allows the end of the answer.
+    return bytes(len(mask)) if matcher.is_error() else mask
+
+
+def _has(mask: bytes, token_id: int) -> bool:
+    return token_id < 8 * len(mask) and bool(mask[token_id // 8] >> token_id % 8 & 1)
 
 
 class Grammar:

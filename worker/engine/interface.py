@@ -27,6 +27,12 @@ class EngineStats:
     """Number of tokens reused from the prefix cache since the start."""
     num_tokens: int
     """Number of output tokens since the start."""
+    num_forced_tokens: int = 0
+    """Number of output tokens that no step sampled, because the grammar allowed no other."""
+    num_drafted_tokens: int = 0
+    """Number of tokens since the start that steps verified as drafts."""
+    num_accepted_tokens: int = 0
+    """Number of these tokens that became output tokens."""
     num_out_of_memory: int = 0
     """Number of forward passes since the start that ran out of memory and were retried."""
 

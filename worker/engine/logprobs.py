@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engine.request import Request, RequestId, TokenLogprobs
+from worker.engine.request import Request, SampledRow, TokenLogprobs
 from worker.kernels.transfer import Array, Pending, to_device
 
 LEAST = -9999.0
@@ -23,24 +23,24 @@ _ROWS_AT_ONCE = 64
 
 
 def sampled_logprobs(
-    logits: Tensor, requests: Sequence[Request], tokens: Tensor
-) -> Pending[dict[RequestId, TokenLogprobs]]:
-    """Return the log-probabilities of sampled tokens, by request.
+    logits: Tensor, rows: Sequence[SampledRow], tokens: Tensor
+) -> Pending[dict[int, TokenLogprobs]]:
+    """Return the log-probabilities of sampled tokens, by the index of the row.
 
-    Requests that don't ask for log-probabilities are left out. The values of requests whose token
-    is negative mean nothing.
+    Rows that don't ask for log-probabilities are left out. The values of rows whose token is
+    negative mean nothing.
 
     Args:
-        logits: `[S, V]`, a row for each request.
-        requests: the S requests.
-        tokens: `[S]`, the sampled token of each request, or a negative number.
+        logits: `[S, V]`, a row for each of `rows`.
+        rows: the S rows.
+        tokens: `[S]`, the sampled token of each row, or a negative number.
     """
-    selected = [i for i, r in enumerate(requests) if r.sampling.logprobs is not None]
+    selected = [i for i, r in enumerate(rows) if r.sampling.logprobs is not None]
     if not selected:
         return Pending([], lambda _: {})
-    chosen = [requests[i] for i in selected]
+    chosen = [rows[i] for i in selected]
     tokens = tokens.clamp_min(0)
-    if len(selected) < len(requests):
+    if len(selected) < len(rows):
         (index,) = to_device([np.array(selected)], logits.device)
         logits, tokens = logits.index_select(0, index), tokens.index_select(0, index)
     found = token_logprobs(
@@ -49,8 +49,9 @@ def sampled_logprobs(
         [0 if r.sampling.logprob_token_ids else r.sampling.logprobs or 0 for r in chosen],
         listed=[r.sampling.logprob_token_ids for r in chosen],
     )
-    ids = [request.id for request in chosen]
-    return Pending(found.tensors, lambda arrays: dict(zip(ids, found.finish(arrays), strict=True)))
+    return Pending(
+        found.tensors, lambda arrays: dict(zip(selected, found.finish(arrays), strict=True))
+    )
 
 
 def prompt_logprobs(

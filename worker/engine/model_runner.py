@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from worker.engine.batch import StepBatch, build_step
 from worker.engine.logprobs import prompt_logprobs, sampled_logprobs
 from worker.engine.pace import MemoryLimit
 from worker.engine.pooling import HiddenStates, pool
-from worker.engine.request import Request, RequestId, TokenLogprobs
+from worker.engine.request import Request, SampledRow, TokenLogprobs
 from worker.engine.rules import OUT_OF_MEMORY, STEP_FAILED
 from worker.engine.sampler import decide_, draw
 from worker.engine.scheduler import Chunk, split
@@ -24,14 +25,25 @@ from worker.model.out_of_memory import free_unused, is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """A sampled token."""
+
+    token: int
+    """Token id; -1 if no token could be sampled."""
+    logprobs: TokenLogprobs | None = None
+    """Log-probabilities of the token; None unless the request asks for them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Computed:
     """Result of one chunk of a step."""
 
     chunk: Chunk
-    token: int | None
-    """The sampled token; None if the chunk doesn't sample, -1 if no token could be sampled."""
-    logprobs: TokenLogprobs | None
-    """Log-probabilities of the token; None unless the request asks for them."""
+    samples: tuple[Sample, ...] = ()
+    """The token after the request's last one, and the token after each draft token.
+
+    Empty if the chunk doesn't sample.
+    """
     embedding: bytes | None = None
     """The request's embedding, in the form of `pool`; None if it isn't complete."""
 
@@ -53,7 +65,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
-        """Compute `chunks`, and sample a token for each chunk whose `samples` is set.
+        """Compute `chunks`, and sample the `num_samples` tokens of each chunk.
 
         Also extends `prompt_logprobs` of each request whose `scores_prompt` is set.
 
@@ -69,11 +81,15 @@ class ModelRunner:
         tokens, logprobs_of = sample_and_read(sampled, batch.sampled, *others)
         for (request, _), logprobs in zip(batch.scored, of_prompts.value(), strict=True):
             request.prompt_logprobs.append(logprobs)
-        token_of = dict(zip((r.id for r in batch.sampled), tokens, strict=True))
+        samples = (Sample(token, logprobs_of.get(row)) for row, token in enumerate(tokens))
+        samples_of = {
+            chunk.request.id: tuple(islice(samples, chunk.num_samples))
+            for chunk in batch.sampled_chunks
+        }
         embedding_of = embeddings.value() if embeddings else {}
         ids = [chunk.request.id for chunk in chunks]
         return [
-            Computed(chunk, token_of.get(id_), logprobs_of.get(id_), embedding_of.get(id_))
+            Computed(chunk, samples_of.get(id_, ()), embedding_of.get(id_))
             for chunk, id_ in zip(chunks, ids, strict=True)
         ]
 
@@ -92,22 +108,22 @@ class ModelRunner:
 
 
 def sample_and_read(
-    logits: torch.Tensor, requests: Sequence[Request], *others: Pending[Any]
-) -> tuple[list[int], dict[RequestId, TokenLogprobs]]:
-    """Sample a token of each request, and read tokens, log-probabilities and `others` at once.
+    logits: torch.Tensor, rows: Sequence[SampledRow], *others: Pending[Any]
+) -> tuple[list[int], dict[int, TokenLogprobs]]:
+    """Sample a token of each row, and read tokens, log-probabilities and `others` at once.
 
     Returns:
         The tokens in the form of `sample`, and the log-probabilities of `sampled_logprobs`.
     """
-    if not requests:
+    if not rows:
         read_all(*others)
         return [], {}
-    tokens = draw(logits, requests)
+    tokens = draw(logits, rows)
     drawn = Pending([tokens], lambda arrays: arrays[0])
-    logprobs = sampled_logprobs(logits, requests, tokens)
+    logprobs = sampled_logprobs(logits, rows, tokens)
     read_all(drawn, logprobs, *others)
-    if decide_(tokens, drawn.value(), logits, requests):
-        logprobs = sampled_logprobs(logits, requests, tokens)
+    if decide_(tokens, drawn.value(), logits, rows):
+        logprobs = sampled_logprobs(logits, rows, tokens)
         read_all(drawn, logprobs)
     return drawn.value().tolist(), logprobs.value()
 

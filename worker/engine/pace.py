@@ -55,7 +55,7 @@ class StepSize:
     """Amount of work in one step."""
 
     num_decodes: int
-    """Number of streams that decode one token each."""
+    """Number of tokens of running answers: one of each stream, and forced and draft tokens."""
     num_prompt_tokens: int
     context: float
     """Mean context of the prompt tokens. A token's context is the number of tokens before it."""
@@ -142,7 +142,7 @@ class Pace:
         """Return the maximum number of tokens in the next step.
 
         Args:
-            num_decodes: number of streams that decode in the step.
+            num_decodes: number of tokens that running answers decode in the step.
             num_prompts: number of prompts that wait or are partly computed.
             context: number of already computed tokens in the first of these prompts.
             limit: upper limit of the result.

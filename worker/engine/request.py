@@ -9,6 +9,7 @@ from shared.errors import JobError
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
+from worker.engine.speculation.lookup import PromptLookup
 
 if TYPE_CHECKING:  # simulated workers have neither torch nor llguidance
     from torch import Tensor
@@ -160,6 +161,8 @@ class Request:
     """Hidden states of tokens before this position are already in `pooled`, if they are needed."""
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
+    num_new_tokens: int = 1
+    """Number of tokens that the last step appended to the output. One step computes them all."""
     num_cached_tokens: int = 0
     """Number of computed tokens whose keys and values were reused from shared blocks."""
     block_table: list[int] = field(default_factory=list)
@@ -171,6 +174,8 @@ class Request:
     """
     block_hashes: list[bytes] = field(default_factory=list)
     """Hashes of the request's full blocks, in order. Further hashes are appended when needed."""
+    lookup: PromptLookup | None = None
+    """Proposes tokens of the output; None until the first proposal."""
     status: RequestStatus = RequestStatus.WAITING
 
     @property
@@ -180,8 +185,8 @@ class Request:
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether more than one token remains to be computed."""
-        return self.num_tokens - self.num_computed_tokens > 1
+        """Whether tokens before the newest ones remain to be computed."""
+        return self.num_tokens - self.num_computed_tokens > self.num_new_tokens
 
     @property
     def is_finished(self) -> bool:

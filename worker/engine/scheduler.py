@@ -9,11 +9,12 @@ progress.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.engine.block_manager import BlockManager
 from worker.engine.pace import Pace, StepSize
 from worker.engine.request import Request, RequestId, RequestStatus
+from worker.engine.speculation.draft import NO_DRAFT, Draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +29,46 @@ class Chunk:
 
     It does if the chunk ends with the last token of a request that generates tokens.
     """
+    draft: Draft = NO_DRAFT
+    """Last tokens of the chunk, which aren't part of the request yet."""
 
     @property
     def end(self) -> int:
-        """Number of the request's computed tokens after the step."""
+        """Position after the chunk."""
         return self.start + self.num_tokens
+
+    @property
+    def num_certain_tokens(self) -> int:
+        """Number of tokens without the draft."""
+        return self.num_tokens - len(self.draft)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of tokens that the step samples: one after the request, and after each draft."""
+        return 1 + len(self.draft) if self.samples else 0
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether the chunk has more tokens than the newest ones of a running answer."""
+        return self.num_certain_tokens > self.request.num_new_tokens
+
+    def without_draft(self) -> "Chunk":
+        """Return the chunk without its draft."""
+        return replace(self, num_tokens=self.num_certain_tokens, draft=NO_DRAFT)
+
+    def token_ids(self) -> list[int]:
+        """Return the tokens of the chunk."""
+        certain = self.request.token_ids(self.start, self.start + self.num_certain_tokens)
+        return [*certain, *self.draft.token_ids]
 
 
 def step_size(chunks: Sequence[Chunk]) -> StepSize:
     """Return the size of a step that computes `chunks`."""
-    prompts = [chunk for chunk in chunks if chunk.num_tokens > 1]
+    prompts = [chunk for chunk in chunks if chunk.is_prompt]
     num_prompt_tokens = sum(chunk.num_tokens for chunk in prompts)
     pairs = sum(chunk.num_tokens * (chunk.start + chunk.num_tokens / 2) for chunk in prompts)
     return StepSize(
-        num_decodes=len(chunks) - len(prompts),
+        num_decodes=sum(chunk.num_tokens for chunk in chunks) - num_prompt_tokens,
         num_prompt_tokens=num_prompt_tokens,
         context=pairs / max(1, num_prompt_tokens),
     )
@@ -51,9 +78,11 @@ def split(chunks: Sequence[Chunk], max_tokens: int) -> tuple[list[Chunk], list[C
     """Split a step's chunks into the first `max_tokens` tokens and the rest.
 
     A chunk may be cut. Its first part samples nothing, and must be computed before its second part.
+    A chunk that doesn't fit loses its draft.
     """
     first: list[Chunk] = []
-    for index, chunk in enumerate(chunks):
+    for index, whole in enumerate(chunks):
+        chunk = whole if whole.num_tokens <= max_tokens else whole.without_draft()
         if chunk.num_tokens > max_tokens:
             cut = chunk.start + max_tokens
             head = [Chunk(chunk.request, chunk.start, max_tokens, samples=False)] * (max_tokens > 0)
@@ -128,7 +157,7 @@ class Scheduler:
     def _budget(self) -> int:
         """Return the maximum number of tokens in the next step."""
         prompts = [r for r in self.running if r.is_prefilling]
-        num_decodes = len(self.running) - len(prompts)
+        num_decodes = sum(r.num_new_tokens for r in self.running if not r.is_prefilling)
         return self.pace.max_tokens(
             num_decodes,
             num_prompts=len(prompts) + self._num_startable(),

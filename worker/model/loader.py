@@ -43,12 +43,7 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
-from worker.model.quantise import (
-    Quantize,
-    quantise_linears_,
-    quantised_digest,
-    quantised_kernels,
-)
+from worker.model.quantise import Quantize, quantise_linears_, quantiser
 from worker.model.siblings import sibling_groups
 from worker.model.trace import record_calls
 from worker.model.verify import Verifier, check_windows
@@ -106,9 +101,7 @@ def load_model(
     config = read_config(source, folder)
     kernels = pick_kernels(torch_device, torch_dtype, cache_folder())
     if quantize is not None:
-        quantised_kernels(
-            source, kernels, quantize
-        )  # raises ModelRejected before the weights are read
+        quantiser(source, kernels, quantize)  # raises ModelRejected before the weights are read
     with digest_of(source, folder) as digest:
         model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
         tokenizer = _load_tokenizer(source, folder)
@@ -166,9 +159,9 @@ def _prepare(
     base = base_modules(model)
     quantised: Mapping[str, QuantisedWeight] = {}
     if quantize is not None:
-        of_format = quantised_kernels(source, kernels, quantize)
-        quantised = quantise_linears_(source, model, base, of_format)
-        digest = quantised_digest(digest, of_format.format)
+        chosen = quantiser(source, kernels, quantize)
+        quantised = quantise_linears_(source, model, base, chosen)
+        digest = chosen.digest(digest)
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]

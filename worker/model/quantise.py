@@ -1,6 +1,7 @@
 """Quantises the linears of a loaded base model."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
@@ -18,25 +19,44 @@ Quantize = Literal["int8", "int4"]
 """Formats to which the weights of a base model can be quantised."""
 
 
-def quantised_kernels(source: str, kernels: Kernels, quantize: Quantize) -> QuantisedKernels:
-    """Return the kernels for weights of a format.
+@dataclass(frozen=True, slots=True)
+class Quantiser:
+    """Kernels for the formats of a quantised model."""
+
+    of_decoder: QuantisedKernels
+    """Kernels for the linears of the decoder."""
+    of_head: QuantisedKernels
+    """Kernels for the output head."""
+
+    def digest(self, digest: str) -> str:
+        """Return the digest of the quantised model. That of its files is `digest`."""
+        formats = f"{self.of_decoder.format.label}, head {self.of_head.format.label}"
+        return sha256(f"{digest} {formats}, groups of {GROUP}".encode()).hexdigest()
+
+
+def quantiser(source: str, kernels: Kernels, quantize: Quantize) -> Quantiser:
+    """Return the kernels to quantise a model with.
+
+    The output head is in int8 with both formats, because its rounding isn't averaged by any further
+    layer.
 
     Raises:
         ModelRejected: `kernels` aren't the native ones, or don't support this CPU.
     """
-    format_ = Format[quantize.upper()]
-    found = kernels.quantised(format_) if isinstance(kernels, NativeKernels) else None
-    if found is None:
-        raise ModelRejected(
-            f"--model {source}: --quantize {quantize} needs the native kernels, on an x86 CPU with "
-            "AVX2 and with --dtype bfloat16 or float32; leave --quantize out"
-        )
-    return found
+    if isinstance(kernels, NativeKernels):
+        of_decoder = kernels.quantised(Format[quantize.upper()])
+        of_head = kernels.quantised(Format.INT8)
+        if of_decoder is not None and of_head is not None:
+            return Quantiser(of_decoder, of_head)
+    raise ModelRejected(
+        f"--model {source}: --quantize {quantize} needs the native kernels, on an x86 CPU with "
+        "AVX2 and with --dtype bfloat16 or float32; leave --quantize out"
+    )
 
 
 @torch.no_grad()
 def quantise_linears_(
-    source: str, model: nn.Module, base: BaseModules, kernels: QuantisedKernels
+    source: str, model: nn.Module, base: BaseModules, quantiser: Quantiser
 ) -> Mapping[str, QuantisedWeight]:
     """Quantise the linears that adapters may target, the output head included.
 
@@ -54,6 +74,7 @@ def quantise_linears_(
     for name in base.linears:
         linear = model.get_submodule(name)
         if can_join(linear):
+            kernels = quantiser.of_head if name == base.head else quantiser.of_decoder
             weight = kernels.quantise(linear.weight.data)  # type: ignore[arg-type]  # a Linear's
             dequantised = weight.dequantised().to(linear.weight.dtype)  # type: ignore[arg-type]
             # A new parameter, because the head may share its weight with the embedding.
@@ -65,8 +86,3 @@ def quantise_linears_(
             "quantise; leave it out"
         )
     return found
-
-
-def quantised_digest(digest: str, format_: Format) -> str:
-    """Return the digest of a model whose files have the digest `digest`, quantised to a format."""
-    return sha256(f"{digest} {format_.label} in groups of {GROUP}".encode()).hexdigest()

@@ -58,11 +58,11 @@ class Decoding:
         results = self._runner.run(self._scheduler.schedule())
         assert len(results) == self._num_sequences, "a step left out sequences"
         for computed in results:
-            assert computed.token is not None
-            assert computed.token >= 0, "the model gave no finite logits"
+            (sample,) = computed.samples
+            assert sample.token >= 0, "the model gave no finite logits"
             request = computed.chunk.request
             request.num_computed_tokens = computed.chunk.end
-            request.output_ids.append(computed.token)
+            request.output_ids.append(sample.token)
 
     def forward(self) -> Callable[[], Tensor]:
         """Return a function that runs the model's part of one step, always on the same tensors."""

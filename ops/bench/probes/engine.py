@@ -53,6 +53,7 @@ class EngineProbe:
             kv_cache_bytes=(
                 max_tokens * self.kv_bytes_per_token if max_tokens else DEFAULTS.kv_cache_bytes
             ),
+            looks_up_tokens=False,  # each measured step returns one token of each sequence
         )
         self._engine = NativeEngine(loaded, config)
         self._loaded = loaded

@@ -64,7 +64,9 @@ def main(
     from worker.engine.engine import NativeEngine
     from worker.engine.grammar import GrammarCompiler, json_source
 
-    engine = NativeEngine(loaded, EngineConfig(max_num_seqs=batch))
+    # Each measured step returns one token of each sequence.
+    config = EngineConfig(max_num_seqs=batch, forces_tokens=False, looks_up_tokens=False)
+    engine = NativeEngine(loaded, config)
     compiler = GrammarCompiler(
         loaded.tokenizer, vocab_size=loaded.config.vocab_size, eos_ids=loaded.eos_ids
     )

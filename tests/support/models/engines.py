@@ -33,14 +33,20 @@ def engine_of(
     max_num_seqs: int = 16,
     budget: int = 512,
     caches_prefixes: bool = True,
+    speculates: bool = True,
 ) -> tuple[NativeEngine, dict[str, AdapterVersion]]:
-    """Return an engine with `adapters` resident, and the version of each adapter by name."""
+    """Return an engine with `adapters` resident, and the version of each adapter by name.
+
+    `speculates` switches forced tokens and prompt lookup on.
+    """
     config = EngineConfig(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
         kv_cache_bytes=num_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
         adapter_bytes=64 << 20,
         caches_prefixes=caches_prefixes,
+        forces_tokens=speculates,
+        looks_up_tokens=speculates,
     )
     engine = NativeEngine(loaded, config)
     versions = {}

@@ -42,9 +42,9 @@ def test_rows_that_are_sampled_again_report_their_final_token() -> None:
     rows.append(request("both", top_p=0.95, logprobs=3, temperature=1.5))
     tokens, logprobs = sample_and_read(logits, rows)
     assert tokens[1] == 7
-    assert logprobs.keys() == {"flat", "both"}
-    check(logits[0], tokens[0], logprobs[rows[0].id], 2)
-    check(logits[2], tokens[2], logprobs[rows[2].id], 3)
+    assert logprobs.keys() == {0, 2}
+    check(logits[0], tokens[0], logprobs[0], 2)
+    check(logits[2], tokens[2], logprobs[2], 3)
 
 
 def test_listed_tokens_come_after_the_sampled_one_and_each_once() -> None:
@@ -55,10 +55,10 @@ def test_listed_tokens_come_after_the_sampled_one_and_each_once() -> None:
         request("c", temperature=0.0, logprobs=1),
     ]
     tokens, logprobs = sample_and_read(logits, rows)
-    listed = {row.id: [token for token, _ in logprobs[row.id].top] for row in rows}
-    assert listed == {"a": [tokens[0], 5, 9], "b": [7, 9], "c": [tokens[2]]}
+    listed = [[token for token, _ in logprobs[row].top] for row in range(3)]
+    assert listed == [[tokens[0], 5, 9], [7, 9], [tokens[2]]]
     expected = logits[0].log_softmax(-1)
-    for token, value in logprobs[rows[0].id].top:
+    for token, value in logprobs[0].top:
         assert value == pytest.approx(float(expected[token]), abs=1e-5)
 
 

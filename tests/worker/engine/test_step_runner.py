@@ -14,7 +14,7 @@ from shared.errors import ErrorCode
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.ids import AdapterVersion
 from worker.engine.engine import NativeEngine
-from worker.engine.model_runner import Computed, StepRunner
+from worker.engine.model_runner import Computed, Sample, StepRunner
 from worker.engine.pace import PASSES_UNTIL_GROWTH
 from worker.engine.request import ChoiceSampling, Request, StepOutput
 from worker.engine.rules import STEP_FAILED
@@ -41,7 +41,7 @@ class Passes:
         self.sizes.append(num_tokens)
         if num_tokens > self.most:
             raise self.error()
-        return [Computed(chunk, 7 if chunk.samples else None, None) for chunk in chunks]
+        return [Computed(chunk, (Sample(7),) * chunk.num_samples) for chunk in chunks]
 
 
 def request(name: str, num_prompt: int = 5) -> Request:
@@ -112,7 +112,7 @@ def test_a_single_token_without_enough_memory_ends_only_its_request() -> None:
     (failed,) = result.failed
     assert failed[0] is broken.request
     assert failed[1].code is ErrorCode.UNAVAILABLE
-    assert [c.chunk.request.id for c in result.computed if c.token] == ["a"]
+    assert [c.chunk.request.id for c in result.computed if c.samples] == ["a"]
 
 
 @pytest.mark.parametrize(

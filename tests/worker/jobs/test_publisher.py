@@ -321,6 +321,19 @@ async def test_a_stop_string_aborts_the_request_that_the_engine_would_continue(
     assert (end.state, result.choices[0].text) == (JobState.DONE, "hel")
 
 
+async def test_tokens_of_the_same_step_after_a_stop_string_are_dropped(setup: Setup) -> None:
+    job = setup.admit(stop=("lo",), n=2)
+    stopped, other = job.choices
+    ended = [*outputs(stopped, "hello agai"), output(stopped, "n", FinishReason.LENGTH)]
+    await setup.publish([*ended, *outputs(other, "he")])
+    await setup.publish([*outputs(stopped, "x"), output(other, "y", FinishReason.LENGTH)])
+    assert setup.aborted == [stopped.request_id]
+    ((_, end, result, _),) = setup.queue.finished
+    assert [choice.text for choice in result.choices] == ["hel", "hey"]
+    assert end.usage is not None
+    assert end.usage.completion_tokens == len("hello") + len("hey")
+
+
 async def test_an_error_of_the_engine_fails_the_job_and_aborts_its_other_choices(
     setup: Setup,
 ) -> None:

@@ -15,13 +15,13 @@ def test_it_computes_all_tokens_and_samples_one_of_each_sequence(arch: str) -> N
     step = LargestStep(load(tiny_model(arch)), batch)
     computed = step.run()
     assert sum(result.chunk.num_tokens for result in computed) == 600
-    assert sum(result.token is not None for result in computed) == 8
+    assert sum(len(result.samples) for result in computed) == 8
     assert max(result.chunk.num_tokens for result in computed) == 512, "the model's context"
 
 
 def test_it_has_no_more_sequences_than_tokens() -> None:
     step = LargestStep(load(tiny_model()), Batch(max_num_seqs=64, max_num_batched_tokens=16))
-    assert [result.token is not None for result in step.run()] == [True] * 16
+    assert [len(result.samples) for result in step.run()] == [1] * 16
 
 
 def test_its_cache_holds_its_tokens_and_is_counted() -> None:

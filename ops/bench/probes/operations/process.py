@@ -72,7 +72,8 @@ class CountedEngine:
         self._counter = OperationCounter()
         loaded = _load(folder / "base", CountingKernels(ReferenceKernels(), self._counter))
         self._engine = NativeEngine(
-            loaded, EngineConfig(max_num_seqs=max_num_seqs, kv_cache_bytes=KV_BYTES)
+            loaded,
+            EngineConfig(max_num_seqs=max_num_seqs, kv_cache_bytes=KV_BYTES, looks_up_tokens=False),
         )
         self._versions = [
             self._add_adapter(name, path, loaded.dtype)

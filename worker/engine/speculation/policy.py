@@ -1,0 +1,143 @@
+"""Decides how many draft tokens a step verifies. Policy only.
+
+Each draft token adds a row to the step. It pays if the tokens that it is expected to gain outweigh
+the time of the row. The gain follows from the share of earlier draft tokens that were accepted, and
+the time from the measured durations of steps by their number of rows.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_ROWS = 16
+"""Maximum number of rows of a step with drafts. Larger steps verify none.
+
+A step of a few rows takes as long as one of a single row, because it reads the same weights. With
+more rows, each costs more.
+"""
+MAX_DRAFT = 8
+"""Maximum number of draft tokens of one request in a step."""
+MIN_GAIN = 1.02
+"""Least expected tokens per millisecond with drafts, as a multiple of those without."""
+MAX_SKIPPED = 32
+"""Maximum number of opportunities that pass unused after drafts that were rejected."""
+MAX_AGE = 256
+"""Number of steps after which a measured duration is forgotten."""
+_LEAST_RATE = 0.3
+"""Acceptance that is assumed at first, and at least."""
+_NEWEST_SHARE = 0.2
+"""Weight of the newest observation in a moving average."""
+_ROW_COST = 0.05
+"""Cost of a further row, as a share of a step of one row, until it is measured."""
+
+
+class Acceptance:
+    """Estimates how likely a draft token is accepted, and backs off while none is.
+
+    From the second draft in a row that is rejected from its first token on, each one doubles the
+    number of opportunities that are skipped before the next draft. The estimate has a lower bound,
+    so that this next draft is tried.
+    """
+
+    def __init__(self) -> None:
+        self.rate = _LEAST_RATE
+        """Estimated probability that a token is accepted if those before it are."""
+        self._num_failures = 0
+        self._num_to_skip = 0
+
+    def may_draft(self) -> bool:
+        """Return whether to use an opportunity for a draft. Each call is one opportunity."""
+        self._num_to_skip -= 1
+        return self._num_to_skip < 0
+
+    def record(self, num_drafted: int, num_accepted: int) -> None:
+        """Record that a step has accepted the first `num_accepted` of `num_drafted` tokens."""
+        for is_accepted in [True] * num_accepted + [False] * (num_accepted < num_drafted):
+            self.rate += (is_accepted - self.rate) * _NEWEST_SHARE
+        self.rate = max(self.rate, _LEAST_RATE)
+        self._num_failures = 0 if num_accepted else self._num_failures + 1
+        exponent = self._num_failures - 2
+        self._num_to_skip = 0 if exponent < 0 else min(1 << exponent, MAX_SKIPPED)
+
+
+@dataclass(slots=True)
+class _Duration:
+    ms: float
+    """Mean duration, in ms."""
+    step: int
+    """Number of the step that was observed last."""
+
+
+class StepDurations:
+    """Estimates the duration of a step of decodes by its number of rows."""
+
+    def __init__(self) -> None:
+        self._num_steps = 0
+        self._known: dict[int, _Duration] = {}
+
+    def observe(self, num_rows: int, ms: float) -> None:
+        """Record that a step of `num_rows` rows took `ms` milliseconds."""
+        self._num_steps += 1
+        before = self._known.get(num_rows)
+        mean = ms if before is None else before.ms + (ms - before.ms) * _NEWEST_SHARE
+        self._known[num_rows] = _Duration(mean, self._num_steps)
+        oldest = self._num_steps - MAX_AGE
+        self._known = {rows: each for rows, each in self._known.items() if each.step >= oldest}
+
+    def estimate(self, num_rows: int) -> float:
+        """Return the estimated duration of a step of `num_rows` rows.
+
+        The unit is a millisecond once any step was observed. Between observed numbers of rows the
+        duration is interpolated; beyond them each row costs a fixed share.
+        """
+        fewer = max((rows for rows in self._known if rows <= num_rows), default=None)
+        more = min((rows for rows in self._known if rows >= num_rows), default=None)
+        if fewer is None or more is None:
+            nearest = more if fewer is None else fewer
+            if nearest is None:
+                return _assumed(num_rows)
+            return self._known[nearest].ms * _assumed(num_rows) / _assumed(nearest)
+        first, last = self._known[fewer].ms, self._known[more].ms
+        return first + (last - first) * (num_rows - fewer) / max(1, more - fewer)
+
+
+def _assumed(num_rows: int) -> float:
+    """Return the assumed duration of a step, relative to a step of one row."""
+    return 1 + _ROW_COST * (num_rows - 1)
+
+
+def draft_lengths(
+    proposals: Sequence[tuple[int, float]],
+    durations: StepDurations,
+    *,
+    num_rows: int,
+    max_rows: int,
+) -> list[int]:
+    """Return how many of each request's proposed tokens the next step verifies.
+
+    The result has the most expected tokens per millisecond, but no drafts if their gain is small.
+
+    Args:
+        proposals: for each request of the step, its number of proposed tokens and the estimated
+            probability that one is accepted.
+        durations: durations of earlier steps.
+        num_rows: number of rows of the step without drafts.
+        max_rows: maximum number of rows of the step.
+    """
+    likelihoods = sorted(
+        (
+            (rate**position, index)
+            for index, (length, rate) in enumerate(proposals)
+            for position in range(1, length + 1)
+        ),
+        reverse=True,
+    )[: max(0, max_rows - num_rows)]
+    num_tokens, num_drafted = float(len(proposals)), 0
+    best = MIN_GAIN * num_tokens / durations.estimate(num_rows)
+    for number, (likelihood, _) in enumerate(likelihoods, 1):
+        num_tokens += likelihood
+        speed = num_tokens / durations.estimate(num_rows + number)
+        if speed > best:
+            best, num_drafted = speed, number
+    lengths = Counter(index for _, index in likelihoods[:num_drafted])
+    return [lengths[index] for index in range(len(proposals))]
