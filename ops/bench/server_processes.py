@@ -5,8 +5,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -31,6 +32,8 @@ class Serving:
     """URL of the server, including /v1."""
     pids: Mapping[str, int]
     """Process ids by role, such as `worker`."""
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Fields that the body of a request to this server needs beside OpenAI's, by model."""
 
 
 def clean_environment() -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -37,6 +37,8 @@ class Load:
     """Number of additional words at the start of each prompt. All prompts share these words."""
     output_tokens: Length = WORKLOAD_LENGTH
     stream: bool = True
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further fields of a request's body, by the model's name."""
     seed: str = ""
     """Seed of prompts, lengths, models and arrivals. Loads with different seeds share no prompt."""
 
@@ -68,13 +70,15 @@ def body_of(load: Load, number: int) -> dict[str, Any]:
     seed = f"{load.seed}/{number}"
     words = load.input_words.sample(f"{seed}/input")
     model = pick(load.popularity, len(load.models), number, zipf_s=load.zipf_s, seed=load.seed)
+    name = load.models[model]
     body = {
-        "model": load.models[model],
+        "model": name,
         "prompt": prompt(load.seed, number, words, shared_words=load.shared_words),
         "max_tokens": load.output_tokens.sample(f"{seed}/output"),
         "temperature": 0,
         "ignore_eos": True,
         "stream": load.stream,
+        **load.fields.get(name, {}),
     }
     return body | ({"stream_options": {"include_usage": True}} if load.stream else {})
 

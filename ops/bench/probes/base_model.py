@@ -8,10 +8,13 @@ from worker.startup.process_tuning import share_cores, use_huge_pages
 
 if TYPE_CHECKING:  # the loader imports torch
     from worker.model.loader import LoadedModel
+    from worker.model.quantise import Quantize
 
 
-def load_as_worker(model: Path) -> "LoadedModel":
+def load_as_worker(model: Path, *, quantize: "Quantize | None" = None) -> "LoadedModel":
     """Load the model in bfloat16 on the CPU, and let the calling thread use all cores.
+
+    The weights are quantised to `quantize`, if given.
 
     The process must not have imported torch yet, because OpenMP reads its settings during that
     import.
@@ -24,6 +27,6 @@ def load_as_worker(model: Path) -> "LoadedModel":
     from worker.model.loader import load_model
     from worker.startup.openmp import take_cores
 
-    loaded = load_model(str(model), dtype="bfloat16", device="cpu")
+    loaded = load_model(str(model), dtype="bfloat16", device="cpu", quantize=quantize)
     take_cores(torch.get_num_threads(), loaded.kernels)
     return loaded

@@ -1,6 +1,5 @@
 """Probe: a wheel's compiled CPU kernels against kernels that g++ compiles for this machine."""
 
-import math
 import statistics
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -8,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.bench.measurement_process import run_module
+from ops.bench.order_statistics import ratio_text
 from ops.bench.probes.finding import Chart, Finding
 from shared.errors import SettingsError
 from worker.kernels.cpu.build import find_compiler
 from worker.kernels.cpu.levels import cpu_flags, usable_levels
 
 PROCESS = "probes.prebuilt.process"
-CONFIDENCE = 0.95
 LIBRARIES = "worker/kernels/cpu/prebuilt/"
 """Folder of the compiled libraries in a wheel."""
 
@@ -103,30 +102,9 @@ def prebuilt_finding(pairs: Sequence[Pair], level: str) -> Finding:
     )
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return a confidence interval of the median, of at least `CONFIDENCE`, from order statistics.
-
-    With fewer than six values the interval is unbounded. Each of n independent values is below the
-    median with probability 1/2, so the number of those that are follows a binomial distribution
-    (David and Nagaraja, Order Statistics, 7.1).
-    """
-    number, outside = len(values), 0
-    below = 0.0
-    while below + math.comb(number, outside) / 2**number <= (1 - CONFIDENCE) / 2:
-        below += math.comb(number, outside) / 2**number
-        outside += 1
-    if outside == 0:
-        return -math.inf, math.inf
-    ordered = sorted(values)
-    return ordered[outside - 1], ordered[-outside]
-
-
 def _line(name: str, pairs: Sequence[Pair], ratios: Sequence[float], level: str) -> str:
-    low, high = median_interval(ratios)
-    verdict = "includes 1" if low <= 1 <= high else "excludes 1"
     return (
         f"{name}: the wheel's {level} kernels "
         f"{statistics.median(pair.prebuilt[name] for pair in pairs):.2f} ms, g++'s "
-        f"{statistics.median(pair.compiled[name] for pair in pairs):.2f} ms; ratio "
-        f"{statistics.median(ratios):.3f}, 95 % interval {low:.3f} to {high:.3f} {verdict}"
+        f"{statistics.median(pair.compiled[name] for pair in pairs):.2f} ms; {ratio_text(ratios)}"
     )

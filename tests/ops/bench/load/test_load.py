@@ -205,3 +205,14 @@ async def test_progress_counts_failed_requests_as_well(server: StandIn) -> None:
     calls: list[None] = []
     await run_load(load(server, "good", "refuses"), lambda: calls.append(None))
     assert len(calls) == 9
+
+
+def test_a_server_gets_the_further_fields_of_the_requests_model() -> None:
+    fields = {"a0": {"lora": [{"id": 0, "scale": 1.0}]}}
+    load = Load(
+        url="", models=("a0", "base"), arrivals=Closed(clients=1), requests=2, fields=fields
+    )
+    assert [body_of(load, number).get("lora") for number in range(2)] == [
+        fields["a0"]["lora"],
+        None,
+    ]

@@ -1,18 +1,13 @@
 """The comparison of a wheel's compiled kernels with a g++ build: its figures and its errors."""
 
-import math
-import statistics
 import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ops.bench.probes.prebuilt.finding import (
     LIBRARIES,
     Pair,
-    median_interval,
     prebuilt_finding,
     unpack_libraries,
 )
@@ -37,17 +32,6 @@ def test_equal_builds_give_an_interval_that_includes_1() -> None:
 def test_a_slower_build_gives_an_interval_that_excludes_1() -> None:
     (line,) = prebuilt_finding(pairs(*[1.05 + n / 100 for n in range(10)]), "avx2").says
     assert "interval 1.060 to 1.130 excludes 1" in line
-
-
-def test_the_interval_needs_six_values() -> None:
-    assert median_interval([1.0] * 5) == (-math.inf, math.inf)
-    assert median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == (1.0, 6.0)
-
-
-@given(st.lists(st.floats(0.1, 10.0), min_size=6, max_size=40))
-def test_the_interval_holds_the_median(values: list[float]) -> None:
-    low, high = median_interval(values)
-    assert min(values) <= low <= statistics.median(values) <= high <= max(values)
 
 
 def test_the_fastest_library_of_the_wheel_is_found(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Commands of `python -m ops.bench` that compare int8 with bfloat16 and with llama.cpp."""
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.bench.compare.llama_cpp import LlamaCpp, check_llama_cpp
+from ops.bench.load.lengths import Length
+from ops.bench.options import RESULTS, Model, ResultsFolder, count_option
+from ops.bench.probe_run import model_and_scratch, show
+from ops.bench.probes.int8.demo_tasks import measure_tasks, tasks_finding
+from ops.bench.probes.int8.finding import int8_finding
+from ops.bench.probes.int8.forms import BFLOAT16, INT4, INT8
+from ops.bench.probes.int8.llama_quality import measure_llama
+from ops.bench.probes.int8.loads import Sizes
+from ops.bench.probes.int8.quality import WINDOW, measure_quality, windows_of
+from ops.bench.probes.int8.quality_finding import quality_finding
+from ops.bench.probes.int8.rounds import Measured, llama_files, rounds
+from ops.bench.probes.int8.text import prose
+from ops.bench.random_adapters import RANKS, make_adapters
+from ops.demo.weights import gguf_file
+from shared.errors import SettingsError
+
+int8_app = typer.Typer()
+
+Llama = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of llama.cpp's source, to measure llama.cpp too."),
+]
+Gguf = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The model for llama.cpp. By default the demo model."),
+]
+QUICK_RANKS = (8, 16)
+print_now = partial(print, flush=True)
+"""Prints a line at once, even to a file, so that an interrupted run leaves its figures."""
+
+
+def check_llama(source: Path | None, model: Path | None, gguf: Path | None) -> LlamaCpp | None:
+    """Return the llama.cpp in the folder `source`, or None if it isn't measured.
+
+    Raises:
+        SettingsError: llama.cpp isn't complete there, or lacks the model in its format.
+    """
+    if source is None:
+        return None
+    if model and not gguf:
+        raise SettingsError(
+            f"--model {model}: llama.cpp needs this model in its format; add --gguf"
+        )
+    return check_llama_cpp(source)
+
+
+@int8_app.command()
+def int8(
+    llama: Llama = None,
+    gguf: Gguf = None,
+    pairs: Annotated[int, count_option("Interleaved rounds.")] = 10,
+    int4: Annotated[bool, typer.Option("--int4", help="Measure int4 too.")] = False,
+    model: Model = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
+    ] = False,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Compare int8 with bfloat16 and optionally llama.cpp, served and in the engine alone."""
+    source = check_llama(llama, model, gguf)
+    sizes = Sizes(rounds=pairs)
+    if quick:
+        sizes = Sizes(rounds=pairs, clients=2, requests_alone=1, length=Length(8, 8))
+    with model_and_scratch(model) as (folder, scratch), ExitStack() as stack:
+        adapters = make_adapters(folder, scratch / "adapters", QUICK_RANKS if quick else RANKS)
+        files = None
+        if source:
+            base = gguf or stack.enter_context(gguf_file(scratch))
+            files = llama_files(source, base, folder, adapters, scratch / "llama")
+        measured = Measured(
+            model=folder,
+            adapters=adapters,
+            forms=[BFLOAT16, INT8, *([INT4] if int4 else [])],
+            llama=files,
+            sizes=sizes,
+            scratch=scratch,
+        )
+        found = list(rounds(measured, print_now))
+        show(int8_finding(found, sizes, len(adapters)), folder, results)
+
+
+@int8_app.command("int8-quality")
+def int8_quality(
+    llama: Llama = None,
+    gguf: Gguf = None,
+    tokens: Annotated[int, count_option("Tokens of the text.", minimum=WINDOW)] = 16_384,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Compare the predictions of int8, bfloat16 and Q8_0 with those of float32, on a text."""
+    source = check_llama(llama, model, gguf)
+    text = prose()
+    with model_and_scratch(model) as (folder, scratch), ExitStack() as stack:
+        windows = windows_of(folder, text, tokens)
+        found = measure_quality(folder, windows, print_now)
+        beside = []
+        if source:
+            base = gguf or stack.enter_context(gguf_file(scratch))
+            beside = measure_llama(source, base, text, tokens, scratch)
+        show(quality_finding(found, tokens, beside), folder, results)
+
+
+@int8_app.command("int8-demo")
+def int8_demo(
+    most: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Limit on the examples per task. All by default."),
+    ] = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Compare the right answers of the demo's adapters over an int8 and a bfloat16 base."""
+    with model_and_scratch(None) as (folder, scratch):
+        show(tasks_finding(measure_tasks(folder, most, scratch, print_now)), folder, results)
