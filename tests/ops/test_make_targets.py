@@ -50,8 +50,7 @@ def test_both_targets_in_one_invocation_run_nothing_twice() -> None:
 
 def test_ci_calls_make_once_for_all_tests() -> None:
     calls = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line[:5] == "make "]
-    assert [call for call in calls if "test" in call.split()] == [calls[0]]
-    assert calls[0].split()[-3:] == ["test", "test-all", "test-vllm"]
+    assert [call for call in calls if "test" in call] == ["make test test-all test-vllm"]
 
 
 def test_ci_injects_only_faults_that_exist() -> None:
