@@ -91,7 +91,9 @@ def test_the_prompt_names_the_models_and_a_choice_is_confirmed(chat: Terminal) -
 @pytest.mark.parametrize("columns", [60, 80])
 def test_a_long_prompt_is_shortened(chat: Terminal) -> None:
     chat.type(f"/model {LONG_NAME}\n")
-    prompt = chat.wait_until(lambda lines: lines[-1].startswith("support-"))[-1]
+    prompt = chat.wait_until(
+        lambda lines: lines[-1].startswith("support-") and lines[-1].endswith(">")
+    )[-1]
     assert prompt in ("support-for-custome…>", "support-for-customers-in-…>")
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.kernels.cpu.build import FLAGS, SOURCES
 from worker.kernels.cpu.levels import LEVELS, Level, cpu_flags, usable_levels
 
 FEATURES = sorted(frozenset().union(*(level.cpu_flags for level in LEVELS)))
@@ -72,6 +73,16 @@ def test_the_compiler_may_use_only_features_that_are_checked(level: Level) -> No
     assert "AVX2" in permitted
     names = {LINUX_NAMES.get(name, name.lower()) for name in permitted}
     assert names <= level.cpu_flags
+
+
+def test_the_sources_with_tiles_compile_for_amx() -> None:
+    """Other tests emulate tiles, whose real intrinsics are statements and not expressions."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    sources = [path for path in SOURCES.rglob("*.cpp") if (path.parent / "tiles.h").exists()]
+    assert sources
+    flags = [*LEVELS[0].compiler_flags, *FLAGS, "-fsyntax-only"]
+    subprocess.run(["g++", *flags, *map(str, sources)], check=True, timeout=100)
 
 
 def macros(*flags: str) -> set[str]:

@@ -80,8 +80,14 @@ private:
         constexpr int64_t STRIDE = COLUMNS * sizeof(int32_t);
         const int8_t* second = x + TILE_ROWS * x_stride;
         store_before_tiles();
-        _tile_zero(0), _tile_zero(1), _tile_zero(2);
-        if (NUM_TILES > 1) _tile_zero(3), _tile_zero(4), _tile_zero(5);
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        if (NUM_TILES > 1) {
+            _tile_zero(3);
+            _tile_zero(4);
+            _tile_zero(5);
+        }
         _tile_loadd(6, x, x_stride);
         _tile_loadd(7, w, W_STRIDE);
         _tile_dpbsud(0, 6, 7);
