@@ -430,6 +430,10 @@ class WorkerSettings(PoolSettings):
         _ = self.adapter_sources  # raises SettingsError before the process does anything else
         return self
 
+    def dtype_text(self, dtype: str) -> str:
+        """Return a text for `dtype`, the type of activations, and the format of the weights."""
+        return dtype if self.quantize is None else f"{dtype} with {self.quantize} weights"
+
     @model_validator(mode="after")
     def _check_quantize(self) -> "WorkerSettings":
         if self.quantize is not None and self.engine != "native":

@@ -32,7 +32,7 @@ def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None
     kernels, problem = _kernels(worker.engine, shown[0], dtype)
     return Plan(
         engine=worker.engine,
-        dtype=_dtype_text(worker, dtype),
+        dtype=worker.dtype_text(dtype) if worker.engine == "native" else "",
         devices=shown,
         threads=worker.threads or max(1, usable_cores() // len(places)),
         kernels=kernels,
@@ -40,12 +40,6 @@ def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None
         url=url,
         gpu_problem=gpus.problem if AUTO in places else None,
     )
-
-
-def _dtype_text(worker: WorkerSettings, dtype: str) -> str:
-    if worker.engine != "native":
-        return ""
-    return dtype if worker.quantize is None else f"{dtype} with {worker.quantize} weights"
 
 
 def _is_gpu(place: str) -> bool:

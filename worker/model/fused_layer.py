@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from worker.kernels.cpu.layer import HeadParams, NativeLayer, PackedLinear
 from worker.kernels.cpu.native import NativeKernels
-from worker.lora.base.linear import NativePacked, QuantisedPacked
+from worker.lora.base.linear import NativePacked
 from worker.lora.layers import ServedLinear, Siblings
 from worker.model.attention import current_step
 from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
@@ -99,7 +99,7 @@ def _single(linear: nn.Module) -> Siblings | None:
 
 def _packed(siblings: Siblings) -> PackedLinear | None:
     base = siblings.base
-    if not isinstance(base, NativePacked | QuantisedPacked):
+    if not isinstance(base, NativePacked):
         return None
     sizes = (sum(base.out_features), base.in_features)
     return PackedLinear(base.weight, base.bias, *sizes, base.format)

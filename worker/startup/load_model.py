@@ -87,7 +87,7 @@ def _info(
     return BaseInfo(
         eos_ids=loaded.eos_ids,
         device=str(loaded.device),
-        dtype=_dtype_text(loaded, settings),
+        dtype=settings.dtype_text(str(loaded.dtype).removeprefix("torch.")),
         kernels=loaded.kernels.name,
         num_fused=len(loaded.fused),
         kv_tokens=kv_blocks * BLOCK_SIZE,
@@ -97,11 +97,6 @@ def _info(
         max_num_batched_tokens=sizes.batch.max_num_batched_tokens,
         step_bytes=sizes.step_bytes,
     )
-
-
-def _dtype_text(loaded: LoadedModel, settings: WorkerSettings) -> str:
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    return dtype if settings.quantize is None else f"{dtype} with {settings.quantize} weights"
 
 
 def _adapted(loaded: LoadedModel, engine: NativeEngine) -> AdaptedBase:

@@ -21,6 +21,7 @@ from worker.kernels.cpu.lora_args import (
     prepare_sites,
 )
 from worker.kernels.cpu.quantised import Format, QuantisedKernels
+from worker.kernels.cpu.rows import contiguous_rows, packed_product
 from worker.kernels.interface import (
     AttentionBatch,
     AttentionParams,
@@ -142,7 +143,7 @@ class NativeKernels:
 
         Each row of `y` must be contiguous.
         """
-        x = _rows(x)
+        x = contiguous_rows(x)
         prepared = self._lora(sites, plan)
         struct = prepared.args
         struct.x, struct.y = x.data_ptr(), y.data_ptr()
@@ -237,20 +238,7 @@ class NativeKernels:
         Returns:
             `[..., out_features]`.
         """
-        rows = _rows(x)
-        y = x.new_empty(*x.shape[:-1], out_features)
-        self._linear(
-            rows.data_ptr(),
-            rows.stride(0),
-            packed.data_ptr(),
-            None if bias is None else bias.data_ptr(),
-            y.data_ptr(),
-            out_features,
-            rows.shape[0],
-            out_features,
-            rows.shape[1],
-        )
-        return y
+        return packed_product(self._linear, x, packed, bias, out_features)
 
     def rms_norm(
         self, x: Tensor, weight: Tensor, epsilon: float, *, offset: float, round_first: bool
@@ -262,7 +250,7 @@ class NativeKernels:
         Returns:
             A new contiguous tensor with the shape of `x`.
         """
-        rows = _rows(x)
+        rows = contiguous_rows(x)
         out = torch.empty(x.shape, dtype=x.dtype)
         self._rms_norm(
             rows.data_ptr(),
@@ -292,12 +280,6 @@ class NativeKernels:
         assert cosine.is_contiguous()
         assert sine.is_contiguous()
         self._rope(x.data_ptr(), x.stride(0), cosine.data_ptr(), sine.data_ptr(), *x.shape)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Return `x`, `[..., dim]`, as `[rows, dim]` with contiguous rows. Copies only if necessary."""
-    rows = x.reshape(-1, x.shape[-1])
-    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 def _with_contiguous_tokens(rows: Tensor) -> Tensor:

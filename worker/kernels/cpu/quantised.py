@@ -9,6 +9,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from worker.kernels.cpu.rows import packed_product
+
 GROUP = 32
 """Number of neighbouring inputs of a row that share a scale."""
 
@@ -130,21 +132,7 @@ class QuantisedKernels:
         Returns:
             `[..., out_features]`.
         """
-        rows = x.reshape(-1, x.shape[-1])
-        rows = rows if rows.stride(1) == 1 else rows.contiguous()
-        y = x.new_empty(*x.shape[:-1], out_features)
-        self._linear(
-            rows.data_ptr(),
-            rows.stride(0),
-            packed.data_ptr(),
-            None if bias is None else bias.data_ptr(),
-            y.data_ptr(),
-            out_features,
-            rows.shape[0],
-            out_features,
-            rows.shape[1],
-        )
-        return y
+        return packed_product(self._linear, x, packed, bias, out_features)
 
     def _empty(self, out_features: int, in_features: int) -> QuantisedWeight:
         num_groups = -(-in_features // GROUP)

@@ -64,9 +64,9 @@ def base_linear(
         return _SingleModule(linears[0])
     if isinstance(kernels, NativeKernels):
         if quantised and (found := kernels.quantised(quantised[0].format)) is not None:
-            return QuantisedPacked(plain, found, joined(quantised))
+            return _QuantisedPacked(plain, found, found.pack(joined(quantised)))
         if kernels.can_pack(plain[0].weight):
-            return NativePacked(plain, kernels)
+            return NativePacked(plain, kernels, kernels.pack(_joined_weight(plain)))
     if _onednn_can_pack(plain[0].weight):
         return _OneDNNPacked(plain)
     return _Joined(plain)
@@ -118,14 +118,21 @@ class NativePacked:
     """Joined linears whose weight is packed in the layout of the native kernels."""
 
     format: Format | None = None
+    """Format of a quantised weight; None if the weight has the kernels' dtype."""
 
-    def __init__(self, linears: Sequence[nn.Linear], kernels: NativeKernels) -> None:
+    def __init__(
+        self,
+        linears: Sequence[nn.Linear],
+        kernels: NativeKernels | QuantisedKernels,
+        weight: Tensor,
+    ) -> None:
+        """Take over the weights of `linears`. `weight` is their joined weight, packed."""
         self.out_features = [linear.out_features for linear in linears]
         self.in_features = linears[0].in_features
         self._kernels = kernels
         self.bias = _joined_bias(linears)
-        self.weight = kernels.pack(_joined_weight(linears))
-        self.packed_bytes = self.weight.nbytes
+        self.weight = weight
+        self.packed_bytes = weight.nbytes
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -137,29 +144,19 @@ class NativePacked:
         return self._kernels.linear(x, self.weight, None, sum(self.out_features))
 
 
-class QuantisedPacked:
-    """Joined linears whose quantised weight is packed in the layout of the native kernels."""
+class _QuantisedPacked(NativePacked):
+    """Joined linears whose packed weight is quantised."""
 
     def __init__(
-        self, linears: Sequence[nn.Linear], kernels: QuantisedKernels, joined: QuantisedWeight
+        self, linears: Sequence[nn.Linear], kernels: QuantisedKernels, weight: Tensor
     ) -> None:
-        """Take over the weights of `linears`. `joined` has them all."""
-        self.out_features = [linear.out_features for linear in linears]
-        self.in_features = linears[0].in_features
-        self.format: Format | None = kernels.format
-        self._kernels = kernels
-        self.bias = _joined_bias(linears)
-        self.weight = kernels.pack(joined)
-        self.packed_bytes = self.weight.nbytes
-        _drop_weights(linears)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map `[..., in]` to `[..., sum of out]`."""
-        return self._kernels.linear(x, self.weight, self.bias, sum(self.out_features))
+        super().__init__(linears, kernels, weight)
+        self.format = kernels.format
+        self._unpack = kernels.unpack
 
     def product(self, x: Tensor) -> Tensor:
         """Compute the outputs without the biases, from inputs that aren't quantised."""
-        weight = self._kernels.unpack(self.weight, sum(self.out_features), self.in_features)
+        weight = self._unpack(self.weight, sum(self.out_features), self.in_features)
         return F.linear(x.float(), weight.dequantised()).to(x.dtype)
 
 
