@@ -35,7 +35,7 @@ class Tokens:
     """Reason why the choice ended. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of `ids`, if the job asks for them. A token that ends a choice and isn't part of
-    its text has logprobs only if the job's `SamplingParams.reports_end` is set."""
+    its text has logprobs only if the job's `Job.reports_end` is set."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of the prompt's tokens. Set on the event with index 0 if the job asks for
     logprobs and echoes its prompt."""

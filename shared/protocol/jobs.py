@@ -149,11 +149,6 @@ class SamplingParams:
     set. Empty for `response_format`."""
 
     @property
-    def reports_end(self) -> bool:
-        """Whether logprobs cover the token that ends an answer and isn't part of its text."""
-        return self.reports_ids or bool(self.logprob_token_ids)
-
-    @property
     def is_constrained(self) -> bool:
         """Whether answers must match a schema, regular expression, choice or grammar."""
         texts = (self.json_schema, self.regex, self.grammar)
@@ -225,6 +220,16 @@ class Job:
     """Chat only: text of the last message, with which the content of each answer begins."""
     traceparent: str | None = None
     """W3C header that continues the trace of the request; None if the request isn't traced."""
+
+    @property
+    def reports_end(self) -> bool:
+        """Whether logprobs cover the token that ends an answer and isn't part of its text.
+
+        Clients that score an echoed prompt leave out the last logprob, as that of a token which
+        they had to generate. Without the token that ends an answer, it would be the prompt's.
+        """
+        sampling = self.sampling
+        return self.echo or sampling.reports_ids or bool(sampling.logprob_token_ids)
 
     @property
     def num_choices(self) -> int:

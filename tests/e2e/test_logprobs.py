@@ -221,6 +221,27 @@ async def test_a_prompt_of_one_token_has_logprobs_as_well(
     assert len(logprobs.tokens) == 3
 
 
+async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
+    client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
+    ids = models.text_ids(PROMPT)
+    [token] = models.tokenizer("x", add_special_tokens=False)["input_ids"]
+    answer = await client.completions.create(
+        model=BASE,
+        prompt=ids,
+        echo=True,
+        logprobs=1,
+        max_tokens=1,
+        logit_bias={str(token): 100},
+        extra_body={"stop_token_ids": [token]},
+    )
+    [choice] = answer.choices
+    assert (choice.text, choice.finish_reason) == (models.text(ids), "stop")
+    assert len(choice.logprobs.token_logprobs) == len(ids) + 1
+    row = log_softmax(models, BASE, ids)[-1]
+    assert choice.logprobs.token_logprobs[-1] == pytest.approx(float(row[token]), abs=1e-4)
+
+
 async def test_a_completion_stream_returns_echo_and_logprobs_of_the_complete_answer(
     client: openai.AsyncOpenAI,
 ) -> None:

@@ -157,7 +157,7 @@ def _reports(job: Job, number: int) -> Reports:
     sampling = job.sampling
     return Reports(
         prompt_ids=sampling.reports_ids,
-        end_logprobs=sampling.reports_end,
+        end_logprobs=job.reports_end,
         echoed_top=sampling.logprobs if job.echo else None,
         scored_top=sampling.prompt_logprobs if number % sampling.n == 0 else None,
     )

@@ -88,9 +88,9 @@ def test_choices_are_scored_by_the_log_probabilities_of_the_prompt(
 
 def scored(word: str) -> float:
     """Return the log probability of the choice after the question; each byte is a token."""
-    choice = completed(prompt=f"{HELLO} {word}", echo=True, logprobs=1, max_tokens=1)
-    # The last value belongs to the generated token.
-    return float(sum(choice["logprobs"]["token_logprobs"][len(HELLO) : -1]))
+    text = f"{HELLO} {word}"
+    choice = completed(prompt=text, echo=True, logprobs=1, max_tokens=0)
+    return float(sum(choice["logprobs"]["token_logprobs"][len(HELLO) : len(text)]))
 
 
 def completed(**body: Any) -> Any:
