@@ -34,6 +34,8 @@ class Serving:
     """Process ids by role, such as `worker`."""
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Fields that the body of a request to this server needs beside OpenAI's, by model."""
+    reuses_connections: bool = True
+    """Whether a connection can carry several requests. Some servers close it after a stream."""
 
 
 def clean_environment() -> dict[str, str]:

@@ -124,7 +124,12 @@ def llama_cpp(
             timeout_s=START_TIMEOUT_S,
             scratch=scratch,
         )
-        yield Serving(f"{url}/v1", {"llama": started.pid}, _fields(adapters))
+        yield Serving(
+            url=f"{url}/v1",
+            pids={"llama": started.pid},
+            fields=_fields(adapters),
+            reuses_connections=False,  # it may close one that carries the next request
+        )
 
 
 def _fields(adapters: Mapping[str, Path]) -> dict[str, dict[str, Any]]:

@@ -51,10 +51,13 @@ class Answer:
         return (self.text_s[-1] - self.text_s[0]) / tokens if self.text_s else 0.0
 
 
-def client(url: str, api_key: str | None = None) -> httpx.AsyncClient:
+def client(
+    url: str, api_key: str | None = None, *, reuses_connections: bool = True
+) -> httpx.AsyncClient:
     """Return a client for any number of concurrent requests to the server at `url`."""
     timeout = httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    kept = None if reuses_connections else 0
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     # A proxy would resolve a loopback address to the proxy's own machine.
     is_elsewhere = not is_loopback(urlsplit(url).hostname or "")

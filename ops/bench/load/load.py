@@ -39,6 +39,8 @@ class Load:
     stream: bool = True
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Further fields of a request's body, by the model's name."""
+    reuses_connections: bool = True
+    """Whether one connection carries several requests, one after another."""
     seed: str = ""
     """Seed of prompts, lengths, models and arrivals. Loads with different seeds share no prompt."""
 
@@ -51,7 +53,8 @@ async def send_load(
     `on_done` is called after each request, including failed requests.
     """
     answers: list[Answer] = []
-    async with client(load.url, api_key) as http, asyncio.TaskGroup() as tasks:
+    http = client(load.url, api_key, reuses_connections=load.reuses_connections)
+    async with http, asyncio.TaskGroup() as tasks:
         sender = _Sender(http, load, answers, on_done)
         match load.arrivals:
             case Closed(clients=clients):

@@ -61,6 +61,7 @@ def _tokens_per_s(
             input_words=length,
             output_tokens=length,
             fields=serving.fields,
+            reuses_connections=serving.reuses_connections,
             seed=seed,
         )
 

@@ -135,7 +135,8 @@ def _round(measured: Measured, number: int, print_line: Callable[[str], None]) -
 
 @contextmanager
 def _lorikeet(measured: Measured, form: str) -> Iterator[Serving]:
-    flags = worker_flags(form)
+    # Greedy answers to random words repeat themselves, so lookup would hide the price of a step.
+    flags = (*worker_flags(form), "--no-prompt-lookup")
     with (
         TemporaryDirectory(dir=measured.scratch) as folder,
         lorikeet(measured.model, measured.adapters, Path(folder), flags) as serving,
