@@ -293,11 +293,11 @@ class WorkerSettings(PoolSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of weights, activations and KV cache. auto means bfloat16."
     )
-    quantize: Literal["int8", "int4"] | None = Field(
+    quantize: Literal["int8"] | None = Field(
         None,
         description="Type to which the native engine quantises the base model's linears on a CPU: "
-        "int8 takes half of the memory of bfloat16 and is faster, int4 takes less and is less "
-        "accurate. By default they aren't quantised.",
+        "int8 takes half of the memory of bfloat16 and is faster. By default they aren't "
+        "quantised.",
     )
     memory_fraction: float = Field(
         0.9,

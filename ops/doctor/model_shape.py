@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from shared.errors import ModelRejected
-from worker.kernels.cpu.quantised import Format
+from worker.kernels.cpu.quantised import BYTES_PER_WEIGHT
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import is_expert, module_shape
 from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
@@ -115,9 +115,8 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
     saved = 0
     for name, module in model.named_modules():
         if can_join(module) and not is_expert(name):
-            format_ = Format.INT8 if module is head else Format[quantize.upper()]
             before = 0 if module is head and is_tied else module.weight.nbytes
-            saved += int(before) - round(module.weight.numel() * format_.bytes_per_weight)
+            saved += int(before) - round(module.weight.numel() * BYTES_PER_WEIGHT)
     return saved
 
 

@@ -10,10 +10,19 @@ from pathlib import Path
 import pytest
 import tiny
 
+from ops.bench.load.lengths import Length
 from ops.bench.load.load import send_load
 from ops.bench.probes.churn import ChurnShape, churn_finding, measure_churn
 from ops.bench.probes.interference import disturb, interference_finding, streams_of
 from ops.bench.probes.memory import measure_memory, memory_finding
+from ops.bench.probes.neighbour.finding import neighbour_finding
+from ops.bench.probes.neighbour.rounds import (
+    OTHER_SESSION,
+    SAME_SESSION,
+    Sizes,
+    loop_cores,
+    measure_neighbour,
+)
 from ops.bench.probes.prefix import prefix_finding, shared_prefix
 from ops.bench.probes.registered import (
     Registered,
@@ -129,6 +138,18 @@ def test_a_long_prompt_arrives_among_running_streams(serving: Serving) -> None:
     assert found.before_s
     assert found.during_s
     assert "x their median" in interference_finding([found]).says[0]
+
+
+def test_a_pool_is_measured_beside_a_busy_loop(serving: Serving) -> None:
+    sizes = Sizes(rounds=2, clients=2, requests_per_client=1, length=Length(8, 8))
+    found = list(measure_neighbour(serving, ["a0", "a1"], sizes, print))
+    assert {one.core for one in found} == set(loop_cores())
+    for one in found:
+        assert all(speed > 0 for speed in one.tokens_per_s.values())
+        assert set(one.core_share) == {SAME_SESSION, OTHER_SESSION}
+        assert all(0 < share <= 1.1 for share in one.core_share.values())
+    says = neighbour_finding(found, sizes, 2, autogroup=False).says
+    assert says[0].startswith("2 adapters, 2 clients, undisturbed: ")
 
 
 def test_a_shared_prefix_is_sent_and_timed(serving: Serving) -> None:

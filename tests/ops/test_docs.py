@@ -33,7 +33,7 @@ OF_OTHER_PROGRAMS = {
     *("--appendonly", "--maxmemory", "--maxmemory-policy", "--requirepass"),  # Redis
     *("--key", "--prometheus"),  # python -m ops.docker.dashboard
     *("--baseline", "--quick", "--repeats", "--results", "--vllm"),  # make bench
-    *("--gguf", "--int4", "--llama", "--tokens"),  # python -m ops.bench int8, int8-quality
+    *("--gguf", "--llama", "--tokens"),  # python -m ops.bench int8, int8-quality
     *("--commit", "--minutes", "--model-size", "--out"),  # python -m ops.bench gpu
 }
 """Flags of other programs that the manual names."""

@@ -102,4 +102,4 @@ def _packed(siblings: Siblings) -> PackedLinear | None:
     if not isinstance(base, NativePacked):
         return None
     sizes = (sum(base.out_features), base.in_features)
-    return PackedLinear(base.weight, base.bias, *sizes, base.format)
+    return PackedLinear(base.weight, base.bias, *sizes, base.is_int8)

@@ -36,6 +36,7 @@ from worker.model.loading.architecture import read_config
 from worker.model.loading.device import pick_device
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
+from worker.model.loading.freed_memory import return_freed_memory
 from worker.model.loading.refusals import (
     attention_refusal,
     first_line,
@@ -43,7 +44,12 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
-from worker.model.quantise import Quantize, quantise_linears_, quantiser
+from worker.model.quantise import (
+    Quantize,
+    quantise_linears_,
+    quantised_digest,
+    quantising_kernels,
+)
 from worker.model.siblings import sibling_groups
 from worker.model.trace import record_calls
 from worker.model.verify import Verifier, check_windows
@@ -101,12 +107,12 @@ def load_model(
     config = read_config(source, folder)
     kernels = pick_kernels(torch_device, torch_dtype, cache_folder())
     if quantize is not None:
-        quantiser(source, kernels, quantize)  # raises ModelRejected before the weights are read
+        quantising_kernels(source, kernels)  # raises ModelRejected before the weights are read
     with digest_of(source, folder) as digest:
         model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
         tokenizer = _load_tokenizer(source, folder)
         whole_digest = digest.result()
-    return prepare_model(
+    loaded = prepare_model(
         model,
         tokenizer,
         name=model_name(source, folder),
@@ -115,6 +121,8 @@ def load_model(
         kernels=kernels,
         quantize=quantize,
     )
+    return_freed_memory()
+    return loaded
 
 
 def prepare_model(
@@ -159,9 +167,9 @@ def _prepare(
     base = base_modules(model)
     quantised: Mapping[str, QuantisedWeight] = {}
     if quantize is not None:
-        chosen = quantiser(source, kernels, quantize)
+        chosen = quantising_kernels(source, kernels)
         quantised = quantise_linears_(source, model, base, chosen)
-        digest = chosen.digest(digest)
+        digest = quantised_digest(digest)
     verifier = Verifier(source, model)
     probe = _switch_attention(source, model)
     shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]

@@ -1,7 +1,6 @@
-"""Quantises the linears of a loaded base model."""
+"""Quantises the linears of a loaded base model to int8."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
@@ -10,53 +9,37 @@ from torch import nn
 
 from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
-from worker.kernels.cpu.quantised import GROUP, Format, QuantisedKernels, QuantisedWeight
+from worker.kernels.cpu.quantised import GROUP, QuantisedKernels, QuantisedWeight
 from worker.kernels.interface import Kernels
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import BaseModules
 
-Quantize = Literal["int8", "int4"]
-"""Formats to which the weights of a base model can be quantised."""
+Quantize = Literal["int8"]
+"""Type to which the weights of a base model can be quantised."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quantiser:
-    """Kernels for the formats of a quantised model."""
-
-    of_decoder: QuantisedKernels
-    """Kernels for the linears of the decoder."""
-    of_head: QuantisedKernels
-    """Kernels for the output head."""
-
-    def digest(self, digest: str) -> str:
-        """Return the digest of the quantised model. That of its files is `digest`."""
-        formats = f"{self.of_decoder.format.label}, head {self.of_head.format.label}"
-        return sha256(f"{digest} {formats}, groups of {GROUP}".encode()).hexdigest()
+def quantised_digest(digest: str) -> str:
+    """Return the digest of the quantised model. That of its files is `digest`."""
+    return sha256(f"{digest} int8, head int8, groups of {GROUP}".encode()).hexdigest()
 
 
-def quantiser(source: str, kernels: Kernels, quantize: Quantize) -> Quantiser:
+def quantising_kernels(source: str, kernels: Kernels) -> QuantisedKernels:
     """Return the kernels to quantise a model with.
-
-    The output head is in int8 with both formats, because its rounding isn't averaged by any further
-    layer.
 
     Raises:
         ModelRejected: `kernels` aren't the native ones, or don't support this CPU.
     """
-    if isinstance(kernels, NativeKernels):
-        of_decoder = kernels.quantised(Format[quantize.upper()])
-        of_head = kernels.quantised(Format.INT8)
-        if of_decoder is not None and of_head is not None:
-            return Quantiser(of_decoder, of_head)
+    if isinstance(kernels, NativeKernels) and kernels.quantised is not None:
+        return kernels.quantised
     raise ModelRejected(
-        f"--model {source}: --quantize {quantize} needs the native kernels, on an x86 CPU with "
-        "AVX2 and with --dtype bfloat16 or float32; leave --quantize out"
+        f"--model {source}: --quantize int8 needs the native kernels, on an x86 CPU with AVX2 and "
+        "with --dtype bfloat16 or float32; leave --quantize out"
     )
 
 
 @torch.no_grad()
 def quantise_linears_(
-    source: str, model: nn.Module, base: BaseModules, quantiser: Quantiser
+    source: str, model: nn.Module, base: BaseModules, kernels: QuantisedKernels
 ) -> Mapping[str, QuantisedWeight]:
     """Quantise the linears that adapters may target, the output head included.
 
@@ -74,7 +57,6 @@ def quantise_linears_(
     for name in base.linears:
         linear = model.get_submodule(name)
         if can_join(linear):
-            kernels = quantiser.of_head if name == base.head else quantiser.of_decoder
             weight = kernels.quantise(linear.weight.data)  # type: ignore[arg-type]  # a Linear's
             dequantised = weight.dequantised().to(linear.weight.dtype)  # type: ignore[arg-type]
             # A new parameter, because the head may share its weight with the embedding.

@@ -24,7 +24,7 @@ from worker.kernels.cpu.quantised import GROUP
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.base.modules import base_modules
 from worker.model.loader import LoadedModel, load_model, prepare_model
-from worker.model.quantise import Quantize, quantise_linears_, quantiser
+from worker.model.quantise import quantise_linears_, quantising_kernels
 
 MODEL_TYPES = ("llama", "qwen2", "gemma2", "gpt_neox", "mixtral")
 DTYPES = [torch.float32, torch.bfloat16]
@@ -40,12 +40,7 @@ NAMES = ["base", "one", "two"]
 PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(6)]
 
 
-FORMATS: tuple[Quantize, ...] = ("int8", "int4")
-
-
-def load_quantised(
-    model: PreTrainedModel, quantize: Quantize = "int8", kernels: NativeKernels | None = None
-) -> LoadedModel:
+def load_quantised(model: PreTrainedModel, kernels: NativeKernels | None = None) -> LoadedModel:
     kernels = kernels or linear_kernels(model.dtype)
     return prepare_model(
         model,
@@ -54,14 +49,14 @@ def load_quantised(
         digest="0" * 64,
         source="tiny",
         kernels=kernels,
-        quantize=quantize,
+        quantize="int8",
     )
 
 
-def reference_of(model_type: str, quantize: Quantize, adapter: Path | None) -> Any:
+def reference_of(model_type: str, adapter: Path | None) -> Any:
     """Return PEFT's model with the weights and inputs that the quantised ones stand for."""
     model = roughen(tiny_model(model_type))
-    chosen = quantiser("tiny", linear_kernels(torch.float32), quantize)
+    chosen = quantising_kernels("tiny", linear_kernels(torch.float32))
     weights = quantise_linears_("tiny", model, base_modules(model), chosen)
     if adapter is not None:
         model = with_adapter(model, adapter)
@@ -91,22 +86,21 @@ def quantised_inputs(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", [None, *kinds("llama")])
 def test_answers_follow_the_dequantised_weights(kind: str | None, tmp_path: Path) -> None:
-    check_answers("llama", "int8", kind, tmp_path)
+    check_answers("llama", kind, tmp_path)
 
 
-@pytest.mark.parametrize("quantize", FORMATS)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_answers_of_every_architecture(model_type: str, quantize: Quantize, tmp_path: Path) -> None:
-    check_answers(model_type, quantize, next(iter(kinds(model_type))), tmp_path)
+def test_answers_of_every_architecture(model_type: str, tmp_path: Path) -> None:
+    check_answers(model_type, next(iter(kinds(model_type))), tmp_path)
 
 
-def check_answers(model_type: str, quantize: Quantize, kind: str | None, folder: Path) -> None:
-    loaded = load_quantised(roughen(tiny_model(model_type)), quantize)
+def check_answers(model_type: str, kind: str | None, folder: Path) -> None:
+    loaded = load_quantised(roughen(tiny_model(model_type)))
     adapters = {}
     if kind is not None:
         config = kinds(model_type)[kind]
         adapters["a"] = save_adapter(folder, base=roughen(tiny_model(model_type)), **config)
-    reference = reference_of(model_type, quantize, adapters.get("a"))
+    reference = reference_of(model_type, adapters.get("a"))
     engine, versions = engine_of(loaded, adapters)
     prompts = [random_prompt(seed, 20) for seed in range(6)]
     requests = [request(str(i), p, NUM_TOKENS, versions.get("a")) for i, p in enumerate(prompts)]
@@ -138,10 +132,8 @@ def texts(outputs: Outputs) -> list[list[int]]:
     return [tokens_of(each) for each in outputs.values()]
 
 
-def answers_by(
-    kernels: NativeKernels, quantize: Quantize, folders: dict[str, Path], **limits: int
-) -> list[list[int]]:
-    loaded = load_quantised(base(kernels._dtype), quantize, kernels)
+def answers_by(kernels: NativeKernels, folders: dict[str, Path], **limits: int) -> list[list[int]]:
+    loaded = load_quantised(base(kernels._dtype), kernels)
     engine, versions = engine_of(loaded, folders, **limits)
     found = outputs_of(engine, [request_of(i, versions) for i in range(len(PROMPTS))])
     if limits:
@@ -161,34 +153,29 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("quantize", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_an_answer_has_the_same_bits_alone_in_a_mix_and_resumed(
-    dtype: torch.dtype, quantize: Quantize, folders: dict[str, Path]
+    dtype: torch.dtype, folders: dict[str, Path]
 ) -> None:
     kernels = quantised_kernels(dtype, QUANTISED_NAMES[0])
-    engine, versions = engine_of(load_quantised(base(dtype), quantize, kernels), folders)
+    engine, versions = engine_of(load_quantised(base(dtype), kernels), folders)
     alone = [
         text
         for i in range(len(PROMPTS))
         for text in texts(outputs_of(engine, [request_of(i, versions)]))
     ]
-    assert answers_by(kernels, quantize, folders, num_blocks=24, budget=23) == alone
+    assert answers_by(kernels, folders, num_blocks=24, budget=23) == alone
 
-    loaded = load_quantised(base(dtype), quantize, kernels)
+    loaded = load_quantised(base(dtype), kernels)
     engine, versions = engine_of(loaded, folders, caches_prefixes=False)
     halves = [request_of(i, versions, text[:NUM_SHOWN]) for i, text in enumerate(alone)]
     assert texts(outputs_of(engine, halves)) == [text[NUM_SHOWN:] for text in alone]
 
 
-@pytest.mark.parametrize("quantize", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_path_gives_the_same_answers(
-    dtype: torch.dtype, quantize: Quantize, folders: dict[str, Path]
-) -> None:
+def test_every_path_gives_the_same_answers(dtype: torch.dtype, folders: dict[str, Path]) -> None:
     answers = {
-        path: answers_by(quantised_kernels(dtype, path), quantize, folders)
-        for path in QUANTISED_NAMES
+        path: answers_by(quantised_kernels(dtype, path), folders) for path in QUANTISED_NAMES
     }
     assert all(found == answers[QUANTISED_NAMES[0]] for found in answers.values())
 
@@ -196,23 +183,19 @@ def test_every_path_gives_the_same_answers(
 def test_the_digest_tells_the_quantised_base_from_the_original(tmp_path: Path) -> None:
     folder = str(save_tiny_model(tmp_path))
     linear_kernels(torch.bfloat16)
-    found = [
-        load_model(folder, device="cpu", quantize=quantize).digest
-        for quantize in (None, *FORMATS, *FORMATS)
-    ]
-    assert len(set(found)) == 3
-    assert found[1:3] == found[3:]
+    original = load_model(folder, device="cpu").digest
+    quantised = [load_model(folder, device="cpu", quantize="int8").digest for _ in range(2)]
+    assert quantised[0] == quantised[1] != original
 
 
-@pytest.mark.parametrize(("quantize", "share"), [("int8", 0.531), ("int4", 0.2925)])
-def test_the_weights_take_less_memory(quantize: Quantize, share: float) -> None:
+def test_the_weights_take_less_memory() -> None:
     linear_kernels(torch.bfloat16)
     sizes = {"hidden_size": 256, "intermediate_size": 768}
     model = tiny_model(**sizes).to(torch.bfloat16)
     embedding = model.get_input_embeddings().weight.nbytes
     original = prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny").weight_bytes
-    quantised = load_quantised(tiny_model(**sizes).to(torch.bfloat16), quantize).weight_bytes
-    assert (quantised - embedding) / (original - embedding) == pytest.approx(share, rel=0.03)
+    quantised = load_quantised(tiny_model(**sizes).to(torch.bfloat16)).weight_bytes
+    assert (quantised - embedding) / (original - embedding) == pytest.approx(0.531, rel=0.03)
 
 
 def test_other_kernels_are_refused(tmp_path: Path) -> None:

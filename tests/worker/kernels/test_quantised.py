@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from kernel_sets import NATIVE_DTYPES, QUANTISED_NAMES, quantised_kernels, threads
 from torch import Tensor
 
-from worker.kernels.cpu.quantised import GROUP, Format, QuantisedKernels, QuantisedWeight, joined
+from worker.kernels.cpu.quantised import GROUP, QuantisedKernels, QuantisedWeight, joined
 
 LARGEST = 127
-RANGES = {Format.INT8: (-127, 127), Format.INT4: (-8, 7)}
 
 
 @pytest.fixture(scope="module", params=QUANTISED_NAMES)
@@ -25,19 +24,13 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return found
 
 
-@pytest.fixture(scope="module", params=list(Format), ids=[format_.label for format_ in Format])
-def format_(request: pytest.FixtureRequest) -> Format:
-    found: Format = request.param
-    return found
-
-
 @pytest.fixture(scope="module")
-def kernels(path: str, dtype: torch.dtype, format_: Format) -> QuantisedKernels:
-    return kernels_of(path, dtype, format_)
+def kernels(path: str, dtype: torch.dtype) -> QuantisedKernels:
+    return kernels_of(path, dtype)
 
 
-def kernels_of(path: str, dtype: torch.dtype, format_: Format) -> QuantisedKernels:
-    found = quantised_kernels(dtype, path).quantised(format_)
+def kernels_of(path: str, dtype: torch.dtype) -> QuantisedKernels:
+    found = quantised_kernels(dtype, path).quantised
     assert found is not None
     return found
 
@@ -87,15 +80,14 @@ def check(kernels: QuantisedKernels, x: Tensor, weight: Tensor, bias: Tensor | N
 def test_weights_are_rounded_to_the_nearest_multiple_of_their_groups_scale(
     kernels: QuantisedKernels, dtype: torch.dtype
 ) -> None:
-    least, most = RANGES[kernels.format]
     weight = rand(50, 3 * GROUP + 7, dtype=dtype)
     rounded = kernels.quantise(weight)
-    exact = grouped(weight.float()).abs().amax(-1) / -least
-    scales = rounded.scales.float().abs()
+    exact = grouped(weight.float()).abs().amax(-1) / LARGEST
+    scales = rounded.scales.float()
     assert (scales >= exact).all()
     assert (scales <= exact * (1 + 2**-7)).all(), "bfloat16 has a nearer scale"
     of_each = rounded.scales.float().repeat_interleave(GROUP, 1)[:, : weight.shape[1]]
-    nearest = (weight.float() / of_each).round().clamp(least, most)
+    nearest = (weight.float() / of_each).round().clamp(-LARGEST, LARGEST)
     assert (rounded.values.float() - nearest).abs().max() <= 1, (
         "more than a tie was rounded otherwise"
     )
@@ -105,9 +97,8 @@ def test_weights_are_rounded_to_the_nearest_multiple_of_their_groups_scale(
 def test_multiples_of_a_scale_are_kept_exactly(
     kernels: QuantisedKernels, dtype: torch.dtype
 ) -> None:
-    least, most = RANGES[kernels.format]
-    values = torch.randint(least, most + 1, (30, 3 * GROUP)).float()
-    values[:, ::GROUP] = least  # so that the scale of each group is 2**-9
+    values = torch.randint(-LARGEST, LARGEST + 1, (30, 3 * GROUP)).float()
+    values[:, ::GROUP] = -LARGEST  # so that the scale of each group is 2**-9
     weight = (values * 2**-9).to(dtype)
     rounded = kernels.quantise(weight)
     assert torch.equal(rounded.dequantised().to(dtype), weight)
@@ -187,8 +178,8 @@ def test_a_row_has_the_same_bits_in_any_batch(
             assert torch.equal(part, together[first:end])
 
 
-def test_every_path_gives_the_same_bits(path: str, dtype: torch.dtype, format_: Format) -> None:
-    first, other = (kernels_of(name, dtype, format_) for name in (QUANTISED_NAMES[0], path))
+def test_every_path_gives_the_same_bits(path: str, dtype: torch.dtype) -> None:
+    first, other = (kernels_of(name, dtype) for name in (QUANTISED_NAMES[0], path))
     weight, bias = rand(130, 700, dtype=dtype), rand(1, 130, dtype=dtype)[0]
     of_first, of_other = first.quantise(weight), other.quantise(weight)
     assert torch.equal(of_first.values, of_other.values)

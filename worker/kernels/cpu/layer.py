@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from worker.kernels.cpu.quantised import Format
-
 
 @dataclass(frozen=True, slots=True)
 class NormParams:
@@ -27,15 +25,15 @@ class NormParams:
 class PackedLinear:
     """Sibling linears, concatenated along their outputs and packed.
 
-    `NativeKernels.pack` packs them, or `QuantisedKernels.pack` if `format` isn't None.
+    `NativeKernels.pack` packs them, or `QuantisedKernels.pack` if they are in int8.
     """
 
     weight: Tensor
     bias: Tensor | None
     out_features: int
     in_features: int
-    format: Format | None = None
-    """Format of quantised weights; None if the weights have the kernels' dtype."""
+    is_int8: bool
+    """Whether the weight is in int8, not in the kernels' dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ class _Linear(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("packed", "bias")),
-        *((name, c_int64) for name in ("out_features", "in_features", "format")),
+        *((name, c_int64) for name in ("out_features", "in_features", "is_int8")),
     ]
 
 
@@ -123,4 +121,4 @@ def _norm(norm: NormParams) -> _Norm:
 def _linear(linear: PackedLinear) -> _Linear:
     bias = None if linear.bias is None else linear.bias.data_ptr()
     sizes = (linear.out_features, linear.in_features)
-    return _Linear(linear.weight.data_ptr(), bias, *sizes, linear.format or 0)
+    return _Linear(linear.weight.data_ptr(), bias, *sizes, linear.is_int8)

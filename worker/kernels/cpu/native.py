@@ -20,7 +20,7 @@ from worker.kernels.cpu.lora_args import (
     prepare_plan,
     prepare_sites,
 )
-from worker.kernels.cpu.quantised import Format, QuantisedKernels
+from worker.kernels.cpu.quantised import QuantisedKernels
 from worker.kernels.cpu.rows import contiguous_rows, packed_product
 from worker.kernels.interface import (
     AttentionBatch,
@@ -75,9 +75,7 @@ class NativeKernels:
         self._linear_pack = function("linear_pack", c_void_p, c_void_p, size, c_int64)
         self._linear_packed_size = function("linear_packed_size", size, c_int64, returns=c_int64)
         self._can_multiply = bool(library.linear_supported())
-        self._quantised = {
-            format_: QuantisedKernels(library, _SUFFIX[dtype], format_) for format_ in Format
-        }
+        self._quantised = QuantisedKernels(library, _SUFFIX[dtype])
         self._spread_threads = library.spread_threads
         self._spread_threads.argtypes = [c_void_p, c_int64]
         self._spread_threads.restype = None
@@ -210,9 +208,10 @@ class NativeKernels:
         prepared.args.plan = prepared_plan.address
         return prepared
 
-    def quantised(self, format_: Format) -> QuantisedKernels | None:
-        """Return the kernels for weights of a format, or None if this CPU has none."""
-        return self._quantised[format_] if self._can_multiply else None
+    @property
+    def quantised(self) -> QuantisedKernels | None:
+        """Kernels for weights in int8, or None if this CPU has none."""
+        return self._quantised if self._can_multiply else None
 
     def can_pack(self, weight: Tensor) -> bool:
         """Return whether `pack` and `linear` support this weight on this CPU."""

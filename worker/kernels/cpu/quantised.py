@@ -1,10 +1,9 @@
-"""Quantised weights for the native kernels, and the product with them."""
+"""Weights in int8 for the native kernels, and the product with them."""
 
 import ctypes
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -12,33 +11,17 @@ from torch import Tensor
 from worker.kernels.cpu.rows import packed_product
 
 GROUP = 32
-"""Number of neighbouring inputs of a row that share a scale."""
-
-
-class Format(IntEnum):
-    """Formats of quantised weights. layer.cpp and quantised/formats.h mirror them."""
-
-    INT8 = 1
-    INT4 = 2
-
-    @property
-    def label(self) -> str:
-        """Name of the format in settings and in the names of native functions."""
-        return self.name.lower()
-
-    @property
-    def bytes_per_weight(self) -> float:
-        """Memory of a weight, its share of a scale included."""
-        return (1 if self is Format.INT8 else 0.5) + torch.bfloat16.itemsize / GROUP
+"""Number of neighbouring inputs of a row that share a scale. Must equal GROUP in groups.h."""
+BYTES_PER_WEIGHT = torch.int8.itemsize + torch.bfloat16.itemsize / GROUP
+"""Memory of a weight, its share of a scale included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantisedWeight:
-    """A weight `[out, in]` in small integers, with a scale for each group of inputs of a row."""
+    """A weight `[out, in]` in int8, with a scale for each group of inputs of a row."""
 
-    format: Format
     values: Tensor
-    """`[out, in]` int8: between -127 and 127, or in int4 between -8 and 7."""
+    """`[out, in]` int8, between -127 and 127."""
     scales: Tensor
     """`[out, ceil(in / GROUP)]` bfloat16: the weight is `values` times the scale of their group."""
 
@@ -49,35 +32,33 @@ class QuantisedWeight:
 
 
 def joined(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
-    """Return weights of the same inputs and format, concatenated along their outputs."""
+    """Return weights of the same inputs, concatenated along their outputs."""
     if len(weights) == 1:
         return weights[0]
     return QuantisedWeight(
-        weights[0].format,
         torch.cat([weight.values for weight in weights]),
         torch.cat([weight.scales for weight in weights]),
     )
 
 
 class QuantisedKernels:
-    """Quantises weights to one format, and multiplies by them.
+    """Quantises weights to int8, and multiplies by them.
 
     Weights to quantise, inputs and outputs have the dtype of the native kernels.
     """
 
-    def __init__(self, library: ctypes.CDLL, suffix: str, format_: Format) -> None:
+    def __init__(self, library: ctypes.CDLL, suffix: str) -> None:
         """Bind the functions of `library` for the dtype that `suffix` names."""
-        self.format = format_
         pointer, size = c_void_p, c_int64
-        self._quantise = getattr(library, f"quantise_{format_.label}_{suffix}")
+        self._quantise = getattr(library, f"quantise_int8_{suffix}")
         self._quantise.argtypes = [pointer, pointer, pointer, size, size]
-        self._linear = getattr(library, f"linear_{format_.label}_{suffix}")
+        self._linear = getattr(library, f"linear_int8_{suffix}")
         self._linear.argtypes = [pointer, size, pointer, pointer, pointer, size, size, size, size]
-        self._packed_size = getattr(library, f"packed_size_{format_.label}")
+        self._packed_size = library.packed_size_int8
         self._packed_size.argtypes, self._packed_size.restype = [size, size], c_int64
-        self._pack = getattr(library, f"pack_{format_.label}")
+        self._pack = library.pack_int8
         self._pack.argtypes = [pointer, pointer, pointer, size, size]
-        self._unpack = getattr(library, f"unpack_{format_.label}")
+        self._unpack = library.unpack_int8
         self._unpack.argtypes = [pointer, pointer, pointer, size, size]
         for function in (self._quantise, self._linear, self._pack, self._unpack):
             function.restype = None
@@ -85,7 +66,8 @@ class QuantisedKernels:
     def quantise(self, weight: Tensor) -> QuantisedWeight:
         """Round a weight `[out, in]` to the nearest multiples of its groups' scales.
 
-        A scale is the smallest bfloat16 with which the group's largest magnitude is in the range.
+        A scale is the smallest bfloat16 of which the group's largest magnitude is at most 127
+        multiples.
         """
         weight = weight.contiguous()
         found = self._empty(*weight.shape)
@@ -137,7 +119,6 @@ class QuantisedKernels:
     def _empty(self, out_features: int, in_features: int) -> QuantisedWeight:
         num_groups = -(-in_features // GROUP)
         return QuantisedWeight(
-            self.format,
             torch.empty(out_features, in_features, dtype=torch.int8),
             torch.empty(out_features, num_groups, dtype=torch.bfloat16),
         )

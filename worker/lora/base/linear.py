@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor, nn
 
 from worker.kernels.cpu.native import NativeKernels
-from worker.kernels.cpu.quantised import Format, QuantisedKernels, QuantisedWeight, joined
+from worker.kernels.cpu.quantised import QuantisedKernels, QuantisedWeight, joined
 from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
@@ -63,7 +63,7 @@ def base_linear(
         assert len(linears) == 1
         return _SingleModule(linears[0])
     if isinstance(kernels, NativeKernels):
-        if quantised and (found := kernels.quantised(quantised[0].format)) is not None:
+        if quantised and (found := kernels.quantised) is not None:
             return _QuantisedPacked(plain, found, found.pack(joined(quantised)))
         if kernels.can_pack(plain[0].weight):
             return NativePacked(plain, kernels, kernels.pack(_joined_weight(plain)))
@@ -117,8 +117,8 @@ class _Joined:
 class NativePacked:
     """Joined linears whose weight is packed in the layout of the native kernels."""
 
-    format: Format | None = None
-    """Format of a quantised weight; None if the weight has the kernels' dtype."""
+    is_int8 = False
+    """Whether the weight is in int8, not in the kernels' dtype."""
 
     def __init__(
         self,
@@ -147,11 +147,12 @@ class NativePacked:
 class _QuantisedPacked(NativePacked):
     """Joined linears whose packed weight is quantised."""
 
+    is_int8 = True
+
     def __init__(
         self, linears: Sequence[nn.Linear], kernels: QuantisedKernels, weight: Tensor
     ) -> None:
         super().__init__(linears, kernels, weight)
-        self.format = kernels.format
         self._unpack = kernels.unpack
 
     def product(self, x: Tensor) -> Tensor:

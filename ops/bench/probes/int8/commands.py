@@ -12,8 +12,8 @@ from ops.bench.load.lengths import Length
 from ops.bench.options import RESULTS, Model, ResultsFolder, count_option
 from ops.bench.probe_run import model_and_scratch, show
 from ops.bench.probes.int8.demo_tasks import measure_tasks, tasks_finding
-from ops.bench.probes.int8.finding import int8_finding
-from ops.bench.probes.int8.forms import BFLOAT16, INT4, INT8
+from ops.bench.probes.int8.engines import measure_engines
+from ops.bench.probes.int8.finding import int8_finding, level_finding
 from ops.bench.probes.int8.llama_quality import measure_llama
 from ops.bench.probes.int8.loads import Sizes
 from ops.bench.probes.int8.quality import WINDOW, measure_quality, windows_of
@@ -23,6 +23,8 @@ from ops.bench.probes.int8.text import prose
 from ops.bench.random_adapters import RANKS, make_adapters
 from ops.demo.weights import gguf_file
 from shared.errors import SettingsError
+from worker.kernels.cpu.build import compile_library, find_compiler
+from worker.kernels.cpu.levels import cpu_flags, usable_levels
 
 int8_app = typer.Typer()
 
@@ -59,7 +61,6 @@ def int8(
     llama: Llama = None,
     gguf: Gguf = None,
     pairs: Annotated[int, count_option("Interleaved rounds.")] = 10,
-    int4: Annotated[bool, typer.Option("--int4", help="Measure int4 too.")] = False,
     model: Model = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
@@ -80,13 +81,34 @@ def int8(
         measured = Measured(
             model=folder,
             adapters=adapters,
-            forms=[BFLOAT16, INT8, *([INT4] if int4 else [])],
             llama=files,
             sizes=sizes,
             scratch=scratch,
         )
         found = list(rounds(measured, print_now))
         show(int8_finding(found, sizes, len(adapters)), folder, results)
+
+
+@int8_app.command("int8-level")
+def int8_level(
+    level: Annotated[str, typer.Argument(metavar="LEVEL", help="Level of CPUs, such as avx2.")],
+    pairs: Annotated[int, count_option("Interleaved rounds.")] = 10,
+    model: Model = None,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Compare int8 with bfloat16 in the engine alone, with the kernels of a lesser CPU."""
+    known = {each.name: each for each in usable_levels(cpu_flags())}
+    if level not in known:
+        raise SettingsError(f"{level}: this CPU has the levels {', '.join(known)}")
+    with model_and_scratch(model) as (folder, scratch):
+        kernels = scratch / "kernels"
+        compile_library(find_compiler(), known[level].compiler_flags, kernels / f"{level}.so")
+        make_adapters(folder, scratch / "adapters", RANKS)
+        found = [
+            measure_engines(number, folder, scratch / "adapters", print_now, kernels)
+            for number in range(pairs)
+        ]
+        show(level_finding(found, level), folder, results)
 
 
 @int8_app.command("int8-quality")
@@ -103,7 +125,7 @@ def int8_quality(
     with model_and_scratch(model) as (folder, scratch), ExitStack() as stack:
         windows = windows_of(folder, text, tokens)
         found = measure_quality(folder, windows, print_now)
-        beside = []
+        beside = None
         if source:
             base = gguf or stack.enter_context(gguf_file(scratch))
             beside = measure_llama(source, base, text, tokens, scratch)

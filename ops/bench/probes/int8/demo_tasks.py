@@ -7,13 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.probes.int8.forms import BFLOAT16, INT8, worker_flags
+from ops.bench.probes.int8.forms import FORMS, worker_flags
 from ops.bench.servers import BASE, lorikeet
 from ops.demo.evaluate import Score, evaluate, held_out_of
 from ops.demo.tasks import ADAPTERS, TASKS
 
 CLIENTS = 32
-FORMS = (BFLOAT16, INT8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

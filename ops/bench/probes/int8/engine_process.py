@@ -1,7 +1,8 @@
 """Measures the engine alone with one form of the base model's weights.
 
-    python -m ops.bench.probes.int8.engine_process MODEL ADAPTERS bfloat16|int8|int4
+    python -m ops.bench.probes.int8.engine_process MODEL ADAPTERS bfloat16|int8 [KERNELS]
 
+KERNELS is a folder with compiled kernels. By default they are compiled for this CPU.
 The process prints its results as one line of JSON.
 """
 
@@ -15,6 +16,7 @@ import psutil
 
 from ops.bench.probes.base_model import load_as_worker
 from ops.bench.probes.int8.forms import quantize_of
+from worker.kernels.cpu import build
 
 CONTEXT = 128
 STEPS = 20
@@ -26,6 +28,8 @@ PREFILL_TOKENS = 512
 def main() -> None:
     """Measure decode steps and prefill, and print the milliseconds of each and the memory."""
     model, adapters = map(Path, sys.argv[1:3])
+    if sys.argv[4:]:
+        build.PREBUILT = Path(sys.argv[4])
     loaded = load_as_worker(model, quantize=quantize_of(sys.argv[3]))
     rss_bytes = psutil.Process().memory_info().rss
     # This imports torch, which the loader does after it has set the process up.

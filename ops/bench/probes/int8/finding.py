@@ -1,11 +1,12 @@
-"""Summarises the rounds of all forms of the weights and of llama.cpp."""
+"""Summarises the rounds of both forms of the weights and of llama.cpp."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from ops.bench.order_statistics import ratio_text
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.probes.int8.forms import BFLOAT16, INT4, INT8
+from ops.bench.probes.int8.engines import Engines
+from ops.bench.probes.int8.forms import BFLOAT16, FORMS, INT8
 from ops.bench.probes.int8.loads import Sizes
 from ops.bench.probes.int8.rounds import Round, Speeds
 
@@ -13,7 +14,7 @@ MIB = 1 << 20
 
 
 def int8_finding(found: Sequence[Round], sizes: Sizes, num_adapters: int) -> Finding:
-    """Return a finding with one line for each comparison of a quantised form with another."""
+    """Return a finding with one line for each comparison of int8 with another."""
     both = f"{num_adapters} adapters, {sizes.clients} clients"
     alone, mixed = [one.alone for one in found], [one.mixed for one in found]
     return Finding(
@@ -22,7 +23,7 @@ def int8_finding(found: Sequence[Round], sizes: Sizes, num_adapters: int) -> Fin
         says=(
             *_speed_lines("base, 1 client", alone),
             *_speed_lines(both, mixed),
-            *_engine_lines(found),
+            *_engine_lines([one.engines for one in found]),
             *_memory_lines(found),
         ),
         chart=_chart("base, 1 client", alone),
@@ -30,35 +31,50 @@ def int8_finding(found: Sequence[Round], sizes: Sizes, num_adapters: int) -> Fin
     )
 
 
+def level_finding(found: Sequence[Engines], level: str) -> Finding:
+    """Return a finding with one line for each duration, with the kernels of a level."""
+    return Finding(
+        name=f"int8-{level}",
+        figures={"level": level, "rounds": found},
+        says=tuple(_engine_lines(found)),
+        chart=Chart(
+            x="round",
+            y=f"duration with {BFLOAT16} / with {INT8}, {level} kernels",
+            series={
+                name: [(number + 1, ratio) for number, ratio in enumerate(_speed_ups(found, name))]
+                for name in found[0][INT8].ms
+            },
+        ),
+    )
+
+
 def _speed_lines(load: str, speeds: Sequence[Speeds]) -> Iterator[str]:
-    """Compare each quantised form with each other server, by the rounds that measured both."""
-    names = list(dict.fromkeys(name for one in speeds for name in one))
-    for form in (INT8, INT4):
-        # The line of int4 compares it with int8.
-        others = [name for name in names if name not in {form, INT4}]
-        for other in others if form in names else ():
-            pairs = [(one[form], one[other]) for one in speeds if other in one]
-            yield _line(f"{load}: ", form, other, pairs, "tokens/s", [a / b for a, b in pairs])
+    """Compare int8 with each other server, by the rounds that measured both."""
+    for other in dict.fromkeys(name for one in speeds for name in one if name != INT8):
+        pairs = [(one[INT8], one[other]) for one in speeds if other in one]
+        yield _line(f"{load}: ", other, pairs, "tokens/s", [a / b for a, b in pairs])
 
 
-def _engine_lines(found: Sequence[Round]) -> Iterator[str]:
-    """Compare durations of each quantised form with those of bfloat16. A ratio is a speed-up."""
-    for form in (form for form in found[0].engines if form != BFLOAT16):
-        for name in found[0].engines[form].ms:
-            pairs = [(one.engines[form].ms[name], one.engines[BFLOAT16].ms[name]) for one in found]
-            yield _line(f"{name}: ", form, BFLOAT16, pairs, "ms", [b / a for a, b in pairs])
+def _engine_lines(found: Sequence[Engines]) -> Iterator[str]:
+    """Compare durations of int8 with those of bfloat16. A ratio is a speed-up."""
+    for name in found[0][INT8].ms:
+        pairs = [(one[INT8].ms[name], one[BFLOAT16].ms[name]) for one in found]
+        yield _line(f"{name}: ", BFLOAT16, pairs, "ms", _speed_ups(found, name))
+
+
+def _speed_ups(found: Sequence[Engines], name: str) -> list[float]:
+    return [one[BFLOAT16].ms[name] / one[INT8].ms[name] for one in found]
 
 
 def _line(
     head: str,
-    form: str,
     other: str,
     pairs: Sequence[tuple[float, float]],
     unit: str,
     ratios: Sequence[float],
 ) -> str:
     ours, theirs = (statistics.median(values) for values in zip(*pairs, strict=True))
-    return f"{head}{form} {ours:.1f} {unit}, {other} {theirs:.1f}; {ratio_text(ratios)}"
+    return f"{head}{INT8} {ours:.1f} {unit}, {other} {theirs:.1f}; {ratio_text(ratios)}"
 
 
 def _memory_lines(found: Sequence[Round]) -> Iterator[str]:
@@ -70,11 +86,7 @@ def _memory_lines(found: Sequence[Round]) -> Iterator[str]:
         ),
     }
     for name, of in kinds.items():
-        mib = {
-            form: statistics.median(of(one, form) for one in found) / MIB
-            for form in (BFLOAT16, INT8, INT4)
-            if form in found[0].engines
-        }
+        mib = {form: statistics.median(of(one, form) for one in found) / MIB for form in FORMS}
         yield f"{name}: " + ", ".join(f"{form} {size:.0f} MiB" for form, size in mib.items())
 
 

@@ -6,13 +6,13 @@ if TYPE_CHECKING:  # this imports torch, which some processes may import only la
     from worker.model.quantise import Quantize
 
 BFLOAT16 = "bfloat16"
-QUANTISED: "tuple[Quantize, ...]" = ("int8", "int4")
-INT8, INT4 = QUANTISED
+INT8: "Quantize" = "int8"
+FORMS = (BFLOAT16, INT8)
 
 
 def quantize_of(form: str) -> "Quantize | None":
     """Return the value of --quantize for a form, or None for bfloat16."""
-    return next((known for known in QUANTISED if known == form), None)
+    return INT8 if form == INT8 else None
 
 
 def worker_flags(form: str) -> tuple[str, ...]:

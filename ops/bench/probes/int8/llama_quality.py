@@ -1,4 +1,4 @@
-"""Compares the predictions of llama.cpp's quantised types with those of its float32."""
+"""Compares the predictions of llama.cpp's Q8_0 with those of its float32."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ops.bench.measurement_process import MeasurementFailed
 from ops.bench.probes.int8.quality import WINDOW
 from ops.local.cores import usable_cores
 
-KINDS = ("Q8_0", "Q4_0")
+KIND = "Q8_0"
 REFERENCE = "F32"
 
 
@@ -38,7 +38,7 @@ class LlamaQuality:
 
 def measure_llama(
     llama: LlamaCpp, gguf: Path, text: str, tokens: int, scratch: Path
-) -> list[LlamaQuality]:
+) -> LlamaQuality:
     """Compute the predictions of the model `gguf` for the first `tokens` tokens of the text.
 
     Raises:
@@ -53,7 +53,7 @@ def measure_llama(
         return run_program(llama.perplexity, "-m", base, *common, *options)
 
     perplexity(REFERENCE, "-f", file, "--chunks", str(tokens // WINDOW))
-    return [read_output(kind, perplexity(kind, "--kl-divergence")) for kind in KINDS]
+    return read_output(KIND, perplexity(KIND, "--kl-divergence"))
 
 
 def read_output(kind: str, output: str) -> LlamaQuality:

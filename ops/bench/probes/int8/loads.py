@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ops.bench.load.arrivals import Closed
 from ops.bench.load.lengths import Length
-from ops.bench.load.load import WORKLOAD_LENGTH, Load
-from ops.bench.load.report import answers_of, report
+from ops.bench.load.load import WORKLOAD_LENGTH
+from ops.bench.load.throughput import tokens_per_s
 from ops.bench.server_processes import Serving
 from ops.bench.servers import BASE
-
-_WARM_UP = Length(8, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +29,14 @@ def alone(serving: Serving, sizes: Sizes, seed: str) -> float:
     Raises:
         MeasurementFailed: a request failed.
     """
-    return _tokens_per_s(serving, [BASE], 1, sizes.requests_alone, sizes.length, seed)
+    return tokens_per_s(
+        serving,
+        [BASE],
+        clients=1,
+        requests=sizes.requests_alone,
+        length=sizes.length,
+        seed=seed,
+    )
 
 
 def mixed(serving: Serving, adapters: Sequence[str], sizes: Sizes, seed: str) -> float:
@@ -41,30 +45,11 @@ def mixed(serving: Serving, adapters: Sequence[str], sizes: Sizes, seed: str) ->
     Raises:
         MeasurementFailed: a request failed.
     """
-    return _tokens_per_s(serving, adapters, sizes.clients, sizes.clients, sizes.length, seed)
-
-
-def _tokens_per_s(
-    serving: Serving,
-    models: Sequence[str],
-    clients: int,
-    requests: int,
-    length: Length,
-    seed: str,
-) -> float:
-    def load(requests: int, length: Length, seed: str) -> Load:
-        return Load(
-            url=serving.url,
-            models=tuple(models),
-            arrivals=Closed(clients=clients),
-            requests=requests,
-            input_words=length,
-            output_tokens=length,
-            fields=serving.fields,
-            reuses_connections=serving.reuses_connections,
-            seed=seed,
-        )
-
-    answers_of(load(max(clients, len(models)), _WARM_UP, f"{seed}/warm-up"))
-    measured = load(requests, length, seed)
-    return report(measured, answers_of(measured)).tokens_per_s
+    return tokens_per_s(
+        serving,
+        adapters,
+        clients=sizes.clients,
+        requests=sizes.clients,
+        length=sizes.length,
+        seed=seed,
+    )

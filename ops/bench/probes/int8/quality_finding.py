@@ -8,12 +8,11 @@ from ops.bench.probes.int8.quality import SCORED, WINDOW, Quality
 from ops.bench.probes.int8.text import SOURCE
 
 
-def quality_finding(
-    found: Sequence[Quality], tokens: int, llama: Sequence[LlamaQuality]
-) -> Finding:
-    """Return a finding with one line for each form, and one for each type of llama.cpp."""
+def quality_finding(found: Sequence[Quality], tokens: int, llama: LlamaQuality | None) -> Finding:
+    """Return a finding with one line for each form, and one for llama.cpp if it was measured."""
     divergences = {one.variant: one.deviations[0].kl for one in found if one.deviations}
-    divergences |= {f"llama.cpp {one.kind}": one.kl for one in llama}
+    if llama:
+        divergences[f"llama.cpp {llama.kind}"] = llama.kl
     figures = {
         "text": SOURCE,
         "tokens": tokens,
@@ -27,7 +26,7 @@ def quality_finding(
         figures=figures,
         says=(
             *(line for one in found for line in one.lines()),
-            *(one.line() for one in llama),
+            *([llama.line()] if llama else ()),
         ),
         chart=Chart(
             x="form of the model",

@@ -1,40 +1,27 @@
-"""Measures forms of the weights, served and in the engine alone, with llama.cpp beside them."""
+"""Measures both forms of the weights, served and in the engine alone, beside llama.cpp."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import psutil
 
 from ops.bench.compare.llama_cpp import LlamaCpp, convert_adapters, convert_base, llama_cpp
-from ops.bench.measurement_process import run_module
+from ops.bench.probes.int8.engines import Engines, in_turn, measure_engines
 from ops.bench.probes.int8.forms import worker_flags
 from ops.bench.probes.int8.loads import Sizes, alone, mixed
 from ops.bench.server_processes import Serving
 from ops.bench.servers import lorikeet
 
-ENGINE_PROCESS = "probes.int8.engine_process"
-LLAMA_KINDS = ("BF16", "Q8_0", "Q4_0")
+LLAMA_KINDS = ("BF16", "Q8_0")
 LLAMA_MIXED_KIND = "Q8_0"
 LLAMA_MIXED_EVERY = 5
 """One of so many rounds measures llama.cpp with all clients, because that takes a minute."""
 
 Speeds = Mapping[str, float]
 """Output tokens per second, by server."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """The engine alone, in a process of its own."""
-
-    ms: Mapping[str, float]
-    """Durations in milliseconds by the name of what was measured."""
-    weight_bytes: int
-    rss_bytes: int
-    """Resident memory of the process once the model is loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +34,7 @@ class Round:
     """With all clients and adapters."""
     worker_rss_bytes: Mapping[str, int]
     """Resident memory of Lorikeet's worker after its loads, by form of the weights."""
-    engines: Mapping[str, Engine]
-    """By form of the weights."""
+    engines: Engines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +55,6 @@ class Measured:
     model: Path
     adapters: Mapping[str, Path]
     """Folders by name. One folder contains all of them, and nothing else."""
-    forms: Sequence[str]
-    """Forms of the weights, the unquantised one first."""
     llama: LlamaFiles | None
     sizes: Sizes
     scratch: Path
@@ -110,10 +94,8 @@ def _round(measured: Measured, number: int, print_line: Callable[[str], None]) -
 
     alone_by: dict[str, float] = {}
     mixed_by: dict[str, float] = {}
-    rss, engines = {}, {}
-    # The order alternates, so that a drift of the machine doesn't favour any form.
-    forms = measured.forms[:: 1 if number % 2 == 0 else -1]
-    for form in forms:
+    rss = {}
+    for form in in_turn(number):
         with _lorikeet(measured, form) as serving:
             alone_by[form] = alone(serving, measured.sizes, f"{number}/alone")
             mixed_by[form] = mixed(serving, [*measured.adapters], measured.sizes, f"{number}/mixed")
@@ -127,9 +109,8 @@ def _round(measured: Measured, number: int, print_line: Callable[[str], None]) -
             name, speed = _llama_mixed(measured, measured.llama, number)
             mixed_by[name] = speed
             show(f"{name} with adapters {speed:.1f} tokens/s")
-    for form in forms:
-        engines[form] = _engine(measured, form)
-        show(f"{form} " + ", ".join(f"{k} {v:.1f} ms" for k, v in engines[form].ms.items()))
+    folder = next(iter(measured.adapters.values())).parent
+    engines = measure_engines(number, measured.model, folder, print_line)
     return Round(alone=alone_by, mixed=mixed_by, worker_rss_bytes=rss, engines=engines)
 
 
@@ -162,9 +143,3 @@ def _llama_mixed(measured: Measured, files: LlamaFiles, number: int) -> tuple[st
     ):
         speed = mixed(serving, [*files.adapters], measured.sizes, f"{number}/mixed")
     return f"llama.cpp {LLAMA_MIXED_KIND}", speed
-
-
-def _engine(measured: Measured, form: str) -> Engine:
-    folder = next(iter(measured.adapters.values())).parent
-    found: dict[str, Any] = run_module(ENGINE_PROCESS, str(measured.model), str(folder), form)
-    return Engine(**found)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ops.bench.probes.int8 import q8_0
-from ops.bench.probes.int8.forms import BFLOAT16, INT4, INT8
+from ops.bench.probes.int8.forms import BFLOAT16, INT8
 from worker.kernels.interface import AttentionBatch
 from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache
@@ -40,7 +40,6 @@ def variants(folder: Path) -> Mapping[str, Callable[[], Predict]]:
         FLOAT32: lambda: served("float32"),
         BFLOAT16: lambda: served("bfloat16"),
         INT8: lambda: served("bfloat16", INT8),
-        INT4: lambda: served("bfloat16", INT4),
         # Without bfloat16's own rounding, as llama.cpp computes.
         "int8 in float32": lambda: served("float32", INT8),
         "Q8_0's weights in float32": lambda: q8(inputs=False),

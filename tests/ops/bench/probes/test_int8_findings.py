@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from ops.bench.probes.int8.demo_tasks import TaskScore, tasks_finding
-from ops.bench.probes.int8.finding import int8_finding
+from ops.bench.probes.int8.engines import Engine
+from ops.bench.probes.int8.finding import int8_finding, level_finding
 from ops.bench.probes.int8.loads import Sizes
 from ops.bench.probes.int8.q8_0 import rounded
-from ops.bench.probes.int8.rounds import Engine, Round
+from ops.bench.probes.int8.rounds import Round
 from ops.bench.probes.int8.text import prose
 
 MIB = 1 << 20
@@ -54,15 +55,14 @@ def test_int8_is_compared_with_bfloat16_and_with_llama_cpp() -> None:
     )
 
 
-def test_int4_is_compared_with_all_others() -> None:
-    alone = {"bfloat16": 50.0, "int8": 80.0, "int4": 120.0, "llama.cpp Q4_0": 100.0}
-    says = int8_finding(rounds(alone, mixed_llama_in=0), SIZES, 8).says
-    heads = [line.split(";")[0] for line in says if line.startswith("base, 1 client: int4")]
-    assert heads == [
-        "base, 1 client: int4 120.0 tokens/s, bfloat16 50.0",
-        "base, 1 client: int4 120.0 tokens/s, int8 80.0",
-        "base, 1 client: int4 120.0 tokens/s, llama.cpp Q4_0 100.0",
-    ]
+def test_the_kernels_of_a_level_are_compared_by_steps() -> None:
+    found = [one.engines for one in rounds({"bfloat16": 1.0, "int8": 1.0}, mixed_llama_in=0)]
+    finding = level_finding(found, "avx2")
+    assert finding.name == "int8-avx2"
+    assert finding.says == (
+        "step: int8 10.0 ms, bfloat16 20.0; ratio 2.000, 95 % interval 2.000 to 2.000 excludes 1",
+    )
+    assert finding.chart.series == {"step": [(number, 2.0) for number in range(1, 7)]}
 
 
 def test_tasks_are_compared_in_points() -> None:

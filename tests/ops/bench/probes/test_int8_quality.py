@@ -33,9 +33,8 @@ def test_quantised_forms_are_compared_with_float32(tmp_path: Path) -> None:
     assert found["float32"].perplexity == pytest.approx(math.exp(sum(losses) / 2), rel=1e-4)
 
     divergence = {name: one.deviations[0].kl for name, one in found.items() if one.deviations}
-    coarser = ["Q8_0's weights in float32", "Q8_0's weights and inputs in float32", "int4"]
-    assert 0 < divergence[coarser[0]] < divergence[coarser[1]] < divergence[coarser[2]]
-    assert divergence["bfloat16"] < divergence["int4"]
+    coarser = ["Q8_0's weights in float32", "Q8_0's weights and inputs in float32"]
+    assert 0 < divergence[coarser[0]] < divergence[coarser[1]]
     assert [one.reference for one in found["int8"].deviations] == ["float32", "bfloat16"]
 
 

@@ -28,8 +28,6 @@ struct Kernels;
                                   int64_t, int64_t);                                              \
     extern "C" void linear_int8_##NAME(const T*, int64_t, const uint8_t*, const T*, T*, int64_t,   \
                                        int64_t, int64_t, int64_t);                                \
-    extern "C" void linear_int4_##NAME(const T*, int64_t, const uint8_t*, const T*, T*, int64_t,   \
-                                       int64_t, int64_t, int64_t);                                \
     template <>                                                                                   \
     struct Kernels<T> {                                                                           \
         static constexpr auto rms_norm = rms_norm_##NAME;                                         \
@@ -38,7 +36,6 @@ struct Kernels;
         static constexpr auto store_rows = store_rows_##NAME;                                     \
         static constexpr auto linear = linear_##NAME;                                             \
         static constexpr auto linear_int8 = linear_int8_##NAME;                                   \
-        static constexpr auto linear_int4 = linear_int4_##NAME;                                   \
         static constexpr auto add_lora = add_lora_##NAME;                                         \
         static constexpr auto attention = paged_attention_##NAME;                                 \
     };
@@ -62,7 +59,7 @@ struct Linear {
     const T* bias;  // null: no bias
     int64_t out_features;
     int64_t in_features;
-    int64_t format;  // of the weights: 0: T, 1: int8, 2: int4
+    int64_t is_int8;  // 0: the weights have type T
 };
 
 template <class T>
@@ -110,11 +107,10 @@ void normalise(const Norm<T>& norm, const T* x, T* y, int64_t rows, int64_t dim)
 template <class T>
 void project(const Linear<T>& by, LoRAArgs* lora, const T* x, T* y, int64_t rows) {
     int64_t k = by.in_features, n = by.out_features;
-    if (by.format == 0)
-        Kernels<T>::linear(x, k, (const T*)by.packed, by.bias, y, n, rows, n, k);
+    if (by.is_int8)
+        Kernels<T>::linear_int8(x, k, (const uint8_t*)by.packed, by.bias, y, n, rows, n, k);
     else
-        (by.format == 1 ? Kernels<T>::linear_int8 : Kernels<T>::linear_int4)(
-            x, k, (const uint8_t*)by.packed, by.bias, y, n, rows, n, k);
+        Kernels<T>::linear(x, k, (const T*)by.packed, by.bias, y, n, rows, n, k);
     if (!lora) return;
     lora->x = x, lora->y = y;
     lora->in_features = lora->x_stride = by.in_features;

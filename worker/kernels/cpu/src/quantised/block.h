@@ -1,25 +1,25 @@
 // Packed weights of a block of columns.
 //
-// Layout of a block: weights [K / GROUP][GROUP / WORD / PER_BYTE][COLUMNS][WORD], then scales
-// [K / GROUP][COLUMNS]. With two weights in a byte, the low halves have a word and the high halves the
-// next one. The weights are unsigned: ZERO stands for 0. The last columns and inputs are padded with
-// ZERO.
+// Layout of a block: weights [K / GROUP][GROUP / WORD][COLUMNS][WORD], then scales [K / GROUP][COLUMNS].
+// The weights are unsigned: ZERO stands for 0. The last columns and inputs are padded with ZERO.
 #pragma once
 
 #include <cstdint>
 
-#include "formats.h"
 #include "../simd/vec.h"
+#include "groups.h"
 
 namespace {
 
-template <class Format, int64_t COLUMNS>
+constexpr int32_t ZERO = 128;
+
+template <int64_t COLUMNS>
 struct Block {
     const uint8_t* weights;
     const bf16* scales;
     int64_t num_groups;
 
-    static constexpr int64_t GROUP_BYTES = GROUP * COLUMNS / Format::PER_BYTE;
+    static constexpr int64_t GROUP_BYTES = GROUP * COLUMNS;
 
     static int64_t num_bytes(int64_t num_groups) {
         return round_up(num_groups * (GROUP_BYTES + COLUMNS * (int64_t)sizeof(bf16)), 64);

@@ -69,17 +69,11 @@ struct Dots {
 
 #endif
 
-// Loads PER_BYTE words of each of LANES columns.
-template <int64_t PER_BYTE>
-static inline void load_words(const uint8_t* p, IVec (&words)[PER_BYTE]) {
+// Loads a word of each of LANES columns.
+static inline IVec load_words(const uint8_t* p) {
     Dots::Bytes bytes;
     std::memcpy(&bytes, p, sizeof bytes);
-    if constexpr (PER_BYTE == 1) {
-        words[0] = Dots::widened(bytes);
-    } else {
-        words[0] = Dots::widened(bytes & 0x0f0f0f0f);
-        words[1] = Dots::widened((bytes >> 4) & 0x0f0f0f0f);
-    }
+    return Dots::widened(bytes);
 }
 
 }  // namespace

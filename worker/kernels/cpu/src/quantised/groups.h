@@ -5,9 +5,12 @@
 #include <cstdint>
 
 #include "../simd/vec.h"
-#include "formats.h"
 
 namespace {
+
+// Number of inputs in a group. worker/kernels/cpu/quantised.py mirrors it.
+constexpr int64_t GROUP = 32;
+constexpr int32_t LARGEST = 127;  // magnitude of a multiple of a scale
 
 typedef int8_t Int8Vec __attribute__((vector_size(LANES)));
 typedef int16_t Int16Vec __attribute__((vector_size(2 * LANES)));
@@ -76,23 +79,14 @@ struct Group {
         return value;
     }
 
-    // The first value with the largest magnitude.
-    float extreme() const {
-        float most = largest();
-        for (Vec v : vecs)
-            for (int64_t i = 0; i < LANES; i++)
-                if (std::fabs(v[i]) == most) return v[i];
-        return most;
-    }
-
-    // Writes the inputs as multiples of 1 / `factor` in a range, and returns the sum of the multiples.
+    // Writes the inputs as multiples of 1 / `factor`, and returns the sum of the multiples.
     template <class Int>
-    int32_t quantise(float factor, int32_t least, int32_t most, Int* to) const {
+    int32_t quantise(float factor, Int* to) const {
         IVec total{};
         for (int64_t i = 0; i < VECS; i++) {
             IVec multiples = nearest(vecs[i] * factor);
-            multiples = multiples > most ? most - IVec{} : multiples;
-            multiples = multiples < least ? least - IVec{} : multiples;
+            multiples = multiples > LARGEST ? LARGEST - IVec{} : multiples;
+            multiples = multiples < -LARGEST ? -LARGEST - IVec{} : multiples;
             store_bytes(to + i * LANES, multiples);
             total += multiples;
         }
@@ -102,6 +96,6 @@ struct Group {
 
 // Factor by which a group is multiplied whose values are multiples of `scale`. A scale that is too
 // small for a finite factor stands for a group of zeros.
-static inline float factor_of(float scale) { return std::fabs(scale) < 1e-37f ? 0.0f : 1.0f / scale; }
+static inline float factor_of(float scale) { return scale < 1e-37f ? 0.0f : 1.0f / scale; }
 
 }  // namespace

@@ -4,11 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "groups.h"
+#include "block.h"
 
 namespace {
-
-constexpr int32_t LARGEST = 127;  // of an input's multiples
 
 // Row r has `inputs` r * stride on, and the groups r * num_groups on.
 template <class Int>
@@ -25,9 +23,9 @@ struct QuantisedRows {
 };
 
 // Quantises the rows of `x`, [rows, k], to multiples between -127 and 127. A weight is stored as the sum
-// of itself and Format::ZERO, so each group's products start from -ZERO times the sum of its inputs. At
+// of itself and ZERO, so each group's products start from -ZERO times the sum of its inputs. At
 // least `height` rows can be read. The result is valid until the thread's next call.
-template <class Format, class Int, class T>
+template <class Int, class T>
 QuantisedRows<Int> quantised_rows(const T* x, int64_t x_stride, int64_t rows, int64_t k, int64_t height) {
     static thread_local std::vector<Int> inputs;
     static thread_local std::vector<float> scales;
@@ -47,9 +45,9 @@ QuantisedRows<Int> quantised_rows(const T* x, int64_t x_stride, int64_t rows, in
             Group group(x + row * x_stride + g * GROUP, k - g * GROUP);
             float scale = group.largest() / LARGEST;
             Int* to = first + row * stride + g * GROUP;
-            int32_t total = group.quantise(factor_of(scale), -LARGEST, LARGEST, to);
+            int32_t total = group.quantise(factor_of(scale), to);
             all_scales[row * num_groups + g] = scale;
-            all_starts[row * num_groups + g] = -Format::ZERO * total;
+            all_starts[row * num_groups + g] = -ZERO * total;
         }
     }
     return {first, all_scales, all_starts, stride, num_groups};

@@ -1,10 +1,9 @@
-// y = x w^T + bias for int8 or int4 weights, and bfloat16 or float inputs, which are quantised to int8
-// in the call. x is [rows, K], w is [N, K]. Each group of inputs of a row, and of a weight's row, has a
+// y = x w^T + bias for int8 weights, and bfloat16 or float inputs, which are quantised to int8 in the
+// call. x is [rows, K], w is [N, K]. Each group of inputs of a row, and of a weight's row, has a
 // scale. A group's products are summed exactly in int32, and the groups are added in order. So a row's
 // result has the same bits in every batch and on every CPU.
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "block.h"
@@ -15,16 +14,15 @@
 namespace {
 
 // Calls `call` with the implementation of the product that this process uses.
-template <class Format, class Call>
+template <class Call>
 auto with_kind(const Call& call) {
 #if HAS_INT8_TILES
-    if constexpr (std::is_same_v<Format, Int8>)
-        if (may_use_tiles()) return call(Int8Tiles());
+    if (may_use_tiles()) return call(Int8Tiles());
 #endif
-    return call(QuantisedVectors<Format>());
+    return call(Int8Vectors());
 }
 
-// `scale`, rounded to bfloat16 away from 0.
+// `scale`, which isn't negative, rounded up to bfloat16.
 bf16 rounded_up(float scale) {
     uint32_t bits;
     std::memcpy(&bits, &scale, sizeof bits);
@@ -32,7 +30,7 @@ bf16 rounded_up(float scale) {
 }
 
 // Quantises w, [n, k], to values, [n, k], and scales, [n, groups].
-template <class Format, class T>
+template <class T>
 void quantise(const T* w, int8_t* values, bf16* scales, int64_t n, int64_t k) {
     int64_t num_groups = round_up(k, GROUP) / GROUP;
 #pragma omp parallel for
@@ -40,38 +38,31 @@ void quantise(const T* w, int8_t* values, bf16* scales, int64_t n, int64_t k) {
         for (int64_t g = 0; g < num_groups; g++) {
             int64_t first = g * GROUP, size = std::min(GROUP, k - first);
             Group group(w + row * k + first, size);
-            constexpr bool IS_SYMMETRIC = Format::LEAST == -Format::MOST;
-            float extreme = IS_SYMMETRIC ? group.largest() : group.extreme();
-            bf16 scale = rounded_up(Format::scale_of(extreme));
+            bf16 scale = rounded_up(group.largest() / LARGEST);
             int8_t multiples[GROUP];
-            group.quantise(factor_of(to_float(scale)), Format::LEAST, Format::MOST, multiples);
+            group.quantise(factor_of(to_float(scale)), multiples);
             std::copy(multiples, multiples + size, values + row * k + first);
             scales[row * num_groups + g] = scale;
         }
     }
 }
 
-template <class Format, class Kind>
+template <class Kind>
 int64_t packed_size(int64_t n, int64_t k) {
     return round_up(n, Kind::COLUMNS) / Kind::COLUMNS * Kind::Packed::num_bytes(round_up(k, GROUP) / GROUP);
 }
 
-template <class Format, class Kind>
+template <class Kind>
 void pack(const int8_t* values, const bf16* scales, uint8_t* packed, int64_t n, int64_t k) {
-    constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD, PER_BYTE = Format::PER_BYTE;
+    constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD;
     int64_t num_groups = round_up(k, GROUP) / GROUP;
 #pragma omp parallel for
     for (int64_t block = 0; block < round_up(n, COLUMNS) / COLUMNS; block++) {
         uint8_t* to = packed + block * Kind::Packed::num_bytes(num_groups);
-        const auto stored = [&](int64_t column, int64_t i) {
-            return Format::ZERO + (column < n && i < k ? values[column * k + i] : 0);
-        };
-        for (int64_t word = 0; word < num_groups * GROUP; word += WORD * PER_BYTE)
+        for (int64_t word = 0; word < num_groups * GROUP; word += WORD)
             for (int64_t column = block * COLUMNS; column < (block + 1) * COLUMNS; column++)
-                for (int64_t i = word; i < word + WORD; i++) {
-                    int32_t high = PER_BYTE > 1 ? stored(column, i + WORD) << 4 : 0;
-                    *to++ = (uint8_t)(stored(column, i) | high);
-                }
+                for (int64_t i = word; i < word + WORD; i++)
+                    *to++ = (uint8_t)(ZERO + (column < n && i < k ? values[column * k + i] : 0));
         bf16* to_scales = (bf16*)to;
         for (int64_t g = 0; g < num_groups; g++)
             for (int64_t column = block * COLUMNS; column < (block + 1) * COLUMNS; column++)
@@ -80,32 +71,30 @@ void pack(const int8_t* values, const bf16* scales, uint8_t* packed, int64_t n, 
 }
 
 // The inverse of pack.
-template <class Format, class Kind>
+template <class Kind>
 void unpack(const uint8_t* packed, int8_t* values, bf16* scales, int64_t n, int64_t k) {
-    constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD, PER_BYTE = Format::PER_BYTE;
+    constexpr int64_t COLUMNS = Kind::COLUMNS, WORD = Kind::WORD;
     int64_t num_groups = round_up(k, GROUP) / GROUP;
 #pragma omp parallel for
     for (int64_t column = 0; column < n; column++) {
         typename Kind::Packed block(packed, column / COLUMNS, num_groups);
         int64_t place = column % COLUMNS;
         for (int64_t i = 0; i < k; i++) {
-            int64_t word = i / WORD, vector = word / PER_BYTE * COLUMNS + place;
-            int32_t byte = block.weights[vector * WORD + i % WORD];
-            if (PER_BYTE > 1) byte = word % PER_BYTE ? byte >> 4 : byte & 15;
-            values[column * k + i] = (int8_t)(byte - Format::ZERO);
+            int64_t word = i / WORD * COLUMNS + place;
+            values[column * k + i] = (int8_t)(block.weights[word * WORD + i % WORD] - ZERO);
         }
         for (int64_t g = 0; g < num_groups; g++)
             scales[column * num_groups + g] = block.scales[g * COLUMNS + place];
     }
 }
 
-template <class Format, class Kind, class T>
+template <class Kind, class T>
 void multiply(const T* x, int64_t x_stride, const uint8_t* packed, const T* bias, T* y, int64_t y_stride,
               int64_t rows, int64_t n, int64_t k) {
     if (!rows) return;
     constexpr int64_t COLUMNS = Kind::COLUMNS;
     int64_t height = round_up(rows, Kind::HEIGHT);
-    const auto inputs = quantised_rows<Format, typename Kind::Input>(x, x_stride, rows, k, height);
+    const auto inputs = quantised_rows<typename Kind::Input>(x, x_stride, rows, k, height);
 #pragma omp parallel
     {
         [[maybe_unused]] typename Kind::ThreadState unit;
@@ -120,37 +109,31 @@ void multiply(const T* x, int64_t x_stride, const uint8_t* packed, const T* bias
 
 }  // namespace
 
-#define EXPORT_PRODUCT(FORMAT, FORMAT_NAME, NAME, T)                                               \
-    extern "C" void quantise_##FORMAT_NAME##_##NAME(const T* w, int8_t* values, bf16* scales,       \
-                                                    int64_t n, int64_t k) {                        \
-        quantise<FORMAT>(w, values, scales, n, k);                                                  \
+extern "C" int64_t packed_size_int8(int64_t n, int64_t k) {
+    return with_kind([&](auto kind) { return packed_size<decltype(kind)>(n, k); });
+}
+
+extern "C" void pack_int8(const int8_t* values, const bf16* scales, uint8_t* packed, int64_t n,
+                          int64_t k) {
+    with_kind([&](auto kind) { pack<decltype(kind)>(values, scales, packed, n, k); });
+}
+
+extern "C" void unpack_int8(const uint8_t* packed, int8_t* values, bf16* scales, int64_t n, int64_t k) {
+    with_kind([&](auto kind) { unpack<decltype(kind)>(packed, values, scales, n, k); });
+}
+
+#define EXPORT(NAME, T)                                                                             \
+    extern "C" void quantise_int8_##NAME(const T* w, int8_t* values, bf16* scales, int64_t n,        \
+                                         int64_t k) {                                               \
+        quantise(w, values, scales, n, k);                                                          \
     }                                                                                               \
-    extern "C" void linear_##FORMAT_NAME##_##NAME(const T* x, int64_t x_stride,                     \
-                                                  const uint8_t* packed, const T* bias, T* y,       \
-                                                  int64_t y_stride, int64_t rows, int64_t n,        \
-                                                  int64_t k) {                                      \
-        with_kind<FORMAT>([&](auto kind) {                                                          \
-            multiply<FORMAT, decltype(kind)>(x, x_stride, packed, bias, y, y_stride, rows, n, k);   \
+    extern "C" void linear_int8_##NAME(const T* x, int64_t x_stride, const uint8_t* packed,         \
+                                       const T* bias, T* y, int64_t y_stride, int64_t rows,         \
+                                       int64_t n, int64_t k) {                                      \
+        with_kind([&](auto kind) {                                                                  \
+            multiply<decltype(kind)>(x, x_stride, packed, bias, y, y_stride, rows, n, k);           \
         });                                                                                         \
     }
 
-#define EXPORT(FORMAT, FORMAT_NAME)                                                                 \
-    extern "C" int64_t packed_size_##FORMAT_NAME(int64_t n, int64_t k) {                            \
-        return with_kind<FORMAT>(                                                                   \
-            [&](auto kind) { return packed_size<FORMAT, decltype(kind)>(n, k); });                  \
-    }                                                                                               \
-    extern "C" void pack_##FORMAT_NAME(const int8_t* values, const bf16* scales, uint8_t* packed,   \
-                                       int64_t n, int64_t k) {                                      \
-        with_kind<FORMAT>(                                                                          \
-            [&](auto kind) { pack<FORMAT, decltype(kind)>(values, scales, packed, n, k); });        \
-    }                                                                                               \
-    extern "C" void unpack_##FORMAT_NAME(const uint8_t* packed, int8_t* values, bf16* scales,       \
-                                         int64_t n, int64_t k) {                                    \
-        with_kind<FORMAT>(                                                                          \
-            [&](auto kind) { unpack<FORMAT, decltype(kind)>(packed, values, scales, n, k); });      \
-    }                                                                                               \
-    EXPORT_PRODUCT(FORMAT, FORMAT_NAME, f32, float)                                                 \
-    EXPORT_PRODUCT(FORMAT, FORMAT_NAME, bf16, bf16)
-
-EXPORT(Int8, int8)
-EXPORT(Int4, int4)
+EXPORT(f32, float)
+EXPORT(bf16, bf16)

@@ -17,7 +17,7 @@ struct Int8Tiles {
     static constexpr int64_t WIDTH = 16;  // int32 products in a row of a tile
     static constexpr int64_t COLUMNS = VECS * WIDTH;
     static constexpr int64_t HEIGHT = 32;  // rows of two tiles
-    using Packed = Block<Int8, COLUMNS>;
+    using Packed = Block<COLUMNS>;
     using Rows = QuantisedRows<Input>;
 
     struct ThreadState {

@@ -1,4 +1,4 @@
-// The product of quantised weights on vectors.
+// The product of int8 weights on vectors.
 #pragma once
 
 #include <algorithm>
@@ -26,8 +26,7 @@ private:
     int64_t due = 0;
 };
 
-template <class Format>
-struct QuantisedVectors {
+struct Int8Vectors {
     using Input = Dots::Input;
     static constexpr int64_t WORD = Dots::WORD;
 
@@ -42,9 +41,8 @@ struct QuantisedVectors {
 #endif
 
     static constexpr int64_t COLUMNS = VECS * LANES;
-    static constexpr int64_t DEPTH = WORD * Format::PER_BYTE;  // inputs of a vector of weights
     static constexpr int64_t HEIGHT = 1;  // rows are read in multiples of it
-    using Packed = Block<Format, COLUMNS>;
+    using Packed = Block<COLUMNS>;
     using Rows = QuantisedRows<Input>;
 
     struct ThreadState {};
@@ -88,7 +86,7 @@ private:
             IVec products[R][V];
             for (int r = 0; r < R; r++)
                 for (int v = 0; v < V; v++) products[r][v] = starts[r * block.num_groups + group] - IVec{};
-            for (int64_t i = 0; i < GROUP; i += DEPTH, weights += COLUMNS * WORD, x += DEPTH)
+            for (int64_t i = 0; i < GROUP; i += WORD, weights += COLUMNS * WORD, x += WORD)
                 add_words<R, V>(products, x, inputs.stride, weights, next_block);
             for (int v = 0; v < V; v++) {
                 Vec weight_scales = load(scales + v * LANES);
@@ -105,17 +103,15 @@ private:
     static void add_words(IVec (&products)[R][V], const Input* x, int64_t x_stride,
                           const uint8_t* weights, SteadyPrefetch& next_block) {
         next_block.advance();
-        IVec words[V][Format::PER_BYTE];
+        IVec words[V];
         for (int v = 0; v < V; v++) {
-            load_words(weights + v * LANES * WORD, words[v]);
+            words[v] = load_words(weights + v * LANES * WORD);
             __builtin_prefetch(weights + 4096 + v * LANES * WORD);
         }
-        for (int64_t word = 0; word < Format::PER_BYTE; word++)
-            for (int r = 0; r < R; r++) {
-                IVec input = splat_bytes(x + r * x_stride + word * WORD);
-                for (int v = 0; v < V; v++)
-                    products[r][v] = Dots::add(products[r][v], words[v][word], input);
-            }
+        for (int r = 0; r < R; r++) {
+            IVec input = splat_bytes(x + r * x_stride);
+            for (int v = 0; v < V; v++) products[r][v] = Dots::add(products[r][v], words[v], input);
+        }
     }
 };
 
