@@ -157,7 +157,7 @@ def _start(
             stdout=log,
             stderr=log,
             cwd=directory or tempfile.gettempdir(),
-            start_new_session=True,  # Ctrl-C must not end the server before `stop` does
+            process_group=0,  # Ctrl-C must not end the server before `stop` does
             pass_fds=inherited,
         )
         try:

@@ -14,6 +14,7 @@ import orjson
 from ops.local.data_folder import locked_folder
 from ops.local.direct_http import get
 from ops.local.own_redis import OwnRedis, own_redis
+from ops.local.precedence import take_precedence
 from ops.local.process_output import StartOutput
 from ops.local.starting_pool import StartingPool, starting_pool
 from ops.local.supervisor import HEALTHY_AFTER_S, Child, Show, Supervisor
@@ -88,6 +89,7 @@ def run_plan(plan: Plan, output: StartOutput, announce: Announce) -> None:
         SettingsError: the plan has no Redis URL, and a Redis can't be started or restarted; or the
             data folder can't be used.
     """
+    take_precedence()
     with ExitStack() as stack:
         redis = None
         if plan.redis_url is None:

@@ -12,6 +12,7 @@ from ops.bench.probes.neighbour.finding import is_autogroup_on, neighbour_findin
 from ops.bench.probes.neighbour.rounds import Sizes, loop_cores, measure_neighbour
 from ops.bench.random_adapters import RANKS, make_adapters
 from ops.bench.servers import lorikeet
+from ops.local.precedence import take_precedence
 
 NO_PROMPT_LOOKUP = "--no-prompt-lookup"
 QUICK_RANKS = (8, 16)
@@ -31,6 +32,7 @@ def neighbour(
 ) -> None:
     """Measure what a busy loop of lowest priority on one core costs in throughput."""
     loop_cores()
+    take_precedence()  # as `lorikeet up` does
     sizes = Sizes(rounds=rounds, clients=clients)
     if quick:
         sizes = Sizes(rounds=rounds, clients=2, requests_per_client=1, length=Length(8, 8))
