@@ -24,7 +24,10 @@ struct EmulatedTiles {
     void use(const void* config) {
         std::memcpy(&sizes, config, sizeof sizes);
         std::memset(tiles, 0, sizeof tiles);
-        for (int t = 0; t < 8; t++) require(sizes.rows[t] <= 16 && sizes.row_bytes[t] <= 64);
+        for (int t = 0; t < 8; t++) {
+            require(sizes.rows[t] <= 16 && sizes.row_bytes[t] <= 64);
+            require((sizes.rows[t] == 0) == (sizes.row_bytes[t] == 0));
+        }
     }
 
     static void require(bool condition) {
@@ -45,7 +48,9 @@ struct EmulatedTiles {
     }
 
     static float element(const uint8_t* row, int64_t i) {
-        uint32_t bits = (uint32_t)row[2 * i] << 16 | (uint32_t)row[2 * i + 1] << 24;
+        uint16_t half;
+        std::memcpy(&half, row + 2 * i, sizeof half);
+        uint32_t bits = (uint32_t)half << 16;
         float value;
         std::memcpy(&value, &bits, sizeof value);
         return value;
@@ -71,18 +76,21 @@ struct EmulatedTiles {
 
     void multiply(int sum, int a, int b) {
         require_sizes(sum, a, b);
-        for (int m = 0; m < sizes.rows[sum]; m++)
-            for (int n = 0; n < sizes.row_bytes[sum] / 4; n++) {
-                float even = 0, odd = 0, value;
-                for (int k = 0; k < sizes.row_bytes[a] / 4; k++) {
-                    const uint8_t *of_a = tiles[a].bytes[m], *of_b = tiles[b].bytes[k];
-                    even = __builtin_fmaf(element(of_a, 2 * k), element(of_b, 2 * n), even);
-                    odd = __builtin_fmaf(element(of_a, 2 * k + 1), element(of_b, 2 * n + 1), odd);
+        const int num_columns = sizes.row_bytes[sum] / 4;
+        for (int m = 0; m < sizes.rows[sum]; m++) {
+            float even[16] = {}, odd[16] = {}, totals[16];
+            for (int k = 0; k < sizes.row_bytes[a] / 4; k++) {
+                const uint8_t *of_b = tiles[b].bytes[k], *of_a = tiles[a].bytes[m];
+                const float even_a = element(of_a, 2 * k), odd_a = element(of_a, 2 * k + 1);
+                for (int n = 0; n < 16; n++) {
+                    even[n] = __builtin_fmaf(even_a, element(of_b, 2 * n), even[n]);
+                    odd[n] = __builtin_fmaf(odd_a, element(of_b, 2 * n + 1), odd[n]);
                 }
-                std::memcpy(&value, &tiles[sum].bytes[m][4 * n], sizeof value);
-                value += even + odd;
-                std::memcpy(&tiles[sum].bytes[m][4 * n], &value, sizeof value);
             }
+            std::memcpy(totals, tiles[sum].bytes[m], sizeof totals);
+            for (int n = 0; n < num_columns; n++) totals[n] += even[n] + odd[n];
+            std::memcpy(tiles[sum].bytes[m], totals, sizeof totals);
+        }
     }
 };
 

@@ -56,7 +56,7 @@ EMULATED_AMX = "native with emulated AMX"
 NATIVE_NAMES = [
     "native",
     *(name for name, (flag, *_) in NARROWER.items() if flag in CPU_FLAGS),
-    *([EMULATED_AMX] if "avx512_bf16" in CPU_FLAGS and not HAS_AMX else []),
+    *([EMULATED_AMX] if "avx512bw" in CPU_FLAGS and not HAS_AMX else []),
 ]
 SETS = [
     *(("torch", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
@@ -68,13 +68,16 @@ SET_IDS = [f"{name}-{str(dtype).removeprefix('torch.')}" for name, dtype in SETS
 every_kernel_set = pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
 """Decorator that runs a test with each implementation in each of its dtypes."""
 
-ALONE_AS_TOGETHER = [
+NATIVE_SETS = [(name, dtype) for name in NATIVE_NAMES for dtype in NATIVE_DTYPES]
+every_native_set = pytest.mark.parametrize(("name", "dtype"), NATIVE_SETS, ids=str)
+"""Decorator that runs a test with all native kernels in each of their dtypes."""
+
+ENGINE_SETS = [
     (name, dtype)
-    for name in NATIVE_NAMES
-    for dtype in NATIVE_DTYPES
-    if dtype is torch.float32 or name != ("native" if HAS_AMX else EMULATED_AMX)
+    for name, dtype in NATIVE_SETS
+    if name == "native" or (name == EMULATED_AMX and dtype is torch.bfloat16)
 ]
-"""Implementations whose results don't depend on the rest of the batch: all but AMX tiles."""
+"""Native kernels with which whole engines are tested."""
 
 EPS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Largest rounding error of a result, relative to its largest value."""
@@ -85,9 +88,16 @@ def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
     """Return the native kernels `name`. Without a compiler, the test is skipped."""
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
+    with compiled_as(name):
+        return NativeKernels(dtype, cache_folder())
+
+
+@contextmanager
+def compiled_as(name: str) -> Iterator[None]:
+    """Make native kernels that are loaded inside the context those of `name`."""
     options = _with_emulated_amx() if name == EMULATED_AMX else NARROWER.get(name, ())[1:]
     with mock.patch.object(build, "FLAGS", [*build.FLAGS, *options]):
-        return NativeKernels(dtype, cache_folder())
+        yield
 
 
 @functools.cache
@@ -143,9 +153,12 @@ def linear_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
 
 
 def _with_emulated_amx() -> list[str]:
-    header = SUPPORT / "emulated_tiles.h"
-    digest = hashlib.sha256(header.read_bytes()).hexdigest()
-    return ["-include", str(header), f"-DEMULATED_TILES={digest[:8]}"]
+    headers = [SUPPORT / "emulated_tiles.h"]
+    if "avx512_bf16" not in CPU_FLAGS:
+        headers.append(SUPPORT / "emulated_bf16.h")
+    digest = hashlib.sha256(b"".join(header.read_bytes() for header in headers)).hexdigest()
+    included = [option for header in headers for option in ("-include", str(header))]
+    return ["-mavx512bf16", *included, f"-DEMULATED_AMX={digest[:8]}"]
 
 
 def kernels_of(name: str, dtype: torch.dtype) -> Kernels:

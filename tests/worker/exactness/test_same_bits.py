@@ -1,12 +1,12 @@
 """An answer has the same bits alone, in a mixed batch, and when it is resumed half way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from engines import Outputs, engine_of, load, outputs_of, random_prompt, tokens_of
-from kernel_sets import ALONE_AS_TOGETHER, linear_kernels
+from kernel_sets import ENGINE_SETS, compiled_as, linear_kernels
 from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
@@ -21,11 +21,13 @@ NUM_SHOWN = 40
 PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(NUM_REQUESTS)]
 
 
-@pytest.fixture(params=[dtype for name, dtype in ALONE_AS_TOGETHER if name == "native"], ids=str)
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    dtype: torch.dtype = request.param
-    linear_kernels(dtype)
-    return dtype
+@pytest.fixture(params=ENGINE_SETS, ids=str)
+def dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
+    """Return the engines' dtype. Models that the test loads use the kernels of that set."""
+    name, dtype = request.param
+    linear_kernels(dtype, name)
+    with compiled_as(name):
+        yield dtype
 
 
 def request_of(

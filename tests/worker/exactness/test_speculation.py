@@ -10,7 +10,7 @@ from engines import engine_of, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_schemas import random_schema, too_many_choices_later
-from kernel_sets import ALONE_AS_TOGETHER, linear_kernels
+from kernel_sets import ENGINE_SETS, compiled_as, linear_kernels
 from tiny import save_adapter, tiny_model, tiny_tokenizer
 
 from shared.protocol.ids import AdapterVersion
@@ -139,20 +139,19 @@ class Engines:
     version: AdapterVersion
 
 
-@pytest.fixture(
-    params=[dtype for name, dtype in ALONE_AS_TOGETHER if name == "native"], ids=str, scope="module"
-)
+@pytest.fixture(params=ENGINE_SETS, ids=str, scope="module")
 def engines(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engines]:
-    linear_kernels(request.param)
+    name, dtype = request.param
+    linear_kernels(dtype, name)
     folder = save_adapter(
         tmp_path_factory.mktemp("adapters") / "a", r=4, target_modules="all-linear"
     )
 
     def engine(*, num_blocks: int, budget: int, speculates: bool) -> NativeEngine:
         found, versions = engine_of(
-            load(tiny_model().to(request.param)),
+            load(tiny_model().to(dtype)),
             {"a": folder},
             num_blocks=num_blocks,
             budget=budget,
@@ -163,8 +162,9 @@ def engines(
         engine.version = version  # type: ignore[attr-defined]
         return found
 
-    plain = engine(num_blocks=400, budget=512, speculates=False)
-    speculating = engine(num_blocks=8, budget=23, speculates=True)
+    with compiled_as(name):
+        plain = engine(num_blocks=400, budget=512, speculates=False)
+        speculating = engine(num_blocks=8, budget=23, speculates=True)
     with pytest.MonkeyPatch.context() as patch:
         # Drafts are verified whether they pay or not.
         patch.setattr(StepDurations, "estimate", lambda *_: 1.0)

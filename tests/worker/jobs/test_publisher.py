@@ -189,6 +189,41 @@ async def test_a_checkpoint_is_due_after_a_while_even_without_new_tokens(
     assert setup.queue.checkpoints[0].text == "a"
 
 
+async def test_first_and_last_tokens_are_published_at_once_and_those_between_together(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "PUBLISH_S", 60.0)
+    (choice,) = setup.admit().choices
+    running = asyncio.create_task(setup.publisher.run())
+    setup.publisher.accept([output(choice, "a")])
+    await until(lambda: texts(setup) == ["a"])
+    for token in "bc":
+        setup.publisher.accept([output(choice, token)])
+        await asyncio.sleep(0)  # lets the publisher run
+    setup.publisher.accept([output(choice, "d", FinishReason.LENGTH)])
+    await until(lambda: setup.queue.finished)
+    await cancel_tasks(running)
+    assert texts(setup) == ["a", "bcd"]
+
+
+async def test_tokens_between_are_published_after_a_while(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "PUBLISH_S", 0.01)
+    (choice,) = setup.admit().choices
+    running = asyncio.create_task(setup.publisher.run())
+    setup.publisher.accept([output(choice, "a")])
+    await until(lambda: texts(setup) == ["a"])
+    setup.publisher.accept([output(choice, "b")])
+    await until(lambda: texts(setup) == ["a", "b"])
+    await cancel_tasks(running)
+
+
+def texts(setup: Setup) -> list[str]:
+    """Return the texts of the published events with tokens."""
+    return [event.text for event in setup.queue.events if isinstance(event, Tokens)]
+
+
 async def test_a_finished_choice_is_saved_at_once(setup: Setup) -> None:
     job = setup.admit(n=2)
     await setup.publish([output(job.choices[0], "a", FinishReason.LENGTH)])

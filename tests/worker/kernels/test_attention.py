@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_sets import (
-    ALONE_AS_TOGETHER,
     IS_INTERPRETED,
     NATIVE_DTYPES,
     assert_near,
     every_kernel_set,
+    every_native_set,
     kernels_of,
     native_kernels,
     threads,
@@ -228,10 +228,10 @@ def test_queries_may_be_slices_of_qkv_or_stored_by_head(name: str, dtype: torch.
         assert_near(replace(case, query=query).run(kernels), case.dense())
 
 
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("mix", MIXES)
-def test_the_number_of_threads_changes_no_bit(mix: str, dtype: torch.dtype) -> None:
-    kernels = native_kernels(dtype)
+@every_native_set
+def test_the_number_of_threads_changes_no_bit(name: str, dtype: torch.dtype, mix: str) -> None:
+    kernels = native_kernels(dtype, name)
     case = make_case(kernels, dtype, Heads(6, 2, 64, 64), MIXES[mix], 16)
     outputs = []
     for number in (1, 2, 3):
@@ -241,13 +241,13 @@ def test_the_number_of_threads_changes_no_bit(mix: str, dtype: torch.dtype) -> N
     assert torch.equal(outputs[0], outputs[2])
 
 
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("window", [None, 300])
+@every_native_set
 def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
-    window: int | None, dtype: torch.dtype
+    name: str, dtype: torch.dtype, window: int | None
 ) -> None:
     """If a sequence is alone, its context is split into tasks whose sums are merged."""
-    kernels = native_kernels(dtype)
+    kernels = native_kernels(dtype, name)
     case = make_case(kernels, dtype, Heads(6, 2, 64, 64), [(700, 1), (600, 200), (513, 2)] * 20, 16)
     with threads(1):
         together = case.run(kernels, window)
@@ -264,17 +264,17 @@ def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
         assert torch.equal(alone, together[start:end])
 
 
-@pytest.mark.parametrize("window", [None, 70])
+@pytest.mark.parametrize(("window", "cap"), [(None, None), (70, None), (None, 5.0)])
 @pytest.mark.parametrize("heads", SIZES, ids=str)
-@pytest.mark.parametrize(("name", "dtype"), ALONE_AS_TOGETHER, ids=str)
+@every_native_set
 def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
-    name: str, dtype: torch.dtype, heads: Heads, window: int | None
+    name: str, dtype: torch.dtype, heads: Heads, window: int | None, cap: float | None
 ) -> None:
     """Single tokens form tasks of few rows; the full prompt forms mostly tasks of many rows."""
     kernels = kernels_of(name, dtype)
     length, num_queries = 640, 140
     case = make_case(kernels, dtype, heads, [(length, num_queries)], 16)
-    at_once = case.run(kernels, window)
+    at_once = case.run(kernels, window, cap)
     start = 0
     for size in (1, 1, 2, 5, 34, 1, 95, 1):
         part = slice(start, start + size)
@@ -284,7 +284,7 @@ def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
             context_lens=int32([length - num_queries + start + size]),
             block_tables=case.batch.block_tables,
         )
-        got = replace(case, query=case.query[part], batch=batch).run(kernels, window)
+        got = replace(case, query=case.query[part], batch=batch).run(kernels, window, cap)
         assert torch.equal(got, at_once[part])
         start += size
     assert start == num_queries

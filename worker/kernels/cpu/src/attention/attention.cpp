@@ -6,7 +6,6 @@
 // tasks than the threads need, each span becomes a task (Flash-Decoding, Dao et al. 2023).
 //
 // A row's result has the same bits however tasks are split and whichever rows are computed with it.
-// The one exception is AMX, where tasks of few rows round differently from tasks of many rows.
 // worker/kernels/reference.py is the reference implementation.
 
 #include "attention.h"
@@ -170,15 +169,15 @@ void run(const AttentionArgs& args, TaskQueue& tasks) {
     Attention<T, Products>(args, tasks, buffers).run();
 }
 
-template <class T, class FewProducts, class ManyProducts>
+template <class T, class Products>
 void attend(const AttentionArgs& args) {
     static thread_local StepTasks caller_tasks;
     StepTasks& tasks = caller_tasks;
     tasks.split(args);
 #pragma omp parallel
     {
-        run<T, ManyProducts>(args, tasks.many_rows);
-        run<T, FewProducts>(args, tasks.few_rows);
+        run<T, Products>(args, tasks.many_rows);
+        run<T, Products>(args, tasks.few_rows);
         for (const TaskQueue* kind : {&tasks.many_rows, &tasks.few_rows})
             if (kind->are_split()) {
 #pragma omp barrier
@@ -193,16 +192,16 @@ void attend(const AttentionArgs& args) {
 }  // namespace
 
 extern "C" void paged_attention_f32(const AttentionArgs* args) {
-    attend<float, VectorProducts<float>, VectorProducts<float>>(*args);
+    attend<float, VectorProducts<float>>(*args);
 }
 
 extern "C" void paged_attention_bf16(const AttentionArgs* args) {
 #if HAS_TILES
-    if (may_use_tiles()) return attend<bf16, PairProducts, TileProducts>(*args);
+    if (may_use_tiles()) return attend<bf16, TileProducts>(*args);
 #endif
 #if defined(__AVX512BF16__)
-    attend<bf16, PairProducts, PairProducts>(*args);
+    attend<bf16, PairProducts>(*args);
 #else
-    attend<bf16, VectorProducts<bf16>, VectorProducts<bf16>>(*args);
+    attend<bf16, VectorProducts<bf16>>(*args);
 #endif
 }

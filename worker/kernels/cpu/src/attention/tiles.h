@@ -15,7 +15,8 @@ using tile::TILE;
 using tile::WIDTH;
 static_assert(HEIGHT == tile::HEIGHT, "padded rows must fill tiles");
 
-// For tasks of many rows, which cover one key head: keys and values are packed once for all rows.
+// Keys and values are packed once for all rows of a task. Few rows are computed in the same way, with
+// tiles of as few rows, because vectors would sum in another order.
 // Tiles 0 to 3 hold sums, tile 4 rows of queries or weights, and tile 5 keys or values. The CPU renames
 // tiles 4 and 5 on every load, as it does vector registers.
 class TileProducts {
@@ -23,9 +24,9 @@ public:
     typedef bf16 Weight;
 
     struct Buffers {
-        TileBuffer queries;  // [rows, depth]
-        TileBuffer keys;     // [keys / WIDTH][depth / DEPTH][DEPTH / 2][WIDTH][2]
-        TileBuffer values;   // [keys / DEPTH][columns][DEPTH / 2][WIDTH][2]
+        TileBuffer queries;  // [heads, rows, depth]
+        TileBuffer keys;     // of one head: [keys / WIDTH][depth / DEPTH][DEPTH / 2][WIDTH][2]
+        TileBuffer values;   // of one head: [keys / DEPTH][columns][DEPTH / 2][WIDTH][2]
     };
 
     TileProducts(Operands<bf16>& ops, Buffers& buffers) : ops(ops), buffers(buffers) {}
@@ -39,25 +40,32 @@ public:
         ops.rows.copy_queries<bf16>(queries, depth, [](bf16 x) { return x; });
     }
 
-    int64_t num_score_advances() const { return round_up(ops.num_keys(), PADDING); }
-    int64_t num_value_advances() const { return round_up(ops.num_keys(), PADDING) / 2; }
+    int64_t num_score_advances() const { return ops.num_heads() * num_padded_keys(); }
+    int64_t num_value_advances() const { return ops.num_heads() * num_padded_keys() / 2; }
 
-    // scores[r, k] = q[r] . key[k]; scores are `[rows, SPAN]`.
+    // scores[h, r, k] = q[h, r] . key[h, k]; scores are `[heads, rows, SPAN]`.
     void score(float* scores) {
-        pack_keys();
         const bf16* rows = buffers.queries.data();
-        int64_t steps = depth / DEPTH;
-        Product product{rows, depth, buffers.keys.data(), steps * TILE, TILE, steps, scores, SPAN};
-        multiply<false>(product, round_up(ops.num_keys(), PADDING) / WIDTH);
+        const int64_t padded = ops.rows.padded(), steps = depth / DEPTH;
+        for (head = 0; head < ops.num_heads(); head++) {
+            pack_keys();
+            Product product{rows, depth, buffers.keys.data(), steps * TILE, TILE, steps, scores, SPAN};
+            multiply<false>(product, num_padded_keys() / WIDTH);
+            rows += padded * depth, scores += padded * SPAN;
+        }
     }
 
-    // out[r] += sum_k weights[r, k] * value[k]; weights are `[rows, SPAN]`, out is `[rows, width]`.
+    // out[h, r] += sum_k weights[h, r, k] * value[h, k]; weights are `[heads, rows, SPAN]`, out is
+    // `[heads, rows, width]`.
     void add_values(const Weight* weights, float* out, int64_t width) {
-        int64_t columns = round_up(value_dim, PADDING) / WIDTH;
-        pack_values(columns);
-        int64_t steps = round_up(ops.num_keys(), PADDING) / DEPTH;
-        Product product{weights, SPAN, buffers.values.data(), TILE, columns * TILE, steps, out, width};
-        multiply<true>(product, columns);
+        const int64_t padded = ops.rows.padded(), steps = num_padded_keys() / DEPTH;
+        const int64_t columns = round_up(value_dim, PADDING) / WIDTH;
+        for (head = 0; head < ops.num_heads(); head++) {
+            pack_values(columns);
+            Product product{weights, SPAN, buffers.values.data(), TILE, columns * TILE, steps, out, width};
+            multiply<true>(product, columns);
+            weights += padded * SPAN, out += padded * width;
+        }
     }
 
     static void end_span(Sums&) {}
@@ -79,15 +87,17 @@ private:
     TileSizes sizes;
     Buffers& buffers;
     int64_t key_dim = 0, value_dim = 0, depth = 0;
+    int64_t head = 0;  // the current key head
+
+    int64_t num_padded_keys() const { return round_up(ops.num_keys(), PADDING); }
 
     // Packs keys for tiles: each pair of neighbouring elements of a key becomes one word of a column.
     void pack_keys() {
         bf16* to = buffers.keys.fit(CHUNK * depth);
-        int64_t end = round_up(ops.num_keys(), PADDING);
-        for (int64_t k = 0; k < end; k += WIDTH)
+        for (int64_t k = 0; k < num_padded_keys(); k += WIDTH)
             for (int64_t d = 0; d < key_dim; d += DEPTH, to += TILE) {
                 Vec words[LANES];
-                ops.get_transposed(words, 0, k, d == 0, [&](const bf16* key) {
+                ops.get_transposed(words, head, k, d == 0, [&](const bf16* key) {
                     return (Vec)Dot<bf16>::get_of(key, d, key_dim);
                 });
                 for (int64_t i = 0; i < LANES; i++) std::memcpy(to + i * 2 * WIDTH, &words[i], 64);
@@ -101,10 +111,9 @@ private:
         alignas(64) uint16_t low[32], high[32];
         for (int i = 0; i < 32; i++) low[i] = i / 2 + i % 2 * 32, high[i] = low[i] + 16;
         const __m512i lows = _mm512_load_si512(low), highs = _mm512_load_si512(high);
-        int64_t end = round_up(ops.num_keys(), PADDING);
-        for (int64_t k = 0; k < end; k += 2) {
+        for (int64_t k = 0; k < num_padded_keys(); k += 2) {
             bf16* pair = to + k / DEPTH * columns * TILE + k % DEPTH / 2 * PAIR;
-            const bf16 *even = ops.get(0, k), *odd = ops.get(0, k + 1);
+            const bf16 *even = ops.get(head, k), *odd = ops.get(head, k + 1);
             for (int64_t d = 0; d < value_dim; d += DEPTH, pair += 2 * TILE) {
                 __m512i a = (__m512i)Dot<bf16>::get_of(even, d, value_dim);
                 __m512i b = (__m512i)Dot<bf16>::get_of(odd, d, value_dim);

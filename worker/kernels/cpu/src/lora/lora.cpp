@@ -29,9 +29,17 @@ struct Tasks {
     std::vector<float> shrunk;
 };
 
+// Whether tiles compute the terms. It depends on shapes only, as tiles and vectors sum in different
+// orders.
+#if HAS_TILES
+template <class T>
+bool by_tiles(const LoRAArgs& args) {
+    return std::is_same_v<T, bf16> && args.in_features % INPUTS == 0 && may_use_tiles();
+}
+#endif
+
 // How an adapter's tokens are split into tasks, and how its sums between the two products are stored.
 struct Strategy {
-    bool by_tiles;
     int64_t token_tile;  // tokens of a shrink task
     int64_t width;       // columns of an expand task
     int64_t num_padded;  // tokens, including padding, that sums are stored for
@@ -42,23 +50,18 @@ Strategy strategy_for(const LoRAArgs& args, int64_t num_tokens) {
     bool many = args.num_sites * args.plan->num_adapters >= 4 * omp_get_max_threads();
     int64_t width = many && num_tokens < FEW_TOKENS ? WIDE_TILE : COLUMN_TILE;
 #if HAS_TILES
-    if (std::is_same_v<T, bf16> && num_tokens >= WORTH_TILES && args.in_features % INPUTS == 0 &&
-        may_use_tiles())
-        return {true, TOKENS, width, round_up(num_tokens, 4)};
+    if (by_tiles<T>(args)) return {TOKENS, width, round_up(num_tokens, 4)};
 #endif
-    return {false, TOKEN_TILE, width, num_tokens};
+    return {TOKEN_TILE, width, num_tokens};
 }
 
 void add_tasks(Tasks& tasks, Task task, const Strategy& strategy, float* shrunk) {
-    int64_t num_rows = task.num_pages * PAGE_ROWS, num_tokens = task.num_tokens;
-    task.by_tiles = strategy.by_tiles;
+    int64_t num_tokens = task.num_tokens;
     const int32_t* tokens = task.tokens;
     for (int64_t first = 0; first < num_tokens; first += strategy.token_tile) {
         task.tokens = tokens + first;
         task.num_tokens = std::min(strategy.token_tile, num_tokens - first);
-        task.shrunk = shrunk + first * num_rows;
-        task.token_stride = strategy.by_tiles ? 1 : num_rows;
-        task.row_stride = strategy.by_tiles ? round_up(task.num_tokens, 4) : 1;
+        task.shrunk = shrunk + first * task.num_rows();
         for (task.first = 0; task.first < task.num_pages; task.first++) tasks.shrinks.push_back(task);
     }
     task.tokens = tokens, task.num_tokens = num_tokens, task.shrunk = shrunk;
@@ -80,6 +83,7 @@ void split_into_tasks(const LoRAArgs& args, Tasks& tasks) {
         size = 0;
         for (int64_t i = 0; i < plan.num_adapters; i++) {
             int64_t num_tokens = plan.token_starts[i + 1] - plan.token_starts[i];
+            if (num_tokens == 0) continue;
             Strategy strategy = strategy_for<T>(args, num_tokens);
             for (const Site* site = args.sites; site < args.sites + args.num_sites; site++) {
                 const Pages& pages = plan.groups[site->group];
@@ -112,13 +116,14 @@ template <class T>
 struct TaskRunner {
     const LoRAArgs& args;
 #if HAS_TILES
+    const bool has_tiles = by_tiles<T>(args);
     LoRATiles tiles{args};
 #endif
 
     void run_shrink(const Task& task, const T* next_rows) {
 #if HAS_TILES
         if constexpr (std::is_same_v<T, bf16>)
-            if (task.by_tiles) return tiles.shrink(task, next_rows);
+            if (has_tiles) return tiles.shrink(task, next_rows);
 #endif
         shrink<T>(task, args, next_rows);
     }
@@ -126,8 +131,7 @@ struct TaskRunner {
     void run_expand(const Task& task, const T* next_rows) {
 #if HAS_TILES
         if constexpr (std::is_same_v<T, bf16>)
-            if (task.by_tiles && task.num_tokens >= FEW_TOKENS) return tiles.expand(task);
-        static_assert(FEW_TOKENS <= TOKENS, "vectors read the sums of one group of tokens only");
+            if (has_tiles) return tiles.expand(task, next_rows);
 #endif
         expand<T>(task, args, next_rows);
     }

@@ -13,16 +13,15 @@ struct Task {
     const Site* site;
     const int32_t* tokens;
     const int32_t* pages;
-    // The sum of row r for token t is at t * token_stride + r * row_stride. With tiles, each group of
-    // 16 tokens (the last one padded to a multiple of 4) is stored with all its rows, row by row.
+    // The sums between the products. Vectors store them as [tokens, rows]. Tiles store each group of 16
+    // tokens (the last one padded to a multiple of 4) as [rows, tokens].
     float* shrunk;
-    bool by_tiles;
     int64_t num_tokens;
     int64_t num_pages;
-    int64_t token_stride;
-    int64_t row_stride;
     int64_t first;  // page of a shrink task, first column of an expand task
     int64_t width;  // columns of an expand task
+
+    int64_t num_rows() const { return num_pages * PAGE_ROWS; }
 };
 
 template <class T>

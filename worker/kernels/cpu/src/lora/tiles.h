@@ -1,4 +1,5 @@
-// LoRA terms of bfloat16 on AMX tiles, for adapters with at least WORTH_TILES tokens in the batch.
+// LoRA terms of bfloat16 on AMX tiles. They compute any number of tokens, so that a token's bits do not
+// depend on the others.
 #pragma once
 
 #include <algorithm>
@@ -10,24 +11,23 @@
 
 namespace {
 
-constexpr int64_t WORTH_TILES = 4;  // tokens from which on tiles are faster
-constexpr int64_t TOKENS = 16;      // tokens of a tile
-constexpr int64_t INPUTS = 32;      // inputs of a shrink's tile
-constexpr int64_t RANKS = 16;       // rows of b in an expand's tile
+constexpr int64_t TOKENS = 16;  // tokens of a tile
+constexpr int64_t INPUTS = 32;  // inputs of a shrink's tile
+constexpr int64_t RANKS = 16;   // rows of b in an expand's tile
 
 // Runs one thread's tasks on tiles. In a shrink, tiles 0 and 1 hold sums, 2 rows of a, 3 tokens. In an
 // expand, tiles 4 and 5 hold sums, 6 tokens, 7 rows of b.
 class LoRATiles {
 public:
     explicit LoRATiles(const LoRAArgs& args) : args(args) {
-        sizes.set(6, TOKENS, RANKS * sizeof(bf16));
+        sizes.set(2, PAGE_ROWS, 64);
         sizes.set(7, RANKS / 2, 64);
     }
 
     void shrink(const Task& task, const bf16* next_rows) {
         if (task.tokens != packed_tokens) pack(task);
         const bf16 *a = a_of<bf16>(task, task.first), *x = buffers.packed.data();
-        int64_t stride = args.in_features, width = task.row_stride;
+        int64_t stride = args.in_features;
         store_before_tiles();
         _tile_zero(0);
         _tile_zero(1);
@@ -51,12 +51,12 @@ public:
         }
     }
 
-    void expand(const Task& task) {
-        int64_t steps = round_up(task.num_pages * PAGE_ROWS, RANKS) / RANKS;
+    void expand(const Task& task, const bf16* next_rows) {
+        int64_t steps = round_up(task.num_rows(), RANKS) / RANKS;
         int64_t num_columns = task.width;
-        if (!width) set_width(TOKENS);
+        set_height(std::min(TOKENS, task.num_tokens));
         if (task.shrunk != taken_shrunk) take_shrunk(task, steps);
-        pair_rows(task, steps, num_columns);
+        pair_rows(task, steps, num_columns, next_rows);
         for (int64_t token = 0; token < task.num_tokens; token += TOKENS)
             for (int64_t column = 0; column < num_columns; column += 2 * LANES)
                 add_product(task, token, column, std::min(2 * LANES, num_columns - column), steps);
@@ -75,22 +75,31 @@ private:
     const LoRAArgs& args;
     Buffers& buffers = thread_buffers();
     TileSizes sizes;
-    int64_t width = 0;  // tokens of a shrink's tile; 0: tile sizes are not configured yet
+    int64_t width = 0;   // tokens of a shrink's tile; 0: its size is not set yet
+    int64_t height = 0;  // the same of an expand's tile
     const int32_t* packed_tokens = nullptr;  // tokens whose inputs are in buffers.packed
     const float* taken_shrunk = nullptr;     // sums that are in buffers.tokens
 
     void set_width(int64_t wanted) {
+        if (width == wanted) return;
         width = wanted;
         for (int tile : {0, 1}) sizes.set(tile, PAGE_ROWS, width * sizeof(float));
-        sizes.set(2, PAGE_ROWS, 64);
         sizes.set(3, INPUTS / 2, width * 2 * sizeof(bf16));
+        sizes.use();
+    }
+
+    void set_height(int64_t wanted) {
+        if (height == wanted) return;
+        height = wanted;
+        for (int tile : {4, 5}) sizes.set(tile, height, 64);
+        sizes.set(6, height, RANKS * sizeof(bf16));
         sizes.use();
     }
 
     // Packs the inputs of a task's tokens to [in / 32][16 pairs][width][2]; width is a multiple of 4.
     void pack(const Task& task) {
         packed_tokens = task.tokens;
-        if (task.row_stride != width) set_width(task.row_stride);
+        set_width(round_up(task.num_tokens, 4));
         bf16* start = buffers.packed.fit(args.in_features * width);
         for (int64_t first = 0; first < width; first += 4) {
             const bf16* x[4];
@@ -114,37 +123,46 @@ private:
         for (int i = 0; i < 4; i++) _mm_storeu_si128((__m128i*)(to + i * width * 2), pairs[i]);
     }
 
-    // Packs the sums of a task's shrinks to [tokens / 16][steps][16 tokens][16 rows].
+    // Packs the sums of a task's shrinks to [tokens / 16][steps][16 tokens][16 rows]. Rows are padded with
+    // zeros. Tokens are not padded.
     void take_shrunk(const Task& task, int64_t steps) {
         taken_shrunk = task.shrunk;
-        int64_t num_rows = task.num_pages * PAGE_ROWS;
+        int64_t num_rows = task.num_rows();
         bf16* to = buffers.tokens.fit(round_up(task.num_tokens, TOKENS) * steps * RANKS);
         for (int64_t token = 0; token < task.num_tokens; token += TOKENS) {
             int64_t stride = std::min(TOKENS, round_up(task.num_tokens - token, 4));
             const float* from = task.shrunk + token * num_rows;
             for (int64_t row = 0; row < steps * RANKS; row++, from += stride)
-                for (int64_t i = 0; i < TOKENS; i++)
+                for (int64_t i = 0; i < stride; i++)
                     from_float(to + row / RANKS * TOKENS * RANKS + i * RANKS + row % RANKS,
-                               row < num_rows && i < stride ? from[i] : 0.0f);
+                               row < num_rows ? from[i] : 0.0f);
             to += steps * TOKENS * RANKS;
         }
     }
 
     // Packs rows of b to [columns / 16][steps][8 pairs][16 columns][2], padded to an even number of tiles.
-    void pair_rows(const Task& task, int64_t steps, int64_t num_columns) {
+    // Reads two rows at once from left to right, which hardware prefetchers follow, and prefetches the
+    // same rows of the next page.
+    void pair_rows(const Task& task, int64_t steps, int64_t num_columns, const bf16* next_rows) {
         int64_t padded = round_up(num_columns, 2 * LANES), stride = task.site->out_features;
-        bf16* to = buffers.columns.fit(padded * steps * RANKS);
-        for (int64_t column = 0; column < padded; column += LANES) {
-            int64_t width = std::clamp<int64_t>(num_columns - column, 0, LANES);
-            __mmask16 mask = (__mmask16)((1 << width) - 1);
-            for (int64_t row = 0; row < steps * RANKS; row += 2, to += 2 * LANES) {
-                __m512i pairs{};
-                if (row < task.num_pages * PAGE_ROWS) {
-                    const bf16* b = b_of<bf16>(task, row / PAGE_ROWS) + row % PAGE_ROWS * stride + column;
-                    __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, b));
-                    __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, b + stride));
-                    pairs = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
-                }
+        bf16* start = buffers.columns.fit(padded * steps * RANKS);
+        for (int64_t row = 0; row < steps * RANKS; row += 2) {
+            bf16* to = start + row * LANES;
+            if (row >= task.num_rows()) {
+                for (int64_t column = 0; column < padded; column += LANES, to += steps * RANKS * LANES)
+                    std::memset(to, 0, 64);
+                continue;
+            }
+            int64_t page = row / PAGE_ROWS, skipped = row % PAGE_ROWS * stride;
+            const bf16* b = b_of<bf16>(task, page) + skipped;
+            const bf16* next = (page + 1 < task.num_pages ? b_of<bf16>(task, page + 1) : next_rows) + skipped;
+            for (int64_t column = 0; column < padded; column += LANES, to += steps * RANKS * LANES) {
+                for (int64_t r : {0, 1}) __builtin_prefetch(next + r * stride + column, 0, 2);
+                int64_t width = std::clamp<int64_t>(num_columns - column, 0, LANES);
+                __mmask16 mask = (__mmask16)((1 << width) - 1);
+                __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, b + column));
+                __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, b + stride + column));
+                __m512i pairs = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
                 std::memcpy(to, &pairs, sizeof pairs);
             }
         }

@@ -41,7 +41,7 @@ void shrink_tile(const Task& task, const LoRAArgs& args, const T* next_rows, int
             for (int r = 0; r < ROWS; r++)
                 products[i][r] = D::add(products[i][r], D::get_part(x[i] + k, left),
                                         D::get_part(a[r] + k, left));
-    int64_t stride = task.token_stride;
+    int64_t stride = task.num_rows();
     float* out = task.shrunk + token * stride + task.first * PAGE_ROWS + row;
     if constexpr (TOKENS * ROWS == LANES) {
         float flat[LANES];
@@ -66,8 +66,8 @@ void shrink(const Task& task, const LoRAArgs& args, const T* next_rows) {
 
 template <class T, int TOKENS, int VECS>
 void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t column, int64_t width) {
-    int64_t stride = task.site->out_features;
-    const float* shrunk = task.shrunk + token * task.token_stride;
+    int64_t stride = task.site->out_features, num_rows = task.num_rows();
+    const float* shrunk = task.shrunk + token * num_rows;
     Vec sums[TOKENS][VECS] = {};
     for (int64_t page = 0; page < task.num_pages; page++) {
         const T* b = b_of<T>(task, page) + column;
@@ -77,7 +77,7 @@ void expand_tile(const Task& task, const LoRAArgs& args, int64_t token, int64_t 
                 weights[v] = width < LANES ? load_part(b, width) : load(b + v * LANES);
             for (int i = 0; i < TOKENS; i++)
                 for (int v = 0; v < VECS; v++) {
-                    Vec factor = splat(shrunk[i * task.token_stride + page * PAGE_ROWS + r]);
+                    Vec factor = splat(shrunk[i * num_rows + page * PAGE_ROWS + r]);
                     sums[i][v] = multiply_add(sums[i][v], factor, weights[v]);
                 }
         }
@@ -111,14 +111,14 @@ void expand_streaming(const Task& task, const LoRAArgs& args, const T* next_rows
     constexpr int ROWS = 4;
     int64_t stride = task.site->out_features, width = task.width, whole = width / LANES * LANES;
     alignas(64) float sums[TOKENS][WIDE_TILE] = {};
-    for (int64_t row = 0; row < task.num_pages * PAGE_ROWS; row += ROWS) {
+    for (int64_t row = 0; row < task.num_rows(); row += ROWS) {
         int64_t page = row / PAGE_ROWS, skipped = row % PAGE_ROWS * stride;
         const T* b = b_of<T>(task, page) + skipped;
         const T* next = (page + 1 < task.num_pages ? b_of<T>(task, page + 1) : next_rows) + skipped;
         float factors[TOKENS][ROWS];
         for (int i = 0; i < TOKENS; i++)
             for (int r = 0; r < ROWS; r++)
-                factors[i][r] = task.shrunk[(token + i) * task.token_stride + (row + r) * task.row_stride];
+                factors[i][r] = task.shrunk[(token + i) * task.num_rows() + row + r];
         for (int64_t c = 0; c < whole; c += LANES) {
             for (int r = 0; r < ROWS; r++) __builtin_prefetch(next + r * stride + c, 0, 2);
             for (int i = 0; i < TOKENS; i++) {
