@@ -22,8 +22,14 @@ MEASUREMENTS = {
     "operations": "operations and copies of a decode step, counted on a CPU",
     "prebuilt": "a wheel's compiled CPU kernels against g++'s",
     "lora": "cost of distinct adapters of rank 16 in a decode step",
+    "int8": "int8 against bfloat16 and llama.cpp",
+    "int8-avx2": "int8 against bfloat16 with the kernels of AVX2",
+    "int8-quality": "predictions of int8, bfloat16 and llama.cpp's Q8_0 against float32",
+    "int8-demo": "right answers of the demo's adapters over an int8 base",
+    "speculation": "speed with and without forced tokens and prompt lookup",
     "context": "prefill and decode at long contexts",
     "interference": "ITL while a long prompt arrives",
+    "neighbour": "throughput beside a busy loop of lowest priority",
     "prefix": "TTFT with and without the prefix cache",
     "schema": "decode steps under a JSON Schema",
     "memory": "resident memory over 10,000 requests",
@@ -42,7 +48,14 @@ MEASUREMENTS = {
     "fairness": "waiting times beside a heavy tenant, and shares by weight",
 }
 """Descriptions of all kinds of results, in the order of the page."""
-HEADLINES = {"steps": 2, "parts": -1, "lora": -1, "context": -1, "registered": -1}
+HEADLINES = {
+    "steps": 2,
+    "parts": -1,
+    "lora": -1,
+    "int8-quality": 5,
+    "context": -1,
+    "registered": -1,
+}
 """For each kind of result, the index of the finding that the page quotes.
 
 For kinds that aren't listed here, the page quotes the first finding.

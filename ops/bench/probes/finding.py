@@ -11,11 +11,19 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ops.bench.json_files import write_json
 from ops.bench.machine import this_machine
 
 Points = Sequence[tuple[float, float]]
+
+LETTER = 0.062
+"""Mean width of a letter of the title, in inches."""
+LINE = 0.16
+"""Height of a line of the title, in inches."""
+MOST_INSIDE = 5
+"""Maximum number of series whose legend is inside of the axes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +67,11 @@ def write_finding(finding: Finding, model: str, folder: Path) -> tuple[Path, Pat
 
 
 def write_charts(charts: Sequence[Chart], *, title: str, path: Path) -> None:
-    """Draw the charts side by side into the PNG file `path`."""
-    width = 7 if len(charts) == 1 else 5 * len(charts)
-    figure = Figure(figsize=(width, 4), dpi=150, layout="constrained")
+    """Draw the charts side by side into the PNG file `path`, below the lines of `title`."""
+    lines = title.splitlines()
+    width = max(7 if len(charts) == 1 else 5 * len(charts), LETTER * max(map(len, lines)))
+    size = (width, 4 + LINE * len(lines))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
         _draw(axes, chart)
     figure.suptitle(title, fontsize=8)
@@ -76,4 +86,9 @@ def _draw(axes: Axes, chart: Chart) -> None:
     axes.set_ylabel(chart.y)
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    if all(point[0] == int(point[0]) for points in chart.series.values() for point in points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(chart.series) > MOST_INSIDE:
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axes.legend(frameon=False, fontsize=8)
