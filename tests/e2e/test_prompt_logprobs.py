@@ -201,6 +201,6 @@ async def test_named_tokens_of_a_completion_cover_its_end_but_not_an_echo(
     for each in top[num_prompt:]:
         assert each.keys() >= {f"token_id:{token}" for token in IDS}
     assert choice["logprobs"]["tokens"][-1] == f"token_id:{end}"
-    unnamed = {name: value for name, value in body.items() if name != "logprob_token_ids"}
-    [plain] = (await answer(http, unnamed))["choices"]
-    assert len(plain["logprobs"]["tokens"]) == num_prompt + 2
+    plain = {key: value for key, value in body.items() if key not in {"logprob_token_ids", "echo"}}
+    [choice] = (await answer(http, plain))["choices"]
+    assert len(choice["logprobs"]["tokens"]) == 2

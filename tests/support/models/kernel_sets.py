@@ -73,9 +73,12 @@ every_native_set = pytest.mark.parametrize(("name", "dtype"), NATIVE_SETS, ids=s
 """Decorator that runs a test with all native kernels in each of their dtypes."""
 
 ENGINE_SETS = [
-    (name, dtype)
-    for name, dtype in NATIVE_SETS
-    if name == "native" or (name == EMULATED_AMX and dtype is torch.bfloat16)
+    *(pytest.param(("native", dtype)) for dtype in NATIVE_DTYPES),
+    *(
+        pytest.param((name, torch.bfloat16), marks=pytest.mark.slow)
+        for name in NATIVE_NAMES
+        if name == EMULATED_AMX
+    ),
 ]
 """Native kernels with which whole engines are tested."""
 
