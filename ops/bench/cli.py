@@ -14,7 +14,7 @@ from ops.bench.compare import vllm_engine as pairs
 from ops.bench.compare.comparison import Comparison
 from ops.bench.compare.output import WIDTH, lines, table, write_results
 from ops.bench.compare.results import Results
-from ops.bench.options import RESULTS, Model, ResultsFolder, read_numbers
+from ops.bench.options import RESULTS, Model, Quick, ResultsFolder, read_numbers
 from ops.bench.probe_commands import probes_app
 from ops.bench.probe_run import model_and_scratch, show
 from ops.bench.probes.int8.commands import int8_app
@@ -91,9 +91,7 @@ def vllm_engine(
         Path, typer.Option(help="Virtual environment of vLLM.", metavar="VENV")
     ] = VLLM_VENV,
     model: Model = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
-    ] = False,
+    quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Compare a worker with the vLLM engine with `vllm serve` alone, in interleaved pairs."""

@@ -19,6 +19,9 @@ Numbers = Annotated[
 ResultsFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for the JSON file and the plot.")
 ]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
+]
 
 
 def count_option(help_text: str, *, minimum: int = 1) -> Any:

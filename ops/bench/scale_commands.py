@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops.bench.options import RESULTS, ResultsFolder
+from ops.bench.options import RESULTS, Quick, ResultsFolder
 from ops.bench.probe_run import show
 from ops.bench.scale import api_cpu as cpu
 from ops.bench.scale import first_token as first
@@ -21,9 +21,6 @@ from ops.bench.scale.sweep.measure import measure_scale
 
 SIMULATED, NO_MODEL = Path("simulated"), Path("none")
 
-Quick = Annotated[
-    bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
-]
 
 Baseline = Annotated[
     Path | None,

@@ -23,6 +23,11 @@ from shared.errors import SettingsError
 
 BASE = "base"
 """Name under which the base model is served."""
+NO_PROMPT_LOOKUP = "--no-prompt-lookup"
+"""Flag of a worker whose steps are measured.
+
+Greedy answers to random words repeat themselves, so lookup would hide the price of a step.
+"""
 START_TIMEOUT_S = 180.0
 START_TIMEOUT_PER_ADAPTER_S = 0.1
 """Seconds of start-up time allowed for each adapter, in addition to `START_TIMEOUT_S`.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.local import precedence
 from ops.local.precedence import AUTOGROUP
 
 PROGRAM = """
@@ -41,7 +42,7 @@ def test_a_session_with_a_terminal_stays_as_it_is() -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(COMMAND[0], COMMAND)
-    with os.fdopen(terminal, "rb", closefd=True) as shown:
+    with os.fdopen(terminal, "rb") as shown:
         assert shown.readline().strip() == b"0"
     os.waitpid(pid, 0)
 
@@ -49,7 +50,5 @@ def test_a_session_with_a_terminal_stays_as_it_is() -> None:
 def test_a_kernel_without_the_feature_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ops.local import precedence
-
     monkeypatch.setattr(precedence, "AUTOGROUP", tmp_path / "none" / "autogroup")
     precedence.take_precedence()

@@ -9,7 +9,7 @@ import typer
 
 from ops.bench.compare.llama_cpp import LlamaCpp, check_llama_cpp
 from ops.bench.load.lengths import Length
-from ops.bench.options import RESULTS, Model, ResultsFolder, count_option
+from ops.bench.options import RESULTS, Model, Quick, ResultsFolder, count_option
 from ops.bench.probe_run import model_and_scratch, show
 from ops.bench.probes.int8.demo_tasks import measure_tasks, tasks_finding
 from ops.bench.probes.int8.engines import measure_engines
@@ -20,7 +20,7 @@ from ops.bench.probes.int8.quality import WINDOW, measure_quality, windows_of
 from ops.bench.probes.int8.quality_finding import quality_finding
 from ops.bench.probes.int8.rounds import Measured, llama_files, rounds
 from ops.bench.probes.int8.text import prose
-from ops.bench.random_adapters import RANKS, make_adapters
+from ops.bench.random_adapters import QUICK_RANKS, RANKS, make_adapters
 from ops.demo.weights import gguf_file
 from shared.errors import SettingsError
 from worker.kernels.cpu.build import compile_library, find_compiler
@@ -36,7 +36,6 @@ Gguf = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The model for llama.cpp. By default the demo model."),
 ]
-QUICK_RANKS = (8, 16)
 print_now = partial(print, flush=True)
 """Prints a line at once, even to a file, so that an interrupted run leaves its figures."""
 
@@ -62,9 +61,7 @@ def int8(
     gguf: Gguf = None,
     pairs: Annotated[int, count_option("Interleaved rounds.")] = 10,
     model: Model = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
-    ] = False,
+    quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
     """Compare int8 with bfloat16 and optionally llama.cpp, served and in the engine alone."""

@@ -13,7 +13,7 @@ from ops.bench.probes.int8.engines import Engines, in_turn, measure_engines
 from ops.bench.probes.int8.forms import worker_flags
 from ops.bench.probes.int8.loads import Sizes, alone, mixed
 from ops.bench.server_processes import Serving
-from ops.bench.servers import lorikeet
+from ops.bench.servers import NO_PROMPT_LOOKUP, lorikeet
 
 LLAMA_KINDS = ("BF16", "Q8_0")
 LLAMA_MIXED_KIND = "Q8_0"
@@ -116,8 +116,7 @@ def _round(measured: Measured, number: int, print_line: Callable[[str], None]) -
 
 @contextmanager
 def _lorikeet(measured: Measured, form: str) -> Iterator[Serving]:
-    # Greedy answers to random words repeat themselves, so lookup would hide the price of a step.
-    flags = (*worker_flags(form), "--no-prompt-lookup")
+    flags = (*worker_flags(form), NO_PROMPT_LOOKUP)
     with (
         TemporaryDirectory(dir=measured.scratch) as folder,
         lorikeet(measured.model, measured.adapters, Path(folder), flags) as serving,
