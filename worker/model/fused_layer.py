@@ -49,17 +49,16 @@ class FusedLayer(nn.Module):
             )
             return out
         step = current_step()
-        x = hidden_states[0].contiguous()
         cosine, sine = position_embeddings
-        y = self._kernels.decoder_layer(
+        num_tokens = hidden_states.shape[1]
+        return self._kernels.decoder_layer(
             self._layer,
-            x,
-            (cosine[0].contiguous(), sine[0].contiguous()),
+            hidden_states.contiguous(),
+            (cosine.contiguous(), sine.contiguous()),
             step.cache.layer(self.self_attn.layer_idx),
             step.batch,
-            [siblings.lora(len(x)) for siblings in self._siblings],
+            [siblings.lora(num_tokens) for siblings in self._siblings],
         )
-        return y[None]
 
 
 def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:

@@ -161,8 +161,9 @@ class NativeKernels:
 
         Args:
             layer: the layer's parameters, in the kernels' dtype.
-            x: `[T, hidden]`, contiguous.
-            rotation: the cosines and the sines for the tokens' positions, each `[T, head_dim]`.
+            x: `[1, T, hidden]`, contiguous.
+            rotation: the cosines and the sines for the tokens' positions, each
+                `[1, T, head_dim]` and contiguous.
             cache: the layer's keys and values.
             batch: the cache locations of the step's tokens.
             lora: the LoRA sites and plan of each of the q/k/v, o, gate/up and down projections.
@@ -185,7 +186,7 @@ class NativeKernels:
             values=cache[1].data_ptr(),
             attention=ctypes.addressof(attention),
             lora=(c_void_p * 4)(*terms),
-            num_tokens=len(x),
+            num_tokens=x.shape[1],
         )
         self._decoder_layer(layer.address, ctypes.addressof(step))
         return y

@@ -11,10 +11,11 @@
 
 namespace {
 
-// Prefetches the memory from `next` on, `step` bytes at each call.
+// Prefetches `bytes` from `start` on, spread evenly over `num_calls` calls.
 class SteadyPrefetch {
 public:
-    SteadyPrefetch(const void* start, int64_t bytes_per_call) : next((const char*)start), step(bytes_per_call) {}
+    SteadyPrefetch(const void* start, int64_t bytes, int64_t num_calls)
+        : next((const char*)start), step((bytes + num_calls - 1) / num_calls) {}
 
     void advance() {
         for (due += step; due >= 64; due -= 64, next += 64) __builtin_prefetch(next, 0, 2);
@@ -32,7 +33,7 @@ struct Int8Vectors {
 
 #if defined(__AVX512F__)
     static constexpr int64_t VECS = 3;
-    static constexpr int ROWS = 8;
+    static constexpr int ROWS = 4;  // the sums and the products of more rows don't fit into registers
     static constexpr int64_t vecs_by(int64_t) { return VECS; }
 #else
     static constexpr int64_t VECS = 4;
@@ -50,9 +51,10 @@ struct Int8Vectors {
     template <class T>
     static void rows_of_block(int64_t rows, const Rows& inputs, const Packed& block, const T* bias, T* y,
                               int64_t y_stride, int64_t num_columns, bool has_next) {
-        constexpr int64_t TILES = VECS / vecs_by(ROWS);
-        int64_t step = has_next && rows >= 2 * ROWS ? COLUMNS * WORD * ROWS / rows / TILES : 0;
-        SteadyPrefetch next_block(block.weights + Packed::num_bytes(block.num_groups), step);
+        int64_t block_bytes = Packed::num_bytes(block.num_groups);
+        int64_t num_tiles = (rows + ROWS - 1) / ROWS * (VECS / vecs_by(std::min<int64_t>(rows, ROWS)));
+        SteadyPrefetch next_block(block.weights + block_bytes, has_next ? block_bytes : 0,
+                                  num_tiles * block.num_groups * (GROUP / WORD));
         const InitialSums<COLUMNS> start(bias, num_columns);
         in_groups<ROWS, 4, 2, 1>(rows, [&](auto height, int64_t row) {
             rows_of<height>(inputs, row, block, start.sums, y + row * y_stride, y_stride, num_columns,
@@ -71,9 +73,10 @@ private:
         for (int r = 0; r < R; r++) store_columns<COLUMNS>(sums[r], y + r * y_stride, num_columns);
     }
 
+    // Inlined, it would have too few registers for all pointers, and load the words again for each row.
     template <int R, int V>
-    static void tile(const Rows& inputs, int64_t row, const Packed& block, int64_t column,
-                     const float* start, float* out, SteadyPrefetch& next_block) {
+    [[gnu::noinline]] static void tile(const Rows& inputs, int64_t row, const Packed& block, int64_t column,
+                                       const float* start, float* out, SteadyPrefetch& next_block) {
         Vec sums[R][V];
         for (int r = 0; r < R; r++)
             for (int v = 0; v < V; v++) sums[r][v] = load(start + v * LANES);
@@ -104,10 +107,7 @@ private:
                           const uint8_t* weights, SteadyPrefetch& next_block) {
         next_block.advance();
         IVec words[V];
-        for (int v = 0; v < V; v++) {
-            words[v] = load_words(weights + v * LANES * WORD);
-            __builtin_prefetch(weights + 4096 + v * LANES * WORD);
-        }
+        for (int v = 0; v < V; v++) words[v] = load_words(weights + v * LANES * WORD);
         for (int r = 0; r < R; r++) {
             IVec input = splat_bytes(x + r * x_stride);
             for (int v = 0; v < V; v++) products[r][v] = Dots::add(products[r][v], words[v], input);
