@@ -4,7 +4,8 @@ Modules are found by their structure, not by the architecture's name. A module t
 known kind is replaced if the replacement computes the same output for a recorded input. This
 comparison misses steps, such as a clamp or a factor for late positions, that affect only other
 inputs. Attention modules and MLPs are therefore replaced only if their code uses no names
-besides those of the known steps.
+besides those of the known steps. So is the model's stack of layers, whose replacement must compute
+the same bits.
 """
 
 import inspect
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from worker.kernels.cpu.layer import NormParams
 from worker.kernels.cpu.native import NativeKernels
@@ -20,6 +22,7 @@ from worker.lora.layers import ServedLinear, Siblings
 from worker.model.attention import LayerProbe
 from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
 from worker.model.fused_layer import fused_layer
+from worker.model.fused_stack import FusedStack, fused_stack
 from worker.model.kv_cache import KVShape
 from worker.model.trace import Call
 
@@ -40,6 +43,13 @@ _ATTENTION_NAMES |= {
 }  # arguments of the attention function
 _GATED_MLP_NAMES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
+_STACK_PARTS = {"embed_tokens", "rotary_emb", "layers", "norm"}
+_STACK_NAMES = _STACK_PARTS | {"num_hidden_layers", "layer_types", "BaseModelOutputWithPast"}
+_STACK_NAMES |= {"create_causal_mask", "create_sliding_window_causal_mask"}  # both give None here
+_STACK_NAMES |= {"has_sliding_layers", "sliding_window", "config"}
+_STACK_NAMES |= {"isinstance", "dict", "enumerate"}
+_STACK_NAMES |= {"DynamicCache", "get_seq_length", "ValueError"}  # without positions or a cache
+_STACK_NAMES |= {"torch", "arange", "shape", "device", "unsqueeze"}
 
 
 def fusible(model: nn.Module) -> list[str]:
@@ -54,6 +64,7 @@ def fusible(model: nn.Module) -> list[str]:
         or _is_gated_mlp(module)
         or _is_attention(module)
         or _is_layer(module)
+        or (name and _is_stack(module))
     ]
 
 
@@ -84,8 +95,7 @@ def fuse(
     for call in calls:
         original = model.get_submodule(call.name)
         for candidate in _candidates(original, kernels, probe, call):
-            rounds_inputs = is_quantised and not isinstance(candidate, FusedRMSNorm)
-            if _agrees(candidate, call, rounds_inputs=rounds_inputs):
+            if _agrees(candidate, original, call, is_quantised=is_quantised):
                 model.set_submodule(call.name, candidate)
                 fused.append(call.name)
                 break
@@ -102,9 +112,9 @@ def _candidates(
         is_known = shape.key_dim == shape.value_dim and _rotates(kernels, module, call, shape)
         if siblings is not None and is_known:
             yield FusedAttention(module, kernels, siblings, probe.params[layer], shape.key_dim)
-    elif _is_layer(module):
-        if (fused := fused_layer(module, kernels)) is not None:
-            yield fused
+    elif _is_layer(module) or _is_stack(module):
+        fused = fused_layer(module, kernels) if _is_layer(module) else fused_stack(module)
+        yield from (fused,) if fused is not None else ()
     elif len(call.args) != 1 or call.kwargs:
         return  # the module computes more than its replacement
     elif _is_rms_norm(module):
@@ -135,8 +145,12 @@ def _rotates(kernels: NativeKernels, module: nn.Module, call: Call, shape: KVSha
     return _is_near(heads, expected[0], _TOLERANCE[heads.dtype])
 
 
-def _agrees(candidate: nn.Module, call: Call, *, rounds_inputs: bool) -> bool:
-    got, expected = _tensor(candidate(*call.args, **call.kwargs)), _tensor(call.output)
+def _agrees(candidate: nn.Module, original: nn.Module, call: Call, *, is_quantised: bool) -> bool:
+    got = _tensor(candidate(*call.args, **call.kwargs))
+    if isinstance(candidate, FusedStack):  # the original calls the same fused layers
+        return torch.equal(got, _tensor(original(*call.args, **call.kwargs)))
+    expected = _tensor(call.output)
+    rounds_inputs = is_quantised and not isinstance(candidate, FusedRMSNorm)
     return _is_near(got, expected, _QUANTISED if rounds_inputs else _TOLERANCE[expected.dtype])
 
 
@@ -146,7 +160,7 @@ def _is_near(got: Tensor, expected: Tensor, tolerance: float) -> bool:
 
 
 def _tensor(output: Any) -> Tensor:
-    tensor: Tensor = output[0] if isinstance(output, tuple) else output
+    tensor: Tensor = output[0] if isinstance(output, tuple | ModelOutput) else output
     return tensor
 
 
@@ -180,6 +194,11 @@ def _is_gated_mlp(module: nn.Module) -> bool:
 
 def _is_layer(module: nn.Module) -> bool:
     return _names_in(module) == _LAYER_NAMES
+
+
+def _is_stack(module: nn.Module) -> bool:
+    names = _names_in(module)
+    return names >= _STACK_PARTS and names <= _STACK_NAMES
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""A decoder layer in one native call equals its modules bit for bit."""
+"""Fused layers, and the fused stack of them, equal their modules bit for bit."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worker.engine.request import RequestId
 from worker.model.fused_layer import FusedLayer
+from worker.model.fused_stack import FusedStack
 from worker.model.loader import LoadedModel, prepare_model
 
 LAYERS = {"llama": 2, "qwen2": 2, "qwen3": 0, "gemma2": 0, "mixtral": 0, "gpt_neox": 0}
@@ -32,6 +33,19 @@ def fused_layers(of: LoadedModel) -> list[FusedLayer]:
     return [module for module in of.model.modules() if isinstance(module, FusedLayer)]
 
 
+def saved(folder: Path, model_type: str, configs: dict[str, dict[str, Any]]) -> dict[str, Path]:
+    """Save adapters with these configurations, and return their folders by name."""
+    return {
+        name: save_adapter(
+            folder / name,
+            base=tiny_model(model_type, initializer_range=0.02),  # PEFT changes it
+            seed=seed,
+            **config,
+        )
+        for seed, (name, config) in enumerate(configs.items())
+    }
+
+
 def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[int]]:
     """Run requests of the base and the adapters in one batch, in chunks of a few tokens."""
     engine, versions = engine_of(of, folders, budget=13)
@@ -47,10 +61,14 @@ def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[i
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("model_type", LAYERS)
-def test_only_layers_of_the_known_kind_are_fused(model_type: str, dtype: torch.dtype) -> None:
+def test_only_layers_of_the_known_kind_and_their_stack_are_fused(
+    model_type: str, dtype: torch.dtype
+) -> None:
     of = loaded(model_type, dtype)
     can_fuse = native_kernels(dtype).can_pack(torch.empty(16, 16, dtype=dtype))
     assert len(fused_layers(of)) == (LAYERS[model_type] if can_fuse else 0)
+    num_stacks = sum(isinstance(module, FusedStack) for module in of.model.modules())
+    assert num_stacks == (1 if LAYERS[model_type] and can_fuse else 0)
 
 
 WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -69,15 +87,7 @@ def test_a_layer_in_one_call_equals_its_modules(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folders = {
-        name: save_adapter(
-            tmp_path / name,
-            base=tiny_model(model_type, initializer_range=0.02),
-            seed=seed,
-            **config,
-        )
-        for seed, (name, config) in enumerate({**ADAPTERS, **others}.items())
-    }
+    folders = saved(tmp_path, model_type, {**ADAPTERS, **others})
     of = loaded(model_type, dtype)
     fused_answers = answers(of, folders)
 
@@ -86,3 +96,14 @@ def test_a_layer_in_one_call_equals_its_modules(
 
     monkeypatch.setattr(FusedLayer, "forward", forward)
     assert answers(of, folders) == fused_answers
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_a_fused_stack_equals_transformers_own(
+    dtype: torch.dtype, model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = saved(tmp_path, model_type, {**ADAPTERS, **WITH_SIDE_WEIGHTS})
+    fused_answers = answers(loaded(model_type, dtype), folders)
+    monkeypatch.setattr("worker.model.fuse.fused_stack", lambda _original: None)
+    assert answers(loaded(model_type, dtype), folders) == fused_answers
