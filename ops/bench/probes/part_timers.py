@@ -21,7 +21,7 @@ class PartTimers:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
-        layers = loaded.model.get_decoder().layers
+        layers: Any = loaded.model.base_model.layers
         self._calls_of = {LAYERS: len(layers), HEAD: 1, MODEL: 1, SAMPLING: 1, BATCH: 1}
         for layer in layers:
             self._time_module(LAYERS, layer)
