@@ -1,12 +1,13 @@
 """The login, on a server with API keys."""
 
+import asyncio
 import sys
 from collections.abc import Iterator
 
 import pytest
 from console_browser import ConsolePage, OpenPage
 from console_pool import BASE, FLAGS, output_of
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from servers import Server, lorikeet_up
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
@@ -84,6 +85,28 @@ async def test_a_closed_dialog_leaves_a_way_to_log_in(open_page: OpenPage, url: 
     await page.get_by_role("button", name="Log in").click()
     await log_in(page, ADMIN_KEY)
     await expect(page.get_by_role("grid")).to_be_visible()
+
+
+async def test_a_closed_dialog_stays_closed_for_answers_that_were_on_their_way(
+    open_page: OpenPage, url: str
+) -> None:
+    console = await open_page(url)
+    console.expect_log("status of 401")
+    is_closed = asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        await is_closed.wait()
+        await route.continue_()
+
+    await console.page.route("**/v1/adapters", answer_late)
+    async with console.page.expect_response("**/v1/adapters"):
+        page = await console.open("compare")
+        await expect(page.get_by_role("dialog", name="Log in")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("alert")).to_contain_text("asks for an API key")
+        is_closed.set()
+    await page.wait_for_load_state("networkidle")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 async def test_a_key_without_admin_rights_is_told_what_it_may_use(

@@ -7,6 +7,7 @@ const events = new EventTarget();
 let isOpen = false;
 let askForKey = null;
 let asking = null;
+let numDeclined = 0; // questions for a key that the person closed
 let aheadMs = 0; // of the server's clock
 const MIN_AHEAD_MS = 2000; // the header Date has whole seconds
 
@@ -98,28 +99,37 @@ export async function sendJson(method, path, body, { headers, signal } = {}) {
 /**
  * Send a request with this tab's key and return the successful Response.
  *
- * On 401 it asks for a key and tries once more. Raises ApiError for every other failure; an abort by
+ * On 401 it asks for a key and tries once more, unless the person closed the question since the request
+ * was sent. Raises ApiError for every other failure; an abort by
  * `signal` stays an AbortError. `body` is passed to fetch as it is (string, FormData, Blob).
  */
 export async function request(path, { method = "GET", body, headers, signal } = {}) {
   for (;;) {
     const key = sessionStorage.getItem(STORED_KEY);
+    const numBefore = numDeclined;
     const reply = await send(path, key, { method, body, headers, signal });
     if (key === null) isOpen = reply.ok || (isOpen && reply.status !== 401);
     if (reply.ok) return reply;
     const error = await errorOf(reply);
     signal?.throwIfAborted(); // the page that asked has gone
+    if (reply.status !== 401) throw error;
     // Another request may have asked for the key while this one was under way.
-    const isNewKey = key !== sessionStorage.getItem(STORED_KEY);
-    if (reply.status !== 401 || !(isNewKey || (await login(error)))) throw error;
+    if (key !== sessionStorage.getItem(STORED_KEY)) continue;
+    if (numDeclined > numBefore || !(await login(error))) throw error;
   }
 }
 
 /** Ask for a key. Resolves to true once one is set; calls at the same time share one question. */
 export function login(error = null) {
   if (!askForKey) return Promise.resolve(false);
-  asking ??= askForKey(error).finally(() => (asking = null));
+  asking ??= ask(error).finally(() => (asking = null));
   return asking;
+}
+
+async function ask(error) {
+  const isGiven = await askForKey(error);
+  if (!isGiven) numDeclined += 1;
+  return isGiven;
 }
 
 /** True while the person is asked for a key. */
