@@ -1,7 +1,7 @@
 // The grid of adapters (rows) and workers (columns).
 //
 // Every second up to 100 x 16 cells may change. Cells are compared with what they show, and only
-// changed ones touch the DOM; new rows are built in slices, so that no task blocks the browser.
+// changed ones touch the DOM. Rows are built and laid out in slices, so that no task blocks the browser.
 
 import { h, keyed, setText } from "../../lib/dom.js";
 import { count } from "../../lib/format.js";
@@ -9,7 +9,7 @@ import { columnHeads } from "./grid_columns.js";
 import { moveByKeys } from "./grid_keys.js";
 import { gridRow } from "./grid_row.js";
 import { rowsOf } from "./grid_rows.js";
-import { inSlices } from "./slices.js";
+import { inSlices, nextFrame } from "./slices.js";
 
 const LEGEND = [
   ["resident", "●", "resident"],
@@ -72,13 +72,23 @@ export function grid(lostWorkers) {
     table.style.setProperty("--workers", columns.length);
     const wanted = rowsOf(pool, { filter: filter.value, order: order.value });
     setText(shownCount, count(wanted.length));
-    const nodes = new Map();
-    await inSlices(wanted, (row) => {
-      const node = rows.keyedNodes?.get(row.version) ?? gridRow();
+    const nodes = new Map(rows.keyedNodes);
+    const showRow = (row) => {
+      const node = nodes.get(row.version) ?? gridRow();
       node.show(row, columns);
       nodes.set(row.version, node);
+    };
+    const arrange = () =>
+      keyed(
+        rows,
+        wanted.filter(({ version }) => nodes.has(version)),
+        { keyOf: ({ version }) => version, create: ({ version }) => nodes.get(version) },
+      );
+    await inSlices(wanted, showRow, async () => {
+      arrange();
+      await nextFrame();
     });
-    keyed(rows, wanted, { keyOf: ({ version }) => version, create: ({ version }) => nodes.get(version) });
+    arrange();
     setRoving();
   }
 

@@ -1,24 +1,34 @@
 // Splits work so that no task blocks the browser.
 
-const BUDGET_MS = 8;
+const BUDGET_MS = 4;
 const channel = new MessageChannel();
 const resumed = [];
 channel.port1.onmessage = () => resumed.shift()();
 
 /** Wait for a task of its own. Unlike timers, messages are not slowed down in background tabs. */
-export function nextTask() {
+function nextTask() {
   return new Promise((resolve) => {
     resumed.push(resolve);
     channel.port2.postMessage(null);
   });
 }
 
-/** Call `work` for each item, and let the browser do other work whenever `BUDGET_MS` is used up. */
-export async function inSlices(items, work) {
+/**
+ * Wait for a task after the next frame, so that what changed before is laid out on its own.
+ *
+ * Hidden tabs have no frames.
+ */
+export async function nextFrame() {
+  if (!document.hidden) await new Promise((resolve) => requestAnimationFrame(resolve));
+  await nextTask();
+}
+
+/** Call `work` for each item, and wait for `between()` whenever `BUDGET_MS` is used up. */
+export async function inSlices(items, work, between) {
   let began = performance.now();
   for (const item of items) {
     if (performance.now() - began > BUDGET_MS) {
-      await nextTask();
+      await between();
       began = performance.now();
     }
     work(item);

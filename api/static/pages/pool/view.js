@@ -6,7 +6,7 @@ import { connection } from "./connection.js";
 import { grid } from "./grid.js";
 import { history } from "./history.js";
 import { incidents } from "./incidents.js";
-import { nextTask } from "./slices.js";
+import { nextFrame } from "./slices.js";
 import { summary } from "./summary.js";
 import { workersTable } from "./workers_table.js";
 
@@ -34,14 +34,14 @@ export function poolView() {
   );
   const element = h("div", { class: "stack" }, parts.connection.element, content, live.element);
 
-  /** Show a pool, each part in a task of its own. */
+  /** Show a pool, each part with a frame of its own. */
   async function showPool(pool) {
     parts.connection.showLive(pool);
     parts.summary.update(pool);
     showNothing(pool);
     content.hidden = false;
     for (const part of [parts.history, parts.incidents, parts.grid, parts.workers]) {
-      await nextTask();
+      await nextFrame();
       await part.update(pool);
     }
   }
