@@ -1,7 +1,9 @@
 """Greedy texts of vLLM agree with transformers + PEFT, base and adapters in one batch.
 
 In bfloat16, results depend on the shape of a batch. So the reference reads the text that vLLM has
-written, and judges each token of it.
+written, and judges each token of it, up to the answer's end. Beyond it, where no adapter has been
+trained, the reference itself is unsure: at one token, its lead over the second best varied from
+0.375 to 1.0 with the shape of the batch alone.
 """
 
 from collections.abc import Callable
@@ -18,8 +20,10 @@ from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.served_model import ServedModel
 
-NUM_REQUESTS = 16
-NUM_TOKENS = 32
+NUM_REQUESTS = 48
+MAX_TOKENS = 32
+MIN_JUDGED = 512
+"""Least number of tokens that are compared."""
 MAX_BELOW = 0.5
 """How far a token's logit may lie below the reference's best one."""
 MIN_AGREEING = 0.98
@@ -47,9 +51,10 @@ def versions(served: ServedModel) -> dict[str, AdapterVersion]:
 def request_of(served: ServedModel, number: int, version: AdapterVersion | None) -> Request:
     """Return a greedy request of a held-out prompt."""
     held_out = TASKS[SHIPPED[number % len(SHIPPED)]].held_out()
+    text = held_out[number % len(held_out)].prompt
     tokenizer: Any = served.tokenizer
     prompt = tokenizer.encode_text(
-        f"<|im_start|>user\n{held_out[number].prompt}<|im_end|>\n<|im_start|>assistant\n",
+        f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
         add_special_tokens=False,
     )
     return Request(
@@ -57,8 +62,14 @@ def request_of(served: ServedModel, number: int, version: AdapterVersion | None)
         prompt_ids=prompt,
         version=version,
         sampling=ChoiceSampling(seed=0, temperature=0.0),
-        max_tokens=NUM_TOKENS,
+        max_tokens=MAX_TOKENS,
+        stop_ids=served.info.eos_ids,
     )
+
+
+def has_ended(request: Request) -> bool:
+    """Return whether a request has output an end token, or as many tokens as it may."""
+    return len(request.output_ids) == MAX_TOKENS or request.output_ids[-1] in request.stop_ids
 
 
 def test_a_mix_of_base_and_adapters_agrees_with_the_reference(
@@ -75,7 +86,7 @@ def test_a_mix_of_base_and_adapters_agrees_with_the_reference(
     while served.engine.has_work:
         errors += [output.error for output in served.engine.step() if output.error]
     assert errors == []
-    assert [len(request.output_ids) for request in requests] == [NUM_TOKENS] * NUM_REQUESTS
+    assert all(has_ended(request) for request in requests)
 
     below = []
     for name in NAMES:
@@ -86,6 +97,7 @@ def test_a_mix_of_base_and_adapters_agrees_with_the_reference(
             logits = logits_along(model, request.prompt_ids, request.output_ids).float()
             chosen = logits.gather(-1, torch.tensor(request.output_ids)[:, None])[:, 0]
             below += (logits.amax(-1) - chosen).tolist()
+    assert len(below) >= MIN_JUDGED
     agreeing = sum(gap == 0 for gap in below) / len(below)
     record_property("agreeing", f"{agreeing:.4f} of {len(below)} tokens")
     record_property("farthest", f"{max(below):.3f} below the best logit")
