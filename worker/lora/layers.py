@@ -166,6 +166,11 @@ class Siblings:
         return sites, batch.plan
 
     @property
+    def has_adapters(self) -> bool:
+        """Whether any row of the current batch uses an adapter."""
+        return self._batch is not None
+
+    @property
     def has_side_weights(self) -> bool:
         """Whether an adapter in the current batch has side weights. `lora` doesn't return them."""
         batch = self._batch

@@ -113,7 +113,8 @@ def _candidates(
         if siblings is not None and is_known:
             yield FusedAttention(module, kernels, siblings, probe.params[layer], shape.key_dim)
     elif _is_layer(module) or _is_stack(module):
-        fused = fused_layer(module, kernels) if _is_layer(module) else fused_stack(module)
+        fuse_parts = fused_layer if _is_layer(module) else fused_stack
+        fused = fuse_parts(module, kernels)
         yield from (fused,) if fused is not None else ()
     elif len(call.args) != 1 or call.kwargs:
         return  # the module computes more than its replacement

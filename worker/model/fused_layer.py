@@ -1,11 +1,13 @@
-"""A decoder layer that one native call computes."""
+"""Decoder layers that one native call computes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from worker.kernels.cpu.layer import HeadParams, NativeLayer, PackedLinear
+from worker.kernels.cpu.layer import HeadParams, NativeLayer, NativeLayers, PackedLinear
 from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.interface import LoRAPlan, LoRASites
 from worker.lora.base.linear import NativePacked
 from worker.lora.layers import ServedLinear, Siblings
 from worker.model.attention import current_step
@@ -32,9 +34,9 @@ class FusedLayer(nn.Module):
         self.post_attention_layernorm = original.post_attention_layernorm
         self.mlp = original.mlp
         self.forward_by_modules = original.forward
-        self._kernels = kernels
-        self._siblings = siblings
-        self._layer = layer
+        self.siblings = siblings
+        self.native = layer
+        self._alone = LayerRun([self], kernels)
 
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
@@ -43,22 +45,49 @@ class FusedLayer(nn.Module):
 
         The T tokens must be those of the current attention step.
         """
-        if self._siblings[0].has_side_weights:  # side weights may also change the norms
+        if self._alone.has_side_weights:  # they may also change the norms
             out: Tensor = self.forward_by_modules(
                 hidden_states, position_embeddings=position_embeddings, **kwargs
             )
             return out
+        return self._alone(hidden_states, position_embeddings)
+
+
+class LayerRun:
+    """Consecutive layers that one native call computes, in batches without side weights."""
+
+    def __init__(self, layers: Sequence[FusedLayer], kernels: NativeKernels) -> None:
+        self._kernels = kernels
+        self._native = NativeLayers([layer.native for layer in layers])
+        self._indices = [layer.self_attn.layer_idx for layer in layers]
+        self._siblings = [one for layer in layers for one in layer.siblings]
+
+    @property
+    def has_side_weights(self) -> bool:
+        """Whether an adapter in the current batch has side weights."""
+        return self._siblings[0].has_side_weights
+
+    def __call__(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Map hidden states `[1, T, hidden]` to the same shape.
+
+        The T tokens must be those of the current attention step. `rotation` is the cosines and the
+        sines for their positions, each `[1, T, head_dim]`.
+        """
         step = current_step()
-        cosine, sine = position_embeddings
-        num_tokens = hidden_states.shape[1]
-        return self._kernels.decoder_layer(
-            self._layer,
-            hidden_states.contiguous(),
+        cosine, sine = rotation
+        return self._kernels.decoder_layers(
+            self._native,
+            hidden.contiguous(),
             (cosine.contiguous(), sine.contiguous()),
-            step.cache.layer(self.self_attn.layer_idx),
+            [step.cache.layer(index) for index in self._indices],
             step.batch,
-            [siblings.lora(num_tokens) for siblings in self._siblings],
+            self._lora(hidden.shape[1]),
         )
+
+    def _lora(self, num_tokens: int) -> list[tuple[LoRASites, LoRAPlan] | None]:
+        if not self._siblings[0].has_adapters:
+            return []
+        return [siblings.lora(num_tokens) for siblings in self._siblings]
 
 
 def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from worker.engine import model_runner
+from worker.model.fused_stack import FusedStack
 from worker.model.loader import LoadedModel
 
 LAYERS, HEAD, MODEL, SAMPLING, BATCH = "layers", "head", "model", "sampling", "batch"
@@ -21,10 +22,14 @@ class PartTimers:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
-        layers: Any = loaded.model.base_model.layers
-        self._calls_of = {LAYERS: len(layers), HEAD: 1, MODEL: 1, SAMPLING: 1, BATCH: 1}
-        for layer in layers:
-            self._time_module(LAYERS, layer)
+        stack: Any = loaded.model.base_model
+        self._calls_of = {LAYERS: 1, HEAD: 1, MODEL: 1, SAMPLING: 1, BATCH: 1}
+        if isinstance(stack, FusedStack):
+            stack.run_layers = self._timed(LAYERS, stack.run_layers)  # type: ignore[method-assign]
+        else:
+            self._calls_of[LAYERS] = len(stack.layers)
+            for layer in stack.layers:
+                self._time_module(LAYERS, layer)
         self._time_module(HEAD, loaded.model.get_output_embeddings())
         self._time_module(MODEL, loaded.model)
         for part, function in ((SAMPLING, "sample_and_read"), (BATCH, "build_step")):

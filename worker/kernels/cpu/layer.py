@@ -1,4 +1,4 @@
-"""Parameters of a decoder layer for the native kernels; ctypes mirror of layer.cpp."""
+"""Parameters of decoder layers for the native kernels; ctypes mirror of layer.cpp."""
 
 import ctypes
 from collections.abc import Sequence
@@ -75,14 +75,31 @@ class NativeLayer:
         self.address = ctypes.addressof(self._struct)
 
 
-class LayerStep(ctypes.Structure):
+class NativeLayers:
+    """Consecutive layers whose parameters native code reads."""
+
+    def __init__(self, layers: Sequence[NativeLayer]) -> None:
+        self._layers = tuple(layers)  # keeps their structs alive
+        self._addresses = pointers([layer.address for layer in layers])
+        self.address = ctypes.addressof(self._addresses)
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        return len(self._layers)
+
+
+def pointers(addresses: Sequence[int | None]) -> ctypes.Array[c_void_p]:
+    """Return a C array of pointers. None stands for null."""
+    return (c_void_p * len(addresses))(*addresses)
+
+
+class LayersStep(ctypes.Structure):
     """ctypes mirror of `Step` in layer.cpp."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("x", "y", "cosine", "sine", "slots", "keys", "values")),
-        ("attention", c_void_p),
-        ("lora", c_void_p * 4),
-        ("num_tokens", c_int64),
+        *((name, c_void_p) for name in ("x", "y", "cosine", "sine", "slots")),
+        *((name, c_void_p) for name in ("layers", "keys", "values", "lora", "attention")),
+        *((name, c_int64) for name in ("num_layers", "num_tokens")),
     ]
 
 

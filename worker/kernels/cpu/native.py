@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worker.kernels.cpu.attention_args import AttentionArgs, NativeBatch, prepare_batch
 from worker.kernels.cpu.build import load_library
-from worker.kernels.cpu.layer import LayerStep, NativeLayer
+from worker.kernels.cpu.layer import LayersStep, NativeLayers, pointers
 from worker.kernels.cpu.lora_args import (
     NativePlan,
     NativeSites,
@@ -66,7 +66,7 @@ class NativeKernels:
         self._silu_mul = function("silu_mul", c_void_p, c_void_p, c_int64, c_void_p, rows, size)
         self._rope = function("rope", c_void_p, c_int64, c_void_p, c_void_p, rows, c_int64, c_int64)
 
-        self._decoder_layer = function("decoder_layer", c_void_p, c_void_p)
+        self._decoder_layers = function("decoder_layers", c_void_p)
         self._linear = function(
             "linear",
             *(c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64),
@@ -148,47 +148,51 @@ class NativeKernels:
         struct.in_features, struct.x_stride, struct.y_stride = x.shape[1], x.stride(0), y.stride(0)
         self._add_lora(prepared.address)
 
-    def decoder_layer(
+    def decoder_layers(
         self,
-        layer: NativeLayer,
+        layers: NativeLayers,
         x: Tensor,
         rotation: tuple[Tensor, Tensor],
-        cache: LayerCache,
+        caches: Sequence[LayerCache],
         batch: AttentionBatch,
         lora: Sequence[tuple[LoRASites, LoRAPlan] | None],
     ) -> Tensor:
-        """Compute a decoder layer in one call.
+        """Compute consecutive decoder layers in one call.
 
         Args:
-            layer: the layer's parameters, in the kernels' dtype.
+            layers: the layers' parameters, in the kernels' dtype.
             x: `[1, T, hidden]`, contiguous.
             rotation: the cosines and the sines for the tokens' positions, each
                 `[1, T, head_dim]` and contiguous.
-            cache: the layer's keys and values.
+            caches: each layer's keys and values.
             batch: the cache locations of the step's tokens.
-            lora: the LoRA sites and plan of each of the q/k/v, o, gate/up and down projections.
-                None stands for a projection without a LoRA term.
+            lora: the LoRA sites and plan of each layer's q/k/v, o, gate/up and down projections.
+                None stands for a projection without a LoRA term. Empty if there are no LoRA terms.
 
         Returns:
             A new tensor with the shape of `x`.
         """
         y = torch.empty_like(x)
         attention = self._attention_of(batch)
-        attention.block_size = cache[0].shape[1]
-        terms = [None if pair is None else self._lora(*pair).address for pair in lora]
-        step = LayerStep(
+        attention.block_size = caches[0][0].shape[1]
+        keys = pointers([keys.data_ptr() for keys, _ in caches])
+        values = pointers([values.data_ptr() for _, values in caches])
+        terms = pointers([None if pair is None else self._lora(*pair).address for pair in lora])
+        step = LayersStep(
             x=x.data_ptr(),
             y=y.data_ptr(),
             cosine=rotation[0].data_ptr(),
             sine=rotation[1].data_ptr(),
             slots=batch.slots.data_ptr(),
-            keys=cache[0].data_ptr(),
-            values=cache[1].data_ptr(),
+            layers=layers.address,
+            keys=ctypes.addressof(keys),
+            values=ctypes.addressof(values),
+            lora=ctypes.addressof(terms) if lora else None,
             attention=ctypes.addressof(attention),
-            lora=(c_void_p * 4)(*terms),
+            num_layers=len(layers),
             num_tokens=x.shape[1],
         )
-        self._decoder_layer(layer.address, ctypes.addressof(step))
+        self._decoder_layers(ctypes.addressof(step))
         return y
 
     def _attention_of(self, batch: AttentionBatch) -> AttentionArgs:

@@ -1,4 +1,4 @@
-// A decoder layer in one call, for layers with a norm before attention and before the MLP, such as
+// Decoder layers in one call, for layers with a norm before attention and before the MLP, such as
 // Llama's:
 //
 //     h = x + o(attention(rope(qkv(norm(x)))))        y = h + down(silu(gate(norm(h))) * up(norm(h)))
@@ -74,6 +74,9 @@ struct Layer {
     float softcap;  // 0: no softcap
 };
 
+constexpr int64_t NUM_LINEARS = 4;  // of a layer: qkv, o, gate_up, down
+
+// What consecutive layers compute. An array with an element for each layer is called [layers].
 template <class T>
 struct Step {
     const T* x;  // [tokens, hidden]
@@ -81,10 +84,12 @@ struct Step {
     const T* cosine;       // [tokens, head_dim]
     const T* sine;         // [tokens, head_dim]
     const int64_t* slots;  // [tokens]
-    T* keys;               // cache of this layer
-    T* values;
-    AttentionArgs* attention;  // filled in with the fields that all layers share
-    LoRAArgs* lora[4];         // terms of qkv, o, gate_up, down; null: no terms
+    const Layer<T>* const* layers;  // [layers]
+    T* const* keys;                 // [layers]: cache
+    T* const* values;               // [layers]
+    LoRAArgs* const* lora;          // [layers][NUM_LINEARS]; null: no LoRA terms, everywhere or in a linear
+    AttentionArgs* attention;       // filled in with the fields that all layers share
+    int64_t num_layers;
     int64_t num_tokens;
 };
 
@@ -127,55 +132,63 @@ void add(const T* x, const T* term, T* sum, int64_t size) {
     for (int64_t i = whole; i < size; i++) from_float(sum + i, to_float(x[i]) + to_float(term[i]));
 }
 
-// Computes attention of `qkv` [tokens, num_heads + 2 * num_kv_heads, head_dim] to `out`
+// Computes attention of the layer's `qkv` [tokens, num_heads + 2 * num_kv_heads, head_dim] to `out`
 // [tokens, num_heads, head_dim]. Rotates `qkv` in place and stores its keys and values in the cache.
 template <class T>
-void attend(const Layer<T>& layer, const Step<T>& step, T* qkv, T* out) {
+void attend(const Step<T>& step, int64_t index, T* qkv, T* out) {
+    const Layer<T>& layer = *step.layers[index];
+    T *cached_keys = step.keys[index], *cached_values = step.values[index];
     int64_t stride = layer.qkv.out_features, kv_width = layer.num_kv_heads * layer.head_dim;
     T* keys = qkv + layer.num_heads * layer.head_dim;
     Kernels<T>::rope(qkv, stride, step.cosine, step.sine, step.num_tokens,
                      layer.num_heads + layer.num_kv_heads, layer.head_dim);
-    Kernels<T>::store_rows(keys, stride, step.keys, step.slots, step.num_tokens, kv_width);
-    Kernels<T>::store_rows(keys + kv_width, stride, step.values, step.slots, step.num_tokens, kv_width);
+    Kernels<T>::store_rows(keys, stride, cached_keys, step.slots, step.num_tokens, kv_width);
+    Kernels<T>::store_rows(keys + kv_width, stride, cached_values, step.slots, step.num_tokens, kv_width);
     AttentionArgs& args = *step.attention;
     args.query = qkv, args.query_stride = stride, args.out = out;
-    args.keys = step.keys, args.values = step.values;
+    args.keys = cached_keys, args.values = cached_values;
     args.num_heads = layer.num_heads, args.num_kv_heads = layer.num_kv_heads;
     args.key_dim = args.value_dim = layer.head_dim;
     args.window = layer.window, args.scaling = layer.scaling, args.softcap = layer.softcap;
     Kernels<T>::attention(&args);
 }
 
+// Computes one of the step's layers from `x` to the step's `y`, which may be the same.
 template <class T>
-void decoder_layer(const Layer<T>* layer, const Step<T>* step) {
+void decoder_layer(const Step<T>& step, int64_t index, const T* x) {
     static thread_local Buffers<T> buffers;
-    int64_t rows = step->num_tokens, hidden = layer->o.out_features;
-    int64_t inner = layer->down.in_features;
+    static constexpr LoRAArgs* NO_LORA[NUM_LINEARS] = {};
+    const Layer<T>& layer = *step.layers[index];
+    LoRAArgs* const* lora = step.lora ? step.lora + index * NUM_LINEARS : NO_LORA;
+    int64_t rows = step.num_tokens, hidden = layer.o.out_features;
+    int64_t inner = layer.down.in_features;
     T* normed = fit(buffers.normed, rows * hidden);
-    T* qkv = fit(buffers.qkv, rows * layer->qkv.out_features);
-    T* heads = fit(buffers.heads, rows * layer->o.in_features);
+    T* qkv = fit(buffers.qkv, rows * layer.qkv.out_features);
+    T* heads = fit(buffers.heads, rows * layer.o.in_features);
     T* term = fit(buffers.term, rows * hidden);
-    normalise(layer->norms[0], step->x, normed, rows, hidden);
-    project(layer->qkv, step->lora[0], normed, qkv, rows);
-    attend(*layer, *step, qkv, heads);
-    project(layer->o, step->lora[1], heads, term, rows);
-    add(step->x, term, step->y, rows * hidden);
+    normalise(layer.norms[0], x, normed, rows, hidden);
+    project(layer.qkv, lora[0], normed, qkv, rows);
+    attend(step, index, qkv, heads);
+    project(layer.o, lora[1], heads, term, rows);
+    add(x, term, step.y, rows * hidden);
 
     T* gate_up = fit(buffers.gate_up, rows * 2 * inner);
     T* gated = fit(buffers.gated, rows * inner);
-    normalise(layer->norms[1], step->y, normed, rows, hidden);
-    project(layer->gate_up, step->lora[2], normed, gate_up, rows);
+    normalise(layer.norms[1], step.y, normed, rows, hidden);
+    project(layer.gate_up, lora[2], normed, gate_up, rows);
     Kernels<T>::silu_mul(gate_up, gate_up + inner, 2 * inner, gated, rows, inner);
-    project(layer->down, step->lora[3], gated, term, rows);
-    add(step->y, term, step->y, rows * hidden);
+    project(layer.down, lora[3], gated, term, rows);
+    add(step.y, term, step.y, rows * hidden);
+}
+
+template <class T>
+void decoder_layers(const Step<T>* step) {
+    for (int64_t index = 0; index < step->num_layers; index++)
+        decoder_layer(*step, index, index ? step->y : step->x);
 }
 
 }  // namespace
 
-extern "C" void decoder_layer_f32(const Layer<float>* layer, const Step<float>* step) {
-    decoder_layer(layer, step);
-}
+extern "C" void decoder_layers_f32(const Step<float>* step) { decoder_layers(step); }
 
-extern "C" void decoder_layer_bf16(const Layer<bf16>* layer, const Step<bf16>* step) {
-    decoder_layer(layer, step);
-}
+extern "C" void decoder_layers_bf16(const Step<bf16>* step) { decoder_layers(step); }
