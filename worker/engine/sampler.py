@@ -30,8 +30,8 @@ _UNDECIDED = -2
 """Stands for the token of a row that needs more than the candidates."""
 _BLOCK = 256
 """Number of tokens whose probabilities are added before the sums are accumulated."""
-_LEAST_BLOCK = 32
-"""Least size of blocks whose maxima are computed first."""
+_LEAST_ROWS, _LEAST_BLOCK = 8, 32
+"""Least number of rows, and least size of a block, for which the maxima of blocks are computed."""
 _ROWS_AT_ONCE = 32
 """Number of rows whose full vocabularies are sorted at a time, to bound memory."""
 _LEAST_TEMPERATURE = 1e-30
@@ -131,7 +131,7 @@ def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest logit of each row and its first index, each `[S]`."""
     num_rows, vocab_size = logits.shape
     size = math.gcd(vocab_size, _BLOCK)
-    if logits.device.type != "cpu" or size < _LEAST_BLOCK:
+    if logits.device.type != "cpu" or num_rows < _LEAST_ROWS or size < _LEAST_BLOCK:
         best, tokens = logits.max(-1)
         return best, tokens
     # On CPUs, torch finds a maximum by vector instructions only if it doesn't need the index.

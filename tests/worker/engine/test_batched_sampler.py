@@ -184,19 +184,20 @@ def test_the_number_of_operations_and_reads_does_not_depend_on_the_number_of_row
     vocab=st.sampled_from([7, 96, 256, 300, 512, 1024]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     bad=st.sampled_from([None, math.nan, math.inf, -math.inf]),
+    num_rows=st.sampled_from([1, 4, 8, 11]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_greedy_token_is_the_first_of_the_likeliest(
-    vocab: int, dtype: torch.dtype, bad: float | None, seed: int
+    num_rows: int, vocab: int, dtype: torch.dtype, bad: float | None, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
-    logits = generator.integers(-5, 3, (4, vocab)).astype(np.float32)  # many are equal
+    logits = generator.integers(-5, 3, (num_rows, vocab)).astype(np.float32)  # many are equal
     if bad is not None:
-        logits[generator.integers(4), generator.integers(vocab)] = bad
+        logits[generator.integers(num_rows), generator.integers(vocab)] = bad
     best = logits.max(-1)
     expected = np.where(np.isfinite(best), logits.argmax(-1), -1)
     greedy = Row(ChoiceSampling(seed=0, temperature=0.0), [], [])
-    assert sample(torch.tensor(logits).to(dtype), [greedy] * 4) == expected.tolist()
+    assert sample(torch.tensor(logits).to(dtype), [greedy] * num_rows) == expected.tolist()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
