@@ -8,7 +8,6 @@ All rows of a batch are sampled by the same operations. Only the rare rows that 
 `_NUM_CANDIDATES` tokens are sampled again, once the tokens have been read.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from worker.engine.logits import adjust, is_adjusted
 from worker.engine.request import ChoiceSampling, SampledRow
+from worker.kernels.largest import largest
 from worker.kernels.transfer import Array, to_device, to_host
 
 _MASK = (1 << 64) - 1
@@ -30,8 +30,6 @@ _UNDECIDED = -2
 """Stands for the token of a row that needs more than the candidates."""
 _BLOCK = 256
 """Number of tokens whose probabilities are added before the sums are accumulated."""
-_LEAST_ROWS, _LEAST_BLOCK = 8, 32
-"""Least number of rows, and least size of a block, for which the maxima of blocks are computed."""
 _ROWS_AT_ONCE = 32
 """Number of rows whose full vocabularies are sorted at a time, to bound memory."""
 _LEAST_TEMPERATURE = 1e-30
@@ -78,7 +76,7 @@ def draw(
     changed = [i for i, row in enumerate(rows) if row.sampling.temperature > 0 or is_adjusted(row)]
     if len(changed) == len(rows):
         return _draw(logits, rows, num_candidates)
-    tokens = _checked(*_largest(logits))
+    tokens = _checked(*largest(logits))
     if changed:
         (index,) = to_device([np.array(changed)], logits.device)
         chosen = [rows[i] for i in changed]
@@ -108,7 +106,7 @@ def _draw(logits: Tensor, rows: Sequence[SampledRow], num_candidates: int) -> Te
     """Adjust the logits, and return a token for each row; see `draw`."""
     adjusted = logits.to(torch.float32, copy=any(map(is_adjusted, rows)))
     adjust(adjusted, rows)
-    best, tokens = _largest(adjusted)
+    best, tokens = largest(adjusted)
     sampled = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]
     if sampled:
         cut = [i for i in sampled if _is_cut(rows[i].sampling, logits.shape[-1])]
@@ -125,20 +123,6 @@ def _draw(logits: Tensor, rows: Sequence[SampledRow], num_candidates: int) -> Te
         if is_enough is not None:
             tokens[cut_index] = tokens[cut_index].masked_fill_(~is_enough, _UNDECIDED)
     return _checked(best, tokens)
-
-
-def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest logit of each row and its first index, each `[S]`."""
-    num_rows, vocab_size = logits.shape
-    size = math.gcd(vocab_size, _BLOCK)
-    if logits.device.type != "cpu" or num_rows < _LEAST_ROWS or size < _LEAST_BLOCK:
-        best, tokens = logits.max(-1)
-        return best, tokens
-    # On CPUs, torch finds a maximum by vector instructions only if it doesn't need the index.
-    blocks = logits.reshape(num_rows, -1, size)
-    best, block = blocks.amax(-1).max(-1)
-    index = blocks[torch.arange(num_rows), block].max(-1).indices
-    return best, block * size + index
 
 
 def _is_cut(sampling: ChoiceSampling, vocab_size: int) -> bool:
