@@ -23,6 +23,7 @@ MEASUREMENTS = {
     "prebuilt": "a wheel's compiled CPU kernels against g++'s",
     "lora": "cost of distinct adapters of rank 16 in a decode step",
     "int8": "int8 against bfloat16 and llama.cpp",
+    "int8-avx512-vnni": "int8 against bfloat16 with the kernels of AVX512-VNNI",
     "int8-avx2": "int8 against bfloat16 with the kernels of AVX2",
     "int8-quality": "predictions of int8, bfloat16 and llama.cpp's Q8_0 against float32",
     "int8-demo": "right answers of the demo's adapters over an int8 base",
