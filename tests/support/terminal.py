@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
+import psutil
 import pyte
 
 ROWS = 24
@@ -62,6 +63,17 @@ class Terminal:
             assert time.monotonic() < end, "\n".join(self.lines)
             self._read(0.05)
         return self.lines
+
+    def wait_until_asleep(self) -> None:
+        """Wait until the program has nothing to do but wait.
+
+        Python's `input` notices a signal that arrives between two keys only with the next key.
+        """
+        process = psutil.Process(self._pid)
+        end = time.monotonic() + DEADLINE_S
+        while process.status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < end
+            self._read(0.01)
 
     def exit_status(self) -> int:
         """Wait for the end of the program, and return its exit status."""

@@ -1,7 +1,7 @@
 """The part of a model before its output head, without the overhead of transformers' own code.
 
-That code builds masks that paged attention doesn't read, and calls each layer from Python. One
-native call for all layers saves 1.5 of 10 ms of a decode step of a small model.
+That code builds masks that paged attention doesn't read, and calls each layer from Python. Without
+it, a decode step of a small model takes about 1 ms less.
 """
 
 from typing import Any

@@ -166,6 +166,7 @@ def test_answers_that_are_too_narrow_as_columns_are_shown_below_each_other(
 def test_ctrl_c_at_the_prompt_discards_the_line(chat: Terminal) -> None:
     chat.type("half a line")
     chat.wait_until(lambda lines: lines[-1] == "simulated> half a line")
+    chat.wait_until_asleep()
     chat.type(CTRL_C)
     lines = chat.wait_until(lambda lines: lines[-1] == "simulated>")
     assert lines[-2:] == ["simulated> half a line", "simulated>"]
