@@ -21,14 +21,16 @@ DEADLINE_S = 30.0
 
 
 class Terminal:
-    """Runs `lorikeet WORDS` in a terminal of `columns` x 24 characters."""
+    """Runs `lorikeet WORDS` in a terminal of `columns` x `rows` characters."""
 
-    def __init__(self, words: Sequence[str], *, columns: int, env: dict[str, str]) -> None:
-        self._screen = pyte.Screen(columns, ROWS)
+    def __init__(
+        self, words: Sequence[str], *, columns: int, rows: int, env: dict[str, str]
+    ) -> None:
+        self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
-            _run(words, columns, env)
+            _run(words, columns, rows, env)
 
     def __enter__(self) -> "Terminal":
         return self
@@ -95,9 +97,9 @@ class Terminal:
         return bool(written)
 
 
-def _run(words: Sequence[str], columns: int, env: dict[str, str]) -> None:
+def _run(words: Sequence[str], columns: int, rows: int, env: dict[str, str]) -> None:
     """Replace this process by the program."""
-    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     # A shell that starts the tests in the background makes them ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     inherited = {
@@ -111,7 +113,7 @@ def _run(words: Sequence[str], columns: int, env: dict[str, str]) -> None:
 
 
 @contextmanager
-def terminal(*words: str, columns: int = 80, **env: str) -> Iterator[Terminal]:
+def terminal(*words: str, columns: int = 80, rows: int = ROWS, **env: str) -> Iterator[Terminal]:
     """Run `lorikeet WORDS` in a terminal until the end of the block."""
-    with Terminal(words, columns=columns, env=env) as running:
+    with Terminal(words, columns=columns, rows=rows, env=env) as running:
         yield running

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 LONG_NAME = "support-for-customers-in-austria"
 START_TIMEOUT_S, POLL_S = 60.0, 0.05
+TALL_ROWS = 200
 NAMES = ["pirate", "sql", LONG_NAME]
 
 
@@ -47,8 +48,8 @@ def columns() -> int:
 
 @pytest.fixture
 def chat(columns: int, url: str) -> Iterator[Terminal]:
-    """The chat at its first prompt, in a terminal of `columns`."""
-    with terminal("chat", columns=columns, LORIKEET_URL=url) as running:
+    """The chat at its first prompt, in a terminal of `columns` that holds whole answers."""
+    with terminal("chat", columns=columns, rows=TALL_ROWS, LORIKEET_URL=url) as running:
         running.wait_until(lambda lines: lines[-1] == "simulated>")
         yield running
 
