@@ -100,8 +100,8 @@ export async function sendJson(method, path, body, { headers, signal } = {}) {
  * Send a request with this tab's key and return the successful Response.
  *
  * On 401 it asks for a key and tries once more, unless the person closed the question since the request
- * was sent. Raises ApiError for every other failure; an abort by
- * `signal` stays an AbortError. `body` is passed to fetch as it is (string, FormData, Blob).
+ * was sent. Raises ApiError for every other failure; an abort by `signal` stays an AbortError. `body` is
+ * passed to fetch as it is (string, FormData, Blob).
  */
 export async function request(path, { method = "GET", body, headers, signal } = {}) {
   for (;;) {
