@@ -29,24 +29,21 @@ from api.pool.feed import PoolFeed
 from api.pool.state import PoolReader
 from api.pool_status import CachedRead, pool_snapshot, readiness
 from api.routes import (
-    adapters,
     chat,
     completions,
-    console,
-    docs,
     embeddings,
     health,
     job_stream,
     jobs,
-    lora_adapters,
     messages,
     models,
     pool,
     responses,
-    rollouts,
     server_info,
     tokenize,
 )
+from api.routes.adapters import adapters, lora_adapters, rollouts
+from api.routes.pages import console, docs
 from api.tokenization import MAX_CALLS
 from api.turns import Turns
 from shared.api_keys import api_keys, metrics_key
@@ -126,7 +123,7 @@ def create_app(
         title="Lorikeet",
         version=version("lorikeet-serve"),
         lifespan=lifespan,
-        openapi_url=None,  # routes/docs.py adds the names of models and serves the document
+        openapi_url=None,  # routes/pages/docs.py adds the names of models and serves the document
         redirect_slashes=False,  # `CanonicalPath` removes trailing slashes
     )
     for routes in _ROUTES:

@@ -1,6 +1,6 @@
 """vLLM's routes that load and unload adapters. Statuses and texts are vLLM's: clients match them.
 
-Lorikeet's own routes for adapters are in `api/routes/adapters.py`.
+Lorikeet's own routes for adapters are in `api/routes/adapters/adapters.py`.
 """
 
 from fastapi import APIRouter, Request, Response

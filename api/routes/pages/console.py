@@ -9,7 +9,7 @@ from starlette.staticfiles import StaticFiles
 from api.context import InContext
 
 router = APIRouter(include_in_schema=False)
-FOLDER = Path(__file__).parents[1] / "static"
+FOLDER = Path(__file__).parents[2] / "static"
 PAGE = "index.html"
 _HEADERS = {
     "Content-Security-Policy": (
