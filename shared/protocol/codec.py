@@ -44,7 +44,7 @@ NEW_SAMPLING = (
     *("logprob_token_ids", "prompt_logprobs"),
 )
 """Sampling parameters that release 0.1 doesn't know. They are encoded only if they are set."""
-NEW_IN_JOBS = ("embedding", "template_kwargs", "prompt_end", "traceparent")
+NEW_IN_JOBS = ("embedding", "template_kwargs", "prompt_end", "traceparent", "is_preemptible")
 """Fields of jobs that release 0.1 doesn't know. They are encoded only if they are set."""
 UNSENT_IN_SPEC = ("id", "request")
 """Fields of specifications that their JSON doesn't contain."""

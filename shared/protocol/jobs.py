@@ -178,6 +178,12 @@ class Job:
     priority: int = 0
     """Jobs with a higher priority run earlier. Each unit of priority moves a job ahead by 1,000
     tokens in fair queueing."""
+    is_preemptible: bool = False
+    """Whether the job uses idle capacity only.
+
+    It waits behind all jobs that aren't preemptible, and returns to the queue when one of them
+    needs its place on the worker. Preemptible jobs have a fair queueing of their own.
+    """
     messages: tuple[dict[str, Any], ...] | None = None
     """Chat only: the messages in the form that chat templates expect. Text parts are joined, and
     tool arguments are objects."""

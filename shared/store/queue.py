@@ -167,6 +167,7 @@ class Queue:
                 *_enqueue_args(job, limits, options, is_suspect=is_suspect),
                 registry_revision,
                 encode_features(job.features),
+                int(job.is_preemptible),
                 durability=self._durability,
                 is_promise=_is_accepted,
             )
@@ -192,6 +193,8 @@ class Queue:
         refused: Sequence[AdapterVersion] = (),
         load_ms: int = 0,
         serves: Capabilities = EVERYTHING,
+        idle_sequences: int | None = None,
+        idle_tokens: int | None = None,
     ) -> Claim:
         """Take jobs for a worker from the queues.
 
@@ -219,6 +222,10 @@ class Queue:
                 can overtake a job for at most this time if no worker holds the job's adapter.
             serves: which jobs the worker serves. It gets no others. Must equal the capabilities
                 that the worker reported when it registered.
+            idle_sequences: number of choices of preemptible jobs that the worker has capacity for.
+                None means `sequences`.
+            idle_tokens: estimated tokens of preemptible jobs that the worker has capacity for. None
+                means `tokens`.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -226,6 +233,8 @@ class Queue:
         claim_epoch = secrets.randbits(EPOCH_BITS) or 1
         more, less = self._residency.unreported(wid, residents)
         args: list[Arg] = [claim_epoch, sequences, tokens, steal_ms, max_cold, load_ms]
+        args += [sequences if idle_sequences is None else idle_sequences]
+        args += [tokens if idle_tokens is None else idle_tokens]
         args += [encode_capabilities(serves), len(more), *more, len(less), *less, *refused]
         reply = await self._scripts.run(
             "claim", wid, *args, durability=self._durability, is_promise=_has_jobs

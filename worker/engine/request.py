@@ -147,6 +147,8 @@ class Request:
     """Epoch of the claim under which the request runs. Tokens of models don't depend on it."""
     tenant: str = ""
     """Requests of different tenants share no KV blocks."""
+    is_preemptible: bool = False
+    """Whether requests that aren't preemptible start before this one, and take its KV blocks."""
     output_ids: list[int] = field(default_factory=list)
     """Output tokens. A resumed request starts with the tokens that another worker has published."""
     scores_prompt: bool = False

@@ -2,8 +2,9 @@
 
 A request's tokens are computed in chunks, over several steps. Each step has a token budget. Decodes
 get tokens first, then unfinished prefills, then waiting requests in order. Requests for embeddings
-start last, because one job may have thousands of them. When KV blocks run out, the youngest running
-request is preempted and recomputed later. The oldest request is never preempted, so there is always
+start late, because one job may have thousands of them, and preemptible requests start last. When KV
+blocks run out, the youngest running request is preempted and recomputed later, preemptible ones
+before others. The oldest request is never preempted if it isn't preemptible, so there is always
 progress.
 """
 
@@ -93,6 +94,11 @@ def split(chunks: Sequence[Chunk], max_tokens: int) -> tuple[list[Chunk], list[C
     return first, []
 
 
+def _turn(request: Request) -> int:
+    """Return the group in which a running request gets its tokens: 0 comes first."""
+    return request.is_prefilling * (1 + request.is_preemptible)
+
+
 class Scheduler:
     """Schedules waiting and running requests into steps."""
 
@@ -105,7 +111,9 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         """Waiting requests that generate tokens."""
         self.embeddings: deque[Request] = deque()
-        """Waiting requests for embeddings. They start only if no other request waits."""
+        """Waiting requests for embeddings. They start after those that generate tokens."""
+        self.preemptible: deque[Request] = deque()
+        """Waiting preemptible requests. They start only if no other request waits."""
         self.running: list[Request] = []
         self.pace = Pace()
         self.num_preemptions = 0
@@ -118,11 +126,12 @@ class Scheduler:
         yield from self.running
         yield from self.waiting
         yield from self.embeddings
+        yield from self.preemptible
 
     @property
     def num_waiting(self) -> int:
         """Number of waiting requests."""
-        return len(self.waiting) + len(self.embeddings)
+        return len(self.waiting) + len(self.embeddings) + len(self.preemptible)
 
     def add(self, request: Request) -> None:
         """Append a request to its waiting queue."""
@@ -167,19 +176,22 @@ class Scheduler:
 
     def _num_startable(self) -> int:
         """Estimate how many waiting requests could start if the step's size allowed it."""
-        queue = self.waiting or self.embeddings
+        queue = self._first_queue
         if not queue or not self.blocks.can_allocate(queue[0], queue[0].num_tokens):
             return 0
         return min(self.num_waiting, self.max_num_seqs - len(self.running))
 
     def _schedule_running(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
+        holds_back = bool(self.waiting or self.embeddings) and self._num_startable() > 0
         # The sort is stable: decodes first, then prefills, each in order of arrival.
-        for request in sorted(self.running, key=lambda r: r.is_prefilling):
+        for request in sorted(self.running, key=_turn):
             if budget == 0:
                 break
             if request.status is not RequestStatus.RUNNING:
                 continue  # preempted earlier in this loop
+            if holds_back and request.is_preemptible and request.is_prefilling:
+                continue  # a request that isn't preemptible starts first
             self.num_cached_tokens += self.blocks.reuse(request)
             chunk = self._next_chunk(request, budget)
             if self._allocate(request, chunk.end):
@@ -189,14 +201,15 @@ class Scheduler:
         return [c for c in chunks if c.request.status is RequestStatus.RUNNING]
 
     def _allocate(self, request: Request, num_tokens: int) -> bool:
-        """Allocate blocks for the request, preempting younger requests if necessary.
+        """Allocate blocks for the request, preempting other requests if necessary.
 
         Return False if `request` itself was preempted.
         """
         while not self.blocks.can_allocate(request, num_tokens):
-            youngest = self.running[-1]
-            self._preempt(youngest)
-            if youngest is request:
+            preemptible = (other for other in reversed(self.running) if other.is_preemptible)
+            victim = next(preemptible, self.running[-1])
+            self._preempt(victim)
+            if victim is request:
                 return False
         self.blocks.allocate(request, num_tokens)
         return True
@@ -211,7 +224,7 @@ class Scheduler:
     def _schedule_waiting(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
         while budget > 0 and len(self.running) < self.max_num_seqs:
-            queue = self.waiting or self.embeddings
+            queue = self._first_queue
             if not queue:
                 break
             request = queue[0]
@@ -231,7 +244,14 @@ class Scheduler:
             budget -= chunk.num_tokens
         return chunks
 
+    @property
+    def _first_queue(self) -> deque[Request]:
+        """The queue whose first request starts next. It is empty if no request waits."""
+        return self.waiting or self.embeddings or self.preemptible
+
     def _queue_of(self, request: Request) -> deque[Request]:
+        if request.is_preemptible:
+            return self.preemptible
         return self.embeddings if request.embedding else self.waiting
 
     def _next_chunk(self, request: Request, budget: int) -> Chunk:

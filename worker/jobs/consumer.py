@@ -28,6 +28,7 @@ from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Change
 from worker.engine.thread import EngineThread
 from worker.jobs.encoding import encode
+from worker.jobs.preemption import jobs_to_preempt
 from worker.jobs.publisher import Publisher
 from worker.jobs.requests import choices_of, request_of
 from worker.jobs.running import RunningJob, RunningJobs
@@ -123,8 +124,10 @@ class Consumer:
 
     async def _claim(self, admissions: asyncio.TaskGroup) -> float:
         """Claim once and admit the jobs. Return the pause before the next claim, in seconds."""
-        sequences = max(0, self._max_num_seqs - self._jobs.num_open) if self._is_open else 0
-        tokens = max(0, self._served.info.kv_tokens - self._jobs.num_tokens)
+        jobs, kv_tokens = self._jobs, self._served.info.kv_tokens
+        max_num_seqs = self._max_num_seqs if self._is_open else 0
+        sequences = max(0, max_num_seqs - jobs.num_open + jobs.num_preemptible_open)
+        tokens = max(0, kv_tokens - jobs.num_tokens + jobs.num_preemptible_tokens)
         wid, residency = self._lease.wid, self._adapters.residency
         view = residency.claim_view(time.monotonic())
         try:
@@ -138,6 +141,8 @@ class Consumer:
                 refused=view.refused,
                 load_ms=view.load_ms,
                 serves=self._served.serves,
+                idle_sequences=max(0, max_num_seqs - jobs.num_open),
+                idle_tokens=max(0, kv_tokens - jobs.num_tokens),
             )
         except LeaseLost:
             self._lease.lose(wid)
@@ -150,6 +155,7 @@ class Consumer:
             return 0
         for claimed in claim.jobs:
             self._take(claimed, admissions)
+        await self._preempt()
         if sequences and view.max_cold and all(c.job.version in view.held for c in claim.jobs):
             residency.claim_found_no_cold(view)
         self._adapters.prefetcher.set_full(self._is_open and not (sequences and tokens))
@@ -169,6 +175,25 @@ class Consumer:
             self.cancel(job.id)
         else:
             admissions.create_task(self._admit(job))
+
+    async def _preempt(self) -> None:
+        """Return preemptible jobs to the queue if the worker has taken more jobs than it can run.
+
+        Their requests leave the engine at once. The next worker continues after the last token that
+        was published.
+        """
+        preempted = jobs_to_preempt(
+            [job for job in self._jobs if job.end is None],
+            max_sequences=self._max_num_seqs,
+            max_tokens=self._served.info.kv_tokens,
+        )
+        if not preempted:
+            return
+        wid, ids = self._lease.wid, [job.id for job in preempted]
+        for job in preempted:
+            self._publisher.drop(job)
+        await retry_until_available(lambda: self._queue.release(wid, ids))
+        log.debug("jobs_preempted", job_ids=ids)
 
     async def _fail_undecodable(self, wid: WorkerId, unread: Undecodable) -> None:
         """End a claimed job whose fields can't be decoded."""

@@ -116,6 +116,7 @@ def request_of(
         stop_ids=_stop_ids(sampling, served, style),
         claim_epoch=job.claimed.claim_epoch,
         tenant=job.job.tenant,
+        is_preemptible=job.job.is_preemptible,
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),
         embedding=job.job.embedding,

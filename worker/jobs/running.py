@@ -181,3 +181,17 @@ class RunningJobs:
     def num_tokens(self) -> int:
         """Estimated number of KV cache tokens that the jobs need."""
         return sum(job.job.cost for job in self._jobs.values() if job.end is None)
+
+    @property
+    def num_preemptible_open(self) -> int:
+        """The part of `num_open` that belongs to preemptible jobs."""
+        return sum(job.num_open for job in self._preemptible)
+
+    @property
+    def num_preemptible_tokens(self) -> int:
+        """The part of `num_tokens` that belongs to preemptible jobs."""
+        return sum(job.job.cost for job in self._preemptible)
+
+    @property
+    def _preemptible(self) -> Iterator[RunningJob]:
+        return (job for job in self if job.end is None and job.job.is_preemptible)

@@ -41,7 +41,7 @@ end
 
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
-  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features' }
+  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -245,11 +245,19 @@ local function count_bytes(tenant, change)
   end
 end
 
+-- Return two fields that fair queueing uses: a tenant's tag, and the pool's virtual time. Preemptible
+-- jobs have their own, so that they don't count against a tenant's other jobs.
+local function fair_queueing_fields(is_preemptible)
+  if is_preemptible then return 'preemptible_tag', 'preemptible_vtime' end
+  return 'tag', 'vtime'
+end
+
 -- Correct the tokens that fair queueing charged to the job's tenant.
 local function charge(job, tokens)
   local key = P .. 't:' .. job.tenant
   if redis.call('EXISTS', key) == 1 then
-    redis.call('HINCRBYFLOAT', key, 'tag', tokens / (job.weight or 1))
+    local tag_field = fair_queueing_fields(job.preemptible)
+    redis.call('HINCRBYFLOAT', key, tag_field, tokens / (job.weight or 1))
   end
 end
 

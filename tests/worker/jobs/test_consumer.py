@@ -75,6 +75,8 @@ class FakePublisher:
     def __init__(self) -> None:
         self.ended: list[tuple[JobId, JobState, ErrorCode | None]] = []
         self.admitted: list[JobId] = []
+        self.dropped: list[JobId] = []
+        self.jobs: RunningJobs | None = None
         self.num_away = 0
 
     def report_admitted(self, job: RunningJob) -> None:
@@ -86,6 +88,11 @@ class FakePublisher:
 
     def cancel(self, job: RunningJob) -> None:
         self.end(job, JobState.CANCELLED, CANCELLED)
+
+    def drop(self, job: RunningJob) -> None:
+        assert self.jobs is not None
+        self.jobs.finish(job)
+        self.dropped.append(job.id)
 
     def on_redis_away(self) -> None:
         self.num_away += 1
@@ -126,7 +133,7 @@ class Setup:
         self.publisher = FakePublisher()
         self.loader = FakeLoader()
         self.advertiser = FakeAdvertiser()
-        self.jobs = RunningJobs()
+        self.jobs = self.publisher.jobs = RunningJobs()
         self.residency = Residency(BASE.version, BASE_STYLE)
         self.requests: list[Request] = []
         self.is_full: list[bool] = []
@@ -191,6 +198,20 @@ async def test_a_claim_asks_for_what_the_running_jobs_leave(setup: Setup) -> Non
     assert second["sequences"] == MAX_NUM_SEQS - 3
     assert first["tokens"] - second["tokens"] == 1000
     assert first["residents"] == (BASE.version,)
+
+
+async def test_preemptible_jobs_return_to_the_queue_when_others_need_their_places(
+    setup: Setup,
+) -> None:
+    batch = [make_job(is_preemptible=True) for _ in range(MAX_NUM_SEQS)]
+    setup.queue.replies = [claim_of(*batch), claim_of(make_job(n=2))]
+    async with setup:
+        await until(lambda: setup.queue.released)
+    assert setup.queue.released == setup.publisher.dropped == [batch[3].id, batch[2].id]
+    first, second = setup.queue.claims[:2]
+    assert (first["sequences"], first["idle_sequences"]) == (MAX_NUM_SEQS, MAX_NUM_SEQS)
+    assert (second["sequences"], second["idle_sequences"]) == (MAX_NUM_SEQS, 0)
+    assert second["tokens"] - second["idle_tokens"] == sum(job.cost for job in batch)
 
 
 async def test_a_worker_that_a_claim_has_parked_does_not_claim_again(

@@ -1,16 +1,18 @@
 #!lua flags=allow-oom
 -- At most 3,000 commands.
--- ARGV: wid claim_epoch sequences tokens steal_ms max_cold load_ms class num_more more... num_less
--- less... refused...
+-- ARGV: wid claim_epoch sequences tokens steal_ms max_cold load_ms idle_sequences idle_tokens class
+-- num_more more... num_less less... refused...
 -- Takes jobs for a worker, which holds the versions in has:<wid> and `more` except those in `less`.
--- A worker of a class other than '' gets only jobs that its class serves.
+-- A worker of a class other than '' gets only jobs that its class serves. `sequences` and `tokens` are
+-- its capacity for jobs that aren't preemptible, which take the places of preemptible ones.
 -- Returns {'lost'} if the worker isn't in the pool, else {'ok', ms until the next steal or -1,
 -- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline, ms in the queue}...}. A
 -- worker is parked if it has capacity but nothing is left to take.
 local wid, epoch = ARGV[1], ARGV[2]
 local max_cold = tonumber(ARGV[6])
 local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = max_cold }
-local steal_ms, load_ms, own_class = tonumber(ARGV[5]), tonumber(ARGV[7]), ARGV[8]
+local steal_ms, load_ms, own_class = tonumber(ARGV[5]), tonumber(ARGV[7]), ARGV[10]
+local idle = { sequences = tonumber(ARGV[8]), tokens = tonumber(ARGV[9]) } -- for preemptible jobs
 local OVERDUE = 8 -- foreign jobs that wait longer than this many times steal_ms go before own jobs
 local LOAD_SHARE = 1.5 -- steal_ms is this many times the measured load time
 local PAGE = 64
@@ -30,11 +32,14 @@ if not is_worker(wid) then return { 'lost' } end
 local now, lag = read_clock()
 local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
 local taken, touched, num_taken_of = {}, {}, {} -- num_taken_of is by tenant
-local virtual_time, examined, num_expired, next_steal = 0, 0, 0, -1
+local virtual_time = {} -- by field
+local examined, num_expired, next_steal = 0, 0, -1
 -- True if no further job may be taken, because a job must not be overtaken or must run alone.
 local is_closed = budget.sequences <= 0
+-- True if a preemptible job was found that must wait. All jobs behind it are preemptible, too.
+local only_waiting_follow = false
 
-local next_arg = 9
+local next_arg = 11
 local function read_set()
   local set, num = {}, tonumber(ARGV[next_arg])
   for i = next_arg + 1, next_arg + num do set[ARGV[i]] = true end
@@ -76,9 +81,11 @@ end
 
 local function is_empty() return num_owned == 0 and #taken == 0 end
 
-local function is_done()
+local function has_reached_limit()
   return is_closed or #taken >= MAX_TAKEN or examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED
 end
+
+local function is_done() return has_reached_limit() or only_waiting_follow end
 
 -- Return a cursor over the waiting jobs of one version, in the order of their scores.
 local function open(version, score)
@@ -141,9 +148,12 @@ local function take(source, job)
   if job.reserved then redis.call('HDEL', key, 'reserved') end
   taken[#taken + 1] = { job.id, try, job.suspect and 1 or 0, redis.call('HGET', key, 'body') or '',
     due_of(job) - (now - lag), math.max(0, now - (job.requeued or job.enq)) }
-  budget.sequences = budget.sequences - tonumber(job.sequences)
-  budget.tokens = budget.tokens - tonumber(job.cost)
-  virtual_time = math.max(virtual_time, tonumber(job.tag))
+  for _, room in ipairs(job.preemptible and { idle } or { idle, budget }) do
+    room.sequences = room.sequences - tonumber(job.sequences)
+    room.tokens = room.tokens - tonumber(job.cost)
+  end
+  local _, field = fair_queueing_fields(job.preemptible)
+  virtual_time[field] = math.max(virtual_time[field] or 0, tonumber(job.tag))
   is_closed = job.suspect or budget.sequences <= 0
 end
 
@@ -188,8 +198,11 @@ local function skip_or_drain(source, job)
   is_closed = true
 end
 
+local function room_for(job) return job.preemptible and idle or budget end
+
 local function fits(job)
-  return tonumber(job.sequences) <= budget.sequences and tonumber(job.cost) <= budget.tokens
+  local room = room_for(job)
+  return tonumber(job.sequences) <= room.sequences and tonumber(job.cost) <= room.tokens
 end
 
 -- Take, end or skip the next job of the source, or close the claim.
@@ -203,10 +216,12 @@ local function serve(source, id)
     remove(source, id)
     expire(job, now)
     num_expired = num_expired + 1
-  elseif tonumber(job.cost) > budget.tokens and is_for_larger(job) then
+  elseif tonumber(job.cost) > room_for(job).tokens and is_for_larger(job) then
     leave_to_larger(source)
   elseif is_empty() or (not job.suspect and fits(job)) then
     take(source, job)
+  elseif job.preemptible then
+    only_waiting_follow = true
   else
     skip_or_drain(source, job)
   end
@@ -435,11 +450,15 @@ end
 local function finish_claim(is_parked)
   for version in pairs(touched) do reindex(version) end
   for tenant, count in pairs(num_taken_of) do count_waiting(tenant, -count) end
-  if virtual_time > tonumber(redis.call('HGET', P .. 'cnt', 'vtime') or 0) then
-    redis.call('HSET', P .. 'cnt', 'vtime', virtual_time)
+  for field, time in pairs(virtual_time) do
+    if time > tonumber(redis.call('HGET', P .. 'cnt', field) or 0) then
+      redis.call('HSET', P .. 'cnt', field, time)
+    end
   end
   if is_parked then
-    redis.call('ZADD', set_of_class('idle', own_class), budget.sequences, wid)
+    -- A worker with idle places goes before one that must preempt jobs.
+    local score = math.max(0, idle.sequences) + budget.sequences / (budget.sequences + 1)
+    redis.call('ZADD', set_of_class('idle', own_class), score, wid)
   else
     redis.call('ZREM', set_of_class('idle', own_class), wid)
   end
@@ -451,10 +470,11 @@ if not is_closed then
   if own_class ~= '' then settle(sources) end
   if budget.cold > 0 and sources[1] then serve_overdue(sources[1].score) end
   serve_merged(sources)
+  only_waiting_follow = false -- versions that other workers hold may have jobs that needn't wait
   if budget.cold > 0 and not is_closed then serve_foreign() end
 end
 -- A claim that took jobs has seen all others unless it reached a limit.
-local has_seen_all = #taken == 0 or (not is_done() and budget.cold == max_cold)
+local has_seen_all = #taken == 0 or (not has_reached_limit() and budget.cold == max_cold)
 local is_parked = not is_closed and has_seen_all
 finish_claim(is_parked)
 local has_examined_enough = examined >= MAX_EXAMINED or num_expired >= MAX_EXPIRED

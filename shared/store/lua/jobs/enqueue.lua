@@ -3,7 +3,7 @@
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes
---       request registry features
+--       request registry features preemptible
 -- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'same', job of an
 -- earlier request with the same key} | {'conflict', job of an earlier request with another body} |
 -- {'changed'} if `registry` isn't '' and isn't the revision of the registry |
@@ -21,7 +21,9 @@ local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
 local ARRIVAL_STEP = 1 / 1024
 local DAY_MS = 86400000
 local weight, idem, body_digest, retain_bytes = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
-local features = ARGV[26]
+local features, is_preemptible = ARGV[26], ARGV[27] == '1'
+-- Preemptible jobs are behind all others in the order of scores.
+local PREEMPTIBLE_SCORE = 1e14
 
 -- Return the reply for a request whose idempotency key has a job already. A job that was deleted,
 -- or cancelled because its clients stayed away, no longer names its key.
@@ -40,12 +42,13 @@ local earlier = idem ~= '' and earlier_request()
 if earlier then return earlier end
 local now, lag = read_clock()
 local num_bytes = #ARGV[14] + #ARGV[24]
+local tag_field, virtual_time_field = fair_queueing_fields(is_preemptible)
 local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated,
-  revision = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'vtime', 'memory_ms', 'memory_high',
-    'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry'))
+  revision = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', virtual_time_field, 'memory_ms',
+    'memory_high', 'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry'))
 if ARGV[25] ~= '' and ARGV[25] ~= (revision or '0') then return { 'changed' } end
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
-  'tag', 'waiting', 'bytes'))
+  tag_field, 'waiting', 'bytes'))
 
 -- INFO is slow, so all API processes share its result for MEMORY_CHECK_MS.
 local function measure_memory()
@@ -122,7 +125,8 @@ if refusal then return with_rate(refusal) end
 -- Start-time fair queueing: the tag of an idle tenant's first job is the virtual time. The tags of
 -- further jobs follow those of the tenant's earlier jobs.
 local tag = math.max(tonumber(virtual_time or 0), tonumber(tenant_tag or 0))
-redis.call('HSET', tenant_key, 'tag', tag + ARGV[6] / weight)
+redis.call('HSET', tenant_key, tag_field, tag + ARGV[6] / weight)
+if is_preemptible then boost = boost - PREEMPTIBLE_SCORE end
 local score = tag - boost + redis.call('HINCRBY', P .. 'cnt', 'arrivals', 1) * ARRIVAL_STEP
 redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', model, 'tenant', tenant,
   'tag', tag, 'score', score, 'cost', ARGV[6], 'sequences', ARGV[7], 'out', ARGV[8], 'enq', now,
@@ -135,12 +139,14 @@ if features ~= '' then
   redis.call('HSET', P .. 'featured:' .. version, id, features)
 end
 if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
+if is_preemptible then redis.call('HSET', job_key, 'preemptible', 1) end
 if idem ~= '' then
   redis.call('HSET', job_key, 'idem', idem)
   redis.call('SET', idempotency_key(tenant, idem), id .. ' ' .. body_digest, 'PX',
     ARGV[9] + ARGV[10] + DAY_MS) -- shortened when the job ends
 end
-if retain_bytes ~= old_retain_bytes then
+-- The control process, which runs batches, needn't have the settings of the front ends.
+if retain_bytes ~= old_retain_bytes and not is_preemptible then
   redis.call('HSET', P .. 'cnt', 'retain_bytes', retain_bytes)
 end
 redis.call('ZADD', P .. 'jobs:' .. tenant, now, id)

@@ -124,7 +124,7 @@ async def test_a_worker_that_has_taken_all_jobs_is_parked_with_its_remaining_cap
     await enqueue("a@1")
     claim = await worker.try_claim(sequences=3)
     assert (len(claim.jobs), claim.is_parked) == (1, True)
-    assert await redis.zscore(keys.idle, worker.id) == 2
+    assert int(await redis.zscore(keys.idle, worker.id)) == 2
     for _ in range(2):
         await enqueue("a@1")
     claim = await worker.try_claim(sequences=2)

@@ -1,0 +1,84 @@
+"""Scheduling of preemptible requests beside others."""
+
+from worker.engine.block_manager import BlockManager
+from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
+from worker.engine.scheduler import Chunk, Scheduler
+
+BLOCK = 4
+
+
+def request(name: str, num_prompt: int = 5, *, is_preemptible: bool = False) -> Request:
+    return Request(
+        id=RequestId(name),
+        prompt_ids=list(range(num_prompt)),
+        version=None,
+        sampling=ChoiceSampling(seed=0),
+        max_tokens=100,
+        is_preemptible=is_preemptible,
+    )
+
+
+def scheduler(num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64) -> Scheduler:
+    return Scheduler(
+        BlockManager(num_blocks, BLOCK), max_num_seqs=max_num_seqs, max_num_batched_tokens=budget
+    )
+
+
+def step(s: Scheduler) -> list[str]:
+    """Run a step, and return the requests that it computes, in order."""
+    chunks: list[Chunk] = s.schedule()
+    for chunk in chunks:
+        chunk.request.num_computed_tokens = chunk.end
+        if chunk.samples:
+            chunk.request.output_ids.append(7)
+    return [chunk.request.id for chunk in chunks]
+
+
+def test_a_preemptible_request_starts_after_all_others() -> None:
+    s = scheduler(max_num_seqs=2)
+    s.add(request("batch", is_preemptible=True))
+    s.add(request("a"))
+    s.add(request("b"))
+    assert step(s) == ["a", "b"]
+    s.finish(s.running[0])
+    assert step(s) == ["b", "batch"]
+
+
+def test_the_prompt_of_another_request_goes_before_an_unfinished_preemptible_prompt() -> None:
+    s = scheduler(budget=8)
+    s.add(request("batch", num_prompt=40, is_preemptible=True))
+    assert step(s) == ["batch"]
+    s.add(request("a", num_prompt=8))
+    assert step(s) == ["a"]
+    assert step(s) == ["a", "batch"]
+
+
+def test_answers_of_preemptible_requests_go_on_while_another_prompt_is_computed() -> None:
+    s = scheduler(budget=16)
+    s.add(request("batch", is_preemptible=True))
+    step(s)
+    s.add(request("a", num_prompt=8))
+    assert step(s) == ["batch", "a"]
+
+
+def test_a_preemptible_prompt_goes_on_if_the_other_request_cannot_start() -> None:
+    s = scheduler(budget=8, max_num_seqs=1)
+    s.add(request("batch", num_prompt=40, is_preemptible=True))
+    step(s)
+    s.add(request("a"))
+    assert step(s) == ["batch"]
+
+
+def test_blocks_are_taken_from_preemptible_requests_first() -> None:
+    s = scheduler(num_blocks=4)
+    batch, late = request("batch", 7, is_preemptible=True), request("late", 7)
+    s.add(batch)
+    step(s)
+    s.add(late)
+    step(s)
+    while batch.status is RequestStatus.RUNNING:
+        step(s)
+    assert late.status is RequestStatus.RUNNING
+    assert list(s.preemptible) == [batch]
+    s.finish(late)
+    assert step(s) == ["batch"]
