@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from api.context import Context
 from api.errors import add_error_handlers
+from api.files.store import FileStore
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
@@ -29,9 +30,11 @@ from api.pool.feed import PoolFeed
 from api.pool.state import PoolReader
 from api.pool_status import CachedRead, pool_snapshot, readiness
 from api.routes import (
+    batches,
     chat,
     completions,
     embeddings,
+    files,
     health,
     job_stream,
     jobs,
@@ -50,6 +53,8 @@ from shared.api_keys import api_keys, metrics_key
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
+from shared.store.batches.batches import Batches
+from shared.store.batches.files import StoredFiles
 from shared.store.calls.tokenizations import Tokenizations
 from shared.store.connection import Redis, connect
 from shared.store.dead_letters import DeadLetters
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     *(chat, completions, responses, messages, embeddings, tokenize, models),
+    *(files, batches),
     *(adapters, rollouts, lora_adapters, jobs, job_stream),
     *(pool, health, server_info, docs, console),
 )
@@ -85,23 +91,31 @@ def create_app(
     *,
     durability: Durability | None = None,
     tracer: "Tracer | None" = None,
+    is_internal: bool = False,
 ) -> FastAPI:
     """Create the app of one pool's front end. The app connects to Redis on startup.
 
-    With `durability`, a request is accepted only after its job is durable in Redis. With `tracer`,
-    requests are recorded as spans.
+    Args:
+        settings: settings of the front end.
+        durability: a request is accepted only after its job is durable in this way in Redis.
+        tracer: records requests as spans.
+        is_internal: whether only this process sends requests. It then asks for no keys, and the
+            caller sets the tenant of each request in the state of its scope.
 
     Raises:
         SettingsError: the API keys are malformed, or they are missing although the server is
-            reachable from the network.
+            reachable from the network, or the file store can't be used.
     """
-    keys, app_metrics = api_keys(settings), Metrics()
+    keys, app_metrics = () if is_internal else api_keys(settings), Metrics()
+    store = FileStore(settings.file_store) if settings.file_store else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         queue = Queue(redis, Keys(settings.pool), durability=durability)
-        context = _context(settings, redis, queue, app_metrics, tracer, has_keys=bool(keys))
+        context = _context(
+            *(settings, redis, queue, app_metrics, tracer, store), has_keys=bool(keys)
+        )
         app.state.context = context
         try:
             async with asyncio.TaskGroup() as loops:
@@ -128,7 +142,8 @@ def create_app(
     )
     for routes in _ROUTES:
         app.include_router(routes.router)
-    app.add_middleware(KeyCheck, keys=keys, metrics_key=metrics_key(settings, keys))
+    if not is_internal:
+        app.add_middleware(KeyCheck, keys=keys, metrics_key=metrics_key(settings, keys))
     app.add_middleware(Boundary, metrics=app_metrics)
     app.add_middleware(CanonicalPath, root_path=settings.root_path)
     add_cors(app, settings.cors_origins)
@@ -145,6 +160,7 @@ def _context(
     queue: Queue,
     app_metrics: Metrics,
     tracer: "Tracer | None",
+    store: FileStore | None,
     *,
     has_keys: bool,
 ) -> Context:
@@ -182,6 +198,9 @@ def _context(
         pool_state=pool_state,
         pool_body=body_of,
         pool_feed=PoolFeed(pool_state.renew, body_of),
+        file_store=store,
+        files=StoredFiles(redis, keys),
+        batches=Batches(redis, keys),
         has_keys=has_keys,
         tracer=tracer,
     )

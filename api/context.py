@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
+from api.files.store import FileStore
 from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
 from api.follow.presence import Presence
@@ -21,6 +22,8 @@ from api.turns import Turns
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
+from shared.store.batches.batches import Batches
+from shared.store.batches.files import StoredFiles
 from shared.store.calls.tokenizations import Tokenizations
 from shared.store.dead_letters import DeadLetters
 from shared.store.inspections import Inspections
@@ -72,6 +75,10 @@ class Context:
     """Returns the body that describes a state of the pool, without its history."""
     pool_feed: PoolFeed
     """Open streams of the pool's state."""
+    file_store: FileStore | None
+    """Contents of files. None if the operator hasn't set --file-store."""
+    files: StoredFiles
+    batches: Batches
     has_keys: bool
     """Whether clients need API keys."""
     tracer: "Tracer | None"

@@ -1,6 +1,7 @@
 """Turns a request for an answer into a job and its response."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -73,7 +74,8 @@ async def submit_json(
                 tenant,
                 body.model,
                 lambda admission: trace.accept(
-                    job_of(body, admission), is_stream=bool(body.stream)
+                    replace(job_of(body, admission), is_preemptible=is_preemptible(request)),
+                    is_stream=bool(body.stream),
                 ),
                 options,
                 deadline_s=headers.deadline_s,
@@ -87,6 +89,11 @@ async def submit_json(
         raise
     trace.end()
     return response
+
+
+def is_preemptible(request: Request) -> bool:
+    """Return whether a request belongs to a batch, so that it uses idle capacity only."""
+    return getattr(request.state, "is_preemptible", False)
 
 
 def parse_request(

@@ -11,6 +11,7 @@ from rich.text import Text
 from ops.commands import (
     adapters,
     audit,
+    batch,
     bench,
     chat,
     doctor,
@@ -43,6 +44,7 @@ app.command(rich_help_panel=_RUN)(serve.api)
 app.command(rich_help_panel=_RUN)(serve.worker)
 app.command(rich_help_panel=_RUN)(serve.control)
 app.command(rich_help_panel=_USE)(chat.chat)
+app.command(rich_help_panel=_USE)(batch.batch)
 app.command(rich_help_panel=_USE)(queue.queue)
 app.command(rich_help_panel=_USE)(health.health)
 app.command(rich_help_panel=_USE)(audit.audit)

@@ -4,7 +4,7 @@ LorikeetError
 ├── SettingsError            a flag, variable or file is invalid: the process doesn't start
 ├── RedisUnavailable         Redis can't be reached or can't serve: HTTP 503
 ├── ProtocolMismatch         a message has a protocol version that this process can't read
-├── LeaseLost                this worker was declared dead, and its jobs run elsewhere
+├── LeaseLost                this process was declared dead, and its jobs run elsewhere
 ├── DuplicateJob             a job with this id already exists
 ├── QueueFull                a limit of the queue is reached: HTTP 429
 ├── EngineBroken             the engine can no longer compute: the worker exits
@@ -54,6 +54,16 @@ class ErrorCode(StrEnum):
     """The response that a request continues doesn't exist, isn't stored, or isn't completed."""
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     """Another request with a different body has used the same idempotency key."""
+    FILE_NOT_FOUND = "file_not_found"
+    """No file has this id, or the file has expired."""
+    BATCH_NOT_FOUND = "batch_not_found"
+    """No batch has this id, or the record of the batch has expired."""
+    BATCH_EXPIRED = "batch_expired"
+    """The time of the batch was over before this request had ended."""
+    NO_FILE_STORE = "no_file_store"
+    """The server keeps no files, because its operator hasn't set --file-store."""
+    FILE_STORE_UNAVAILABLE = "file_store_unavailable"
+    """The file store can't be read or written at present."""
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     """The prompt, or prompt and answer together, exceed the model's context length."""
     UNKNOWN_URL = "unknown_url"
@@ -106,6 +116,11 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.JOB_CONFLICT: 409,
     ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND: 400,
     ErrorCode.IDEMPOTENCY_CONFLICT: 409,
+    ErrorCode.FILE_NOT_FOUND: 404,
+    ErrorCode.BATCH_NOT_FOUND: 404,
+    ErrorCode.BATCH_EXPIRED: 408,
+    ErrorCode.NO_FILE_STORE: 404,
+    ErrorCode.FILE_STORE_UNAVAILABLE: 503,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
     ErrorCode.UNKNOWN_URL: 404,
     ErrorCode.METHOD_NOT_ALLOWED: 405,
@@ -161,7 +176,7 @@ class ProtocolMismatch(LorikeetError):
 
 
 class LeaseLost(LorikeetError):
-    """The worker's lease expired, and its jobs run elsewhere."""
+    """The lease of this process expired, and its jobs or its batch run elsewhere."""
 
 
 class DuplicateJob(LorikeetError):
@@ -191,6 +206,8 @@ class ReachedLimit(StrEnum):
     """Bytes of the pool's unfinished requests."""
     TENANT_BYTES = "bytes of the tenant"
     """Bytes of one tenant's unfinished requests."""
+    BATCHES = "batches"
+    """Number of the pool's batches that haven't ended."""
 
 
 class QueueFull(LorikeetError):

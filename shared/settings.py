@@ -107,7 +107,25 @@ def _otlp_endpoint() -> Any:
     )
 
 
-class ApiSettings(PoolSettings):
+class FileSettings(PoolSettings):
+    """Settings of the processes that use the file store."""
+
+    file_store: str | None = Field(
+        None,
+        min_length=1,
+        description="Where the files of batches are kept: a folder, or an object store such as "
+        "s3://BUCKET/PREFIX. All front ends and control processes need the same one. Without it, "
+        "/v1/files and /v1/batches are refused; lorikeet up has one in --data-dir.",
+    )
+    file_days: int = Field(
+        30,
+        ge=1,
+        le=3650,
+        description="Days after which files are deleted, and batches after their end.",
+    )
+
+
+class ApiSettings(FileSettings):
     """Settings of a front end."""
 
     host: str = Field(
@@ -149,6 +167,10 @@ class ApiSettings(PoolSettings):
         4_000_000,
         "Maximum size of a request body in bytes. A larger one is refused with 413.",
         least=1024,
+    )
+    max_file_mb: int = _number(
+        200,
+        "Maximum size in MiB of a file that a client uploads. A larger one is refused with 413.",
     )
     max_adapter_mb: int = _number(
         512,
@@ -444,11 +466,11 @@ class WorkerSettings(PoolSettings):
         return self
 
 
-class ControlSettings(PoolSettings):
+class ControlSettings(FileSettings):
     """Settings of a control process.
 
     A control process reaps dead workers, even when no live worker is left to do so. It also audits
-    the pool's keys, deletes old dead letters, and releases adapters from quarantine.
+    the pool's keys, deletes old dead letters, releases adapters from quarantine, and runs batches.
     """
 
     quarantine_s: float = _seconds(
@@ -460,6 +482,15 @@ class ControlSettings(PoolSettings):
     dead_letter_days: int = _number(30, "Days for which dead letters are kept.")
     dead_letters_mb: int = _number(
         64, "Maximum size of all dead letters, in MiB. Beyond it, the oldest ones are deleted."
+    )
+    webhook_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s]+)?$",
+        description="URL that is called when a batch ends, with a signature as in the Standard "
+        "Webhooks specification. Needs --webhook-secret.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Secret that signs the calls of --webhook-url: whsec_ and base64."
     )
 
 

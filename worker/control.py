@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import signal
 import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import orjson
@@ -32,7 +34,16 @@ FINISH_S = 2.0
 HEALTH_S = 5.0
 """Seconds between two health reports to Redis."""
 
+MoreTasks = Callable[[], AbstractAsyncContextManager[Sequence[ControlTask]]]
+"""Function that provides further tasks of a control process while Redis is available."""
+
 log = structlog.get_logger()
+
+
+@contextlib.asynccontextmanager
+async def no_more_tasks() -> AsyncIterator[Sequence[ControlTask]]:
+    """Provide no further tasks."""
+    yield ()
 
 
 def _serialize(value: Any) -> bytes:
@@ -54,19 +65,20 @@ class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
         )
 
 
-def run_control(settings: ControlSettings) -> None:
+def run_control(settings: ControlSettings, more_tasks: MoreTasks = no_more_tasks) -> None:
     """Run the control tasks of a pool until SIGTERM or SIGINT.
 
-    If Redis becomes unavailable after the start, the process waits until Redis is back.
+    If Redis becomes unavailable after the start, the process waits until Redis is back, and then
+    calls `more_tasks` again.
 
     Raises:
         RedisUnavailable: no usable Redis was found at the start.
         SettingsError: `redis_url` isn't the URL of a Redis server.
     """
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings, more_tasks))
 
 
-async def _serve(settings: ControlSettings) -> None:
+async def _serve(settings: ControlSettings, more_tasks: MoreTasks) -> None:
     await check_redis_at(settings.redis_url)
     stopping = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -74,7 +86,8 @@ async def _serve(settings: ControlSettings) -> None:
     log.info("control_started", pool=settings.pool)
     while not stopping.is_set():
         try:
-            await _run_until(stopping, settings)
+            async with more_tasks() as more:
+                await _run_until(stopping, settings, [*TASKS, *more])
         except RedisUnavailable as error:
             log.warning("redis_away", error=str(error), retry_s=RETRY_S)
             with contextlib.suppress(TimeoutError):
@@ -82,14 +95,16 @@ async def _serve(settings: ControlSettings) -> None:
     log.info("control_stopped")
 
 
-async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None:
+async def _run_until(
+    stopping: asyncio.Event, settings: ControlSettings, tasks: Sequence[ControlTask]
+) -> None:
     """Run one arq worker until `stopping` is set.
 
     Raises:
         RedisUnavailable: Redis became unavailable while the arq worker ran.
     """
     other_tasks = asyncio.all_tasks()
-    worker = _arq_worker(settings)
+    worker = _arq_worker(settings, tasks)
     running = asyncio.create_task(worker.async_run())
     until_stop = asyncio.create_task(stopping.wait())
     try:
@@ -98,22 +113,22 @@ async def _run_until(stopping: asyncio.Event, settings: ControlSettings) -> None
             running.result()
     finally:
         # Cancelling a task is harmless, because the next run repeats it.
-        tasks = [until_stop, running, *worker.tasks.values()]
-        for task in tasks:
+        started = [until_stop, running, *worker.tasks.values()]
+        for task in started:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*started, return_exceptions=True)
         # arq shields the task that records the end of a cron job from cancellation.
         if shielded := asyncio.all_tasks() - other_tasks:
             await asyncio.wait(shielded, timeout=FINISH_S)
         await worker.pool.aclose(close_connection_pool=True)
 
 
-def _arq_worker(settings: ControlSettings) -> Any:
+def _arq_worker(settings: ControlSettings, tasks: Sequence[ControlTask]) -> Any:
     keys = Keys(settings.pool)
     redis = _ArqClient(connect(settings.redis_url).connection_pool, keys.scheduler)
     return Worker(
         queue_name=keys.scheduler,
-        cron_jobs=[_cron_job(task, settings.pool) for task in TASKS],
+        cron_jobs=[_cron_job(task, settings.pool) for task in tasks],
         redis_pool=redis,
         job_serializer=_serialize,
         job_deserializer=orjson.loads,

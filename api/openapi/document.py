@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.batches.schema import CreateBatchRequest
 from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.http.auth import OPEN_PATHS, SCHEME
 from api.messages.schema import MessageRequest, PromptRequest
@@ -97,6 +98,7 @@ def describe(app: FastAPI, *, with_keys: bool, settings: ApiSettings) -> dict[st
         *REQUESTS,
         *TOKENIZER_REQUESTS,
         *MANAGEMENT_REQUESTS,
+        CreateBatchRequest,
         ErrorBody,
     )
     for model in documented:

@@ -49,11 +49,12 @@ def control(**given: Any) -> None:
     """Run the control process, which keeps the pool in order.
 
     It requeues the jobs of dead workers, deletes old dead letters, releases adapters from
-    quarantine and audits the pool's keys. It needs Redis, but no model.
+    quarantine, audits the pool's keys and runs batches. It needs Redis, but no model.
     """
     warn_of_unknown_variables()
     settings = read_settings(ControlSettings, given)
     configure_logging(settings.log_level, process="control")
+    from ops.control_tasks import batch_tasks
     from worker.control import run_control
 
-    run_control(settings)
+    run_control(settings, batch_tasks(settings))

@@ -24,7 +24,7 @@ from ops.commands.flags import (
     warn_of_unknown_variables,
 )
 from ops.local.cores import usable_cores
-from ops.local.data_folder import ADAPTERS, data_folder
+from ops.local.data_folder import ADAPTERS, FILES, data_folder
 from ops.local.devices import AUTO, devices_of_workers
 from ops.local.gpus import usable_gpus
 from ops.local.own_redis import DEFAULT_REDIS_URL
@@ -43,7 +43,7 @@ from shared.store.connection import check_redis_at
 
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
-_SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key"}
+_SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key", "webhook_secret"}
 """Settings that children read from the environment, because every user of the machine can see
 command lines.
 """
@@ -66,6 +66,7 @@ def up(
     own = read_settings(UpSettings, given)
     api = read_settings(ApiSettings, given)
     metrics_key(api, api_keys(api))  # refuses bad keys before the checks that take time
+    control = read_settings(ControlSettings, given)
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
     redis_url = given["redis_url"] or redis_from_environment()
     if redis_url:
@@ -75,7 +76,7 @@ def up(
     gpus = usable_gpus(worker)
     places = devices_of_workers(devices, worker.device, workers, gpus)
     given["threads"] = worker.threads or max(1, usable_cores() // len(places))
-    plan = _plan(given, own, api, worker, redis_url, places)
+    plan = _plan(given, own, api, worker, control, redis_url, places)
     notes = []
     if gpus.problem and AUTO in places:
         notes.append(f"no GPU is used: {gpus.problem}")
@@ -89,6 +90,7 @@ def _plan(
     own: UpSettings,
     api: ApiSettings,
     worker: WorkerSettings,
+    control: ControlSettings,
     redis_url: str | None,
     places: Sequence[str],
 ) -> Plan:
@@ -100,6 +102,8 @@ def _plan(
     folder = None if redis_url else data_folder(own.data_dir, worker, base)
     if folder and worker.adapter_store is None:
         given = {**given, "adapter_store": folder / ADAPTERS}
+    if folder and api.file_store is None:
+        given = {**given, "file_store": str(folder / FILES)}
     keys = api_keys(api)
     sources = worker.adapter_sources.items()
     return Plan(
@@ -111,6 +115,7 @@ def _plan(
         control=["control", *_child_flags(ControlSettings, given)],
         api_keys=keys,
         metrics_key=metrics_key(api, keys),
+        webhook_secret=control.webhook_secret.get_secret_value() if control.webhook_secret else "",
         redis_url=redis_url,
         is_strict=worker.durability == "strict",
         data_folder=folder,

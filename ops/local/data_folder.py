@@ -18,8 +18,9 @@ from shared.settings import WorkerSettings
 VARIABLE = "XDG_DATA_HOME"
 NOTHING = Path("none")
 """Value of --data-dir with which nothing is kept."""
-LOCK_FILE, REDIS, ADAPTERS = "lock", "redis", "adapters"
-"""Names in the folder: its lock, the append-only file of Redis, and copies of adapters."""
+LOCK_FILE, REDIS, ADAPTERS, FILES = "lock", "redis", "adapters", "files"
+"""Names in the folder: its lock, the append-only file of Redis, copies of adapters, and the file
+store."""
 MAX_NAME_CHARS = 100
 END_OF_REDIS_S = 15.0
 """Seconds to wait for the Redis of a killed `lorikeet up`, which still writes its data."""

@@ -45,6 +45,7 @@ class Plan:
     """Arguments of the control process's `lorikeet` command."""
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
+    webhook_secret: str = ""
     redis_url: str | None
     """URL of the Redis to use. If it is None, `run_plan` starts a Redis and stops it at the end."""
     is_strict: bool
@@ -151,7 +152,9 @@ def _children(
     env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
     keys = [f"{key.tenant}:{key.secret}" for key in plan.api_keys]
     secrets = {"API_KEYS": " ".join(keys), "METRICS_KEY": plan.metrics_key or ""}
-    env |= {f"{ENV_PREFIX}{name}": "" for name in secrets}
+    webhook_secret = f"{ENV_PREFIX}WEBHOOK_SECRET"
+    env |= {f"{ENV_PREFIX}{name}": "" for name in secrets} | {webhook_secret: ""}
+    control_env = {**env, webhook_secret: plan.webhook_secret}
     api_env = {**env, **{f"{ENV_PREFIX}{name}": value for name, value in secrets.items()}}
 
     def child(
@@ -178,7 +181,7 @@ def _children(
             child(name, words, worker_stop_s, HEALTHY_AFTER_S)
             for name, words in zip(worker_names(len(plan.workers)), plan.workers, strict=True)
         ],
-        [child("control", plan.control, CONTROL_DRAIN_S, START_S)],
+        [child("control", plan.control, CONTROL_DRAIN_S, START_S, control_env)],
     ]
 
 

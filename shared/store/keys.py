@@ -8,6 +8,7 @@ lifetime is deleted when it is empty.
 
 from dataclasses import dataclass
 
+from shared.protocol.batches import BatchId, FileId
 from shared.protocol.ids import (
     AdapterVersion,
     ApiId,
@@ -211,8 +212,9 @@ class Keys:
 
     @property
     def idle(self) -> str:
-        """ZSET: parked worker -> number of sequences that it has capacity for.
+        """ZSET: parked worker -> number of sequences that it has idle capacity for.
 
+        A fraction is added that grows with its capacity for jobs that aren't preemptible.
         The parked workers of each class are in a set of their own, `idle:CLASS`.
         """
         return f"{self.prefix}idle"
@@ -226,7 +228,9 @@ class Keys:
         return f"{self.prefix}load:{version}"
 
     def tenant(self, tenant: str) -> str:
-        """HASH: tag of fair queueing, number of waiting jobs and bytes of unfinished requests.
+        """HASH: tags of fair queueing, number of waiting jobs and bytes of unfinished requests.
+
+        Preemptible jobs have a tag of their own, `preemptible_tag`.
 
         Expires a day after the tenant's last job stopped waiting.
         """
@@ -240,7 +244,8 @@ class Keys:
           `forgotten` versions.
         - Current values: number of `waiting` jobs, `bytes` of unfinished requests, and bytes of
           memory that the `kept` ended jobs need, with their limit, `retain_bytes`.
-        - Fair queueing: virtual time (`vtime`), and number of jobs enqueued so far (`arrivals`).
+        - Fair queueing: virtual time (`vtime`), that of preemptible jobs (`preemptible_vtime`), and
+          number of jobs enqueued so far (`arrivals`).
         - Moving average of the time from the claim of a job to its answer, in ms: `run_ms`. Moving
           average of the answered jobs per second (`rate`), as of the time `rated`.
         - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
@@ -398,6 +403,58 @@ class Keys:
         with the version.
         """
         return f"{self.prefix}upload:{upload}"
+
+    def file(self, file_id: FileId) -> str:
+        """HASH: tenant, name, purpose, size and times of a file. Expires together with the file."""
+        return f"{self.prefix}file:{file_id}"
+
+    @property
+    def files(self) -> str:
+        """ZSET: file in the file store -> Unix time in ms from which its content is deleted."""
+        return f"{self.prefix}files"
+
+    def files_of(self, tenant: str) -> str:
+        """ZSET: file of the tenant -> Unix time in ms of its upload.
+
+        Each upload removes the files that have expired. Expires with the last file.
+        """
+        return f"{self.prefix}files:{tenant}"
+
+    def batch(self, batch_id: BatchId) -> str:
+        """HASH: tenant, endpoint, files, status, times and counts of a batch.
+
+        Expires some days after the end of the batch, like its output files.
+        """
+        return f"{self.prefix}batch:{batch_id}"
+
+    @property
+    def batches(self) -> str:
+        """ZSET: batch that hasn't ended -> Unix time in ms at which it was accepted."""
+        return f"{self.prefix}batches"
+
+    def batches_of(self, tenant: str) -> str:
+        """ZSET: batch of the tenant -> Unix time in ms at which it was accepted.
+
+        Each new batch removes the ones that have expired. Expires with the last batch.
+        """
+        return f"{self.prefix}batches:{tenant}"
+
+    def batch_lease(self, batch_id: BatchId) -> str:
+        """STRING: the control process that runs the batch. Expires unless it is renewed."""
+        return f"{self.prefix}batchlease:{batch_id}"
+
+    def batch_done(self, batch_id: BatchId) -> str:
+        """STRING: bitmap of the batch's lines that have ended. Deleted when the batch ends."""
+        return f"{self.prefix}batchdone:{batch_id}"
+
+    def batch_parts(self, batch_id: BatchId) -> str:
+        """LIST: objects in the file store with the results so far. Deleted when the batch ends."""
+        return f"{self.prefix}batchparts:{batch_id}"
+
+    @property
+    def webhooks(self) -> str:
+        """ZSET: end of a batch that is still to be announced -> Unix time in ms of the next try."""
+        return f"{self.prefix}webhooks"
 
     @property
     def barrier(self) -> str:

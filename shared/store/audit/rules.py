@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.protocol.batches import OPEN, BatchId
 from shared.protocol.ids import AdapterVersion, UploadId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.uploads import upload_source
@@ -223,6 +224,27 @@ def _upload(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield Doubt("no version was made from it, and it never expires", (is_source,))
 
 
+def _list_of_tenant(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    if entry.name:
+        yield from _expires(facts, entry)
+
+
+def _batch(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    if entry.fields.get("status") not in OPEN:
+        yield from _expires(facts, entry)
+    else:
+        yield from _of_open_batch(facts, entry)
+
+
+def _of_open_batch(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    yield Doubt("the batch isn't open", (facts.is_in_zset(facts.keys.batches, entry.name),))
+
+
+def _open_batch(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
+    if not entry.name:
+        yield Doubt("the batch has no record", (facts.exists(facts.keys.batch(BatchId(batch))),))
+
+
 def _with_entry(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
     yield Doubt("the version has no entry", (facts.has_entry(version),))
 
@@ -282,6 +304,14 @@ RULES: Mapping[str, Rule] = {
     "calls": Rule("list", _expires),
     "reply": Rule("list", _expires),
     "upload": Rule("hash", _upload, fields=("version",)),
+    "file": Rule("hash", _expires),
+    "files": Rule("zset", _list_of_tenant),
+    "batch": Rule("hash", _batch, fields=("status",)),
+    "batches": Rule("zset", _list_of_tenant, _open_batch),
+    "batchlease": Rule("string", _expires),
+    "batchdone": Rule("string", _of_open_batch),
+    "batchparts": Rule("list", _of_open_batch),
+    "webhooks": Rule("zset"),
     "barrier": Rule("string", _expires),
     "base": Rule("hash"),
 }

@@ -1,0 +1,154 @@
+"""Answers the requests of a batch with the front end's own code, inside the control process."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import orjson
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import error_body
+from api.headers import (
+    DEADLINE_HEADER,
+    IDEMPOTENCY_HEADER,
+    JOB_HEADER,
+    ON_DISCONNECT_HEADER,
+    REQUEST_ID_HEADER,
+    RETRY_AFTER_HEADER,
+)
+from shared.errors import ErrorCode, JobError
+from shared.protocol.batches import BatchUsage
+from shared.protocol.ids import JobId, job_id_of
+
+RETRIED = {429, 503, 504}
+"""Statuses after which a request is sent again while the batch has time left.
+
+A limit is reached, something is unavailable, or the deadline of the job is over.
+"""
+MAX_WAIT_S = 30.0
+EXPIRED = JobError(
+    code=ErrorCode.BATCH_EXPIRED,
+    message="the batch's completion window was over before this request had ended",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchAnswer:
+    """Response to one request of a batch."""
+
+    status: int
+    body: bytes
+    """JSON."""
+    request_id: str
+    job: JobId | None
+    """Job of the request; None if the request was refused."""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the request was answered."""
+        return self.status < 300
+
+    def line(self, batch_id: str, number: int, custom_id: str) -> bytes:
+        """Return the line of an output file, with its line break."""
+        head = {"id": f"batch_req_{batch_id.removeprefix('batch_')}_{number}"}
+        response = {"status_code": self.status, "request_id": self.request_id}
+        return orjson.dumps(
+            {
+                **head,
+                "custom_id": custom_id,
+                "response": {**response, "body": orjson.Fragment(self.body)},
+                "error": None,
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+
+    def usage(self) -> BatchUsage:
+        """Return the tokens that the answer's `usage` reports."""
+        usage = orjson.loads(self.body).get("usage") or {}
+        prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        return BatchUsage(
+            prompt_tokens=prompt,
+            completion_tokens=usage.get("completion_tokens", usage.get("output_tokens", 0)),
+            cached_tokens=details.get("cached_tokens") or 0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _AsTenant:
+    """ASGI app in which every request is preemptible and belongs to one tenant."""
+
+    app: ASGIApp
+    tenant: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"tenant": self.tenant, "is_preemptible": True}
+        await self.app(scope, receive, send)
+
+
+class BatchClient:
+    """Client of the front end's app for the requests of one batch."""
+
+    def __init__(self, client: httpx.AsyncClient, *, key: str, expires_s: int) -> None:
+        self._client = client
+        self._key = key
+        self._expires_s = expires_s
+
+    @classmethod
+    @asynccontextmanager
+    async def of(
+        cls, app: FastAPI, tenant: str, *, key: str, expires_s: int
+    ) -> AsyncIterator["BatchClient"]:
+        """Provide a client.
+
+        Args:
+            app: an internal app, which asks for no keys.
+            tenant: tenant of the requests.
+            key: start of the idempotency keys, which are unique for each batch.
+            expires_s: Unix time in seconds at which the requests expire.
+        """
+        transport = httpx.ASGITransport(_AsTenant(app, tenant), raise_app_exceptions=False)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://batch", timeout=None
+        ) as client:
+            yield cls(client, key=key, expires_s=expires_s)
+
+    async def answer(self, path: str, number: int, body: bytes) -> BatchAnswer:
+        """Return the answer to a request. It is sent again while the pool can't accept it.
+
+        If another process has sent the same request, the answer is that of the existing job.
+        """
+        while (left_s := self._expires_s - time.time()) > 0:
+            headers = {
+                "content-type": "application/json",
+                IDEMPOTENCY_HEADER: f"{self._key}-{number}",
+                ON_DISCONNECT_HEADER: "continue",
+                DEADLINE_HEADER: f"{max(left_s, 0.001):.3f}",
+            }
+            response = await self._client.post(path, content=body, headers=headers)
+            if response.status_code not in RETRIED:
+                return _answer_of(response)
+            wait_s = float(response.headers.get(RETRY_AFTER_HEADER, 1)) * random.uniform(1, 1.5)
+            await asyncio.sleep(min(wait_s, MAX_WAIT_S, max(left_s, 0)))
+        return expired_answer()
+
+
+def expired_answer() -> BatchAnswer:
+    """Return the answer to a request that didn't end in time."""
+    body = error_body(EXPIRED.message, EXPIRED.status, code=EXPIRED.code)
+    return BatchAnswer(status=EXPIRED.status, body=orjson.dumps(body), request_id="", job=None)
+
+
+def _answer_of(response: httpx.Response) -> BatchAnswer:
+    job = response.headers.get(JOB_HEADER)
+    return BatchAnswer(
+        status=response.status_code,
+        body=response.content,
+        request_id=response.headers.get(REQUEST_ID_HEADER, ""),
+        job=job_id_of(job) if job else None,
+    )

@@ -1,0 +1,26 @@
+"""Finds batches on behalf of their tenants."""
+
+from api.context import Context
+from api.files.own_files import file_store
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.batches import Batch, BatchId
+
+
+async def own_batch(context: Context, tenant: str, batch_id: str) -> Batch:
+    """Return a batch of the tenant.
+
+    Raises:
+        JobFailed: there is no such batch, or it belongs to another tenant, or the server keeps no
+            files.
+    """
+    file_store(context)
+    batch = await context.batches.get(BatchId(batch_id))
+    if batch is None or batch.tenant != tenant:
+        raise JobFailed(batch_not_found(batch_id))
+    return batch
+
+
+def batch_not_found(batch_id: str, *, param: str | None = None) -> JobError:
+    """Return the error for the id of a batch that the tenant doesn't have."""
+    message = f"the batch {batch_id[:100]!r} doesn't exist or has expired"
+    return JobError(code=ErrorCode.BATCH_NOT_FOUND, message=message, param=param)

@@ -1,0 +1,60 @@
+"""Results of a batch in the file store: parts while it runs, then its output files."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+
+from api.files.own_files import content_name
+from api.files.store import FileStore
+from shared.protocol.batches import Batch, BatchId, FileId
+
+WORK = "work"
+"""Folder in the file store with the parts of batches that haven't ended."""
+ANSWERS, FAILURES = "answers", "failures"
+"""Last words of the names of parts: answers, and requests that failed."""
+
+
+class Results:
+    """Results of one batch."""
+
+    def __init__(self, store: FileStore, batch_id: BatchId) -> None:
+        self._store = store
+        self._id = batch_id
+
+    async def write_part(self, kind: str, lines: Sequence[bytes]) -> str:
+        """Write results as a new object, and return its name.
+
+        Until the name is recorded with the batch, the object counts for nothing.
+        """
+        name = f"{WORK}/{self._id}/{secrets.token_hex(8)}-{kind}"
+        await self._store.write(name, _each(lines))
+        return name
+
+    async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
+        """Write the output file of all parts of a kind, and return its id and size.
+
+        The file always has the same id, so the call may be repeated. Returns None without parts.
+        """
+        chosen = [part for part in parts if part.endswith(kind)]
+        if not chosen:
+            return None
+        digits = self._id.removeprefix("batch_")
+        file_id = FileId(f"file-{digits}-{kind}")
+        return file_id, await self._store.write(content_name(file_id), self._content(chosen))
+
+    async def clear(self) -> None:
+        """Delete the parts."""
+        await self._store.delete(f"{WORK}/{self._id}")
+
+    async def _content(self, parts: Sequence[str]) -> AsyncIterator[bytes]:
+        for part in parts:
+            async for piece in self._store.read(part):
+                yield piece
+
+
+def file_name(batch: Batch, kind: str) -> str:
+    """Return the name of an output file, as clients see it."""
+    return f"{batch.id}_{kind}.jsonl"
+
+
+async def _each(lines: Sequence[bytes]) -> AsyncIterator[bytes]:
+    yield b"".join(lines)

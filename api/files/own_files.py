@@ -1,0 +1,48 @@
+"""Finds files on behalf of their tenants."""
+
+from api.context import Context
+from api.files.store import FileStore
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.batches import FileId, StoredFile
+
+FOLDER = "files"
+"""Folder in the file store with the contents of files."""
+
+
+def content_name(file_id: FileId) -> str:
+    """Return the name of a file's content in the file store."""
+    return f"{FOLDER}/{file_id}"
+
+
+def file_store(context: Context) -> FileStore:
+    """Return the server's file store.
+
+    Raises:
+        JobFailed: the server has none.
+    """
+    if context.file_store is None:
+        message = "this server keeps no files; ask the operator to set --file-store"
+        raise JobFailed(JobError(code=ErrorCode.NO_FILE_STORE, message=message))
+    return context.file_store
+
+
+async def own_file(
+    context: Context, tenant: str, file_id: str, *, param: str | None = None
+) -> StoredFile:
+    """Return a file of the tenant. `param` is the field of the request that names the file.
+
+    Raises:
+        JobFailed: there is no such file, or it belongs to another tenant, or the server keeps no
+            files.
+    """
+    file_store(context)
+    file = await context.files.get(FileId(file_id))
+    if file is None or file.tenant != tenant:
+        raise JobFailed(file_not_found(file_id, param=param))
+    return file
+
+
+def file_not_found(file_id: str, *, param: str | None = None) -> JobError:
+    """Return the error for the id of a file that the tenant doesn't have."""
+    message = f"the file {file_id[:100]!r} doesn't exist or has expired"
+    return JobError(code=ErrorCode.FILE_NOT_FOUND, message=message, param=param)

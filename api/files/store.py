@@ -1,0 +1,164 @@
+"""The file store: a folder or an object store that front ends and control processes share."""
+
+import asyncio
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+
+PIECE_BYTES = 1 << 20
+"""Bytes that are read or written at a time."""
+_PARTIAL = ".partial-"
+
+
+class ObjectMissing(Exception):
+    """The store has no object with this name."""
+
+
+class FileStore:
+    """Objects with names such as `files/file-1`, in a folder or in an object store.
+
+    An object is either complete or missing, whenever a process dies. Every method raises
+    `JobFailed` if the store can't be reached or is full.
+    """
+
+    def __init__(self, location: str) -> None:
+        """Open the store at `location`, which is a folder or a URL such as s3://BUCKET/PREFIX.
+
+        Raises:
+            SettingsError: the kind of store isn't supported or installed, or the folder can't be
+                created.
+        """
+        try:
+            self._files, root = fsspec.core.url_to_fs(location, auto_mkdir=True)
+            self._is_local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
+            if self._is_local:
+                os.makedirs(root, exist_ok=True)
+        except (OSError, ValueError, ImportError) as error:
+            raise SettingsError(f"--file-store {location}: {error}") from None
+        self._root: str = root.rstrip("/")
+
+    async def write(self, name: str, pieces: AsyncIterator[bytes]) -> int:
+        """Write an object, replacing an old one, and return its size in bytes."""
+        writer = await asyncio.to_thread(self._writer, name)
+        try:
+            num_bytes = 0
+            async for piece in pieces:
+                await asyncio.to_thread(writer.write, piece)
+                num_bytes += len(piece)
+            await asyncio.to_thread(writer.finish)
+        except BaseException:
+            await asyncio.to_thread(writer.discard)
+            raise
+        return num_bytes
+
+    async def read(self, name: str) -> AsyncIterator[bytes]:
+        """Yield the content of an object.
+
+        Raises:
+            ObjectMissing: the store has no such object.
+        """
+        file = await asyncio.to_thread(self._open, name)
+        try:
+            while piece := await asyncio.to_thread(_guarded, file.read, PIECE_BYTES):
+                yield piece
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def delete(self, name: str) -> None:
+        """Delete an object or a folder of objects, if it exists."""
+        await asyncio.to_thread(_guarded, self._delete, name)
+
+    @asynccontextmanager
+    async def local_copy(self, name: str) -> AsyncIterator[Path]:
+        """Provide an object as a file on this machine.
+
+        Raises:
+            ObjectMissing: the store has no such object.
+        """
+        if self._is_local:
+            (await asyncio.to_thread(self._open, name)).close()
+            yield Path(self._path(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="lorikeet-") as folder:
+            path = Path(folder) / "object"
+            await asyncio.to_thread(self._download, name, path)
+            yield path
+
+    def _download(self, name: str, path: Path) -> None:
+        with self._open(name) as source, path.open("wb") as target:
+            while piece := _guarded(source.read, PIECE_BYTES):
+                target.write(piece)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _writer(self, name: str) -> "_Writer":
+        writer: _Writer = _guarded(_Writer, self._files, self._path(name), self._is_local)
+        return writer
+
+    def _open(self, name: str) -> IO[bytes]:
+        try:
+            file: IO[bytes] = _guarded(self._files.open, self._path(name), "rb")
+        except FileNotFoundError:
+            raise ObjectMissing(name) from None
+        return file
+
+    def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm(self._path(name), recursive=True)
+
+
+class _Writer:
+    """Writes one object, which appears as a whole or not at all.
+
+    Object stores guarantee this. In a folder, the content is written beside the object, synced, and
+    renamed.
+    """
+
+    def __init__(self, files: Any, path: str, is_local: bool) -> None:
+        self._files, self._path, self._is_local = files, path, is_local
+        suffix = f"{_PARTIAL}{secrets.token_hex(4)}" if is_local else ""
+        self._written = path + suffix
+        self._file = files.open(self._written, "wb")
+
+    def write(self, piece: bytes) -> None:
+        _guarded(self._file.write, piece)
+
+    def finish(self) -> None:
+        _guarded(self._finish)
+
+    def _finish(self) -> None:
+        if self._is_local:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if self._is_local:
+            os.replace(self._written, self._path)
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            if self._is_local:
+                self._file.close()
+                Path(self._written).unlink(missing_ok=True)
+            else:
+                self._file.discard()
+
+
+def _guarded(call: Any, *args: Any) -> Any:
+    """Call a function of the store, and turn its errors into `JobFailed`."""
+    try:
+        return call(*args)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # object stores have exceptions of their own
+        message = f"the file store can't be used: {type(error).__name__}: {str(error)[:200]}"
+        failure = JobError(code=ErrorCode.FILE_STORE_UNAVAILABLE, message=message)
+        raise JobFailed(failure) from error

@@ -1,0 +1,155 @@
+"""/v1/files: files of requests and answers of batches."""
+
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.datastructures import UploadFile
+
+from api.context import InContext, InTenant
+from api.errors import json_response
+from api.files.bodies import file_body, page_body
+from api.files.list_query import PAGE_PARAMETERS, read_page_query
+from api.files.own_files import content_name, file_not_found, file_store, own_file
+from api.files.schema import DeletedFile, FileBody, FileList
+from api.files.store import PIECE_BYTES, ObjectMissing
+from api.files.upload import PURPOSES, name_of, received_file
+from api.openapi.parameters import query
+from api.openapi.responses import MEANINGS, errors
+from shared.errors import JobFailed, invalid_param
+from shared.protocol.batches import Purpose, StoredFile
+from shared.store.batches.files import new_file_id
+
+router = APIRouter(tags=["batches"])
+DAY_S = 86_400
+_MEANINGS = {
+    **MEANINGS,
+    404: "The file doesn't exist, or the server keeps no files.",
+    503: "Redis or the file store is unavailable at present.",
+}
+_FORM = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"type": "string", "enum": list(PURPOSES)},
+    },
+}
+
+
+@router.post(
+    "/v1/files",
+    summary="Upload a file",
+    response_model=FileBody,
+    responses=errors(400, 404, 413, 503, meanings=_MEANINGS),
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+    },
+)
+async def upload_file(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Store the requests of a batch, as one JSON object per line."""
+    store, settings = file_store(context), context.settings
+    async with received_file(request, max_mb=settings.max_file_mb) as received:
+        file_id, now = new_file_id(), int(time.time())
+        num_bytes = await store.write(content_name(file_id), _pieces(received))
+    file = StoredFile(
+        id=file_id,
+        tenant=tenant,
+        name=name_of(received),
+        purpose=Purpose.BATCH,
+        num_bytes=num_bytes,
+        created_s=now,
+        expires_s=now + settings.file_days * DAY_S,
+    )
+    await context.files.add(file)
+    return json_response(file_body(file))
+
+
+@router.get(
+    "/v1/files",
+    summary="List files",
+    response_model=FileList,
+    responses=errors(400, 404, 503, meanings=_MEANINGS),
+    openapi_extra={
+        "parameters": [
+            *PAGE_PARAMETERS,
+            query(
+                "purpose",
+                "Purpose of the files. Defaults to all.",
+                {"type": "string", "enum": [purpose.value for purpose in Purpose]},
+            ),
+        ]
+    },
+)
+async def list_files(request: Request, context: InContext, tenant: InTenant) -> Response:
+    """Return the tenant's files, newest first."""
+    file_store(context)
+    wanted = read_page_query(request.query_params, also=["purpose"])
+    purpose = _purpose(request.query_params.get("purpose"))
+    page = await context.files.page(tenant, limit=wanted.limit, after=wanted.after, purpose=purpose)
+    if page is None:
+        raise JobFailed(file_not_found(wanted.after or "", param="after"))
+    return json_response(page_body([file_body(file) for file in page.items], page))
+
+
+@router.get(
+    "/v1/files/{file_id}",
+    summary="Get a file",
+    response_model=FileBody,
+    responses=errors(404, 503, meanings=_MEANINGS),
+)
+async def get_file(file_id: str, context: InContext, tenant: InTenant) -> Response:
+    """Return the name and size of a file."""
+    return json_response(file_body(await own_file(context, tenant, file_id)))
+
+
+@router.get(
+    "/v1/files/{file_id}/content",
+    summary="Download a file",
+    responses={
+        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
+        **errors(404, 503, meanings=_MEANINGS),
+    },
+)
+async def get_file_content(file_id: str, context: InContext, tenant: InTenant) -> Response:
+    """Return the content of a file."""
+    file = await own_file(context, tenant, file_id)
+    pieces = file_store(context).read(content_name(file.id))
+    try:
+        first = await anext(pieces, b"")
+    except ObjectMissing:
+        raise JobFailed(file_not_found(file_id)) from None
+
+    async def content() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    # Without a length, clients wait for the end of the response before they use the connection again.
+    return StreamingResponse(content(), media_type="application/octet-stream")
+
+
+@router.delete(
+    "/v1/files/{file_id}", summary="Delete a file", responses=errors(404, 503, meanings=_MEANINGS)
+)
+async def delete_file(file_id: str, context: InContext, tenant: InTenant) -> DeletedFile:
+    """Delete a file. A batch that still reads the file fails."""
+    file = await own_file(context, tenant, file_id)
+    await context.files.delete(file)
+    return DeletedFile(id=file.id, deleted=True)
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    while piece := await file.read(PIECE_BYTES):
+        yield piece
+
+
+def _purpose(text: str | None) -> Purpose | None:
+    if text is None:
+        return None
+    try:
+        return Purpose(text)
+    except ValueError:
+        known = ", ".join(purpose.value for purpose in Purpose)
+        raise invalid_param("purpose", f"must be one of {known}, not {text[:60]!r}") from None

@@ -1,0 +1,43 @@
+"""Tasks of the control process that need the front end's code: they run batches."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from api.batches.supervisor import BatchSupervisor, batch_supervisor
+from api.batches.webhook import Webhook
+from shared.settings import ControlSettings
+from worker.control import MoreTasks
+from worker.control_tasks import EVERY_10_S, EVERY_SECOND, ControlTask
+
+
+def batch_tasks(settings: ControlSettings) -> MoreTasks:
+    """Return the tasks that run batches. Without a file store, there are none.
+
+    Raises:
+        SettingsError: the webhook's settings contradict each other.
+    """
+    webhook = Webhook.of(settings)
+
+    @asynccontextmanager
+    async def tasks() -> AsyncIterator[Sequence[ControlTask]]:
+        if settings.file_store is None:
+            yield ()
+            return
+        async with batch_supervisor(settings) as supervisor:
+            yield _tasks(supervisor, webhook)
+
+    return tasks
+
+
+def _tasks(supervisor: BatchSupervisor, webhook: Webhook | None) -> list[ControlTask]:
+    tasks = [
+        ControlTask("start_batches", lambda _: supervisor.start_runs(), EVERY_SECOND, 10),
+        ControlTask("delete_files", lambda _: supervisor.delete_files(time.time()), EVERY_10_S, 60),
+    ]
+    if webhook:
+        announce = webhook.announce
+        tasks.append(
+            ControlTask("call_webhook", lambda _: announce(supervisor.ends), EVERY_SECOND, 60)
+        )
+    return tasks

@@ -1,0 +1,113 @@
+"""Files that clients have uploaded, and batches of requests."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+FileId = NewType("FileId", str)
+"""`file-` and 32 hexadecimal digits."""
+BatchId = NewType("BatchId", str)
+"""`batch_` and 32 hexadecimal digits."""
+
+
+class Purpose(StrEnum):
+    """What a file is for."""
+
+    BATCH = "batch"
+    """Requests of a batch, one JSON object per line."""
+    BATCH_OUTPUT = "batch_output"
+    """Answers or errors of a batch, one JSON object per line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file in the pool's file store."""
+
+    id: FileId
+    tenant: str
+    name: str
+    """Name that the client gave."""
+    purpose: Purpose
+    num_bytes: int
+    created_s: int
+    """Unix time in seconds."""
+    expires_s: int
+    """Unix time in seconds at which the file is deleted."""
+
+
+class BatchStatus(StrEnum):
+    """Status of a batch, as in OpenAI's API."""
+
+    VALIDATING = "validating"
+    """The input file is still to be checked."""
+    FAILED = "failed"
+    """The input file is invalid. None of its requests has run."""
+    IN_PROGRESS = "in_progress"
+    """The requests are being computed."""
+    FINALIZING = "finalizing"
+    """All requests have ended, and the output files are being written."""
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    """The time of the batch was over before all of its requests had ended."""
+    CANCELLING = "cancelling"
+    """The batch starts no more requests. It ends once those that run have ended."""
+    CANCELLED = "cancelled"
+
+
+OPEN = frozenset(
+    {
+        BatchStatus.VALIDATING,
+        BatchStatus.IN_PROGRESS,
+        BatchStatus.FINALIZING,
+        BatchStatus.CANCELLING,
+    }
+)
+"""Statuses of batches that haven't ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineError:
+    """A fault of an input file."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+    """Number of the faulty line, from 1; None if the fault isn't in a single line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchUsage:
+    """Tokens of all answers of a batch so far."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """The part of `prompt_tokens` that was found in the prefix cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A batch of requests."""
+
+    id: BatchId
+    tenant: str
+    endpoint: str
+    """Path of the requests, such as /v1/chat/completions."""
+    input_file: FileId
+    window: str
+    """The client's `completion_window`, such as 24h."""
+    created_s: int
+    expires_s: int
+    """Unix time in seconds at which requests that haven't ended expire."""
+    metadata: dict[str, Any] | None = None
+    status: BatchStatus = BatchStatus.VALIDATING
+    times: dict[BatchStatus, int] = field(default_factory=dict)
+    """For each status that the batch has had, the Unix time in seconds at which it began."""
+    num_requests: int = 0
+    num_completed: int = 0
+    num_failed: int = 0
+    usage: BatchUsage = BatchUsage()
+    output_file: FileId | None = None
+    error_file: FileId | None = None
+    errors: tuple[LineError, ...] = ()

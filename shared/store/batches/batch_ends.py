@@ -1,0 +1,49 @@
+"""Ends of batches that a webhook must still announce."""
+
+from dataclasses import dataclass
+
+from shared.protocol.batches import BatchId, BatchStatus
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnd:
+    """The end of a batch."""
+
+    batch: BatchId
+    status: BatchStatus
+    ended_s: int
+    """Unix time in seconds."""
+
+    @property
+    def member(self) -> str:
+        """Text form of the end, which is its name in Redis."""
+        return f"{self.batch} {self.status.value} {self.ended_s}"
+
+    @classmethod
+    def of(cls, member: str) -> "BatchEnd":
+        """Decode the text form of an end."""
+        batch, status, ended_s = member.split()
+        return cls(BatchId(batch), BatchStatus(status), int(ended_s))
+
+
+class BatchEnds:
+    """Ends of batches that are still to be announced."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._key = keys.webhooks
+
+    async def due(self, now_s: float, *, limit: int) -> list[BatchEnd]:
+        """Return ends that should be announced now, longest overdue first."""
+        raw = await self._redis.zrangebyscore(self._key, "-inf", now_s * 1000, start=0, num=limit)
+        return [BatchEnd.of(each.decode()) for each in raw]
+
+    async def delay(self, end: BatchEnd, until_s: float) -> None:
+        """Note that an end couldn't be announced, and when to try again."""
+        await self._redis.zadd(self._key, {end.member: until_s * 1000}, xx=True)
+
+    async def forget(self, end: BatchEnd) -> None:
+        """Note that an end was announced, or never will be."""
+        await self._redis.zrem(self._key, end.member)

@@ -1,0 +1,253 @@
+"""Batches of requests: their records, and the rights to run them."""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from shared.errors import LeaseLost, QueueFull, ReachedLimit
+from shared.protocol.batches import (
+    Batch,
+    BatchId,
+    BatchStatus,
+    BatchUsage,
+    FileId,
+    LineError,
+)
+from shared.store.batches.pages import Page, read_page
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.scripts import Arg, Scripts, flat
+
+MAX_OPEN = 1000
+"""Maximum number of batches of a pool that haven't ended."""
+LEASE_MS = 10_000
+"""Milliseconds after which another control process may run the batch of a silent one."""
+MAX_LINES_PER_COMMIT = 250
+
+_CANCELLABLE = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedLines:
+    """Lines of a batch that have ended."""
+
+    parts: Sequence[str]
+    """Objects in the file store with the results of the lines."""
+    lines: Sequence[int]
+    """Numbers of the lines, from 0."""
+    num_completed: int
+    num_failed: int
+    usage: BatchUsage
+
+
+def new_batch_id() -> BatchId:
+    """Return an id that no batch has."""
+    return BatchId(f"batch_{secrets.token_hex(16)}")
+
+
+class Batches:
+    """Batches of one pool. Clients' calls name no runner, and runners' calls need its lease."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+
+    async def add(self, batch: Batch, *, keep_s: int) -> None:
+        """Accept a batch. `keep_s` is the longest time in seconds for which a batch is kept.
+
+        Raises:
+            QueueFull: the pool has too many batches.
+        """
+        fields = {
+            "endpoint": batch.endpoint,
+            "input_file": batch.input_file,
+            "window": batch.window,
+            "created_s": batch.created_s,
+            "expires_s": batch.expires_s,
+            "status": batch.status.value,
+        }
+        if batch.metadata is not None:
+            fields["metadata"] = orjson.dumps(batch.metadata).decode()
+        reply = await self._scripts.run(
+            "add_batch",
+            *(batch.id, batch.tenant, MAX_OPEN, batch.created_s * 1000, keep_s * 1000),
+            *flat(fields.items()),
+        )
+        if reply != b"ok":
+            raise QueueFull(ReachedLimit.BATCHES, MAX_OPEN)
+
+    async def get(self, batch_id: BatchId) -> Batch | None:
+        """Return a batch, or None if it doesn't exist or has expired."""
+        (found,) = await self._read([batch_id])
+        return found
+
+    async def page(self, tenant: str, *, limit: int, after: str | None) -> Page[Batch] | None:
+        """Return a page of a tenant's batches, newest first; None if `after` isn't one of them."""
+        key = self._keys.batches_of(tenant)
+        return await read_page(self._redis, key, self._read, limit=limit, after=after)
+
+    async def cancel(self, batch_id: BatchId) -> None:
+        """Make a batch start no more requests. Batches that have ended are left as they are."""
+        for status in _CANCELLABLE:
+            await self._move(batch_id, "", status, BatchStatus.CANCELLING)
+
+    async def open(self) -> list[BatchId]:
+        """Return the batches that haven't ended, oldest first."""
+        return [
+            BatchId(raw.decode()) for raw in await self._redis.zrange(self._keys.batches, 0, -1)
+        ]
+
+    async def lease(self, batch_id: BatchId, runner: str) -> bool:
+        """Get or renew the exclusive right to run a batch, and return whether the runner has it."""
+        reply = await self._scripts.run("lease_batch", batch_id, runner, LEASE_MS)
+        return bool(reply == b"ok")
+
+    async def release(self, batch_id: BatchId, runner: str) -> None:
+        """Give up the right to run a batch, so that another runner can go on at once."""
+        if await self._redis.get(self._keys.batch_lease(batch_id)) == runner.encode():
+            await self._redis.delete(self._keys.batch_lease(batch_id))
+
+    async def start(self, batch_id: BatchId, runner: str, *, num_requests: int) -> BatchStatus:
+        """Note that the input is valid, and return the batch's status after the call.
+
+        Raises:
+            LeaseLost: the runner may no longer run the batch.
+        """
+        to = BatchStatus.IN_PROGRESS
+        return await self._move(batch_id, runner, BatchStatus.VALIDATING, to, num_requests)
+
+    async def finalize(self, batch_id: BatchId, runner: str) -> None:
+        """Note that the output files are being written, unless the batch is being cancelled.
+
+        Raises:
+            LeaseLost: as in `start`.
+        """
+        to = BatchStatus.FINALIZING
+        await self._move(batch_id, runner, BatchStatus.IN_PROGRESS, to)
+
+    async def done(self, batch_id: BatchId) -> bytes:
+        """Return the bitmap of the lines that have ended. Line 0 is the highest bit of byte 0."""
+        return await self._redis.get(self._keys.batch_done(batch_id)) or b""
+
+    async def parts(self, batch_id: BatchId) -> list[str]:
+        """Return the objects in the file store with the results so far."""
+        key = self._keys.batch_parts(batch_id)
+        return [raw.decode() for raw in await self._redis.lrange(key, 0, -1)]  # type: ignore[misc]
+
+    async def commit(self, batch_id: BatchId, runner: str, ended: CommittedLines) -> None:
+        """Record lines that have ended. A line can be recorded only once.
+
+        Raises:
+            LeaseLost: another runner runs the batch. Nothing was recorded.
+        """
+        usage = ended.usage
+        args: list[Arg] = [batch_id, runner, ended.num_completed, ended.num_failed]
+        args += [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens]
+        args += [len(ended.parts), *ended.parts, *ended.lines]
+        _check(batch_id, await self._scripts.run("commit_lines", *args))
+
+    async def end(
+        self,
+        batch_id: BatchId,
+        runner: str,
+        status: BatchStatus,
+        *,
+        keep_s: int,
+        announces: bool,
+        output_file: FileId | None = None,
+        error_file: FileId | None = None,
+        errors: Sequence[LineError] = (),
+    ) -> None:
+        """End a batch.
+
+        Args:
+            batch_id: the batch.
+            runner: the process that runs it.
+            status: final status.
+            keep_s: seconds for which the record of the batch is kept.
+            announces: whether a webhook is to be called.
+            output_file: file with the answers.
+            error_file: file with the requests that failed.
+            errors: faults of the input file.
+
+        Raises:
+            LeaseLost: another runner runs the batch.
+        """
+        fields = {
+            "output_file": output_file or "",
+            "error_file": error_file or "",
+            "errors": orjson.dumps([asdict(error) for error in errors]),
+        }
+        args = batch_id, runner, status.value, int(time.time()), keep_s * 1000, int(announces)
+        _check(batch_id, await self._scripts.run("end_batch", *args, *flat(fields.items())))
+
+    async def _move(
+        self,
+        batch_id: BatchId,
+        runner: str,
+        source: BatchStatus,
+        to: BatchStatus,
+        num_requests: int | None = None,
+    ) -> BatchStatus:
+        number = "" if num_requests is None else num_requests
+        args = batch_id, runner, source.value, to.value, int(time.time()), number
+        reply = await self._scripts.run("move_batch", *args)
+        if reply is None:
+            return source
+        _check(batch_id, b"lost" if reply == b"lost" else b"ok")
+        return BatchStatus(reply.decode())
+
+    async def _read(self, ids: Sequence[str]) -> list[Batch | None]:
+        pipe = self._redis.pipeline(transaction=False)
+        for each in ids:
+            pipe.hgetall(self._keys.batch(BatchId(each)))
+        return [
+            _of_hash(BatchId(each), fields) if fields else None
+            for each, fields in zip(ids, await pipe.execute(), strict=True)
+        ]
+
+
+def _check(batch_id: BatchId, reply: bytes) -> None:
+    if reply != b"ok":
+        raise LeaseLost(f"another control process runs the batch {batch_id}")
+
+
+def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:
+    fields = {name.decode(): value for name, value in raw.items()}
+
+    def number(name: str) -> int:
+        return int(fields.get(name, 0))
+
+    def text(name: str) -> str:
+        return fields.get(name, b"").decode()
+
+    times = {status: number(f"{status}_s") for status in BatchStatus if f"{status}_s" in fields}
+    errors: list[dict[str, Any]] = orjson.loads(fields.get("errors", b"[]"))
+    return Batch(
+        id=batch_id,
+        tenant=text("tenant"),
+        endpoint=text("endpoint"),
+        input_file=FileId(text("input_file")),
+        window=text("window"),
+        created_s=number("created_s"),
+        expires_s=number("expires_s"),
+        metadata=orjson.loads(fields["metadata"]) if "metadata" in fields else None,
+        status=BatchStatus(text("status")),
+        times=times,
+        num_requests=number("num_requests"),
+        num_completed=number("num_completed"),
+        num_failed=number("num_failed"),
+        usage=BatchUsage(
+            prompt_tokens=number("prompt_tokens"),
+            completion_tokens=number("completion_tokens"),
+            cached_tokens=number("cached_tokens"),
+        ),
+        output_file=FileId(text("output_file")) if text("output_file") else None,
+        error_file=FileId(text("error_file")) if text("error_file") else None,
+        errors=tuple(LineError(**error) for error in errors),
+    )

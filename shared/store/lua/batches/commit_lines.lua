@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- At most 520 commands.
+-- ARGV: id runner num_completed num_failed prompt_tokens completion_tokens cached_tokens num_parts
+-- part... line...
+-- Records that lines of a batch have ended, and the objects with their results. A line that was
+-- recorded earlier is never recorded again. Returns 'ok' | 'lost'.
+local id, runner, num_parts = ARGV[1], ARGV[2], tonumber(ARGV[8])
+local key, done = P .. 'batch:' .. id, P .. 'batchdone:' .. id
+if redis.call('GET', P .. 'batchlease:' .. id) ~= runner then return 'lost' end
+local first_line = 9 + num_parts
+for i = first_line, #ARGV do
+  if redis.call('GETBIT', done, ARGV[i]) == 1 then return 'lost' end
+end
+for i = first_line, #ARGV do redis.call('SETBIT', done, ARGV[i], 1) end
+for i = 9, 8 + num_parts do redis.call('RPUSH', P .. 'batchparts:' .. id, ARGV[i]) end
+local counted = { 'num_completed', 'num_failed', 'prompt_tokens', 'completion_tokens', 'cached_tokens' }
+for i, field in ipairs(counted) do redis.call('HINCRBY', key, field, ARGV[2 + i]) end
+return 'ok'

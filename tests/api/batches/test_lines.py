@@ -1,0 +1,106 @@
+"""The check of a batch's input file."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.batches.lines import MAX_ERRORS, Checked, check_lines, in_order
+
+CHAT = "/v1/chat/completions"
+
+
+def line(custom_id: Any = "a", **changes: Any) -> bytes:
+    body = {"model": "extract", "messages": []}
+    fields = {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body, **changes}
+    return orjson.dumps({name: value for name, value in fields.items() if value is not ...})
+
+
+@pytest.fixture
+def checked(tmp_path: Path) -> Any:
+    def check(content: bytes, *, max_bytes: int = 1000) -> Checked:
+        path = tmp_path / "input.jsonl"
+        path.write_bytes(content)
+        return check_lines(path, CHAT, max_bytes=max_bytes)
+
+    return check
+
+
+def test_each_line_is_found_again_by_its_offset(checked: Any) -> None:
+    content = b"\n".join([line("1"), b"", line("2", body={"model": "sql"}), b"  ", line("3")])
+    found = checked(content)
+    assert found.errors == []
+    assert [each.number for each in found.lines] == [0, 1, 2]
+    read = [
+        orjson.loads(content[each.offset : each.offset + each.num_bytes]) for each in found.lines
+    ]
+    assert [each["custom_id"] for each in read] == ["1", "2", "3"]
+    assert [each.model for each in found.lines] == ["extract", "sql", "extract"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "param"),
+    [
+        (b"{", "invalid_json_line", None),
+        (b"[1]", "invalid_json_line", None),
+        (b"\xff\xfe", "invalid_json_line", None),
+        (line(...), "invalid_custom_id", "custom_id"),
+        (line(7), "invalid_custom_id", "custom_id"),
+        (line(""), "invalid_custom_id", "custom_id"),
+        (line("b" * 513), "invalid_custom_id", "custom_id"),
+        (line("first"), "duplicate_custom_id", "custom_id"),
+        (line(method="GET"), "invalid_method", "method"),
+        (line(url="/v1/completions"), "mismatched_url", "url"),
+        (line(body="text"), "invalid_body", "body"),
+        (line(body={}), "missing_model", "body.model"),
+        (line(body={"model": 3}), "missing_model", "body.model"),
+        (line(body={"model": "a", "stream": True}), "unsupported_field", "body.stream"),
+        (line(body={"model": "a", "background": True}), "unsupported_field", "body.background"),
+        (line(body={"model": "a", "text": "x" * 1000}), "line_too_large", None),
+    ],
+)
+def test_a_fault_names_its_line(checked: Any, raw: bytes, code: str, param: str | None) -> None:
+    found = checked(b"\n".join([line("first"), raw, line("last")]))
+    assert found.lines == []
+    assert [(each.code, each.param, each.line) for each in found.errors] == [(code, param, 2)]
+
+
+def test_a_long_line_does_not_hide_the_next(checked: Any) -> None:
+    found = checked(b"\n".join([b"x" * 5000, b"{", line("a")]))
+    assert [(each.code, each.line) for each in found.errors] == [
+        ("line_too_large", 1),
+        ("invalid_json_line", 2),
+    ]
+
+
+def test_only_the_first_faults_are_reported(checked: Any) -> None:
+    found = checked(b"{\n" * 100)
+    assert [each.line for each in found.errors] == list(range(1, MAX_ERRORS + 1))
+
+
+def test_an_empty_file_is_a_fault(checked: Any) -> None:
+    assert [each.code for each in checked(b"\n \n").errors] == ["empty_file"]
+
+
+def test_too_many_requests_are_a_fault(checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.batches.lines.MAX_LINES", 2)
+    content = [line(str(number)) for number in range(3)]
+    assert [each.code for each in checked(b"\n".join(content)).errors] == ["too_many_requests"]
+    assert checked(b"\n".join(content[:2])).errors == []
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
+def test_lines_are_grouped_by_model(tmp_path_factory: Any, models: list[str]) -> None:
+    path = tmp_path_factory.mktemp("lines") / "input.jsonl"
+    rows = [line(str(i), body={"model": model}) for i, model in enumerate(models)]
+    path.write_bytes(b"\n".join(rows))
+    ordered = in_order(check_lines(path, CHAT, max_bytes=1000).lines)
+    assert sorted(each.number for each in ordered) == list(range(len(models)))
+    groups = [each.model for each in ordered]
+    assert groups == sorted(groups, key=list(dict.fromkeys(models)).index)
+    for model in set(models):
+        numbers = [each.number for each in ordered if each.model == model]
+        assert numbers == sorted(numbers)

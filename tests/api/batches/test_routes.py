@@ -1,0 +1,231 @@
+"""/v1/files and /v1/batches, through the openai client and raw requests."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import orjson
+import pytest
+
+from shared.protocol.batches import BatchId, BatchStatus
+from shared.store.batches.batches import Batches
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+
+LINE = orjson.dumps(
+    {
+        "custom_id": "1",
+        "method": "POST",
+        "url": "/v1/completions",
+        "body": {"model": "extract", "prompt": "hi"},
+    }
+)
+
+
+@pytest.fixture
+def changes(tmp_path: Path) -> dict[str, Any]:
+    return {"file_store": str(tmp_path / "store"), "max_file_mb": 1, "file_days": 7}
+
+
+async def uploaded(client: openai.AsyncOpenAI, content: bytes = LINE) -> str:
+    file = await client.files.create(file=("in.jsonl", content), purpose="batch")
+    return file.id
+
+
+async def created(client: openai.AsyncOpenAI, **changes: Any) -> Any:
+    fields: dict[str, Any] = {"endpoint": "/v1/completions", "completion_window": "24h", **changes}
+    if "input_file_id" not in fields:
+        fields["input_file_id"] = await uploaded(client)
+    return await client.batches.create(**fields)
+
+
+async def test_a_file_is_stored_listed_read_and_deleted(
+    client: openai.AsyncOpenAI, tmp_path: Path
+) -> None:
+    content = LINE * 1000
+    file = await client.files.create(file=("../a/in.jsonl", content), purpose="batch")
+    assert (file.filename, file.bytes, file.purpose) == ("in.jsonl", len(content), "batch")
+    assert file.expires_at == file.created_at + 7 * 86_400
+    assert [each.id async for each in client.files.list()] == [file.id]
+    assert (await client.files.retrieve(file.id)) == file
+    assert (await client.files.content(file.id)).content == content
+    assert [path.name for path in (tmp_path / "store").rglob("file-*")] == [file.id]
+    assert (await client.files.delete(file.id)).deleted
+    with pytest.raises(openai.NotFoundError, match="doesn't exist or has expired"):
+        await client.files.retrieve(file.id)
+
+
+async def test_lists_have_pages(client: openai.AsyncOpenAI) -> None:
+    ids = [await uploaded(client) for _ in range(3)]
+    assert sorted([each.id async for each in client.files.list(limit=2)]) == sorted(ids)
+    page = await client.files.list(limit=2)
+    assert (len(page.data), page.has_more) == (2, True)
+
+
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "part"),
+    [
+        ({"json": {}}, 400, "content type"),
+        ({"headers": FORM, "content": b"garbage"}, 400, "form"),
+        ({"headers": {"content-type": "multipart/form-data"}, "content": b""}, 400, "form"),
+        ({"files": {"file": b"x"}}, 400, "purpose"),
+        ({"files": {"file": b"x"}, "data": {"purpose": "fine-tune"}}, 400, "purpose"),
+        ({"files": {"other": b"x"}, "data": {"purpose": "batch"}}, 400, "file"),
+        ({"files": {"file": b""}, "data": {"purpose": "batch"}}, 400, "file is empty"),
+        ({"files": {"file": bytes(2 << 20)}, "data": {"purpose": "batch"}}, 413, "1 MiB"),
+        (
+            {"files": [("file", b"x"), ("file", b"y")], "data": {"purpose": "batch"}},
+            400,
+            "form",
+        ),
+    ],
+)
+async def test_bad_uploads_are_refused(
+    http: httpx.AsyncClient, tmp_path: Path, sent: dict[str, Any], status: int, part: str
+) -> None:
+    response = await http.post("/v1/files", **sent)
+    assert response.status_code == status
+    assert part in response.json()["error"]["message"]
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+async def test_a_large_upload_without_a_length_is_refused(http: httpx.AsyncClient) -> None:
+    async def body() -> Any:
+        yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(3):
+            yield bytes(1 << 20)
+
+    response = await http.post("/v1/files", content=body(), headers=FORM)
+    assert response.status_code == 413
+
+
+async def test_a_batch_waits_for_a_control_process(client: openai.AsyncOpenAI) -> None:
+    batch = await created(client, metadata={"name": "nightly"})
+    assert (batch.status, batch.metadata) == ("validating", {"name": "nightly"})
+    assert batch.expires_at == batch.created_at + 86_400
+    assert (batch.request_counts.total, batch.output_file_id, batch.errors) == (0, None, None)
+    assert await client.batches.retrieve(batch.id) == batch
+    assert [each.id async for each in client.batches.list()] == [batch.id]
+    cancelled = await client.batches.cancel(batch.id)
+    assert cancelled.status == "cancelling"
+    assert cancelled.cancelling_at is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("input_file_id", "file-unknown", "input_file_id"),
+        ("input_file_id", "", "input_file_id"),
+        ("endpoint", "/v1/images", "endpoint"),
+        ("completion_window", "8d", "completion_window"),
+        ("completion_window", "0h", "completion_window"),
+        ("completion_window", "soon", "completion_window"),
+        ("metadata", {"a": 1}, "metadata.a"),
+        ("metadata", {str(i): "" for i in range(17)}, "metadata"),
+        ("unknown", 1, "unknown"),
+    ],
+)
+async def test_bad_batches_are_refused(
+    http: httpx.AsyncClient, client: openai.AsyncOpenAI, field: str, value: Any, param: str
+) -> None:
+    body = {
+        "input_file_id": await uploaded(client),
+        "endpoint": "/v1/completions",
+        "completion_window": "24h",
+        field: value,
+    }
+    response = await http.post("/v1/batches", json=body)
+    assert response.status_code in (400, 404), response.text
+    assert response.json()["error"]["param"] == param
+
+
+async def test_an_output_file_is_no_input(
+    client: openai.AsyncOpenAI, redis: Redis, keys: Keys
+) -> None:
+    file = await uploaded(client)
+    await redis.hset(f"{keys.prefix}file:{file}", "purpose", "batch_output")  # type: ignore[misc]
+    with pytest.raises(openai.BadRequestError, match="has the purpose batch_output, not batch"):
+        await created(client, input_file_id=file)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=file-9", "order=asc"])
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
+async def test_bad_pages_are_refused(http: httpx.AsyncClient, path: str, query: str) -> None:
+    response = await http.get(f"{path}?{query}")
+    assert response.status_code in (400, 404)
+    assert response.json()["error"]["param"] == query.partition("=")[0]
+
+
+async def test_an_ended_batch_shows_when_it_ended(
+    client: openai.AsyncOpenAI, redis: Redis, keys: Keys
+) -> None:
+    batch, store = await created(client), Batches(redis, keys)
+    await store.lease(BatchId(batch.id), "control")
+    await store.end(BatchId(batch.id), "control", BatchStatus.COMPLETED, keep_s=9, announces=False)
+    found = await client.batches.retrieve(batch.id)
+    assert (found.status, found.completed_at is not None) == ("completed", True)
+
+
+class TestWithoutFileStore:
+    """A server whose operator hasn't set --file-store."""
+
+    @pytest.fixture
+    def changes(self) -> dict[str, Any]:
+        return {}
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("POST", "/v1/files"),
+            ("GET", "/v1/files"),
+            ("GET", "/v1/files/file-1"),
+            ("GET", "/v1/files/file-1/content"),
+            ("DELETE", "/v1/files/file-1"),
+            ("POST", "/v1/batches"),
+            ("GET", "/v1/batches"),
+            ("GET", "/v1/batches/batch_1"),
+            ("POST", "/v1/batches/batch_1/cancel"),
+        ],
+    )
+    async def test_every_route_says_so(
+        self, http: httpx.AsyncClient, method: str, path: str
+    ) -> None:
+        response = await http.request(method, path)
+        assert response.status_code == 404
+        error = response.json()["error"]
+        assert error["code"] == "no_file_store"
+        assert "--file-store" in error["message"]
+
+
+class TestWithKeys:
+    """Files and batches of several tenants."""
+
+    @pytest.fixture
+    def changes(self, tmp_path: Path) -> dict[str, Any]:
+        from pydantic import SecretStr
+
+        keys = (SecretStr("red:0123456789abcdef"), SecretStr("blue:fedcba9876543210"))
+        return {"file_store": str(tmp_path / "store"), "api_keys": keys}
+
+    async def test_tenants_do_not_see_each_other(self, server: Any) -> None:
+        def client_of(key: str) -> openai.AsyncOpenAI:
+            return openai.AsyncOpenAI(api_key=key, base_url=f"{server.url}/v1", max_retries=0)
+
+        async with client_of("0123456789abcdef") as red, client_of("fedcba9876543210") as blue:
+            batch = await created(red)
+            for call in (
+                blue.files.retrieve(batch.input_file_id),
+                blue.files.content(batch.input_file_id),
+                blue.files.delete(batch.input_file_id),
+                blue.batches.retrieve(batch.id),
+                blue.batches.cancel(batch.id),
+                created(blue, input_file_id=batch.input_file_id),
+            ):
+                with pytest.raises(openai.NotFoundError):
+                    await call
+            assert [each async for each in blue.files.list()] == []
+            assert [each async for each in blue.batches.list()] == []

@@ -1,0 +1,249 @@
+"""Records of batches, and the rights to run them."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from queue_support import eventually
+
+from shared.errors import LeaseLost, QueueFull
+from shared.protocol.batches import (
+    Batch,
+    BatchStatus,
+    BatchUsage,
+    FileId,
+    LineError,
+    Purpose,
+    StoredFile,
+)
+from shared.store.batches import batches as batches_module
+from shared.store.batches.batch_ends import BatchEnds
+from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
+from shared.store.batches.files import StoredFiles, new_file_id
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+
+A, B = "control-a", "control-b"
+
+
+@pytest.fixture
+def batches(redis: Redis, keys: Keys) -> Batches:
+    return Batches(redis, keys)
+
+
+@pytest.fixture
+def files(redis: Redis, keys: Keys) -> StoredFiles:
+    return StoredFiles(redis, keys)
+
+
+def make_batch(tenant: str = "red", created_s: int | None = None) -> Batch:
+    now = int(time.time()) if created_s is None else created_s
+    return Batch(
+        id=new_batch_id(),
+        tenant=tenant,
+        endpoint="/v1/completions",
+        input_file=FileId("file-1"),
+        window="24h",
+        created_s=now,
+        expires_s=now + 86_400,
+        metadata={"name": "nightly"},
+    )
+
+
+def lines(*numbers: int, part: str = "p-answers") -> CommittedLines:
+    usage = BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
+    return CommittedLines(
+        parts=[part], lines=numbers, num_completed=len(numbers), num_failed=0, usage=usage
+    )
+
+
+async def added(batches: Batches, batch: Batch | None = None) -> Batch:
+    batch = batch or make_batch()
+    await batches.add(batch, keep_s=1000)
+    return batch
+
+
+async def test_a_batch_is_read_as_it_was_added(batches: Batches) -> None:
+    batch = await added(batches)
+    assert await batches.get(batch.id) == batch
+    await batches.add(batch, keep_s=1000)
+    assert await batches.open() == [batch.id]
+
+
+async def test_pages_have_the_newest_batches_first(batches: Batches) -> None:
+    now = int(time.time())
+    made = [await added(batches, make_batch(created_s=now - age)) for age in (30, 20, 10)]
+    await added(batches, make_batch("blue"))
+    page = await batches.page("red", limit=2, after=None)
+    assert page is not None
+    assert ([each.id for each in page.items], page.has_more) == ([made[2].id, made[1].id], True)
+    page = await batches.page("red", limit=2, after=made[1].id)
+    assert page is not None
+    assert ([each.id for each in page.items], page.has_more) == ([made[0].id], False)
+    assert await batches.page("blue", limit=2, after=made[0].id) is None
+
+
+async def test_a_pool_has_a_limited_number_of_open_batches(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "MAX_OPEN", 1)
+    await added(batches)
+    with pytest.raises(QueueFull):
+        await added(batches)
+
+
+async def test_only_one_process_runs_a_batch(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await added(batches)
+    monkeypatch.setattr(batches_module, "LEASE_MS", 300)
+    assert await batches.lease(batch.id, A)
+    assert not await batches.lease(batch.id, B)
+    assert await batches.lease(batch.id, A)
+    await eventually(lambda: batches.lease(batch.id, B))
+    assert not await batches.lease(batch.id, A)
+
+
+async def test_a_process_that_stops_gives_up_its_own_lease_only(batches: Batches) -> None:
+    batch = await added(batches)
+    assert await batches.lease(batch.id, A)
+    await batches.release(batch.id, B)
+    assert not await batches.lease(batch.id, B)
+    await batches.release(batch.id, A)
+    assert await batches.lease(batch.id, B)
+
+
+async def test_lines_count_once(batches: Batches) -> None:
+    batch = await added(batches)
+    await batches.lease(batch.id, A)
+    assert await batches.start(batch.id, A, num_requests=10) is BatchStatus.IN_PROGRESS
+    await batches.commit(batch.id, A, lines(0, 9))
+    with pytest.raises(LeaseLost):
+        await batches.commit(batch.id, A, lines(3, 9, part="again-answers"))
+    found = await batches.get(batch.id)
+    assert found is not None
+    assert (found.num_requests, found.num_completed, found.status) == (10, 2, "in_progress")
+    assert found.usage == BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
+    assert await batches.done(batch.id) == bytes([0b1000_0000, 0b0100_0000])
+    assert await batches.parts(batch.id) == ["p-answers"]
+
+
+async def test_a_process_without_the_lease_changes_nothing(batches: Batches) -> None:
+    batch = await added(batches)
+    await batches.lease(batch.id, A)
+    for call in (
+        batches.commit(batch.id, B, lines(1)),
+        batches.start(batch.id, B, num_requests=1),
+        batches.finalize(batch.id, B),
+        batches.end(batch.id, B, BatchStatus.COMPLETED, keep_s=9, announces=True),
+    ):
+        with pytest.raises(LeaseLost):
+            await call
+    assert await batches.get(batch.id) == batch
+
+
+async def test_an_ended_batch_leaves_only_its_record(
+    batches: Batches, redis: Redis, keys: Keys
+) -> None:
+    batch = await added(batches)
+    await batches.lease(batch.id, A)
+    await batches.start(batch.id, A, num_requests=2)
+    await batches.commit(batch.id, A, lines(0, 1))
+    await batches.finalize(batch.id, A)
+    await batches.end(
+        batch.id, A, BatchStatus.COMPLETED, keep_s=9, announces=False, output_file=FileId("file-o")
+    )
+    found = await batches.get(batch.id)
+    assert found is not None
+    assert (found.status, found.output_file, found.error_file) == ("completed", "file-o", None)
+    assert list(found.times) == ["in_progress", "finalizing", "completed"]
+    assert 0 < await redis.pttl(keys.batch(batch.id)) <= 9000
+    left = {key.decode() for key in await redis.keys(f"{keys.prefix}batch*")}
+    assert left == {keys.batch(batch.id), keys.batches_of("red")}
+    assert await batches.open() == []
+
+
+async def test_a_cancelled_batch_is_not_finalized(batches: Batches) -> None:
+    batch = await added(batches)
+    await batches.lease(batch.id, A)
+    await batches.start(batch.id, A, num_requests=2)
+    await batches.cancel(batch.id)
+    await batches.finalize(batch.id, A)
+    found = await batches.get(batch.id)
+    assert found is not None
+    assert found.status is BatchStatus.CANCELLING
+    await batches.end(batch.id, A, BatchStatus.CANCELLED, keep_s=9, announces=False)
+    await batches.cancel(batch.id)
+    found = await batches.get(batch.id)
+    assert found is not None
+    assert found.status is BatchStatus.CANCELLED
+
+
+async def test_faults_of_the_input_are_kept(batches: Batches) -> None:
+    batch, fault = await added(batches), LineError(code="x", message="bad", line=3)
+    await batches.lease(batch.id, A)
+    await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=9, announces=False, errors=[fault])
+    found = await batches.get(batch.id)
+    assert found is not None
+    assert found.errors == (fault,)
+
+
+async def test_an_end_is_announced_until_it_is_forgotten(
+    batches: Batches, redis: Redis, keys: Keys
+) -> None:
+    batch, ends, now = await added(batches), BatchEnds(redis, keys), time.time()
+    await batches.lease(batch.id, A)
+    await batches.end(batch.id, A, BatchStatus.EXPIRED, keep_s=9, announces=True)
+    (end,) = await ends.due(now, limit=5)
+    assert (end.batch, end.status) == (batch.id, "expired")
+    await ends.delay(end, now + 60)
+    assert await ends.due(now, limit=5) == []
+    assert await ends.due(now + 61, limit=5) == [end]
+    await ends.forget(end)
+    assert await ends.due(now + 61, limit=5) == []
+
+
+def make_file(
+    tenant: str = "red", *, purpose: Purpose = Purpose.BATCH, age_s: int = 0
+) -> StoredFile:
+    now = int(time.time()) - age_s
+    return StoredFile(
+        id=new_file_id(),
+        tenant=tenant,
+        name="in.jsonl",
+        purpose=purpose,
+        num_bytes=12,
+        created_s=now,
+        expires_s=now + 1000,
+    )
+
+
+async def test_files_are_listed_by_tenant_and_purpose(files: StoredFiles) -> None:
+    old, new = make_file(age_s=9), make_file(purpose=Purpose.BATCH_OUTPUT)
+    await files.add(old, new, make_file("blue"))
+    assert await files.get(old.id) == old
+    page = await files.page("red", limit=5, after=None, purpose=None)
+    assert page is not None
+    assert page.items == [new, old]
+    page = await files.page("red", limit=5, after=None, purpose=Purpose.BATCH)
+    assert page is not None
+    assert page.items == [old]
+
+
+async def test_the_content_of_a_deleted_or_expired_file_is_due(files: StoredFiles) -> None:
+    deleted, kept = make_file(), make_file()
+    await files.add(deleted, kept)
+    now = time.time()
+    assert await files.due(now, limit=5) == []
+    await files.delete(deleted)
+    assert await files.get(deleted.id) is None
+    assert await files.due(now, limit=5) == [deleted.id]
+    await files.forget(deleted.id)
+    assert await files.due(now + 1001, limit=5) == [kept.id]
+
+
+async def test_expired_files_leave_the_lists(files: StoredFiles, redis: Redis, keys: Keys) -> None:
+    old = replace(make_file(age_s=1500), expires_s=int(time.time()) + 1000)
+    await files.add(old)
+    await files.add(make_file())
+    assert await redis.zscore(keys.files_of("red"), old.id) is None
