@@ -17,6 +17,7 @@ from ops.bench.compare.results import Results
 from ops.bench.options import RESULTS, Model, Quick, ResultsFolder, read_numbers
 from ops.bench.probe_commands import probes_app
 from ops.bench.probe_run import model_and_scratch, show
+from ops.bench.probes.batches.commands import batches_app
 from ops.bench.probes.int8.commands import int8_app
 from ops.bench.probes.neighbour.commands import neighbour_app
 from ops.bench.probes.speculation.commands import speculation_app
@@ -33,6 +34,7 @@ VLLM_VENV = Path(".venv-vllm")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(probes_app)
+app.add_typer(batches_app)
 app.add_typer(int8_app)
 app.add_typer(neighbour_app)
 app.add_typer(speculation_app)

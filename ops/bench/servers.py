@@ -48,11 +48,13 @@ def lorikeet(
     worker_flags: Sequence[str] = (),
     *,
     start_timeout_s: float = START_TIMEOUT_S,
+    runs_batches: bool = False,
 ) -> Iterator[Serving]:
     """Serve the model and its adapters with Redis, a worker and a front end.
 
     `adapters` maps names to folders. `scratch` receives Redis' data, copies of adapters, and logs.
-    Each adapter adds `START_TIMEOUT_PER_ADAPTER_S` to `start_timeout_s`.
+    Each adapter adds `START_TIMEOUT_PER_ADAPTER_S` to `start_timeout_s`. With `runs_batches`, there
+    are also a file store and a control process.
 
     Raises:
         ServerFailed: the server didn't become ready.
@@ -66,10 +68,13 @@ def lorikeet(
         served += ["--adapters", *_named(adapters)] if adapters else []
         stored = ["--adapter-store", str(scratch / "adapter-store")]
         port = free_port()
+        files = ["--file-store", str(scratch / "files")] if runs_batches else []
         commands = {
             "worker": [program, "worker", *served, *stored, *worker_flags, *common],
-            "api": [program, "api", "--port", str(port), *common],
+            "api": [program, "api", "--port", str(port), *files, *common],
         }
+        if runs_batches:
+            commands["control"] = [program, "control", *files, *common]
         started = {
             name: stack.enter_context(process(name, command, scratch, clean_environment()))
             for name, command in commands.items()

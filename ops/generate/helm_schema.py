@@ -23,7 +23,7 @@ SET_BY_THE_CHART: dict[type[PoolSettings], frozenset[str]] = {
             *("adapter_store", "vllm_python"),
         }
     ),
-    ControlSettings: frozenset(),
+    ControlSettings: frozenset({"webhook_secret"}),  # extraEnv can take it from a Secret
 }
 """Settings that follow from other values of the chart, or that containers don't need."""
 _DEFINITIONS: dict[str, type[PoolSettings]] = {

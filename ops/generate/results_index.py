@@ -31,6 +31,7 @@ MEASUREMENTS = {
     "context": "prefill and decode at long contexts",
     "interference": "ITL while a long prompt arrives",
     "neighbour": "throughput beside a busy loop of lowest priority",
+    "batches": "throughput of batches, and TTFT of other requests beside them",
     "prefix": "TTFT with and without the prefix cache",
     "schema": "decode steps under a JSON Schema",
     "memory": "resident memory over 10,000 requests",

@@ -47,6 +47,18 @@ CASES = [
     ("GET /v1/models", POSITIVE, 1),
     ("GET /v1/models/{model_id}", POSITIVE, 4),
     ("GET /v1/models/{model_id}", NEGATIVE, 60),
+    ("POST /v1/files", POSITIVE, 30),
+    ("GET /v1/files", POSITIVE, 30),
+    ("GET /v1/files", NEGATIVE, 30),
+    ("GET /v1/files/{file_id}", POSITIVE, 20),
+    ("GET /v1/files/{file_id}/content", POSITIVE, 20),
+    ("DELETE /v1/files/{file_id}", POSITIVE, 20),
+    ("POST /v1/batches", POSITIVE, 40),
+    ("POST /v1/batches", NEGATIVE, 60),
+    ("GET /v1/batches", POSITIVE, 30),
+    ("GET /v1/batches", NEGATIVE, 30),
+    ("GET /v1/batches/{batch_id}", POSITIVE, 20),
+    ("POST /v1/batches/{batch_id}/cancel", POSITIVE, 20),
     ("GET /v1/jobs", POSITIVE, 40),
     ("GET /v1/jobs", NEGATIVE, 60),
     ("GET /v1/jobs/{job_id}", POSITIVE, 70),
@@ -94,6 +106,7 @@ NAMES_SOMETHING = (
     "lora_adapter",
     "validate",
     "POST /v1/adapters",
+    *("/v1/files", "/v1/batches"),
 )
 """Parts of operations that name a resource; random names don't exist."""
 DEADLINE = "X-Lorikeet-Deadline-S"
@@ -106,7 +119,8 @@ HANG_S = 60
 def server(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server whose short context limits the length of answers."""
     folder = tmp_path_factory.mktemp("short")
-    with lorikeet_up(folder, *models.flags, "--max-model-len", "64") as server:
+    flags = ["--max-model-len", "64", "--file-store", str(folder / "files")]
+    with lorikeet_up(folder, *models.flags, *flags) as server:
         yield server
         assert "Traceback" not in server.log_text()
 

@@ -1,0 +1,57 @@
+"""Benchmark case for the scripts that handle batches."""
+
+import time
+
+from ops.bench.scripts.job_cases import CALLS
+from ops.bench.scripts.large_pool import LargePool
+from shared.protocol.batches import Batch, BatchStatus, BatchUsage, FileId
+from shared.store.batches.batches import (
+    MAX_LINES_PER_COMMIT,
+    Batches,
+    CommittedLines,
+    new_batch_id,
+)
+
+RUNNER = "control"
+NUM_REQUESTS = 50_000
+KEEP_S = 60
+
+
+async def batches(pool: LargePool) -> None:
+    """Measure batches from their acceptance to their end."""
+    store = Batches(pool.meter, pool.keys)
+    for number in range(CALLS):
+        batch = _batch()
+        with pool.meter.measuring("one batch"):
+            await store.add(batch, keep_s=KEEP_S)
+            await store.lease(batch.id, RUNNER)
+            await store.start(batch.id, RUNNER, num_requests=NUM_REQUESTS)
+        with pool.meter.measuring(f"{MAX_LINES_PER_COMMIT} of {NUM_REQUESTS:,} requests"):
+            await store.commit(batch.id, RUNNER, _lines(number))
+        with pool.meter.measuring("one batch"):
+            await store.end(batch.id, RUNNER, BatchStatus.COMPLETED, keep_s=KEEP_S, announces=False)
+
+
+def _batch() -> Batch:
+    now = int(time.time())
+    return Batch(
+        id=new_batch_id(),
+        tenant="batches",
+        endpoint="/v1/completions",
+        input_file=FileId("file-1"),
+        window="24h",
+        created_s=now,
+        expires_s=now + KEEP_S,
+    )
+
+
+def _lines(number: int) -> CommittedLines:
+    """Return lines that are spread over the whole batch."""
+    stride = NUM_REQUESTS // MAX_LINES_PER_COMMIT
+    return CommittedLines(
+        parts=["1-answers", "1-failures"],
+        lines=range(number % stride, NUM_REQUESTS, stride),
+        num_completed=MAX_LINES_PER_COMMIT,
+        num_failed=0,
+        usage=BatchUsage(prompt_tokens=1, completion_tokens=1),
+    )
