@@ -9,19 +9,16 @@ from rich.console import Console
 from rich.text import Text
 
 from ops.commands import (
-    adapters,
     audit,
-    batch,
     bench,
-    chat,
     doctor,
-    eval_demo,
     health,
     jobs,
     queue,
     serve,
     up,
 )
+from ops.commands.clients import adapters, batch, chat, eval_demo
 from ops.commands.flags import spread_adapters
 from ops.help_pages import App
 from ops.local.supervisor import EXIT_REFUSED, ChildRefused

@@ -22,8 +22,8 @@ from api.headers import (
     RETRY_AFTER_HEADER,
 )
 from shared.errors import ErrorCode, JobError
-from shared.protocol.batches import BatchUsage
 from shared.protocol.ids import JobId, job_id_of
+from shared.store.batches.records import BatchUsage
 
 RETRIED = {429, 503, 504}
 """Statuses after which a request is sent again while the batch has time left.

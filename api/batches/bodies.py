@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from shared.protocol.batches import Batch, BatchStatus
+from shared.store.batches.records import Batch, BatchStatus
 
 _TIMED = tuple(status for status in BatchStatus if status is not BatchStatus.VALIDATING)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from shared.protocol.batches import LineError
+from shared.store.batches.records import LineError
 
 MAX_LINES = 50_000
 """Maximum number of requests of a batch."""

@@ -3,7 +3,7 @@
 from api.context import Context
 from api.files.own_files import file_store
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.batches import Batch, BatchId
+from shared.store.batches.records import Batch, BatchId
 
 
 async def own_batch(context: Context, tenant: str, batch_id: str) -> Batch:

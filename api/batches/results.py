@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from api.files.own_files import content_name
 from api.files.store import FileStore
-from shared.protocol.batches import Batch, BatchId, FileId
+from shared.store.batches.records import Batch, BatchId, FileId
 
 WORK = "work"
 """Folder in the file store with the parts of batches that haven't ended."""

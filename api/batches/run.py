@@ -17,7 +17,9 @@ from api.batches.results import ANSWERS, FAILURES, Results, file_name
 from api.files.own_files import content_name
 from api.files.store import FileStore, ObjectMissing
 from shared.errors import LeaseLost
-from shared.protocol.batches import (
+from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches, CommittedLines
+from shared.store.batches.files import StoredFiles
+from shared.store.batches.records import (
     Batch,
     BatchStatus,
     BatchUsage,
@@ -26,8 +28,6 @@ from shared.protocol.batches import (
     Purpose,
     StoredFile,
 )
-from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches, CommittedLines
-from shared.store.batches.files import StoredFiles
 from shared.store.queue import Queue
 
 COMMIT_S = 0.5

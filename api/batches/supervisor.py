@@ -13,11 +13,11 @@ from api.batches.run import BatchRun, Parts
 from api.files.own_files import content_name
 from api.files.store import FileStore
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
-from shared.protocol.batches import BatchId
 from shared.settings import ApiSettings, ControlSettings, load_settings
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
+from shared.store.batches.records import BatchId
 from shared.store.connection import connect
 from shared.store.durability import durability_at
 from shared.store.keys import Keys

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from shared.protocol.batches import StoredFile
 from shared.store.batches.pages import Page
+from shared.store.batches.records import StoredFile
 
 
 def file_body(file: StoredFile) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from api.context import Context
 from api.files.store import FileStore
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.batches import FileId, StoredFile
+from shared.store.batches.records import FileId, StoredFile
 
 FOLDER = "files"
 """Folder in the file store with the contents of files."""

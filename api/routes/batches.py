@@ -17,8 +17,8 @@ from api.http.validation import validate
 from api.openapi.document import takes
 from api.openapi.responses import MEANINGS, errors
 from shared.errors import JobFailed, invalid_param
-from shared.protocol.batches import Batch, Purpose
 from shared.store.batches.batches import new_batch_id
+from shared.store.batches.records import Batch, Purpose
 
 router = APIRouter(tags=["batches"])
 HOUR_S, DAY_S = 3600, 86_400

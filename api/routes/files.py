@@ -18,8 +18,8 @@ from api.files.upload import PURPOSES, name_of, received_file
 from api.openapi.parameters import query
 from api.openapi.responses import MEANINGS, errors
 from shared.errors import JobFailed, invalid_param
-from shared.protocol.batches import Purpose, StoredFile
 from shared.store.batches.files import new_file_id
+from shared.store.batches.records import Purpose, StoredFile
 
 router = APIRouter(tags=["batches"])
 DAY_S = 86_400
@@ -126,7 +126,7 @@ async def get_file_content(file_id: str, context: InContext, tenant: InTenant) -
         async for piece in pieces:
             yield piece
 
-    # Without a length, clients wait for the end of the response before they use the connection again.
+    # Without a length, clients wait for the end of the response before they send another request.
     return StreamingResponse(content(), media_type="application/octet-stream")
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from ops.bench.load.arrivals import Arrivals, Closed, Open
 from ops.bench.load.lengths import parse_length
 from ops.bench.load.popularity import FORMULA, Popularity
-from ops.commands.client_options import ApiKeyOption, first_secret
+from ops.commands.clients.client_options import ApiKeyOption, first_secret
 from ops.commands.plotting import check_plot
 from shared.errors import LorikeetError, SettingsError
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.commands.client_options import URL_VARIABLE, url_option
+from ops.commands.clients.client_options import URL_VARIABLE, url_option
 from ops.commands.flags import read_settings, settings_flags
 from ops.local.direct_http import get
 from ops.local.ports import LOOPBACK

@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 
 from ops.commands.base_model import DEMO, base_model
-from ops.commands.client_options import DEFAULT_URL
+from ops.commands.clients.client_options import DEFAULT_URL
 from ops.commands.flags import (
     DevicesOption,
     Given,

@@ -8,7 +8,6 @@ lifetime is deleted when it is empty.
 
 from dataclasses import dataclass
 
-from shared.protocol.batches import BatchId, FileId
 from shared.protocol.ids import (
     AdapterVersion,
     ApiId,
@@ -18,6 +17,7 @@ from shared.protocol.ids import (
     UploadId,
     WorkerId,
 )
+from shared.store.batches.records import BatchId, FileId
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import typer
 from api.app import create_app
 from api.http.auth import OPEN_PATHS
 from ops import cli
-from ops.commands.client_options import URL_VARIABLE
+from ops.commands.clients.client_options import URL_VARIABLE
 from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, UpSettings, WorkerSettings
 
 ROOT = Path(__file__).parents[2]

@@ -4,13 +4,13 @@ import time
 
 from ops.bench.scripts.job_cases import CALLS
 from ops.bench.scripts.large_pool import LargePool
-from shared.protocol.batches import Batch, BatchStatus, BatchUsage, FileId
 from shared.store.batches.batches import (
     MAX_LINES_PER_COMMIT,
     Batches,
     CommittedLines,
     new_batch_id,
 )
+from shared.store.batches.records import Batch, BatchStatus, BatchUsage, FileId
 
 RUNNER = "control"
 NUM_REQUESTS = 50_000

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.protocol.batches import BatchId, BatchStatus
+from shared.store.batches.records import BatchId, BatchStatus
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

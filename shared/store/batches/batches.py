@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from shared.errors import LeaseLost, QueueFull, ReachedLimit
-from shared.protocol.batches import (
+from shared.store.batches.pages import Page, read_page
+from shared.store.batches.records import (
     Batch,
     BatchId,
     BatchStatus,
@@ -17,7 +18,6 @@ from shared.protocol.batches import (
     FileId,
     LineError,
 )
-from shared.store.batches.pages import Page, read_page
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.scripts import Arg, Scripts, flat

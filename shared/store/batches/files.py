@@ -4,8 +4,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared.protocol.batches import FileId, Purpose, StoredFile
 from shared.store.batches.pages import Page, read_page
+from shared.store.batches.records import FileId, Purpose, StoredFile
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

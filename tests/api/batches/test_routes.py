@@ -8,8 +8,8 @@ import openai
 import orjson
 import pytest
 
-from shared.protocol.batches import BatchId, BatchStatus
 from shared.store.batches.batches import Batches
+from shared.store.batches.records import BatchId, BatchStatus
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

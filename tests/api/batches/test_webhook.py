@@ -15,9 +15,9 @@ from threaded_server import running
 
 from api.batches.webhook import Webhook
 from shared.errors import SettingsError
-from shared.protocol.batches import BatchId, BatchStatus
 from shared.settings import ControlSettings
 from shared.store.batches.batch_ends import BatchEnd, BatchEnds
+from shared.store.batches.records import BatchId, BatchStatus
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

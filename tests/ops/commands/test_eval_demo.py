@@ -113,7 +113,7 @@ def test_a_server_without_the_demo_is_refused_before_a_request(server: ScriptedD
 
 def test_it_needs_no_torch() -> None:
     code = (
-        "import sys, ops.demo.evaluate, ops.demo.tasks, ops.commands.eval_demo\n"
+        "import sys, ops.demo.evaluate, ops.demo.tasks, ops.commands.clients.eval_demo\n"
         "sys.exit(', '.join({'torch', 'transformers', 'peft', 'numpy'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

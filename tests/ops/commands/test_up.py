@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ops.cli import app
 from ops.commands import up
-from ops.commands.client_options import DEFAULT_URL
+from ops.commands.clients.client_options import DEFAULT_URL
 from ops.local.gpus import Gpus
 from ops.local.own_redis import DEFAULT_REDIS_URL
 from ops.local.up import Plan, Ready

@@ -7,7 +7,11 @@ import pytest
 from queue_support import eventually
 
 from shared.errors import LeaseLost, QueueFull
-from shared.protocol.batches import (
+from shared.store.batches import batches as batches_module
+from shared.store.batches.batch_ends import BatchEnds
+from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
+from shared.store.batches.files import StoredFiles, new_file_id
+from shared.store.batches.records import (
     Batch,
     BatchStatus,
     BatchUsage,
@@ -16,10 +20,6 @@ from shared.protocol.batches import (
     Purpose,
     StoredFile,
 )
-from shared.store.batches import batches as batches_module
-from shared.store.batches.batch_ends import BatchEnds
-from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
-from shared.store.batches.files import StoredFiles, new_file_id
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

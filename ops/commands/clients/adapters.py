@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.adapter_list import megabytes, print_list
-from ops.commands.client_options import (
+from ops.commands.clients.client_options import (
     DEFAULT_URL,
     KEYS_VARIABLE,
     api_key_option,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops.chat.client import ServerError, reason_of, server_url, uses_environment
-from ops.commands.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
+from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
 from ops.commands.terminal import print_line
 from shared.errors import SettingsError
 

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ops.commands.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
+from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
 from ops.commands.plotting import check_plot
 from shared.errors import SettingsError
 

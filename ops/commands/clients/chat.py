@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
+from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
 from shared.errors import LorikeetError
 
 if TYPE_CHECKING:
