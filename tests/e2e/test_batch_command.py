@@ -50,7 +50,7 @@ async def test_failed_requests_change_the_exit_status(running: BatchPool, tmp_pa
     file.write_bytes(requests([NAME, "unknown"], 4, max_tokens=MAX_TOKENS))
     result = lorikeet_batch(running, file)
     assert result.returncode == 1
-    assert "completed: 2 of 4 requests answered" in result.stdout
+    assert "completed: 2 of 4 answered" in result.stdout
     lines = (tmp_path / "in.jsonl.failures.jsonl").read_bytes().splitlines()
     assert [orjson.loads(line)["response"]["status_code"] for line in lines] == [404, 404]
 

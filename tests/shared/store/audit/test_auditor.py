@@ -20,6 +20,7 @@ from shared.store.audit import key_reader
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.rules import RULES
 from shared.store.audit.strays import Stray
+from shared.store.batches.records import BatchId, FileId
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.views.key_memory import key_kinds
@@ -28,6 +29,7 @@ A = AdapterVersion("a@1")
 JOB, OTHER = JobId("0" * 32), JobId("1" * 32)
 GONE = WorkerId("gone")
 UPLOAD = UploadId("0" * 32)
+BATCH = BatchId("b")
 NOW_SCORE = 1
 ENDED = f"{JOB} 100 red"
 Make = Callable[[Any, Keys], Awaitable[Any]]
@@ -209,6 +211,17 @@ CASES = {
     "calls for ever": Case(list_("calls"), lambda k: k.calls),
     "a reply to a call for ever": Case(list_("reply:c"), lambda k: k.reply(CallId("c"))),
     "a history for ever": Case(list_("history"), lambda k: k.history),
+    "a file for ever": Case(hash_("file:f", tenant="red"), lambda k: k.file(FileId("f"))),
+    "files of a tenant for ever": Case(zset("files:red"), lambda k: k.files_of("red")),
+    "an open batch that no process runs": Case(
+        hash_("batch:b", status="in_progress"), lambda k: k.batch(BATCH)
+    ),
+    "an ended batch for ever": Case(hash_("batch:b", status="completed"), lambda k: k.batch(BATCH)),
+    "an open batch without a record": Case(zset("batches", "b"), lambda k: k.batches, "b"),
+    "batches of a tenant for ever": Case(zset("batches:red"), lambda k: k.batches_of("red")),
+    "a lease of a batch for ever": Case(string("batchlease:b"), lambda k: k.batch_lease(BATCH)),
+    "lines of an ended batch": Case(string("batchdone:b"), lambda k: k.batch_done(BATCH)),
+    "results of an ended batch": Case(list_("batchparts:b"), lambda k: k.batch_parts(BATCH)),
     "a barrier for ever": Case(string("barrier"), lambda k: k.barrier),
     "an unknown kind": Case(string("unheard-of:1"), named("unheard-of:1")),
     "a key of another type": Case(string("ready"), lambda k: k.ready),
@@ -227,7 +240,8 @@ def test_the_cases_cover_every_kind_that_can_be_a_stray(keys: Keys) -> None:
     covered = {
         case.key(keys).removeprefix(keys.prefix).partition(":")[0] for case in CASES.values()
     }
-    assert set(RULES) - covered == {"apis", "arq", "base", "dead", "incidents", "served"}
+    always = {"apis", "arq", "base", "dead", "incidents", "served", "webhooks"}
+    assert set(RULES) - covered == always
 
 
 async def test_only_suspects_that_stay_are_strays(
