@@ -166,12 +166,12 @@ async def test_a_batch_that_runs_out_of_time_keeps_the_answers_so_far(
 async def test_a_batch_survives_the_death_of_every_process(
     running: BatchPool, client: openai.AsyncOpenAI
 ) -> None:
-    number, max_tokens = 1500, 24
-    adapters = [f"{name}={name}" for name in ADAPTERS]
+    number, max_tokens, models = 5000, 16, [f"adapter-{i}" for i in range(5)]
+    adapters = [f"{name}={name}" for name in models]
     settings = {"adapters": adapters, "simulated_step_ms": 2, "lease_ms": 2000}
     workers = [running.worker(**settings, max_num_seqs=16) for _ in range(2)]
     api, controls = await running.api(), [running.control()]
-    batch_id = await created(client, requests(MODELS, number, max_tokens=max_tokens))
+    batch_id = await created(client, requests(models, number, max_tokens=max_tokens))
 
     async def reaches(count: int) -> None:
         async def has_reached() -> bool:
@@ -182,21 +182,21 @@ async def test_a_batch_survives_the_death_of_every_process(
     await reaches(100)
     controls[0].kill()
     controls.append(running.control())
-    await reaches(400)
+    await reaches(1000)
     workers[0].kill()
     workers.append(running.worker(**settings, max_num_seqs=16))
-    await reaches(700)
+    await reaches(2000)
     api.kill()
     api.wait()
     await running.api()
-    await reaches(900)
+    await reaches(3000)
     controls[1].kill()
     running.control()
     running.control()  # two at once: only one of them runs the batch
     batch = await ended(client, batch_id, within_s=150)
     assert batch.status == "completed"
     answers = await content(client, batch.output_file_id)
-    num_resumed = check_answers(answers, MODELS, number, max_tokens=max_tokens)
+    num_resumed = check_answers(answers, models, number, max_tokens=max_tokens)
     assert num_resumed > 0, "no answer was continued by another worker"
     counts = batch.request_counts
     assert (counts.completed, counts.failed) == (number, 0)
