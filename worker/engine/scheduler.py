@@ -164,15 +164,27 @@ class Scheduler:
         return chunks + self._schedule_waiting(budget)
 
     def _budget(self) -> int:
-        """Return the maximum number of tokens in the next step."""
+        """Return the maximum number of tokens in the next step.
+
+        Prompts make a step longer, but not too long for the answers that run. If one of the prompts
+        isn't preemptible, preemptible answers wait for as long as it takes.
+        """
         prompts = [r for r in self.running if r.is_prefilling]
-        num_decodes = sum(r.num_new_tokens for r in self.running if not r.is_prefilling)
-        return self.pace.max_tokens(
-            num_decodes,
-            num_prompts=len(prompts) + self._num_startable(),
+        num_startable = self._num_startable()
+        is_urgent = not all(r.is_preemptible for r in prompts) or (
+            num_startable > 0 and not self._first_queue[0].is_preemptible
+        )
+        decodes = [r for r in self.running if not r.is_prefilling]
+        patient = [r for r in decodes if r.is_preemptible and is_urgent]
+        num_patient = sum(r.num_new_tokens for r in patient)
+        num_others = sum(r.num_new_tokens for r in decodes) - num_patient
+        max_tokens = num_patient + self.pace.max_tokens(
+            num_others,
+            num_prompts=len(prompts) + num_startable,
             context=prompts[0].num_computed_tokens if prompts else 0,
             limit=self.max_num_batched_tokens,
         )
+        return min(max_tokens, self.max_num_batched_tokens)
 
     def _num_startable(self) -> int:
         """Estimate how many waiting requests could start if the step's size allowed it."""

@@ -1,6 +1,7 @@
 """Scheduling of preemptible requests beside others."""
 
 from worker.engine.block_manager import BlockManager
+from worker.engine.pace import StepSize
 from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
 from worker.engine.scheduler import Chunk, Scheduler
 
@@ -59,6 +60,23 @@ def test_answers_of_preemptible_requests_go_on_while_another_prompt_is_computed(
     step(s)
     s.add(request("a", num_prompt=8))
     assert step(s) == ["batch", "a"]
+
+
+def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> None:
+    s = scheduler(budget=512)
+    for number in range(4):
+        s.add(request(f"batch {number}", is_preemptible=True))
+    step(s)
+    s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=0, context=0), ms=10)
+    s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=100, context=50), ms=1000)
+    s.add(request("a", num_prompt=300))
+    assert step(s)[-1] == "a"
+    (urgent,) = [r for r in s.running if r.id == "a"]
+    assert not urgent.is_prefilling, "the whole prompt was computed in one step"
+    s.finish(urgent)
+    s.add(request("batch 9", num_prompt=300, is_preemptible=True))
+    step(s)
+    assert s.running[-1].is_prefilling, "preemptible prompts are limited as before"
 
 
 def test_a_preemptible_prompt_goes_on_if_the_other_request_cannot_start() -> None:
