@@ -1,9 +1,9 @@
 """Greedy texts of vLLM agree with transformers + PEFT, base and adapters in one batch.
 
 In bfloat16, results depend on the shape of a batch. So the reference reads the text that vLLM has
-written, and judges each token of it, up to the answer's end. Beyond it, where no adapter has been
-trained, the reference itself is unsure: at one token, its lead over the second best varied from
-0.375 to 1.0 with the shape of the batch alone.
+written, and judges each token of it. Beyond an answer's end, where no adapter has been trained, the
+reference itself is unsure: at one token, its lead over the second best varied from 0.375 to 1.0
+with the shape of the batch alone. So a few of these tokens may be farther from the reference's best.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,14 @@ NUM_REQUESTS = 48
 MAX_TOKENS = 32
 MIN_JUDGED = 512
 """Least number of tokens that are compared."""
+MIN_BEYOND = 256
+"""Least number of tokens beyond the ends of answers that are compared."""
 MAX_BELOW = 0.5
 """How far a token's logit may lie below the reference's best one."""
 MIN_AGREEING = 0.98
 """Least share of tokens that are the reference's best."""
+MAX_FARTHER = 0.005
+"""Largest share of tokens beyond an answer's end that may be farther than `MAX_BELOW`."""
 BASE = "base"
 SHIPPED = sorted(folder.name for folder in ADAPTERS.iterdir())
 NAMES = [BASE, *SHIPPED]
@@ -48,7 +52,9 @@ def versions(served: ServedModel) -> dict[str, AdapterVersion]:
     return found
 
 
-def request_of(served: ServedModel, number: int, version: AdapterVersion | None) -> Request:
+def request_of(
+    served: ServedModel, number: int, version: AdapterVersion | None, *, ignores_end: bool
+) -> Request:
     """Return a greedy request of a held-out prompt."""
     held_out = TASKS[SHIPPED[number % len(SHIPPED)]].held_out()
     text = held_out[number % len(held_out)].prompt
@@ -63,7 +69,7 @@ def request_of(served: ServedModel, number: int, version: AdapterVersion | None)
         version=version,
         sampling=ChoiceSampling(seed=0, temperature=0.0),
         max_tokens=MAX_TOKENS,
-        stop_ids=served.info.eos_ids,
+        stop_ids=frozenset() if ignores_end else served.info.eos_ids,
     )
 
 
@@ -72,34 +78,70 @@ def has_ended(request: Request) -> bool:
     return len(request.output_ids) == MAX_TOKENS or request.output_ids[-1] in request.stop_ids
 
 
+def answered(
+    served: ServedModel, versions: dict[str, AdapterVersion], *, ignores_end: bool
+) -> list[tuple[str, Request]]:
+    """Answer requests of all models in one batch, and return them with their models' names."""
+    named = [(NAMES[number % len(NAMES)], number) for number in range(NUM_REQUESTS)]
+    requests = [
+        (name, request_of(served, number, versions.get(name), ignores_end=ignores_end))
+        for name, number in named
+    ]
+    for _, request in requests:
+        served.engine.add(request)
+    errors = []
+    while served.engine.has_work:
+        errors += [output.error for output in served.engine.step() if output.error]
+    assert errors == []
+    assert all(has_ended(request) for _, request in requests)
+    return requests
+
+
+def far_below(demo_folder: Path, requests: list[tuple[str, Request]]) -> list[list[float]]:
+    """Return how far each token of each request lies below the reference's best one."""
+    below: dict[str, list[float]] = {}
+    for name in NAMES:
+        model = AutoModelForCausalLM.from_pretrained(demo_folder, dtype=torch.bfloat16)
+        if name != BASE:
+            model = with_adapter(model, ADAPTERS / name)
+        for request in (request for own, request in requests if own == name):
+            logits = logits_along(model, request.prompt_ids, request.output_ids).float()
+            chosen = logits.gather(-1, torch.tensor(request.output_ids)[:, None])[:, 0]
+            below[request.id] = (logits.amax(-1) - chosen).tolist()
+    return [below[request.id] for _, request in requests]
+
+
 def test_a_mix_of_base_and_adapters_agrees_with_the_reference(
     served: ServedModel,
     versions: dict[str, AdapterVersion],
     demo_folder: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    names = [NAMES[number % len(NAMES)] for number in range(NUM_REQUESTS)]
-    requests = [request_of(served, i, versions.get(name)) for i, name in enumerate(names)]
-    for request in requests:
-        served.engine.add(request)
-    errors = []
-    while served.engine.has_work:
-        errors += [output.error for output in served.engine.step() if output.error]
-    assert errors == []
-    assert all(has_ended(request) for request in requests)
-
-    below = []
-    for name in NAMES:
-        model = AutoModelForCausalLM.from_pretrained(demo_folder, dtype=torch.bfloat16)
-        if name != BASE:
-            model = with_adapter(model, ADAPTERS / name)
-        for request in (r for r, own in zip(requests, names, strict=True) if own == name):
-            logits = logits_along(model, request.prompt_ids, request.output_ids).float()
-            chosen = logits.gather(-1, torch.tensor(request.output_ids)[:, None])[:, 0]
-            below += (logits.amax(-1) - chosen).tolist()
+    requests = answered(served, versions, ignores_end=False)
+    below = [gap for gaps in far_below(demo_folder, requests) for gap in gaps]
     assert len(below) >= MIN_JUDGED
     agreeing = sum(gap == 0 for gap in below) / len(below)
     record_property("agreeing", f"{agreeing:.4f} of {len(below)} tokens")
     record_property("farthest", f"{max(below):.3f} below the best logit")
     assert max(below) <= MAX_BELOW
     assert agreeing >= MIN_AGREEING
+
+
+def test_text_beyond_the_end_agrees_with_the_reference_but_for_a_few_tokens(
+    served: ServedModel,
+    versions: dict[str, AdapterVersion],
+    demo_folder: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    requests, ends = answered(served, versions, ignores_end=True), served.info.eos_ids
+    beyond: list[float] = []
+    for (_, request), gaps in zip(requests, far_below(demo_folder, requests), strict=True):
+        is_end = [token in ends for token in request.output_ids]
+        beyond += gaps[is_end.index(True) + 1 :] if True in is_end else []
+    assert len(beyond) >= MIN_BEYOND
+    farther = sum(gap > MAX_BELOW for gap in beyond) / len(beyond)
+    agreeing = sum(gap == 0 for gap in beyond) / len(beyond)
+    record_property("agreeing", f"{agreeing:.4f} of {len(beyond)} tokens")
+    record_property("farther", f"{farther:.4f}, the farthest {max(beyond):.3f}")
+    assert agreeing >= MIN_AGREEING
+    assert farther <= MAX_FARTHER
