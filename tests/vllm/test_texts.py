@@ -3,7 +3,7 @@
 In bfloat16, results depend on the shape of a batch. So the reference reads the text that vLLM has
 written, and judges each token of it. Beyond an answer's end, where no adapter has been trained, the
 reference itself is unsure: at one token, its lead over the second best varied from 0.375 to 1.0
-with the shape of the batch alone. So a few of these tokens may be farther from the reference's best.
+with the shape of the batch alone. So a few of these tokens may be farther from its best.
 """
 
 from collections.abc import Callable
