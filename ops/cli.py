@@ -21,6 +21,7 @@ from ops.commands import (
     serve,
     up,
 )
+from ops.commands.access import keys
 from ops.commands.flags import spread_adapters
 from ops.help_pages import App
 from ops.local.supervisor import EXIT_REFUSED, ChildRefused
@@ -50,6 +51,7 @@ app.command(rich_help_panel=_USE)(bench.bench)
 app.command(rich_help_panel=_USE)(eval_demo.eval_demo)
 app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_USE)
 app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_USE)
+app.add_typer(keys.keys_app, name="keys", rich_help_panel=_USE)
 
 
 def _print_version(wanted: bool) -> None:
