@@ -10,8 +10,10 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
+from api.access.authenticator import Authenticator
+from api.access.stored_keys import StoredKeys
 from api.context import Context
 from api.errors import add_error_handlers
 from api.follow.cancel_queue import CancelQueue
@@ -21,6 +23,7 @@ from api.http.auth import KeyCheck
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.middleware import Boundary
+from api.http.scopes import check_scope
 from api.metrics.metrics import Metrics
 from api.model_cache import ModelCache
 from api.openapi.document import describe
@@ -42,6 +45,7 @@ from api.routes import (
     server_info,
     tokenize,
 )
+from api.routes.access import usage
 from api.routes.adapters import adapters, lora_adapters, rollouts
 from api.routes.pages import console, docs
 from api.tokenization import MAX_CALLS
@@ -50,6 +54,8 @@ from shared.api_keys import api_keys, metrics_key
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
+from shared.store.access.ledger import Ledger
 from shared.store.calls.tokenizations import Tokenizations
 from shared.store.connection import Redis, connect
 from shared.store.dead_letters import DeadLetters
@@ -68,7 +74,7 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     *(chat, completions, responses, messages, embeddings, tokenize, models),
-    *(adapters, rollouts, lora_adapters, jobs, job_stream),
+    *(adapters, rollouts, lora_adapters, jobs, job_stream, usage),
     *(pool, health, server_info, docs, console),
 )
 MAX_INSPECTIONS = 8
@@ -96,12 +102,15 @@ def create_app(
             reachable from the network.
     """
     keys, app_metrics = api_keys(settings), Metrics()
+    authenticator = Authenticator(
+        keys, metrics_key(settings, keys), require_keys=settings.require_keys
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         queue = Queue(redis, Keys(settings.pool), durability=durability)
-        context = _context(settings, redis, queue, app_metrics, tracer, has_keys=bool(keys))
+        context = _context(settings, redis, queue, app_metrics, tracer)
         app.state.context = context
         try:
             async with asyncio.TaskGroup() as loops:
@@ -123,19 +132,20 @@ def create_app(
         title="Lorikeet",
         version=version("lorikeet-serve"),
         lifespan=lifespan,
+        dependencies=[Depends(check_scope)],
         openapi_url=None,  # routes/pages/docs.py adds the names of models and serves the document
         redirect_slashes=False,  # `CanonicalPath` removes trailing slashes
     )
     for routes in _ROUTES:
         app.include_router(routes.router)
-    app.add_middleware(KeyCheck, keys=keys, metrics_key=metrics_key(settings, keys))
+    app.add_middleware(KeyCheck, authenticator=authenticator)
     app.add_middleware(Boundary, metrics=app_metrics)
     app.add_middleware(CanonicalPath, root_path=settings.root_path)
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     app.state.metrics = app_metrics
     app.state.openapi_lock = asyncio.Lock()
-    app.state.openapi = cache(partial(describe, app, with_keys=bool(keys), settings=settings))
+    app.state.openapi = cache(partial(describe, app, settings=settings))
     return app
 
 
@@ -145,8 +155,6 @@ def _context(
     queue: Queue,
     app_metrics: Metrics,
     tracer: "Tracer | None",
-    *,
-    has_keys: bool,
 ) -> Context:
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
@@ -182,6 +190,7 @@ def _context(
         pool_state=pool_state,
         pool_body=body_of,
         pool_feed=PoolFeed(pool_state.renew, body_of),
-        has_keys=has_keys,
+        stored_keys=StoredKeys(KeyStore(redis, keys)),
+        ledger=Ledger(redis, keys),
         tracer=tracer,
     )
