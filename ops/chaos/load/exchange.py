@@ -202,8 +202,8 @@ class Exchange:
         if len(record.jobs) != 1:
             record.problems.append(f"one request has the jobs {record.jobs}")
         if self.answer.error is not None:
+            await self._repeat(self._has_ended)
             if self.answer.error == "cancelled" and self.request.manner is Manner.CANCEL:
-                await self._repeat(self._has_ended)
                 return Outcome.CANCELLED
             raise Lost(f"error {self.answer.error}")
         record.problems += problems_of(self.request.question, self.answer, self._texts)
