@@ -88,6 +88,7 @@ async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
         aftermath=aftermath,
         jobs=monitor.jobs,
         num_diverged=monitor.num_diverged,
+        cancelled=monitor.cancelled,
         ledger_before=ledger_before,
     )
 

@@ -70,7 +70,7 @@ def aftermath(**changes: Any) -> Aftermath:
         "dead": (),
         "stray_keys": (),
         "stuck_keys": (),
-        "ledger": seen_sum([record()]),
+        "ledger": seen_sum([record()], {}),
     }
     return Aftermath(**{**fields, **changes})
 
@@ -85,8 +85,9 @@ def findings(**changes: Any) -> Findings:
         "aftermath": aftermath(),
         "jobs": frozenset(["j1"]),
         "num_diverged": 0,
+        "cancelled": {},
         "ledger_before": Used(),
     }
     if "aftermath" not in changes:
-        fields["aftermath"] = aftermath(ledger=seen_sum(changes.get("records", [record()])))
+        fields["aftermath"] = aftermath(ledger=seen_sum(changes.get("records", [record()]), {}))
     return Findings(**{**fields, **changes})

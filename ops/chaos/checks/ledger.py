@@ -1,6 +1,6 @@
 """Compares the ledger of usage with what clients have seen."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from ops.chaos.load.record import Record
@@ -19,12 +19,15 @@ async def ledger_sum(redis: Redis, keys: Keys) -> Used:
     return total
 
 
-def seen_sum(records: Iterable[Record]) -> Used:
+def seen_sum(records: Iterable[Record], cancelled: Mapping[str, Sequence[int]]) -> Used:
     """Return the sum of the usage that clients have seen, without cached tokens.
 
-    Two requests with the same idempotency key have the same job, which counts once.
+    Two requests with the same idempotency key have the same job, which counts once. `cancelled` has
+    the usage of cancelled jobs. Some of them belong to requests that weren't acknowledged, so that
+    no client knows them.
     """
-    usage_of = {record.jobs[0]: record.usage for record in records if record.jobs}
+    seen = {record.jobs[0]: record.usage for record in records if record.jobs}
+    usage_of = {**cancelled, **seen}
     total = Used()
     for usage in usage_of.values():
         prompt, completion = usage or (0, 0)

@@ -64,7 +64,7 @@ def _jobs(findings: Findings, _: Options) -> Iterator[str]:
 
 def _ledger(findings: Findings, _: Options) -> Iterator[str]:
     entered = difference(findings.aftermath.ledger, findings.ledger_before)
-    seen = seen_sum(findings.records)
+    seen = seen_sum(findings.records, findings.cancelled)
     if entered != seen:
         yield f"the ledger has {entered}, and clients have seen {seen}"
 

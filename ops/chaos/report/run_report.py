@@ -33,6 +33,8 @@ class Findings:
     """Ids of all jobs that the pool has had."""
     num_diverged: int
     """Number of answers that a worker continued with other tokens than those already sent."""
+    cancelled: Mapping[str, Sequence[int]]
+    """Prompt and completion tokens of the cancelled jobs, by job."""
     ledger_before: Used
     """Sum of the ledger of usage before the load."""
 

@@ -19,7 +19,12 @@ RECORDS = [
 
 
 def test_each_job_counts_once() -> None:
-    assert seen_sum(RECORDS) == Used(3, prompt_tokens=6, completion_tokens=22)
+    assert seen_sum(RECORDS, {}) == Used(3, prompt_tokens=6, completion_tokens=22)
+
+
+def test_jobs_of_requests_that_were_not_acknowledged_count_too() -> None:
+    cancelled = {"a": [0, 0], "unknown": [1, 3], "never-ran": []}
+    assert seen_sum(RECORDS, cancelled) == Used(5, prompt_tokens=7, completion_tokens=25)
 
 
 @pytest.mark.parametrize("entered", [Used(2, 6, 0, 22), Used(3, 7, 0, 22), Used(3, 6, 0, 21)])
@@ -39,7 +44,7 @@ def test_what_was_used_before_the_load_and_cached_tokens_do_not_count() -> None:
         ledger_before=before,
     )
     assert not [each for each in failures_of(found, OPTIONS) if "ledger" in each]
-    assert difference(after, before) == seen_sum(RECORDS)
+    assert difference(after, before) == seen_sum(RECORDS, {})
 
 
 async def test_the_sum_has_all_tenants_and_models(redis: Redis, keys: Keys) -> None:
