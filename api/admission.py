@@ -7,21 +7,33 @@ import time
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
 from shared.protocol.adapters import fingerprint_of
 from shared.protocol.ids import JobId
 from shared.store.registry import Found
 
 
-async def admit(context: Context, tenant: str, model: str) -> Admission:
+async def admit(context: Context, access: Access, model: str) -> Admission:
     """Return the `Admission` of a request whose job isn't queued. `model` names its model.
 
     The registry is read, because no later step would notice that a remembered model is outdated.
 
     Raises:
-        JobFailed: as in `admission_to`, or the adapter is quarantined.
+        JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.
         RedisUnavailable: the registry can't be read.
     """
-    return admission_to(await context.registry.find(model), context, tenant, model)
+    check_model(access, model)
+    return admission_to(await context.registry.find(model), context, access.tenant, model)
+
+
+def check_model(access: Access, model: str) -> None:
+    """Check that the client may use a model.
+
+    Raises:
+        JobFailed: it may not. The error is that of an unknown name.
+    """
+    if not access.allows(model):
+        raise JobFailed(model_not_found(model))
 
 
 def admission_to(

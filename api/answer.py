@@ -7,6 +7,7 @@ import structlog
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from api.access.rate_headers import rate_headers
 from api.context import Context
 from api.delivery import Delivery
 from api.draft import Draft
@@ -82,6 +83,7 @@ class Answer(Response):
             else:
                 context.cancels.add(job.id)
             raise
+        self._extra_headers |= rate_headers(enqueued.rates)
         event = "job_accepted" if enqueued.is_new else "job_replayed"
         log.info(event, job_id=enqueued.id, version=self._draft.job.version)
         return enqueued
@@ -107,7 +109,7 @@ class Answer(Response):
 
     async def _earlier(self, job_id: JobId) -> "AttachedAnswer":
         """Return the response with the answer of an earlier request's job."""
-        view = await own_job(self._context, self._draft.job.tenant, job_id)
+        view = await own_job(self._context, self._draft.access, job_id)
         headers = {REPLAYED_HEADER: "true", **self._extra_headers}
         return AttachedAnswer(self._context, view, is_stream=self._is_stream, headers=headers)
 

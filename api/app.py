@@ -10,8 +10,10 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
+from api.access.authenticator import Authenticator
+from api.access.stored_keys import StoredKeys
 from api.context import Context
 from api.errors import add_error_handlers
 from api.files.store import FileStore
@@ -22,6 +24,7 @@ from api.http.auth import KeyCheck
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.middleware import Boundary
+from api.http.scopes import check_scope
 from api.metrics.metrics import Metrics
 from api.model_cache import ModelCache
 from api.openapi.document import describe
@@ -45,6 +48,7 @@ from api.routes import (
     server_info,
     tokenize,
 )
+from api.routes.access import usage
 from api.routes.adapters import adapters, lora_adapters, rollouts
 from api.routes.pages import console, docs
 from api.tokenization import MAX_CALLS
@@ -53,6 +57,8 @@ from shared.api_keys import api_keys, metrics_key
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
+from shared.store.access.ledger import Ledger
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
 from shared.store.calls.tokenizations import Tokenizations
@@ -73,7 +79,7 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     *(chat, completions, responses, messages, embeddings, tokenize, models),
-    *(files, batches),
+    *(files, batches, usage),
     *(adapters, rollouts, lora_adapters, jobs, job_stream),
     *(pool, health, server_info, docs, console),
 )
@@ -99,23 +105,25 @@ def create_app(
         settings: settings of the front end.
         durability: a request is accepted only after its job is durable in this way in Redis.
         tracer: records requests as spans.
-        is_internal: whether only this process sends requests. It then asks for no keys, and the
-            caller sets the tenant of each request in the state of its scope.
+        is_internal: whether only this process sends requests. Each of them brings its `access` in
+            the state of its scope.
 
     Raises:
         SettingsError: the API keys are malformed, or they are missing although the server is
             reachable from the network, or the file store can't be used.
     """
-    keys, app_metrics = () if is_internal else api_keys(settings), Metrics()
+    keys = () if is_internal else api_keys(settings)
+    app_metrics = Metrics()
+    authenticator = Authenticator(
+        keys, metrics_key(settings, keys), require_keys=settings.require_keys
+    )
     store = FileStore(settings.file_store) if settings.file_store else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         queue = Queue(redis, Keys(settings.pool), durability=durability)
-        context = _context(
-            *(settings, redis, queue, app_metrics, tracer, store), has_keys=bool(keys)
-        )
+        context = _context(settings, redis, queue, app_metrics, tracer, store)
         app.state.context = context
         try:
             async with asyncio.TaskGroup() as loops:
@@ -137,20 +145,20 @@ def create_app(
         title="Lorikeet",
         version=version("lorikeet-serve"),
         lifespan=lifespan,
+        dependencies=[Depends(check_scope)],
         openapi_url=None,  # routes/pages/docs.py adds the names of models and serves the document
         redirect_slashes=False,  # `CanonicalPath` removes trailing slashes
     )
     for routes in _ROUTES:
         app.include_router(routes.router)
-    if not is_internal:
-        app.add_middleware(KeyCheck, keys=keys, metrics_key=metrics_key(settings, keys))
+    app.add_middleware(KeyCheck, authenticator=authenticator)
     app.add_middleware(Boundary, metrics=app_metrics)
     app.add_middleware(CanonicalPath, root_path=settings.root_path)
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     app.state.metrics = app_metrics
     app.state.openapi_lock = asyncio.Lock()
-    app.state.openapi = cache(partial(describe, app, with_keys=bool(keys), settings=settings))
+    app.state.openapi = cache(partial(describe, app, settings=settings))
     return app
 
 
@@ -161,8 +169,6 @@ def _context(
     app_metrics: Metrics,
     tracer: "Tracer | None",
     store: FileStore | None,
-    *,
-    has_keys: bool,
 ) -> Context:
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
@@ -201,6 +207,7 @@ def _context(
         file_store=store,
         files=StoredFiles(redis, keys),
         batches=Batches(redis, keys),
-        has_keys=has_keys,
+        stored_keys=StoredKeys(KeyStore(redis, keys)),
+        ledger=Ledger(redis, keys),
         tracer=tracer,
     )

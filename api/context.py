@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
+from api.access.stored_keys import StoredKeys
 from api.files.store import FileStore
 from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
@@ -19,9 +20,11 @@ from api.pool.feed import PoolFeed
 from api.pool.state import PoolState
 from api.pool_status import CachedRead, Readiness
 from api.turns import Turns
+from shared.protocol.access.rights import Access
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
+from shared.store.access.ledger import Ledger
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
 from shared.store.calls.tokenizations import Tokenizations
@@ -79,13 +82,15 @@ class Context:
     """Contents of files. None if the operator hasn't set --file-store."""
     files: StoredFiles
     batches: Batches
-    has_keys: bool
-    """Whether clients need API keys."""
+    stored_keys: StoredKeys
+    """API keys that Redis stores."""
+    ledger: Ledger
+    """What tenants have used."""
     tracer: "Tracer | None"
     """Records requests as spans. None if tracing is off."""
 
 
-# These two functions are coroutines because FastAPI calls others in a thread, which takes longer.
+# These functions are coroutines because FastAPI calls others in a thread, which takes longer.
 
 
 async def _context(request: Request) -> Context:
@@ -98,7 +103,14 @@ async def _tenant(request: Request) -> str:
     return tenant
 
 
+async def _access(request: Request) -> Access:
+    access: Access = request.state.access
+    return access
+
+
 InTenant = Annotated[str, Depends(_tenant)]
 """Type of a route parameter that receives the tenant of the request."""
+InAccess = Annotated[Access, Depends(_access)]
+"""Type of a route parameter that receives the rights of the request."""
 InContext = Annotated[Context, Depends(_context)]
 """Type of a route parameter that receives the context of the app."""

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from api.admission import admission_to
+from api.admission import admission_to, check_model
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
+from shared.protocol.access.rights import Access
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
 from shared.store.registry import Found
@@ -26,6 +27,7 @@ class Draft:
     def __init__(
         self,
         context: Context,
+        access: Access,
         model: str,
         found: Found,
         admission: Admission,
@@ -37,6 +39,7 @@ class Draft:
         self._revision = found.revision
         self._admission = admission
         self._job_of = job_of
+        self.access = access
         self.options = options
         self.job = job_of(admission)
         """Job of the request. `enqueue` may replace it."""
@@ -45,7 +48,7 @@ class Draft:
     async def of(
         cls,
         context: Context,
-        tenant: str,
+        access: Access,
         model: str,
         job_of: Callable[[Admission], Job],
         options: EnqueueOptions,
@@ -54,7 +57,8 @@ class Draft:
     ) -> "Draft":
         """Admit a request for `model`, and make its job.
 
-        `job_of` makes the job. `deadline_s` is that of `admission_to`.
+        `access` has the rights of the request. `job_of` makes the job. `deadline_s` is that of
+        `admission_to`.
 
         Raises:
             JobFailed: the request is invalid, or its model can't serve it.
@@ -62,9 +66,10 @@ class Draft:
         """
 
         def made(found: Found) -> Draft:
-            admission = admission_to(found, context, tenant, model, deadline_s=deadline_s)
-            return cls(context, model, found, admission, job_of, options)
+            admission = admission_to(found, context, access.tenant, model, deadline_s=deadline_s)
+            return cls(context, access, model, found, admission, job_of, options)
 
+        check_model(access, model)
         if remembered := context.models.remembered(model):
             with suppress(JobFailed):  # the model as it is now may serve the request
                 return made(remembered)
@@ -77,6 +82,7 @@ class Draft:
             JobFailed: the request is invalid for the model as it is now, or its model can't serve
                 it.
             QueueFull: a limit of the queue is reached.
+            RateLimited: a limit of the API key is reached.
             RedisUnavailable: Redis may not have accepted the job.
         """
         async with self._context.turns.turn():

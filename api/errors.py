@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from api.headers import (
+    AUTHENTICATE_HEADER,
     JOB_HEADER,
     PREFERENCE_APPLIED_HEADER,
     RETRY_AFTER_HEADER,
@@ -17,7 +18,7 @@ from api.headers import (
 from api.messages.errors import PATH as MESSAGES_PATH
 from api.messages.errors import error_body as messages_error_body
 from api.openapi.shared_document import document_of
-from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RedisUnavailable
+from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RateLimited, RedisUnavailable
 
 RETRY_AFTER_S = {503: 2}
 """For each of these HTTP statuses, the value of the header Retry-After in seconds.
@@ -43,6 +44,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Make `app` convert each expected error into an error response in OpenAI's format."""
     app.add_exception_handler(JobFailed, _on_job_failed)
     app.add_exception_handler(QueueFull, _on_queue_full)
+    app.add_exception_handler(RateLimited, _on_rate_limited)
     app.add_exception_handler(RedisUnavailable, _on_redis_unavailable)
     app.add_exception_handler(404, _on_unknown_url)  # the router raises 404 and 405
     app.add_exception_handler(405, _on_wrong_method)
@@ -82,6 +84,8 @@ def error_response(
         headers[RETRY_AFTER_HEADER] = str(retry_after_s)
     if error.code in _NOT_RETRYABLE:
         headers[SHOULD_RETRY_HEADER] = "false"
+    if error.code is ErrorCode.INVALID_API_KEY:
+        headers[AUTHENTICATE_HEADER] = "Bearer"
     if job_id := getattr(request.state, "job_id", None):
         headers[JOB_HEADER] = job_id
     if getattr(request.state, "is_strict", False):
@@ -109,10 +113,25 @@ async def _on_queue_full(request: Request, exc: Exception) -> Response:
     return error_response(request, error, retry_after_s=exc.retry_after_s)
 
 
+async def _on_rate_limited(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RateLimited)
+    error = JobError(code=ErrorCode.RATE_LIMIT_EXCEEDED, message=str(exc))
+    response = error_response(request, error, retry_after_s=exc.retry_after_s)
+    if exc.retry_after_s is None:
+        response.headers[SHOULD_RETRY_HEADER] = "false"
+    return response
+
+
+def redis_error() -> JobError:
+    """Return the error of a request that needs Redis while it can't be reached.
+
+    It doesn't repeat the message of the exception, which may contain addresses.
+    """
+    return JobError(code=ErrorCode.UNAVAILABLE, message="the queue can't be reached; try again")
+
+
 async def _on_redis_unavailable(request: Request, exc: Exception) -> Response:
-    # The exception's message may contain addresses, so the response doesn't include it.
-    error = JobError(code=ErrorCode.UNAVAILABLE, message="the queue can't be reached; try again")
-    return error_response(request, error)
+    return error_response(request, redis_error())
 
 
 async def _on_unknown_url(request: Request, exc: Exception) -> Response:

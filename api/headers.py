@@ -27,3 +27,11 @@ LAST_EVENT_HEADER = "Last-Event-ID"
 """Sent by clients: id of the last event of a stream that they have."""
 SHOULD_RETRY_HEADER = "X-Should-Retry"
 """The value `false` prevents OpenAI's clients from retrying the request."""
+AUTHENTICATE_HEADER = "WWW-Authenticate"
+"""The value `Bearer` says how a request without a valid API key must send one."""
+RATE_HEADERS = tuple(
+    f"x-ratelimit-{part}-{unit}"
+    for part in ("limit", "remaining", "reset")
+    for unit in ("requests", "tokens")
+)
+"""Limits of the API key, what is left of them, and the seconds until they begin anew."""

@@ -19,6 +19,7 @@ from api.requests.request_headers import RequestHeaders, read_request_headers
 from api.requests.translate import Admission
 from api.requests.unknown_fields import refuse_unknown
 from api.schema.base import JobRequest, RequestModel
+from shared.protocol.access.rights import Access
 from shared.protocol.jobs import Job
 
 B = TypeVar("B", bound=RequestModel)
@@ -28,7 +29,7 @@ R = TypeVar("R", bound=JobRequest)
 async def submit(
     request: Request,
     context: Context,
-    tenant: str,
+    access: Access,
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
 ) -> Response:
@@ -37,23 +38,24 @@ async def submit(
     Args:
         request: the HTTP request.
         context: the app's context.
-        tenant: tenant of the request.
+        access: rights of the request.
         parse: validates the JSON body of the endpoint's requests.
         job_of: makes a job of a valid request.
 
     Raises:
         JobFailed: the request is invalid, or its model can't serve it.
         QueueFull: the request runs in the background, and a limit of the queue is reached.
+        RateLimited: the request runs in the background, and a limit of its API key is reached.
         RedisUnavailable: Redis can't be reached.
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
-    return await submit_json(request, context, tenant, raw, parse, job_of)
+    return await submit_json(request, context, access, raw, parse, job_of)
 
 
 async def submit_json(
     request: Request,
     context: Context,
-    tenant: str,
+    access: Access,
     raw: dict[str, Any],
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
@@ -67,11 +69,18 @@ async def submit_json(
     try:
         async with context.turns.turn():
             body, headers, answer_headers = parse_request(request, context, raw, parse, others)
-            weight = context.settings.weight_by_tenant.get(tenant, 1.0)
-            options = enqueue_options(headers, body, path=request.url.path, raw=raw, weight=weight)
+            weight = context.settings.weight_by_tenant.get(access.tenant, 1.0)
+            options = enqueue_options(
+                headers,
+                body,
+                path=request.url.path,
+                raw=raw,
+                weight=weight,
+                key_id=access.key_id,
+            )
             draft = await Draft.of(
                 context,
-                tenant,
+                access,
                 body.model,
                 lambda admission: trace.accept(
                     replace(job_of(body, admission), is_preemptible=is_preemptible(request)),

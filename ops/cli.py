@@ -18,6 +18,7 @@ from ops.commands import (
     serve,
     up,
 )
+from ops.commands.access import keys
 from ops.commands.clients import adapters, batch, chat, eval_demo
 from ops.commands.flags import spread_adapters
 from ops.help_pages import App
@@ -49,6 +50,7 @@ app.command(rich_help_panel=_USE)(bench.bench)
 app.command(rich_help_panel=_USE)(eval_demo.eval_demo)
 app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_USE)
 app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_USE)
+app.add_typer(keys.keys_app, name="keys", rich_help_panel=_USE)
 
 
 def _print_version(wanted: bool) -> None:

@@ -34,7 +34,7 @@ class ApiKey:
 
 
 def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
-    """Return the keys that the front end accepts, or an empty tuple if clients need no key.
+    """Return the keys in the settings, which the front end accepts besides stored ones.
 
     Raises:
         SettingsError: a key is malformed or has two tenants, or the key file can't be read. Also
@@ -49,10 +49,16 @@ def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
         raise SettingsError(
             "--allow-anonymous and --api-key contradict each other: give only one of them"
         )
-    if not (keys or settings.allow_anonymous or is_loopback(settings.host)):
+    if settings.require_keys and settings.allow_anonymous:
+        raise SettingsError(
+            "--allow-anonymous and --require-keys contradict each other: give only one of them"
+        )
+    has_rule = keys or settings.require_keys or settings.allow_anonymous
+    if not (has_rule or is_loopback(settings.host)):
         raise SettingsError(
             f"--host: {settings.host} can be reached from the network, which needs API keys: give "
-            "--api-key or LORIKEET_API_KEYS, or --allow-anonymous to serve every client"
+            "--api-key or LORIKEET_API_KEYS, --require-keys for keys of `lorikeet keys create`, or "
+            "--allow-anonymous to serve every client"
         )
     return keys
 

@@ -7,6 +7,7 @@ LorikeetError
 ├── LeaseLost                this process was declared dead, and its jobs run elsewhere
 ├── DuplicateJob             a job with this id already exists
 ├── QueueFull                a limit of the queue is reached: HTTP 429
+├── RateLimited              a limit of the request's API key is reached: HTTP 429
 ├── EngineBroken             the engine can no longer compute: the worker exits
 │   └── EngineStalled        a step of the engine doesn't finish
 ├── ModelRejected            the base model can't be served exactly
@@ -82,6 +83,8 @@ class ErrorCode(StrEnum):
     """The front end has reached its limit of connections; try again later."""
     QUEUE_FULL = "queue_full"
     """A limit on waiting jobs is reached; try again later."""
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    """A limit of the API key is reached; try again later."""
     DEADLINE_EXCEEDED = "deadline_exceeded"
     """The job didn't finish within its deadline."""
     CANCELLED = "cancelled"
@@ -130,6 +133,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.REQUEST_TIMEOUT: 408,
     ErrorCode.TOO_MANY_CONNECTIONS: 503,
     ErrorCode.QUEUE_FULL: 429,
+    ErrorCode.RATE_LIMIT_EXCEEDED: 429,
     ErrorCode.DEADLINE_EXCEEDED: 504,
     ErrorCode.CANCELLED: 409,
     ErrorCode.ADAPTER_UNAVAILABLE: 503,
@@ -219,6 +223,16 @@ class QueueFull(LorikeetError):
         self.num_waiting = num_waiting
         self.retry_after_s = retry_after_s
         """Seconds until the pool has probably served a part of the waiting jobs."""
+
+
+class RateLimited(LorikeetError):
+    """A request exceeds a limit of its API key."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds until the next window of the limit; None if no window has room for the
+        request."""
 
 
 class EngineBroken(LorikeetError):

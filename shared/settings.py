@@ -146,8 +146,12 @@ class ApiSettings(FileSettings):
     )
     allow_anonymous: bool = Field(
         False,
-        description="Serve every client that reaches --host, without keys. Only for closed "
-        "networks.",
+        description="Serve every client that reaches --host, without keys, until the pool has "
+        "stored keys. Only for closed networks.",
+    )
+    require_keys: bool = Field(
+        False,
+        description="Refuse requests without a key even before the first `lorikeet keys create`.",
     )
     port: int = Field(23333, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     root_path: str = Field(
@@ -231,6 +235,12 @@ class ApiSettings(FileSettings):
         512,
         "Maximum memory of all finished jobs in MiB, and never more than half of Redis' memory. "
         "Beyond it, the oldest are deleted before --retain-s.",
+    )
+    usage_days: int = Field(
+        400,
+        ge=1,
+        le=3650,
+        description="Days for which /v1/usage keeps what each tenant has used.",
     )
     disconnect_grace_s: float = _seconds(
         5,
@@ -581,7 +591,10 @@ _CLIENT_VARIABLES = ("URL",)
 """Variables of commands that are clients of a server. They aren't settings of a process."""
 _PROTECTIVE_VARIABLES = {
     ENV_PREFIX + name
-    for name in ("API_KEYS", "API_KEY_FILE", "METRICS_KEY", "ALLOW_ANONYMOUS", "REDIS_URL")
+    for name in (
+        *("API_KEYS", "API_KEY_FILE", "METRICS_KEY", "ALLOW_ANONYMOUS", "REQUIRE_KEYS"),
+        "REDIS_URL",
+    )
 }
 """Variables that decide who can reach the server and its data."""
 _LEAST_SIMILARITY = 0.8

@@ -1,4 +1,4 @@
-"""Authorizes requests that manage adapters."""
+"""Authorizes anonymous requests that manage adapters."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -7,17 +7,17 @@ from fastapi import Depends, Request
 
 from api.context import Context, InContext
 from api.http.cors import ANY_ORIGIN
-from shared.api_keys import ADMIN, is_loopback
+from shared.api_keys import is_loopback
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
 
 
 def _check(request: Request, context: InContext) -> None:
-    """Check that the client may manage adapters.
+    """Check that a client without a key may manage adapters. `check_scope` checks keys.
 
-    With API keys, only the tenant `admin` may manage adapters. Without API keys, any client may,
-    provided that the server listens only on a loopback address. Even then, requests from web pages
-    of other sites are refused, unless the setting `cors_origins` names the site. Its value `*`
-    names no site: otherwise any page that a user visits could manage the adapters.
+    Any client may, provided that the server listens only on a loopback address. Even then, requests
+    from web pages of other sites are refused, unless the setting `cors_origins` names the site. Its
+    value `*` names no site: otherwise any page that a user visits could manage the adapters.
 
     Raises:
         JobFailed: the client may not manage adapters.
@@ -28,18 +28,16 @@ def _check(request: Request, context: InContext) -> None:
 
 
 def _reason_to_refuse(request: Request, context: Context) -> str | None:
-    if context.has_keys:
-        if request.state.tenant != ADMIN:
-            return (
-                f"only the tenant {ADMIN} may manage adapters; use a key of this tenant (the "
-                f"server's --api-key {ADMIN}:KEY)"
-            )
-    elif not is_loopback(context.settings.host):
+    access: Access = request.state.access
+    if not access.is_anonymous:
+        return None
+    if not is_loopback(context.settings.host):
         return (
             "a server that is reachable from the network needs API keys before adapters can be "
-            f"managed; start it with --api-key {ADMIN}:KEY"
+            "managed; start it with --api-key admin:KEY, or create one with `lorikeet keys create "
+            "--tenant NAME --scopes adapters`"
         )
-    elif _is_from_another_site(request, context.settings.cors_origins):
+    if _is_from_another_site(request, context.settings.cors_origins):
         return (
             "a web page of another site may not manage adapters; send the request directly, or "
             "name the site in the server's --cors-origins"
@@ -59,5 +57,5 @@ def _is_from_another_site(request: Request, trusted: Collection[str]) -> bool:
     return urlsplit(origin).netloc != request.headers.get("host")
 
 
-ADMIN_ONLY = Depends(_check)
-"""Route dependency that responds with status 403 if the client may not manage adapters."""
+MAY_MANAGE = Depends(_check)
+"""Route dependency that responds with status 403 if an anonymous client may not manage adapters."""

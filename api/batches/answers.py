@@ -22,6 +22,7 @@ from api.headers import (
     RETRY_AFTER_HEADER,
 )
 from shared.errors import ErrorCode, JobError
+from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
 from shared.store.batches.records import BatchUsage
 
@@ -80,14 +81,14 @@ class BatchAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class _AsTenant:
-    """ASGI app in which every request is preemptible and belongs to one tenant."""
+class _Preemptible:
+    """ASGI app in which every request is preemptible and has the same rights."""
 
     app: ASGIApp
-    tenant: str
+    access: Access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"tenant": self.tenant, "is_preemptible": True}
+        scope["state"] = {"access": self.access, "is_preemptible": True}
         await self.app(scope, receive, send)
 
 
@@ -102,17 +103,17 @@ class BatchClient:
     @classmethod
     @asynccontextmanager
     async def of(
-        cls, app: FastAPI, tenant: str, *, key: str, expires_s: int
+        cls, app: FastAPI, access: Access, *, key: str, expires_s: int
     ) -> AsyncIterator["BatchClient"]:
         """Provide a client.
 
         Args:
-            app: an internal app, which asks for no keys.
-            tenant: tenant of the requests.
+            app: an internal app.
+            access: rights of the requests.
             key: start of the idempotency keys, which are unique for each batch.
             expires_s: Unix time in seconds at which the requests expire.
         """
-        transport = httpx.ASGITransport(_AsTenant(app, tenant), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(_Preemptible(app, access), raise_app_exceptions=False)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://batch", timeout=None
         ) as client:

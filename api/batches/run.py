@@ -17,6 +17,7 @@ from api.batches.results import ANSWERS, FAILURES, Results, file_name
 from api.files.own_files import content_name
 from api.files.store import FileStore, ObjectMissing
 from shared.errors import LeaseLost
+from shared.protocol.access.rights import Access, Scope
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches, CommittedLines
 from shared.store.batches.files import StoredFiles
 from shared.store.batches.records import (
@@ -141,7 +142,7 @@ class BatchRun:
         committing.add_done_callback(self._on_done)
         try:
             async with BatchClient.of(
-                parts.app, batch.tenant, key=batch.id, expires_s=batch.expires_s
+                parts.app, _access_of(batch), key=batch.id, expires_s=batch.expires_s
             ) as client:
                 await self._answer_all(client, path, pending)
         finally:
@@ -282,6 +283,12 @@ class BatchRun:
             errors=errors,
         )
         log.info("batch_ended", batch_id=self._batch.id, status=status.value)
+
+
+def _access_of(batch: Batch) -> Access:
+    """Return the rights of the key that created a batch. The queue checks the key's limits."""
+    scopes = frozenset({Scope.INFERENCE})
+    return Access(tenant=batch.tenant, scopes=scopes, models=batch.models, key_id=batch.key_id)
 
 
 def _is_set(bitmap: bytes, bit: int) -> bool:

@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api.headers import (
     JOB_HEADER,
     LOCATION_HEADER,
+    RATE_HEADERS,
     REPLAYED_HEADER,
     REQUEST_ID_HEADER,
     RETRY_AFTER_HEADER,
@@ -20,6 +21,7 @@ _METHODS = ("GET", "HEAD", "POST", "DELETE")
 _READABLE = (
     *(JOB_HEADER, WARNING_HEADER, REPLAYED_HEADER, LOCATION_HEADER),
     *(REQUEST_ID_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER),
+    *RATE_HEADERS,
 )
 """Response headers that pages may read, besides those that browsers always show."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import structlog
 from fastapi import Response
 
+from api.access.rate_headers import rate_headers
 from api.context import Context
 from api.draft import Draft
 from api.errors import json_response
@@ -40,7 +41,7 @@ async def start_in_background(
     try:
         enqueued = await draft.enqueue()
         job = draft.job
-        view, result = await own_job_and_result(context, job.tenant, enqueued.id)
+        view, result = await own_job_and_result(context, draft.access, enqueued.id)
         is_unfinished = view.state in UNFINISHED
     except RedisUnavailable:
         # Without a key, the client's next attempt is another job, so this one must not run.
@@ -60,4 +61,5 @@ async def start_in_background(
 def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
     """Return the headers that name the job of a request."""
     headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
+    headers |= rate_headers(enqueued.rates)
     return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from api.batches.schema import CreateBatchRequest
 from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
-from api.http.auth import OPEN_PATHS, SCHEME
+from api.http.auth import SCHEME
+from api.http.scopes import is_open
 from api.messages.schema import MessageRequest, PromptRequest
 from api.openapi.parameters import Parameters
 from api.responses.schema import ResponsePrompt, ResponseRequest
@@ -38,6 +39,10 @@ MANAGEMENT_REQUESTS = (LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapter
 _REQUEST_ID = {
     "description": "Id of the request: sent by the client or generated.",
     "schema": {"type": "string"},
+}
+_KEY_ERRORS = {
+    "401": "The API key is missing or unknown.",
+    "403": "The API key may not use this URL.",
 }
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
 names the base model or an adapter; [/v1/models]({root}/v1/models) lists all names."""
@@ -84,7 +89,10 @@ def query_parameters(query: type[BaseModel]) -> Parameters:
 
 
 def describe(app: FastAPI, *, with_keys: bool, settings: ApiSettings) -> dict[str, Any]:
-    """Build the OpenAPI document of `app`, without the names of models."""
+    """Build the OpenAPI document of `app`, without the names of models.
+
+    `with_keys` says whether clients need API keys.
+    """
     root = settings.root_path
     document = get_openapi(
         title=app.title,
@@ -129,14 +137,18 @@ def _add_keys(document: dict[str, Any]) -> None:
     error = {"$ref": REF.format(model=ErrorBody.__name__)}
     document["components"]["securitySchemes"] = {"key": scheme}
     for path, operations in document["paths"].items():
-        if path not in OPEN_PATHS:
+        if not is_open(path):
             for operation in operations.values():
                 operation["security"] = [{"key": []}]
-                operation["responses"]["401"] = {
-                    "description": "The API key is missing or unknown.",
-                    "content": {"application/json": {"schema": error}},
-                    "headers": {REQUEST_ID_HEADER: _REQUEST_ID},
-                }
+                for status, meaning in _KEY_ERRORS.items():
+                    operation["responses"].setdefault(
+                        status,
+                        {
+                            "description": meaning,
+                            "content": {"application/json": {"schema": error}},
+                            "headers": {REQUEST_ID_HEADER: _REQUEST_ID},
+                        },
+                    )
 
 
 def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:

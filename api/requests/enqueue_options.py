@@ -20,6 +20,7 @@ def enqueue_options(
     path: str,
     raw: Mapping[str, Any],
     weight: float,
+    key_id: str = "",
 ) -> EnqueueOptions:
     """Return the options of the request's job.
 
@@ -29,6 +30,7 @@ def enqueue_options(
         path: path of the endpoint.
         raw: body of the request as parsed JSON.
         weight: weight of the request's tenant.
+        key_id: id of the stored API key of the request; empty for other keys.
 
     Raises:
         JobFailed: the request has an idempotency key, and its body is nested too deeply to be
@@ -39,6 +41,7 @@ def enqueue_options(
         idempotency=IdempotencyKey(key=key, body_digest=_digest(path, raw)) if key else None,
         keeps_running=headers.is_continued or bool(request.background),
         weight=weight,
+        key_id=key_id,
     )
 
 

@@ -7,6 +7,7 @@ from api.jobs.own_jobs import own_job_and_result
 from api.responses.items import Item
 from api.responses.stored import conversation, is_stored
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
 from shared.protocol.ids import RESPONSE_PREFIX
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
@@ -16,7 +17,7 @@ PREVIOUS = "previous_response_id"
 
 
 async def own_response(
-    context: Context, tenant: str, response_id: str
+    context: Context, access: Access, response_id: str
 ) -> tuple[JobView, Result | None]:
     """Return the job of a stored response of this tenant, and its result, if it has one.
 
@@ -24,13 +25,13 @@ async def own_response(
         JobFailed: there is no such response, it isn't stored, or it belongs to another tenant.
     """
     if response_id.startswith(RESPONSE_PREFIX):
-        view, result = await own_job_and_result(context, tenant, response_id)
+        view, result = await own_job_and_result(context, access, response_id)
         if is_stored(view):
             return view, result
     raise JobFailed(_not_found(response_id))
 
 
-async def earlier_items(context: Context, tenant: str, response_id: str | None) -> list[Item]:
+async def earlier_items(context: Context, access: Access, response_id: str | None) -> list[Item]:
     """Return the items of the conversation that a request continues, or none without an id.
 
     Raises:
@@ -40,7 +41,7 @@ async def earlier_items(context: Context, tenant: str, response_id: str | None) 
     if response_id is None:
         return []
     try:
-        view, result = await own_response(context, tenant, response_id)
+        view, result = await own_response(context, access, response_id)
     except JobFailed:
         raise _refusal(
             f"the response {response_id[:100]!r} doesn't exist or isn't stored"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from api.batches.bodies import batch_body
 from api.batches.own_batches import batch_not_found, own_batch
 from api.batches.schema import BatchBody, BatchList, CreateBatchRequest, window_h
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext, InTenant
 from api.errors import json_response
 from api.files.bodies import page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
@@ -36,7 +36,7 @@ _MEANINGS = {
     responses=errors(400, 404, 413, 429, 503, meanings=_MEANINGS),
     openapi_extra=takes(CreateBatchRequest),
 )
-async def create_batch(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def create_batch(request: Request, context: InContext, access: InAccess) -> Response:
     """Run the requests of a file. They use idle capacity only, behind all other requests.
 
     A webhook of the operator can announce the end of the batch.
@@ -44,13 +44,15 @@ async def create_batch(request: Request, context: InContext, tenant: InTenant) -
     file_store(context)
     raw = await read_json_object(request, context.settings.max_body_bytes)
     body = validate(CreateBatchRequest, raw)
-    file = await own_file(context, tenant, body.input_file_id, param="input_file_id")
+    file = await own_file(context, access.tenant, body.input_file_id, param="input_file_id")
     if file.purpose is not Purpose.BATCH:
         raise invalid_param("input_file_id", f"has the purpose {file.purpose}, not batch")
     now = int(time.time())
     batch = Batch(
         id=new_batch_id(),
-        tenant=tenant,
+        tenant=access.tenant,
+        models=access.models,
+        key_id=access.key_id,
         endpoint=body.endpoint,
         input_file=file.id,
         window=body.completion_window,

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
@@ -20,7 +20,7 @@ router = APIRouter(tags=["inference"])
     openapi_extra=takes(ChatCompletionRequest, parameters=INFERENCE),
 )
 async def create_chat_completion(
-    request: Request, context: InContext, tenant: InTenant
+    request: Request, context: InContext, access: InAccess
 ) -> Response:
     """Generate the next message of a conversation.
 
@@ -29,4 +29,4 @@ async def create_chat_completion(
     Fields of OpenAI's API that aren't listed here are accepted only with a value that has no
     effect. Any other value is refused with an error that names the field.
     """
-    return await submit(request, context, tenant, parse_chat, chat_job)
+    return await submit(request, context, access, parse_chat, chat_job)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
@@ -19,9 +19,9 @@ router = APIRouter(tags=["inference"])
     responses=inference(Completion),
     openapi_extra=takes(CompletionRequest, parameters=INFERENCE),
 )
-async def create_completion(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def create_completion(request: Request, context: InContext, access: InAccess) -> Response:
     """Continue one or more prompts. The model receives them unchanged, without a chat template.
 
     `max_tokens` defaults to 16, as in OpenAI's API. With `echo` it may be 0, to score prompts.
     """
-    return await submit(request, context, tenant, parse_completion, completion_job)
+    return await submit(request, context, access, parse_completion, completion_job)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
@@ -19,10 +19,10 @@ router = APIRouter(tags=["inference"])
     responses=inference(Embeddings, streams=False),
     openapi_extra=takes(EmbeddingRequest, parameters=INFERENCE),
 )
-async def create_embeddings(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def create_embeddings(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the embedding of each input: its hidden states after the model's final norm, pooled.
 
     Adapters apply. An input may fill the context, and is tokenized with the tokenizer's special
     tokens.
     """
-    return await submit(request, context, tenant, parse_embedding, embedding_job)
+    return await submit(request, context, access, parse_embedding, embedding_job)

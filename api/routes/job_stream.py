@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from api.answer import AttachedAnswer, spec_of
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext
 from api.formats import position_after
 from api.headers import LAST_EVENT_HEADER
 from api.jobs.own_jobs import own_job
@@ -33,7 +33,7 @@ _PARAMETERS = [
     openapi_extra={"parameters": _PARAMETERS},
 )
 async def stream_job(
-    job_id: str, request: Request, context: InContext, tenant: InTenant
+    job_id: str, request: Request, context: InContext, access: InAccess
 ) -> Response:
     """Send the answer of a job as server-sent events, as its endpoint streams it.
 
@@ -41,7 +41,7 @@ async def stream_job(
     with the given id, on every front end, until the answer expires. An error of the job is an
     event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
     """
-    view = await own_job(context, tenant, job_id)
+    view = await own_job(context, access, job_id)
     spec = spec_of(view)
     if spec.endpoint is Endpoint.EMBEDDINGS:
         raise JobFailed(_not_streamed(view.id))

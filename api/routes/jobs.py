@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext
 from api.errors import json_response
 from api.jobs.background import job_headers
 from api.jobs.bodies import job_body, list_body
@@ -25,36 +25,36 @@ ERRORS = errors(404, 503)
     responses=errors(400, 404, 503),
     openapi_extra={"parameters": PARAMETERS},
 )
-async def list_jobs(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def list_jobs(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. With
     `state` or `model`, a page may be short or empty and still have a next one.
     """
     query = read_list_query(request.query_params)
-    return json_response(list_body(await own_jobs(context, tenant, query)))
+    return json_response(list_body(await own_jobs(context, access, query)))
 
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)
-async def get_job(job_id: str, context: InContext, tenant: InTenant) -> Response:
+async def get_job(job_id: str, context: InContext, access: InAccess) -> Response:
     """Return the state of a job and, once it is done, its answer. Answers expire after some time.
 
     `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. A job whose
     client has disconnected isn't cancelled if it is asked for in time.
     """
-    view, result = await own_job_and_result(context, tenant, job_id)
+    view, result = await own_job_and_result(context, access, job_id)
     if view.state in UNFINISHED:
         await context.queue.undo_abandon(view.id)
     return json_response(job_body(view, result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
-async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> CancelledJob:
+async def cancel_job(job_id: str, context: InContext, access: InAccess) -> CancelledJob:
     """Cancel a job. The request that created the job fails with the error `cancelled`.
 
     Cancelling a job that has already ended has no effect.
     """
-    view = await own_job(context, tenant, job_id)
+    view = await own_job(context, access, job_id)
     state = await context.queue.cancel(view.id)
     if state is None:
         raise JobFailed(job_not_found(job_id))
@@ -71,34 +71,36 @@ async def cancel_job(job_id: str, context: InContext, tenant: InTenant) -> Cance
         meanings={**MEANINGS, 409: "The job isn't dead or failed, or can't be retried."},
     ),
 )
-async def retry(job_id: str, context: InContext, tenant: InTenant) -> Response:
+async def retry(job_id: str, context: InContext, access: InAccess) -> Response:
     """Enqueue a dead or failed job again under a new id, with its model's current weights.
 
     The response describes the new job, which runs in the background. A failed job can be retried
     only if a server error ended it. While a worker runs a dead job again, it runs no other job,
     because the dead job may kill the worker.
     """
-    view = await own_job(context, tenant, job_id)
+    view = await own_job(context, access, job_id)
     old = await context.letters.find(view.id) if view.state in RETRYABLE else None
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
-    weight = context.settings.weight_by_tenant.get(tenant, 1.0)
+    weight = context.settings.weight_by_tenant.get(access.tenant, 1.0)
     async with context.turns.turn():
         enqueued = await enqueue_again(
-            *(old, context.queue, context.registry, context.letters, context.limits), weight=weight
+            *(old, context.queue, context.registry, context.letters, context.limits),
+            weight=weight,
+            key_id=access.key_id,
         )
     headers = job_headers(enqueued, context.settings.root_path)
-    return json_response(job_body(await own_job(context, tenant, enqueued.id)), 202, headers)
+    return json_response(job_body(await own_job(context, access, enqueued.id)), 202, headers)
 
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel or erase a job", responses=ERRORS)
-async def delete_job(job_id: str, context: InContext, tenant: InTenant) -> DeletedJob:
+async def delete_job(job_id: str, context: InContext, access: InAccess) -> DeletedJob:
     """Erase the prompt, the answer and the record of a job that has ended.
 
     A job that hasn't ended is cancelled, as with POST /v1/jobs/{job_id}/cancel. Once it has ended,
     a second request erases it.
     """
-    view = await own_job(context, tenant, job_id)
+    view = await own_job(context, access, job_id)
     state = await context.queue.erase(view.id)
     deleted = state not in UNFINISHED
     if not deleted:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from api.admission import admit
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext
 from api.errors import json_response
 from api.http.body import read_json_object
 from api.messages.schema import MessageBody, MessageRequest, PromptRequest, TokenCount
@@ -23,7 +23,7 @@ router = APIRouter(tags=["inference"])
     responses=inference(MessageBody),
     openapi_extra=takes(MessageRequest, parameters=INFERENCE),
 )
-async def create_message(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def create_message(request: Request, context: InContext, access: InAccess) -> Response:
     """Generate the next message of a conversation, in the format of Anthropic's API.
 
     With `stream`, the message is sent as typed server-sent events. The API key may be sent in the
@@ -31,7 +31,7 @@ async def create_message(request: Request, context: InContext, tenant: InTenant)
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
     viewed = viewed_message(raw)
-    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job, viewed.others)
+    return await submit_json(request, context, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
 @router.post(
@@ -41,11 +41,11 @@ async def create_message(request: Request, context: InContext, tenant: InTenant)
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(PromptRequest),
 )
-async def count_message_tokens(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def count_message_tokens(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/messages has."""
     raw = await read_json_object(request, context.settings.max_body_bytes)
     viewed = viewed_prompt(raw)
     chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
-    admission = await admit(context, tenant, chat.model)
+    admission = await admit(context, access, chat.model)
     num_tokens = await count_tokens(context, viewed.job(chat, admission))
     return json_response({"input_tokens": num_tokens}, headers=headers)

@@ -4,11 +4,12 @@ from pathlib import PurePath
 
 from fastapi import APIRouter
 
-from api.admission import model_not_found
-from api.context import Context, InContext
+from api.admission import check_model, model_not_found
+from api.context import Context, InAccess, InContext
 from api.openapi.responses import errors
 from api.schema.models import ModelCard, ModelList
 from shared.errors import JobFailed
+from shared.protocol.access.rights import Access
 from shared.protocol.adapters import Adapter, BaseModel
 
 router = APIRouter(tags=["models"])
@@ -16,9 +17,9 @@ router = APIRouter(tags=["models"])
 
 @router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models", summary="List models", responses=errors(503))
-async def list_models(context: InContext) -> ModelList:
+async def list_models(context: InContext, access: InAccess) -> ModelList:
     """Return the base model and all adapters. Each `id` can be the `model` of a request."""
-    return ModelList(data=await model_cards(context))
+    return ModelList(data=await model_cards(context, access))
 
 
 @router.get(
@@ -26,8 +27,9 @@ async def list_models(context: InContext) -> ModelList:
     summary="Get a model",
     responses=errors(404, 503),
 )
-async def get_model(model_id: str, context: InContext) -> ModelCard:
+async def get_model(model_id: str, context: InContext, access: InAccess) -> ModelCard:
     """Return the base model or one adapter."""
+    check_model(access, model_id)
     base = await context.registry.base()
     if base is not None and model_id == base.name:
         return _base_card(base)
@@ -37,8 +39,9 @@ async def get_model(model_id: str, context: InContext) -> ModelCard:
     return _adapter_card(adapter, base)
 
 
-async def model_cards(context: Context) -> list[ModelCard]:
+async def model_cards(context: Context, access: Access) -> list[ModelCard]:
     """Return the card of the base model, and then the cards of all adapters in order of name.
+    Models that the client may not use are left out.
 
     The list is empty before the first worker has registered.
 
@@ -49,7 +52,8 @@ async def model_cards(context: Context) -> list[ModelCard]:
     adapters = await context.registry.adapters() if base else []
     if base is None:
         return []
-    return [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
+    cards = [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
+    return [card for card in cards if access.allows(card.id)]
 
 
 def _base_card(base: BaseModel) -> ModelCard:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.admission import admit
 from api.answer import AttachedAnswer, spec_of
-from api.context import Context, InContext, InTenant
+from api.context import Context, InAccess, InContext
 from api.errors import json_response
 from api.http.body import read_json_object
 from api.openapi.document import takes
@@ -53,7 +53,7 @@ _PARAMETERS = [
     responses=inference(ResponseBody),
     openapi_extra=takes(ResponseRequest, parameters=INFERENCE),
 )
-async def create_response(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def create_response(request: Request, context: InContext, access: InAccess) -> Response:
     """Generate a response to text, or to the items of a conversation.
 
     With `stream`, the response is sent as typed server-sent events. With `background`, the response
@@ -61,9 +61,9 @@ async def create_response(request: Request, context: InContext, tenant: InTenant
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
     body = parse_response(raw)
-    earlier = await earlier_items(context, tenant, body.previous_response_id)
+    earlier = await earlier_items(context, access, body.previous_response_id)
     viewed = viewed_response(body, earlier)
-    return await submit_json(request, context, tenant, raw, viewed.parse, viewed.job, viewed.others)
+    return await submit_json(request, context, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
 @router.post(
@@ -73,17 +73,17 @@ async def create_response(request: Request, context: InContext, tenant: InTenant
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(ResponsePrompt),
 )
-async def count_input_tokens(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def count_input_tokens(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/responses has.
 
     Fields of /v1/responses that don't change the prompt are accepted and have no effect.
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
     prompt = parse_prompt(raw)
-    earlier = await earlier_items(context, tenant, prompt.previous_response_id)
+    earlier = await earlier_items(context, access, prompt.previous_response_id)
     viewed = viewed_prompt(prompt, earlier)
     chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
-    admission = await admit(context, tenant, chat.model)
+    admission = await admit(context, access, chat.model)
     num_tokens = await count_tokens(context, viewed.job(chat, admission))
     body = InputTokens(input_tokens=num_tokens)
     return json_response(body.model_dump(), headers=headers)
@@ -97,7 +97,7 @@ async def count_input_tokens(request: Request, context: InContext, tenant: InTen
     openapi_extra={"parameters": _PARAMETERS},
 )
 async def get_response(
-    response_id: str, request: Request, context: InContext, tenant: InTenant
+    response_id: str, request: Request, context: InContext, access: InAccess
 ) -> Response:
     """Return a stored response in its present state, or its events as a stream.
 
@@ -105,7 +105,7 @@ async def get_response(
     """
     is_stream = _flag(request.query_params.get(STREAM))
     after = _starting_after(request.query_params.get(STARTING_AFTER), is_stream=is_stream)
-    view, result = await own_response(context, tenant, response_id)
+    view, result = await own_response(context, access, response_id)
     if is_stream:
         return AttachedAnswer(context, view, is_stream=True, after=after)
     if view.state in UNFINISHED:
@@ -119,16 +119,16 @@ async def get_response(
     response_model=ResponseBody,
     responses=ERRORS,
 )
-async def cancel_response(response_id: str, context: InContext, tenant: InTenant) -> Response:
+async def cancel_response(response_id: str, context: InContext, access: InAccess) -> Response:
     """Cancel a response that runs in the background, and return it.
 
     Cancelling a response that has already ended has no effect.
     """
-    view, _ = await own_response(context, tenant, response_id)
+    view, _ = await own_response(context, access, response_id)
     if not (spec_of(view).request or {})["echo"]["background"]:
         raise invalid_value("only a response with background: true can be cancelled", "response_id")
     state = await context.queue.cancel(view.id)
-    view, result = await own_response(context, tenant, response_id)
+    view, result = await own_response(context, access, response_id)
     body = retrieved_body(view, result)
     if state is JobState.RUNNING and view.state in UNFINISHED:
         body["status"] = "cancelled"  # the worker has been asked to stop
@@ -137,13 +137,13 @@ async def cancel_response(response_id: str, context: InContext, tenant: InTenant
 
 @router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS)
 async def delete_response(
-    response_id: str, context: InContext, tenant: InTenant
+    response_id: str, context: InContext, access: InAccess
 ) -> DeletedResponse:
     """Erase a response with its input. Later responses of the conversation keep copies of both.
 
     A response that is in progress is cancelled. Once it has ended, a second request erases it.
     """
-    view, _ = await own_response(context, tenant, response_id)
+    view, _ = await own_response(context, access, response_id)
     return DeletedResponse(id=response_id, deleted=await _erase(context, view.id))
 
 
@@ -155,11 +155,11 @@ async def delete_response(
     openapi_extra={"parameters": ITEMS_PARAMETERS},
 )
 async def list_input_items(
-    response_id: str, request: Request, context: InContext, tenant: InTenant
+    response_id: str, request: Request, context: InContext, access: InAccess
 ) -> Response:
     """Return the items of the conversation before the response, newest first by default."""
     page = read_page(request.query_params)
-    view, _ = await own_response(context, tenant, response_id)
+    view, _ = await own_response(context, access, response_id)
     return json_response(input_items_body(spec_of(view), page))
 
 

@@ -7,7 +7,8 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.adapters.requests import registered_base
-from api.context import Context, InContext
+from api.admission import check_model
+from api.context import Context, InAccess, InContext
 from api.openapi.parameters import query
 from api.openapi.responses import errors
 from api.schema.server_info import (
@@ -60,19 +61,20 @@ async def get_load(context: InContext) -> ServerLoad:
 @router.get(
     "/server_info",
     summary="Configuration of the pool",
-    responses=errors(400, 503),
+    responses=errors(400, 404, 503),
     openapi_extra={
         "parameters": [
             query(FORMAT, "Always json, which is the default.", {"type": "string", "enum": [_JSON]})
         ]
     },
 )
-async def get_server_info(request: Request, context: InContext) -> ServerInfo:
+async def get_server_info(request: Request, context: InContext, access: InAccess) -> ServerInfo:
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
         message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=FORMAT))
     base = await registered_base(context)
+    check_model(access, base.name)
     workers = await _live_workers(context)
     return ServerInfo(
         vllm_config=VllmConfig(

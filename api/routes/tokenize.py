@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 
 from api.admission import admit
-from api.context import Context, InContext, InTenant
+from api.context import Context, InAccess, InContext
 from api.errors import json_response
 from api.http.body import read_json_object
 from api.openapi.document import takes
@@ -23,6 +23,7 @@ from api.schema.tokenize import (
 from api.submission import parse_request
 from api.tokenization import ask_tokenizer
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
 from shared.protocol.tokenization import Decode, Describe
 
 router = APIRouter(tags=["inference"])
@@ -36,14 +37,14 @@ B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(TokenizeRequest),
 )
-async def tokenize(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def tokenize(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the tokens of a text or a chat, without running the model.
 
     A chat is rendered with the adapter's own chat template if `model` names an adapter that has
     one.
     """
     body, headers = await _read(request, context, parse_tokenize)
-    admission = await _admit(context, tenant, body.model)
+    admission = await _admit(context, access, body.model)
     reply = await ask_tokenizer(context, encode_call(body, admission))
     answer = {
         "count": len(reply.ids),
@@ -61,10 +62,10 @@ async def tokenize(request: Request, context: InContext, tenant: InTenant) -> Re
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(DetokenizeRequest),
 )
-async def detokenize(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def detokenize(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the text of token ids, including special tokens."""
     body, headers = await _read(request, context, parse_detokenize)
-    await _admit(context, tenant, body.model)
+    await _admit(context, access, body.model)
     reply = await ask_tokenizer(context, Decode(ids=tuple(body.tokens)))
     return json_response({"prompt": reply.text, "content": reply.text}, headers=headers)
 
@@ -89,7 +90,7 @@ async def _read(
     return body, headers
 
 
-async def _admit(context: Context, tenant: str, model: str | None) -> Admission:
+async def _admit(context: Context, access: Access, model: str | None) -> Admission:
     """Return the admission of a request. Without a `model`, the base model serves it."""
     if model is None:
         base = await context.registry.base()
@@ -97,4 +98,4 @@ async def _admit(context: Context, tenant: str, model: str | None) -> Admission:
             message = "no worker has registered a base model; start a worker, or try again soon"
             raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
         model = base.name
-    return await admit(context, tenant, model)
+    return await admit(context, access, model)

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 from ops.chaos.checks.aftermath import inspect
+from ops.chaos.checks.ledger import ledger_sum
 from ops.chaos.checks.monitor import Monitor
 from ops.chaos.cluster.commands import adapter_sources, base_name
 from ops.chaos.cluster.pool import Pool
@@ -59,6 +60,7 @@ async def run_chaos(options: Options, folder: Path, show: Show) -> Findings:
 async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
     options = pool.options
     fleet = Fleet(await _workloads(pool, folder), folder)
+    ledger_before = await ledger_sum(pool.redis, pool.keys)
     monitor = Monitor(pool)
     sampling = asyncio.create_task(monitor.run())
     try:
@@ -86,6 +88,8 @@ async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
         aftermath=aftermath,
         jobs=monitor.jobs,
         num_diverged=monitor.num_diverged,
+        cancelled=monitor.cancelled,
+        ledger_before=ledger_before,
     )
 
 

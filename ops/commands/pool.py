@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ops.commands.flags import read_settings
 from shared.settings import PoolSettings
+from shared.store.access.key_store import KeyStore
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.running_audit import RunningAudit
 from shared.store.connection import check_redis, connect
@@ -30,6 +31,7 @@ class Pool:
     letters: DeadLetters
     auditor: Auditor
     audit: RunningAudit
+    keys: KeyStore
 
 
 def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
@@ -56,6 +58,7 @@ def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
                     letters=DeadLetters(redis, keys),
                     auditor=Auditor(redis, keys),
                     audit=RunningAudit(redis, keys),
+                    keys=KeyStore(redis, keys),
                 )
             )
         finally:

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
+from shared.protocol.access.rates import Rate
 from shared.protocol.ids import JobId
 from shared.settings import ApiSettings
 
@@ -27,6 +28,8 @@ class QueueLimits:
     """Maximum total bytes of one tenant's unfinished requests."""
     retain_bytes: int = 512 * MIB
     """Maximum memory of all ended jobs, in bytes. Those that expire first are deleted first."""
+    usage_days: int = 400
+    """Number of days for which the ledger of usage is kept."""
 
     @classmethod
     def of(cls, settings: ApiSettings) -> "QueueLimits":
@@ -39,6 +42,7 @@ class QueueLimits:
             max_bytes=settings.max_waiting_mb * MIB,
             max_bytes_tenant=settings.max_waiting_tenant_mb * MIB,
             retain_bytes=settings.retain_mb * MIB,
+            usage_days=settings.usage_days,
         )
 
 
@@ -71,6 +75,8 @@ class EnqueueOptions:
     """Whether the job runs to its end even if no client waits for its answer."""
     weight: float = 1.0
     """Weight of the job's tenant. Fair queueing gives busy tenants shares in these proportions."""
+    key_id: str = ""
+    """Id of the stored API key whose limits the job is charged to. Empty if it has no limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +89,5 @@ class Enqueued:
     """Position in the queue of the job's version, from 1; 0 if the job isn't new."""
     is_new: bool = True
     """Whether this request created the job. If not, an earlier request with the same key did."""
+    rates: tuple[Rate, ...] = ()
+    """Use of the limits of the request's API key, this request included."""

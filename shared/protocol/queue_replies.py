@@ -14,9 +14,11 @@ from shared.errors import (
     LorikeetError,
     ProtocolMismatch,
     QueueFull,
+    RateLimited,
     ReachedLimit,
     RegistryChanged,
 )
+from shared.protocol.access.rates import Rate, Unit, Window
 from shared.protocol.capabilities import decode_capabilities, decode_needs, why_unserved
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import InspectionId, JobId
@@ -173,6 +175,8 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
         case [b"full", limit, num_waiting, rate]:
             retry_after_s = _retry_after_s(num_waiting, float(rate))
             return QueueFull(ReachedLimit(limit.decode()), num_waiting, retry_after_s=retry_after_s)
+        case [b"revoked" | b"limited", *use]:
+            return _limited(job, use) if use else JobFailed(_revoked())
         case [b"conflict", _]:
             return JobFailed(_other_body())
         case [b"changed"]:
@@ -194,6 +198,32 @@ def _retry_after_s(num_waiting: int, rate: float) -> int:
         return MIN_RETRY_AFTER_S
     seconds = math.ceil(num_waiting * RETRY_SHARE / rate)
     return min(max(MIN_RETRY_AFTER_S, seconds), MAX_RETRY_AFTER_S)
+
+
+def _revoked() -> JobError:
+    message = "the API key was revoked or has expired; send another one"
+    return JobError(code=ErrorCode.INVALID_API_KEY, message=message)
+
+
+def _limited(job: Job, refusal: Sequence[Any]) -> RateLimited:
+    unit, window, limit, used, left_ms = refusal
+    rate = Rate(
+        unit=Unit(unit.decode()),
+        window=Window(window.decode()),
+        limit=limit,
+        used=used,
+        left_ms=left_ms,
+    )
+    needed = job.cost if rate.unit is Unit.TOKENS else 1
+    limit = f"{rate.limit:,} {rate.unit} per {rate.window}"
+    if needed > rate.limit:
+        message = f"Request too large for the limit of this API key: {limit}, requested "
+        message += f"{needed:,}. Send a smaller one, or ask for a shorter answer with max_tokens"
+        return RateLimited(message, retry_after_s=None)
+    retry_after_s = math.ceil(rate.left_ms / 1000)
+    message = f"Rate limit reached for this API key: {limit}, used {rate.used:,}, requested "
+    message += f"{needed:,}. Please try again in {retry_after_s}s."
+    return RateLimited(message, retry_after_s=retry_after_s)
 
 
 def _other_body() -> JobError:

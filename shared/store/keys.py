@@ -251,6 +251,7 @@ class Keys:
         - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
           (`memory_high`), and the limit (`max_memory`).
         - Number of previous versions that adapters keep (`keep_versions`).
+        - Number of days for which the ledger is kept (`usage_days`).
         - Revision of the registry (`registry`): the time of its last change.
         - Maximum number of sequences of the last worker that has joined (`slots`).
         - Time of the last sample of the history (`sampled`).
@@ -474,3 +475,37 @@ class Keys:
         Its random `epoch` changes when the registry has lost all adapters.
         """
         return f"{self.prefix}base"
+
+    @property
+    def access_keys(self) -> str:
+        """ZSET: id of a stored API key -> Unix time in ms at which it was created. Never deleted.
+
+        Front ends demand a key as soon as this exists.
+        """
+        return f"{self.prefix}keys"
+
+    def access_key(self, key_id: str) -> str:
+        """HASH: digest of a stored API key, its tenant, rights, limits and times. Never deleted.
+
+        A revoked key stays, with the field `revoked_ms`.
+        """
+        return f"{self.prefix}key:{key_id}"
+
+    def rate(self, key_id: str) -> str:
+        """HASH: requests and tokens that an API key with limits has used in a minute and in a day.
+
+        `minute` and `day` are the numbers of these windows since the Unix epoch.
+        Expires two days after the last request.
+        """
+        return f"{self.prefix}rate:{key_id}"
+
+    def ledger(self, day: int, tenant: str) -> str:
+        """HASH: model -> requests, prompt, cached and completion tokens of a tenant on a UTC day.
+
+        `day` is the number of the day since the Unix epoch. Expires `usage_days` after the day.
+        """
+        return f"{self.prefix}ledger:{day}:{tenant}"
+
+    def ledger_tenants(self, day: int) -> str:
+        """SET: tenants with a ledger of the UTC day. Expires together with the ledgers."""
+        return f"{self.prefix}ledgers:{day}"

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from shared.errors import ErrorCode, JobError, QueueFull, ReachedLimit
+from shared.protocol.access.rates import read_rates
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.capabilities import (
     EVERYTHING,
@@ -156,10 +157,11 @@ class Queue:
             DuplicateJob: a job with this id already exists. After a call that failed with
                 `RedisUnavailable`, this means that the failed call did add the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
+            RateLimited: the request exceeds a limit of its API key.
             JobFailed: the adapter was unloaded or quarantined after the request was admitted, the
                 job needs more tokens than fit into the KV cache of any live worker that serves it,
-                no live worker serves it although workers live, or an earlier request had the same
-                idempotency key and another body.
+                no live worker serves it although workers live, the API key was revoked, or an
+                earlier request had the same idempotency key and another body.
         """
         try:
             reply = await self._scripts.run(
@@ -167,7 +169,7 @@ class Queue:
                 *_enqueue_args(job, limits, options, is_suspect=is_suspect),
                 registry_revision,
                 encode_features(job.features),
-                int(job.is_preemptible),
+                *(int(job.is_preemptible), options.key_id, limits.usage_days),
                 durability=self._durability,
                 is_promise=_is_accepted,
             )
@@ -175,8 +177,8 @@ class Queue:
             counts = await PoolViews(self._redis, self._keys).counts()
             raise QueueFull(ReachedLimit.MEMORY, counts.waiting) from error
         match reply:
-            case [b"ok", position]:
-                return Enqueued(job.id, position)
+            case [b"ok", position, *rates]:
+                return Enqueued(job.id, position, rates=read_rates(rates))
             case [b"same", earlier]:
                 return Enqueued(JobId(earlier.decode()), 0, is_new=False)
         raise enqueue_error(job, reply)

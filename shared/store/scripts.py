@@ -17,6 +17,7 @@ from shared.store.replica_count import Replication
 PARTS = {
     "spread": {"claim", "shrink"},
     "give_back": {"release", "hand_on"},
+    "limits": {"enqueue"},
     "cancelling": {"cancel", "abandon", "expire"},
     "following": {"attach", "abandon"},
     "forgetting": {"erase", "retain"},
@@ -25,7 +26,7 @@ PARTS = {
 }
 """For each Lua file that only some scripts include, the names of these scripts. Every script also
 includes `ALWAYS`."""
-ALWAYS = "capabilities", "common"
+ALWAYS = "capabilities", "accounting", "common"
 """Lua files that every script includes, in this order."""
 
 Arg = str | bytes | int

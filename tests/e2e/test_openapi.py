@@ -81,6 +81,8 @@ CASES = [
     ("GET /ready", POSITIVE, 1),
     ("GET /ready/worker", POSITIVE, 1),
     ("GET /v1/pool", POSITIVE, 1),
+    ("GET /v1/usage", POSITIVE, 40),
+    ("GET /v1/usage", NEGATIVE, 40),
     ("GET /ping", POSITIVE, 1),
     ("POST /ping", POSITIVE, 1),
     ("GET /version", POSITIVE, 1),

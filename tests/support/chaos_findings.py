@@ -4,11 +4,13 @@ import signal
 from typing import Any
 
 from ops.chaos.checks.aftermath import Aftermath
+from ops.chaos.checks.ledger import seen_sum
 from ops.chaos.cluster.supervised import ProcessEnd
 from ops.chaos.faults.fault import FaultRecord
 from ops.chaos.load.record import Outcome, Record
 from ops.chaos.options import EngineKind, Options
 from ops.chaos.report.run_report import Findings
+from shared.store.access.ledger import Used
 
 OPTIONS = Options(
     minutes=1,
@@ -53,6 +55,7 @@ def record(**changes: Any) -> Record:
         "outcome": Outcome.ANSWERED,
         "arrivals_ms": list(range(100, 2100, 100)),
         "num_chars": [8] * 20,
+        "usage": [5, 20],
     }
     return Record(**{**fields, **changes})
 
@@ -67,6 +70,7 @@ def aftermath(**changes: Any) -> Aftermath:
         "dead": (),
         "stray_keys": (),
         "stuck_keys": (),
+        "ledger": seen_sum([record()], {}),
     }
     return Aftermath(**{**fields, **changes})
 
@@ -81,5 +85,9 @@ def findings(**changes: Any) -> Findings:
         "aftermath": aftermath(),
         "jobs": frozenset(["j1"]),
         "num_diverged": 0,
+        "cancelled": {},
+        "ledger_before": Used(),
     }
+    if "aftermath" not in changes:
+        fields["aftermath"] = aftermath(ledger=seen_sum(changes.get("records", [record()]), {}))
     return Findings(**{**fields, **changes})

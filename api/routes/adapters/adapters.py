@@ -4,12 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from api.adapters.admin import ADMIN_ONLY
+from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import adapter_body, version_body
 from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
-from api.admission import model_not_found
-from api.context import Context, InContext
+from api.admission import check_model, model_not_found
+from api.context import Context, InAccess, InContext
 from api.errors import job_error_body
 from api.http.validation import validate
 from api.openapi import document
@@ -29,29 +29,36 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.adapters import BaseModel as Base
 from shared.store.inspections import Findings, Inspection
 
-router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
+router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 UNNAMED = "unnamed"
 """Name of the adapter if a validation request has no lora_name."""
 
 
 @router.get("/v1/adapters", summary="List adapters", responses=adapter_errors(403, 503))
-async def list_adapters(context: InContext) -> AdapterList:
+async def list_adapters(context: InContext, access: InAccess) -> AdapterList:
     """Return all versions of all adapters, with their size, their usage and their workers."""
     base = await registered_base(context)
     views = await context.adapter_views.adapters()
     retired = await context.adapter_views.retired()
     workers = await context.views.workers()
     return AdapterList(
-        data=[adapter_body(view, base, workers) for view in views],
-        draining=[version_body(view, workers) for view in retired],
+        data=[
+            adapter_body(view, base, workers)
+            for view in views
+            if access.allows(view.current.adapter.name)
+        ],
+        draining=[
+            version_body(view, workers) for view in retired if access.allows(view.adapter.name)
+        ],
     )
 
 
 @router.get(
     "/v1/adapters/{name:path}", summary="Get an adapter", responses=adapter_errors(403, 404, 503)
 )
-async def get_adapter(name: str, context: InContext) -> AdapterBody:
+async def get_adapter(name: str, context: InContext, access: InAccess) -> AdapterBody:
     """Return all versions of one adapter, with their size, their usage and their workers."""
+    check_model(access, name)
     return await _adapter(context, name, await registered_base(context))
 
 
@@ -61,13 +68,17 @@ async def get_adapter(name: str, context: InContext) -> AdapterBody:
     responses=adapter_errors(*READS),
     openapi_extra=takes(ValidateAdapterRequest, validate={"lora_path": "/adapters/sql-v2"}),
 )
-async def validate_adapter(request: Request, context: InContext) -> ValidationBody:
+async def validate_adapter(
+    request: Request, context: InContext, access: InAccess
+) -> ValidationBody:
     """Check an adapter without loading it.
 
     The response lists the adapter's matched and unmatched tensors, its size and its ranks. If the
     adapter can't be loaded, `error` has the reason.
     """
     body = await read_request(request, context, ValidateAdapterRequest)
+    if body.lora_name is not None:
+        check_model(access, body.lora_name)
     base = await registered_base(context)
     inspection = Inspection(name=body.lora_name or UNNAMED, source=body.lora_path)
     findings = await inspect(context, inspection)
@@ -82,7 +93,9 @@ async def validate_adapter(request: Request, context: InContext) -> ValidationBo
     responses=adapter_errors(400, 403, 404, 409, 503),
     openapi_extra={"parameters": document.query_parameters(RollBackQuery)},
 )
-async def roll_back_adapter(request: Request, name: str, context: InContext) -> AdapterBody:
+async def roll_back_adapter(
+    request: Request, name: str, context: InContext, access: InAccess
+) -> AdapterBody:
     """Make a previous version of an adapter the current version.
 
     Without `version`, repeated calls go further back. After the oldest version, the next call
@@ -93,6 +106,7 @@ async def roll_back_adapter(request: Request, name: str, context: InContext) -> 
     becomes the first of the previous versions.
     """
     query = validate(RollBackQuery, dict(request.query_params))
+    check_model(access, name)
     base = await registered_base(context)
     version = await context.registry.roll_back_adapter(name, query.version)
     if version is None:
@@ -103,8 +117,9 @@ async def roll_back_adapter(request: Request, name: str, context: InContext) -> 
 @router.delete(
     "/v1/adapters/{name:path}", summary="Unload an adapter", responses=adapter_errors(403, 404, 503)
 )
-async def delete_adapter(name: str, context: InContext) -> DeletedAdapter:
+async def delete_adapter(name: str, context: InContext, access: InAccess) -> DeletedAdapter:
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
+    check_model(access, name)
     if not await context.registry.unload_adapter(name):
         raise JobFailed(model_not_found(name))
     return DeletedAdapter(id=name)

@@ -6,17 +6,18 @@ Lorikeet's own routes for adapters are in `api/routes/adapters/adapters.py`.
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from api.adapters.admin import ADMIN_ONLY
+from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
-from api.context import InContext
+from api.admission import check_model
+from api.context import InAccess, InContext
 from api.openapi.responses import Responses
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.store.inspections import Inspection
 from shared.store.registry import already_loaded
 
-router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
+router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
 
 def _responses(*statuses: int) -> Responses:
@@ -38,7 +39,7 @@ def _responses(*statuses: int) -> Responses:
         replace={"lora_name": "sql", "lora_path": "/adapters/sql-v2", "load_inplace": True},
     ),
 )
-async def load_adapter(request: Request, context: InContext) -> Response:
+async def load_adapter(request: Request, context: InContext, access: InAccess) -> Response:
     """Load an adapter, after a worker has read and checked its files.
 
     Once the call returns, every server of the pool accepts the name. GET /v1/adapters/{name} has
@@ -48,6 +49,7 @@ async def load_adapter(request: Request, context: InContext) -> Response:
     version for which they were accepted, even if the folder of that version is overwritten.
     """
     body = await read_request(request, context, LoadAdapterRequest)
+    check_model(access, body.lora_name)
     base = await registered_base(context)
     name = body.lora_name
     if name == base.name:
@@ -73,14 +75,14 @@ async def load_adapter(request: Request, context: InContext) -> Response:
     responses=_responses(400, 403, 404, 413, 503),
     openapi_extra=takes(UnloadAdapterRequest, unload={"lora_name": "sql"}),
 )
-async def unload_adapter(request: Request, context: InContext) -> Response:
+async def unload_adapter(request: Request, context: InContext, access: InAccess) -> Response:
     """Unload an adapter. New requests for it get status 404.
 
     Waiting and running requests are still answered. Then the memory of the adapter is freed.
     Repeated calls within an hour also succeed.
     """
     name = (await read_request(request, context, UnloadAdapterRequest)).lora_name
-    if not await context.registry.unload_adapter(name):
+    if not access.allows(name) or not await context.registry.unload_adapter(name):
         raise JobFailed(_not_loaded(name))
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from api.adapters.admin import ADMIN_ONLY
+from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import adapter_body
 from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, registered_base
 from api.adapters.upload import received
-from api.admission import model_not_found
-from api.context import InContext
+from api.admission import check_model, model_not_found
+from api.context import InAccess, InContext
 from api.http.validation import validate
 from api.openapi import document
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
@@ -19,7 +19,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.uploads import upload_source
 from shared.store.inspections import Inspection
 
-router = APIRouter(tags=["adapters"], dependencies=[ADMIN_ONLY])
+router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 NOT_PAUSED = (
     "nothing pauses: running requests keep the version of the adapter that they were accepted for, "
     "and adapters can be updated at any time"
@@ -32,7 +32,7 @@ NOT_PAUSED = (
     responses=adapter_errors(*READS, 408, 409, 415),
     openapi_extra=document.takes_adapter(UploadAdapterQuery),
 )
-async def upload_adapter(request: Request, context: InContext) -> AdapterBody:
+async def upload_adapter(request: Request, context: InContext, access: InAccess) -> AdapterBody:
     """Make the safetensors file in the body a new version of an adapter.
 
     A worker checks the file first. Once the call returns, new requests for the name use the new
@@ -40,6 +40,7 @@ async def upload_adapter(request: Request, context: InContext) -> AdapterBody:
     accepted, and none of them pauses. The same content has the same version.
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
+    check_model(access, query.name)
     base = await registered_base(context)
     if query.name == base.name:
         raise JobFailed(

@@ -10,6 +10,7 @@ from api.openapi.document import with_models
 from api.openapi.shared_document import document_of
 from api.routes.models import model_cards
 from shared.errors import RedisUnavailable
+from shared.protocol.access.rights import Access
 
 SCRIPT, STYLE, ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
 """Files that the page /docs loads. Like the page, they need no API key."""
@@ -57,9 +58,11 @@ async def openapi(request: Request, context: InContext) -> Response:
     The document omits the names of models if Redis is unavailable, or if the server needs API
     keys and the client sent no valid key.
     """
-    document = await document_of(request.app)
+    access: Access | None = request.state.access
+    needs_keys = access is None or not access.is_anonymous
+    document = await document_of(request.app, with_keys=needs_keys)
     try:
-        cards = await model_cards(context) if request.state.tenant else []
+        cards = await model_cards(context, access) if access else []
     except RedisUnavailable:
         cards = []
     return json_response(with_models(document, cards))

@@ -17,12 +17,14 @@ from ops.bench.scripts.large_pool import (
 )
 from ops.bench.synthetic_pool import LEASE_MS
 from shared.errors import ErrorCode, JobError
+from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.protocol.capabilities import Capabilities
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.events import End
 from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Result, Usage
+from shared.store.access.key_store import KeyStore
 
 CALLS = 20
 FEW = 5
@@ -33,6 +35,13 @@ LIMITED = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=8)
 DEAD_FOR_MS = 3_600_000
 MAX_FOLLOWERS = 8
 """Maximum number of front ends that can be attached to a job."""
+RIGHTS = Access(tenant="bench", scopes=frozenset({Scope.INFERENCE}))
+KEY_LIMITS = KeyLimits(
+    requests_per_minute=10**9,
+    tokens_per_minute=10**9,
+    requests_per_day=10**9,
+    tokens_per_day=10**9,
+)
 
 
 async def arrivals(pool: LargePool) -> None:
@@ -47,6 +56,9 @@ async def arrivals(pool: LargePool) -> None:
     new_versions = [AdapterVersion(f"new{number}@1") for number in range(CALLS)]
     with measuring("a suspect, first job of its version"):
         jobs += [await pool.put(version, is_suspect=True) for version in new_versions]
+    key, _ = await KeyStore(pool.meter, pool.keys).create(RIGHTS, KEY_LIMITS)
+    with measuring("a key with limits"):
+        jobs += [await pool.put(BASE, key_id=key.id) for _ in range(CALLS)]
     with measuring("waiting"):
         for job in jobs:
             await pool.queue.cancel(job.id)

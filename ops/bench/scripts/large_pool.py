@@ -19,6 +19,7 @@ from ops.bench.synthetic_pool import (
 )
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
+from shared.protocol.enqueue import EnqueueOptions
 from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job
 from shared.protocol.queue_replies import Claim
@@ -89,13 +90,22 @@ class LargePool:
         await self.registry.load_adapter(adapter(number), replace=False)
 
     async def put(
-        self, version: AdapterVersion, *, is_suspect: bool = False, **changes: Any
+        self,
+        version: AdapterVersion,
+        *,
+        is_suspect: bool = False,
+        key_id: str = "",
+        **changes: Any,
     ) -> Job:
-        """Enqueue a new job for `version`. `changes` override fields of the job."""
+        """Enqueue a new job for `version`. `changes` override fields of the job.
+
+        `key_id` names the API key whose limits apply.
+        """
         job = synthetic_job(
             version, PROMPT_WORDS, **{"cost": JOB_COST, "deadline_ms": NEVER_MS, **changes}
         )
-        await self.queue.enqueue(job, LIMITS, is_suspect=is_suspect)
+        options = EnqueueOptions(key_id=key_id)
+        await self.queue.enqueue(job, LIMITS, options=options, is_suspect=is_suspect)
         return job
 
     async def renew(self, lease_ms: int) -> None:

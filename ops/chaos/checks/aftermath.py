@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from ops.chaos.checks.ledger import ledger_sum
 from ops.chaos.cluster.pool import Pool
 from ops.chaos.polling import NotInTime, until
 from shared.errors import RedisUnavailable
+from shared.store.access.ledger import Used
 from shared.store.audit.auditor import Auditor
 from shared.store.dead_letters import DeadLetters
 
@@ -44,6 +46,8 @@ class Aftermath:
     """Keys without owner or lifetime, directly after the load."""
     stuck_keys: tuple[str, ...]
     """Keys of jobs that still existed after the retention."""
+    ledger: Used
+    """Sum of the ledger of usage, over all tenants and models."""
 
 
 async def inspect(pool: Pool) -> Aftermath:
@@ -53,6 +57,7 @@ async def inspect(pool: Pool) -> Aftermath:
     """
     is_idle = await _is_met(lambda: _is_idle(pool), "no job is unfinished", IDLE_S)
     audit = await Auditor(pool.redis, pool.keys).audit()
+    ledger = await ledger_sum(pool.redis, pool.keys)
     counts = await pool.views.counts()
     letters = await DeadLetters(pool.redis, pool.keys).dead(MAX_DEAD)
     for clock in pool.servers.clocks.values():
@@ -67,6 +72,7 @@ async def inspect(pool: Pool) -> Aftermath:
         dead=tuple(f"{letter.id}: {letter.reason}" for letter in letters),
         stray_keys=tuple(f"{s.key} {s.member}: {s.reason}" for s in audit.strays),
         stuck_keys=tuple(await _job_keys(pool)),
+        ledger=ledger,
     )
 
 

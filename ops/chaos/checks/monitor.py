@@ -4,8 +4,10 @@ import asyncio
 import time
 
 import httpx
+import orjson
 
 from ops.chaos.cluster.pool import READY_TIMEOUT_S, Pool
+from ops.chaos.load.answer import usage_of
 from ops.chaos.polling import until
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
@@ -33,6 +35,8 @@ class Monitor:
         self._settled: set[str] = set()
         self._states: dict[str, str] = {}
         """State of each job when it was last seen."""
+        self._usage: dict[str, list[int]] = {}
+        """Prompt and completion tokens of each ended job that states them."""
 
     @property
     def jobs(self) -> frozenset[str]:
@@ -44,6 +48,18 @@ class Monitor:
         return frozenset(
             job for job in self._settled if self._states.get(job) != JobState.CANCELLED
         )
+
+    @property
+    def cancelled(self) -> dict[str, list[int]]:
+        """Prompt and completion tokens of all jobs that were cancelled, by job.
+
+        Among them are the jobs of requests that weren't acknowledged. No client knows these.
+        """
+        return {
+            job: self._usage.get(job, [])
+            for job in self._settled
+            if self._states.get(job) == JobState.CANCELLED
+        }
 
     @property
     def num_diverged(self) -> int:
@@ -108,10 +124,11 @@ class Monitor:
         open_jobs = [job for job in jobs if self._states.get(job, JobState.QUEUED) in UNFINISHED]
         pipe = self._pool.redis.pipeline(transaction=False)
         for job in open_jobs:
-            pipe.hget(self._pool.keys.job(JobId(job)), "state")
-        for job, state in zip(open_jobs, await pipe.execute(), strict=True):
+            pipe.hmget(self._pool.keys.job(JobId(job)), ["state", "usage"])
+        for job, (state, usage) in zip(open_jobs, await pipe.execute(), strict=True):
             if state is not None:
                 self._states[job] = state.decode()
+                self._usage[job] = usage_of({"usage": orjson.loads(usage or b"null")})
 
     async def _newest_jobs(self) -> set[str]:
         redis, pattern = self._pool.redis, self._pool.keys.jobs("*")

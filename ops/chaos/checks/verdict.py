@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from ops.chaos.checks.ledger import difference, seen_sum
 from ops.chaos.checks.restarts import loops, unexplained
 from ops.chaos.load.record import Outcome
 from ops.chaos.options import Options
@@ -14,7 +15,7 @@ MAX_SHOWN = 20
 
 def failures_of(findings: Findings, options: Options) -> list[str]:
     """Return every reason why the run failed; none if it passed."""
-    parts = (_faults, _requests, _jobs, _keys, _processes)
+    parts = (_faults, _requests, _jobs, _ledger, _keys, _processes)
     return [reason for part in parts for reason in part(findings, options)]
 
 
@@ -59,6 +60,13 @@ def _jobs(findings: Findings, _: Options) -> Iterator[str]:
         yield f"{findings.num_diverged} answers were continued with other tokens"
     if not aftermath.is_idle:
         yield "jobs were unfinished although all clients had their answers"
+
+
+def _ledger(findings: Findings, _: Options) -> Iterator[str]:
+    entered = difference(findings.aftermath.ledger, findings.ledger_before)
+    seen = seen_sum(findings.records, findings.cancelled)
+    if entered != seen:
+        yield f"the ledger has {entered}, and clients have seen {seen}"
 
 
 def _keys(findings: Findings, _: Options) -> Iterator[str]:

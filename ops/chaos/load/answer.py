@@ -27,6 +27,8 @@ class Answer:
     """Id of the last event."""
     is_ended: bool = False
     """Whether nothing follows."""
+    usage: list[int] = field(default_factory=list)
+    """Prompt and completion tokens that the answer states; empty if it states none."""
     num_after_finish: int = 0
     """Number of characters that choices received after their finish reason."""
 
@@ -43,12 +45,14 @@ class Answer:
                 self.error = str(body["error"]["code"])
                 self.is_ended = True
             return 0
+        self.usage = usage_of(body) or self.usage
         return sum(self._add_choice(choice) for choice in body["choices"])
 
     def add_body(self, body: Mapping[str, Any]) -> None:
         """Add the body of an answer that isn't streamed."""
         for choice in body["choices"]:
             self._add_choice(choice)
+        self.usage = usage_of(body)
         self.is_ended = True
 
     def _add_choice(self, choice: Mapping[str, Any]) -> int:
@@ -60,6 +64,12 @@ class Answer:
         if choice["finish_reason"]:
             self.finishes[index] = choice["finish_reason"]
         return len(text)
+
+
+def usage_of(body: Mapping[str, Any]) -> list[int]:
+    """Return the prompt and completion tokens that a body or a chunk states, or an empty list."""
+    usage = body.get("usage")
+    return [usage["prompt_tokens"], usage["completion_tokens"]] if usage else []
 
 
 def choice_text(choice: Mapping[str, Any]) -> str:

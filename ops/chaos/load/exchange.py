@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from ops.chaos.checks.answers import TextCheck, problems_of, problems_of_part
-from ops.chaos.load.answer import Answer
+from ops.chaos.load.answer import Answer, usage_of
 from ops.chaos.load.front_ends import WHOLE_LIMITS, FrontEnds
 from ops.chaos.load.record import Outcome, Record
 from ops.chaos.load.requests import ChaosRequest, Manner
@@ -202,12 +202,21 @@ class Exchange:
         if len(record.jobs) != 1:
             record.problems.append(f"one request has the jobs {record.jobs}")
         if self.answer.error is not None:
+            await self._repeat(self._has_ended)
             if self.answer.error == "cancelled" and self.request.manner is Manner.CANCEL:
                 return Outcome.CANCELLED
             raise Lost(f"error {self.answer.error}")
         record.problems += problems_of(self.request.question, self.answer, self._texts)
         await self._repeat(self._compare)
         return Outcome.ANSWERED
+
+    async def _has_ended(self) -> bool:
+        """Return whether the job has ended, and note its usage."""
+        body = await self._job_body()
+        if body is None or body["state"] in UNFINISHED:
+            return False
+        self.record.usage = usage_of(body)
+        return True
 
     async def _compare(self) -> bool:
         body = await self._job_body()
@@ -217,11 +226,13 @@ class Exchange:
         if body["choices"] is None:
             self.record.problems.append(f"the job is {body['state']}, but has no stored answer")
             return True
+        usage = self.record.usage = usage_of(body)
         stored = Answer()
         stored.add_body(body)
         if stored.texts != self.answer.texts or stored.finishes != self.answer.finishes:
             self.record.problems.append("the stored answer differs from the received one")
-        num_tokens = (body["usage"] or {}).get("completion_tokens")
-        if num_tokens != question.n * question.num_tokens:
-            self.record.problems.append(f"usage states {num_tokens} tokens")
+        if usage[1:] != [question.n * question.num_tokens]:
+            self.record.problems.append(f"usage states {usage} tokens")
+        if self.answer.usage and self.answer.usage != usage:
+            self.record.problems.append(f"the answer stated the usage {self.answer.usage}")
         return True

@@ -44,6 +44,8 @@ class Record:
     """Milliseconds from `sent_s` until each part of a stream arrived."""
     num_chars: list[int] = field(default_factory=list)
     """Number of characters of each part."""
+    usage: list[int] = field(default_factory=list)
+    """Prompt and completion tokens of the ended job; empty if the pool states none."""
 
 
 def append(record: Record, file: Path) -> None:

@@ -90,7 +90,9 @@ class ChaosRequest:
     @property
     def body(self) -> dict[str, Any]:
         """The request's body."""
-        extra = {"background": True} if self.manner is Manner.BACKGROUND else {}
+        extra: dict[str, Any] = {"background": True} if self.manner is Manner.BACKGROUND else {}
+        if self.is_stream:
+            extra["stream_options"] = {"include_usage": True}
         return {**self.question.fields, "stream": self.is_stream, **extra}
 
     @property

@@ -125,6 +125,9 @@ def _aftermath(report: RunReport) -> Iterable[str]:
             ("answers continued with other tokens", report.num_diverged),
             ("keys without owner or lifetime", len(aftermath.stray_keys)),
             ("keys of jobs after the retention", len(aftermath.stuck_keys)),
+            ("requests in the ledger of usage", aftermath.ledger.requests),
+            ("their prompt tokens", aftermath.ledger.prompt_tokens),
+            ("their completion tokens", aftermath.ledger.completion_tokens),
             *((f"ended: {name}", count) for name, count in sorted(report.process_ends.items())),
         ],
     )

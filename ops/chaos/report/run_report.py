@@ -12,6 +12,7 @@ from ops.chaos.faults.fault import FaultRecord
 from ops.chaos.load.record import Outcome, Record
 from ops.chaos.options import EngineKind, Options
 from ops.chaos.report.felt import Felt, FeltTimes, percentile
+from shared.store.access.ledger import Used
 from worker.engine_simulated.tokens import TEXT_CHARS
 
 
@@ -32,6 +33,10 @@ class Findings:
     """Ids of all jobs that the pool has had."""
     num_diverged: int
     """Number of answers that a worker continued with other tokens than those already sent."""
+    cancelled: Mapping[str, Sequence[int]]
+    """Prompt and completion tokens of the cancelled jobs, by job."""
+    ledger_before: Used
+    """Sum of the ledger of usage before the load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -249,6 +249,15 @@ def _with_entry(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
     yield Doubt("the version has no entry", (facts.has_entry(version),))
 
 
+def _with_key(facts: Facts, _: Entry, key_id: str) -> Iterable[Doubt]:
+    yield Doubt("the API key has no record", (facts.exists(facts.keys.access_key(key_id)),))
+
+
+def _access_key(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    is_listed = facts.is_in_zset(facts.keys.access_keys, entry.name)
+    yield Doubt("the API key isn't in `keys`", (is_listed,))
+
+
 RULES: Mapping[str, Rule] = {
     "job": Rule("hash", _job, fields=("state", "version", "owner")),
     "res": Rule("string", _expires),
@@ -314,5 +323,10 @@ RULES: Mapping[str, Rule] = {
     "webhooks": Rule("zset"),
     "barrier": Rule("string", _expires),
     "base": Rule("hash"),
+    "keys": Rule("zset", of_member=_with_key),
+    "key": Rule("hash", _access_key),
+    "rate": Rule("hash", _expires),
+    "ledger": Rule("hash", _expires),
+    "ledgers": Rule("set", _expires),
 }
 """Rule of each kind of key."""

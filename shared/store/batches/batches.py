@@ -70,6 +70,8 @@ class Batches:
             "created_s": batch.created_s,
             "expires_s": batch.expires_s,
             "status": batch.status.value,
+            "models": " ".join(batch.models),
+            "key_id": batch.key_id,
         }
         if batch.metadata is not None:
             fields["metadata"] = orjson.dumps(batch.metadata).decode()
@@ -236,6 +238,8 @@ def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:
         window=text("window"),
         created_s=number("created_s"),
         expires_s=number("expires_s"),
+        models=tuple(text("models").split()),
+        key_id=text("key_id"),
         metadata=orjson.loads(fields["metadata"]) if "metadata" in fields else None,
         status=BatchStatus(text("status")),
         times=times,

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
 
+from shared.protocol.access.rights import ALL_MODELS
+
 FileId = NewType("FileId", str)
 """`file-` and 32 hexadecimal digits."""
 BatchId = NewType("BatchId", str)
@@ -100,6 +102,10 @@ class Batch:
     created_s: int
     expires_s: int
     """Unix time in seconds at which requests that haven't ended expire."""
+    models: tuple[str, ...] = (ALL_MODELS,)
+    """Patterns of the names of models that the requests may use."""
+    key_id: str = ""
+    """Id of the stored API key whose limits apply to the requests. Empty for other keys."""
     metadata: dict[str, Any] | None = None
     status: BatchStatus = BatchStatus.VALIDATING
     times: dict[BatchStatus, int] = field(default_factory=dict)

@@ -1,5 +1,5 @@
 -- Included in every script by shared/store/scripts.py, after the definition of PROTOCOL_VERSION and
--- capabilities.lua.
+-- capabilities.lua and accounting.lua.
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
@@ -41,7 +41,7 @@ end
 
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
-  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible' }
+  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible', 'model', 'key' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -363,7 +363,7 @@ local function index_ended(job, num_bytes, now, was_done)
 end
 
 local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
-  'deadline', 'lag', 'retain', 'requeued', 'features' }
+  'deadline', 'lag', 'retain', 'requeued', 'features', 'key' }
 
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and
@@ -386,6 +386,7 @@ local function end_job(job, state, now, usage, error, event, result)
     redis.call('PEXPIRE', P .. 'tok:' .. job.id, job.retain)
   end
   redis.call('HINCRBY', P .. 'cnt', state, 1)
+  account(job, usage, now)
   local ending = ',"state":"' .. state .. '","usage":' .. usage .. ',"error":' .. error .. '}'
   local job_field = '"job":"' .. job.id .. '"'
   event = event or events_json({ '{"type":"end",' .. job_field .. ',"try":' .. job.try .. ending })

@@ -1,7 +1,7 @@
 """Read-only views of a pool's jobs, workers and counts. They use only short commands."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +127,7 @@ class PoolViews:
         after: JobId | None = None,
         states: frozenset[JobState] | None = None,
         model: str | None = None,
+        allows: Callable[[str], bool] = lambda _: True,
     ) -> JobPage | None:
         """Return up to `limit` jobs of a tenant, or None if the tenant has no job `after`.
 
@@ -140,6 +141,7 @@ class PoolViews:
                 record may have expired, as long as the tenant's index still has the job.
             states: states of the returned jobs; None for all states.
             model: model name of the returned jobs; None for all models.
+            allows: function that says whether a job with this model name may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:
@@ -153,7 +155,11 @@ class PoolViews:
         found: list[JobView] = []
         for some in chunks(ids):
             views = await self._read_jobs(some)
-            found += [view for view in views if view and _matches(view, states, model)]
+            found += [
+                view
+                for view in views
+                if view and _matches(view, states, model) and allows(view.model)
+            ]
             if len(found) > limit:
                 jobs = found[:limit]
                 return JobPage(jobs=jobs, last_id=jobs[-1].id, has_more=True)

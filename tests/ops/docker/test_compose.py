@@ -35,6 +35,7 @@ SETTINGS: dict[str, type[PoolSettings]] = {
 NOT_IN_CONTAINERS = {
     "LORIKEET_API_KEY_FILE",
     "LORIKEET_ALLOW_ANONYMOUS",
+    "LORIKEET_REQUIRE_KEYS",
     "LORIKEET_VLLM_PYTHON",
 }
 """Containers take keys from LORIKEET_API_KEYS, which is required. vLLM has an image of its own."""

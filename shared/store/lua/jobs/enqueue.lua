@@ -1,15 +1,18 @@
 #!lua
--- At most 100 commands.
+-- At most 107 commands.
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes
---       request registry features preemptible
--- Returns {'ok', position in the queue} | {'dup', state of the existing job} | {'same', job of an
--- earlier request with the same key} | {'conflict', job of an earlier request with another body} |
+--       request registry features preemptible key_id usage_days
+-- Returns {'ok', position in the queue, use of the limits of the API key...} |
+-- {'dup', state of the existing job} | {'same', job of an earlier request with the same key} |
+-- {'conflict', job of an earlier request with another body} |
 -- {'changed'} if `registry` isn't '' and isn't the revision of the registry |
 -- {'full', reached limit, number of waiting jobs, answered jobs per second} | {'gone'} |
 -- {'quarantined'} | {'large', capacity in tokens of the largest worker that serves such jobs} |
--- {'unserved', needs, class of live workers...} if no live worker serves such jobs.
+-- {'unserved', needs, class of live workers...} if no live worker serves such jobs |
+-- {'revoked'} if the request's API key isn't valid any more | {'limited', unit, window, limit, use,
+-- ms until the window ends} if the request exceeds a limit of its key.
 local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
@@ -19,9 +22,9 @@ local MAX_MEMORY_USE = 0.8
 local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
 -- Added to the score for each arrival, so that jobs with the same tag run in order of arrival.
 local ARRIVAL_STEP = 1 / 1024
-local DAY_MS = 86400000
 local weight, idem, body_digest, retain_bytes = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
 local features, is_preemptible = ARGV[26], ARGV[27] == '1'
+local key_id, usage_days = ARGV[28], ARGV[29]
 -- Preemptible jobs are behind all others in the order of scores.
 local PREEMPTIBLE_SCORE = 1e14
 
@@ -44,8 +47,9 @@ local now, lag = read_clock()
 local num_bytes = #ARGV[14] + #ARGV[24]
 local tag_field, virtual_time_field = fair_queueing_fields(is_preemptible)
 local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated,
-  revision = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', virtual_time_field, 'memory_ms',
-    'memory_high', 'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry'))
+  revision, old_usage_days = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', virtual_time_field,
+    'memory_ms', 'memory_high', 'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry',
+    'usage_days'))
 if ARGV[25] ~= '' and ARGV[25] ~= (revision or '0') then return { 'changed' } end
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   tag_field, 'waiting', 'bytes'))
@@ -121,6 +125,10 @@ local most_tokens = too_large_for()
 if most_tokens then return { 'large', most_tokens } end
 local refusal = refused_version() or unserved() or limit_reached()
 if refusal then return with_rate(refusal) end
+local windows = key_id ~= '' and windows_of(key_id, now)
+if windows == nil then return { 'revoked' } end
+refusal = windows and exceeded(windows, tonumber(ARGV[6]))
+if refusal then return refusal end
 
 -- Start-time fair queueing: the tag of an idle tenant's first job is the virtual time. The tags of
 -- further jobs follow those of the tenant's earlier jobs.
@@ -138,6 +146,10 @@ if features ~= '' then
   redis.call('HSET', job_key, 'features', features)
   redis.call('HSET', P .. 'featured:' .. version, id, features)
 end
+if windows then
+  redis.call('HSET', job_key, 'key', key_id)
+  charge_windows(key_id, windows, tonumber(ARGV[6]))
+end
 if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
 if is_preemptible then redis.call('HSET', job_key, 'preemptible', 1) end
 if idem ~= '' then
@@ -148,6 +160,9 @@ end
 -- The control process, which runs batches, needn't have the settings of the front ends.
 if retain_bytes ~= old_retain_bytes and not is_preemptible then
   redis.call('HSET', P .. 'cnt', 'retain_bytes', retain_bytes)
+end
+if usage_days ~= old_usage_days and not is_preemptible then
+  redis.call('HSET', P .. 'cnt', 'usage_days', usage_days)
 end
 redis.call('ZADD', P .. 'jobs:' .. tenant, now, id)
 if lag ~= 0 then redis.call('HSET', job_key, 'lag', lag) end
@@ -161,4 +176,4 @@ if rank == 0 then reindex(version) end
 count_waiting(tenant, 1)
 count_bytes(tenant, num_bytes)
 wake(version, features)
-return { 'ok', rank + 1 }
+return append_windows({ 'ok', rank + 1 }, windows or {})

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 2,000 commands.
+-- At most 2,500 commands.
 -- Ends a page of overdue jobs: waiting jobs, and running jobs that their workers should have ended.
 -- Cancels a page of jobs whose clients stay away. Removes queued ids whose job hashes were deleted.
 -- Returns {number of ended jobs, 1 if another call is needed}.

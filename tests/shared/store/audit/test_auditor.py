@@ -223,6 +223,13 @@ CASES = {
     "lines of an ended batch": Case(string("batchdone:b"), lambda k: k.batch_done(BATCH)),
     "results of an ended batch": Case(list_("batchparts:b"), lambda k: k.batch_parts(BATCH)),
     "a barrier for ever": Case(string("barrier"), lambda k: k.barrier),
+    "a listed API key without a record": Case(zset("keys", "k"), lambda k: k.access_keys, "k"),
+    "an API key that is not listed": Case(
+        hash_("key:k", tenant="red"), lambda k: k.access_key("k")
+    ),
+    "rates for ever": Case(hash_("rate:k", day=1), lambda k: k.rate("k")),
+    "a ledger for ever": Case(hash_("ledger:1:red", a="1 1 1 1"), lambda k: k.ledger(1, "red")),
+    "tenants of a ledger for ever": Case(set_("ledgers:1", "red"), lambda k: k.ledger_tenants(1)),
     "an unknown kind": Case(string("unheard-of:1"), named("unheard-of:1")),
     "a key of another type": Case(string("ready"), lambda k: k.ready),
 }

@@ -5,10 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from key_support import new_key
 from queue_support import API, LIMITS, Actor, make_adapter, make_job, tokens
 
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
+from shared.store.access.key_store import KeyStore
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -38,7 +40,10 @@ async def names(queue: Queue, redis: Redis, keys: Keys) -> dict[str, str]:
     await queue.publish(worker.id, {API: [shown]}, [shown])
     await worker.finish(claimed[ended.id])
     await queue.enqueue(waiting, LIMITS)
-    return {"{lk:main}:": keys.prefix, "WORKER": worker.id, "JOB": running.id, "ENDED": ended.id}
+    _, key_id = await new_key(KeyStore(redis, keys))
+    day = (await redis.time())[0] // 86_400
+    values = {"WORKER": worker.id, "JOB": running.id, "ENDED": ended.id}
+    return {"{lk:main}:": keys.prefix, **values, "key:ID": f"key:{key_id}", "DAY": str(day)}
 
 
 def test_the_page_has_commands() -> None:

@@ -81,7 +81,7 @@ async def test_preemptible_jobs_of_two_tenants_share_the_pool(actor, queue: Queu
     for job in jobs:
         await queue.enqueue(job, LIMITS, options=EnqueueOptions())
     order = await (await actor()).claim_ids()
-    assert order.index(jobs[3].id) == 1
+    assert order.index(jobs[3].id) <= 1, "it waits for one job of the other tenant at most"
 
 
 async def test_a_preemptible_job_survives_its_encoding(actor, enqueue) -> None:

@@ -1,0 +1,1 @@
+"""API keys of clients: who they are, what they may use, and what they have used."""

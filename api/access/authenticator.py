@@ -1,0 +1,110 @@
+"""Finds the rights of a request by its API key."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from api.access.stored_keys import StoredKeys
+from api.http.scopes import KEY_OPTIONAL, SCOPES, is_always_open
+from shared.api_keys import ADMIN, ApiKey
+from shared.errors import RedisUnavailable
+from shared.protocol.access.rights import Access, Scope
+from shared.store.access.secret import id_of
+
+ANONYMOUS = "default"
+"""Tenant of all requests if the server needs no keys."""
+METRICS_TENANT = "metrics"
+"""Tenant of requests with the metrics key. It has no jobs."""
+
+
+class Authenticator:
+    """Knows the keys of the settings, and asks for those that Redis stores."""
+
+    def __init__(
+        self, keys: Sequence[ApiKey], metrics_key: str | None, *, require_keys: bool
+    ) -> None:
+        """Create an authenticator.
+
+        Args:
+            keys: the API keys of the settings.
+            metrics_key: the metrics key; None if it isn't set.
+            require_keys: whether requests need a key even if no key is known.
+        """
+        self._keys = [(_digest(key.secret), _access_of(key)) for key in keys]
+        self._metrics_key = _digest(metrics_key) if metrics_key else None
+        self._needs_key = bool(keys) or require_keys
+        monitoring = frozenset({Scope.METRICS} if keys else {Scope.METRICS, Scope.ADMIN})
+        self._monitoring = Access(tenant=METRICS_TENANT, scopes=monitoring)
+        self._anonymous = Access(
+            tenant=ANONYMOUS,
+            scopes=frozenset(Scope) - (monitoring if metrics_key else frozenset()),
+            is_anonymous=True,
+        )
+
+    async def access_of(self, path: str, secret: str | None, stored: StoredKeys) -> Access | None:
+        """Return the rights of a request for `path`, or None if it has none.
+
+        Args:
+            path: path of the request.
+            secret: API key of the request; None if it has no key.
+            stored: the keys that Redis stores.
+
+        Raises:
+            RedisUnavailable: the answer depends on the stored keys, and they can't be read.
+        """
+        if secret is not None and (access := self._configured(path, secret)):
+            return access
+        if is_always_open(path):
+            return None if self._needs_key else self._anonymous
+        try:
+            return await self._stored_or_anonymous(secret, stored)
+        except RedisUnavailable:
+            return self._without_redis(path, secret)
+
+    def _configured(self, path: str, secret: str) -> Access | None:
+        """Return the rights of a key of the settings.
+
+        The key is compared with every known key, so that the duration doesn't reveal which one
+        matches.
+        """
+        sent, found = _digest(secret), None
+        for known, access in self._keys:
+            if hmac.compare_digest(sent, known):
+                found = access
+        known_metrics = self._metrics_key
+        if known_metrics is not None and hmac.compare_digest(sent, known_metrics):
+            is_open = self._monitoring.scopes.intersection(SCOPES.get(path, ()))
+            return self._monitoring if is_open else None
+        return found
+
+    async def _stored_or_anonymous(self, secret: str | None, stored: StoredKeys) -> Access | None:
+        if secret is not None and id_of(secret) and (access := await stored.access_of(secret)):
+            return access
+        return None if self._needs_key or await stored.exist() else self._anonymous
+
+    def _without_redis(self, path: str, secret: str | None) -> Access | None:
+        """Return the rights of a request while nobody knows which keys are stored.
+
+        A server that never demanded a key still shows Prometheus its own metrics, which then say
+        that Redis is away.
+
+        Raises:
+            RedisUnavailable: the request can't be decided.
+        """
+        if path in KEY_OPTIONAL:
+            return None
+        is_metrics = SCOPES.get(path) == (Scope.METRICS,)
+        if is_metrics and secret is None and not self._needs_key and not self._metrics_key:
+            scopes = frozenset({Scope.METRICS})
+            return Access(tenant=ANONYMOUS, scopes=scopes, is_anonymous=True)
+        raise RedisUnavailable("the stored API keys can't be read")
+
+
+def _access_of(key: ApiKey) -> Access:
+    """Return the rights of a key of the settings: everything for the tenant `admin`."""
+    scopes = Scope if key.tenant == ADMIN else (Scope.INFERENCE,)
+    return Access(tenant=key.tenant, scopes=frozenset(scopes))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("latin-1")).digest()

@@ -1,0 +1,67 @@
+"""Remembers stored API keys for a short time, so that most requests needn't read them."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+from shared.protocol.access.rights import Access
+from shared.store.access.key_store import KeyStore
+
+MAX_AGE_S = 2.0
+"""Seconds for which a key is remembered. A revoked key may list models for this long, but it can't
+enqueue a job, because the queue checks it again."""
+MAX_KEYS = 4096
+"""Maximum number of remembered keys, and of remembered unknown keys. The first is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    access: Access | None
+    read_s: float
+
+
+class StoredKeys:
+    """Keys that Redis stores, remembered by the digests of their secrets.
+
+    Unknown keys are remembered apart, so that clients that guess keys don't displace valid ones.
+    """
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+        self._known: dict[bytes, _Entry] = {}
+        self._unknown: dict[bytes, _Entry] = {}
+        self._has_keys = False
+        self._asked_s: float | None = None
+
+    async def access_of(self, secret: str) -> Access | None:
+        """Return the rights of a key, or None if it is unknown, revoked or expired.
+
+        Raises:
+            RedisUnavailable: the key isn't remembered, and the keys can't be read.
+        """
+        digest, now_s = hashlib.sha256(secret.encode()).digest(), time.monotonic()
+        entry = self._known.get(digest) or self._unknown.get(digest)
+        if entry is None or now_s - entry.read_s >= MAX_AGE_S:
+            entry = _Entry(await self._keys.find(secret), now_s)
+            self._remember(digest, entry)
+        return entry.access
+
+    async def exist(self) -> bool:
+        """Return whether the pool has stored keys. Once it has, anonymous requests end for good.
+
+        Raises:
+            RedisUnavailable: that isn't known, and Redis can't be read.
+        """
+        now_s = time.monotonic()
+        if not self._has_keys and (self._asked_s is None or now_s - self._asked_s >= MAX_AGE_S):
+            self._has_keys = await self._keys.exist()
+            self._asked_s = now_s
+        return self._has_keys
+
+    def _remember(self, digest: bytes, entry: _Entry) -> None:
+        self._known.pop(digest, None)
+        self._unknown.pop(digest, None)
+        entries = self._unknown if entry.access is None else self._known
+        while len(entries) >= MAX_KEYS:
+            del entries[next(iter(entries))]
+        entries[digest] = entry

@@ -1,0 +1,1 @@
+"""Routes about the access of clients."""

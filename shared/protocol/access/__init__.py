@@ -1,0 +1,1 @@
+"""Types of API keys: their rights, and the use of their limits."""

@@ -1,0 +1,53 @@
+"""Rights of the clients that send an API key."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+ALL_MODELS = "*"
+"""Pattern that every model's name matches."""
+
+
+class Scope(StrEnum):
+    """Group of routes that a key may use."""
+
+    INFERENCE = "inference"
+    """Requests for answers, their jobs, lists of models, and the usage of the key's tenant."""
+    ADAPTERS = "adapters"
+    """Loading, replacing, unloading and rolling back adapters."""
+    METRICS = "metrics"
+    """Metrics and load of the front end and its pool."""
+    ADMIN = "admin"
+    """State of the pool, and the usage of all tenants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """Numbers of requests and tokens that a key may use in one window; None for no limit.
+
+    A minute and a day are those of the UTC clock. Tokens are those of prompts and answers.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Rights of one request."""
+
+    tenant: str
+    """Name of the tenant in jobs, limits, logs and metrics."""
+    scopes: frozenset[Scope]
+    models: tuple[str, ...] = (ALL_MODELS,)
+    """Patterns of the names of models that may be used, such as `sql-*`."""
+    key_id: str = ""
+    """Id of the stored key whose limits apply. Empty for other keys, which have no limits."""
+    is_anonymous: bool = False
+    """Whether the server accepts requests without a key."""
+
+    def allows(self, model: str) -> bool:
+        """Return whether the model may be used and seen."""
+        return any(each == ALL_MODELS or fnmatchcase(model, each) for each in self.models)

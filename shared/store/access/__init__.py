@@ -1,0 +1,1 @@
+"""API keys in Redis, and the ledger of what tenants use."""

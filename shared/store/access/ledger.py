@@ -1,0 +1,95 @@
+"""The ledger: what each tenant has used of each model on each UTC day."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from shared.store.connection import Redis, chunks
+from shared.store.keys import Keys
+
+SCAN_COUNT = 500
+"""About how many models one command reads."""
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Ended requests, and the tokens in the usage that their clients saw."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that were taken from the prefix cache. `prompt_tokens` includes them."""
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Used") -> "Used":
+        return Used(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """What one tenant has used of one model on one day."""
+
+    day: date
+    tenant: str
+    model: str
+    used: Used
+
+
+class Ledger:
+    """Reads the ledger of one pool. The scripts that end jobs write it."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def today(self) -> date:
+        """Return the present UTC day on Redis' clock, to which the scripts add."""
+        seconds, _ = await self._redis.time()
+        return _EPOCH + timedelta(seconds=seconds)
+
+    async def tenants(self, day: date) -> list[str]:
+        """Return the tenants with entries of a day, sorted."""
+        raw = await self._redis.smembers(self._keys.ledger_tenants(_number(day)))  # type: ignore[misc]
+        return sorted(each.decode() for each in raw)
+
+    async def entries(self, day: date, tenants: Sequence[str]) -> list[LedgerEntry]:
+        """Return the entries of some tenants of a day, sorted by tenant and model."""
+        found: list[LedgerEntry] = []
+        for some in chunks(sorted(tenants)):
+            for tenant, counts in (await self._read(day, some)).items():
+                found += [
+                    LedgerEntry(day=day, tenant=tenant, model=model.decode(), used=_used(value))
+                    for model, value in sorted(counts.items())
+                ]
+        return found
+
+    async def _read(self, day: date, tenants: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
+        """Return the counts of each tenant by model.
+
+        A tenant can have thousands of models, so each command reads only a part of them.
+        """
+        found: dict[str, dict[bytes, bytes]] = {tenant: {} for tenant in tenants}
+        cursors = dict.fromkeys(tenants, 0)
+        while cursors:
+            pipe = self._redis.pipeline(transaction=False)
+            for tenant, cursor in cursors.items():
+                pipe.hscan(self._keys.ledger(_number(day), tenant), cursor, count=SCAN_COUNT)
+            replies = dict(zip(cursors, await pipe.execute(), strict=True))
+            for tenant, (_, part) in replies.items():
+                found[tenant] |= part  # a scan may repeat a field
+            cursors = {tenant: cursor for tenant, (cursor, _) in replies.items() if cursor}
+        return found
+
+
+def _number(day: date) -> int:
+    return (day - _EPOCH).days
+
+
+def _used(counts: bytes) -> Used:
+    return Used(*map(int, counts.split()))

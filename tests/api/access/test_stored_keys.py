@@ -1,0 +1,238 @@
+"""Stored keys on running front ends: from their creation to their revocation."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+from api_support import ADAPTER, BASE, ScriptedWorker, client_of, error_of, running_app
+from key_support import bearer, new_key
+from pydantic import SecretStr
+
+from api.access import stored_keys
+from api.access.stored_keys import MAX_AGE_S, StoredKeys
+from api.app import create_app
+from shared.protocol.access.rights import Scope
+from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+STATIC = "blue-" + "b" * 20
+UNREACHABLE = "redis://127.0.0.1:1/0"
+
+
+async def status_becomes(http: httpx.AsyncClient, status: int, headers: Any = None) -> float:
+    """Ask until the status is as expected, and return the seconds that this took."""
+    start = time.monotonic()
+    while (await http.get("/v1/models", headers=headers)).status_code != status:
+        assert time.monotonic() - start < 10
+        await asyncio.sleep(0.05)
+    return time.monotonic() - start
+
+
+async def test_from_the_first_stored_key_on_front_ends_demand_one(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, store: KeyStore
+) -> None:
+    assert (await http.get("/v1/models")).status_code == 200
+    secret, key_id = await new_key(store)
+    for client in (http, other):
+        assert await status_becomes(client, 401) < MAX_AGE_S + 1
+        assert (await client.get("/v1/models", headers=bearer(secret))).status_code == 200
+    await store.revoke(key_id)
+    for client in (http, other):
+        assert await status_becomes(client, 401, bearer(secret)) < MAX_AGE_S + 1
+    assert (await http.get("/v1/models")).status_code == 401  # not open again without valid keys
+
+
+async def test_a_revoked_key_enqueues_nothing_even_while_a_front_end_remembers_it(
+    http: httpx.AsyncClient, store: KeyStore, redis: Redis, keys: Keys
+) -> None:
+    secret, key_id = await new_key(store)
+    assert (await http.get("/v1/models", headers=bearer(secret))).status_code == 200
+    await store.revoke(key_id)
+    reply = await http.post(CHAT, json=BODY, headers=bearer(secret))
+    assert error_of(reply)[:2] == (401, "invalid_api_key")
+    assert not await redis.exists(keys.due)
+
+
+async def test_keys_of_the_settings_keep_their_rights_beside_stored_ones(
+    settings: ApiSettings, registry: Registry, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, Scope.METRICS)
+    keys = (SecretStr(f"blue:{STATIC}"), SecretStr(f"admin:{STATIC}admin"))
+    async with client_of(create_app(settings.model_copy(update={"api_keys": keys}))) as http:
+        for path, sent, status in (
+            ("/v1/models", STATIC, 200),
+            ("/metrics", STATIC, 403),
+            ("/v1/pool", STATIC, 403),
+            ("/v1/adapters", STATIC, 403),
+            ("/v1/adapters", f"{STATIC}admin", 200),
+            ("/v1/pool", f"{STATIC}admin", 200),
+            ("/metrics", f"{STATIC}admin", 200),
+            ("/metrics", secret, 200),
+            ("/v1/models", secret, 403),
+        ):
+            assert (await http.get(path, headers=bearer(sent))).status_code == status, path
+
+
+async def test_without_redis_no_stored_key_is_accepted(settings: ApiSettings) -> None:
+    cases = {"require_keys": True}, {"api_keys": (SecretStr(STATIC),)}, {}
+    secret = "lk-" + "0" * 12 + "-" + "x" * 43
+    for changes in cases:
+        changed = settings.model_copy(update={"redis_url": UNREACHABLE, **changes})
+        async with client_of(create_app(changed)) as http:
+            for path in ("/v1/models", "/metrics", "/v1/usage", "/v1/pool"):
+                reply = await http.get(path, headers=bearer(secret))
+                assert error_of(reply)[:2] == (503, "service_unavailable")
+            assert (await http.get("/health", headers=bearer(secret))).status_code == 200
+            assert (await http.get("/ready", headers=bearer(secret))).status_code == 503
+    async with client_of(create_app(changed)) as http:
+        assert (await http.get("/metrics")).status_code == 200  # says that Redis is away
+        assert (await http.get("/v1/jobs")).status_code == 503
+
+
+async def test_guessed_keys_displace_no_valid_one(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_keys, "MAX_KEYS", 4)
+    remembered = StoredKeys(store)
+    secret, _ = await new_key(store)
+    assert await remembered.access_of(secret)
+    for number in range(20):
+        assert await remembered.access_of(f"lk-{number:012x}-{'x' * 43}") is None
+    assert (len(remembered._known), len(remembered._unknown)) == (1, 4)
+
+
+async def test_a_key_sees_and_uses_only_the_models_of_its_patterns(
+    http: httpx.AsyncClient, worker: ScriptedWorker, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, Scope.INFERENCE, Scope.ADAPTERS, models=("tiny/*",))
+    other, _ = await new_key(store, Scope.INFERENCE, Scope.ADAPTERS, models=("ext*", "z"))
+    headers = bearer(secret)
+    listed = (await http.get("/v1/models", headers=headers)).json()["data"]
+    assert [card["id"] for card in listed] == [BASE.name]
+    listed = (await http.get("/v1/models", headers=bearer(other))).json()["data"]
+    assert [card["id"] for card in listed] == [ADAPTER.name]
+    assert (await http.get("/server_info", headers=bearer(other))).status_code == 404
+    assert (await http.get("/v1/adapters", headers=headers)).json()["data"] == []
+    document = (await http.get("/openapi.json", headers=headers)).json()
+    names = document["components"]["schemas"]["ChatCompletionRequest"]["properties"]["model"]
+    assert names["enum"] == [BASE.name]
+
+
+NAMED = [
+    ("POST", CHAT, BODY),
+    ("POST", "/v1/completions", {"model": "extract", "prompt": "hi"}),
+    ("POST", "/v1/embeddings", {"model": "extract", "input": "hi"}),
+    ("POST", "/v1/responses", {"model": "extract", "input": "hi"}),
+    ("POST", "/v1/responses/input_tokens", {"model": "extract", "input": "hi"}),
+    ("POST", "/v1/messages", {**BODY, "max_tokens": 4}),
+    ("POST", "/v1/messages/count_tokens", BODY),
+    ("POST", "/tokenize", {"model": "extract", "prompt": "hi"}),
+    ("POST", "/detokenize", {"model": "extract", "tokens": [1]}),
+    ("GET", "/v1/models/extract", None),
+    ("GET", "/v1/adapters/extract", None),
+    ("DELETE", "/v1/adapters/extract", None),
+    ("POST", "/v1/adapters/extract/rollback", None),
+    ("POST", "/v1/unload_lora_adapter", {"lora_name": "extract"}),
+]
+"""Every route that names a model which must exist."""
+
+
+async def test_a_model_that_is_not_allowed_looks_like_one_that_does_not_exist(
+    http: httpx.AsyncClient, registry: Registry, store: KeyStore
+) -> None:
+    scopes = Scope.INFERENCE, Scope.ADAPTERS
+    secret, _ = await new_key(store, *scopes, models=("tiny/*",))
+    full, _ = await new_key(store, *scopes)
+    for method, path, body in NAMED:
+        refused = await http.request(method, path, json=body, headers=bearer(secret))
+        assert (path, refused.status_code) == (path, 404)
+        unknown = {k: "nothing" if v == "extract" else v for k, v in (body or {}).items()}
+        other_path = path.replace("extract", "nothing")
+        missing = await http.request(method, other_path, json=unknown, headers=bearer(full))
+        assert refused.text.replace("extract", "nothing") == missing.text
+    assert await registry.adapter("extract") is not None
+
+
+async def test_a_new_name_outside_the_patterns_cannot_be_loaded(
+    http: httpx.AsyncClient, registry: Registry, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, Scope.ADAPTERS, models=("sql-*",))
+    for path, body in (
+        ("/v1/load_lora_adapter", {"lora_name": "other", "lora_path": "/x"}),
+        ("/v1/adapters/validate", {"lora_name": "other", "lora_path": "/x"}),
+        ("/v1/adapters?name=other", None),
+    ):
+        reply = await http.post(path, json=body, headers=bearer(secret))
+        assert error_of(reply)[:2] == (404, "model_not_found")
+
+
+async def test_jobs_of_a_model_that_is_not_allowed_are_hidden(
+    http: httpx.AsyncClient, worker: ScriptedWorker, store: KeyStore
+) -> None:
+    full, _ = await new_key(store)
+    narrow, _ = await new_key(store, models=("tiny/*",))
+    reply = await http.post(CHAT, json={**BODY, "background": True}, headers=bearer(full))
+    job = reply.json()["id"]
+    assert len((await http.get("/v1/jobs", headers=bearer(full))).json()["data"]) == 1
+    assert (await http.get("/v1/jobs", headers=bearer(narrow))).json()["data"] == []
+    assert (await http.get(f"/v1/jobs/{job}", headers=bearer(narrow))).status_code == 404
+
+
+async def test_answers_state_the_limits_and_what_is_left_of_them(
+    http: httpx.AsyncClient, worker: ScriptedWorker, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, requests_per_day=10, tokens_per_day=1000)
+    for form in ({}, {"stream": True}):
+        body = {**BODY, **form, "max_tokens": 100}
+        request = asyncio.create_task(http.post(CHAT, json=body, headers=bearer(secret)))
+        await worker.answer(await worker.take())
+        headers = (await request).headers
+    assert headers["x-ratelimit-limit-requests"] == "10"
+    assert headers["x-ratelimit-remaining-requests"] == "8"
+    assert headers["x-ratelimit-limit-tokens"] == "1000"
+    # The first answer was charged with the five tokens of its usage, the second still is with 100.
+    assert 880 < int(headers["x-ratelimit-remaining-tokens"]) < 900
+    assert headers["x-ratelimit-reset-tokens"].endswith("s")
+
+
+async def test_a_request_that_no_window_can_hold_says_so_and_is_not_retried(
+    http: httpx.AsyncClient, registry: Registry, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, tokens_per_minute=50)
+    reply = await http.post(CHAT, json={**BODY, "max_tokens": 100}, headers=bearer(secret))
+    assert error_of(reply)[:2] == (429, "rate_limit_exceeded")
+    assert reply.headers["x-should-retry"] == "false"
+    assert "too large" in reply.json()["error"]["message"]
+
+
+async def test_two_front_ends_share_the_limits(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, requests_per_day=8)
+    body = {**BODY, "background": True}
+
+    async def ask(client: httpx.AsyncClient) -> int:
+        return (await client.post(CHAT, json=body, headers=bearer(secret))).status_code
+
+    statuses = await asyncio.gather(*(ask(each) for each in (http, other) for _ in range(12)))
+    assert sorted(statuses) == [202] * 8 + [429] * 16
+
+
+async def test_a_server_on_the_network_can_have_stored_keys_only(
+    settings: ApiSettings, store: KeyStore, registry: Registry
+) -> None:
+    secret, _ = await new_key(store, Scope.ADAPTERS)
+    changes = {"host": "0.0.0.0", "require_keys": True}
+    async with (
+        running_app(settings.model_copy(update=changes)) as app,
+        httpx.AsyncClient(base_url=app.url) as http,
+    ):
+        assert (await http.get("/v1/models")).status_code == 401
+        assert (await http.get("/v1/adapters", headers=bearer(secret))).status_code == 200
