@@ -4,6 +4,7 @@ import math
 import secrets
 import time
 
+from api.adapters.on_demand import with_adapter
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import ErrorCode, JobError, JobFailed
@@ -16,12 +17,17 @@ async def admit(context: Context, tenant: str, model: str) -> Admission:
     """Return the `Admission` of a request whose job isn't queued. `model` names its model.
 
     The registry is read, because no later step would notice that a remembered model is outdated.
+    An unknown adapter is loaded if the template of sources has it.
 
     Raises:
         JobFailed: as in `admission_to`, or the adapter is quarantined.
         RedisUnavailable: the registry can't be read.
     """
-    return admission_to(await context.registry.find(model), context, tenant, model)
+
+    async def admission() -> Admission:
+        return admission_to(await context.registry.find(model), context, tenant, model)
+
+    return await with_adapter(context, model, admission)
 
 
 def admission_to(

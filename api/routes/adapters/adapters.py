@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.adapters.admin import ADMIN_ONLY
-from api.adapters.bodies import adapter_body, version_body
+from api.adapters.bodies import adapter_body, staging_body, version_body
 from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
 from api.admission import model_not_found
@@ -20,6 +20,7 @@ from api.schema.adapters import (
     DeletedAdapter,
     RankCount,
     RollBackQuery,
+    StagedAdapter,
     ValidateAdapterRequest,
     ValidationBody,
 )
@@ -50,9 +51,20 @@ async def list_adapters(context: InContext) -> AdapterList:
 @router.get(
     "/v1/adapters/{name:path}", summary="Get an adapter", responses=adapter_errors(403, 404, 503)
 )
-async def get_adapter(name: str, context: InContext) -> AdapterBody:
-    """Return all versions of one adapter, with their size, their usage and their workers."""
-    return await _adapter(context, name, await registered_base(context))
+async def get_adapter(name: str, context: InContext) -> AdapterBody | StagedAdapter:
+    """Return all versions of one adapter, with their size, their usage and their workers.
+
+    While a worker fetches the adapter from a URL, `staging` has the progress.
+    """
+    base = await registered_base(context)
+    staging = staging_body(await context.staging.of(name))
+    try:
+        found = await _adapter(context, name, base)
+    except JobFailed:
+        if staging is None:
+            raise
+        return StagedAdapter(id=name, parent=base.name, staging=staging)
+    return found.model_copy(update={"staging": staging})
 
 
 @router.post(
