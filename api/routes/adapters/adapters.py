@@ -15,6 +15,7 @@ from api.http.validation import validate
 from api.openapi import document
 from api.schema.adapters import (
     AdapterBody,
+    AdapterDetails,
     AdapterList,
     BaseFit,
     DeletedAdapter,
@@ -51,7 +52,7 @@ async def list_adapters(context: InContext) -> AdapterList:
 @router.get(
     "/v1/adapters/{name:path}", summary="Get an adapter", responses=adapter_errors(403, 404, 503)
 )
-async def get_adapter(name: str, context: InContext) -> AdapterBody | StagedAdapter:
+async def get_adapter(name: str, context: InContext) -> AdapterDetails | StagedAdapter:
     """Return all versions of one adapter, with their size, their usage and their workers.
 
     While a worker fetches the adapter from a URL, `staging` has the progress.
@@ -64,7 +65,7 @@ async def get_adapter(name: str, context: InContext) -> AdapterBody | StagedAdap
         if staging is None:
             raise
         return StagedAdapter(id=name, parent=base.name, staging=staging)
-    return found.model_copy(update={"staging": staging})
+    return AdapterDetails(**dict(found), staging=staging)
 
 
 @router.post(

@@ -22,7 +22,7 @@ from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.inspector import Inspector
-from worker.adapters.source.reader import AdapterReader
+from worker.adapters.source.reader import AdapterReader, Read
 from worker.adapters.source.remote_reads import MAX_STAGING, RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
 from worker.lora.base.modules import BaseModules
@@ -39,20 +39,23 @@ def source_reader(
     roots: Sequence[str],
     addresses: AddressCheck,
     *,
+    read: Read | None = None,
     at_start: Sequence[str] = (),
     max_bytes: int = 24 * MIB,
     time_limit_s: float = 20,
 ) -> AdapterReader:
     """Return the reader of a worker for one base model."""
 
-    def read(name: str, files: AdapterFiles, *, checked: Digests | None = None) -> CheckedAdapter:
+    def read_here(
+        name: str, files: AdapterFiles, *, checked: Digests | None = None
+    ) -> CheckedAdapter:
         weights = read_checkpoint(name, files, base, dtype=torch.float32, checked=checked)
         return CheckedAdapter(weights, BASE_STYLE)
 
     allowed = AdapterRoots(roots, at_start)
     stager = Stager(store, allowed.urls, addresses, max_bytes=max_bytes, time_limit_s=time_limit_s)
     return AdapterReader(
-        read,
+        read or read_here,
         base=base,
         store=store,
         roots=allowed,
