@@ -4,6 +4,7 @@ import math
 import secrets
 import time
 
+from api.adapters.on_demand import with_adapter
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import ErrorCode, JobError, JobFailed
@@ -17,13 +18,19 @@ async def admit(context: Context, access: Access, model: str) -> Admission:
     """Return the `Admission` of a request whose job isn't queued. `model` names its model.
 
     The registry is read, because no later step would notice that a remembered model is outdated.
+    An unknown adapter is loaded if the template of sources has it.
 
     Raises:
         JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.
         RedisUnavailable: the registry can't be read.
     """
     check_model(access, model)
-    return admission_to(await context.registry.find(model), context, access.tenant, model)
+
+    async def admission() -> Admission:
+        found = await context.registry.find(model)
+        return admission_to(found, context, access.tenant, model)
+
+    return await with_adapter(context, access, model, admission)
 
 
 def check_model(access: Access, model: str) -> None:

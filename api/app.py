@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI
 
 from api.access.authenticator import Authenticator
 from api.access.stored_keys import StoredKeys
+from api.adapters.on_demand import OnDemand
 from api.context import Context
 from api.errors import add_error_handlers
 from api.files.store import FileStore
@@ -53,6 +54,7 @@ from api.routes.adapters import adapters, lora_adapters, rollouts
 from api.routes.pages import console, docs
 from api.tokenization import MAX_CALLS
 from api.turns import Turns
+from shared.adapter_sources import SourceTemplate
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
@@ -69,6 +71,8 @@ from shared.store.inspections import Inspections
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.sources.lookups import SourceLookups
+from shared.store.sources.progress import StagingProgress
 from shared.store.token_streams import ReplyReader, read_checkpoints
 from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
@@ -139,6 +143,7 @@ def create_app(
                 for task in tasks:
                     task.cancel()
         finally:
+            await context.on_demand.close()
             await redis.aclose()
 
     app = FastAPI(
@@ -195,6 +200,8 @@ def _context(
         letters=DeadLetters(redis, keys),
         inspections=Inspections(redis, keys),
         uploads=Uploads(redis, keys),
+        staging=StagingProgress(redis, keys),
+        on_demand=OnDemand(SourceTemplate.of(settings.adapter_source), SourceLookups(redis, keys)),
         inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
         tokenizations=Tokenizations(redis, keys),
         turns=Turns(MAX_TURNS),

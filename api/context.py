@@ -32,11 +32,13 @@ from shared.store.dead_letters import DeadLetters
 from shared.store.inspections import Inspections
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.sources.progress import StagingProgress
 from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
 if TYPE_CHECKING:
+    from api.adapters.on_demand import OnDemand
     from shared.tracing.tracer import Tracer
 
 
@@ -61,6 +63,9 @@ class Context:
     letters: DeadLetters
     inspections: Inspections
     uploads: Uploads
+    staging: StagingProgress
+    on_demand: "OnDemand"
+    """Registers unknown adapters at their first request."""
     inspection_slots: asyncio.Semaphore
     """Limits the number of concurrent inspections, because each one uses a Redis connection."""
     tokenizations: Tokenizations

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
+from api.adapters.on_demand import with_adapter
 from api.answer import Answer
 from api.context import Context
 from api.draft import Draft
@@ -66,7 +67,8 @@ async def submit_json(
     `others` are those of `parse_request`. The other arguments and the errors are those of `submit`.
     """
     trace = RequestTrace.begin(context.tracer, request)
-    try:
+
+    async def drafted() -> tuple[R, dict[str, str], Draft]:
         async with context.turns.turn():
             body, headers, answer_headers = parse_request(request, context, raw, parse, others)
             weight = context.settings.weight_by_tenant.get(access.tenant, 1.0)
@@ -89,6 +91,11 @@ async def submit_json(
                 options,
                 deadline_s=headers.deadline_s,
             )
+        return body, answer_headers, draft
+
+    try:
+        # An unknown adapter is loaded between two turns, because that may take long.
+        body, answer_headers, draft = await with_adapter(context, access, raw.get("model"), drafted)
         if not body.background or body.stream:
             return Answer(context, body, draft, answer_headers, trace)
         request.state.job_id = draft.job.id

@@ -11,7 +11,7 @@ from shared.errors import SettingsError
 LEFT_OUT = "adapter_left_out"
 """Event that a worker logs for each adapter that it leaves out, with its `name` and `reason`."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[A-Za-z0-9][\w./-]*)?")
 
 
 def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
@@ -38,8 +38,8 @@ def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
 
 
 def is_hub_id(source: str) -> bool:
-    """Return whether `source` has the form `org/name`."""
-    return _HUB_ID.fullmatch(source) is not None
+    """Return whether `source` has the form `org/name` or `org/name@revision`."""
+    return _HUB_ID.fullmatch(source) is not None and ".." not in source
 
 
 def _split(flag: str) -> tuple[str, str]:

@@ -13,7 +13,8 @@ LorikeetError
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; the message says why
 │   ├── AdapterNotServed     another kind of engine serves it
-│   └── StoreFailed          the adapter's files can't be copied to the worker's store: HTTP 503
+│   ├── StoreFailed          the adapter's files can't be copied to the worker's store: HTTP 503
+│   └── SourceFailed         the adapter can't be fetched from its source; its code says why
 ├── GrammarRejected          the JSON schema of an answer can't be enforced
 └── JobFailed                ends one job with a `JobError`, which has an HTTP status
 """
@@ -257,6 +258,15 @@ class AdapterNotServed(AdapterRejected):
 
 class StoreFailed(AdapterRejected):
     """The adapter's files can't be copied to the worker's store, for example on a full disk."""
+
+
+class SourceFailed(AdapterRejected):
+    """The adapter can't be fetched from its source."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """What clients are told: not found, not allowed, or unavailable."""
 
 
 class GrammarRejected(LorikeetError):

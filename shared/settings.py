@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.adapter_flags import parse_adapter_flags
+from shared.adapter_sources import SourceTemplate
 from shared.errors import SettingsError
 from shared.protocol.tools import ToolSetting
 from shared.reasoning_form import ReasoningSetting
@@ -96,6 +97,23 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
         if not _ORIGIN.fullmatch(value):
             raise ValueError(f"{value!r} isn't an origin such as https://app.example:8443, or *")
     return values
+
+
+def _template(value: str | None) -> str | None:
+    if value:
+        SourceTemplate(value)  # raises ValueError
+    return value or None
+
+
+AdapterSource = Annotated[str | None, AfterValidator(_template)]
+
+
+def _adapter_source() -> Any:
+    return Field(
+        None,
+        description="Source from which an unknown adapter is loaded at its first request, with "
+        "{name} for its name, such as s3://BUCKET/{name}. Front ends and workers need the same.",
+    )
 
 
 def _otlp_endpoint() -> Any:
@@ -181,6 +199,7 @@ class ApiSettings(FileSettings):
         "Maximum size in MiB of an adapter that a client sends as a body. A larger one is refused "
         "with 413.",
     )
+    adapter_source: AdapterSource = _adapter_source()
     keep_versions: int = Field(
         4,
         ge=0,
@@ -386,8 +405,18 @@ class WorkerSettings(PoolSettings):
     )
     adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
-        description="Folder, or hub:ORG for an organisation of the Hugging Face hub, from which "
-        "clients may load adapters at run time. By default the parent folders of --adapters.",
+        description="Folder, hub:ORG for an organisation of the Hugging Face hub, or URL "
+        "(s3://BUCKET/PATH, gs://BUCKET/PATH, https://HOST/PATH), below which clients may load "
+        "adapters at run time. By default the parent folders of --adapters.",
+    )
+    adapter_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="Host of an --adapter-root URL whose address may be private, such as a server "
+        "of your own network. By default only public addresses are connected to.",
+    )
+    adapter_source: AdapterSource = _adapter_source()
+    adapter_download_mb: int = _number(
+        2048, "Maximum size in MiB of an adapter from a URL, packed and unpacked."
     )
     adapter_store: Path | None = Field(
         None,
@@ -583,6 +612,7 @@ def flag_of(name: str) -> str:
 _FLAG_NAMES = {
     "api_keys": "api_key",
     "adapter_roots": "adapter_root",
+    "adapter_private_hosts": "adapter_private_host",
     "tenant_weights": "tenant_weight",
 }
 """For each setting that is a list but whose flag takes a single value, the name of the flag. The

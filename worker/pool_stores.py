@@ -10,6 +10,7 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.residency import ResidencyStore
+from shared.store.sources.progress import StagingProgress
 from shared.store.uploads import Uploads
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
@@ -27,6 +28,7 @@ class PoolStores:
     inspections: Inspections
     tokenizations: Tokenizations
     uploads: Uploads
+    staging: StagingProgress
     views: PoolViews
     adapter_views: AdapterViews
 
@@ -48,6 +50,7 @@ def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolS
         inspections=Inspections(redis, keys),
         tokenizations=Tokenizations(redis, keys),
         uploads=Uploads(redis, keys),
+        staging=StagingProgress(redis, keys),
         views=PoolViews(redis, keys),
         adapter_views=AdapterViews(redis, keys),
     )

@@ -7,6 +7,7 @@ from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
+from worker.adapters.remote.stager import Stager
 from worker.adapters.source.checked_adapter import AdapterSource
 from worker.adapters.source.disk_store import AdapterStore
 from worker.engine.interface import AnyEngine
@@ -48,6 +49,8 @@ class AdapterSupply:
     """Folders and hub organisations that clients may load adapters from, as text for the log."""
     store: AdapterStore | None
     """Copies of adapters' files on disk; None if no copies are kept."""
+    stager: Stager | None
+    """Fetches adapters from URLs; None if the worker fetches none."""
     host: AnyHostMemory
     """Copies of adapters in host memory."""
     budgets: AdapterBudgets

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from api.schema.adapters import AdapterBody, Holder, VersionBody
+from api.schema.adapters import AdapterBody, Holder, StagingBody, VersionBody
 from shared.protocol.adapters import BaseModel
+from shared.protocol.staging import Staging
 from shared.store.views.adapter_views import AdapterView, VersionView
 from shared.store.views.pool_views import WorkerView
 
@@ -22,6 +23,18 @@ def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerVie
 def version_body(view: VersionView, workers: Sequence[WorkerView]) -> VersionBody:
     """Return the response body for one version of an adapter."""
     return VersionBody(**_fields(view, workers))
+
+
+def staging_body(staging: Staging | None) -> StagingBody | None:
+    """Return the progress of an adapter that a worker fetches, if one does."""
+    if staging is None:
+        return None
+    return StagingBody(
+        source=staging.source,
+        phase=staging.phase.value,
+        bytes=staging.num_bytes,
+        total_bytes=staging.total,
+    )
 
 
 def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:

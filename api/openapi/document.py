@@ -71,8 +71,7 @@ def takes_adapter(query: type[BaseModel]) -> dict[str, Any]:
     """
     binary = {"schema": {"type": "string", "format": "binary"}}
     content = dict.fromkeys(("application/octet-stream", "application/x-safetensors"), binary)
-    body = {"required": True, "content": content}
-    return {"requestBody": body, "parameters": query_parameters(query)}
+    return {"requestBody": {"content": content}, "parameters": query_parameters(query)}
 
 
 def query_parameters(query: type[BaseModel]) -> Parameters:

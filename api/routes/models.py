@@ -8,6 +8,7 @@ from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.openapi.responses import errors
 from api.schema.models import ModelCard, ModelList
+from shared.adapter_sources import is_remote, without_query
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import Adapter, BaseModel
@@ -78,9 +79,11 @@ def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
 
 
 def _source_name(source: str) -> str:
-    """Return the public part of an adapter's source: a whole hub id, or the last part of a path.
+    """Return the public part of a source: a whole hub id, or the last part of a path or URL.
 
     The other parts of a path are private.
     """
+    if is_remote(source):
+        return PurePath(without_query(source).partition("#")[0]).name
     is_hub_id = source.count("/") == 1 and not source.startswith(("/", "."))
     return source if is_hub_id else PurePath(source).name

@@ -21,7 +21,7 @@ def _valid_path(path: str) -> str:
     if "\0" in path:
         raise ValueError("must not contain a NUL character")
     if upload_of(path) is not None:
-        raise ValueError("must be a folder or a hub id; POST /v1/adapters takes uploads")
+        raise ValueError("must be a folder, a hub id or a URL; POST /v1/adapters takes uploads")
     return path
 
 
@@ -35,8 +35,10 @@ Path = Annotated[
     Field(
         min_length=1,
         max_length=4096,
-        description="Folder on the worker's machine, under one of the worker's --adapter-root "
-        "folders. If the worker has --adapter-root hub:org, a Hugging Face repository `org/repo`.",
+        description="Folder on the worker's machine, Hugging Face repository (`org/repo` or "
+        "`org/repo@revision`), or URL (`s3://`, `gs://`, `https://`) of an archive, in a bucket "
+        "also of a folder. One of the worker's --adapter-root values must allow it. "
+        "`#sha256=HEX` after the URL of an archive is compared with the archive's digest.",
     ),
     AfterValidator(_valid_path),
 ]
@@ -61,7 +63,7 @@ class LoadAdapterRequest(BaseModel):
 
 
 class UploadAdapterQuery(BaseModel):
-    """Query of POST /v1/adapters, whose body is a safetensors file."""
+    """Query of POST /v1/adapters, whose body is a safetensors file unless `source` is given."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -71,6 +73,9 @@ class UploadAdapterQuery(BaseModel):
         max_length=1 << 20,
         description="Text of adapter_config.json. If it is left out, the metadata of the "
         f"safetensors file must hold it under the key `{CONFIG_KEY}`.",
+    )
+    source: Path | None = Field(
+        None, description="Source of the adapter, in place of a body: what `lora_path` takes."
     )
 
 
@@ -154,6 +159,17 @@ class VersionBody(BaseModel):
     workers: list[Holder]
 
 
+class StagingBody(BaseModel):
+    """Progress of an adapter that a worker fetches from a URL."""
+
+    source: str = Field(description="URL without its query.")
+    phase: Literal["receiving", "unpacking", "checking"]
+    bytes: int = Field(description="Number of received bytes.")
+    total_bytes: int | None = Field(
+        description="Number of bytes to receive, if the source says it."
+    )
+
+
 class AdapterBody(VersionBody):
     """An adapter: its current version, and its previous versions in rollback order."""
 
@@ -161,6 +177,24 @@ class AdapterBody(VersionBody):
     object: Literal["adapter"] = "adapter"
     parent: str = Field(description="Name of the base model.")
     previous: list[VersionBody]
+
+
+class AdapterDetails(AdapterBody):
+    """An adapter, and the progress of its next version."""
+
+    staging: StagingBody | None = Field(
+        None, description="Progress of the next version, while a worker fetches it from a URL."
+    )
+
+
+class StagedAdapter(BaseModel):
+    """An adapter that isn't registered yet, because a worker fetches it from a URL."""
+
+    id: str
+    object: Literal["adapter"] = "adapter"
+    parent: str = Field(description="Name of the base model.")
+    state: Literal["staging"] = "staging"
+    staging: StagingBody
 
 
 class AdapterList(BaseModel):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ops.doctor.facts import AdapterFacts, Problem
 from shared.adapter_flags import is_hub_id
+from shared.adapter_sources import is_remote, without_query
 from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE
 from worker.adapters.source.load_at_start import has_bases_name
@@ -20,11 +21,13 @@ DEFAULT_RANK = 8
 def adapter_facts(name: str, source: str, *, bases_name: str) -> AdapterFacts:
     """Return rank and size of the adapter at `source`, or the reason why it is refused.
 
-    An adapter of the hub isn't downloaded. `bases_name` is the name of the base model.
+    An adapter of the hub or at a URL isn't downloaded. `bases_name` is the name of the base model.
     """
     if name == bases_name:
         problem = Problem(str(has_bases_name(name, source)))
         return AdapterFacts(name=name, source=source, problem=problem)
+    if is_remote(source):
+        return AdapterFacts(name=name, source=f"{without_query(source)}, fetched by the workers")
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if is_hub_id(source) and not folder.exists():

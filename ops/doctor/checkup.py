@@ -17,8 +17,8 @@ from ops.local.data_folder import NOTHING, check_unused, data_folder, users_data
 from shared.cache_folder import VARIABLE, cache_folder
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings, UpSettings, WorkerSettings
-from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.model.loading.folder import model_name
+from worker.startup.adapter_sources import adapter_roots
 
 T = TypeVar("T")
 LEAST_FREE = 64 << 20
@@ -125,7 +125,7 @@ def _adapters(worker: WorkerSettings | None) -> tuple[AdapterFacts, ...]:
 
 def _check_roots(worker: WorkerSettings) -> None:
     if worker.engine != "simulated":
-        AdapterRoots(worker.adapter_roots, worker.adapter_sources.values())
+        adapter_roots(worker)
 
 
 def _check_data(wanted: Wanted, worker: WorkerSettings, base: Base) -> None:

@@ -385,6 +385,21 @@ class Keys:
         """
         return f"{self.prefix}found:{inspection}"
 
+    def staging(self, name: str) -> str:
+        """STRING: `Staging` of an adapter that a worker fetches from a URL.
+
+        Deleted when the adapter was read. Expires ten seconds after the last progress.
+        """
+        return f"{self.prefix}staging:{name}"
+
+    def lookup(self, name: str) -> str:
+        """STRING: `looking` while a front end looks up an unknown adapter, or the lookup's error.
+
+        Deleted when the adapter is registered. The word expires after ten seconds unless the front
+        end renews it, an error after half a minute.
+        """
+        return f"{self.prefix}lookup:{name}"
+
     @property
     def calls(self) -> str:
         """LIST: calls for tokenization, oldest first, until a worker takes them.

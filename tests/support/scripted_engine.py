@@ -269,6 +269,7 @@ def scripted_model(
             source=ScriptedSource(read_adapter),
             roots="",
             store=None,
+            stager=None,
             host=host or SimulatedHostMemory(1 << 20),
             budgets=AdapterBudgets(device=1 << 20, host=1 << 20, is_one_memory=False),
         ),

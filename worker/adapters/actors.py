@@ -13,6 +13,7 @@ from worker.adapters.prefetch import Prefetcher
 from worker.adapters.residency import Jobs, Residency
 from worker.adapters.retention import Retention
 from worker.adapters.source.inspector import Inspector
+from worker.adapters.source.remote_reads import MAX_STAGING, RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
 from worker.engine.thread import EngineThread
 from worker.jobs.running import RunningJobs
@@ -34,11 +35,13 @@ class Adapters:
     retention: Retention
     loader_threads: LoaderThreads
     inspector_thread: LoaderThreads
+    staging_threads: LoaderThreads
 
     def close(self) -> None:
         """Stop accepting work. Each thread ends after the function that it is running."""
         self.loader_threads.close()
         self.inspector_thread.close()
+        self.staging_threads.close()
 
 
 def assemble_adapters(
@@ -57,6 +60,8 @@ def assemble_adapters(
     jobs.subscribe(lambda: residency.job_finished(num_jobs()))
     advertiser = Advertiser(stores.residency, stores.views, lease, residency)
     loader_threads, inspector_thread = threads(MAX_LOADING), threads(1)
+    staging_threads = threads(MAX_STAGING)
+    remote = RemoteReads(staging_threads, stores.staging, supply.stager)
     uploads = UploadFetcher(stores.uploads, supply.store)
     loader = AdapterLoader(
         residency,
@@ -68,6 +73,7 @@ def assemble_adapters(
         uploads=uploads,
         host=supply.host,
         threads=loader_threads,
+        remote=remote,
     )
     retention = Retention(
         stores.registry,
@@ -84,10 +90,13 @@ def assemble_adapters(
         loader=loader,
         advertiser=advertiser,
         prefetcher=Prefetcher(stores.residency, residency, loader, served.serves),
-        inspector=Inspector(stores.inspections, supply.source.inspect, inspector_thread, uploads),
+        inspector=Inspector(
+            stores.inspections, supply.source.inspect, inspector_thread, uploads, remote
+        ),
         retention=retention,
         loader_threads=loader_threads,
         inspector_thread=inspector_thread,
+        staging_threads=staging_threads,
     )
 
 

@@ -23,6 +23,7 @@ from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import AdapterSource, AdapterWeights, CheckedAdapter
+from worker.adapters.source.remote_reads import RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
 from worker.engine.interface import AdapterImage, AnyEngine
 from worker.engine.thread import EngineThread
@@ -50,6 +51,7 @@ class AdapterLoader:
         uploads: UploadFetcher,
         host: AnyHostMemory,
         threads: LoaderThreads,
+        remote: RemoteReads,
     ) -> None:
         """Create a loader that loads adapters into `engine` through `host`.
 
@@ -63,6 +65,7 @@ class AdapterLoader:
             uploads: fetches the files of uploaded adapters.
             host: holds copies in host memory.
             threads: run blocking functions.
+            remote: has the threads that fetch adapters from URLs.
         """
         self._residency = residency
         self._registry = registry
@@ -73,6 +76,7 @@ class AdapterLoader:
         self._uploads = uploads
         self._host = host
         self._threads = threads
+        self._remote = remote
         self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
         self._no_evictions = asyncio.Lock()
         """Held while adapters are evicted, and while a resident adapter must not be evicted."""
@@ -248,13 +252,20 @@ class AdapterLoader:
         self._residency.reading(entry.version)
         try:
             async with self._uploads.fetched(entry.source, digest=entry.digest):
-                adapter, image = await self._threads.run(read)
+                threads = self._threads_for(entry)
+                adapter, image = await threads.run(read)
         except BaseException:
             self._not_loaded(entry.version)
             raise
         self._residency.stats.record_read()
         self._residency.was_read(entry.version, adapter.style, self._host)
         return image
+
+    def _threads_for(self, entry: Adapter) -> LoaderThreads:
+        """Return the threads that read a version. A slow server must not delay other adapters."""
+        if self._uploads.has_copy(entry.digest):
+            return self._threads
+        return self._remote.threads_for(entry.source) or self._threads
 
     async def _place(self, image: AdapterImage) -> object:
         """Reserve device memory for an adapter. If necessary, wait and evict other adapters."""

@@ -1,4 +1,4 @@
-"""Adapters without files: a name and any word as their source."""
+"""Adapters without weights: a name and any word as their source, or the files at a URL."""
 
 import hashlib
 import time
@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from shared.adapter_names import NAME_RULE, is_valid_name
-from shared.errors import AdapterRejected, ErrorCode, JobError
+from shared.adapter_sources import is_remote, without_query
+from shared.errors import AdapterRejected, ErrorCode, JobError, SourceFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
 from shared.store.inspections import Findings, Inspection
+from worker.adapters.remote.stager import Stager
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.text.prompt_style import BASE_STYLE
 
@@ -26,7 +28,7 @@ class SimulatedAdapter:
     name: str
     version: AdapterVersion
     digest: str
-    """SHA-256 of the source."""
+    """SHA-256 of the source, or of the files at a URL."""
     source: str
     num_bytes: int = NUM_BYTES
 
@@ -66,37 +68,62 @@ def version_of(name: str, digest: str) -> AdapterVersion:
 class SimulatedSource:
     """The `AdapterSource` of a simulated worker. Every source has an adapter."""
 
-    def __init__(self, *, load_s: float) -> None:
-        """Create a source whose every read takes `load_s` seconds."""
+    def __init__(self, *, load_s: float, stager: Stager | None = None) -> None:
+        """Create a source whose every read takes `load_s` seconds.
+
+        `stager` fetches adapters from URLs.
+        """
         self._load_s = load_s
+        self._stager = stager
 
     def read(self, name: str, source: str) -> CheckedAdapter[SimulatedAdapter]:
         """Return the adapter at `source`.
 
         Raises:
-            AdapterRejected: the name is invalid.
+            AdapterRejected: the name is invalid, or nothing can be fetched from a URL.
         """
         if not is_valid_name(name):
             raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
         time.sleep(self._load_s)
-        digest = source_digest(source)
+        digest = self._digest(source)
         adapter = SimulatedAdapter(
             name=name, version=version_of(name, digest), digest=digest, source=source
         )
         return CheckedAdapter(adapter, BASE_STYLE)
 
     def read_version(self, entry: Adapter) -> CheckedAdapter[SimulatedAdapter]:
-        """Return the adapter of a registry entry."""
-        return self.read(entry.name, entry.source)
+        """Return the adapter of a registry entry.
+
+        Raises:
+            AdapterRejected: the files at its URL have changed, or can't be fetched.
+        """
+        adapter = self.read(entry.name, entry.source)
+        if adapter.weights.digest != entry.digest:
+            raise AdapterRejected(
+                f"{without_query(entry.source)} now holds {adapter.weights.version}, not "
+                f"{entry.version}; load the adapter again"
+            )
+        return adapter
 
     def inspect(self, asked: Inspection) -> Findings:
         """Report on an adapter that a client wants to load."""
         try:
             adapter = self.read(asked.name, asked.source).weights
         except AdapterRejected as error:
-            code = ErrorCode.ADAPTER_REJECTED
+            rejected = ErrorCode.ADAPTER_REJECTED
+            code = error.code if isinstance(error, SourceFailed) else rejected
             return Findings(error=JobError(code=code, message=str(error), param="lora_path"))
-        return Findings(adapter=adapter.registry_entry(asked.source), source=asked.source)
+        source = without_query(asked.source)
+        return Findings(adapter=adapter.registry_entry(asked.source), source=source)
+
+    def _digest(self, source: str) -> str:
+        if self._stager is None or not is_remote(source):
+            return source_digest(source)
+        with self._stager.staged(source) as folder:
+            digest = hashlib.sha256()
+            for path in sorted(folder.iterdir()):
+                digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+            return digest.hexdigest()
 
 
 class SimulatedHostMemory:

@@ -2,9 +2,12 @@
 
 import time
 
+from shared.adapter_sources import SourceTemplate, is_remote
 from shared.protocol.adapters import BaseModel
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
+from worker.adapters.remote.allowed_urls import AllowedUrls
+from worker.adapters.remote.stager import Stager
 from worker.engine_simulated.adapters import (
     SimulatedHostMemory,
     SimulatedSource,
@@ -16,6 +19,7 @@ from worker.engine_simulated.text import SimulatedGrammars, SimulatedTokenizer
 from worker.engine_simulated.tokens import END_ID
 from worker.model.memory_policy import ADAPTER_BYTES, CPU_BATCH
 from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
+from worker.startup.adapter_sources import adapter_store, remote_sources
 
 MIB = 1 << 20
 MAX_MODEL_LEN = 1 << 16
@@ -35,6 +39,7 @@ def load_simulated(settings: WorkerSettings) -> ServedModel:
         is_one_memory=False,
     )
     info = _info(settings, base)
+    stager = _stager(settings)
     engine = SimulatedEngine(
         base.version,
         max_num_seqs=info.max_num_seqs,
@@ -49,14 +54,23 @@ def load_simulated(settings: WorkerSettings) -> ServedModel:
         base=base,
         info=info,
         adapters=AdapterSupply(
-            source=SimulatedSource(load_s=settings.simulated_load_ms / 1000),
+            source=SimulatedSource(load_s=settings.simulated_load_ms / 1000, stager=stager),
             roots="",
             store=None,
+            stager=stager,
             host=SimulatedHostMemory(budgets.copies),
             budgets=budgets,
         ),
         cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
     )
+
+
+def _stager(settings: WorkerSettings) -> Stager | None:
+    """Return what fetches adapters from URLs, or None if the settings allow none."""
+    roots = [root for root in settings.adapter_roots if is_remote(root)]
+    template = SourceTemplate.of(settings.adapter_source)
+    allowed = AllowedUrls(roots, settings.adapter_sources.values(), template)
+    return remote_sources(settings, adapter_store(settings), allowed) if allowed else None
 
 
 def _base(settings: WorkerSettings) -> BaseModel:

@@ -5,19 +5,15 @@ from typing import Any
 
 import torch
 
-from shared.cache_folder import cache_folder
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.settings import WorkerSettings
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
-from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checkpoint_reader import CheckpointReader
-from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.served_model import AdapterSupply
-
-MIB = 1 << 20
+from worker.startup.adapter_sources import adapter_roots, adapter_store, remote_sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +40,8 @@ def adapter_supply(
 
     Adapters that aren't in `serves` are refused.
     """
-    folder = settings.adapter_store or cache_folder() / "adapters"
-    # Each pool has a folder of its own, since trimming deletes copies that the pool doesn't know.
-    store = AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)
-    roots = AdapterRoots(settings.adapter_roots, settings.adapter_sources.values())
+    store = adapter_store(settings)
+    roots = adapter_roots(settings)
     checkpoints = CheckpointReader(
         base.modules,
         base.tokenizer,
@@ -58,12 +52,16 @@ def adapter_supply(
         reasoning_setting=settings.reasoning_parser,
         serves=serves,
     )
+    stager = remote_sources(settings, store, roots.urls)
     reader = AdapterReader(
         checkpoints.read,
         base=base.modules,
         store=store,
         roots=roots,
+        stager=stager,
         dtype=base.dtype,
         max_bytes=budgets.device,
     )
-    return AdapterSupply(source=reader, roots=str(roots), store=store, host=host, budgets=budgets)
+    return AdapterSupply(
+        source=reader, roots=str(roots), store=store, stager=stager, host=host, budgets=budgets
+    )

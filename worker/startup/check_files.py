@@ -8,12 +8,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.adapter_sources import is_remote
 from shared.errors import AdapterRejected, ModelRejected
 from shared.settings import WorkerSettings
-from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.load_at_start import has_bases_name, refusal
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.loading.folder import find_model, model_name
+from worker.startup.adapter_sources import adapter_roots
 
 CONFIG_FILE = "config.json"
 
@@ -31,16 +32,16 @@ class CheckedFiles:
 def check_files(settings: WorkerSettings) -> CheckedFiles:
     """Check the base model, the adapters and the adapter roots of a worker's settings.
 
-    A model or adapter of the hub is downloaded.
+    A model or adapter of the hub is downloaded. Adapters at URLs are left to the worker.
 
     Raises:
         ModelRejected: the base model's files are missing or broken.
         AdapterRejected: adapters can't be served, and the settings don't allow to leave them out.
             The message names all of them.
-        SettingsError: an adapter root isn't a folder.
+        SettingsError: an adapter root isn't a folder, an organisation of the hub or a URL.
     """
     folder = check_base(settings.model)
-    AdapterRoots(settings.adapter_roots, settings.adapter_sources.values())
+    adapter_roots(settings)
     bad = _bad_adapters(settings, folder)
     if bad and not settings.skip_bad_adapters:
         raise refusal(list(bad.values()), len(settings.adapter_sources))
@@ -91,6 +92,8 @@ def _bad_adapters(settings: WorkerSettings, base: Path) -> dict[str, AdapterReje
 
 def _check_adapter(name: str, source: str) -> None:
     """Raise AdapterRejected if the files of the adapter show that it can't be served."""
+    if is_remote(source):
+        return
     try:
         AdapterFiles.find(source).check()
     except (AdapterRejected, OSError) as error:

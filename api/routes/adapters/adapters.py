@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import adapter_body, version_body
+from api.adapters.bodies import adapter_body, staging_body, version_body
 from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
 from api.admission import check_model, model_not_found
@@ -15,11 +15,13 @@ from api.http.validation import validate
 from api.openapi import document
 from api.schema.adapters import (
     AdapterBody,
+    AdapterDetails,
     AdapterList,
     BaseFit,
     DeletedAdapter,
     RankCount,
     RollBackQuery,
+    StagedAdapter,
     ValidateAdapterRequest,
     ValidationBody,
 )
@@ -56,10 +58,23 @@ async def list_adapters(context: InContext, access: InAccess) -> AdapterList:
 @router.get(
     "/v1/adapters/{name:path}", summary="Get an adapter", responses=adapter_errors(403, 404, 503)
 )
-async def get_adapter(name: str, context: InContext, access: InAccess) -> AdapterBody:
-    """Return all versions of one adapter, with their size, their usage and their workers."""
+async def get_adapter(
+    name: str, context: InContext, access: InAccess
+) -> AdapterDetails | StagedAdapter:
+    """Return all versions of one adapter, with their size, their usage and their workers.
+
+    While a worker fetches the adapter from a URL, `staging` has the progress.
+    """
     check_model(access, name)
-    return await _adapter(context, name, await registered_base(context))
+    base = await registered_base(context)
+    staging = staging_body(await context.staging.of(name))
+    try:
+        found = await _adapter(context, name, base)
+    except JobFailed:
+        if staging is None:
+            raise
+        return StagedAdapter(id=name, parent=base.name, staging=staging)
+    return AdapterDetails(**dict(found), staging=staging)
 
 
 @router.post(

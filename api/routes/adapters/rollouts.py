@@ -11,11 +11,11 @@ from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, registered_base
 from api.adapters.upload import received
 from api.admission import check_model, model_not_found
-from api.context import InAccess, InContext
+from api.context import Context, InAccess, InContext
 from api.http.validation import validate
 from api.openapi import document
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 from shared.protocol.uploads import upload_source
 from shared.store.inspections import Inspection
 
@@ -35,7 +35,8 @@ NOT_PAUSED = (
 async def upload_adapter(request: Request, context: InContext, access: InAccess) -> AdapterBody:
     """Make the safetensors file in the body a new version of an adapter.
 
-    A worker checks the file first. Once the call returns, new requests for the name use the new
+    With `source`, the adapter is loaded from there, and there is no body. A worker checks the files
+    first. Once the call returns, new requests for the name use the new
     version, on every server of the pool. Earlier requests keep the version for which they were
     accepted, and none of them pauses. The same content has the same version.
     """
@@ -50,18 +51,33 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
                 param="name",
             )
         )
-    async with received(request, context, query.config) as upload:
-        findings = await inspect(context, Inspection(name=query.name, source=upload_source(upload)))
-        if findings.adapter is None:
-            assert findings.error is not None  # findings have either an adapter or an error
-            raise JobFailed(replace(findings.error, param=None))
-        await context.registry.load_adapter(
-            findings.adapter, replace=True, keep_versions=context.settings.keep_versions
-        )
+    if query.source is None:
+        async with received(request, context, query.config) as upload:
+            await _load(context, query.name, upload_source(upload), param=None)
+    else:
+        _check_without_body(request, query)
+        await _load(context, query.name, query.source, param="source")
     view = await context.adapter_views.adapter(query.name)
     if view is None:  # another client has just unloaded the adapter
         raise JobFailed(model_not_found(query.name))
     return adapter_body(view, base, await context.views.workers())
+
+
+async def _load(context: Context, name: str, source: str, *, param: str | None) -> None:
+    """Make the adapter at `source` the new version of a name. `param` has the source."""
+    findings = await inspect(context, Inspection(name=name, source=source))
+    if findings.adapter is None:
+        assert findings.error is not None  # findings have either an adapter or an error
+        raise JobFailed(replace(findings.error, param=param))
+    await context.registry.load_adapter(
+        findings.adapter, replace=True, keep_versions=context.settings.keep_versions
+    )
+
+
+def _check_without_body(request: Request, query: UploadAdapterQuery) -> None:
+    length = request.headers.get("content-length", "0")
+    if length != "0" or "transfer-encoding" in request.headers or query.config is not None:
+        raise invalid_value("send a body or `source`, but not both", "source")
 
 
 @router.post(

@@ -21,6 +21,7 @@ from ops.commands.pool import Pool, on_pool
 from ops.commands.terminal import print_line
 from ops.help_pages import App
 from shared.adapter_flags import is_hub_id
+from shared.adapter_sources import is_remote
 from shared.api_keys import ADMIN, parse_keys
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion
@@ -51,8 +52,8 @@ PathArgument = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
-        help="Folder of the adapter on the workers' machines, or its hub id (ORG/REPO). A relative "
-        "path is resolved in the current folder.",
+        help="Folder of the adapter on the workers' machines, its hub id (ORG/REPO or "
+        "ORG/REPO@REVISION) or its URL. A relative path is resolved in the current folder.",
     ),
 ]
 
@@ -162,8 +163,10 @@ def _client(context: typer.Context, url: str | None, api_key: str | None) -> "Ad
 def absolute_source(given: str) -> str:
     """Return the absolute path of a folder, because a worker may have another working directory.
 
-    A hub id is returned as it is, unless a folder has this path.
+    A URL is returned as it is, and so is a hub id, unless a folder has this path.
     """
+    if is_remote(given):
+        return given
     folder = Path(given).expanduser()
     is_folder = folder.is_dir() or not is_hub_id(given)
     return os.path.abspath(folder) if given and is_folder else given

@@ -310,6 +310,8 @@ RULES: Mapping[str, Rule] = {
     "quarantined": Rule("zset", of_member=_with_entry),
     "inspect": Rule("string", _expires),
     "found": Rule("list", _expires),
+    "staging": Rule("string", _expires),
+    "lookup": Rule("string", _expires),
     "calls": Rule("list", _expires),
     "reply": Rule("list", _expires),
     "upload": Rule("hash", _upload, fields=("version",)),

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shared.adapter_flags import is_hub_id
-from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+from shared.adapter_sources import SourceTemplate, is_remote
+from shared.errors import ErrorCode, JobError, JobFailed, SettingsError, SourceFailed
+from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.lora.checkpoint.source import link_root
 
 HUB = "hub:"
@@ -14,41 +16,53 @@ _ORGANISATION = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 class AdapterRoots:
-    """The folders and hub organisations from which clients may load adapters.
+    """The folders, hub organisations and URLs from which clients may load adapters.
 
     All links in a path are resolved before the check. Therefore clients can't use `..` or links to
     reach other folders.
     """
 
-    def __init__(self, roots: Sequence[str], at_start: Iterable[str]) -> None:
-        """Allow sources under `roots`.
+    def __init__(
+        self, roots: Sequence[str], at_start: Iterable[str], template: SourceTemplate | None = None
+    ) -> None:
+        """Allow sources under `roots`, and those that `template` makes.
 
         If `roots` is empty, allow everything under the parent of each folder in `at_start`.
         `at_start` has the sources of the adapters in the settings.
 
         Raises:
-            SettingsError: a root is neither a folder nor an organisation of the hub.
+            SettingsError: a root is neither a folder nor an organisation of the hub nor a URL.
         """
+        at_start = list(at_start)
         self._organisations = {r.removeprefix(HUB) for r in roots if r.startswith(HUB)}
         for name in self._organisations:
             if not _ORGANISATION.fullmatch(name):
                 raise SettingsError(
                     f"--adapter-root {HUB}{name}: not a valid name of a hub organisation"
                 )
-        self._folders = [_root(r) for r in roots if not r.startswith(HUB)]
+        self._template = template
+        self.urls = AllowedUrls([r for r in roots if is_remote(r)], at_start, template)
+        """The URLs from which clients may load adapters."""
+        self._folders = [_root(r) for r in roots if not (r.startswith(HUB) or is_remote(r))]
         if not roots:
             self._folders = sorted(_parents(at_start))
+        if template and template.folder:
+            self._folders.append(_root(template.folder))
 
     def __str__(self) -> str:
         """Return the roots, separated by spaces, for the log."""
-        return " ".join([*map(str, self._folders), *(HUB + name for name in self._organisations)])
+        hubs = [HUB + name for name in self._organisations]
+        return " ".join([*map(str, self._folders), *hubs, str(self.urls)]).strip()
 
     def locate(self, source: str) -> str:
-        """Return the full path of the folder `source`, or `source` itself if it is a hub id.
+        """Return the full path of the folder `source`, or `source` itself if it is elsewhere.
 
         Raises:
             JobFailed: the source isn't allowed, or it is allowed but isn't a folder.
         """
+        if is_remote(source):
+            self._check_url(source)
+            return source
         is_allowed = is_folder = False
         try:
             folder = Path(source).resolve()
@@ -58,7 +72,7 @@ class AdapterRoots:
             is_folder = False
         if is_folder:
             return str(folder)
-        if is_hub_id(source) and source.partition("/")[0] in self._organisations:
+        if is_hub_id(source) and self._allows_repository(source):
             return source
         if is_allowed:
             raise _refused(
@@ -67,11 +81,21 @@ class AdapterRoots:
         raise _refused(
             ErrorCode.SOURCE_NOT_ALLOWED,
             f"{source!r} isn't in a folder from which adapters may be loaded; start the workers "
-            "with --adapter-root FOLDER, or --adapter-root hub:ORG for a hub organisation",
+            "with --adapter-root FOLDER, hub:ORG for a hub organisation, or a URL",
         )
 
     def _holds(self, folder: Path) -> bool:
         return any(folder.is_relative_to(root) for root in self._folders)
+
+    def _allows_repository(self, source: str) -> bool:
+        is_made = self._template is not None and self._template.makes(source)
+        return is_made or source.partition("/")[0] in self._organisations
+
+    def _check_url(self, source: str) -> None:
+        try:
+            self.urls.checked(source)
+        except SourceFailed as error:
+            raise _refused(error.code, str(error)) from None
 
 
 def _root(given: str) -> Path:

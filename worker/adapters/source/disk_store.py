@@ -10,8 +10,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from shared.protocol.ids import AdapterVersion, UploadId
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".new-"
 _VERSION_FILE = ".version"
-"""File in the copy of an uploaded adapter, with the version that it was made for."""
+"""File in the copy of an adapter that was uploaded or fetched, with the version of the copy."""
 UNFINISHED_S = 3600
 """Age in seconds at which an unfinished copy is deleted."""
 
@@ -102,12 +102,28 @@ class AdapterStore:
             if not self.folder_of(digest):  # else another process has made the copy
                 raise StoreFailed(_problem(self._folder, error)) from None
 
+    @contextmanager
+    def unfinished(self) -> Iterator[Path]:
+        """Yield an empty folder, and delete what is left of it afterwards.
+
+        Raises:
+            StoreFailed: the folder can't be created.
+        """
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
+        except OSError as error:
+            raise StoreFailed(_problem(self._folder, error)) from None
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def staging(self, upload: UploadId) -> Path:
         """Return the folder for the files of an upload while this process reads them."""
         return self._folder / f"{_UNFINISHED}{upload}-{os.getpid()}"
 
     def adopt(self, version: AdapterVersion, digest: str, staged: Path) -> None:
-        """Make the folder `staged` the copy of an uploaded version, unless there is one already.
+        """Make the folder `staged` the copy of a version, unless there is one already.
 
         The folder is only renamed. Its files were written to the page cache and the kernel
         writes them to the disk later, so that no request waits for the disk.
@@ -126,12 +142,12 @@ class AdapterStore:
                 raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
-        """Return the versions of uploaded copies that weren't used for `unused_s`, by digest."""
+        """Return the versions of adopted copies that weren't used for `unused_s`, by digest."""
         found = {}
         for copy in self.copies():
             file = self._folder / copy.digest / _VERSION_FILE
             if time.time() - copy.used_s >= unused_s:
-                with suppress(FileNotFoundError):  # not uploaded, or deleted by another process
+                with suppress(FileNotFoundError):  # not adopted, or deleted by another process
                     found[copy.digest] = AdapterVersion(file.read_text())
         return found
 

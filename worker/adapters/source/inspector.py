@@ -5,18 +5,20 @@ from collections.abc import Callable
 
 import structlog
 
+from shared.adapter_sources import without_query
 from shared.errors import AdapterRejected, ErrorCode, JobError, RedisUnavailable, StoreFailed
 from shared.protocol.ids import InspectionId
 from shared.store.inspections import Findings, Inspection, Inspections
 from shared.store.retry import retry_until_available
 from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.source.remote_reads import RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
 
 log = structlog.get_logger()
 
 
 class Inspector:
-    """Answers the inspection requests of front ends, one at a time."""
+    """Answers inspection requests of front ends, those for files on this machine one at a time."""
 
     def __init__(
         self,
@@ -24,15 +26,18 @@ class Inspector:
         inspect: Callable[[Inspection], Findings],
         thread: LoaderThreads,
         uploads: UploadFetcher,
+        remote: RemoteReads,
     ) -> None:
         """Create an inspector that runs the blocking function `inspect` on `thread`.
 
-        `uploads` fetches the files of uploaded adapters first.
+        `uploads` fetches the files of uploaded adapters first. `remote` has other threads for
+        adapters at URLs, whose servers may be slow.
         """
         self._inspections = inspections
         self._uploads = uploads
         self._inspect = inspect
         self._thread = thread
+        self._remote = remote
         self._asked: asyncio.Queue[InspectionId] = asyncio.Queue()
 
     def accept(self, inspection_id: InspectionId) -> None:
@@ -54,13 +59,14 @@ class Inspector:
             return
         findings = await self._findings(asked)
         reason = findings.error.message if findings.error else None
-        log.info("adapter_inspected", source=asked.source, refused=reason)
+        log.info("adapter_inspected", source=without_query(asked.source), refused=reason)
         await retry_until_available(lambda: self._inspections.answer(inspection_id, findings))
 
     async def _findings(self, asked: Inspection) -> Findings:
         try:
-            async with self._uploads.fetched(asked.source):
-                return await self._thread.run(lambda: self._inspect(asked))
+            async with self._uploads.fetched(asked.source), self._remote.reported(asked):
+                threads = self._remote.threads_for(asked.source) or self._thread
+                return await threads.run(lambda: self._inspect(asked))
         except StoreFailed as error:
             return Findings(error=JobError(code=ErrorCode.UNAVAILABLE, message=str(error)))
         except AdapterRejected as error:

@@ -1,5 +1,7 @@
 """Reads adapters from their sources, or from the copies on this machine."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -7,17 +9,20 @@ from typing import Protocol
 import structlog
 import torch
 
+from shared.adapter_sources import is_remote, without_query
 from shared.errors import (
     AdapterNotServed,
     AdapterRejected,
     ErrorCode,
     JobError,
     JobFailed,
+    SourceFailed,
     StoreFailed,
 )
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import upload_of
 from shared.store.inspections import Findings, Inspection
+from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.disk_store import AdapterStore
@@ -54,6 +59,7 @@ class AdapterReader:
         base: BaseModules,
         store: AdapterStore,
         roots: AdapterRoots,
+        stager: Stager,
         dtype: torch.dtype,
         max_bytes: int,
     ) -> None:
@@ -64,6 +70,7 @@ class AdapterReader:
             base: modules of the base model, with which reports compare an adapter's tensors.
             store: keeps copies of adapters' files.
             roots: the sources that clients may name.
+            stager: fetches adapters from URLs.
             dtype: dtype of the weights in memory.
             max_bytes: maximum size of one adapter, in bytes.
         """
@@ -71,6 +78,7 @@ class AdapterReader:
         self._base = base
         self._store = store
         self.roots = roots
+        self.stager = stager
         self._dtype = dtype
         self._max_bytes = max_bytes
         self._checked: dict[str, tuple[list[FileStamp], Digests]] = {}
@@ -86,10 +94,10 @@ class AdapterReader:
             AdapterRejected: the adapter can't be served exactly, or a file changed during the read.
             StoreFailed: the copy can't be written.
         """
-        files = self._find(name, source)
-        adapter = self._read_source(name, files)
-        self._keep_copy(adapter, files)
-        return adapter
+        with self._find(name, source) as files:
+            adapter = self._read_source(name, files)
+            self._keep_copy(adapter, files)
+        return replace(adapter, weights=replace(adapter.weights, source=source))
 
     def read_version(self, entry: Adapter) -> CheckedAdapter[LoRAAdapter]:
         """Read the adapter at exactly the version of `entry`, from its copy or from its source.
@@ -100,16 +108,17 @@ class AdapterReader:
         copy = self._store.folder_of(entry.digest)
         if copy is not None and (adapter := self._read_copy(entry, copy)):
             return adapter
-        files = self._find(entry.name, entry.source)
-        adapter = self._read_source(entry.name, files)
-        try:
-            self._keep_copy(adapter, files)
-        except StoreFailed as error:
-            log.warning("adapter_not_copied", version=entry.version, error=str(error))
+        with self._find(entry.name, entry.source) as files:
+            adapter = self._read_source(entry.name, files)
+            try:
+                self._keep_copy(adapter, files)
+            except StoreFailed as error:
+                log.warning("adapter_not_copied", version=entry.version, error=str(error))
         if adapter.weights.digest != entry.digest:
             raise AdapterRejected(
-                f"{entry.source} now holds {adapter.weights.version}, not {entry.version}, and "
-                "this worker has no copy of that version; load the adapter again"
+                f"{without_query(entry.source)} now holds {adapter.weights.version}, not "
+                f"{entry.version}, and this worker has no copy of that version; load the adapter "
+                "again"
             )
         return adapter
 
@@ -122,20 +131,25 @@ class AdapterReader:
         except StoreFailed as error:
             return Findings(error=JobError(code=ErrorCode.UNAVAILABLE, message=str(error)))
         except Exception as error:  # per inspection: files may be broken in unforeseen ways
-            log.exception("inspection_failed", source=asked.source)
-            return Findings(error=_rejected(f"{asked.source!r} can't be read: {error!r}"))
+            source = without_query(asked.source)
+            log.exception("inspection_failed", source=source)
+            return Findings(error=_rejected(f"{source!r} can't be read: {error!r}"))
 
     def _inspect(self, asked: Inspection) -> Findings:
         upload = upload_of(asked.source)
         place = self.roots.locate(asked.source) if upload is None else asked.source
+        with ExitStack() as stack:
+            try:
+                files = stack.enter_context(self._files(place))
+            except StoreFailed:
+                raise
+            except AdapterRejected as error:
+                raise JobFailed(_not_fetched(place, error)) from None
+            return self._check(asked.name, place, files)
+
+    def _check(self, name: str, place: str, files: AdapterFiles) -> Findings:
         try:
-            files = self._files(place)
-        except AdapterRejected as error:  # the hub doesn't provide it
-            raise JobFailed(
-                JobError(code=ErrorCode.SOURCE_NOT_FOUND, message=str(error), param="lora_path")
-            ) from None
-        try:
-            adapter = self._read_source(asked.name, files)
+            adapter = self._read_source(name, files)
             self._keep_copy(adapter, files)
         except StoreFailed:
             raise
@@ -143,18 +157,27 @@ class AdapterReader:
             return self._findings(files, error=_rejected(str(error)))
         return self._findings(files, adapter=adapter.registry_entry(place))
 
-    def _find(self, name: str, source: str) -> AdapterFiles:
-        try:
-            return self._files(source)
-        except AdapterRejected as error:
-            raise AdapterRejected(f"adapter {name} from {source}: {error}") from None
+    @contextmanager
+    def _find(self, name: str, source: str) -> Iterator[AdapterFiles]:
+        with ExitStack() as stack:
+            try:
+                files = stack.enter_context(self._files(source))
+            except AdapterRejected as error:
+                shown = without_query(source)
+                raise AdapterRejected(f"adapter {name} from {shown}: {error}") from None
+            yield files
 
-    def _files(self, source: str) -> AdapterFiles:
-        """Return the files at `source`. If it is an upload, the caller has fetched its files."""
+    @contextmanager
+    def _files(self, source: str) -> Iterator[AdapterFiles]:
+        """Yield the files at `source`. If it is an upload, the caller has fetched its files."""
         upload = upload_of(source)
-        if upload is None:
-            return AdapterFiles.find(source)
-        return AdapterFiles(self._store.staging(upload), source)
+        if upload is not None:
+            yield AdapterFiles(self._store.staging(upload), source)
+        elif is_remote(source):
+            with self.stager.staged(source) as folder:
+                yield AdapterFiles(folder, without_query(source))
+        else:
+            yield AdapterFiles.find(source)
 
     def _read_source(self, name: str, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
         """Read an adapter from its source, after checking that it fits into memory."""
@@ -165,13 +188,13 @@ class AdapterReader:
         return self._read(name, files)
 
     def _keep_copy(self, adapter: CheckedAdapter[LoRAAdapter], files: AdapterFiles) -> None:
-        """Copy to the store the files from which `adapter` was read. Files of uploads are moved.
+        """Copy to the store the files from which `adapter` was read. Staged files are moved.
 
         Raises:
             AdapterRejected: a file has changed since it was read.
             StoreFailed: the copy can't be written.
         """
-        if upload_of(files.source) is not None:
+        if _is_staged(files.source):
             self._store.adopt(adapter.weights.version, adapter.weights.digest, files.folder)
             self._record_checked(adapter.weights, files)
             return
@@ -244,7 +267,7 @@ class AdapterReader:
         return Findings(
             adapter=adapter,
             error=error,
-            source=None if upload_of(files.source) else str(files.folder),
+            source=_shown_place(files),
             num_tensors=len(found.matched) + len(found.unmatched),
             matched=found.matched[:MAX_NAMES],
             unmatched=found.unmatched[:MAX_NAMES],
@@ -252,6 +275,26 @@ class AdapterReader:
             ranks=found.ranks,
             trained_on=found.trained_on,
         )
+
+
+def _is_staged(source: str) -> bool:
+    """Return whether the files at `source` are fetched into the store only to be read."""
+    return upload_of(source) is not None or is_remote(source)
+
+
+def _shown_place(files: AdapterFiles) -> str | None:
+    """Return the place of an adapter as clients see it."""
+    if upload_of(files.source):
+        return None
+    return files.source if is_remote(files.source) else str(files.folder)
+
+
+def _not_fetched(place: str, error: AdapterRejected) -> JobError:
+    if isinstance(error, SourceFailed):
+        code = error.code
+    else:  # the hub doesn't provide it, or the archive is refused
+        code = ErrorCode.ADAPTER_REJECTED if is_remote(place) else ErrorCode.SOURCE_NOT_FOUND
+    return JobError(code=code, message=str(error), param="lora_path")
 
 
 def _rejected(reason: str) -> JobError:

@@ -38,7 +38,7 @@ class UploadFetcher:
             StoreFailed: the files can't be written.
         """
         upload, store = upload_of(source), self._store
-        if upload is None or store is None or (digest and store.folder_of(digest)):
+        if upload is None or store is None or (digest and self.has_copy(digest)):
             yield
             return
         folder = store.staging(upload)
@@ -47,6 +47,10 @@ class UploadFetcher:
             yield
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def has_copy(self, digest: str) -> bool:
+        """Return whether the store has a copy of the version with this digest."""
+        return self._store is not None and self._store.folder_of(digest) is not None
 
     async def _fetch(self, upload: UploadId, folder: Path) -> None:
         try:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from bad_adapters import BAD, Bad, save_bad, save_good
 from safetensors.torch import load_file, save_file
+from source_worker import source_reader
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected, ErrorCode, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.inspections import Findings, Inspection
-from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.reader import AdapterReader, Read
@@ -64,14 +65,7 @@ def make(base: BaseModules, root: Path, store: AdapterStore) -> Make:
         return read_with(base, name, files, checked)
 
     def make_one(read: Read = read) -> AdapterReader:
-        return AdapterReader(
-            read,
-            base=base,
-            store=store,
-            roots=AdapterRoots([str(root)], []),
-            dtype=torch.float32,
-            max_bytes=64 * MIB,
-        )
+        return source_reader(base, store, [str(root)], AddressCheck(), read=read)
 
     return make_one
 

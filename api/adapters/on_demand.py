@@ -1,0 +1,162 @@
+"""Registers unknown adapters at their first request, from the source that a template names."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from api.adapters.inspection import inspect
+from api.context import Context
+from shared.adapter_sources import SourceTemplate
+from shared.cancel_tasks import cancel_tasks
+from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
+from shared.protocol.access.rights import Access
+from shared.store.inspections import Inspection
+from shared.store.sources.lookups import LEASE_MS, SourceLookups
+
+T = TypeVar("T")
+
+MAX_LOOKUPS = 4
+"""Maximum number of adapters that a front end looks up at the same time.
+
+It is smaller than the number of inspections, so that unknown names can't keep operators from
+loading adapters.
+"""
+MAX_NAMES = 1024
+"""Maximum number of names that wait for a lookup. Requests for further ones are refused."""
+POLL_S = 0.1
+"""Seconds between two looks at the lookup of another front end."""
+
+
+class OnDemand:
+    """Looks up unknown adapters of one front end. Each name is looked up once at a time."""
+
+    def __init__(self, template: SourceTemplate | None, lookups: SourceLookups) -> None:
+        """Create an object that provides nothing if `template` is None."""
+        self._template = template
+        self._lookups = lookups
+        self._slots = asyncio.Semaphore(MAX_LOOKUPS)
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def provide(self, context: Context, model: str, unknown: JobError) -> bool:
+        """Register the adapter that `model` names, and return whether it may be registered now.
+
+        `unknown` is the error for names of which no adapter exists. It is remembered for a while.
+
+        Raises:
+            JobFailed: no such adapter exists, it can't be served, or its source is unavailable.
+            RedisUnavailable: Redis can't be reached.
+        """
+        if self._template is None:
+            return False
+        name = await _adapter_name(context, model)
+        source = self._template.source_of(name)
+        if source is None:
+            return False
+        # Requests that leave don't end the lookup, since others may wait for it.
+        await asyncio.shield(self._running.get(name) or self._start(context, name, source, unknown))
+        return True
+
+    async def close(self) -> None:
+        """Cancel all lookups."""
+        await cancel_tasks(*self._running.values())
+
+    def _start(
+        self, context: Context, name: str, source: str, unknown: JobError
+    ) -> "asyncio.Task[None]":
+        if len(self._running) >= MAX_NAMES:
+            message = "too many unknown adapters are being looked up; try again"
+            raise JobFailed(JobError(code=ErrorCode.QUEUE_FULL, message=message, param="model"))
+        task = asyncio.create_task(self._look_up(context, name, source, unknown))
+        self._running[name] = task
+        task.add_done_callback(lambda ended: self._ended(name, ended))
+        return task
+
+    def _ended(self, name: str, task: "asyncio.Task[None]") -> None:
+        del self._running[name]
+        if not task.cancelled():
+            task.exception()  # else asyncio reports it if no request waits any more
+
+    async def _look_up(self, context: Context, name: str, source: str, unknown: JobError) -> None:
+        while True:
+            state = await self._lookups.state(name)
+            if state.refusal:
+                raise JobFailed(state.refusal)
+            if state.is_running:
+                await asyncio.sleep(POLL_S)
+                continue
+            if await context.registry.adapter(name):
+                return
+            async with self._slots:
+                if (await self._lookups.begin(name)).is_mine:
+                    await self._register(context, name, source, unknown)
+                    return
+
+    async def _register(self, context: Context, name: str, source: str, unknown: JobError) -> None:
+        """Register an adapter while this front end holds the lease of its name."""
+        renewal = asyncio.create_task(self._renew(name))
+        refusal = None
+        try:
+            refusal = await _load(context, name, source, unknown)
+        finally:
+            await cancel_tasks(renewal)
+            with suppress(RedisUnavailable):  # then the lease expires
+                if refusal and refusal.status < 500:
+                    await self._lookups.refuse(name, refusal)
+                else:
+                    await self._lookups.end(name)
+        if refusal:
+            raise JobFailed(refusal)
+
+    async def _renew(self, name: str) -> None:
+        while True:
+            await asyncio.sleep(LEASE_MS / 3000)
+            with suppress(RedisUnavailable):
+                await self._lookups.renew(name)
+
+
+async def with_adapter(
+    context: Context, access: Access, model: object, admit: Callable[[], Awaitable[T]]
+) -> T:
+    """Return what `admit` returns. If `model` is unknown, look it up and call `admit` again.
+
+    Models that the client may not use aren't looked up.
+
+    Raises:
+        JobFailed: as `admit` or `OnDemand.provide`.
+        RedisUnavailable: Redis can't be reached.
+    """
+    try:
+        return await admit()
+    except JobFailed as failed:
+        error = failed.error
+        is_unknown = error.code is ErrorCode.MODEL_NOT_FOUND and isinstance(model, str)
+        may_look_up = is_unknown and access.allows(str(model))
+        if not may_look_up or not await context.on_demand.provide(context, str(model), error):
+            raise
+    return await admit()
+
+
+async def _adapter_name(context: Context, model: str) -> str:
+    """Return the name of the adapter in `model`, which may have the base model's name before it."""
+    base_name, colon, name = model.rpartition(":")
+    base = await context.registry.base() if colon else None
+    return name if base and base.name == base_name else model
+
+
+async def _load(context: Context, name: str, source: str, unknown: JobError) -> JobError | None:
+    """Load an adapter from its source, and return the error of requests for it, if any."""
+    findings = await inspect(context, Inspection(name=name, source=source))
+    if findings.adapter is None:
+        assert findings.error is not None  # findings have either an adapter or an error
+        is_missing = findings.error.code is ErrorCode.SOURCE_NOT_FOUND
+        return unknown if is_missing else replace(findings.error, param="model")
+    try:
+        await context.registry.load_adapter(
+            findings.adapter, replace=False, keep_versions=context.settings.keep_versions
+        )
+    except JobFailed as failed:
+        if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # an operator has just loaded it
+            raise
+    return None

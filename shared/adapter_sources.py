@@ -1,0 +1,185 @@
+"""URLs of adapters, and templates of adapters' sources. Pure."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from shared.adapter_flags import is_hub_id
+from shared.adapter_names import is_valid_name
+
+BUCKETS = ("s3", "gs")
+"""Schemes of object stores. The host of such a URL is the name of a bucket."""
+NAME = "{name}"
+"""Part of a template that stands for the name of an adapter."""
+_REMOTE = re.compile(r"(?:s3|gs|https?)://")
+_CHARACTERS = re.compile(r"[!-\[\]-~]{1,4096}")
+"""Characters of a URL: printable ASCII without spaces and backslashes."""
+_HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
+_DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
+_PORTS = {"http": 80, "https": 443}
+
+
+class BadUrl(ValueError):
+    """The URL can't be the source of an adapter. The message says why."""
+
+
+def is_remote(source: str) -> bool:
+    """Return whether `source` is the URL of an adapter, and not a folder or hub id."""
+    return _REMOTE.match(source) is not None
+
+
+def without_query(source: str) -> str:
+    """Return `source` without the query of a URL, which may hold a signature, for logs."""
+    return re.sub(r"\?[^#]*", "", source) if is_remote(source) else source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteUrl:
+    """The parts of an adapter's URL."""
+
+    scheme: str
+    host: str
+    """Name or address of a machine in lower case, or the name of a bucket."""
+    port: int | None
+    """Port of the machine; None for buckets."""
+    path: str
+    """Path with the slash before it; empty if the URL has none."""
+    query: str = ""
+    sha256: str | None = None
+    """Expected SHA-256 of the archive in hex, from the fragment `#sha256=...`."""
+
+    @classmethod
+    def parse(cls, source: str) -> "RemoteUrl":
+        """Return the parts of a URL.
+
+        Raises:
+            BadUrl: the URL is malformed, or it has parts that aren't allowed.
+        """
+        if not (is_remote(source) and _CHARACTERS.fullmatch(source)):
+            raise BadUrl("it isn't an s3, gs, https or http URL of printable ASCII characters")
+        try:
+            parts = urlsplit(source)
+            port = parts.port
+        except ValueError as error:
+            raise BadUrl(str(error)) from None
+        if "@" in parts.netloc:
+            raise BadUrl("it has a user name or password")
+        if parts.scheme in BUCKETS:
+            _check_bucket(parts.netloc, parts.path, parts.query)
+            host = parts.netloc
+        else:
+            host = _host(parts.hostname)
+            port = port or _PORTS[parts.scheme]
+        return cls(
+            scheme=parts.scheme,
+            host=host,
+            port=port,
+            path=_checked_path(parts.path.rstrip("/")),
+            query=parts.query,
+            sha256=_expected_digest(parts.fragment),
+        )
+
+    @property
+    def address(self) -> str:
+        """The URL without query and fragment, as it is shown in messages."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        is_usual = self.port in (None, _PORTS.get(self.scheme))
+        return f"{self.scheme}://{host}{'' if is_usual else f':{self.port}'}{self.path}"
+
+    def is_below(self, root: "RemoteUrl") -> bool:
+        """Return whether the URL is `root`, or below it."""
+        mine, its = ((u.scheme, u.host, u.port) for u in (self, root))
+        return mine == its and (self.path == root.path or self.path.startswith(f"{root.path}/"))
+
+
+class SourceTemplate:
+    """A source with `{name}` in it, from which the source of any adapter follows."""
+
+    def __init__(self, text: str) -> None:
+        """Create a template.
+
+        Raises:
+            ValueError: the text isn't a template.
+        """
+        self._before, name, self._after = text.partition(NAME)
+        is_single = name and not set("{}") & set(self._before + self._after)
+        if not is_single:
+            raise ValueError(f"{text!r} must have {NAME} exactly once, and no other braces")
+        self._is_remote = is_remote(text)
+        if self._is_remote:
+            self._check_url(text)
+        elif not text.startswith("/") and not is_hub_id(self.filled("x")):
+            raise ValueError(f"{text!r} is neither a URL, an absolute path nor a hub id")
+
+    @classmethod
+    def of(cls, text: str | None) -> "SourceTemplate | None":
+        """Return the template of a setting, or None if the setting has no value."""
+        return cls(text) if text else None
+
+    @property
+    def folder(self) -> str | None:
+        """Folder that has all adapters; None if they aren't on the worker's machine."""
+        return (self._before.rpartition("/")[0] or "/") if self._before[:1] == "/" else None
+
+    def filled(self, name: str) -> str:
+        """Return the source of the adapter `name`, which must be a usable name."""
+        return f"{self._before}{name}{self._after}"
+
+    def source_of(self, name: str) -> str | None:
+        """Return the source of the adapter `name`, or None if no source can follow from it.
+
+        A name can't lead to another bucket, host or folder.
+        """
+        parts = name.split("/")
+        is_usable = is_valid_name(name) and not {"", ".", ".."} & set(parts)
+        source = self.filled(name)
+        is_local = self._before[:1] == "/"
+        return source if is_usable and (self._is_remote or is_local or is_hub_id(source)) else None
+
+    def makes(self, source: str) -> bool:
+        """Return whether `source` is the source of some adapter."""
+        end = len(source) - len(self._after)
+        name = source[len(self._before) : end]
+        return self.source_of(name) == source
+
+    def _check_url(self, text: str) -> None:
+        try:
+            url = RemoteUrl.parse(self.filled("x"))
+        except BadUrl as error:
+            raise ValueError(f"{text!r}: {error}") from None
+        if RemoteUrl.parse(self.filled("y")).path == url.path:
+            raise ValueError(f"{text!r} must have {NAME} in its path")
+        if url.sha256:
+            raise ValueError(f"{text!r}: different adapters can't have one digest")
+
+
+def _check_bucket(bucket: str, path: str, query: str) -> None:
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        raise BadUrl(f"{bucket!r} isn't the name of a bucket")
+    if query or "%" in path:
+        raise BadUrl("the path in a bucket can't have a query or percent signs")
+
+
+def _host(name: str | None) -> str:
+    if not name or not _HOST.fullmatch(name) or ".." in name:
+        raise BadUrl(f"{name!r} isn't the name of a host")
+    return name
+
+
+def _checked_path(path: str) -> str:
+    for segment in path.split("/")[1:]:
+        plain = unquote(segment, errors="replace")
+        is_odd = plain in ("", ".", "..") or any(c in "/\\%\ufffd" or c < " " for c in plain)
+        if is_odd:
+            raise BadUrl(f"its path has the part {segment!r}")
+    return path
+
+
+def _expected_digest(fragment: str) -> str | None:
+    if not fragment:
+        return None
+    found = _DIGEST.fullmatch(fragment.lower())
+    if not found:
+        raise BadUrl("what follows # must be sha256= and 64 hex digits")
+    return found[1]

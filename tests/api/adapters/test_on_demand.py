@@ -1,0 +1,247 @@
+"""Unknown adapters that are loaded at their first request, by workers that answer as scripted."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from adapter_readers import Reader, adapter
+from api_support import BASE, error_of, running_app, until
+
+from api.adapters import on_demand
+from shared.errors import ErrorCode, JobError
+from shared.protocol.staging import Phase, Staging
+from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.inspections import Findings, Inspection
+from shared.store.keys import Keys
+from shared.store.registry import Registry
+from shared.store.sources.progress import StagingProgress
+
+TOKENIZE = "/tokenize"
+
+
+@pytest.fixture
+def changes() -> dict[str, Any]:
+    return {"adapter_source": "s3://bucket/{name}"}
+
+
+def answers(code: ErrorCode | None = None) -> Callable[[Inspection], Findings]:
+    def find(asked: Inspection) -> Findings:
+        if code is not None:
+            return Findings(error=JobError(code=code, message="because", param="lora_path"))
+        return Findings(adapter=adapter(asked.name), source=asked.source)
+
+    return find
+
+
+@pytest.fixture
+async def finder(reader: Reader) -> Reader:
+    reader.find = answers()
+    return reader
+
+
+async def ask(http: httpx.AsyncClient, model: str) -> httpx.Response:
+    """Send a request that ends when its job is in the queue."""
+    body = {"model": model, "messages": [{"role": "user", "content": "x"}], "background": True}
+    return await http.post("/v1/chat/completions", json=body)
+
+
+async def test_the_first_request_registers_the_adapter(
+    http: httpx.AsyncClient, finder: Reader, registry: Registry
+) -> None:
+    for _ in range(2):
+        reply = await ask(http, "team/sql")
+        assert reply.status_code in (200, 202), reply.text
+    assert finder.asked == [Inspection(name="team/sql", source="s3://bucket/team/sql")]
+    found = await registry.adapter("team/sql")
+    assert found is not None
+    assert (await ask(http, f"{BASE.name}:chat")).status_code in (200, 202)
+    assert finder.asked[-1] == Inspection(name="chat", source="s3://bucket/chat")
+
+
+async def test_many_requests_on_two_front_ends_look_a_name_up_once(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, finder: Reader
+) -> None:
+    replies = await asyncio.gather(*(ask(each, "sql") for each in [http, other] * 20))
+    assert {reply.status_code for reply in replies} <= {200, 202}
+    assert len(finder.asked) == 1
+
+
+async def test_an_unknown_name_is_a_404_that_is_remembered_by_all_front_ends(
+    http: httpx.AsyncClient, other: httpx.AsyncClient, finder: Reader
+) -> None:
+    finder.find = answers(ErrorCode.SOURCE_NOT_FOUND)
+    for each in (http, http, other):
+        reply = await ask(each, "none")
+        assert error_of(reply) == (404, "model_not_found", "model")
+        assert "The model 'none' does not exist" in reply.json()["error"]["message"]
+    assert len(finder.asked) == 1
+
+
+async def test_names_that_lead_elsewhere_are_404s_without_a_lookup(
+    http: httpx.AsyncClient, finder: Reader
+) -> None:
+    for name in (
+        "..",
+        "../x",
+        "a/../b",
+        "/etc",
+        "a//b",
+        "%2e%2e/x",
+        "a@123456789012",
+        "x:y",
+        "a b",
+    ):
+        assert error_of(await ask(http, name))[:2] == (404, "model_not_found"), name
+    assert finder.asked == []
+
+
+async def test_a_refused_adapter_is_refused_again_without_a_lookup(
+    http: httpx.AsyncClient, finder: Reader
+) -> None:
+    finder.find = answers(ErrorCode.ADAPTER_REJECTED)
+    for _ in range(3):
+        reply = await ask(http, "bad")
+        assert error_of(reply) == (400, "adapter_rejected", "model")
+        assert reply.json()["error"]["message"] == "because"
+    assert len(finder.asked) == 1
+
+
+async def test_a_source_that_is_down_is_a_503_and_the_next_request_tries_again(
+    http: httpx.AsyncClient, finder: Reader
+) -> None:
+    finder.find = answers(ErrorCode.UNAVAILABLE)
+    assert error_of(await ask(http, "sql")) == (503, "service_unavailable", "model")
+    finder.find = answers()
+    assert (await ask(http, "sql")).status_code in (200, 202)
+    assert len(finder.asked) == 2
+
+
+async def test_a_front_end_that_dies_during_a_lookup_is_replaced(
+    http: httpx.AsyncClient, finder: Reader, redis: Redis, keys: Keys
+) -> None:
+    await redis.set(keys.lookup("sql"), "looking", px=300)  # of a front end that is gone
+    assert (await ask(http, "sql")).status_code in (200, 202)
+    assert len(finder.asked) == 1
+
+
+async def test_a_client_that_leaves_does_not_end_the_lookup_of_others(
+    http: httpx.AsyncClient, finder: Reader, registry: Registry
+) -> None:
+    go = asyncio.Event()
+    answer = finder.answer
+
+    async def late(inspection_id: Any) -> None:
+        await go.wait()
+        await answer(inspection_id)
+
+    finder.answer = late
+    first, second = (asyncio.create_task(ask(http, "sql")) for _ in range(2))
+    await asyncio.sleep(0.1)
+    first.cancel()
+    go.set()
+    assert (await second).status_code in (200, 202)
+
+
+async def test_other_requests_go_on_while_names_are_looked_up(
+    http: httpx.AsyncClient, finder: Reader
+) -> None:
+    go = asyncio.Event()
+    answer = finder.answer
+
+    async def late(inspection_id: Any) -> None:
+        await go.wait()
+        await answer(inspection_id)
+
+    finder.answer = late
+    waiting = [asyncio.create_task(ask(http, f"name-{number}")) for number in range(40)]
+    await asyncio.sleep(0.2)
+    assert (await ask(http, BASE.name)).status_code in (200, 202)
+    assert not any(task.done() for task in waiting)
+    go.set()
+    assert {reply.status_code for reply in await asyncio.gather(*waiting)} <= {200, 202}
+
+
+async def test_names_beyond_the_limit_are_refused(
+    http: httpx.AsyncClient, finder: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_demand, "MAX_NAMES", 3)
+    monkeypatch.setattr(on_demand, "MAX_LOOKUPS", 1)
+    go = asyncio.Event()
+    answer = finder.answer
+
+    async def late(inspection_id: Any) -> None:
+        await go.wait()
+        await answer(inspection_id)
+
+    finder.answer = late
+    waiting = [asyncio.create_task(ask(http, f"name-{number}")) for number in range(3)]
+    await asyncio.sleep(0.2)
+    assert error_of(await ask(http, "one-more"))[:2] == (429, "queue_full")
+    go.set()
+    assert {reply.status_code for reply in await asyncio.gather(*waiting)} <= {200, 202}
+
+
+@pytest.mark.parametrize("changes", [{}])
+async def test_without_a_template_unknown_names_are_404s(
+    http: httpx.AsyncClient, finder: Reader
+) -> None:
+    assert error_of(await ask(http, "sql"))[:2] == (404, "model_not_found")
+    assert finder.asked == []
+
+
+@pytest.fixture
+def progress(redis: Redis, keys: Keys) -> StagingProgress:
+    return StagingProgress(redis, keys)
+
+
+async def test_the_progress_of_a_new_and_of_a_known_adapter_is_shown(
+    http: httpx.AsyncClient, progress: StagingProgress, reader: Reader
+) -> None:
+    staging = Staging(source="s3://b/new", phase=Phase.RECEIVING, num_bytes=10, total=20)
+    shown = {"source": "s3://b/new", "phase": "receiving", "bytes": 10, "total_bytes": 20}
+    assert (await http.get("/v1/adapters/new")).status_code == 404
+    for name in ("new", "extract"):
+        await progress.report(name, staging)
+    new, known = [(await http.get(f"/v1/adapters/{name}")).json() for name in ("new", "extract")]
+    assert new == {
+        "id": "new",
+        "object": "adapter",
+        "parent": BASE.name,
+        "state": "staging",
+        "staging": shown,
+    }
+    assert (known["state"], known["staging"]) == ("ready", shown)
+    await progress.end("extract")
+    assert (await http.get("/v1/adapters/extract")).json()["staging"] is None
+
+
+async def test_an_adapter_may_be_sent_as_a_source(http: httpx.AsyncClient, finder: Reader) -> None:
+    query = {"name": "sql", "source": "https://h/sql.zip"}
+    reply = await http.post("/v1/adapters", params=query)
+    assert (reply.status_code, reply.json()["version"]) == (200, adapter("sql").version)
+    assert finder.asked == [Inspection(name="sql", source="https://h/sql.zip")]
+    for more in ({"content": b"weights"}, {"params": {**query, "config": "{}"}}):
+        reply = await http.post("/v1/adapters", **{"params": query, **more})
+        assert error_of(reply) == (400, "invalid_value", "source")
+    finder.find = answers(ErrorCode.SOURCE_NOT_ALLOWED)
+    assert error_of(await http.post("/v1/adapters", params=query)) == (
+        403,
+        "source_not_allowed",
+        "source",
+    )
+
+
+async def test_a_lookup_over_the_deadline_is_a_504(
+    settings: ApiSettings, reader: Reader, registry: Registry
+) -> None:
+    async def never(inspection_id: Any) -> None:
+        assert await reader.inspections.take(inspection_id)
+
+    reader.answer = never
+    short = settings.model_copy(update={"deadline_s": 0.5})
+    async with running_app(short) as app, httpx.AsyncClient(base_url=app.url) as client:
+        assert error_of(await ask(client, "sql"))[:2] == (504, "deadline_exceeded")
+        await until(lambda: not app.context.on_demand._running)

@@ -1,0 +1,95 @@
+"""URLs of adapters, and templates of sources."""
+
+import pytest
+
+from shared.adapter_sources import RemoteUrl, SourceTemplate, is_remote, without_query
+
+
+def test_only_four_schemes_are_urls() -> None:
+    for source in ("s3://b/x", "gs://b/x", "https://h/x", "http://h/x"):
+        assert is_remote(source)
+    for source in ("org/repo", "/srv/s3://x", "ftp://h/x", "S3://b/x", "s3:/b", "file:///x"):
+        assert not is_remote(source)
+
+
+def test_a_url_has_its_parts() -> None:
+    url = RemoteUrl.parse(f"https://Files.Example:8443/a/b.zip?x=1&y=2#sha256={'A' * 64}")
+    assert (url.scheme, url.host, url.port) == ("https", "files.example", 8443)
+    assert (url.path, url.query, url.sha256) == ("/a/b.zip", "x=1&y=2", "a" * 64)
+    assert url.address == "https://files.example:8443/a/b.zip"
+    assert RemoteUrl.parse("https://h/x").address == "https://h/x"
+    assert RemoteUrl.parse("http://[::1]:80/x").address == "http://[::1]/x"
+    assert RemoteUrl.parse("s3://My.Bucket/a/").address == "s3://My.Bucket/a"
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "is_below"),
+    [
+        ("s3://bucket/a/b", "s3://bucket", True),
+        ("s3://bucket/a/b", "s3://bucket/a", True),
+        ("s3://bucket/a/b", "s3://bucket/a/", True),
+        ("s3://bucket/ab", "s3://bucket/a", False),
+        ("s3://bucket-2/a", "s3://bucket", False),
+        ("gs://bucket/a", "s3://bucket", False),
+        ("https://h:443/x", "https://h", True),
+        ("https://h:444/x", "https://h", False),
+        ("http://h/x", "https://h", False),
+    ],
+)
+def test_a_root_is_one_place_with_all_below_it(url: str, root: str, is_below: bool) -> None:
+    assert RemoteUrl.parse(url).is_below(RemoteUrl.parse(root)) is is_below
+
+
+def test_logs_show_no_query() -> None:
+    assert without_query("https://h/x.zip?sig=secret#sha256=1") == "https://h/x.zip#sha256=1"
+    assert without_query("/srv/odd?name") == "/srv/odd?name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("s3://bucket", "s3://bucket/{names}", "s3://bucket/{name}/{name}", "s3://{name}/x"),
+        *("https://{name}/x", "{name}", "./{name}", "https://h/../{name}", "https://h/{name}{"),
+        *("https://h/x?n={name}", f"https://h/{{name}}#sha256={'0' * 64}", "ftp://h/{name}"),
+    ],
+)
+def test_texts_that_are_no_templates_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must have|is neither|can't have|its path|isn't|usable"):
+        SourceTemplate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source"),
+    [
+        ("s3://bucket/{name}", "sql", "s3://bucket/sql"),
+        ("s3://bucket/{name}", "team/sql", "s3://bucket/team/sql"),
+        ("s3://bucket/a-{name}.tar.gz", "sql", "s3://bucket/a-sql.tar.gz"),
+        ("https://h/{name}.zip?token=1", "sql", "https://h/sql.zip?token=1"),
+        ("/adapters/{name}", "sql", "/adapters/sql"),
+        ("acme/{name}-lora@main", "sql", "acme/sql-lora@main"),
+        ("acme/{name}", "team/sql", None),
+        *(
+            ("s3://bucket/{name}", name, None)
+            for name in (
+                *("..", "../x", "a/../b", "a/..", "/etc", "a//b", "a/./b", ".", "a/", ""),
+                *("%2e%2e", "a%2fb", "a\\b", "a b", "a?b", "a#b", "a@b", "a:b", "s3://x", "a\0b"),
+                *("a\n", "{name}", "x" * 129, "\u0661"),
+            )
+        ),
+    ],
+)
+def test_a_name_makes_a_source_below_the_template_or_none(
+    text: str, name: str, source: str | None
+) -> None:
+    template = SourceTemplate(text)
+    assert template.source_of(name) == source
+    assert source is None or template.makes(source)
+
+
+def test_a_template_makes_no_source_of_another_place() -> None:
+    template = SourceTemplate("s3://bucket/a/{name}.zip")
+    for source in (
+        *("s3://bucket/a/.zip", "s3://bucket/a/../x.zip", "s3://bucket/b/x.zip", "s3://bucket/a/x"),
+        *("s3://bucket/a/%2e%2e/x.zip", "s3://bucket/a/x.zip?y", "s3://other/a/x.zip", "", ".zip"),
+    ):
+        assert not template.makes(source), source

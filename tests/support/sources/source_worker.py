@@ -1,0 +1,98 @@
+"""A worker that inspects adapters as real ones do, with a scripted resolver. It runs no jobs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import torch
+from api_support import ScriptedWorker
+
+from shared.cancel_tasks import cancel_tasks
+from shared.store.connection import Redis
+from shared.store.inspections import Inspections
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.sources.progress import StagingProgress
+from shared.store.uploads import Uploads
+from worker.adapters.loader_threads import LoaderThreads
+from worker.adapters.remote.pinned_connection import AddressCheck
+from worker.adapters.remote.stager import Stager
+from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.disk_store import AdapterStore
+from worker.adapters.source.inspector import Inspector
+from worker.adapters.source.reader import AdapterReader, Read
+from worker.adapters.source.remote_reads import MAX_STAGING, RemoteReads
+from worker.adapters.source.upload_fetcher import UploadFetcher
+from worker.lora.base.modules import BaseModules
+from worker.lora.checkpoint.adapter import Digests, read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.text.prompt_style import BASE_STYLE
+
+MIB = 1 << 20
+
+
+def source_reader(
+    base: BaseModules,
+    store: AdapterStore,
+    roots: Sequence[str],
+    addresses: AddressCheck,
+    *,
+    read: Read | None = None,
+    at_start: Sequence[str] = (),
+    max_bytes: int = 24 * MIB,
+    time_limit_s: float = 20,
+) -> AdapterReader:
+    """Return the reader of a worker for one base model."""
+
+    def read_here(
+        name: str, files: AdapterFiles, *, checked: Digests | None = None
+    ) -> CheckedAdapter:
+        weights = read_checkpoint(name, files, base, dtype=torch.float32, checked=checked)
+        return CheckedAdapter(weights, BASE_STYLE)
+
+    allowed = AdapterRoots(roots, at_start)
+    stager = Stager(store, allowed.urls, addresses, max_bytes=max_bytes, time_limit_s=time_limit_s)
+    return AdapterReader(
+        read or read_here,
+        base=base,
+        store=store,
+        roots=allowed,
+        stager=stager,
+        dtype=torch.float32,
+        max_bytes=64 * MIB,
+    )
+
+
+@asynccontextmanager
+async def source_worker(
+    redis: Redis, keys: Keys, reader: AdapterReader, store: AdapterStore
+) -> AsyncIterator[ScriptedWorker]:
+    """Run a worker that answers inspections with `reader`."""
+    queue = Queue(redis, keys)
+    worker = await ScriptedWorker.start(queue)
+    threads = LoaderThreads(MAX_STAGING, spare_cores=lambda: None, is_engine_busy=lambda: False)
+    inspector = Inspector(
+        Inspections(redis, keys),
+        reader.inspect,
+        threads,
+        UploadFetcher(Uploads(redis, keys), store),
+        RemoteReads(threads, StagingProgress(redis, keys), reader.stager),
+    )
+
+    async def receive() -> None:
+        while True:
+            mail = await queue.wait(worker.id, timeout_s=0.5)
+            if mail and mail.inspection:
+                inspector.accept(mail.inspection)
+
+    tasks = [asyncio.create_task(receive()), asyncio.create_task(inspector.run())]
+    yield worker
+    await cancel_tasks(*tasks)
+    threads.close()
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Return the size of each file and folder below `folder`, by path."""
+    return {str(path): path.lstat().st_size for path in folder.rglob("*")}

@@ -1,0 +1,76 @@
+"""Progress of an adapter that is fetched slowly, as the API shows it."""
+
+import asyncio
+import socket
+import threading
+
+import httpx
+from api_support import BASE, register_models, running_app
+from archives import Member, zip_of
+from queue_support import eventually
+from source_worker import source_reader, source_worker
+from web_server import WebServer, response
+
+from shared.settings import ApiSettings
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.registry import Registry
+from worker.adapters.remote.pinned_connection import AddressCheck
+from worker.adapters.source.disk_store import AdapterStore
+from worker.lora.base.modules import BaseModules
+
+
+async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
+    redis: Redis,
+    keys: Keys,
+    redis_url: str,
+    pool: str,
+    base: BaseModules,
+    store: AdapterStore,
+    web: WebServer,
+    files: dict[str, bytes],
+) -> None:
+    raw = response(zip_of(Member(*file) for file in files.items()))
+    head = raw.index(b"\r\n\r\n") + 4
+    go = threading.Event()
+
+    def halfway(connection: socket.socket, server: WebServer) -> None:
+        connection.sendall(raw[: head + 100])
+        go.wait(30)
+        connection.sendall(raw[head + 100 :])
+
+    web.scripts["/slow.zip"] = halfway
+    url = f"http://localhost:{web.port}/slow.zip"
+    reader = source_reader(base, store, [url], AddressCheck(["localhost"]), time_limit_s=60)
+    await register_models(Registry(redis, keys))
+    async with (
+        source_worker(redis, keys, reader, store),
+        running_app(ApiSettings(redis_url=redis_url, pool=pool)) as app,
+        httpx.AsyncClient(base_url=app.url, timeout=60) as http,
+    ):
+        body = {"lora_name": "slow", "lora_path": f"{url}?signature=secret"}
+        loading = asyncio.create_task(http.post("/v1/load_lora_adapter", json=body))
+
+        async def is_halfway() -> bool:
+            reply = await http.get("/v1/adapters/slow")
+            return reply.status_code == 200 and reply.json()["staging"]["bytes"] == 100
+
+        await eventually(is_halfway, within_s=20)
+        shown = (await http.get("/v1/adapters/slow")).json()
+        assert shown == {
+            "id": "slow",
+            "object": "adapter",
+            "parent": BASE.name,
+            "state": "staging",
+            "staging": {
+                "source": url,
+                "phase": "receiving",
+                "bytes": 100,
+                "total_bytes": len(raw) - head,
+            },
+        }
+        go.set()
+        reply = await loading
+        assert reply.status_code == 200, reply.text
+        loaded = (await http.get("/v1/adapters/slow")).json()
+        assert (loaded["state"], loaded["staging"]) == ("ready", None)

@@ -1,0 +1,134 @@
+"""Reads adapters from buckets of S3 or Google Cloud Storage, with fsspec.
+
+The operator's environment decides which servers these are and which credentials are used. Clients
+choose only the bucket and the path.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+from typing import Any
+
+import structlog
+
+from shared.adapter_sources import RemoteUrl
+from shared.errors import AdapterRejected, ErrorCode, SourceFailed
+from worker.adapters.remote.budget import CHUNK_BYTES, Budget
+
+log = structlog.get_logger()
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+"""Endings of the names of archives. Everything else in a bucket is a folder."""
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+"""Packages that fsspec needs, by scheme."""
+EXTRAS = {"s3": "s3", "gs": "gcs"}
+"""Extras of Lorikeet that install them."""
+MAX_LISTED = 1000
+"""Largest number of objects in the folder of an adapter."""
+_TIMES = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"use_listings_cache": False, "config_kwargs": _TIMES},
+    "gs": {"use_listings_cache": False},
+}
+
+
+def missing_package(scheme: str) -> str | None:
+    """Return a message if URLs with this scheme need a package that isn't installed."""
+    package = PACKAGES.get(scheme)
+    if package is None or find_spec(package) is not None:
+        return None
+    return (
+        f"{scheme}:// needs the package {package} at the workers: pip install "
+        f"'lorikeet-serve[{EXTRAS[scheme]}]'"
+    )
+
+
+class Bucket:
+    """The objects at one URL of a bucket."""
+
+    def __init__(self, url: RemoteUrl, budget: Budget) -> None:
+        """Connect to the store.
+
+        Raises:
+            SourceFailed: the package that it needs isn't installed, or the store can't be reached.
+        """
+        if message := missing_package(url.scheme):
+            raise SourceFailed(ErrorCode.UNAVAILABLE, message)
+        self._url = url
+        self._budget = budget
+        self._path = f"{url.host}{url.path}"
+        self._files = _guarded(url, lambda: _filesystem(url.scheme))
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the URL names an archive. Otherwise it names a folder."""
+        return self._path.endswith(ARCHIVES)
+
+    def objects(self) -> Mapping[str, Any]:
+        """Return the objects in the folder by name, each with what changes if it is replaced.
+
+        Raises:
+            SourceFailed: there is no folder, or the store can't be reached.
+        """
+        listed = _guarded(self._url, lambda: self._files.ls(self._path, detail=True))
+        if len(listed) > MAX_LISTED:
+            raise AdapterRejected(f"its folder has more than {MAX_LISTED} objects")
+        found = {}
+        for entry in listed:
+            is_below = entry["name"] != self._path and entry["type"] == "file"
+            if is_below:
+                found[PurePosixPath(entry["name"]).name] = _stamp(entry)
+        if not found:
+            raise _missing(self._url)
+        return found
+
+    def pieces(self, name: str = "") -> Iterator[bytes]:
+        """Yield the bytes of the object `name` in the folder, or of the archive.
+
+        Raises:
+            AdapterRejected: the object is too large. The subclass SourceFailed says why it can't be
+                read.
+        """
+        path = f"{self._path}/{name}" if name else self._path
+        file = _guarded(self._url, lambda: self._files.open(path, "rb", block_size=8 * CHUNK_BYTES))
+        try:
+            while piece := _guarded(self._url, lambda: file.read(CHUNK_BYTES)):
+                self._budget.receive(len(piece))
+                yield piece
+        finally:
+            file.close()
+
+
+def _filesystem(scheme: str) -> Any:
+    import fsspec  # the base installation of simulated workers hasn't got it
+
+    return fsspec.filesystem(scheme, **_OPTIONS[scheme])
+
+
+def _stamp(entry: Mapping[str, Any]) -> Any:
+    tags = (entry.get(name) for name in ("ETag", "etag", "LastModified", "updated"))
+    return entry.get("size"), *(str(tag) for tag in tags)
+
+
+def _guarded(url: RemoteUrl, call: Any) -> Any:
+    """Return the result of a call of fsspec, whose errors are explained.
+
+    Raises:
+        SourceFailed: the object doesn't exist, or the store can't be reached.
+    """
+    try:
+        return call()
+    except FileNotFoundError:
+        raise _missing(url) from None
+    except Exception as error:  # the clients of the stores raise errors of their HTTP libraries
+        # Its text may hold addresses of the operator's network, so that clients don't get it.
+        log.warning("bucket_failed", url=url.address, error=repr(error))
+        raise SourceFailed(
+            ErrorCode.UNAVAILABLE,
+            f"the object store can't be reached, or it refuses the workers' credentials "
+            f"({type(error).__name__})",
+        ) from error
+
+
+def _missing(url: RemoteUrl) -> SourceFailed:
+    return SourceFailed(ErrorCode.SOURCE_NOT_FOUND, f"nothing exists at {url.address}")

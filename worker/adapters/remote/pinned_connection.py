@@ -1,0 +1,136 @@
+"""Connections to addresses that were checked.
+
+A name is resolved once, all of its addresses are checked, and the connection is made to one of
+them. A name that resolves to another address a moment later can't lead elsewhere.
+"""
+
+import socket
+import ssl
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import httpcore
+
+from shared.errors import AdapterRejected, ErrorCode, SourceFailed
+from worker.adapters.remote.addresses import is_public
+from worker.adapters.remote.budget import Budget
+
+CONNECT_S = 10.0
+SILENCE_S = 30.0
+"""Seconds without a byte after which a connection is given up."""
+
+Resolve = Callable[[str, int], Sequence[str]]
+"""Returns the addresses of a host. Raises OSError if it has none."""
+
+
+def system_addresses(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, as the system resolves its name."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class AddressCheck:
+    """Resolves names to addresses to which the worker may connect."""
+
+    def __init__(
+        self, private_hosts: Collection[str] = (), *, resolve: Resolve = system_addresses
+    ) -> None:
+        """Create a check that allows every address of the hosts in `private_hosts`."""
+        self._private_hosts = frozenset(host.lower() for host in private_hosts)
+        self._resolve = resolve
+
+    def addresses(self, host: str, port: int) -> Sequence[str]:
+        """Return the addresses of a host.
+
+        Raises:
+            SourceFailed: one of them isn't public, or the name can't be resolved.
+        """
+        try:
+            found = self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            message = f"the name {host} can't be resolved: {error}"
+            raise SourceFailed(ErrorCode.UNAVAILABLE, message) from None
+        private = [address for address in found if not is_public(address)]
+        if private and host not in self._private_hosts:
+            raise SourceFailed(
+                ErrorCode.SOURCE_NOT_ALLOWED,
+                f"{host} has the address {private[0]}, which isn't public; the workers' "
+                "--adapter-private-host allows it",
+            )
+        return found
+
+
+class PinnedBackend(httpcore.NetworkBackend):
+    """Opens the connections of one fetch."""
+
+    def __init__(self, check: AddressCheck, budget: Budget) -> None:
+        """Create a backend whose connections end when the time of `budget` is over."""
+        self._check = check
+        self._budget = budget
+        self._backend = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect to one of the host's addresses, after all of them were checked."""
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in self._check.addresses(host, port):
+            left_s = min(CONNECT_S, self._budget.left_s())
+            try:
+                stream = self._backend.connect_tcp(address, port, left_s, local_address)
+                return _TimedStream(stream, self._budget)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """A stream whose reads and writes end when the time of a budget is over.
+
+    Otherwise a server that sends one byte now and then could keep a thread forever.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream, budget: Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._timeout_s())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._timeout_s())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._stream.start_tls(ssl_context, server_hostname, self._timeout_s())
+        return _TimedStream(stream, self._budget)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _timeout_s(self) -> float:
+        return min(SILENCE_S, self._budget.left_s())
+
+
+def explained(error: Exception) -> AdapterRejected:
+    """Return the failure of a fetch for an error of the HTTP client."""
+    if isinstance(error, httpcore.RemoteProtocolError):
+        return AdapterRejected(f"the server's response isn't valid HTTP: {error}")
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return AdapterRejected(f"the server's certificate isn't valid: {cause.verify_message}")
+    return SourceFailed(
+        ErrorCode.UNAVAILABLE, f"the server can't be reached ({type(error).__name__}: {error})"
+    )

@@ -1,0 +1,70 @@
+"""Lists the members of zip files, after checks that keep hostile files from exhausting memory."""
+
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from shared.errors import AdapterRejected
+from worker.adapters.remote.budget import CHUNK_BYTES, Budget
+
+MAX_DIRECTORY_BYTES = 1 << 20
+_END, _END_BYTES, _LOCATOR, _LOCATOR_BYTES = b"PK\5\6", 22, b"PK\6\7", 20
+_MAX_COMMENT_BYTES = (1 << 16) - 1
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1
+
+
+def zip_members(file: BinaryIO, budget: Budget) -> Iterator[tuple[str, Iterator[bytes] | None]]:
+    """Yield the name of each member with its content in pieces, which is None for folders.
+
+    Raises:
+        AdapterRejected: a member isn't allowed, or the list of members is too long.
+        BadZipFile: the file is malformed.
+    """
+    _check_directory(file)
+    with zipfile.ZipFile(file) as archive:
+        infos = archive.infolist()
+        for info in infos:
+            _check(info)
+        for info in infos:
+            yield info.filename, None if info.is_dir() else _pieces(archive, info, budget)
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Check the size of the list of members, which Python's parser reads at once."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _MAX_COMMENT_BYTES - _END_BYTES - _LOCATOR_BYTES))
+    tail = file.read()
+    file.seek(0)
+    at = tail.rfind(_END)
+    if at < 0 or len(tail) - at < _END_BYTES:
+        raise zipfile.BadZipFile("it has no end record")
+    (num_bytes,) = struct.unpack("<L", tail[at + 12 : at + 16])
+    has_locator = at >= _LOCATOR_BYTES and tail[at - _LOCATOR_BYTES :].startswith(_LOCATOR)
+    if has_locator or num_bytes > MAX_DIRECTORY_BYTES:
+        raise AdapterRejected(
+            f"the archive's list of members has more than {MAX_DIRECTORY_BYTES} bytes, or the "
+            "archive is a zip64 file"
+        )
+
+
+def _check(info: zipfile.ZipInfo) -> None:
+    member = f"the archive has the member {info.orig_filename[:200]!r}"
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise AdapterRejected(f"{member}, a link or special file")
+    if "\0" in info.orig_filename:
+        raise AdapterRejected(f"{member}, a path that isn't allowed")
+    if info.flag_bits & _ENCRYPTED:
+        raise AdapterRejected(f"{member}, which is encrypted")
+    if info.compress_type not in _METHODS:
+        raise AdapterRejected(f"{member}, which is neither stored nor deflated")
+
+
+def _pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Iterator[bytes]:
+    with archive.open(info) as member:
+        while piece := member.read(CHUNK_BYTES):
+            budget.unpack(len(piece))
+            yield piece

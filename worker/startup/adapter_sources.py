@@ -1,0 +1,44 @@
+"""Creates the parts of a worker that decide where adapters come from and where they are kept."""
+
+from shared.adapter_sources import SourceTemplate
+from shared.cache_folder import cache_folder
+from shared.settings import WorkerSettings
+from worker.adapters.remote.allowed_urls import AllowedUrls
+from worker.adapters.remote.pinned_connection import AddressCheck
+from worker.adapters.remote.stager import Stager
+from worker.adapters.source.allowed_sources import AdapterRoots
+from worker.adapters.source.disk_store import AdapterStore
+
+MIB = 1 << 20
+
+
+def adapter_roots(settings: WorkerSettings) -> AdapterRoots:
+    """Return the sources that clients may name.
+
+    Raises:
+        SettingsError: a root isn't a folder, an organisation of the hub or a URL.
+    """
+    sources = settings.adapter_sources.values()
+    template = SourceTemplate.of(settings.adapter_source)
+    return AdapterRoots(settings.adapter_roots, sources, template)
+
+
+def adapter_store(settings: WorkerSettings) -> AdapterStore:
+    """Return the store of a worker.
+
+    Raises:
+        SettingsError: its folder isn't writable.
+    """
+    folder = settings.adapter_store or cache_folder() / "adapters"
+    # Each pool has a folder of its own, since trimming deletes copies that the pool doesn't know.
+    return AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)
+
+
+def remote_sources(settings: WorkerSettings, store: AdapterStore, allowed: AllowedUrls) -> Stager:
+    """Return the stager of a worker, which writes to `store`."""
+    return Stager(
+        store,
+        allowed,
+        AddressCheck(settings.adapter_private_hosts),
+        max_bytes=settings.adapter_download_mb * MIB,
+    )
