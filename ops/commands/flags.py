@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -160,6 +160,20 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
             elif value is not None:
                 words += [flag_of(name), str(value)]
     return words
+
+
+def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
+    """Return environment variables that pass the settings `names` to a child process.
+
+    Settings whose flag isn't given are left out.
+    """
+    variables: dict[str, str] = {}
+    for name in names:
+        value = given.get(name)
+        if value not in (None, [], ()):
+            words = value if isinstance(value, list | tuple) else [value]
+            variables[f"{ENV_PREFIX}{name.upper()}"] = " ".join(map(str, words))
+    return variables
 
 
 def default_text(field: FieldInfo) -> str:

@@ -21,6 +21,7 @@ from ops.commands.flags import (
     redis_from_environment,
     settings_flags,
     to_argv,
+    to_variables,
     warn_of_unknown_variables,
 )
 from ops.local.cores import usable_cores
@@ -30,9 +31,10 @@ from ops.local.gpus import usable_gpus
 from ops.local.own_redis import DEFAULT_REDIS_URL
 from ops.local.ports import usable_port
 from ops.local.process_output import Lines, StartOutput
-from ops.local.up import Plan, Ready, run_plan, worker_names
+from ops.local.up import WEBHOOK_SECRET, Plan, Ready, run_plan, worker_names
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import (
+    ENV_PREFIX,
     ApiSettings,
     ControlSettings,
     PoolSettings,
@@ -47,6 +49,8 @@ _SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key", "webhook_sec
 """Settings that children read from the environment, because every user of the machine can see
 command lines.
 """
+_OF_SERVERS = {"host", "port", "root_path", "allow_anonymous", "require_keys"}
+"""Settings of front ends that concern connections only."""
 
 
 @settings_flags(ApiSettings, WorkerSettings, ControlSettings, UpSettings)
@@ -115,7 +119,7 @@ def _plan(
         control=["control", *_child_flags(ControlSettings, given)],
         api_keys=keys,
         metrics_key=metrics_key(api, keys),
-        webhook_secret=control.webhook_secret.get_secret_value() if control.webhook_secret else "",
+        control_variables=_control_variables(given, control),
         redis_url=redis_url,
         is_strict=worker.durability == "strict",
         data_folder=folder,
@@ -158,6 +162,16 @@ def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
     `places` has the device of each worker.
     """
     return {"device": device, "memory_fraction": worker.memory_fraction / places.count(device)}
+
+
+def _control_variables(given: Given, control: ControlSettings) -> dict[str, str]:
+    """Return the webhook's secret, and the settings of front ends that hold for batches, too."""
+    secret = control.webhook_secret
+    names = [name for name in ApiSettings.model_fields if name not in {*_SECRETS, *_OF_SERVERS}]
+    return {
+        **to_variables(given, names),
+        f"{ENV_PREFIX}{WEBHOOK_SECRET}": secret.get_secret_value() if secret else "",
+    }
 
 
 def _child_flags(cls: type[PoolSettings], given: Given) -> list[str]:

@@ -28,6 +28,8 @@ API_EXIT_S = 5.0
 CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
 """Maximum seconds for a worker to exit after its drain time."""
+WEBHOOK_SECRET = "WEBHOOK_SECRET"
+"""Name of a variable that only the control process gets."""
 START_S = 10.0
 """Maximum seconds in which the front end and the control process start or fail to."""
 POLL_S = 0.2
@@ -45,7 +47,9 @@ class Plan:
     """Arguments of the control process's `lorikeet` command."""
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
-    webhook_secret: str = ""
+    control_variables: Mapping[str, str] = field(default_factory=dict)
+    """Further variables of the control process: a secret, and settings of front ends that also hold
+    for batches."""
     redis_url: str | None
     """URL of the Redis to use. If it is None, `run_plan` starts a Redis and stops it at the end."""
     is_strict: bool
@@ -152,9 +156,8 @@ def _children(
     env = {**os.environ, f"{ENV_PREFIX}REDIS_URL": redis_url}
     keys = [f"{key.tenant}:{key.secret}" for key in plan.api_keys]
     secrets = {"API_KEYS": " ".join(keys), "METRICS_KEY": plan.metrics_key or ""}
-    webhook_secret = f"{ENV_PREFIX}WEBHOOK_SECRET"
-    env |= {f"{ENV_PREFIX}{name}": "" for name in secrets} | {webhook_secret: ""}
-    control_env = {**env, webhook_secret: plan.webhook_secret}
+    env |= {f"{ENV_PREFIX}{name}": "" for name in (*secrets, WEBHOOK_SECRET)}
+    control_env = {**env, **plan.control_variables}
     api_env = {**env, **{f"{ENV_PREFIX}{name}": value for name, value in secrets.items()}}
 
     def child(

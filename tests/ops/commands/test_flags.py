@@ -4,7 +4,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ops.commands.flags import one_model, read_settings, settings_flags, spread_adapters, to_argv
+from ops.commands.flags import (
+    one_model,
+    read_settings,
+    settings_flags,
+    spread_adapters,
+    to_argv,
+    to_variables,
+)
 from shared.errors import SettingsError
 from shared.settings import ApiSettings, WorkerSettings
 
@@ -96,3 +103,17 @@ def test_a_childs_command_line_has_the_given_flags() -> None:
     assert to_argv(given, ["model", "adapters", "port", "dtype", "device"]) == [
         *("--model", "m", "--adapters", "a=x", "--adapters", "b", "--port", "0")
     ]
+
+
+def test_given_flags_become_variables_that_a_process_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"tenant_weights": ["red=2", "blue=0.5"], "max_body_bytes": 5000, "retain_s": None}
+    names = ["tenant_weights", "max_body_bytes", "retain_s", "drain_s"]
+    variables = to_variables(given, names)
+    assert variables == {
+        "LORIKEET_TENANT_WEIGHTS": "red=2 blue=0.5",
+        "LORIKEET_MAX_BODY_BYTES": "5000",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = read_settings(ApiSettings, {})
+    assert settings.weight_by_tenant == {"red": 2, "blue": 0.5}
