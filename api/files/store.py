@@ -37,9 +37,13 @@ class FileStore:
                 created.
         """
         try:
-            self._files, root = fsspec.core.url_to_fs(location, auto_mkdir=True)
+            # Cached listings would hide objects that other processes have written or deleted.
+            self._files, root = fsspec.core.url_to_fs(
+                location, use_listings_cache=False, skip_instance_cache=True
+            )
             self._is_local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
             if self._is_local:
+                self._files.auto_mkdir = True
                 os.makedirs(root, exist_ok=True)
         except (OSError, ValueError, ImportError) as error:
             raise SettingsError(f"--file-store {location}: {error}") from None
@@ -150,6 +154,7 @@ class _Writer:
                 Path(self._written).unlink(missing_ok=True)
             else:
                 self._file.discard()
+                self._file.closed = True  # else fsspec tries to complete the object later
 
 
 def _guarded(call: Any, *args: Any) -> Any:
