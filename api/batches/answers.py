@@ -20,8 +20,9 @@ from api.headers import (
     ON_DISCONNECT_HEADER,
     REQUEST_ID_HEADER,
     RETRY_AFTER_HEADER,
+    SHOULD_RETRY_HEADER,
 )
-from shared.errors import ErrorCode, JobError
+from shared.errors import HTTP_STATUS, ErrorCode, JobError
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
 from shared.store.batches.records import BatchUsage
@@ -132,7 +133,8 @@ class BatchClient:
                 DEADLINE_HEADER: f"{max(left_s, 0.001):.3f}",
             }
             response = await self._client.post(path, content=body, headers=headers)
-            if response.status_code not in RETRIED:
+            may_retry = response.headers.get(SHOULD_RETRY_HEADER) != "false"
+            if response.status_code not in RETRIED or not (may_retry or _is_late(response)):
                 return _answer_of(response)
             wait_s = float(response.headers.get(RETRY_AFTER_HEADER, 1)) * random.uniform(1, 1.5)
             await asyncio.sleep(min(wait_s, MAX_WAIT_S, max(left_s, 0)))
@@ -143,6 +145,11 @@ def expired_answer() -> BatchAnswer:
     """Return the answer to a request that didn't end in time."""
     body = error_body(EXPIRED.message, EXPIRED.status, code=EXPIRED.code)
     return BatchAnswer(status=EXPIRED.status, body=orjson.dumps(body), request_id="", job=None)
+
+
+def _is_late(response: httpx.Response) -> bool:
+    """Return whether the job's deadline is over, which is the end of the batch's time."""
+    return response.status_code == HTTP_STATUS[ErrorCode.DEADLINE_EXCEEDED]
 
 
 def _answer_of(response: httpx.Response) -> BatchAnswer:

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from batch_pool import PATH, BatchPool, batch_pool, check_answers, requests
 from queue_support import eventually
 from simulated_workers import NAME
 
+from shared.protocol.access.rights import Access, KeyLimits, Scope
+from shared.store.access.key_store import KeyStore
 from shared.store.batches.records import BatchId
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -97,6 +100,26 @@ async def test_failed_requests_have_a_file_of_their_own(
     failures = (await content(client, batch.error_file_id)).decode()
     assert failures.count('"status_code":404') == 3
     assert "model_not_found" in failures
+
+
+async def test_a_batch_has_the_rights_of_its_key_and_its_tokens_are_counted(
+    running: BatchPool, redis: Redis, keys: Keys
+) -> None:
+    access = Access(tenant="red", scopes=frozenset({Scope.INFERENCE}), models=(NAME, "a"))
+    limits = KeyLimits(requests_per_day=1000)
+    _, secret = await KeyStore(redis, keys).create(access, limits)
+    await start(running)
+    running.control()
+    async with openai.AsyncOpenAI(api_key=secret, base_url=f"{running.url}/v1") as client:
+        batch = await ended(client, await created(client, requests(MODELS, 30, max_tokens=4)))
+        counts = batch.request_counts
+        assert (counts.completed, counts.failed) == (20, 10), "the key may not use the adapter b"
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {secret}"}) as http:
+            usage = (await http.get(f"{running.url}/v1/usage?group_by=tenant")).json()["data"]
+    (row,) = usage
+    assert (row["tenant"], row["requests"]) == ("red", 20)
+    assert row["completion_tokens"] == batch.usage.output_tokens == 80
+    assert row["prompt_tokens"] == batch.usage.input_tokens
 
 
 async def test_an_invalid_file_names_its_faults(

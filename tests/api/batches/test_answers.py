@@ -1,0 +1,109 @@
+"""Requests of a batch, and their repetition, against an app that the tests script."""
+
+import time
+from typing import Any
+
+import orjson
+import pytest
+from fastapi import FastAPI, Request, Response
+
+from api.batches import answers as answers_module
+from api.batches.answers import BatchAnswer, BatchClient
+from shared.protocol.access.rights import Access, Scope
+
+ACCESS = Access(tenant="red", scopes=frozenset({Scope.INFERENCE}), key_id="k1")
+
+
+class Scripted:
+    """An app that answers with the given statuses in turn, and records the requests."""
+
+    def __init__(self, *replies: tuple[int, dict[str, str]]) -> None:
+        self.replies = list(replies)
+        self.requests: list[Request] = []
+        self.app = FastAPI()
+        self.app.post("/v1/completions")(self._answer)
+
+    async def _answer(self, request: Request) -> Response:
+        self.requests.append(request)
+        status, headers = self.replies.pop(0) if self.replies else (200, {})
+        body = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
+        return Response(body, status, headers={"X-Request-Id": "r1", **headers})
+
+    async def ask(self, *, left_s: float = 60) -> BatchAnswer:
+        expires_s = int(time.time() + left_s)
+        async with BatchClient.of(self.app, ACCESS, key="b", expires_s=expires_s) as client:
+            return await client.answer("/v1/completions", 7, b"{}")
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "MAX_WAIT_S", 0.01)
+
+
+async def test_a_request_has_the_rights_of_its_batch_and_a_key_of_its_own() -> None:
+    scripted = Scripted()
+    answer = await scripted.ask()
+    (request,) = scripted.requests
+    assert request.state.access == ACCESS
+    assert request.state.is_preemptible
+    assert request.headers["idempotency-key"] == "b-7"
+    assert request.headers["x-lorikeet-on-disconnect"] == "continue"
+    assert 0 < float(request.headers["x-lorikeet-deadline-s"]) <= 60
+    assert (answer.is_success, answer.usage().prompt_tokens) == (True, 3)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_request_is_repeated_while_the_pool_cannot_accept_it(status: int) -> None:
+    scripted = Scripted((status, {"Retry-After": "1"}), (status, {}))
+    assert (await scripted.ask()).status == 200
+    assert len(scripted.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "reply", [(400, {}), (404, {}), (409, {}), (500, {}), (429, {"X-Should-Retry": "false"})]
+)
+async def test_other_errors_are_final(reply: Any) -> None:
+    scripted = Scripted(reply)
+    assert (await scripted.ask()).status == reply[0]
+    assert len(scripted.requests) == 1
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Should-Retry": "false"}])
+async def test_a_job_that_was_too_late_counts_as_expired(headers: dict[str, str]) -> None:
+    scripted = Scripted(*[(504, headers)] * 1000)
+    answer = await scripted.ask(left_s=1.5)
+    assert (answer.status, b"batch_expired" in answer.body) == (408, True)
+
+
+async def test_nothing_is_sent_once_the_time_is_over() -> None:
+    scripted = Scripted()
+    assert (await scripted.ask(left_s=-1)).status == 408
+    assert scripted.requests == []
+
+
+async def test_a_line_of_the_output_has_the_whole_answer() -> None:
+    line = orjson.loads((await Scripted().ask()).line("batch_abc", 7, "mine"))
+    assert line == {
+        "id": "batch_req_abc_7",
+        "custom_id": "mine",
+        "response": {
+            "status_code": 200,
+            "request_id": "r1",
+            "body": {"usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+        },
+        "error": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (None, (0, 0, 0)),
+        ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}}, (5, 0, 2)),
+        ({"input_tokens": 4, "output_tokens": 6, "input_tokens_details": None}, (4, 6, 0)),
+    ],
+)
+def test_usage_is_read_in_each_apis_form(usage: Any, expected: tuple[int, int, int]) -> None:
+    body = orjson.dumps({"usage": usage})
+    found = BatchAnswer(status=200, body=body, request_id="", job=None).usage()
+    assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == expected
