@@ -14,6 +14,7 @@ from shared.protocol.adapters import AdapterState
 from shared.protocol.ids import WorkerId
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
+from shared.store.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 
@@ -25,6 +26,7 @@ class StartingPool:
         self._keys = keys
         self._adapters = adapters
         self._views = PoolViews(redis, keys)
+        self._registry = Registry(redis, keys)
         self._earlier: set[WorkerId] = set()
 
     async def begin(self) -> None:
@@ -44,6 +46,16 @@ class StartingPool:
         """
         workers = await self._views.workers()
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
+
+    async def names(self) -> list[str]:
+        """Return the names of the base model and of all adapters; none before a worker has joined.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached.
+        """
+        base = await self._registry.base()
+        adapters = await self._registry.adapters() if base else []
+        return [base.name, *(adapter.name for adapter in adapters)] if base else []
 
     async def never_started(self, pid: int) -> bool:
         """Return whether process `pid`, which has just ended, ended before it served anything.

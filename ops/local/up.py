@@ -9,8 +9,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
-
 from ops.local.data_folder import locked_folder
 from ops.local.direct_http import get
 from ops.local.own_redis import OwnRedis, own_redis
@@ -138,7 +136,7 @@ async def _supervise(
     own_url = redis.url if redis else None
 
     async def ready() -> None:
-        names = await _names_when_ready(plan.url, plan.api_keys, pool)
+        names = await _names_when_ready(plan.url, pool)
         if redis:  # so nobody else uses the pool
             unloaded = await pool.leave_out(output.left_out)
             names = [name for name in names if name not in unloaded]
@@ -199,20 +197,19 @@ def worker_names(num_workers: int) -> list[str]:
     return [f"worker-{i}" for i in range(1, num_workers + 1)]
 
 
-async def _names_when_ready(url: str, keys: Sequence[ApiKey], pool: StartingPool) -> Sequence[str]:
-    """Wait until the server accepts requests and has a worker. Return the names of its models."""
+async def _names_when_ready(url: str, pool: StartingPool) -> Sequence[str]:
+    """Wait until the server accepts requests and has a worker. Return the names of its models.
+
+    The names are read from Redis, since the server may demand a key that nobody can read.
+    """
     names: list[str] = []
     while not names:
         await asyncio.sleep(POLL_S)
         with suppress(RedisUnavailable):
-            if await pool.has_worker():
-                names = await asyncio.to_thread(_served_names, url, keys)
+            if await pool.has_worker() and await asyncio.to_thread(_is_ready, url):
+                names = await pool.names()
     return names
 
 
-def _served_names(url: str, keys: Sequence[ApiKey]) -> list[str]:
-    """Return the names of the served models, or no names until the server is ready."""
-    headers = {"Authorization": f"Bearer {keys[0].secret}"} if keys else {}
-    is_ready = get(f"{url}/ready/worker") is not None
-    models = get(f"{url}/v1/models", headers) if is_ready else None
-    return [card["id"] for card in orjson.loads(models)["data"]] if models else []
+def _is_ready(url: str) -> bool:
+    return get(f"{url}/ready/worker") is not None

@@ -6,43 +6,45 @@ from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from key_support import new_key
+from queue_support import make_adapter
 from threaded_server import running
 
 from ops.local import up
 from ops.local.starting_pool import StartingPool, starting_pool
-from shared.api_keys import ApiKey
-from shared.protocol.ids import WorkerId
+from shared.protocol.adapters import BaseModel
+from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.workers import WorkerInfo
+from shared.store.access.key_store import KeyStore
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.registry import Registry
 
-MODELS = b'{"data": [{"id": "base"}, {"id": "pirate"}]}'
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@0"), max_model_len=8, source="b", created_s=0
+)
 
 
 class Starting(ThreadingHTTPServer):
-    """A ready server whose models are the next of `replies`; the last reply repeats."""
+    """A server whose readiness is the next of `statuses`; the last one repeats."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.replies = [(200, MODELS)]
+        self.statuses = [200]
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.sent_keys: list[str | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Starting
 
     def do_GET(self) -> None:
-        status, body = 200, b"{}"
-        if self.path == "/v1/models":
-            self.server.sent_keys.append(self.headers["Authorization"])
-            replies = self.server.replies
-            status, body = replies.pop(0) if len(replies) > 1 else replies[0]
-        self.send_response(status)
-        self.send_header("Content-Length", str(max(len(body), 2)))
+        statuses = self.server.statuses
+        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        self.send_response(status if self.path == "/ready/worker" else 401)
+        self.send_header("Content-Length", "2")
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(b"{}")
 
     def log_message(self, *_: object) -> None:
         pass
@@ -55,8 +57,18 @@ def server() -> Iterator[Starting]:
 
 
 @pytest.fixture
-async def starting(redis_url: str, pool: str, queue: Queue) -> AsyncIterator[StartingPool]:
-    """A pool with a worker."""
+async def registry(redis: Redis, keys: Keys) -> Registry:
+    registry = Registry(redis, keys)
+    await registry.set_base(BASE)
+    await registry.add_adapter(make_adapter("pirate@1"))
+    return registry
+
+
+@pytest.fixture
+async def starting(
+    redis_url: str, pool: str, queue: Queue, registry: Registry
+) -> AsyncIterator[StartingPool]:
+    """A pool with a worker and two models."""
     await join(queue)
     async with starting_pool(redis_url, pool, {}) as found:
         yield found
@@ -68,9 +80,9 @@ async def join(queue: Queue, pid: int = 1) -> None:
     await queue.register(WorkerId(f"host:{pid}:0"), lease_ms=20_000, info=info, residents=[])
 
 
-async def announced(pool: StartingPool, url: str, *keys: ApiKey) -> list[str]:
+async def announced(pool: StartingPool, url: str) -> list[str]:
     async with asyncio.timeout(10):
-        return list(await up._names_when_ready(url, keys, pool))
+        return list(await up._names_when_ready(url, pool))
 
 
 async def test_the_server_is_reached_without_the_proxy(
@@ -82,26 +94,23 @@ async def test_the_server_is_reached_without_the_proxy(
     assert await announced(starting, server.url) == ["base", "pirate"]
 
 
-@pytest.mark.parametrize(
-    "first",
-    [(503, b"{}"), (200, b'{"data": []}'), (200, b"")],
-    ids=["refused", "none yet", "cut off"],
-)
-async def test_names_are_requested_until_there_are_some(
-    starting: StartingPool, server: Starting, first: tuple[int, bytes]
+async def test_names_are_announced_once_the_server_is_ready(
+    starting: StartingPool, server: Starting
 ) -> None:
-    server.replies.insert(0, first)
+    server.statuses = [503, 503, 200]
+    assert await announced(starting, server.url) == ["base", "pirate"]
+    assert server.statuses == [200]
+
+
+async def test_names_are_announced_although_the_server_demands_a_stored_key(
+    starting: StartingPool, server: Starting, redis: Redis, keys: Keys
+) -> None:
+    await new_key(KeyStore(redis, keys))
     assert await announced(starting, server.url) == ["base", "pirate"]
 
 
-async def test_names_are_requested_with_a_key(starting: StartingPool, server: Starting) -> None:
-    keys = ApiKey("red", "r" * 16), ApiKey("blue", "b" * 16)
-    assert await announced(starting, server.url, *keys)
-    assert server.sent_keys == [f"Bearer {'r' * 16}"]
-
-
 async def test_a_server_without_a_worker_is_not_ready(
-    redis_url: str, pool: str, queue: Queue, server: Starting
+    redis_url: str, pool: str, queue: Queue, registry: Registry, server: Starting
 ) -> None:
     await join(queue, pid=1)
     async with starting_pool(redis_url, pool, {}) as starting:
@@ -110,7 +119,7 @@ async def test_a_server_without_a_worker_is_not_ready(
         await asyncio.wait([waiting], timeout=3 * up.POLL_S)
         assert not waiting.done()
         await join(queue, pid=2)
-        assert await waiting == ["base", "pirate"]
+        assert await waiting == ["base"]  # the adapter was one of the earlier run
 
 
 async def test_a_process_that_had_joined_the_pool_is_not_to_blame_for_its_end(

@@ -1,5 +1,5 @@
 #!lua
--- At most 107 commands.
+-- At most 106 commands.
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes

@@ -1,7 +1,7 @@
 -- Included after common.lua in enqueue.lua. Limits of the API key with which a request was sent.
 
 local RATE_TTL_MS = 2 * DAY_MS
-local KEY_FIELDS = { 'revoked_ms', 'expires_ms', 'requests_per_minute', 'tokens_per_minute',
+local KEY_FIELDS = { 'digest', 'revoked_ms', 'expires_ms', 'requests_per_minute', 'tokens_per_minute',
   'requests_per_day', 'tokens_per_day' }
 local RATE_FIELDS = { 'minute', 'minute_requests', 'minute_tokens', 'day', 'day_requests', 'day_tokens' }
 
@@ -20,14 +20,13 @@ end
 -- Return the present minute and day of a key, or nil if the key is revoked, expired or unknown.
 -- Front ends remember keys for some seconds, so only this check is exact.
 local function windows_of(key_id, now)
-  local key = P .. 'key:' .. key_id
-  local record = redis.call('HMGET', key, unpack(KEY_FIELDS))
-  if record[1] or (record[2] and now >= tonumber(record[2])) then return nil end
-  if redis.call('EXISTS', key) == 0 then return nil end
+  local digest, revoked_ms, expires_ms, minute_requests, minute_tokens, day_requests, day_tokens =
+    unpack(redis.call('HMGET', P .. 'key:' .. key_id, unpack(KEY_FIELDS)))
+  if not digest or revoked_ms or (expires_ms and now >= tonumber(expires_ms)) then return nil end
   local counted = redis.call('HMGET', P .. 'rate:' .. key_id, unpack(RATE_FIELDS))
   return {
-    window_of('minute', MINUTE_MS, now, record[3], record[4], counted),
-    window_of('day', DAY_MS, now, record[5], record[6], { unpack(counted, 4) }),
+    window_of('minute', MINUTE_MS, now, minute_requests, minute_tokens, counted),
+    window_of('day', DAY_MS, now, day_requests, day_tokens, { unpack(counted, 4) }),
   }
 end
 

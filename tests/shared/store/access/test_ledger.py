@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,14 +15,22 @@ from shared.errors import ErrorCode, LeaseLost
 from shared.protocol.jobs import ClaimedJob, Job, JobState
 from shared.protocol.results import Usage
 from shared.store.access.ledger import Ledger, Used
-from shared.store.connection import Redis
+from shared.store.connection import Redis, chunks
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from shared.store.views.job_view import JobView
 from shared.store.views.pool_views import PoolViews
 
 DAY_MS = 86_400_000
-NUM_JOBS = 600
+BATCH = 20
+LONG = replace(
+    LIMITS,
+    max_waiting=100_000,
+    max_waiting_adapter=100_000,
+    max_waiting_tenant=100_000,
+    retain_ms=600_000,
+)
 VERSIONS = ("a@1", "b@1", "c@1")
 
 
@@ -102,13 +112,13 @@ class Traffic:
         self.random, self.views = random.Random(7), PoolViews(redis, keys)
         self.jobs: list[Job] = []
 
-    async def send(self) -> None:
-        for number in range(NUM_JOBS):
+    async def send(self, num_jobs: int) -> None:
+        for _ in range(num_jobs):
             version, tenant = self.random.choice(VERSIONS), self.random.choice(("red", "blue"))
             self.jobs.append(make_job(version, tenant=tenant))
-            await self.queue.enqueue(self.jobs[-1], LIMITS)
-            if number % 20 == 0:
-                await self.queue.cancel(self.jobs[-1].id)
+        for some in chunks(self.jobs, BATCH):
+            await asyncio.gather(*(self.queue.enqueue(job, LONG) for job in some))
+            await self.queue.cancel(some[0].id)
 
     async def work(self, number: int) -> None:
         """Run one worker after another until no job is left."""
@@ -123,11 +133,13 @@ class Traffic:
 
     async def live(self, worker: Actor) -> None:
         for _ in range(30):
-            for claimed in await worker.claim(sequences=4):
-                if self.random.random() < 0.05:
-                    await worker.die()
-                    return
-                await self.end(worker, claimed)
+            jobs = await worker.claim(sequences=BATCH)
+            is_killed = self.random.random() < 0.1
+            ended = jobs[: len(jobs) // 2] if is_killed else jobs
+            await asyncio.gather(*(self.end(worker, claimed) for claimed in ended))
+            if is_killed:
+                await worker.die()
+                return
         await self.queue.leave(worker.id)
 
     async def end(self, worker: Actor, claimed: ClaimedJob) -> None:
@@ -143,11 +155,14 @@ class Traffic:
             await worker.finish(claimed, used=self.random.randrange(1, 100))
             await worker.finish(claimed, used=999)  # the reply to the first call was lost
 
+    async def read(self, jobs: Sequence[Job]) -> list[JobView | None]:
+        return list(await asyncio.gather(*(self.views.job(job.id) for job in jobs)))
+
     async def seen(self) -> dict[tuple[str, str], Used]:
         """Return the sums of what clients see of their jobs, by tenant and model."""
         sums: dict[tuple[str, str], Used] = {}
-        for job in self.jobs:
-            view = await self.views.job(job.id)
+        views = [view for some in chunks(self.jobs, BATCH) for view in await self.read(some)]
+        for job, view in zip(self.jobs, views, strict=True):
             assert view is not None
             usage = view.usage or Usage(prompt_tokens=0, completion_tokens=0)
             used = Used(1, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
@@ -156,15 +171,17 @@ class Traffic:
         return sums
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("num_jobs", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_the_ledger_equals_the_usage_of_all_jobs_although_workers_die(
-    queue: Queue, redis: Redis, keys: Keys, ledger: Ledger
+    queue: Queue, redis: Redis, keys: Keys, ledger: Ledger, num_jobs: int
 ) -> None:
     for version in VERSIONS:
         await Registry(redis, keys).load_adapter(make_adapter(version), replace=False)
     traffic = Traffic(queue, redis, keys)
-    await traffic.send()
-    async with asyncio.timeout(60):
+    await traffic.send(num_jobs)
+    async with asyncio.timeout(240):
         await asyncio.gather(*(traffic.work(number) for number in range(3)))
     seen = await traffic.seen()
     assert await total(ledger) == seen
-    assert sum(used.requests for used in seen.values()) == NUM_JOBS
+    assert sum(used.requests for used in seen.values()) == num_jobs
