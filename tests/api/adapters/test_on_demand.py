@@ -11,13 +11,13 @@ from api_support import BASE, error_of, running_app, until
 
 from api.adapters import on_demand
 from shared.errors import ErrorCode, JobError
-from shared.protocol.staging import Phase, Staging
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection
 from shared.store.keys import Keys
 from shared.store.registry import Registry
 from shared.store.sources.progress import StagingProgress
+from shared.store.sources.staging import Phase, Staging
 
 TOKENIZE = "/tokenize"
 
