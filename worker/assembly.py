@@ -113,7 +113,7 @@ def _running_jobs(tracer: "Tracer | None", lease: Lease) -> RunningJobs:
 
 def _tokenizations(served: ServedModel, stores: PoolStores, adapters: Adapters) -> TokenizationDesk:
     styles = AdapterStyles(
-        adapters.residency, stores.registry, served.adapters.source, adapters.inspector_thread
+        adapters.residency, stores.registry, served.adapters.source, adapters.reading_threads
     )
     return TokenizationDesk(stores.tokenizations, served.tokenizer, styles)
 

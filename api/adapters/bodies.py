@@ -5,7 +5,7 @@ from typing import Any
 
 from api.schema.adapters import AdapterBody, Holder, StagingBody, VersionBody
 from shared.protocol.adapters import BaseModel
-from shared.protocol.staging import Staging
+from shared.store.sources.staging import Staging
 from shared.store.views.adapter_views import AdapterView, VersionView
 from shared.store.views.pool_views import WorkerView
 

@@ -54,8 +54,15 @@ class OnDemand:
         source = self._template.source_of(name)
         if source is None:
             return False
-        # Requests that leave don't end the lookup, since others may wait for it.
-        await asyncio.shield(self._running.get(name) or self._start(context, name, source, unknown))
+        lookup = self._running.get(name) or self._start(context, name, source, unknown)
+        limit_s = context.settings.deadline_s
+        try:
+            async with asyncio.timeout(limit_s):
+                # Requests that leave don't end the lookup, since others may wait for it.
+                await asyncio.shield(lookup)
+        except TimeoutError:
+            message = f"the adapter {name!r} couldn't be loaded within {limit_s:g} s; try again"
+            raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
         return True
 
     async def close(self) -> None:

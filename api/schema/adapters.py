@@ -36,9 +36,9 @@ Path = Annotated[
         min_length=1,
         max_length=4096,
         description="Folder on the worker's machine, Hugging Face repository (`org/repo` or "
-        "`org/repo@revision`), or URL (`s3://`, `gs://`, `https://`) of an archive, in a bucket "
-        "also of a folder. One of the worker's --adapter-root values must allow it. "
-        "`#sha256=HEX` after the URL of an archive is compared with the archive's digest.",
+        "`org/repo@revision`), or URL (`s3://`, `gs://`, `https://`) of an archive. In a bucket, "
+        "it may also be the URL of a folder. One of the worker's --adapter-root values must allow "
+        "it. `#sha256=HEX` after the URL of an archive is compared with the archive's digest.",
     ),
     AfterValidator(_valid_path),
 ]

@@ -18,7 +18,7 @@ from shared.cache_folder import VARIABLE, cache_folder
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings, UpSettings, WorkerSettings
 from worker.model.loading.folder import model_name
-from worker.startup.adapter_sources import adapter_roots
+from worker.startup.allowed_sources import adapter_roots
 
 T = TypeVar("T")
 LEAST_FREE = 64 << 20

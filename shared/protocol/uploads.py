@@ -4,6 +4,8 @@ from shared.protocol.ids import UploadId
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
+"""Name patterns of the files that shape prompts and sampling."""
 UPLOAD = "upload:"
 """Prefix of the source of an uploaded adapter. An id of its files in Redis follows."""
 CONFIG_KEY = "adapter_config"

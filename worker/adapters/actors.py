@@ -36,6 +36,11 @@ class Adapters:
     loader_threads: LoaderThreads
     inspector_thread: LoaderThreads
     staging_threads: LoaderThreads
+    remote: RemoteReads
+
+    def reading_threads(self, source: str) -> LoaderThreads:
+        """Return the threads that read the files at `source` although no job waits for them."""
+        return self.remote.threads_for(source) or self.inspector_thread
 
     def close(self) -> None:
         """Stop accepting work. Each thread ends after the function that it is running."""
@@ -97,6 +102,7 @@ def assemble_adapters(
         loader_threads=loader_threads,
         inspector_thread=inspector_thread,
         staging_threads=staging_threads,
+        remote=remote,
     )
 
 

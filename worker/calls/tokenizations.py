@@ -52,13 +52,16 @@ class AdapterStyles:
         residency: Residency,
         registry: Registry,
         source: AdapterSource,
-        thread: LoaderThreads,
+        threads_for: Callable[[str], LoaderThreads],
     ) -> None:
-        """Create an empty collection, which reads files with `source` on `thread`."""
+        """Create an empty collection, which reads files with `source`.
+
+        `threads_for` returns the threads that read the files at a place.
+        """
         self._residency = residency
         self._registry = registry
         self._source = source
-        self._thread = thread
+        self._threads_for = threads_for
         self._read: dict[AdapterVersion, PromptStyle] = {}
 
     async def style(self, version: AdapterVersion) -> PromptStyle:
@@ -72,7 +75,7 @@ class AdapterStyles:
             entry = await self._registry.adapter_by_version(version)
             if entry is None:
                 raise AdapterRejected(f"adapter version {version} is no longer registered")
-            style = await self._thread.run(self._reader(entry))
+            style = await self._threads_for(entry.source).run(self._reader(entry))
             while len(self._read) >= MAX_STYLES:
                 del self._read[next(iter(self._read))]
             self._read[version] = style

@@ -8,7 +8,7 @@ from threading import Lock
 
 from shared.adapter_names import NAME_RULE, is_valid_name
 from shared.adapter_sources import is_remote, without_query
-from shared.errors import AdapterRejected, ErrorCode, JobError, SourceFailed
+from shared.errors import AdapterRejected, ErrorCode, JobError, SourceFailed, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
 from shared.store.inspections import Findings, Inspection
@@ -110,8 +110,9 @@ class SimulatedSource:
         try:
             adapter = self.read(asked.name, asked.source).weights
         except AdapterRejected as error:
-            rejected = ErrorCode.ADAPTER_REJECTED
-            code = error.code if isinstance(error, SourceFailed) else rejected
+            code = ErrorCode.ADAPTER_REJECTED
+            if isinstance(error, (SourceFailed, StoreFailed)):
+                code = error.code if isinstance(error, SourceFailed) else ErrorCode.UNAVAILABLE
             return Findings(error=JobError(code=code, message=str(error), param="lora_path"))
         source = without_query(asked.source)
         return Findings(adapter=adapter.registry_entry(asked.source), source=source)

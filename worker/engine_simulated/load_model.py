@@ -19,7 +19,7 @@ from worker.engine_simulated.text import SimulatedGrammars, SimulatedTokenizer
 from worker.engine_simulated.tokens import END_ID
 from worker.model.memory_policy import ADAPTER_BYTES, CPU_BATCH
 from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
-from worker.startup.adapter_sources import adapter_store, remote_sources
+from worker.startup.adapter_copies import adapter_store, remote_sources
 
 MIB = 1 << 20
 MAX_MODEL_LEN = 1 << 16

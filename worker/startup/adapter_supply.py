@@ -13,7 +13,8 @@ from worker.adapters.source.checkpoint_reader import CheckpointReader
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.served_model import AdapterSupply
-from worker.startup.adapter_sources import adapter_roots, adapter_store, remote_sources
+from worker.startup.adapter_copies import adapter_store, remote_sources
+from worker.startup.allowed_sources import adapter_roots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import orjson
 
-from shared.protocol.staging import Phase, Staging
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.sources.staging import Phase, Staging
 
 TTL_MS = 10_000
 """Time in ms after which the progress of a dead worker is forgotten."""

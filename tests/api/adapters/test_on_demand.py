@@ -11,15 +11,13 @@ from api_support import BASE, error_of, running_app, until
 
 from api.adapters import on_demand
 from shared.errors import ErrorCode, JobError
-from shared.protocol.staging import Phase, Staging
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.inspections import Findings, Inspection
 from shared.store.keys import Keys
 from shared.store.registry import Registry
 from shared.store.sources.progress import StagingProgress
-
-TOKENIZE = "/tokenize"
+from shared.store.sources.staging import Phase, Staging
 
 
 @pytest.fixture
@@ -78,6 +76,27 @@ async def test_an_unknown_name_is_a_404_that_is_remembered_by_all_front_ends(
         assert error_of(reply) == (404, "model_not_found", "model")
         assert "The model 'none' does not exist" in reply.json()["error"]["message"]
     assert len(finder.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "x"}),
+        ("/v1/responses", {"input": "x"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/responses/input_tokens", {"input": "x"}),
+        ("/v1/embeddings", {"input": "x"}),
+        ("/tokenize", {"prompt": "x"}),
+    ],
+)
+async def test_every_api_looks_unknown_names_up(
+    http: httpx.AsyncClient, finder: Reader, path: str, body: dict[str, Any]
+) -> None:
+    finder.find = answers(ErrorCode.SOURCE_NOT_FOUND)
+    reply = await http.post(path, json={"model": "none", **body})
+    assert reply.status_code == 404, reply.text
+    assert finder.asked == [Inspection(name="none", source="s3://bucket/none")]
 
 
 async def test_names_that_lead_elsewhere_are_404s_without_a_lookup(

@@ -1,5 +1,6 @@
 """GET /v1/models and one model."""
 
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -49,6 +50,22 @@ async def test_one_model_can_be_read_even_with_a_slash_in_its_name(
     http: httpx.AsyncClient, card: dict[str, Any]
 ) -> None:
     assert (await http.get(f"/v1/models/{card['id']}")).json() == card
+
+
+@pytest.mark.parametrize(
+    ("source", "root"),
+    [
+        ("https://private.example/a/sql.zip?signature=secret#sha256=12", "sql.zip"),
+        ("s3://private-bucket/team/sql", "sql"),
+        ("org/repo@v2", "org/repo@v2"),
+    ],
+)
+async def test_models_show_neither_host_nor_query_of_a_source(
+    http: httpx.AsyncClient, registry: Registry, source: str, root: str
+) -> None:
+    await registry.load_adapter(replace(ADAPTER, source=source), replace=True)
+    card = (await http.get("/v1/models/extract")).json()
+    assert card["root"] == root
 
 
 async def test_a_model_that_does_not_exist_is_a_404(http: httpx.AsyncClient) -> None:

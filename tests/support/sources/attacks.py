@@ -400,6 +400,14 @@ def http() -> Iterator[Attack]:
             lambda files: drips(response(_zipped(files))),
             "took longer",
         ),
+        "a length of 5000 digits": (
+            lambda _: sends(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"),
+            "isn't valid HTTP|can't be read|more than --adapter-download-mb",
+        ),
+        "endless interim responses": (
+            lambda _: floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+            "took longer",
+        ),
         "redirects without end": (
             lambda _: redirects("http://{host}/adapters/x.zip"),
             "redirects more than 5 times",

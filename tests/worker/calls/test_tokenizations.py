@@ -77,7 +77,7 @@ async def desk(redis: Redis, keys: Keys, source: Any, calls: Tokenizations) -> A
     """A running desk whose worker has loaded no adapter."""
     threads = LoaderThreads(1, spare_cores=lambda: None, is_engine_busy=lambda: False)
     styles = AdapterStyles(
-        Residency(BASE.version, BASE_STYLE), Registry(redis, keys), source, threads
+        Residency(BASE.version, BASE_STYLE), Registry(redis, keys), source, lambda _: threads
     )
     desk = TokenizationDesk(calls, Tokenizer(HF, vocab_size=len(HF)), styles)
     task = asyncio.create_task(desk.run())

@@ -15,13 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from shared.errors import AdapterRejected
-from shared.protocol.staging import Phase
-from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
+from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from shared.store.sources.staging import Phase
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
 from worker.adapters.remote.new_file import write_new
 from worker.adapters.remote.tar_file import tar_members
 from worker.adapters.remote.zip_file import zip_members
-from worker.lora.checkpoint.source import PROMPT_FILES
 
 MAX_MEMBERS = 1000
 MAX_SMALL_BYTES = 64 << 20

@@ -7,7 +7,7 @@ choose only the bucket and the path.
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -30,6 +30,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": _TIMES},
     "gs": {"use_listings_cache": False},
 }
+
+
+class Stamp(NamedTuple):
+    """What changes if an object is replaced."""
+
+    num_bytes: int
+    tags: tuple[str, ...]
 
 
 def missing_package(scheme: str) -> str | None:
@@ -64,8 +71,8 @@ class Bucket:
         """Whether the URL names an archive. Otherwise it names a folder."""
         return self._path.endswith(ARCHIVES)
 
-    def objects(self) -> Mapping[str, Any]:
-        """Return the objects in the folder by name, each with what changes if it is replaced.
+    def objects(self) -> Mapping[str, Stamp]:
+        """Return the stamps of the objects in the folder, by name.
 
         Raises:
             SourceFailed: there is no folder, or the store can't be reached.
@@ -83,7 +90,7 @@ class Bucket:
         return found
 
     def pieces(self, name: str = "") -> Iterator[bytes]:
-        """Yield the bytes of the object `name` in the folder, or of the archive.
+        """Yield the bytes of the object `name` in the folder, or those of the archive.
 
         Raises:
             AdapterRejected: the object is too large. The subclass SourceFailed says why it can't be
@@ -91,6 +98,8 @@ class Bucket:
         """
         path = f"{self._path}/{name}" if name else self._path
         file = _guarded(self._url, lambda: self._files.open(path, "rb", block_size=8 * CHUNK_BYTES))
+        if not name:
+            self._budget.expect(file.size)
         try:
             while piece := _guarded(self._url, lambda: file.read(CHUNK_BYTES)):
                 self._budget.receive(len(piece))
@@ -105,9 +114,9 @@ def _filesystem(scheme: str) -> Any:
     return fsspec.filesystem(scheme, **_OPTIONS[scheme])
 
 
-def _stamp(entry: Mapping[str, Any]) -> Any:
+def _stamp(entry: Mapping[str, Any]) -> Stamp:
     tags = (entry.get(name) for name in ("ETag", "etag", "LastModified", "updated"))
-    return entry.get("size"), *(str(tag) for tag in tags)
+    return Stamp(int(entry.get("size") or 0), tuple(map(str, tags)))
 
 
 def _guarded(url: RemoteUrl, call: Any) -> Any:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed, StoreFailed
-from shared.protocol.staging import Phase, Staging
 from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
+from shared.store.sources.staging import Phase, Staging
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.adapters.remote.archive import is_file_of_adapter, max_bytes_of, unpack
-from worker.adapters.remote.buckets import Bucket
+from worker.adapters.remote.buckets import Bucket, Stamp
 from worker.adapters.remote.budget import Budget
 from worker.adapters.remote.new_file import write_new
 from worker.adapters.remote.pinned_connection import AddressCheck
@@ -99,7 +99,7 @@ class Stager:
             if bucket.is_archive:
                 self._unpack(url, bucket.pieces(), folder, budget)
             else:
-                _copy_folder(url, bucket, folder / FILES)
+                _copy_folder(url, bucket, folder / FILES, budget)
         except StoreFailed:
             raise
         except SourceFailed as error:
@@ -124,18 +124,19 @@ class Stager:
         unpack(archive, folder / FILES, budget)
 
 
-def _copy_folder(url: RemoteUrl, bucket: Bucket, folder: Path) -> None:
+def _copy_folder(url: RemoteUrl, bucket: Bucket, folder: Path, budget: Budget) -> None:
     """Copy the files of an adapter from a folder of a bucket."""
     if url.sha256:
         raise AdapterRejected("a folder has no SHA-256; pack it, or leave out #sha256=")
     before = _files_of_adapter(bucket.objects())
+    budget.expect(sum(stamp.num_bytes for stamp in before.values()))
     for name in before:
         write_new(folder / name, bucket.pieces(name), max_bytes=max_bytes_of(name))
     if _files_of_adapter(bucket.objects()) != before:
         raise AdapterRejected("it was changed while it was fetched; load it again")
 
 
-def _files_of_adapter(objects: Mapping[str, object]) -> dict[str, object]:
+def _files_of_adapter(objects: Mapping[str, Stamp]) -> dict[str, Stamp]:
     found = {name: stamp for name, stamp in objects.items() if is_file_of_adapter(name)}
     if not {CONFIG_FILE, WEIGHTS_FILE} & found.keys():
         message = f"the folder has neither {CONFIG_FILE} nor {WEIGHTS_FILE}"

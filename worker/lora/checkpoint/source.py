@@ -4,10 +4,7 @@ from pathlib import Path
 
 from shared.adapter_flags import is_hub_id
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
-
-PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
-"""Name patterns of the files that shape prompts and sampling."""
+from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
 
 _PICKLED = (
     "adapter_model.bin can run code when it is read and isn't supported; convert it by loading "

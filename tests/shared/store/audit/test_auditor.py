@@ -128,6 +128,8 @@ CASES = {
         all_of(record(state="queued", version=A), zset(f"q:{A}"), zset("ready", A)),
         lambda k: k.job(JOB),
     ),
+    "progress that never expires": Case(string("staging:sql"), lambda k: k.staging("sql")),
+    "a lookup that never expires": Case(string("lookup:sql"), lambda k: k.lookup("sql")),
     "an answer that never expires": Case(string(f"res:{JOB}"), lambda k: k.result(JOB)),
     "an ended job in a queue": Case(all_of(ends(), zset(f"q:{A}")), lambda k: k.queue(A), JOB),
     "a queue that no worker looks at": Case(zset(f"q:{A}"), lambda k: k.queue(A)),

@@ -1,12 +1,12 @@
 """Leases and refusals of lookups, and the progress of fetched adapters."""
 
 from shared.errors import ErrorCode, JobError
-from shared.protocol.staging import Phase, Staging
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.sources import lookups, progress
 from shared.store.sources.lookups import SourceLookups
 from shared.store.sources.progress import StagingProgress
+from shared.store.sources.staging import Phase, Staging
 
 ERROR = JobError(code=ErrorCode.MODEL_NOT_FOUND, message="none", param="model")
 

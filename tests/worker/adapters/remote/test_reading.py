@@ -217,7 +217,10 @@ def test_bad_folders_of_a_bucket_are_refused(
         "no-weights": (config, "adapter_model.safetensors is missing"),
         "pickled": ({**config, "adapter_model.bin": b"x"}, "can run code when it is read"),
         "huge-config": ({**files, "adapter_config.json": b" " * (2 << 20)}, "more than 1048576"),
-        "huge": ({**config, "adapter_model.safetensors": bytes(25 << 20)}, "has more bytes than"),
+        "huge": (
+            {**config, "adapter_model.safetensors": bytes(25 << 20)},
+            "more than --adapter-download-mb",
+        ),
         "header": ({**config, "adapter_model.safetensors": b"\xff" * 99}, "its header has"),
     }
     before = tree(tmp_path)

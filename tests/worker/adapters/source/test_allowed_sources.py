@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.adapter_sources import SourceTemplate
 from shared.errors import ErrorCode, JobFailed, SettingsError
 from worker.adapters.source.allowed_sources import AdapterRoots
 
@@ -118,3 +119,43 @@ def test_in_the_hubs_cache_links_reach_the_blobs_of_the_same_repository_only(
 def test_a_root_that_cannot_be_stops_the_start(root: str) -> None:
     with pytest.raises(SettingsError, match="--adapter-root"):
         AdapterRoots([root], [])
+
+
+def test_urls_are_allowed_below_roots_and_by_the_template(adapters: Path) -> None:
+    roots = AdapterRoots(["s3://bucket/a", str(adapters)], ["https://h/start.zip"])
+    for source in ("s3://bucket/a/sql", "https://h/start.zip"):
+        assert roots.locate(source) == source
+    assert roots.locate(str(adapters / "sql")) == str(adapters / "sql")
+    for source in ("s3://bucket/b", "https://h/other.zip", "http://h/start.zip"):
+        assert code_of(roots, source) is ErrorCode.SOURCE_NOT_ALLOWED
+    assert code_of(roots, "s3://bucket/a/../b") is ErrorCode.INVALID_VALUE
+    assert "s3://bucket/a" in str(roots)
+
+
+@pytest.mark.parametrize("root", ["s3://", "s3://bucket?x", "https://user@h", "https://h/../x"])
+def test_a_root_that_is_no_usable_url_is_refused(root: str) -> None:
+    with pytest.raises(SettingsError, match="isn't a usable URL"):
+        AdapterRoots([root], [])
+
+
+def test_a_template_allows_what_it_makes(adapters: Path) -> None:
+    of_bucket = AdapterRoots([], [], SourceTemplate("s3://bucket/{name}.zip"))
+    assert of_bucket.locate("s3://bucket/team/sql.zip") == "s3://bucket/team/sql.zip"
+    for source in ("s3://bucket/sql", "s3://other/sql.zip", "org/repo", str(adapters / "sql")):
+        assert code_of(of_bucket, source) is ErrorCode.SOURCE_NOT_ALLOWED
+    of_hub = AdapterRoots([], [], SourceTemplate("acme/{name}-lora@v1"))
+    assert of_hub.locate("acme/sql-lora@v1") == "acme/sql-lora@v1"
+    for source in ("acme/sql-lora", "acme/sql", "other/sql-lora@v1"):
+        assert code_of(of_hub, source) is ErrorCode.SOURCE_NOT_ALLOWED
+    of_folder = AdapterRoots([], [], SourceTemplate(f"{adapters}/{{name}}"))
+    assert of_folder.locate(f"{adapters}/sql") == str(adapters / "sql")
+    assert code_of(of_folder, f"{adapters}/out") is ErrorCode.SOURCE_NOT_ALLOWED
+    with pytest.raises(SettingsError, match="isn't a folder"):
+        AdapterRoots([], [], SourceTemplate("/no/such/{name}"))
+
+
+def test_a_revision_of_an_allowed_organisation_is_allowed() -> None:
+    roots = AdapterRoots(["hub:acme"], [])
+    assert roots.locate("acme/sql@v2") == "acme/sql@v2"
+    assert code_of(roots, "other/sql@v2") is ErrorCode.SOURCE_NOT_ALLOWED
+    assert code_of(roots, "acme/sql@../../x") is ErrorCode.SOURCE_NOT_ALLOWED

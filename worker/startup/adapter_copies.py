@@ -1,26 +1,13 @@
-"""Creates the parts of a worker that decide where adapters come from and where they are kept."""
+"""Creates the parts of a worker that fetch adapters from URLs and keep copies."""
 
-from shared.adapter_sources import SourceTemplate
 from shared.cache_folder import cache_folder
 from shared.settings import WorkerSettings
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
-from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.disk_store import AdapterStore
 
 MIB = 1 << 20
-
-
-def adapter_roots(settings: WorkerSettings) -> AdapterRoots:
-    """Return the sources that clients may name.
-
-    Raises:
-        SettingsError: a root isn't a folder, an organisation of the hub or a URL.
-    """
-    sources = settings.adapter_sources.values()
-    template = SourceTemplate.of(settings.adapter_source)
-    return AdapterRoots(settings.adapter_roots, sources, template)
 
 
 def adapter_store(settings: WorkerSettings) -> AdapterStore:
