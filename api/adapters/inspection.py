@@ -12,6 +12,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from api.context import Context
+from shared.adapter_sources import without_query
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import why_unserved
@@ -52,7 +53,8 @@ async def inspect(context: Context, inspection: Inspection) -> Findings:
         async with asyncio.timeout(limit_s), context.inspection_slots:
             return await _checked(context, await _ask_workers(context, inspection))
     except TimeoutError:
-        message = f"no worker has read {inspection.source!r} within {limit_s:g} s; try again"
+        source = without_query(inspection.source)
+        message = f"no worker has read {source!r} within {limit_s:g} s; try again"
         raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
 
 
@@ -68,7 +70,8 @@ async def _ask_workers(context: Context, inspection: Inspection) -> Findings:
         if isinstance(reply, Findings):
             return reply
         deaths += reply is _NoFindings.DIED
-    raise _unavailable(f"{deaths} workers died while they read {inspection.source!r}")
+    source = without_query(inspection.source)
+    raise _unavailable(f"{deaths} workers died while they read {source!r}")
 
 
 async def _checked(context: Context, findings: Findings) -> Findings:

@@ -170,3 +170,12 @@ def test_a_root_path_begins_and_does_not_end_with_a_slash(path: str) -> None:
 def test_only_the_native_engine_quantises(engine: str) -> None:
     with pytest.raises(SettingsError, match="--quantize int8 needs --engine native"):
         load_settings(WorkerSettings, **WORKER, engine=engine, quantize="int8")
+
+
+@pytest.mark.parametrize("cls", [ApiSettings, WorkerSettings])
+@pytest.mark.parametrize("template", ["s3://bucket", "s3://{name}/x", "./{name}", "ftp://h/{name}"])
+def test_a_source_that_is_no_template_is_refused(cls: type[PoolSettings], template: str) -> None:
+    more = WORKER if cls is WorkerSettings else {}
+    with pytest.raises(SettingsError, match="--adapter-source: "):
+        load_settings(cls, **more, adapter_source=template)
+    assert load_settings(cls, **more, adapter_source="").adapter_source is None

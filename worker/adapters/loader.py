@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from shared.adapter_sources import without_query
 from shared.errors import AdapterRejected
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
@@ -245,7 +246,8 @@ class AdapterLoader:
             adapter = self._source.read_version(entry)
             if adapter.weights.version != entry.version:
                 raise AdapterRejected(
-                    f"{entry.source} now holds {adapter.weights.version}, not {entry.version}"
+                    f"{without_query(entry.source)} now holds {adapter.weights.version}, not "
+                    f"{entry.version}"
                 )
             return adapter, self._host.put(adapter.weights)
 

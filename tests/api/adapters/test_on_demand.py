@@ -260,7 +260,10 @@ async def test_a_lookup_over_the_deadline_is_a_504(
         assert await reader.inspections.take(inspection_id)
 
     reader.answer = never
-    short = settings.model_copy(update={"deadline_s": 0.5})
+    signed = "https://h/{name}.zip?signature=secret"
+    short = settings.model_copy(update={"deadline_s": 0.5, "adapter_source": signed})
     async with running_app(short) as app, httpx.AsyncClient(base_url=app.url) as client:
-        assert error_of(await ask(client, "sql"))[:2] == (504, "deadline_exceeded")
+        reply = await ask(client, "sql")
+        assert error_of(reply)[:2] == (504, "deadline_exceeded")
+        assert "secret" not in reply.text
         await until(lambda: not app.context.on_demand._running)

@@ -72,13 +72,13 @@ async def source_worker(
     """Run a worker that answers inspections with `reader`."""
     queue = Queue(redis, keys)
     worker = await ScriptedWorker.start(queue)
-    threads = LoaderThreads(MAX_STAGING, spare_cores=lambda: None, is_engine_busy=lambda: False)
+    local, remote = (_threads(number) for number in (1, MAX_STAGING))
     inspector = Inspector(
         Inspections(redis, keys),
         reader.inspect,
-        threads,
+        local,
         UploadFetcher(Uploads(redis, keys), store),
-        RemoteReads(threads, StagingProgress(redis, keys), reader.stager),
+        RemoteReads(remote, StagingProgress(redis, keys), reader.stager),
     )
 
     async def receive() -> None:
@@ -90,7 +90,12 @@ async def source_worker(
     tasks = [asyncio.create_task(receive()), asyncio.create_task(inspector.run())]
     yield worker
     await cancel_tasks(*tasks)
-    threads.close()
+    local.close()
+    remote.close()
+
+
+def _threads(number: int) -> LoaderThreads:
+    return LoaderThreads(number, spare_cores=lambda: None, is_engine_busy=lambda: False)
 
 
 def tree(folder: Path) -> dict[str, int]:

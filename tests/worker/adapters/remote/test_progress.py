@@ -1,8 +1,9 @@
-"""Progress of an adapter that is fetched slowly, as the API shows it."""
+"""Adapters that are fetched slowly: their progress, and their neighbours."""
 
 import asyncio
 import socket
 import threading
+from pathlib import Path
 
 import httpx
 from api_support import BASE, register_models, running_app
@@ -17,6 +18,7 @@ from shared.store.keys import Keys
 from shared.store.registry import Registry
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.disk_store import AdapterStore
+from worker.adapters.source.remote_reads import MAX_STAGING
 from worker.lora.base.modules import BaseModules
 
 
@@ -74,3 +76,46 @@ async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
         assert reply.status_code == 200, reply.text
         loaded = (await http.get("/v1/adapters/slow")).json()
         assert (loaded["state"], loaded["staging"]) == ("ready", None)
+
+
+async def test_slow_servers_delay_no_adapter_of_this_machine(
+    redis: Redis,
+    keys: Keys,
+    redis_url: str,
+    pool: str,
+    base: BaseModules,
+    store: AdapterStore,
+    web: WebServer,
+    good: Path,
+    files: dict[str, bytes],
+) -> None:
+    raw = response(zip_of(Member(*file) for file in files.items()))
+    go, arrived = threading.Event(), threading.Semaphore(0)
+
+    def late(connection: socket.socket, server: WebServer) -> None:
+        arrived.release()
+        go.wait(30)
+        connection.sendall(raw)
+
+    web.scripts["/late.zip"] = late
+    url = f"http://localhost:{web.port}/late.zip"
+    addresses = AddressCheck(["localhost"])
+    reader = source_reader(base, store, [url, str(good.parent)], addresses, time_limit_s=60)
+    await register_models(Registry(redis, keys))
+    async with (
+        source_worker(redis, keys, reader, store),
+        running_app(ApiSettings(redis_url=redis_url, pool=pool)) as app,
+        httpx.AsyncClient(base_url=app.url, timeout=60) as http,
+    ):
+
+        def load(name: str, source: str) -> "asyncio.Task[httpx.Response]":
+            body = {"lora_name": name, "lora_path": source}
+            return asyncio.create_task(http.post("/v1/load_lora_adapter", json=body))
+
+        loading = [load(f"late-{number}", url) for number in range(MAX_STAGING + 2)]
+        for _ in range(MAX_STAGING):
+            assert await asyncio.to_thread(arrived.acquire, timeout=20)
+        assert (await load("local", str(good))).status_code == 200
+        assert not arrived.acquire(blocking=False), "another adapter is being fetched"
+        go.set()
+        assert {reply.status_code for reply in await asyncio.gather(*loading)} == {200}
