@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from ops import cli
 from ops.chat.client import ServerError
+from ops.commands.adapters import absolute_source
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings
@@ -265,3 +266,8 @@ async def test_the_admins_key_is_sent_if_there_are_several(
         given: list[Any] = ["--url", guarded.url, "--api-key", words[1], "rollback", "extract"]
         with pytest.raises(ServerError, match="no previous version"):
             await invoke(*given)
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/sql", "https://h/x.zip?a=b", "org/repo@v2"])
+def test_urls_and_revisions_are_sent_as_they_are(source: str) -> None:
+    assert absolute_source(source) == source
