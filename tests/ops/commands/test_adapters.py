@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ops import cli
 from ops.chat.client import ServerError
-from ops.commands.adapters import absolute_source
+from ops.commands.clients.adapters import absolute_source
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings

@@ -21,6 +21,7 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.views.pool_views import PoolViews
 from worker import control
+from worker.control_tasks import TASKS
 
 Start = Callable[..., Awaitable[Replicated]]
 
@@ -251,7 +252,7 @@ async def test_the_control_process_finds_the_master(
     await Actor(Queue(redis, keys), redis, keys, "w1", ["a@1"]).register(lease_ms=100)
     settings = ControlSettings(redis_url=url_of(sentinel), pool=keys.pool)
     stopping = asyncio.Event()
-    running = asyncio.create_task(control._run_until(stopping, settings))
+    running = asyncio.create_task(control._run_until(stopping, settings, TASKS))
 
     async def is_given_up() -> bool:
         return not await redis.zcard(keys.workers)
