@@ -14,6 +14,7 @@ export function connection(live) {
     if (element.dataset.state === "lost") live.say("The page is live again.");
     lastPoolTime = pool.time;
     element.dataset.state = "live";
+    element.className = "notice";
     element.hidden = true;
   }
 

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 3 commands.
+-- At most 4 commands.
 -- ARGV: id runner from to now_s num_requests
 -- Changes a batch's status from `from` to `to`. Nothing is changed if the batch has another status.
 -- Returns the status after the call, or 'lost' if the runner has lost its lease. A client's change
