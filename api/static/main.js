@@ -4,6 +4,7 @@ import { hasKey, onKeyChange, onUnauthorized, setKey } from "./lib/api.js";
 import { fill, h, setAttr } from "./lib/dom.js";
 import { askForKey } from "./lib/login.js";
 import { errorBox } from "./lib/notices.js";
+import { nextTask } from "./lib/slices.js";
 import { themeButton } from "./lib/theme_button.js";
 
 const TITLES = { pool: "Pool", compare: "Compare", adapters: "Adapters", jobs: "Jobs" };
@@ -34,6 +35,7 @@ async function show() {
   main.dataset.page = name;
   try {
     const page = await import(`./pages/${name}.js`);
+    await nextTask(); // what the page's modules did was a task of its own
     if (own !== visit) return;
     const stop = await page.mount(body);
     if (own === visit) unmount = stop ?? null;

@@ -9,7 +9,7 @@ import { columnHeads } from "./grid_columns.js";
 import { moveByKeys } from "./grid_keys.js";
 import { gridRow } from "./grid_row.js";
 import { rowsOf } from "./grid_rows.js";
-import { inSlices, nextFrame } from "./slices.js";
+import { inSlices, nextFrame } from "../../lib/slices.js";
 
 const LEGEND = [
   ["resident", "●", "resident"],

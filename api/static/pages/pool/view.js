@@ -6,7 +6,7 @@ import { connection } from "./connection.js";
 import { grid } from "./grid.js";
 import { history } from "./history.js";
 import { incidents } from "./incidents.js";
-import { nextFrame } from "./slices.js";
+import { nextFrame } from "../../lib/slices.js";
 import { summary } from "./summary.js";
 import { workersTable } from "./workers_table.js";
 

@@ -6,7 +6,7 @@ const resumed = [];
 channel.port1.onmessage = () => resumed.shift()();
 
 /** Wait for a task of its own. Unlike timers, messages are not slowed down in background tabs. */
-function nextTask() {
+export function nextTask() {
   return new Promise((resolve) => {
     resumed.push(resolve);
     channel.port2.postMessage(null);
