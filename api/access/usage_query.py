@@ -6,8 +6,9 @@ from enum import StrEnum
 
 from starlette.datastructures import QueryParams
 
+from api.http.query import check_known, read_limit
 from api.openapi.parameters import Parameters, query
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.errors import invalid_value
 
 DEFAULT_DAYS, MAX_DAYS = 30, 400
 DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000
@@ -96,11 +97,7 @@ def read_usage_query(params: QueryParams, *, accept: str, today: date) -> UsageQ
     Raises:
         JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.
     """
-    for name in params:
-        if name not in _NAMES:
-            message = f"unknown parameter: {name[:60]}; this URL accepts {', '.join(_NAMES)}"
-            code = ErrorCode.UNKNOWN_PARAMETER
-            raise JobFailed(JobError(code=code, message=message, param=name))
+    check_known(params, _NAMES)
     end = _day(params.get("end"), "end") or today
     start = _day(params.get("start"), "start") or _days_before(end, DEFAULT_DAYS)
     if not 0 <= (end - start).days < MAX_DAYS:
@@ -113,7 +110,7 @@ def read_usage_query(params: QueryParams, *, accept: str, today: date) -> UsageQ
         end=end,
         groups=groups,
         tenant=params.get("tenant"),
-        limit=_limit(params.get("limit")),
+        limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
         after=_after(params.get("after"), groups),
         format=_format(params.get("format"), accept),
     )
@@ -151,16 +148,6 @@ def _after(text: str | None, groups: tuple[Group, ...]) -> tuple[str, ...] | Non
     if len(names) != len(groups):
         raise invalid_value("after: must be the last_id of a page of the same query", "after")
     return names
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    limit = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
-    if not 1 <= limit <= MAX_LIMIT:
-        reason = f"must be a number from 1 to {MAX_LIMIT}, not {text[:60]!r}"
-        raise invalid_value(f"limit: {reason}", "limit")
-    return limit
 
 
 def _format(text: str | None, accept: str) -> Format:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from starlette.datastructures import QueryParams
 
+from api.http.query import check_known, read_limit
 from api.openapi.parameters import Parameters, query
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -37,18 +37,8 @@ def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> PageQ
         JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.
     """
     names = [*(parameter["name"] for parameter in PAGE_PARAMETERS), *also]
-    for name in params:
-        if name not in names:
-            message = f"unknown parameter: {name[:60]}; this URL accepts {', '.join(names)}"
-            error = JobError(code=ErrorCode.UNKNOWN_PARAMETER, message=message, param=name)
-            raise JobFailed(error)
-    return PageQuery(limit=_limit(params.get("limit")), after=params.get("after"))
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    limit = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
-    if not 1 <= limit <= MAX_LIMIT:
-        raise invalid_param("limit", f"must be a number from 1 to {MAX_LIMIT}, not {text[:60]!r}")
-    return limit
+    check_known(params, names)
+    return PageQuery(
+        limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
+        after=params.get("after"),
+    )

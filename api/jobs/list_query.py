@@ -5,6 +5,7 @@ from typing import get_args
 
 from starlette.datastructures import QueryParams
 
+from api.http.query import check_known, read_limit
 from api.openapi.parameters import Parameters, query
 from api.schema.jobs import State
 from shared.errors import ErrorCode, JobError, JobFailed
@@ -50,27 +51,14 @@ def read_list_query(params: QueryParams) -> ListQuery:
     Raises:
         JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.
     """
-    for name in params:
-        if name not in _NAMES:
-            message = f"unknown parameter: {name[:60]}; this URL accepts {', '.join(_NAMES)}"
-            raise _error(ErrorCode.UNKNOWN_PARAMETER, message, name)
+    check_known(params, _NAMES)
     after = params.get("after")
     return ListQuery(
-        limit=_limit(params.get("limit")),
+        limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
         after=job_id_of(after) if after is not None else None,
         states=_states(params.getlist("state")),
         model=params.get("model"),
     )
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    limit = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
-    if not 1 <= limit <= MAX_LIMIT:
-        message = f"limit: must be a number from 1 to {MAX_LIMIT}, not {text[:60]!r}"
-        raise _error(ErrorCode.INVALID_VALUE, message, "limit")
-    return limit
 
 
 def _states(texts: list[str]) -> frozenset[JobState] | None:
