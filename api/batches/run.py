@@ -79,6 +79,7 @@ class BatchRun:
         self._ended: list[_Ended] = []
         self._running: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._has_answered = asyncio.Event()
         self._failure: BaseException | None = None
         self._is_cancelled = batch.status is BatchStatus.CANCELLING
         self._cancelled_at = time.monotonic()
@@ -145,11 +146,12 @@ class BatchRun:
                 parts.app, _access_of(batch), key=batch.id, expires_s=batch.expires_s
             ) as client:
                 await self._answer_all(client, path, pending)
+            self._has_answered.set()
+            await committing  # it isn't interrupted, since a line can't be recorded again
         finally:
             committing.cancel()
             with suppress(asyncio.CancelledError):
                 await committing
-        await self._commit()
         return True
 
     async def _answer_all(self, client: BatchClient, path: Path, pending: Sequence[Line]) -> None:
@@ -193,8 +195,9 @@ class BatchRun:
         self._ended.append(_Ended(line, custom_id, answer))
 
     async def _commit_all(self) -> None:
-        while True:
-            await asyncio.sleep(COMMIT_S)
+        while not self._has_answered.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_answered.wait(), COMMIT_S)
             await self._commit()
 
     async def _commit(self) -> None:
