@@ -45,8 +45,8 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     page = await console.open("pool")
     await expect(page.locator(".tile", has_text="Running")).to_contain_text(f"{NUM_JOBS} of")
     worker, running = busiest_worker(server)
-    old_column = await column_of(page, worker)
     await expect(page.locator(".grid .cell-running").first).to_be_visible()
+    old_column = await column_of(page, worker)
 
     os.kill(int(worker.split(":")[1]), signal.SIGKILL)
 
@@ -152,5 +152,7 @@ def short(worker: str) -> str:
 
 
 async def column_of(page: Page, worker: str) -> int:
+    """Return the place of a worker's column, once the grid shows it."""
+    await expect(page.locator(f'.grid-worker:text-is("{short(worker)}")')).to_be_visible()
     heads = await page.locator(".grid-worker").all_text_contents()
     return heads.index(short(worker))
