@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI
 from api.access.authenticator import Authenticator
 from api.access.stored_keys import StoredKeys
 from api.adapters.on_demand import OnDemand
+from api.adapters.shadow_copies import ShadowCopies
 from api.context import Context
 from api.errors import add_error_handlers
 from api.files.store import FileStore
@@ -49,8 +50,8 @@ from api.routes import (
     server_info,
     tokenize,
 )
-from api.routes.access import usage
-from api.routes.adapters import adapters, lora_adapters, rollouts
+from api.routes.access import audit_log, usage
+from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
 from api.routes.pages import console, docs
 from api.tokenization import MAX_CALLS
 from api.turns import Turns
@@ -75,6 +76,10 @@ from shared.store.sources.lookups import SourceLookups
 from shared.store.sources.progress import StagingProgress
 from shared.store.token_streams import ReplyReader, read_checkpoints
 from shared.store.uploads import Uploads
+from shared.store.versions.candidates import Candidates
+from shared.store.versions.changes import Changes
+from shared.store.versions.pins import Pins
+from shared.store.versions.shadows import Shadows
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
@@ -83,8 +88,8 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     *(chat, completions, responses, messages, embeddings, tokenize, models),
-    *(files, batches, usage),
-    *(adapters, rollouts, lora_adapters, jobs, job_stream),
+    *(files, batches, usage, audit_log),
+    *(candidates, pins, adapters, rollouts, lora_adapters, jobs, job_stream),
     *(pool, health, server_info, docs, console),
 )
 MAX_INSPECTIONS = 8
@@ -144,6 +149,7 @@ def create_app(
                     task.cancel()
         finally:
             await context.on_demand.close()
+            await context.shadow_copies.close()
             await redis.aclose()
 
     app = FastAPI(
@@ -202,6 +208,11 @@ def _context(
         uploads=Uploads(redis, keys),
         staging=StagingProgress(redis, keys),
         on_demand=OnDemand(SourceTemplate.of(settings.adapter_source), SourceLookups(redis, keys)),
+        candidates=Candidates(redis, keys),
+        pins=Pins(redis, keys),
+        changes=Changes(redis, keys),
+        shadows=Shadows(redis, keys),
+        shadow_copies=ShadowCopies(),
         inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
         tokenizations=Tokenizations(redis, keys),
         turns=Turns(MAX_TURNS),

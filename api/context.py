@@ -34,11 +34,16 @@ from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.sources.progress import StagingProgress
 from shared.store.uploads import Uploads
+from shared.store.versions.candidates import Candidates
+from shared.store.versions.changes import Changes
+from shared.store.versions.pins import Pins
+from shared.store.versions.shadows import Shadows
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
 if TYPE_CHECKING:
     from api.adapters.on_demand import OnDemand
+    from api.adapters.shadow_copies import ShadowCopies
     from shared.tracing.tracer import Tracer
 
 
@@ -66,6 +71,13 @@ class Context:
     staging: StagingProgress
     on_demand: "OnDemand"
     """Registers unknown adapters at their first request."""
+    candidates: Candidates
+    pins: Pins
+    changes: Changes
+    """The audit log."""
+    shadows: Shadows
+    shadow_copies: "ShadowCopies"
+    """Enqueues copies of jobs for shadows."""
     inspection_slots: asyncio.Semaphore
     """Limits the number of concurrent inspections, because each one uses a Redis connection."""
     tokenizations: Tokenizations

@@ -2,19 +2,35 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from api.admission import admission_to, check_model
+from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access
+from shared.protocol.candidates import SHADOW_TENANT
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
 from shared.store.registry import Found
 
 MAX_REMAKES = 3
 """Number of times that a job is made again before it is enqueued although the registry changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a request wants."""
+
+    model: str
+    """Name of the model."""
+    key: str
+    """Key by which a candidate version of the model takes the request, or doesn't."""
+    job_of: Callable[[Admission], Job]
+    """Makes a job of the request. It may be called more than once."""
+    accept: Callable[[Job], Job]
+    """Returns the job of the request, with the trace that it continues."""
 
 
 class Draft:
@@ -28,20 +44,18 @@ class Draft:
         self,
         context: Context,
         access: Access,
-        model: str,
         found: Found,
         admission: Admission,
-        job_of: Callable[[Admission], Job],
+        wanted: "Wanted",
         options: EnqueueOptions,
     ) -> None:
         self._context = context
-        self._model = model
-        self._revision = found.revision
+        self._found = found
         self._admission = admission
-        self._job_of = job_of
+        self._wanted = wanted
         self.access = access
         self.options = options
-        self.job = job_of(admission)
+        self.job = wanted.accept(wanted.job_of(admission))
         """Job of the request. `enqueue` may replace it."""
 
     @classmethod
@@ -49,16 +63,14 @@ class Draft:
         cls,
         context: Context,
         access: Access,
-        model: str,
-        job_of: Callable[[Admission], Job],
+        wanted: "Wanted",
         options: EnqueueOptions,
         *,
         deadline_s: float | None = None,
     ) -> "Draft":
-        """Admit a request for `model`, and make its job.
+        """Admit a request, and make its job.
 
-        `access` has the rights of the request. `job_of` makes the job. `deadline_s` is that of
-        `admission_to`.
+        `access` has the rights of the request. `deadline_s` is that of `admission_to`.
 
         Raises:
             JobFailed: the request is invalid, or its model can't serve it.
@@ -66,9 +78,11 @@ class Draft:
         """
 
         def made(found: Found) -> Draft:
-            admission = admission_to(found, context, access.tenant, model, deadline_s=deadline_s)
-            return cls(context, access, model, found, admission, job_of, options)
+            serving = found.canary_for(wanted.key)
+            admission = admission_to(serving, context, access.tenant, model, deadline_s=deadline_s)
+            return cls(context, access, found, admission, wanted, options)
 
+        model = wanted.model
         check_model(access, model)
         if remembered := context.models.remembered(model):
             with suppress(JobFailed):  # the model as it is now may serve the request
@@ -86,13 +100,19 @@ class Draft:
             RedisUnavailable: Redis may not have accepted the job.
         """
         async with self._context.turns.turn():
-            for _ in range(MAX_REMAKES):
-                try:
-                    return await self._enqueue(self._revision)
-                except RegistryChanged:
-                    await self._remake()
-            # The registry changes all the time. The job's version was current a moment ago.
-            return await self._enqueue("")
+            enqueued = await self._enqueue_latest()
+        if enqueued.is_new:
+            self._start_shadow()
+        return enqueued
+
+    async def _enqueue_latest(self) -> Enqueued:
+        for _ in range(MAX_REMAKES):
+            try:
+                return await self._enqueue(self._found.revision)
+            except RegistryChanged:
+                await self._remake()
+        # The registry changes all the time. The job's version was current a moment ago.
+        return await self._enqueue("")
 
     async def _enqueue(self, registry_revision: str) -> Enqueued:
         return await self._context.queue.enqueue(
@@ -104,8 +124,10 @@ class Draft:
 
     async def _remake(self) -> None:
         """Make the job of the model as it is now, with the id of the job that was refused."""
-        found, old = await self._context.models.read(self._model), self._admission
-        new = admission_to(found, self._context, old.tenant, self._model)
+        model, old = self._wanted.model, self._admission
+        found = await self._context.models.read(model)
+        serving = found.canary_for(self._wanted.key)
+        new = admission_to(serving, self._context, old.tenant, model)
         self._admission = replace(
             new,
             id=old.id,
@@ -113,5 +135,24 @@ class Draft:
             deadline_ms=old.deadline_ms,
             random_seed=old.random_seed,
         )
-        self._revision = found.revision
-        self.job = self._job_of(self._admission)
+        self._found = found
+        self.job = self._wanted.accept(self._wanted.job_of(self._admission))
+
+    def _start_shadow(self) -> None:
+        """Let the shadow of the adapter compute a copy of the job, if it takes the request."""
+        shadow = self._found.shadow_for(self._wanted.key)
+        if shadow is None or self.job.is_preemptible or self.job.embedding is not None:
+            return
+        admission = admission_to(
+            shadow,
+            self._context,
+            SHADOW_TENANT,
+            self._wanted.model,
+            deadline_s=SHADOWS_DEADLINE_S,
+        )
+        seed = self._admission.random_seed
+        with suppress(JobFailed):  # the candidate can't serve such a request, such as one with tools
+            copy = self._wanted.job_of(replace(admission, random_seed=seed))
+            self._context.shadow_copies.start(
+                self.job.id, replace(copy, is_preemptible=True), self._context
+            )

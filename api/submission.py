@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 
 from api.adapters.on_demand import with_adapter
+from api.adapters.request_key import request_key
 from api.answer import Answer
 from api.context import Context
-from api.draft import Draft
+from api.draft import Draft, Wanted
 from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.body import read_json_object
 from api.jobs.background import start_in_background
@@ -80,17 +81,15 @@ async def submit_json(
                 weight=weight,
                 key_id=access.key_id,
             )
-            draft = await Draft.of(
-                context,
-                access,
-                body.model,
-                lambda admission: trace.accept(
-                    replace(job_of(body, admission), is_preemptible=is_preemptible(request)),
-                    is_stream=bool(body.stream),
+            wanted = Wanted(
+                model=body.model,
+                key=request_key(access, raw),
+                job_of=lambda admission: replace(
+                    job_of(body, admission), is_preemptible=is_preemptible(request)
                 ),
-                options,
-                deadline_s=headers.deadline_s,
+                accept=lambda job: trace.accept(job, is_stream=bool(body.stream)),
             )
+            draft = await Draft.of(context, access, wanted, options, deadline_s=headers.deadline_s)
         return body, answer_headers, draft
 
     try:

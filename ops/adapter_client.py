@@ -71,6 +71,42 @@ class AdapterClient:
             )
         return restored
 
+    def adapter(self, name: str) -> Body:
+        """Return one adapter with its versions."""
+        return self._call("GET", f"/v1/adapters/{_quoted(name)}")
+
+    def set_candidate(self, name: str, wanted: Body) -> Body:
+        """Try out a version beside the current one, and return the adapter.
+
+        `wanted` has the fields of the request.
+        """
+        return self._call("PUT", f"/v1/adapters/{_quoted(name)}/candidate", wanted)
+
+    def candidate(self, name: str) -> Body:
+        """Return the candidate of an adapter, and how its answers compare."""
+        return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
+
+    def promote(self, name: str) -> Body:
+        """Make the candidate of an adapter its current version, and return the adapter."""
+        return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote")
+
+    def drop(self, name: str) -> Body:
+        """End the trial of an adapter's candidate, and return the adapter."""
+        return self._call("DELETE", f"/v1/adapters/{_quoted(name)}/candidate")
+
+    def pin(self, name: str, replicas: int) -> None:
+        """Keep an adapter on a minimum number of workers; 0 ends this."""
+        path = f"/v1/adapters/{_quoted(name)}/pin"
+        if replicas:
+            self._send("PUT", path, {"min_replicas": replicas})
+        else:
+            self._send("DELETE", path)
+
+    def changes(self, name: str | None, limit: int) -> Body:
+        """Return the newest changes of one adapter, or of all adapters and API keys."""
+        only = "" if name is None else f"&adapter={_quoted(name)}"
+        return self._call("GET", f"/v1/audit_log?limit={limit}{only}")
+
     def _call(self, method: str, path: str, body: Body | None = None) -> Body:
         found: Body = orjson.loads(self._send(method, path, body))
         return found

@@ -19,7 +19,14 @@ from ops.commands import (
     up,
 )
 from ops.commands.access import keys
-from ops.commands.clients import adapters, batch, chat, eval_demo
+from ops.commands.clients import (
+    adapter_evaluation,
+    adapter_versions,
+    adapters,
+    batch,
+    chat,
+    eval_demo,
+)
 from ops.commands.flags import spread_adapters
 from ops.help_pages import App
 from ops.local.supervisor import EXIT_REFUSED, ChildRefused
@@ -48,6 +55,8 @@ app.command(rich_help_panel=_USE)(health.health)
 app.command(rich_help_panel=_USE)(audit.audit)
 app.command(rich_help_panel=_USE)(bench.bench)
 app.command(rich_help_panel=_USE)(eval_demo.eval_demo)
+for command in (*adapter_versions.COMMANDS, adapter_evaluation.evaluate):
+    adapters.adapters_app.command()(command)
 app.add_typer(adapters.adapters_app, name="adapters", rich_help_panel=_USE)
 app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_USE)
 app.add_typer(keys.keys_app, name="keys", rich_help_panel=_USE)

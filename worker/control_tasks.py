@@ -18,6 +18,7 @@ from shared.store.dead_letters import DeadLetters
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
+from worker.shadow_comparison import ShadowComparison
 
 REAP_EVERY_MS = 1000
 MAX_LOGGED = 20
@@ -37,6 +38,7 @@ class ControlTasks:
         self._registry = Registry(redis, keys)
         self._letters = DeadLetters(redis, keys)
         self._audit = RunningAudit(redis, keys)
+        self._comparison = ShadowComparison(redis, keys)
         self._quarantine_ms = int(settings.quarantine_s * 1000) or NEVER_MS
         self._max_age_ms = settings.dead_letter_days * DAY_MS
         self._max_bytes = settings.dead_letters_mb * MIB
@@ -80,6 +82,11 @@ class ControlTasks:
             logged = [asdict(stray) for stray in strays[:MAX_LOGGED]]
             log.warning("stray_keys", num_strays=len(strays), strays=logged)
 
+    async def compare_shadows(self) -> None:
+        """Compare the answers of shadows with those of current versions."""
+        if compared := await self._comparison.step():
+            log.info("shadows_compared", num_pairs=compared)
+
 
 @dataclass(frozen=True, slots=True)
 class ControlTask:
@@ -103,10 +110,12 @@ class ControlTask:
 
 
 EVERY_SECOND = range(60)
+EVERY_2_S = range(0, 60, 2)
 EVERY_10_S = range(5, 60, 10)
 TASKS = (
     ControlTask("reap", ControlTasks.reap, EVERY_SECOND, 10),
     ControlTask("release_quarantined", ControlTasks.release_quarantined, EVERY_10_S, 10),
+    ControlTask("compare_shadows", ControlTasks.compare_shadows, EVERY_2_S, 10),
     ControlTask("forget_unused", ControlTasks.forget_unused, EVERY_10_S, 10),
     ControlTask("report_dead_letters", ControlTasks.report_dead_letters, EVERY_10_S, 10),
     ControlTask("trim_dead_letters", ControlTasks.trim_dead_letters, {20}, 20),

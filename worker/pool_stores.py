@@ -12,6 +12,7 @@ from shared.store.registry import Registry
 from shared.store.residency import ResidencyStore
 from shared.store.sources.progress import StagingProgress
 from shared.store.uploads import Uploads
+from shared.store.versions.pins import Pins
 from shared.store.views.adapter_views import AdapterViews
 from shared.store.views.pool_views import PoolViews
 
@@ -29,6 +30,7 @@ class PoolStores:
     tokenizations: Tokenizations
     uploads: Uploads
     staging: StagingProgress
+    pins: Pins
     views: PoolViews
     adapter_views: AdapterViews
 
@@ -51,6 +53,7 @@ def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolS
         tokenizations=Tokenizations(redis, keys),
         uploads=Uploads(redis, keys),
         staging=StagingProgress(redis, keys),
+        pins=Pins(redis, keys),
         views=PoolViews(redis, keys),
         adapter_views=AdapterViews(redis, keys),
     )

@@ -141,6 +141,7 @@ class Worker:
                 group.create_task(parts.lease.run(parts.membership)),
                 group.create_task(parts.consumer.run()),
                 group.create_task(parts.adapters.prefetcher.run()),
+                group.create_task(parts.adapters.pin_keeper.run()),
                 group.create_task(parts.adapters.advertiser.run()),
                 group.create_task(parts.adapters.inspector.run()),
                 group.create_task(parts.adapters.retention.run()),

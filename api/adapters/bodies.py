@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from api.schema.adapters import AdapterBody, Holder, StagingBody, VersionBody
+from api.schema.adapters import AdapterBody, CandidateBody, Holder, StagingBody, VersionBody
 from shared.protocol.adapters import BaseModel
 from shared.store.sources.staging import Staging
 from shared.store.views.adapter_views import AdapterView, VersionView
@@ -16,6 +16,8 @@ def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerVie
         id=view.current.adapter.name,
         parent=base.name,
         previous=[version_body(version, workers) for version in view.previous],
+        candidate=candidate_body(view, workers),
+        min_replicas=view.replicas,
         **_fields(view.current, workers),
     )
 
@@ -23,6 +25,18 @@ def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerVie
 def version_body(view: VersionView, workers: Sequence[WorkerView]) -> VersionBody:
     """Return the response body for one version of an adapter."""
     return VersionBody(**_fields(view, workers))
+
+
+def candidate_body(view: AdapterView, workers: Sequence[WorkerView]) -> CandidateBody | None:
+    """Return the response body for the candidate of an adapter, if it has one."""
+    if view.candidate is None or view.share is None:
+        return None
+    return CandidateBody(
+        mode=view.share.mode,
+        percent=view.share.percent,
+        since_ms=view.share.since_ms,
+        **_fields(view.candidate, workers),
+    )
 
 
 def staging_body(staging: Staging | None) -> StagingBody | None:

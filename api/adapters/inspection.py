@@ -58,6 +58,24 @@ async def inspect(context: Context, inspection: Inspection) -> Findings:
         raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
 
 
+async def checked_adapter(
+    context: Context, name: str, source: str, *, param: str | None
+) -> Adapter:
+    """Have a worker inspect an adapter, and return the adapter.
+
+    `param` names the part of the request that has the source.
+
+    Raises:
+        JobFailed: as `inspect`, or the adapter can't be served.
+        RedisUnavailable: Redis can't be reached.
+    """
+    findings = await inspect(context, Inspection(name=name, source=source))
+    if findings.adapter is None:
+        assert findings.error is not None  # findings have either an adapter or an error
+        raise JobFailed(replace(findings.error, param=param))
+    return findings.adapter
+
+
 async def _ask_workers(context: Context, inspection: Inspection) -> Findings:
     asked: set[WorkerId] = set()
     deaths = 0

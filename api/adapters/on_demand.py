@@ -14,6 +14,7 @@ from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.access.rights import Access
 from shared.store.inspections import Inspection
 from shared.store.sources.lookups import LEASE_MS, SourceLookups
+from shared.store.versions.changes import POOL
 
 T = TypeVar("T")
 
@@ -161,7 +162,10 @@ async def _load(context: Context, name: str, source: str, unknown: JobError) -> 
         return unknown if is_missing else replace(findings.error, param="model")
     try:
         await context.registry.load_adapter(
-            findings.adapter, replace=False, keep_versions=context.settings.keep_versions
+            findings.adapter,
+            replace=False,
+            keep_versions=context.settings.keep_versions,
+            by=POOL,
         )
     except JobFailed as failed:
         if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # an operator has just loaded it

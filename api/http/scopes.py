@@ -41,11 +41,13 @@ _PATHS: Mapping[tuple[Scope, ...], tuple[str, ...]] = {
     (Scope.ADAPTERS,): (
         *("/v1/adapters", "/v1/adapters/validate"),
         *("/v1/adapters/{name:path}", "/v1/adapters/{name:path}/rollback"),
+        *("/v1/adapters/{name:path}/candidate", "/v1/adapters/{name:path}/candidate/promote"),
+        "/v1/adapters/{name:path}/pin",
         *("/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
         *("/pause", "/resume"),
     ),
     (Scope.METRICS,): ("/metrics", "/load"),
-    (Scope.ADMIN,): ("/v1/pool", "/v1/pool/events"),
+    (Scope.ADMIN,): ("/v1/pool", "/v1/pool/events", "/v1/audit_log"),
 }
 SCOPES: Mapping[str, tuple[Scope, ...]] = {
     path: scopes for scopes, paths in _PATHS.items() for path in paths

@@ -30,9 +30,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_key": (),
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
-    "safety_identifier": (),
     "store": (False,),
-    "user": (),
 }
 """For each ignored field, the values that don't cause a warning, in addition to null.
 

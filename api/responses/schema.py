@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from api.schema.base import IGNORED, TEXT_OR_LIST, JobRequest, RequestModel
+from api.schema.base import IGNORED, TEXT_OR_LIST, USER, USER_AS_WELL, JobRequest, RequestModel
 from api.schema.generation import ServiceTier
 
 MAX_METADATA = 16
@@ -118,8 +118,8 @@ class ResponseRequest(ResponsePrompt, JobRequest):
     stream_options: ResponseStreamOptions | None = None
     max_tool_calls: int | None = Field(None, description="Ignored: it limits built-in tools.")
     service_tier: ServiceTier | None = None
-    user: str | None = Field(None, description=IGNORED)
-    safety_identifier: str | None = Field(None, description=IGNORED)
+    user: str | None = Field(None, description=USER)
+    safety_identifier: str | None = Field(None, description=USER_AS_WELL)
     prompt_cache_key: str | None = Field(None, description=IGNORED)
     access_programs: dict[str, Any] | None = Field(None, description=IGNORED)
 

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
+from shared.protocol.candidates import CandidateMode
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.uploads import CONFIG_KEY, upload_of
@@ -76,6 +77,11 @@ class UploadAdapterQuery(BaseModel):
     )
     source: Path | None = Field(
         None, description="Source of the adapter, in place of a body: what `lora_path` takes."
+    )
+    candidate: Literal["true", "false"] = Field(
+        "false",
+        description="Whether the adapter becomes the candidate of a loaded name. It takes no "
+        "requests until PUT /v1/adapters/{name}/candidate gives it a share.",
     )
 
 
@@ -159,6 +165,17 @@ class VersionBody(BaseModel):
     workers: list[Holder]
 
 
+class CandidateBody(VersionBody):
+    """A version that is tried out beside the current one."""
+
+    mode: CandidateMode = Field(
+        description="canary: it answers a share of the requests. shadow: it computes copies of a "
+        "share of the requests, whose answers are compared with the current version's."
+    )
+    percent: float = Field(description="Share of the requests, from 0 to 100.")
+    since_ms: int = Field(description="Unix time in milliseconds at which it became the candidate.")
+
+
 class StagingBody(BaseModel):
     """Progress of an adapter that a worker fetches from a URL."""
 
@@ -177,6 +194,12 @@ class AdapterBody(VersionBody):
     object: Literal["adapter"] = "adapter"
     parent: str = Field(description="Name of the base model.")
     previous: list[VersionBody]
+    candidate: CandidateBody | None = Field(
+        None, description="Version that is tried out beside the current one."
+    )
+    min_replicas: int = Field(
+        0, description="Minimum number of workers that hold the current version in memory."
+    )
 
 
 class AdapterDetails(AdapterBody):

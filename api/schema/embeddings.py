@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from api.schema.base import IGNORED, JobRequest
+from api.schema.base import USER, JobRequest
 from api.schema.completions import as_prompts
 from api.schema.generation import MAX_TOKEN_ID
 from api.schema.usage import UsageBody
@@ -74,7 +74,7 @@ class EmbeddingRequest(JobRequest):
         "fit into the context.",
     )
     stream: Literal[False] | None = Field(None, description="Embeddings aren't streamed.")
-    user: str | None = Field(None, description=IGNORED)
+    user: str | None = Field(None, description=USER)
 
 
 class Embedding(BaseModel):

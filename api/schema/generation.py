@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from api.schema.base import IGNORED, JobRequest, RequestModel
+from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, RequestModel
 from api.schema.response_format import (
     ChoiceField,
     GrammarField,
@@ -219,8 +219,8 @@ class GenerationRequest(JobRequest):
         description="priority moves the request ahead of others that wait, by 10,000 tokens; "
         "flex moves it back as far. auto and default don't move it.",
     )
-    user: str | None = Field(None, description=IGNORED)
-    safety_identifier: str | None = Field(None, description=IGNORED)
+    user: str | None = Field(None, description=USER)
+    safety_identifier: str | None = Field(None, description=USER_AS_WELL)
     metadata: dict[str, str] | None = Field(None, description=IGNORED)
     prompt_cache_key: str | None = Field(None, description=IGNORED)
     prompt_cache_options: dict[str, Any] | None = Field(None, description=IGNORED)

@@ -10,6 +10,7 @@ from ops.bench.options import RESULTS, Quick, ResultsFolder
 from ops.bench.probe_run import show
 from ops.bench.scale import api_cpu as cpu
 from ops.bench.scale import first_token as first
+from ops.bench.scale import shadow as shadows
 from ops.bench.scale import worker_rates as rates
 from ops.bench.scale.fairness import rounds as fair
 from ops.bench.scale.fairness.finding import fairness_finding
@@ -88,6 +89,15 @@ def fairness(quick: Quick = False, results: ResultsFolder = RESULTS) -> None:
     with TemporaryDirectory(prefix="lorikeet-bench-") as scratch:
         rounds = measure_fairness(sizes, Path(scratch), _print)
     show(fairness_finding(rounds, sizes), SIMULATED, results)
+
+
+@scale_app.command()
+def shadow(quick: Quick = False, results: ResultsFolder = RESULTS) -> None:
+    """Measure the latency of requests with and without a shadow that computes their copies."""
+    sizes = shadows.QUICK if quick else shadows.FULL
+    with TemporaryDirectory(prefix="lorikeet-bench-") as scratch:
+        rounds = list(shadows.measure_shadow(sizes, Path(scratch), _print))
+    show(shadows.shadow_finding(rounds, sizes), SIMULATED, results)
 
 
 def _print(line: str) -> None:

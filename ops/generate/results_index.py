@@ -47,6 +47,7 @@ MEASUREMENTS = {
     "api-cpu": "CPU time of the API process per streamed token of chats",
     "first-token": "first token through queue and front end against a direct call",
     "workers": "16 workers against one",
+    "shadow": "latency with and without a shadow that computes copies",
     "fairness": "waiting times beside a heavy tenant, and shares by weight",
 }
 """Descriptions of all kinds of results, in the order of the page."""

@@ -8,6 +8,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
 from shared.store.registry import Registry
+from shared.store.versions.changes import OPERATOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
                 # Without this field, the entry of the name expires once the name is unloaded.
                 await redis.hdel(keys.adapter(name), "at_start")  # type: ignore[misc]
                 if by == b"start":
-                    await registry.unload_adapter(name)
+                    await registry.unload_adapter(name, by=OPERATOR)
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
@@ -56,7 +57,7 @@ async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set
     for name in names:
         if await redis.hget(keys.adapter(name), "by") == b"start":  # type: ignore[misc]
             await redis.hdel(keys.adapter(name), "at_start")  # type: ignore[misc]
-            await registry.unload_adapter(name)
+            await registry.unload_adapter(name, by=OPERATOR)
             unloaded.add(name)
     return unloaded
 

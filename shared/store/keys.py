@@ -342,8 +342,44 @@ class Keys:
         Deleted when the base model changes. If the name was unloaded, the version is empty. The key
         of an unloaded name expires after an hour, except if a worker was started with the name. In
         that case, the key is kept so that a restart of the worker doesn't register the name again.
+        The fields that begin with `candidate` hold the `Share` of the candidate version.
         """
         return f"{self.prefix}adapter:{name}"
+
+    @property
+    def pins(self) -> str:
+        """HASH: pinned adapter name -> minimum number of workers that hold its current version.
+
+        A field is deleted when the name is unloaded or the base model changes.
+        """
+        return f"{self.prefix}pins"
+
+    @property
+    def changes(self) -> str:
+        """STREAM: the audit log, about 10,000 newest changes of adapters and API keys.
+
+        Never deleted.
+        """
+        return f"{self.prefix}changes"
+
+    @property
+    def shadows(self) -> str:
+        """ZSET: ids of a job and of its shadow's copy -> Unix time in ms at which it was copied.
+
+        The control process compares the answers and removes the pair.
+        """
+        return f"{self.prefix}shadows"
+
+    def compared(self, version: AdapterVersion) -> str:
+        """HASH: `Comparison` of a candidate version. Deleted when its trial ends."""
+        return f"{self.prefix}compared:{version}"
+
+    def differing(self, version: AdapterVersion) -> str:
+        """LIST: the 100 newest `PairReport`s of a candidate's pairs that differ, newest first.
+
+        Deleted when its trial ends.
+        """
+        return f"{self.prefix}differing:{version}"
 
     def previous(self, name: str) -> str:
         """LIST: previous versions of the name, in the order of rollbacks."""

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +14,8 @@ from shared.protocol.adapters import (
     decode_adapter,
     decode_base_model,
 )
+from shared.protocol.candidates import FIELDS as SHARE_FIELDS
+from shared.protocol.candidates import Candidate, CandidateMode, decode_share
 from shared.protocol.capabilities import encode_kinds
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
@@ -21,6 +23,8 @@ from shared.reasoning_form import ReasoningForm
 from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
 from shared.store.scripts import Scripts, flat
+from shared.store.versions.changes import OPERATOR, POOL, WORKER
+from shared.store.versions.refusals import already_loaded, conflict, not_kept, quarantine
 
 RELEASED_PER_CALL = 32
 KEPT_VERSIONS = 4
@@ -36,6 +40,8 @@ class _AddMode(StrEnum):
     """A client loads the adapter under a new name."""
     REPLACE = "replace"
     """A client loads the adapter under a name that may already be taken."""
+    CANDIDATE = "candidate"
+    """A client loads the adapter to try it out beside the current version of its name."""
 
 
 class _AddOutcome(StrEnum):
@@ -48,6 +54,8 @@ class _AddOutcome(StrEnum):
     """The version is quarantined."""
     EXPIRED = "expired"
     """The uploaded files of the version are gone."""
+    UNKNOWN = "unknown"
+    """The name of a candidate isn't registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,24 @@ class Found:
 
     The registry gets another revision whenever a model that takes requests changes or is removed.
     """
+    candidate: Candidate | None = None
+    """Candidate of the adapter, if it takes requests. None if a version was looked up."""
+
+    def canary_for(self, key: str) -> "Found":
+        """Return what serves the requests with this key: the canary if it takes them, or this."""
+        candidate = self.candidate
+        is_canary = candidate and candidate.share.mode is CandidateMode.CANARY
+        if candidate and is_canary and candidate.share.takes(key):
+            return replace(self, adapter=candidate.adapter)
+        return self
+
+    def shadow_for(self, key: str) -> "Found | None":
+        """Return what computes a copy of the requests with this key, or None if nothing does."""
+        candidate = self.candidate
+        is_shadow = candidate and candidate.share.mode is CandidateMode.SHADOW
+        if candidate and is_shadow and candidate.share.takes(key):
+            return replace(self, adapter=candidate.adapter)
+        return None
 
     @property
     def version(self) -> AdapterVersion | None:
@@ -129,61 +155,74 @@ class Registry:
         has set another version, or a worker that started after this one has registered another
         version. A quarantined version stays quarantined.
         """
-        _, version = await self._add(_AddMode.START, adapter)
+        _, version = await self._add(_AddMode.START, adapter, by=WORKER)
         return version
 
     async def load_adapter(
-        self, adapter: Adapter, *, replace: bool, keep_versions: int = KEPT_VERSIONS
+        self, adapter: Adapter, *, replace: bool, keep_versions: int = KEPT_VERSIONS, by: str = ""
     ) -> None:
         """Register an adapter for a client. New requests for the name use the adapter immediately.
 
-        The name keeps at most `keep_versions` previous versions.
+        The name keeps at most `keep_versions` previous versions. `by` is the client, for the audit
+        log.
 
         Raises:
             JobFailed: the name is taken and `replace` is false, the version is quarantined, or its
                 uploaded files have expired.
         """
         mode = _AddMode.REPLACE if replace else _AddMode.LOAD
-        outcome, version = await self._add(mode, adapter, keep_versions)
+        outcome, version = await self._add(mode, adapter, keep_versions, by=by)
         if outcome is _AddOutcome.EXISTS:
             raise JobFailed(already_loaded(adapter.name, version))
-        if outcome is _AddOutcome.QUARANTINED:
-            raise JobFailed(_conflict(f"{_quarantine(version)}; load other weights"))
-        if outcome is _AddOutcome.EXPIRED:
-            message = "reading the adapter took too long, and its files have expired; send it again"
-            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+        _check_can_load(outcome, version)
 
-    async def unload_adapter(self, name: str) -> bool:
+    async def add_candidate(self, adapter: Adapter, *, keep_versions: int, by: str) -> bool:
+        """Register an adapter as the candidate of its name, in place of another candidate.
+
+        A new candidate takes no requests until `Candidates.set` gives it a share. `by` is the
+        client, for the audit log. Returns False if the name isn't registered.
+
+        Raises:
+            JobFailed: the version is current or quarantined, or its uploaded files have expired.
+        """
+        outcome, version = await self._add(_AddMode.CANDIDATE, adapter, keep_versions, by=by)
+        if outcome is _AddOutcome.EXISTS:
+            message = f"{version} is the current version of {adapter.name} already"
+            raise JobFailed(conflict(f"{message}; load other weights"))
+        _check_can_load(outcome, version)
+        return outcome is not _AddOutcome.UNKNOWN
+
+    async def unload_adapter(self, name: str, *, by: str = "") -> bool:
         """Stop accepting jobs for the name. Jobs that already wait or run end normally.
 
         May be repeated. Returns False if the name is unknown. An unloaded name stays known for at
-        least an hour.
+        least an hour. `by` is the client, for the audit log.
         """
-        return bool(await self._scripts.run("unload_adapter", name) >= 0)
+        return bool(await self._scripts.run("unload_adapter", name, by) >= 0)
 
     async def roll_back_adapter(
-        self, name: str, version: AdapterVersion | None = None
+        self, name: str, version: AdapterVersion | None = None, *, by: str = ""
     ) -> AdapterVersion | None:
         """Make the name refer to a previous version, and return that version.
 
         By default, this is the first version in the order of rollbacks, and the version that is
         replaced becomes the last one. With `version`, the version that is replaced becomes the
-        first one. If `version` is current already, nothing changes. Returns None if the name isn't
-        registered.
+        first one. If `version` is current already, nothing changes. `by` is the client, for the
+        audit log. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: there is no previous version, the name doesn't keep `version`, or the
                 version is quarantined.
         """
-        match await self._scripts.run("rollback_adapter", name, version or ""):
+        match await self._scripts.run("rollback_adapter", name, version or "", by):
             case [b"ok", reached]:
                 return AdapterVersion(reached.decode())
             case [b"none"]:
-                raise JobFailed(_conflict(f"adapter {name} has no previous version"))
+                raise JobFailed(conflict(f"adapter {name} has no previous version"))
             case [b"not_kept", *kept]:
-                raise JobFailed(_not_kept(name, version, [raw.decode() for raw in kept]))
+                raise JobFailed(not_kept(name, version, [raw.decode() for raw in kept]))
             case [b"quarantined", reached]:
-                raise JobFailed(_conflict(_quarantine(reached.decode())))
+                raise JobFailed(conflict(quarantine(reached.decode())))
         return None
 
     async def release_adapter(self, name: str) -> AdapterVersion | None:
@@ -198,8 +237,8 @@ class Registry:
         adapter = await self.adapter(name)
         if adapter is None:
             return None
-        if not await self._scripts.run("release_quarantine", 0, adapter.version):
-            raise JobFailed(_conflict(f"adapter {adapter.version} isn't quarantined"))
+        if not await self._scripts.run("release_quarantine", 0, OPERATOR, adapter.version):
+            raise JobFailed(conflict(f"adapter {adapter.version} isn't quarantined"))
         return adapter.version
 
     async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
@@ -211,7 +250,7 @@ class Registry:
         raw = await self._redis.zrange(self._keys.quarantined, 0, -1)
         released: list[bytes] = []
         for page in chunks(raw, RELEASED_PER_CALL):
-            released += await self._scripts.run("release_quarantine", after_ms, *page)
+            released += await self._scripts.run("release_quarantine", after_ms, POOL, *page)
         return [AdapterVersion(version.decode()) for version in released]
 
     async def forget_unused(self) -> list[AdapterVersion]:
@@ -273,8 +312,8 @@ class Registry:
         # Read first, so that the rest can't be older than the revision.
         pipe.hget(self._keys.counters, "registry")
         pipe.hgetall(self._keys.base)
-        pipe.hget(self._keys.adapter(name), "version")
-        raw_revision, fields, current = await pipe.execute()
+        pipe.hmget(self._keys.adapter(name), ["version", *SHARE_FIELDS])
+        raw_revision, fields, (current, *raw_share) = await pipe.execute()
         base, revision = _base(fields), (raw_revision or b"0").decode()
         if base and model in (base.name, base.version):
             return Found(base, is_base=True, revision=revision)
@@ -284,7 +323,18 @@ class Registry:
         adapter = await self._served(version)
         if current and not adapter and await self._current_version(name) != current:
             return await self.find(model)  # the name got another version between the reads
-        return Found(base, adapter, revision=revision)
+        candidate = await self._candidate(raw_share) if adapter and "@" not in name else None
+        return Found(base, adapter, revision=revision, candidate=candidate)
+
+    async def _candidate(self, raw_share: Sequence[bytes | None]) -> Candidate | None:
+        """Return the candidate in the values of `SHARE_FIELDS` if it takes requests, else None."""
+        pairs = zip(SHARE_FIELDS, raw_share, strict=True)
+        share = decode_share({field: raw.decode() for field, raw in pairs if raw})
+        if share is None or not share.percent:
+            return None
+        adapter = await self.adapter_by_version(share.version)
+        is_ready = adapter is not None and adapter.state is AdapterState.READY
+        return Candidate(adapter=adapter, share=share) if adapter and is_ready else None
 
     async def _current_version(self, name: str) -> bytes | None:
         found: bytes | None = await self._redis.hget(self._keys.adapter(name), "version")  # type: ignore[misc]
@@ -298,7 +348,7 @@ class Registry:
         """
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
-            message = f"{_quarantine(version)}; register other weights under its name"
+            message = f"{quarantine(version)}; register other weights under its name"
             raise JobFailed(
                 JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
             )
@@ -314,42 +364,21 @@ class Registry:
         return [decode_adapter(decode_hash(reply)) for reply in await pipe.execute() if reply]
 
     async def _add(
-        self, mode: _AddMode, adapter: Adapter, keep_versions: int | None = None
+        self, mode: _AddMode, adapter: Adapter, keep_versions: int | None = None, *, by: str
     ) -> tuple[_AddOutcome, AdapterVersion | None]:
         keep = "" if keep_versions is None else keep_versions
-        args = mode, adapter.name, adapter.version, adapter.created_s, keep, adapter.source
+        args = mode, adapter.name, adapter.version, adapter.created_s, keep, adapter.source, by
         outcome, raw = await self._scripts.run("add_adapter", *args, *_fields(adapter))
         version = AdapterVersion(raw.decode()) if raw else None
         return _AddOutcome(outcome.decode()), version
 
 
-def already_loaded(name: str, version: AdapterVersion | None) -> JobError:
-    """Return the error for loading an adapter under a name that is taken.
-
-    The first two sentences are vLLM's, because clients match them.
-    """
-    return JobError(
-        code=ErrorCode.ADAPTER_EXISTS,
-        message=f"The lora adapter '{name}' has already been loaded. If you want to load the "
-        f"adapter in place, set 'load_inplace' to True. The loaded version is {version}.",
-        param="lora_name",
-    )
-
-
-def _not_kept(name: str, version: str | None, kept: Sequence[str]) -> JobError:
-    """Return the error for a rollback to a version that isn't among the `kept` ones."""
-    current, *previous = kept
-    listed = ", ".join((f"{current} (current)", *previous))
-    message = f"adapter {name} keeps no version {version}; choose one of: {listed}"
-    return JobError(code=ErrorCode.ADAPTER_CONFLICT, message=message, param="version")
-
-
-def _conflict(message: str) -> JobError:
-    return JobError(code=ErrorCode.ADAPTER_CONFLICT, message=message)
-
-
-def _quarantine(version: str | None) -> str:
-    return f"adapter {version} is quarantined: several of its jobs in a row killed their workers"
+def _check_can_load(outcome: _AddOutcome, version: AdapterVersion | None) -> None:
+    if outcome is _AddOutcome.QUARANTINED:
+        raise JobFailed(conflict(f"{quarantine(version)}; load other weights"))
+    if outcome is _AddOutcome.EXPIRED:
+        message = "reading the adapter took too long, and its files have expired; send it again"
+        raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
 
 
 def _fields(record: BaseModel | Adapter) -> Iterator[Any]:

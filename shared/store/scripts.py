@@ -22,7 +22,14 @@ PARTS = {
     "following": {"attach", "abandon"},
     "forgetting": {"erase", "retain"},
     "uploads": {"add_adapter", "set_base", "forget_unused"},
-    "versions": {"add_adapter", "unload_adapter", "rollback_adapter", "set_base"},
+    "changes": {
+        *("add_adapter", "unload_adapter", "rollback_adapter", "set_base", "release_quarantine"),
+        *("set_candidate", "end_candidate", "set_pin"),
+    },
+    "versions": {
+        *("add_adapter", "unload_adapter", "rollback_adapter", "set_base"),
+        *("set_candidate", "end_candidate", "set_pin"),
+    },
 }
 """For each Lua file that only some scripts include, the names of these scripts. Every script also
 includes `ALWAYS`."""

@@ -6,7 +6,7 @@ Other tests of a whole worker use the simulated engine; see `simulated_workers`.
 import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from tiny_tokenizers import byte_level_tokenizer
 
@@ -18,7 +18,7 @@ from shared.store.inspections import Findings, Inspection
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.engine.grammar import GrammarCompiler
-from worker.engine.interface import EngineStats, Placing
+from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine_simulated.adapters import SimulatedAdapter, SimulatedHostMemory
 from worker.served_model import AdapterSupply, BaseInfo, CpuShares, ServedModel
@@ -120,14 +120,14 @@ class ScriptedEngine:
         adapter: SimulatedAdapter,
         *,
         may_evict: bool = True,
-        surplus: Collection[AdapterVersion] = (),
+        order: EvictionOrder = LEAST_RECENTLY_USED,
     ) -> Placing[SimulatedAdapter]:
         if self.max_adapters == 0:
             raise AdapterRejected("scripted to be too large")
         evicted = []
         in_use = {request.version for request in self.requests.values()}
         idle = [version for version in self.adapters if version not in in_use]
-        idle.sort(key=lambda version: version not in surplus)
+        idle.sort(key=lambda version: (version in order.last) - (version in order.first))
         if len(self.adapters) + len(self.placed) >= self.max_adapters and may_evict and idle:
             evicted = idle[:1]
             self.remove_adapter(idle[0])

@@ -9,6 +9,7 @@ from worker.adapters.load_policy import MAX_LOADING
 from worker.adapters.loader import AdapterLoader
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
+from worker.adapters.pin_keeper import PinKeeper
 from worker.adapters.prefetch import Prefetcher
 from worker.adapters.residency import Jobs, Residency
 from worker.adapters.retention import Retention
@@ -31,6 +32,7 @@ class Adapters:
     loader: AdapterLoader
     advertiser: Advertiser
     prefetcher: Prefetcher
+    pin_keeper: PinKeeper
     inspector: Inspector
     retention: Retention
     loader_threads: LoaderThreads
@@ -95,6 +97,7 @@ def assemble_adapters(
         loader=loader,
         advertiser=advertiser,
         prefetcher=Prefetcher(stores.residency, residency, loader, served.serves),
+        pin_keeper=PinKeeper(stores.pins, residency, loader, lease),
         inspector=Inspector(
             stores.inspections, supply.source.inspect, inspector_thread, uploads, remote
         ),

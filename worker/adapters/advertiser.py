@@ -70,6 +70,7 @@ class Advertiser:
             now_ms, steal_ms = time.monotonic() * 1000, self._residency.stats.steal_ms
             jobs = {version: running.get(version, 0) for version in replicas}
             due = {version for version, r in replicas.items() if r.is_due(now_ms, steal_ms)}
+            due -= self._residency.pinned
             try:
                 standing = await self._store.shrink(wid, jobs, due=due, steal_ms=steal_ms)
             except LeaseLost:

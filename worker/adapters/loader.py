@@ -26,7 +26,7 @@ from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import AdapterSource, AdapterWeights, CheckedAdapter
 from worker.adapters.source.remote_reads import RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
-from worker.engine.interface import AdapterImage, AnyEngine
+from worker.engine.interface import AdapterImage, AnyEngine, EvictionOrder
 from worker.engine.thread import EngineThread
 
 log = structlog.get_logger()
@@ -283,8 +283,8 @@ class AdapterLoader:
 
     async def _place_now(self, image: AdapterImage) -> object | None:
         async with self._no_evictions:
-            surplus = self._residency.surplus
-            placing = await self._call(lambda engine: engine.place(image, surplus=surplus))
+            order = EvictionOrder(first=self._residency.surplus, last=self._residency.pinned)
+            placing = await self._call(lambda engine: engine.place(image, order=order))
             self._residency.evicted(placing.evicted, self._host)
         if placing.reserved is not None:
             log.info("adapter_placed", version=image.version, evicted=placing.evicted)

@@ -19,12 +19,13 @@ Terms:
   which means that it no longer offers the version.
 - surplus: given up by this worker, but still in its memory. Surplus versions are evicted before all
   others.
+- pinned: to be kept by this worker. Pinned versions are evicted after all others, and never given up.
 - crowded out: the version found no device memory. The worker claims none of
   its jobs until an event may have freed memory.
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum, auto
 from math import inf
 from typing import Protocol
@@ -77,6 +78,8 @@ class Residency:
         Each of these versions can be evicted once its last job has ended.
         """
         self._num_shortages = 0
+        self.pinned: frozenset[AdapterVersion] = frozenset()
+        """Versions that this worker should keep. They are evicted after all others."""
 
     def subscribe(self, change: Change, listener: Callable[[], None]) -> None:
         """Call `listener` after each change of this kind."""
@@ -208,6 +211,10 @@ class Residency:
     def refuse(self, version: AdapterVersion, now_s: float) -> None:
         """Leave the jobs of a version to other workers for a while, because its load failed."""
         self._record(version).refused_until_s = now_s + load_policy.REFUSED_S
+
+    def set_pinned(self, versions: Collection[AdapterVersion]) -> None:
+        """Set the versions that this worker should keep."""
+        self.pinned = frozenset(versions)
 
     # Loads.
 

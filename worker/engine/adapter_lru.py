@@ -1,10 +1,10 @@
 """The order in which an engine evicts resident adapters, and memory in bytes. Policy only."""
 
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TypeVar
 
 from shared.protocol.ids import AdapterVersion
-from worker.engine.interface import AdapterImage, Placing
+from worker.engine.interface import AdapterImage, EvictionOrder, Placing
 from worker.engine.rules import check_size
 
 ImageT = TypeVar("ImageT", bound=AdapterImage)
@@ -41,18 +41,20 @@ class AdapterLRU:
         self._weights_digests.pop(version, None)
 
 
-def version_to_evict(
-    idle: Sequence[AdapterVersion], surplus: Collection[AdapterVersion]
-) -> AdapterVersion:
-    """Return the least recently used of the idle versions in `surplus`.
-
-    If no idle version is in `surplus`, return the least recently used of all idle versions.
+def version_to_evict(idle: Sequence[AdapterVersion], order: EvictionOrder) -> AdapterVersion:
+    """Return the idle version that is evicted next: the least recently used of the first group.
 
     Args:
         idle: versions that no request uses, least recently used first. Must not be empty.
-        surplus: versions that this worker no longer offers, because other workers hold them.
+        order: which versions make room first, and which last.
     """
-    return next((version for version in idle if version in surplus), idle[0])
+
+    def group(version: AdapterVersion) -> int:
+        if version in order.first:
+            return 0
+        return 2 if version in order.last else 1
+
+    return min(idle, key=group)  # the first of the smallest ones
 
 
 class CountedMemory:
@@ -81,7 +83,7 @@ class CountedMemory:
         evict: Callable[[AdapterVersion], None],
         *,
         may_evict: bool,
-        surplus: Collection[AdapterVersion],
+        order: EvictionOrder,
     ) -> Placing[ImageT]:
         """Reserve memory for an adapter; see `Engine.place`.
 
@@ -90,14 +92,14 @@ class CountedMemory:
             in_use: versions that requests use.
             evict: removes a version from the engine and, by `discard`, from this memory.
             may_evict: whether idle versions may make room.
-            surplus: versions that make room before all others.
+            order: which versions make room first, and which last.
         """
         check_size(image, max_bytes=self._max_bytes)
         evicted: list[AdapterVersion] = []
         while self._num_free < image.num_bytes:
             if not (may_evict and self.has_room(image.num_bytes, in_use)):
                 return Placing(None, evicted)
-            victim = version_to_evict(self._idle(in_use), surplus)
+            victim = version_to_evict(self._idle(in_use), order)
             evict(victim)
             evicted.append(victim)
         self._sizes[image.version] = image.num_bytes

@@ -1,7 +1,7 @@
 """The synchronous engine. A step schedules requests, runs the model and samples tokens."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.embeddings import Pooling
@@ -10,7 +10,7 @@ from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
-from worker.engine.interface import EngineStats, Placing
+from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.model_runner import Computed, ModelRunner, StepRunner
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine.rules import (
@@ -107,13 +107,13 @@ class NativeEngine:
         image: AdapterImage,
         *,
         may_evict: bool = True,
-        surplus: Collection[AdapterVersion] = (),
+        order: EvictionOrder = LEAST_RECENTLY_USED,
     ) -> Placing[Reserved]:
         """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
-        Adapters in `surplus` are evicted before all others. Within both groups, the least recently
-        used adapter is evicted first. If memory is reserved, the caller must either call
-        `write_adapter` and `activate_adapter`, or free the memory with `remove_adapter`.
+        `order` decides which are evicted first, and among equals the least recently used one. If
+        memory is reserved, the caller must either call `write_adapter` and `activate_adapter`, or
+        free the memory with `remove_adapter`.
 
         Raises:
             AdapterRejected: the adapter is larger than all of the adapter memory.
@@ -124,7 +124,7 @@ class NativeEngine:
             idle = self._idle()
             if not (may_evict and idle and self._would_fit(image.num_bytes, idle)):
                 break
-            victim = version_to_evict(idle, surplus)
+            victim = version_to_evict(idle, order)
             self.remove_adapter(victim)
             evicted.append(victim)
         return Placing(reserved, evicted)

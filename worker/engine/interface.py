@@ -58,6 +58,20 @@ ReservedT = TypeVar("ReservedT")
 
 
 @dataclass(frozen=True, slots=True)
+class EvictionOrder:
+    """Which adapters make room first, and which last."""
+
+    first: Collection[AdapterVersion] = ()
+    """Versions that are evicted before all others."""
+    last: Collection[AdapterVersion] = ()
+    """Versions that are evicted after all others. Those that are also in `first` go first."""
+
+
+LEAST_RECENTLY_USED = EvictionOrder()
+"""No version is preferred."""
+
+
+@dataclass(frozen=True, slots=True)
 class Placing(Generic[ReservedT]):
     """Result of `Engine.place`."""
 
@@ -105,13 +119,13 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
         image: ImageT_contra,
         *,
         may_evict: bool = True,
-        surplus: Collection[AdapterVersion] = (),
+        order: EvictionOrder = LEAST_RECENTLY_USED,
     ) -> Placing[ReservedT]:
         """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
-        Adapters in `surplus` are evicted before all others. Within both groups, the least recently
-        used adapter is evicted first. If memory is reserved, the caller must either call
-        `write_adapter` and `activate_adapter`, or free the memory with `remove_adapter`.
+        `order` decides which are evicted first, and among equals the least recently used one. If
+        memory is reserved, the caller must either call `write_adapter` and `activate_adapter`, or
+        free the memory with `remove_adapter`.
 
         Raises:
             AdapterRejected: the adapter is larger than all of the adapter memory.

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -11,7 +11,7 @@ import structlog
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import CountedMemory
-from worker.engine.interface import EngineStats, Placing
+from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.rules import (
     STEP_FAILED,
@@ -119,11 +119,11 @@ class SimulatedEngine:
         image: SimulatedAdapter,
         *,
         may_evict: bool = True,
-        surplus: Collection[AdapterVersion] = (),
+        order: EvictionOrder = LEAST_RECENTLY_USED,
     ) -> Placing[SimulatedAdapter]:
         """Reserve memory for an adapter; see `Engine.place`."""
         return self._memory.place(
-            image, self._in_use, self.remove_adapter, may_evict=may_evict, surplus=surplus
+            image, self._in_use, self.remove_adapter, may_evict=may_evict, order=order
         )
 
     def write_adapter(self, reserved: SimulatedAdapter, image: SimulatedAdapter) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -14,7 +13,7 @@ from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import CountedMemory
-from worker.engine.interface import EngineStats, Placing
+from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine.rules import (
     STEP_FAILED,
@@ -123,11 +122,11 @@ class VllmEngine:
         image: VllmImage,
         *,
         may_evict: bool = True,
-        surplus: Collection[AdapterVersion] = (),
+        order: EvictionOrder = LEAST_RECENTLY_USED,
     ) -> Placing[VllmImage]:
         """Reserve a slot for an adapter; see `Engine.place`."""
         return self._memory.place(
-            image, self._in_use, self.remove_adapter, may_evict=may_evict, surplus=surplus
+            image, self._in_use, self.remove_adapter, may_evict=may_evict, order=order
         )
 
     def write_adapter(self, reserved: VllmImage, image: VllmImage) -> None:

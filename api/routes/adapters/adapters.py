@@ -123,7 +123,7 @@ async def roll_back_adapter(
     query = validate(RollBackQuery, dict(request.query_params))
     check_model(access, name)
     base = await registered_base(context)
-    version = await context.registry.roll_back_adapter(name, query.version)
+    version = await context.registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
         raise JobFailed(model_not_found(name))
     return await _adapter(context, name, base)
@@ -135,7 +135,7 @@ async def roll_back_adapter(
 async def delete_adapter(name: str, context: InContext, access: InAccess) -> DeletedAdapter:
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
     check_model(access, name)
-    if not await context.registry.unload_adapter(name):
+    if not await context.registry.unload_adapter(name, by=access.actor):
         raise JobFailed(model_not_found(name))
     return DeletedAdapter(id=name)
 

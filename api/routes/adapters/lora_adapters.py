@@ -15,7 +15,7 @@ from api.openapi.responses import Responses
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.store.inspections import Inspection
-from shared.store.registry import already_loaded
+from shared.store.versions.refusals import already_loaded
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
@@ -64,6 +64,7 @@ async def load_adapter(request: Request, context: InContext, access: InAccess) -
         findings.adapter,
         replace=body.load_inplace,
         keep_versions=context.settings.keep_versions,
+        by=access.actor,
     )
     return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
@@ -82,7 +83,7 @@ async def unload_adapter(request: Request, context: InContext, access: InAccess)
     Repeated calls within an hour also succeed.
     """
     name = (await read_request(request, context, UnloadAdapterRequest)).lora_name
-    if not access.allows(name) or not await context.registry.unload_adapter(name):
+    if not access.allows(name) or not await context.registry.unload_adapter(name, by=access.actor):
         raise JobFailed(_not_loaded(name))
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 

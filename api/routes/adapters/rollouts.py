@@ -1,13 +1,12 @@
 """Routes for trainers that update an adapter while it serves rollouts."""
 
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import adapter_body
-from api.adapters.inspection import inspect
+from api.adapters.inspection import checked_adapter
 from api.adapters.requests import READS, adapter_errors, registered_base
 from api.adapters.upload import received
 from api.admission import check_model, model_not_found
@@ -16,8 +15,8 @@ from api.http.validation import validate
 from api.openapi import document
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.protocol.access.rights import Access
 from shared.protocol.uploads import upload_source
-from shared.store.inspections import Inspection
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 NOT_PAUSED = (
@@ -39,6 +38,8 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
     first. Once the call returns, new requests for the name use the new
     version, on every server of the pool. Earlier requests keep the version for which they were
     accepted, and none of them pauses. The same content has the same version.
+
+    With `candidate=true`, the adapter is tried out beside the current version instead.
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
     check_model(access, query.name)
@@ -53,24 +54,33 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
         )
     if query.source is None:
         async with received(request, context, query.config) as upload:
-            await _load(context, query.name, upload_source(upload), param=None)
+            await _load(context, access, query, upload_source(upload), param=None)
     else:
         _check_without_body(request, query)
-        await _load(context, query.name, query.source, param="source")
+        await _load(context, access, query, query.source, param="source")
     view = await context.adapter_views.adapter(query.name)
     if view is None:  # another client has just unloaded the adapter
         raise JobFailed(model_not_found(query.name))
     return adapter_body(view, base, await context.views.workers())
 
 
-async def _load(context: Context, name: str, source: str, *, param: str | None) -> None:
-    """Make the adapter at `source` the new version of a name. `param` has the source."""
-    findings = await inspect(context, Inspection(name=name, source=source))
-    if findings.adapter is None:
-        assert findings.error is not None  # findings have either an adapter or an error
-        raise JobFailed(replace(findings.error, param=param))
+async def _load(
+    context: Context, access: Access, query: UploadAdapterQuery, source: str, *, param: str | None
+) -> None:
+    """Make the adapter at `source` the new version of a name, or its candidate.
+
+    `param` has the source.
+    """
+    adapter = await checked_adapter(context, query.name, source, param=param)
+    keep_versions = context.settings.keep_versions
+    if query.candidate == "true":
+        if not await context.registry.add_candidate(
+            adapter, keep_versions=keep_versions, by=access.actor
+        ):
+            raise JobFailed(model_not_found(query.name))
+        return
     await context.registry.load_adapter(
-        findings.adapter, replace=True, keep_versions=context.settings.keep_versions
+        adapter, replace=True, keep_versions=keep_versions, by=access.actor
     )
 
 

@@ -51,6 +51,7 @@ def simulated_pool(
     workers: int = 1,
     step_ms: int,
     sequences: int,
+    worker_flags: Sequence[str] = (),
     api_flags: Sequence[str] = (),
     api_key: str | None = None,
 ) -> Iterator[SimulatedPool]:
@@ -66,6 +67,7 @@ def simulated_pool(
         *(LORIKEET, "worker", "--engine", "simulated", BASE, "--redis-url", redis.url),
         *("--pool", pool, "--log-level", "warning"),
         *("--simulated-step-ms", str(step_ms), "--max-num-seqs", str(sequences)),
+        *worker_flags,
     ]
     with ExitStack() as stack:
         started = [

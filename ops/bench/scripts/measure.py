@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from ops.bench.scripts import batch_cases, job_cases, pool_cases
+from ops.bench.scripts import batch_cases, job_cases, pool_cases, version_cases
 from ops.bench.scripts.costs import Call, Meter
 from ops.bench.scripts.large_pool import SHORT_LEASE_MS, LargePool, Sizes
 
@@ -27,6 +27,7 @@ CASES: tuple[Case, ...] = (
     pool_cases.retired,
     pool_cases.small_scripts,
     batch_cases.batches,
+    version_cases.versions,
     pool_cases.another_base,
 )
 """All cases in order. `another_base` must be last, because it leaves the pool without workers."""

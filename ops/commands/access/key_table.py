@@ -1,10 +1,10 @@
 """Table of API keys for the terminal."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from rich.table import Table
 
+from ops.commands.terminal import utc_minutes
 from shared.protocol.access.rights import KeyLimits
 from shared.store.access.key_store import StoredKey
 
@@ -16,7 +16,7 @@ def key_table(keys: Sequence[StoredKey], now_ms: int) -> Table:
         table.add_column(column, no_wrap=column == "id", overflow="fold")
     for key in keys:
         scopes, models = " ".join(sorted(key.access.scopes)), " ".join(key.access.models)
-        limits, created = _limits_text(key.limits), _time(key.created_ms)
+        limits, created = _limits_text(key.limits), utc_minutes(key.created_ms)
         names = (key.id, key.access.tenant, scopes, models)
         table.add_row(*names, limits, created, _state(key, now_ms))
     return table
@@ -34,11 +34,7 @@ def _limits_text(limits: KeyLimits) -> str:
 
 def _state(key: StoredKey, now_ms: int) -> str:
     if key.revoked_ms is not None:
-        return f"revoked {_time(key.revoked_ms)}"
+        return f"revoked {utc_minutes(key.revoked_ms)}"
     if key.expires_ms is None:
         return "valid"
-    return f"{'valid until' if key.is_valid(now_ms) else 'expired'} {_time(key.expires_ms)}"
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "minutes")
+    return f"{'valid until' if key.is_valid(now_ms) else 'expired'} {utc_minutes(key.expires_ms)}"

@@ -62,10 +62,10 @@ PathArgument = Annotated[
 def adapters(
     context: typer.Context, url: GroupUrlOption = None, api_key: GroupKeyOption = None
 ) -> None:
-    """List the adapters of a server, or load, check, replace, roll back or unload one."""
+    """List the adapters of a server, or load, check, try out, pin, roll back or unload one."""
     context.obj = url, api_key
     if context.invoked_subcommand is None:
-        print_list(_client(context, None, None).adapters())
+        print_list(client_of(context, None, None).adapters())
 
 
 @adapters_app.command()
@@ -81,7 +81,7 @@ def load(
 ) -> None:
     """Load an adapter. Clients can request it as soon as the command returns."""
     source = absolute_source(path)
-    loaded = _client(context, url, api_key).load(name, source, replace=replace)
+    loaded = client_of(context, url, api_key).load(name, source, replace=replace)
     size = f"rank {loaded['rank']}, {megabytes(loaded)} MB"
     print_line(f"loaded {loaded['id']} as {loaded['version']}: {size}")
 
@@ -94,7 +94,7 @@ def unload(
     api_key: KeyOption = None,
 ) -> None:
     """Unload an adapter. Requests that were already accepted are still answered."""
-    _client(context, url, api_key).unload(name)
+    client_of(context, url, api_key).unload(name)
     print_line(f"{name} is unloaded; its memory is freed after its last accepted request")
 
 
@@ -115,7 +115,7 @@ def rollback(
     api_key: KeyOption = None,
 ) -> None:
     """Restore a previous version of an adapter."""
-    restored = _client(context, url, api_key).roll_back(name, to)
+    restored = client_of(context, url, api_key).roll_back(name, to)
     print_line(f"{restored['id']} is {restored['version']} again")
 
 
@@ -145,19 +145,27 @@ def validate(
     api_key: KeyOption = None,
 ) -> None:
     """Check whether an adapter can be loaded, without loading it."""
-    findings = _client(context, url, api_key).validate(absolute_source(path))
+    findings = client_of(context, url, api_key).validate(absolute_source(path))
     Console().print(_findings_table(findings))
     if not findings["valid"]:
         raise AdapterRejected(findings["error"]["message"])
 
 
-def _client(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
+def client_of(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
+    """Return a client of the server that a command's options name."""
     from ops.adapter_client import AdapterClient
 
+    return AdapterClient(*server_of(context, url, api_key))
+
+
+def server_of(
+    context: typer.Context, url: str | None, api_key: str | None
+) -> tuple[str, str | None]:
+    """Return the server's URL and the key that a command's options name."""
     group_url, group_key = context.obj
     keys = parse_keys([api_key or group_key or ""])
     admins = [key for key in keys if key.tenant == ADMIN] or list(keys)
-    return AdapterClient(url or group_url or DEFAULT_URL, admins[0].secret if admins else None)
+    return url or group_url or DEFAULT_URL, admins[0].secret if admins else None
 
 
 def absolute_source(given: str) -> str:

@@ -14,11 +14,11 @@ class Scope(StrEnum):
     INFERENCE = "inference"
     """Requests for answers, their jobs, lists of models, and the usage of the key's tenant."""
     ADAPTERS = "adapters"
-    """Loading, replacing, unloading and rolling back adapters."""
+    """Loading, replacing, trying out, pinning, unloading and rolling back adapters."""
     METRICS = "metrics"
     """Metrics and load of the front end and its pool."""
     ADMIN = "admin"
-    """State of the pool, and the usage of all tenants."""
+    """State of the pool, the usage of all tenants, and the audit log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,11 @@ class Access:
     """Id of the stored key whose limits apply. Empty for other keys, which have no limits."""
     is_anonymous: bool = False
     """Whether the server accepts requests without a key."""
+
+    @property
+    def actor(self) -> str:
+        """Who makes a change with these rights, in the audit log."""
+        return f"{self.tenant}/{self.key_id}" if self.key_id else self.tenant
 
     def allows(self, model: str) -> bool:
         """Return whether the model may be used and seen."""

@@ -9,6 +9,7 @@ from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.secret import digest_of, id_of, new_secret
 from shared.store.connection import Redis, decode_hash, unix_ms
 from shared.store.keys import Keys
+from shared.store.versions.changes import log_key_change
 
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
 _SCOPES = frozenset(Scope)
@@ -64,6 +65,7 @@ class KeyStore:
         pipe = self._redis.pipeline(transaction=True)
         pipe.hset(self._keys.access_key(key_id), mapping=given)
         pipe.zadd(self._keys.access_keys, {key_id: now_ms})
+        log_key_change(pipe, self._keys, "key_created", after=f"{access.tenant}/{key_id}")
         await pipe.execute()
         found = _stored_key(key_id, {name: str(value) for name, value in given.items()})
         return found, secret
@@ -112,10 +114,15 @@ class KeyStore:
 
         The record stays, so that it still says to whom the key belonged.
         """
-        if not await self._redis.exists(self._keys.access_key(key_id)):
+        key = await self.read(key_id)
+        if key is None:
             return False
-        now_ms = await self.now_ms()
-        await self._redis.hsetnx(self._keys.access_key(key_id), "revoked_ms", str(now_ms))  # type: ignore[misc]
+        if key.revoked_ms is None:
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hsetnx(self._keys.access_key(key_id), "revoked_ms", str(await self.now_ms()))
+            owner = f"{key.access.tenant}/{key_id}"
+            log_key_change(pipe, self._keys, "key_revoked", before=owner)
+            await pipe.execute()
         return True
 
     async def now_ms(self) -> int:

@@ -190,6 +190,17 @@ def _counters(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield Doubt("it counts bytes of kept answers, but there are none", (is_kept,))
 
 
+def _pin(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
+    is_listed = facts.is_in_set(facts.keys.adapters, name)
+    yield Doubt("the pinned name isn't registered", (is_listed,))
+
+
+def _of_candidate(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    name = entry.name.rpartition("@")[0]
+    is_candidate = facts.has_field(facts.keys.adapter(name), "candidate", entry.name)
+    yield Doubt("the version isn't a candidate", (is_candidate,))
+
+
 def _adapter_name(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
     yield Doubt("the name has no entry", (facts.exists(facts.keys.adapter(name)),))
 
@@ -211,6 +222,7 @@ def _version(facts: Facts, entry: Entry) -> Iterable[Doubt]:
     name = entry.name.rpartition("@")[0]
     unless = (
         facts.has_field(facts.keys.adapter(name), "version", entry.name),
+        facts.has_field(facts.keys.adapter(name), "candidate", entry.name),
         facts.is_in_list(facts.keys.previous(name), entry.name),
         facts.is_in_zset(facts.keys.retired, entry.name),
     )
@@ -304,6 +316,11 @@ RULES: Mapping[str, Rule] = {
     "adapters": Rule("set", of_member=_adapter_name),
     "adapter": Rule("hash", _adapter, fields=("version", "at_start")),
     "previous": Rule("list", _previous),
+    "pins": Rule("hash", of_member=_pin),
+    "changes": Rule("stream"),
+    "shadows": Rule("zset"),
+    "compared": Rule("hash", _of_candidate),
+    "differing": Rule("list", _of_candidate),
     "version": Rule("hash", _version),
     "needs": Rule("hash", of_member=_with_entry),
     "retired": Rule("zset", of_member=_with_entry),

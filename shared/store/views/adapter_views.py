@@ -1,9 +1,11 @@
 """Read-only views of adapters for operators: versions, usage, and workers that are loading them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.protocol.adapters import Adapter, decode_adapter
+from shared.protocol.candidates import FIELDS as SHARE_FIELDS
+from shared.protocol.candidates import Share, decode_share
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
@@ -31,6 +33,12 @@ class AdapterView:
 
     current: VersionView
     previous: tuple[VersionView, ...]
+    candidate: VersionView | None = None
+    """Version that is tried out beside the current one."""
+    share: Share | None = None
+    """What the candidate does."""
+    replicas: int = 0
+    """Minimum number of workers that hold the current version."""
 
 
 class AdapterViews:
@@ -65,23 +73,16 @@ class AdapterViews:
     async def _views(self, names: Sequence[str]) -> list[AdapterView]:
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
-            pipe.hget(self._keys.adapter(name), "version")
+            pipe.hmget(self._keys.adapter(name), ["version", *SHARE_FIELDS])
             pipe.lrange(self._keys.previous(name), 0, -1)
+            pipe.hget(self._keys.pins, name)
         flat = await pipe.execute()
-        listed = [
-            [AdapterVersion(raw.decode()) for raw in (current, *previous)]
-            for current, previous in zip(flat[::2], flat[1::2], strict=True)
-            if current
+        names_read = [
+            _NameRead.of(*row) for row in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
-        found = await self._versions([version for versions in listed for version in versions])
-        return [
-            AdapterView(
-                current=found[versions[0]],
-                previous=tuple(found[version] for version in versions[1:] if version in found),
-            )
-            for versions in listed
-            if versions[0] in found
-        ]
+        versions = [version for each in names_read for version in each.versions]
+        found = await self._versions(versions)
+        return [each.view(found) for each in names_read if each.current in found]
 
     async def _versions(
         self, versions: Sequence[AdapterVersion]
@@ -98,6 +99,47 @@ class AdapterViews:
             for version, fields, waiting, loader in rows
             if fields
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _NameRead:
+    """What Redis has for a name."""
+
+    current: AdapterVersion
+    """Empty if the name isn't registered."""
+    previous: tuple[AdapterVersion, ...]
+    share: Share | None
+    replicas: int
+
+    @classmethod
+    def of(
+        cls, values: Sequence[bytes | None], previous: Sequence[bytes], replicas: bytes | None
+    ) -> "_NameRead":
+        current, *raw_share = values
+        pairs = zip(SHARE_FIELDS, raw_share, strict=True)
+        return cls(
+            AdapterVersion((current or b"").decode()),
+            tuple(AdapterVersion(version.decode()) for version in previous),
+            decode_share({field: raw.decode() for field, raw in pairs if raw}),
+            int(replicas or 0),
+        )
+
+    @property
+    def versions(self) -> Iterator[AdapterVersion]:
+        if self.current:
+            yield from (self.current, *self.previous)
+            if self.share:
+                yield self.share.version
+
+    def view(self, found: Mapping[AdapterVersion, VersionView]) -> AdapterView:
+        candidate = found.get(self.share.version) if self.share else None
+        return AdapterView(
+            current=found[self.current],
+            previous=tuple(found[version] for version in self.previous if version in found),
+            candidate=candidate,
+            share=self.share if candidate else None,
+            replicas=self.replicas,
+        )
 
 
 def _view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:

@@ -1,5 +1,6 @@
 from shared.protocol.ids import AdapterVersion
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
+from worker.engine.interface import LEAST_RECENTLY_USED, EvictionOrder
 
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 
@@ -31,6 +32,9 @@ def test_use_does_not_change_what_weights_a_version_has() -> None:
     assert all_three.weights_digest(B) == "weights of b@1"
 
 
-def test_the_first_goes_unless_another_is_surplus() -> None:
-    assert version_to_evict([A, B, C], surplus=()) == A
-    assert version_to_evict([A, B, C], surplus={C, B}) == B
+def test_the_least_recently_used_goes_unless_the_order_says_otherwise() -> None:
+    assert version_to_evict([A, B, C], LEAST_RECENTLY_USED) == A
+    assert version_to_evict([A, B, C], EvictionOrder(first={C, B})) == B
+    assert version_to_evict([A, B, C], EvictionOrder(last={A})) == B
+    assert version_to_evict([A, B, C], EvictionOrder(last={A, B, C})) == A
+    assert version_to_evict([A, B, C], EvictionOrder(first={C}, last={A, C})) == C

@@ -11,7 +11,7 @@ from engine_limits import MAX_MODEL_LEN, MAX_NUM_SEQS
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.interface import AdapterImage, AnyEngine, EngineStats
+from worker.engine.interface import AdapterImage, AnyEngine, EngineStats, EvictionOrder
 from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
 
 PROMPT = [7, 8, 9, 10, 11]
@@ -312,7 +312,7 @@ def test_surplus_adapters_make_room_before_all_others(kind: EngineKind, engine: 
     first, second, third = map(kind.image, range(3))
     load(engine, first)
     load(engine, second)
-    assert load(engine, third, surplus={second.version}) == [second.version]
+    assert load(engine, third, order=EvictionOrder(first={second.version})) == [second.version]
 
 
 def test_adapters_in_use_are_not_evicted(kind: EngineKind, engine: AnyEngine) -> None:

@@ -15,6 +15,7 @@ from shared.errors import AdapterRejected, SettingsError
 from shared.protocol.results import FinishReason
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
+from worker.engine.interface import EvictionOrder
 from worker.engine.request import RequestId, StepOutput
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -132,11 +133,11 @@ def test_surplus_copies_make_room_before_all_others_but_not_while_they_are_used(
     run(engine, [greedy_request("a", random_prompt(1, 9), 3, surplus.version)])
     engine.add(greedy_request("b", random_prompt(1, 9), 50, used.version))
     given_up = {surplus.version, used.version}
-    placing = engine.place(engine.layout.image(new), surplus=given_up)
+    placing = engine.place(engine.layout.image(new), order=EvictionOrder(first=given_up))
     assert placing.evicted == [surplus.version]
     engine.remove_adapter(new.version)
     engine.add_adapter(surplus)
-    placing = engine.place(engine.layout.image(new), surplus=given_up - {surplus.version})
+    placing = engine.place(engine.layout.image(new), order=EvictionOrder(first=given_up - {surplus.version}))
     assert placing.evicted == [oldest.version]
 
 

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
--- At most 12 commands for each version; callers send 32 at a time.
--- ARGV: after_ms version... Lets those versions take jobs again that have been quarantined for
+-- At most 13 commands for each version; callers send 32 at a time.
+-- ARGV: after_ms by version... Lets those versions take jobs again that have been quarantined for
 -- after_ms. Their counts of dead jobs are kept, so that the next dead job quarantines them again.
 -- Removes versions from the index that aren't quarantined any more. Returns the released versions.
-local after_ms, now = tonumber(ARGV[1]), now_ms()
+local after_ms, by, now = tonumber(ARGV[1]), ARGV[2], now_ms()
 local released = {}
 
 local function release(version)
   redis.call('HSET', version_key(version), 'state', 'ready')
+  record_change('released', string.match(version, '^(.*)@') or version, by, '', version)
   redis.call('ZREM', P .. 'quarantined', version)
   redis.call('SREM', P .. 'doomed', version)
   reindex(version)
@@ -15,7 +16,7 @@ local function release(version)
   released[#released + 1] = version
 end
 
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local version = ARGV[i]
   local since_ms = redis.call('ZSCORE', P .. 'quarantined', version) or 0
   if redis.call('HGET', version_key(version), 'state') ~= 'quarantined' then

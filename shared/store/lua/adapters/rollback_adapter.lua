@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- At most 12 commands.
--- ARGV: name version. Makes the name refer to that previous version, or to the first one in the order
+-- At most 20 commands.
+-- ARGV: name version by. Makes the name refer to that previous version, or to the first one in the order
 -- of rollbacks if `version` is ''. In the latter case, the replaced version becomes the last one in
 -- that order, so that repeated calls reach every version. Otherwise, it becomes the first one, as if
 -- the version had been loaded again. Returns {'ok', version} | {'unknown'} | {'none'} if there is no
 -- previous version | {'not_kept', current, previous...} | {'quarantined', version}.
-local name, wanted = ARGV[1], ARGV[2]
+local name, wanted, by = unpack(ARGV)
 local previous, current = P .. 'previous:' .. name, current_of(name)
 if not current then return { 'unknown' } end
 if wanted == current then return { 'ok', current } end
@@ -20,5 +20,7 @@ registry_changed()
 redis.call('LREM', previous, 0, version)
 redis.call(wanted == '' and 'RPUSH' or 'LPUSH', previous, current)
 redis.call('HSET', P .. 'adapter:' .. name, 'version', version, 'by', 'client')
+if candidate_of(name) == version then clear_candidate(name) end
+record_change('rolled_back', name, by, current, version)
 record_incident('adapter_rolled_back', 'version', version)
 return { 'ok', version }

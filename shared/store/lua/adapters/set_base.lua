@@ -18,8 +18,10 @@ end
 local function forget_page()
   local names = redis.call('SRANDMEMBER', P .. 'adapters', PAGE)
   for _, name in ipairs(names) do
+    drop_candidate(name) -- retired versions are deleted below
     forget({ current_of(name), unpack(redis.call('LRANGE', P .. 'previous:' .. name, 0, -1)) })
     redis.call('DEL', P .. 'adapter:' .. name, P .. 'previous:' .. name)
+    redis.call('HDEL', P .. 'pins', name)
     redis.call('SREM', P .. 'adapters', name)
   end
   local retired = redis.call('ZRANGE', P .. 'retired', 0, PAGE - 1)

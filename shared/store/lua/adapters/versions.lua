@@ -11,6 +11,11 @@ local function current_of(name)
   return version and version ~= '' and version or nil
 end
 
+-- Return the candidate version of the name, or nil.
+local function candidate_of(name)
+  return redis.call('HGET', P .. 'adapter:' .. name, 'candidate') or nil
+end
+
 -- Retire a version that no name refers to any more. `state` is 'retired' or 'unloaded'.
 local function retire(version, state)
   if redis.call('EXISTS', version_key(version)) == 0 then return end
@@ -18,9 +23,47 @@ local function retire(version, state)
   redis.call('ZADD', P .. 'retired', now_ms(), version)
 end
 
+-- Forget which version is the candidate of the name, and how its answers compared.
+local function clear_candidate(name)
+  local version = candidate_of(name)
+  if not version then return end
+  redis.call('HDEL', P .. 'adapter:' .. name, 'candidate', 'candidate_mode', 'candidate_percent',
+    'candidate_ms')
+  redis.call('DEL', P .. 'compared:' .. version, P .. 'differing:' .. version)
+end
+
+-- End the trial of the candidate of the name, if it has one.
+local function drop_candidate(name)
+  local version = candidate_of(name)
+  clear_candidate(name)
+  if version and not redis.call('LPOS', P .. 'previous:' .. name, version) then
+    retire(version, 'retired')
+  end
+end
+
+-- Return the candidate of the name and what it does, or '' if there is none.
+local function describe_candidate(name)
+  local version, mode, percent = unpack(redis.call('HMGET', P .. 'adapter:' .. name, 'candidate',
+    'candidate_mode', 'candidate_percent'))
+  return version and version .. ' ' .. mode .. ' ' .. percent .. '%' or ''
+end
+
+-- Make the version the candidate of the name, in place of another one.
+local function set_candidate(name, version, mode, percent, by)
+  local key, before = P .. 'adapter:' .. name, describe_candidate(name)
+  if candidate_of(name) ~= version then
+    drop_candidate(name)
+    redis.call('HSET', key, 'candidate', version, 'candidate_ms', now_ms())
+    redis.call('ZREM', P .. 'retired', version)
+  end
+  redis.call('HSET', key, 'candidate_mode', mode, 'candidate_percent', percent)
+  record_change('candidate_set', name, by, before, describe_candidate(name))
+end
+
 -- Make the name refer to the version, whose entry must exist.
 local function flip(name, version, by)
   local key, previous, old = P .. 'adapter:' .. name, P .. 'previous:' .. name, current_of(name)
+  if candidate_of(name) == version then clear_candidate(name) end
   if not old then
     redis.call('DEL', previous) -- an unloaded name can't be rolled back
   elseif old ~= version then
@@ -28,7 +71,8 @@ local function flip(name, version, by)
     redis.call('LPUSH', previous, old)
     local keep = num_kept()
     while redis.call('LLEN', previous) > keep do
-      retire(redis.call('RPOP', previous), 'retired')
+      local oldest = redis.call('RPOP', previous)
+      if oldest ~= candidate_of(name) then retire(oldest, 'retired') end
     end
   end
   redis.call('HSET', key, 'version', version, 'by', by)

@@ -200,6 +200,11 @@ CASES = {
     "an unloaded name for ever": Case(hash_("adapter:a", version=""), lambda k: k.adapter("a")),
     "previous versions of no name": Case(list_("previous:a"), lambda k: k.previous("a")),
     "a version without a name": Case(hash_(f"version:{A}", name="a"), lambda k: k.version(A)),
+    "a pin of an unknown name": Case(hash_("pins", a="1"), lambda k: k.pins, "a"),
+    "a comparison without a candidate": Case(
+        hash_(f"compared:{A}", pairs=1), lambda k: k.compared(A)
+    ),
+    "differing pairs without a candidate": Case(list_(f"differing:{A}"), lambda k: k.differing(A)),
     "needs of a version without an entry": Case(hash_("needs", **{A: ";;8"}), lambda k: k.needs, A),
     "a retired version without an entry": Case(zset("retired", A), lambda k: k.retired, A),
     "a quarantined version without an entry": Case(

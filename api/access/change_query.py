@@ -1,0 +1,52 @@
+"""Reads the query of the audit log. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from api.http.query import check_known, read_limit
+from api.openapi.parameters import Parameters, query
+from shared.errors import invalid_value
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 500
+_ID = re.compile(r"\d{1,20}-\d{1,20}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeQuery:
+    """Page of the audit log that a client wants."""
+
+    limit: int
+    after: str | None
+    """Id of the last change of the page before."""
+    adapter: str | None
+    """Name of the adapter whose changes are wanted; None for all changes."""
+
+
+def read_change_query(given: Mapping[str, str]) -> ChangeQuery:
+    """Return the query of a URL.
+
+    Raises:
+        JobFailed: a parameter is unknown or invalid.
+    """
+    check_known(given, ("limit", "after", "adapter"))
+    after = given.get("after")
+    if after is not None and not _ID.fullmatch(after):
+        raise invalid_value("after: must be the `last_id` of a page", "after")
+    return ChangeQuery(
+        limit=read_limit(given.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
+        after=after,
+        adapter=given.get("adapter"),
+    )
+
+
+PARAMETERS: Parameters = [
+    query(
+        "limit",
+        f"Maximum number of changes. Defaults to {DEFAULT_LIMIT}.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+    ),
+    query("after", "last_id of the previous page.", {"type": "string"}),
+    query("adapter", "Name of the adapter whose changes are wanted.", {"type": "string"}),
+]
+"""The query in the OpenAPI document."""

@@ -1,0 +1,53 @@
+"""Builds the parts of a response that compare a shadow's answers with the current version's."""
+
+from api.context import Context
+from api.schema.versions import Agreement, DifferingPair
+from shared.protocol.access.rights import Access
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.store.versions.shadows import Comparison, PairReport
+
+MAX_PAIRS = 20
+MAX_CHARS = 2000
+"""Maximum number of characters of an answer."""
+
+
+def agreement(found: Comparison) -> Agreement:
+    """Return the summary of all pairs of a candidate."""
+    return Agreement(
+        pairs=found.pairs,
+        equal=found.equal,
+        failed=found.failed,
+        similarity=found.similarity / found.pairs if found.pairs else None,
+        tokens=found.tokens,
+        candidate_tokens=found.candidate_tokens,
+    )
+
+
+async def differing_pairs(
+    context: Context, access: Access, version: AdapterVersion
+) -> list[DifferingPair]:
+    """Return the newest pairs of a candidate that differ.
+
+    Only the tenant of a request can read its answers.
+    """
+    reports = await context.shadows.differing(version, MAX_PAIRS)
+    return [await _pair(context, access, report) for report in reports]
+
+
+async def _pair(context: Context, access: Access, report: PairReport) -> DifferingPair:
+    view = await context.views.job(report.original)
+    may_read = view is not None and view.tenant == access.tenant
+    return DifferingPair(
+        job=report.original,
+        copy_job=report.copy,
+        similarity=report.similarity,
+        error=report.error,
+        current_text=await _text(context, report.original) if may_read else None,
+        candidate_text=await _text(context, report.copy) if may_read else None,
+    )
+
+
+async def _text(context: Context, job: JobId) -> str | None:
+    """Return the beginning of a job's first answer, or None if it isn't kept or failed."""
+    _, result = await context.views.job_and_result(job)
+    return result.choices[0].text[:MAX_CHARS] if result and result.choices else None

@@ -1,0 +1,54 @@
+"""Enqueues copies of jobs for shadows, after the jobs themselves."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shared.cancel_tasks import cancel_tasks
+from shared.errors import LorikeetError
+from shared.protocol.enqueue import EnqueueOptions
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Job
+from shared.store.versions.shadows import MAX_PENDING, ShadowPair
+
+if TYPE_CHECKING:
+    from api.context import Context
+
+SHADOWS_DEADLINE_S = 600.0
+"""Seconds within which a copy must be computed. Then the pair isn't compared."""
+MAX_TASKS = 32
+"""Maximum number of copies that a front end enqueues at the same time. Others aren't made."""
+
+log = structlog.get_logger()
+
+
+class ShadowCopies:
+    """Copies of one front end. A copy that can't be enqueued is left out; no client notices."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, original: JobId, copy: Job, context: "Context") -> None:
+        """Enqueue the copy of a job in the background."""
+        if len(self._tasks) >= MAX_TASKS:
+            return
+        task = asyncio.create_task(_enqueue(original, copy, context))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what hasn't been enqueued."""
+        await cancel_tasks(*self._tasks)
+
+
+async def _enqueue(original: JobId, copy: Job, context: "Context") -> None:
+    try:
+        if await context.shadows.num_pending() >= MAX_PENDING:
+            return
+        await context.queue.enqueue(
+            copy, context.limits, options=EnqueueOptions(keeps_running=True)
+        )
+        await context.shadows.add(ShadowPair(original=original, copy=copy.id))
+    except LorikeetError as error:
+        log.info("shadow_left_out", job_id=original, version=copy.version, error=str(error))

@@ -1,0 +1,126 @@
+"""/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
+
+from fastapi import APIRouter, Request
+
+from api.adapters.admin import MAY_MANAGE
+from api.adapters.bodies import adapter_body, candidate_body
+from api.adapters.comparisons import agreement, differing_pairs
+from api.adapters.inspection import checked_adapter
+from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
+from api.admission import check_model, model_not_found
+from api.context import Context, InAccess, InContext
+from api.schema.adapters import AdapterBody
+from api.schema.versions import CandidateDetails, SetCandidateRequest
+from shared.errors import JobFailed, invalid_value
+from shared.protocol.access.rights import Access
+from shared.protocol.ids import AdapterVersion
+from shared.store.versions.refusals import conflict
+from shared.store.views.adapter_views import AdapterView
+
+router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
+_CHANGES = adapter_errors(403, 404, 409, 503)
+
+
+@router.get(
+    "/v1/adapters/{name:path}/candidate",
+    summary="Get the candidate version of an adapter",
+    responses=_CHANGES,
+)
+async def get_candidate(name: str, context: InContext, access: InAccess) -> CandidateDetails:
+    """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
+    check_model(access, name)
+    view = await _view(context, name)
+    body = candidate_body(view, await context.views.workers())
+    if body is None:
+        raise JobFailed(conflict(f"adapter {name} has no candidate version"))
+    version = AdapterVersion(body.version)
+    return CandidateDetails(
+        **dict(body),
+        agreement=agreement(await context.shadows.comparison(version)),
+        differing=await differing_pairs(context, access, version),
+    )
+
+
+@router.put(
+    "/v1/adapters/{name:path}/candidate",
+    summary="Try out a version of an adapter",
+    responses=adapter_errors(*READS, 409),
+    openapi_extra=takes(
+        SetCandidateRequest,
+        canary={"source": "/adapters/sql-v2", "percent": 10},
+        shadow={"source": "/adapters/sql-v2", "mode": "shadow", "percent": 100},
+        widen={"percent": 50},
+    ),
+)
+async def set_candidate(
+    request: Request, name: str, context: InContext, access: InAccess
+) -> AdapterBody:
+    """Let a version answer a share of an adapter's requests, or compute copies of them.
+
+    With `source`, a worker checks the adapter first. The requests of one `user` get the same
+    version as long as the share doesn't shrink. Requests for `name@digest` aren't affected.
+    """
+    body = await read_request(request, context, SetCandidateRequest)
+    check_model(access, name)
+    if body.source is not None and body.version is not None:
+        raise invalid_value("send `source` or `version`, but not both", "version")
+    if await context.registry.adapter(name) is None:
+        raise JobFailed(model_not_found(name))
+    version = body.version
+    if body.source is not None:
+        version = await _loaded(context, access, name, body.source)
+    found = await context.candidates.set(
+        name, version, mode=body.mode, percent=body.percent, by=access.actor
+    )
+    if found is None:
+        raise JobFailed(model_not_found(name))
+    return await _body(context, name)
+
+
+@router.delete(
+    "/v1/adapters/{name:path}/candidate",
+    summary="End the trial of a version",
+    responses=_CHANGES,
+)
+async def drop_candidate(name: str, context: InContext, access: InAccess) -> AdapterBody:
+    """Let the current version answer all requests again. Accepted requests still end normally."""
+    check_model(access, name)
+    if await context.candidates.drop(name, by=access.actor) is None:
+        raise JobFailed(model_not_found(name))
+    return await _body(context, name)
+
+
+@router.post(
+    "/v1/adapters/{name:path}/candidate/promote",
+    summary="Make the candidate the current version",
+    responses=_CHANGES,
+)
+async def promote_candidate(name: str, context: InContext, access: InAccess) -> AdapterBody:
+    """Let the candidate answer all requests. The replaced version can be rolled back to."""
+    check_model(access, name)
+    if await context.candidates.promote(name, by=access.actor) is None:
+        raise JobFailed(model_not_found(name))
+    return await _body(context, name)
+
+
+async def _loaded(context: Context, access: Access, name: str, source: str) -> AdapterVersion:
+    """Register the adapter at `source` as a candidate without requests, and return its version."""
+    adapter = await checked_adapter(context, name, source, param="source")
+    keep_versions = context.settings.keep_versions
+    if not await context.registry.add_candidate(
+        adapter, keep_versions=keep_versions, by=access.actor
+    ):
+        raise JobFailed(model_not_found(name))
+    return adapter.version
+
+
+async def _body(context: Context, name: str) -> AdapterBody:
+    base = await registered_base(context)
+    return adapter_body(await _view(context, name), base, await context.views.workers())
+
+
+async def _view(context: Context, name: str) -> AdapterView:
+    view = await context.adapter_views.adapter(name)
+    if view is None:
+        raise JobFailed(model_not_found(name))
+    return view

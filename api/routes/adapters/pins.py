@@ -1,0 +1,44 @@
+"""/v1/adapters/{name}/pin: adapters that stay in the memory of workers."""
+
+from fastapi import APIRouter, Request
+
+from api.adapters.admin import MAY_MANAGE
+from api.adapters.requests import adapter_errors, read_request, takes
+from api.admission import check_model, model_not_found
+from api.context import InAccess, InContext
+from api.schema.versions import Pin, PinRequest
+from shared.errors import JobFailed
+
+router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
+
+
+@router.put(
+    "/v1/adapters/{name:path}/pin",
+    summary="Keep an adapter in memory",
+    responses=adapter_errors(400, 403, 404, 409, 413, 503),
+    openapi_extra=takes(PinRequest, two={"min_replicas": 2}),
+)
+async def pin_adapter(request: Request, name: str, context: InContext, access: InAccess) -> Pin:
+    """Keep the current version of an adapter on a minimum number of workers.
+
+    Workers load it within seconds, also after a change of the version. Its memory is used for
+    other adapters only if nothing else can make room for one that has requests.
+    """
+    body = await read_request(request, context, PinRequest)
+    check_model(access, name)
+    if not await context.pins.set(name, body.min_replicas, by=access.actor):
+        raise JobFailed(model_not_found(name))
+    return Pin(id=name, min_replicas=body.min_replicas)
+
+
+@router.delete(
+    "/v1/adapters/{name:path}/pin",
+    summary="Stop keeping an adapter in memory",
+    responses=adapter_errors(403, 404, 503),
+)
+async def unpin_adapter(name: str, context: InContext, access: InAccess) -> Pin:
+    """Let workers evict an adapter again when others need its memory. May be repeated."""
+    check_model(access, name)
+    if not await context.pins.set(name, 0, by=access.actor):
+        raise JobFailed(model_not_found(name))
+    return Pin(id=name, min_replicas=0)

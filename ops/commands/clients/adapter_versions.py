@@ -1,0 +1,190 @@
+"""The commands of `lorikeet adapters` that try out and pin versions, and show the audit log."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ops.commands.clients.adapters import (
+    KeyOption,
+    NameArgument,
+    UrlOption,
+    absolute_source,
+    client_of,
+)
+from ops.commands.terminal import print_line, utc_minutes
+MAX_CHANGES = 500
+Server = tuple[str | None, str | None]
+"""Options `--url` and `--api-key` of a command."""
+OptionalPath = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PATH]",
+        help="Adapter that becomes the candidate, as for `load`. Without it, the present candidate "
+        "gets the new share.",
+        show_default=False,
+    ),
+]
+PercentOption = Annotated[
+    float, typer.Option("--percent", metavar="N", min=0, max=100, help="Share of the requests.")
+]
+VersionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--version", metavar="VERSION", help="Previous version that becomes the candidate."
+    ),
+]
+
+
+def canary(
+    context: typer.Context,
+    name: NameArgument,
+    path: OptionalPath = None,
+    percent: PercentOption = 10,
+    version: VersionOption = None,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+) -> None:
+    """Let another version answer a share of an adapter's requests.
+
+    The requests of one `user` always get the same version.
+    """
+    _set_candidate(context, name, path, version, "canary", percent, (url, api_key))
+    print_line(f"`lorikeet adapters promote {name}` lets it answer all requests")
+
+
+def shadow(
+    context: typer.Context,
+    name: NameArgument,
+    path: OptionalPath = None,
+    percent: PercentOption = 100,
+    version: VersionOption = None,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+) -> None:
+    """Let another version compute copies of an adapter's requests, and compare the answers.
+
+    Clients get the current version's answers. The copies use idle capacity only.
+    """
+    _set_candidate(context, name, path, version, "shadow", percent, (url, api_key))
+    print_line(f"`lorikeet adapters candidate {name}` compares the answers")
+
+
+def candidate(
+    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
+) -> None:
+    """Show the version that is tried out, and how a shadow's answers compare."""
+    found = client_of(context, url, api_key).candidate(name)
+    print_line(f"{found['version']}: {found['mode']} of {found['percent']:g} % of the requests")
+    agreement = found["agreement"]
+    if not agreement["pairs"]:
+        return
+    print_line(
+        f"{agreement['pairs']} pairs compared: {agreement['equal']} equal, "
+        f"{agreement['failed']} failed, mean similarity {agreement['similarity']:.3f}"
+    )
+    for pair in found["differing"]:
+        Console().print(_pair_table(pair))
+
+
+def promote(
+    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
+) -> None:
+    """Make the version that is tried out the current version."""
+    promoted = client_of(context, url, api_key).promote(name)
+    print_line(f"{name} is {promoted['version']} now")
+
+
+def drop(
+    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
+) -> None:
+    """End the trial of a version. The current version answers all requests again."""
+    kept = client_of(context, url, api_key).drop(name)
+    print_line(f"{name} is {kept['version']} for all requests")
+
+
+def pin(
+    context: typer.Context,
+    name: NameArgument,
+    replicas: Annotated[
+        int, typer.Option("--replicas", metavar="N", min=1, help="Minimum number of workers.")
+    ] = 1,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+) -> None:
+    """Keep an adapter in the memory of a minimum number of workers."""
+    client_of(context, url, api_key).pin(name, replicas)
+    print_line(f"{name} stays on {replicas} worker{'s' if replicas > 1 else ''} or more")
+
+
+def unpin(
+    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
+) -> None:
+    """Let workers evict an adapter again."""
+    client_of(context, url, api_key).pin(name, 0)
+    print_line(f"{name} is evicted when other adapters need its memory")
+
+
+def log(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Adapter. By default all of them.")
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", metavar="N", min=1, max=MAX_CHANGES, help="Number of changes."),
+    ] = 50,
+    url: UrlOption = None,
+    api_key: KeyOption = None,
+) -> None:
+    """Show who changed adapters and API keys, newest change first."""
+    changes = client_of(context, url, api_key).changes(name, limit)["data"]
+    if not changes:
+        print_line("nothing was changed")
+        return
+    table = Table(box=SIMPLE_HEAD, header_style="cyan")
+    for column in ("time", "by", "action", "adapter", "from", "to"):
+        table.add_column(column, overflow="fold")
+    for change in changes:
+        cells = (change["by"], change["action"], change["adapter"], change["from"], change["to"])
+        table.add_row(utc_minutes(change["time_ms"]), *(Text(cell or "-") for cell in cells))
+    Console().print(table)
+
+
+COMMANDS = canary, shadow, candidate, promote, drop, pin, unpin, log
+"""Commands in the order of the help page."""
+
+
+def _set_candidate(
+    context: typer.Context,
+    name: str,
+    path: str | None,
+    version: str | None,
+    mode: str,
+    percent: float,
+    server: Server,
+) -> None:
+    wanted = {
+        "mode": mode,
+        "percent": percent,
+        "source": None if path is None else absolute_source(path),
+        "version": version,
+    }
+    adapter = client_of(context, *server).set_candidate(name, wanted)
+    print_line(f"{adapter['candidate']['version']} is a {mode} for {percent:g} % of the requests")
+
+
+def _pair_table(pair: dict[str, Any]) -> Table:
+    table = Table(show_header=False, box=None)
+    rows = {
+        "job": f"{pair['job']}, similarity {pair['similarity']:.3f}",
+        "current": pair["current_text"],
+        "candidate": pair["candidate_text"] or pair["error"],
+    }
+    for title, value in rows.items():
+        if value:
+            table.add_row(Text(title, style="cyan"), Text(value, overflow="fold"))
+    return table

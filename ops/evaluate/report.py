@@ -1,0 +1,54 @@
+"""Shows how the versions of an adapter have answered the cases."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ops.evaluate.outcomes import Outcome
+
+MAX_SHOWN = 20
+"""Maximum number of cases that are shown because the versions differ."""
+MAX_CHARS = 120
+
+
+def num_good(outcomes: Sequence[Outcome], version: str) -> int:
+    """Return how many cases a version has answered well."""
+    return sum(outcome.is_good for outcome in outcomes if outcome.version == version)
+
+
+def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
+    """Print a table of the versions, and the cases about which they differ.
+
+    `roles` has the name of each version's role, such as `current`, in the order of the table.
+    """
+    console = Console()
+    num_cases = len(outcomes) // len(roles)
+    table = Table(box=SIMPLE_HEAD, header_style="cyan")
+    for column in ("version", "role", "good", "share"):
+        table.add_column(column, no_wrap=True)
+    for version, role in roles.items():
+        good = num_good(outcomes, version)
+        share = f"{100 * good / num_cases:.1f} %"
+        table.add_row(*map(Text, (version, role, f"{good} of {num_cases}", share)))
+    console.print(table)
+    differing = list(_differing(outcomes, list(roles)))
+    for some in differing[:MAX_SHOWN]:
+        console.print(Text(f"line {some[0].case.line}", style="bold"))
+        for outcome in some:
+            mark = Text("good ", "green") if outcome.is_good else Text("bad  ", "red")
+            answer = " ".join(outcome.answer.split())[:MAX_CHARS]
+            console.print(Text(f"  {roles[outcome.version]:<10}") + mark + Text(answer))
+    if len(differing) > MAX_SHOWN:
+        console.print(f"and {len(differing) - MAX_SHOWN} more cases about which they differ")
+
+
+def _differing(outcomes: Sequence[Outcome], versions: Sequence[str]) -> Iterator[list[Outcome]]:
+    """Yield the outcomes of each case that some versions answer well and others don't."""
+    size = len(versions)
+    for first in range(0, len(outcomes), size):
+        some = list(outcomes[first : first + size])
+        if len({outcome.is_good for outcome in some}) > 1:
+            yield some

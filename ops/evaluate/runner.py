@@ -1,0 +1,82 @@
+"""Asks the versions of an adapter for answers to cases, some at a time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+
+from ops.chat.client import ServerError, reason_of, server_url, uses_environment
+from ops.evaluate.cases import Case
+from ops.evaluate.outcomes import Outcome
+
+TIMEOUT_S = 660.0
+"""Maximum seconds to wait for an answer, more than the front end's default deadline."""
+RETRIED = 429, 503
+"""Statuses after which a request is sent again."""
+MAX_TRIES = 5
+
+
+async def answer_all(
+    url: str,
+    api_key: str | None,
+    versions: Sequence[str],
+    cases: Sequence[Case],
+    *,
+    concurrency: int,
+    on_answer: Callable[[], None],
+) -> list[Outcome]:
+    """Return the outcome of every case for every version. `on_answer` is called after each.
+
+    Raises:
+        ServerError: the server can't be reached, or refuses a request.
+    """
+    root = server_url(url)
+    slots = asyncio.Semaphore(concurrency)
+    async with httpx.AsyncClient(
+        base_url=root,
+        headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+        timeout=TIMEOUT_S,
+        trust_env=uses_environment(root),
+    ) as http:
+
+        async def outcome(case: Case, version: str) -> Outcome:
+            async with slots:
+                answer = await _answer(http, case, version)
+            on_answer()
+            return Outcome(
+                case=case, version=version, answer=answer, is_good=case.is_good(answer)
+            )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(outcome(case, version))
+                    for case in cases
+                    for version in versions
+                ]
+        except* ServerError as errors:
+            raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _answer(http: httpx.AsyncClient, case: Case, version: str) -> str:
+    body = {**case.body, "model": version}
+    for attempt in range(MAX_TRIES):
+        try:
+            reply = await http.post(case.path, json=body)
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise ServerError(f"no answer from {http.base_url}: {reason}") from None
+        if reply.status_code not in RETRIED:
+            break
+        await asyncio.sleep(float(reply.headers.get("retry-after", 2**attempt)))
+    if not reply.is_success:
+        reason = reason_of(reply.status_code, reply.content)
+        raise ServerError(f"--file: line {case.line}: {reason}")
+    return _text(reply.json()["choices"][0])
+
+
+def _text(choice: dict[str, Any]) -> str:
+    """Return the text of an answer. That of a tool call without text is empty."""
+    return (choice["message"]["content"] if "message" in choice else choice["text"]) or ""

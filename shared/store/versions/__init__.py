@@ -1,0 +1,1 @@
+"""Versions of adapters on trial, pinned adapters, and the audit log."""

@@ -1,0 +1,290 @@
+"""Candidates: which version answers whose requests, and copies for shadows."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+from adapter_readers import Reader
+from api_support import ADAPTER, ScriptedWorker, error_of
+
+from shared.protocol.candidates import SHADOW_TENANT
+from shared.protocol.jobs import JobState
+from shared.store.connection import Redis
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
+from worker.shadow_comparison import ShadowComparison
+
+NAME, CURRENT = ADAPTER.name, ADAPTER.version
+CANDIDATE = f"{NAME}@{'3' * 12}"
+URL = f"/v1/adapters/{NAME}/candidate"
+SOURCE = "/adapters/3"
+FORMS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "user": "u"}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "safety_identifier": "u"}),
+    ("/v1/completions", {"prompt": "x", "user": "u"}),
+    ("/v1/responses", {"input": "x", "user": "u"}),
+    ("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "metadata": {"user_id": "u"}}),
+    ("/v1/embeddings", {"input": "x", "user": "u"}),
+]
+
+
+@pytest.fixture
+async def trial(http: httpx.AsyncClient, reader: Reader) -> Reader:
+    """The candidate answers a tenth of the requests."""
+    reply = await http.put(URL, json={"source": SOURCE, "percent": 10})
+    assert reply.status_code == 200, reply.text
+    return reader
+
+
+async def version_of(
+    http: httpx.AsyncClient, redis: Redis, keys: Keys, path: str, body: Mapping[str, Any]
+) -> str:
+    """Return the version of the job that answers a request."""
+    sent = {"model": NAME, **body, "background": True}
+    reply = await http.post(path, json=sent)
+    assert reply.status_code in (200, 202), reply.text
+    job = reply.headers["x-lorikeet-job-id"]
+    version: bytes = await redis.hget(f"{keys.prefix}job:{job}", "version")  # type: ignore[misc]
+    return version.decode()
+
+
+async def test_a_canary_takes_ten_percent_of_2000_users_and_each_of_them_always(
+    http: httpx.AsyncClient, trial: Reader, redis: Redis, keys: Keys
+) -> None:
+    async def sides(user: int) -> set[str]:
+        body = {"prompt": "x", "user": f"user-{user}"}
+        return {await version_of(http, redis, keys, "/v1/completions", body) for _ in range(2)}
+
+    found: list[set[str]] = []
+    for first in range(0, 2000, 20):
+        found += await asyncio.gather(*(sides(first + number) for number in range(20)))
+    assert all(len(each) == 1 for each in found), "a user has changed sides"
+    share = sum(each == {CANDIDATE} for each in found) / 2000
+    assert 0.08 <= share <= 0.12
+
+
+@pytest.mark.parametrize(("path", "body"), FORMS)
+async def test_every_api_names_the_user(
+    path: str,
+    body: dict[str, Any],
+    http: httpx.AsyncClient,
+    trial: Reader,
+    redis: Redis,
+    keys: Keys,
+    registry: Registry,
+) -> None:
+    assert (await http.put(URL, json={"percent": 50})).status_code == 200
+    found = {await version_of(http, redis, keys, path, body) for _ in range(8)}
+    assert len(found) == 1, "a random side would change within eight requests"
+
+
+async def test_requests_without_a_user_are_spread_at_random(
+    http: httpx.AsyncClient, trial: Reader, redis: Redis, keys: Keys
+) -> None:
+    await http.put(URL, json={"percent": 50})
+    found = [
+        await version_of(http, redis, keys, "/v1/completions", {"prompt": "x"}) for _ in range(40)
+    ]
+    assert set(found) == {CURRENT, CANDIDATE}
+
+
+async def test_the_user_of_a_request_is_not_said_to_be_unused(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    body = {"model": NAME, "prompt": "x", "user": "u", "safety_identifier": "s", "background": True}
+    reply = await http.post("/v1/completions", json=body)
+    assert "x-lorikeet-warning" not in reply.headers
+
+
+async def test_a_candidate_is_shown_widened_promoted_and_rolled_back(
+    http: httpx.AsyncClient, trial: Reader
+) -> None:
+    shown = (await http.get(f"/v1/adapters/{NAME}")).json()
+    assert shown["version"] == CURRENT
+    candidate = shown["candidate"]
+    assert (candidate["version"], candidate["mode"], candidate["percent"]) == (
+        *(CANDIDATE, "canary"),
+        10,
+    )
+    widened = (await http.put(URL, json={"percent": 12.5})).json()["candidate"]
+    assert (widened["percent"], widened["since_ms"]) == (12.5, candidate["since_ms"])
+    promoted = (await http.post(f"{URL}/promote")).json()
+    assert (promoted["version"], promoted["candidate"]) == (CANDIDATE, None)
+    rolled_back = (await http.post(f"/v1/adapters/{NAME}/rollback")).json()
+    assert rolled_back["version"] == CURRENT
+    again = await http.put(URL, json={"version": CANDIDATE, "percent": 1})
+    assert again.json()["candidate"]["version"] == CANDIDATE
+    dropped = await http.delete(URL)
+    assert (dropped.status_code, dropped.json()["candidate"]) == (200, None)
+    assert error_of(await http.delete(URL))[:2] == (409, "adapter_conflict")
+    assert error_of(await http.get(URL))[:2] == (409, "adapter_conflict")
+
+
+async def test_a_sent_adapter_becomes_a_candidate(http: httpx.AsyncClient, reader: Reader) -> None:
+    query = f"name={NAME}&candidate=true&source={SOURCE}"
+    reply = await http.post(f"/v1/adapters?{query}")
+    assert reply.status_code == 200, reply.text
+    body = reply.json()
+    assert (body["version"], body["candidate"]["version"]) == (CURRENT, CANDIDATE)
+    assert body["candidate"]["percent"] == 0
+    unknown = await http.post(f"/v1/adapters?name=new&candidate=true&source={SOURCE}")
+    assert error_of(unknown)[:2] == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "percent"),
+        ({"percent": 101}, "percent"),
+        ({"percent": -1}, "percent"),
+        ({"percent": 5, "mode": "blue"}, "mode"),
+        ({"percent": 5, "source": SOURCE, "version": CURRENT}, "version"),
+        ({"percent": 5, "unknown": 1}, "unknown"),
+    ],
+)
+async def test_bad_requests_name_the_field(
+    body: dict[str, Any], param: str, http: httpx.AsyncClient, reader: Reader
+) -> None:
+    reply = await http.put(URL, json=body)
+    assert (error_of(reply)[0], error_of(reply)[2]) == (400, param)
+    assert reader.asked == []
+
+
+async def test_candidates_of_unknown_names_are_not_read(
+    http: httpx.AsyncClient, reader: Reader
+) -> None:
+    body = {"source": SOURCE, "percent": 5}
+    reply = await http.put("/v1/adapters/none/candidate", json=body)
+    assert error_of(reply)[:2] == (404, "model_not_found")
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/promote")):
+        reply = await http.request(method, f"/v1/adapters/none/candidate{path}")
+        assert error_of(reply)[:2] == (404, "model_not_found")
+    assert reader.asked == []
+
+
+async def test_the_current_version_is_no_candidate(
+    http: httpx.AsyncClient, reader: Reader
+) -> None:
+    for body in ({"source": "/adapters/1"}, {"version": CURRENT}):
+        reply = await http.put(URL, json={**body, "percent": 5})
+        assert error_of(reply)[:2] == (409, "adapter_conflict")
+
+
+async def shadowed(
+    http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue, texts: tuple[str, str]
+) -> None:
+    """Answer a request and its copy with these texts."""
+    body = {"model": NAME, "prompt": "x", "seed": 5, "user": "u"}
+    request = asyncio.create_task(http.post("/v1/completions", json=body))
+    original = await worker.take()
+    copy = await take_version(worker, CANDIDATE)
+    assert (copy.job.tenant, copy.job.is_preemptible) == (SHADOW_TENANT, True)
+    assert copy.job.sampling == original.job.sampling
+    assert copy.job.prompts == original.job.prompts
+    await worker.answer(original, texts[0])
+    await worker.answer(copy, texts[1])
+    reply = await request
+    assert reply.json()["choices"][0]["text"] == texts[0]
+
+
+async def take_version(worker: ScriptedWorker, version: str) -> Any:
+    claim = None
+    for _ in range(100):
+        claim = await worker.queue.claim(
+            worker.id, sequences=64, tokens=100_000, steal_ms=0, max_cold=1, residents=(version,)
+        )
+        if claim.jobs:
+            return claim.jobs[0]
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"no job of {version} arrived: {claim}")
+
+
+async def test_a_shadow_computes_copies_whose_answers_are_compared(
+    http: httpx.AsyncClient, reader: Reader, redis: Redis, keys: Keys
+) -> None:
+    queue = reader.worker.queue
+    reply = await http.put(URL, json={"source": SOURCE, "mode": "shadow", "percent": 100})
+    assert reply.status_code == 200, reply.text
+    for texts in (("good", "good"), ("one two", "one three")):
+        await shadowed(http, reader.worker, queue, texts)
+    comparison = ShadowComparison(redis, keys)
+
+    async def are_compared() -> dict[str, Any]:
+        await comparison.step()
+        body: dict[str, Any] = (await http.get(URL)).json()
+        return body
+
+    for _ in range(100):
+        if (await are_compared())["agreement"]["pairs"] == 2:
+            break
+        await asyncio.sleep(0.02)
+    body = await are_compared()
+    agreement = body["agreement"]
+    assert (agreement["equal"], agreement["failed"], agreement["similarity"]) == (1, 0, 0.75)
+    (pair,) = body["differing"]
+    assert (pair["current_text"], pair["candidate_text"]) == ("one two", "one three")
+    assert (pair["similarity"], pair["error"]) == (0.5, None)
+    assert await redis.zcard(keys.shadows) == 0
+    usage = (await http.get("/v1/usage?group_by=tenant")).json()["data"]
+    assert [row["requests"] for row in usage] == [2], "copies aren't charged to the client"
+    listed = (await http.get("/v1/jobs")).json()["data"]
+    assert len(listed) == 2, "clients don't see copies"
+
+
+async def test_batches_embeddings_and_repeated_requests_have_no_copies(
+    http: httpx.AsyncClient, reader: Reader, redis: Redis, keys: Keys
+) -> None:
+    await http.put(URL, json={"source": SOURCE, "mode": "shadow", "percent": 100})
+    embedding = {"model": NAME, "input": "x", "background": True}
+    assert (await http.post("/v1/embeddings", json=embedding)).status_code in (200, 202)
+    once = {"Idempotency-Key": "k"}
+    body = {"model": NAME, "prompt": "x", "background": True}
+    for _ in range(3):
+        await http.post("/v1/completions", json=body, headers=once)
+
+    async def num_copies() -> int:
+        return int(await redis.zcard(keys.jobs(SHADOW_TENANT)))
+
+    for _ in range(100):
+        if await num_copies():
+            break
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)  # further copies would be enqueued by now
+    assert await num_copies() == 1
+    views = PoolViews(redis, keys)
+    page = await views.jobs(SHADOW_TENANT, limit=10)
+    assert page is not None
+    assert [job.state for job in page.jobs] == [JobState.QUEUED]
+
+
+async def test_a_pinned_adapter_says_so(http: httpx.AsyncClient, reader: Reader) -> None:
+    url = f"/v1/adapters/{NAME}/pin"
+    assert (await http.put(url, json={"min_replicas": 2})).json()["min_replicas"] == 2
+    assert (await http.get(f"/v1/adapters/{NAME}")).json()["min_replicas"] == 2
+    assert (await http.delete(url)).json()["min_replicas"] == 0
+    assert (await http.get("/v1/adapters")).json()["data"][0]["min_replicas"] == 0
+    assert error_of(await http.put(url, json={"min_replicas": 0}))[0] == 400
+    assert error_of(await http.put("/v1/adapters/none/pin", json={}))[0] == 404
+
+
+async def test_the_audit_log_has_pages(http: httpx.AsyncClient, trial: Reader) -> None:
+    await http.put(URL, json={"percent": 20})
+    await http.put(f"/v1/adapters/{NAME}/pin", json={})
+    actions: list[str] = []
+    after = ""
+    while True:
+        page = (await http.get(f"/v1/audit_log?limit=2&adapter={NAME}{after}")).json()
+        actions += [change["action"] for change in page["data"]]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['last_id']}"
+    assert actions == ["pinned", *["candidate_set"] * 3, "loaded"]
+    newest = page["data"][-1]
+    assert (newest["by"], newest["from"], newest["to"]) == ("worker", None, CURRENT)
+    for query, param in (("limit=0", "limit"), ("after=x", "after"), ("colour=1", "colour")):
+        assert (error_of(await http.get(f"/v1/audit_log?{query}"))[::2]) == (400, param)
+    assert (await http.get("/v1/audit_log?adapter=none")).json()["data"] == []

@@ -1,0 +1,185 @@
+"""Canaries, shadows, pins and evaluation with real processes, as users run them."""
+
+import asyncio
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from queue_support import eventually
+from servers import LORIKEET, Server, lorikeet_up
+
+from worker.engine_simulated.checker import check
+from worker.engine_simulated.tokens import prompt_ids
+
+pytestmark = pytest.mark.slow
+
+NAME, NUM_TOKENS = "sql", 24
+CLIENTS = 16
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    flags = ("--engine", "simulated", "--adapters", f"{NAME}={NAME}", "--adapter-root", str(folder))
+    with lorikeet_up(folder, "simulated", *flags, "--simulated-step-ms", "4", workers=2) as server:
+        yield server
+        assert "Traceback" not in server.log_text()
+
+
+@pytest.fixture
+def next_source(server: Server) -> str:
+    """A source whose weights differ from those of the current version."""
+    return str(server.log.parent / uuid.uuid4().hex)
+
+
+def lorikeet(server: Server, *words: str, status: int = 0) -> str:
+    command = [str(LORIKEET), "adapters", "--url", server.url, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def details(server: Server) -> dict[str, Any]:
+    body: dict[str, Any] = httpx.get(f"{server.url}/v1/adapters/{NAME}").json()
+    return body
+
+
+async def ask(client: openai.AsyncOpenAI, prompt: str, seed: int, user: str) -> str:
+    answer = await client.completions.create(
+        model=NAME,
+        prompt=prompt,
+        seed=seed,
+        user=user,
+        max_tokens=NUM_TOKENS,
+        extra_body={"ignore_eos": True},
+    )
+    return answer.choices[0].text
+
+
+def version_that_wrote(text: str, prompt: str, seed: int, versions: list[str]) -> str:
+    """Return the version whose answer this is. It must be a whole one."""
+    found = [
+        version
+        for version in versions
+        if check(
+            text,
+            version=version,  # type: ignore[arg-type]
+            prompt=prompt_ids(prompt),
+            seed=seed,
+            choice=0,
+            num_tokens=NUM_TOKENS,
+        ).violation
+        is None
+    ]
+    assert len(found) == 1, f"no version, or several, wrote {text!r}"
+    return found[0]
+
+
+async def test_a_flip_under_load_loses_nothing(server: Server, next_source: str) -> None:
+    before = details(server)["version"]
+    lorikeet(server, "canary", NAME, next_source, "--percent", "30")
+    candidate = details(server)["candidate"]["version"]
+    answers: list[tuple[str, str, int, int]] = []
+    is_over = asyncio.Event()
+
+    async with openai.AsyncOpenAI(
+        api_key="none", base_url=server.api_url, max_retries=0, timeout=60
+    ) as client:
+
+        async def use(number: int) -> None:
+            seed = 0
+            while not is_over.is_set():
+                prompt = f"client {number} asks {seed}"
+                answers.append((await ask(client, prompt, seed, str(number)), prompt, seed, number))
+                seed += 1
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(use(number))
+            await eventually(lambda: _reached(answers, 100), within_s=60)
+            changes = (("canary", NAME, "--percent", "60"), ("promote", NAME), ("rollback", NAME))
+            for change in changes:
+                reached = len(answers)
+                await asyncio.to_thread(lorikeet, server, *change)
+                await eventually(lambda n=reached: _reached(answers, n + 60), within_s=60)
+            is_over.set()
+    writers = [
+        (number, version_that_wrote(text, prompt, seed, [before, candidate]))
+        for text, prompt, seed, number in answers
+    ]
+    assert {version for _, version in writers} == {before, candidate}
+    assert details(server)["version"] == before
+
+
+async def _reached(answers: list[Any], number: int) -> bool:
+    return len(answers) >= number
+
+
+async def test_a_shadow_is_compared_by_the_control_process(
+    server: Server, next_source: str
+) -> None:
+    lorikeet(server, "shadow", NAME, next_source)
+    async with openai.AsyncOpenAI(api_key="none", base_url=server.api_url) as client:
+        for seed in range(6):
+            await ask(client, f"shadowed {seed}", seed, "u")
+
+    async def are_compared() -> bool:
+        url = f"{server.url}/v1/adapters/{NAME}/candidate"
+        return bool(httpx.get(url).json()["agreement"]["pairs"] == 6)
+
+    await eventually(are_compared, within_s=30)
+    shown = lorikeet(server, "candidate", NAME)
+    assert "shadow of 100 % of the requests" in shown
+    assert "6 pairs compared: 0 equal, 0 failed" in shown
+    assert "for all requests" in lorikeet(server, "drop", NAME)
+
+
+async def test_a_pinned_adapter_is_on_both_workers(server: Server, next_source: str) -> None:
+    assert "stays on 2 workers" in lorikeet(server, "pin", NAME, "--replicas", "2")
+    httpx.post(
+        f"{server.url}/v1/load_lora_adapter",
+        json={"lora_name": NAME, "lora_path": next_source, "load_inplace": True},
+    ).raise_for_status()
+
+    async def is_on_both() -> bool:
+        found = details(server)
+        return len([each for each in found["workers"] if each["tier"] == "device"]) == 2
+
+    await eventually(is_on_both, within_s=30)
+    lorikeet(server, "unpin", NAME)
+    assert details(server)["min_replicas"] == 0
+    log = lorikeet(server, "log", NAME, "--limit", "3")
+    assert all(word in log for word in ("pinned", "loaded", "default"))
+
+
+def test_versions_are_evaluated_before_a_flip(
+    server: Server, next_source: str, tmp_path: Path
+) -> None:
+    cases = tmp_path / "cases.jsonl"
+    request = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1}
+    good = {**request, "pattern": "."}
+    bad = {**request, "expected": "never said"}
+    cases.write_text("\n".join(json.dumps(case) for case in (good, good, bad)))
+    lorikeet(server, "canary", NAME, next_source, "--percent", "0")
+    candidate = details(server)["candidate"]["version"]
+    shown = lorikeet(server, "evaluate", NAME, "--file", str(cases), "--promote")
+    assert shown.count("2 of 3") == 2
+    assert details(server)["version"] == candidate
+
+    current = httpx.post(
+        f"{server.api_url}/chat/completions", json={**request, "model": candidate, "temperature": 0}
+    ).json()["choices"][0]["message"]["content"]
+    cases.write_text(json.dumps({**request, "expected": current}))
+    lorikeet(server, "canary", NAME, f"{next_source}-2", "--percent", "0")
+    worse = lorikeet(server, "evaluate", NAME, "--file", str(cases), "--promote", status=1)
+    assert "the candidate is worse than the current version" in worse
+    assert details(server)["version"] == candidate
+    lorikeet(server, "drop", NAME)
+    refused = lorikeet(server, "evaluate", NAME, "--file", str(cases), "--promote", status=2)
+    assert "isn't evaluated" in refused

@@ -1,0 +1,25 @@
+"""Entries of adapter versions for tests of the registry."""
+
+from typing import Any
+
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.ids import AdapterVersion
+
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
+)
+
+
+def version_of(digest: str, *, name: str = "a", **changes: Any) -> Adapter:
+    """Return the version `name@digest` of an adapter."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "version": AdapterVersion(f"{name}@{digest}"),
+        "digest": digest,
+        "weights_digest": digest,
+        "source": f"/adapters/{digest}",
+        "rank": 8,
+        "num_bytes": 100,
+        "created_s": 10,
+    }
+    return Adapter(**{**fields, **changes})

@@ -1,0 +1,77 @@
+"""Keeps pinned adapters in this worker's memory, as far as the pool needs them here."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from shared.errors import AdapterRejected, RedisUnavailable
+from shared.protocol.ids import AdapterVersion
+from shared.store.versions.pins import PinnedVersion, Pins
+from worker.adapters.loader import AdapterLoader
+from worker.adapters.residency import Residency
+from worker.lease import Lease
+
+LOOK_S = 1.0
+"""Seconds between two looks at the pins."""
+RETRY_S = 30.0
+"""Seconds until a version is loaded again that couldn't be loaded."""
+
+log = structlog.get_logger()
+
+
+class PinKeeper:
+    """Loads pinned versions that too few workers hold, one at a time."""
+
+    def __init__(
+        self, pins: Pins, residency: Residency, loader: AdapterLoader, lease: Lease
+    ) -> None:
+        self._pins = pins
+        self._residency = residency
+        self._loader = loader
+        self._lease = lease
+        self._failed_s: dict[AdapterVersion, float] = {}
+
+    async def run(self) -> None:
+        """Keep pinned adapters until cancelled."""
+        while True:
+            await self._lease.is_held.wait()
+            try:
+                await self._keep(await self._pins.versions(self._lease.wid))
+            except RedisUnavailable as error:
+                log.warning("pins_not_read", error=str(error))
+            await asyncio.sleep(LOOK_S)
+
+    async def _keep(self, pinned: Sequence[PinnedVersion]) -> None:
+        self._residency.set_pinned({each.version for each in pinned if must_keep(each)})
+        now_s = time.monotonic()
+        self._failed_s = {v: at_s for v, at_s in self._failed_s.items() if now_s - at_s < RETRY_S}
+        wanted = [each.version for each in pinned if must_load(each)]
+        version = next((version for version in wanted if self._may_load(version)), None)
+        if version is not None:
+            await self._load(version)
+
+    def _may_load(self, version: AdapterVersion) -> bool:
+        return version not in self._failed_s and not self._residency.is_resident(version)
+
+    async def _load(self, version: AdapterVersion) -> None:
+        try:
+            async with self._loader.resident(version):
+                log.info("pinned_adapter_loaded", version=version)
+        except AdapterRejected as error:
+            self._failed_s[version] = time.monotonic()
+            log.warning("pinned_adapter_not_loaded", version=version, error=str(error))
+
+
+def must_load(pinned: PinnedVersion) -> bool:
+    """Return whether the worker that asks should load a pinned version.
+
+    Several workers may load it at the same time. The pool gives up needless replicas later.
+    """
+    return not pinned.is_held and pinned.num_holders < pinned.replicas
+
+
+def must_keep(pinned: PinnedVersion) -> bool:
+    """Return whether the worker that asks should keep a pinned version."""
+    return pinned.is_held and pinned.num_holders <= pinned.replicas
