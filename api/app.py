@@ -34,6 +34,7 @@ from api.pool.body import pool_body
 from api.pool.feed import PoolFeed
 from api.pool.state import PoolReader
 from api.pool_status import CachedRead, pool_snapshot, readiness
+from api.pools import Pools, settings_of_pools
 from api.routes import (
     batches,
     chat,
@@ -108,7 +109,7 @@ def create_app(
     tracer: "Tracer | None" = None,
     is_internal: bool = False,
 ) -> FastAPI:
-    """Create the app of one pool's front end. The app connects to Redis on startup.
+    """Create the app of a front end. The app connects to Redis on startup.
 
     Args:
         settings: settings of the front end.
@@ -119,9 +120,10 @@ def create_app(
 
     Raises:
         SettingsError: the API keys are malformed, or they are missing although the server is
-            reachable from the network, or the file store can't be used.
+            reachable from the network, a pool is named twice, or the file store can't be used.
     """
     keys = () if is_internal else api_keys(settings)
+    pools = settings_of_pools(settings)
     app_metrics = Metrics()
     authenticator = Authenticator(
         keys, metrics_key(settings, keys), require_keys=settings.require_keys
@@ -131,25 +133,29 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
-        queue = Queue(redis, Keys(settings.pool), durability=durability)
-        context = _context(settings, redis, queue, app_metrics, tracer, store)
-        app.state.context = context
+        books = Keys(settings.pool)
+        contexts, turns = [], Turns(MAX_TURNS)
+        for of_pool in pools:
+            queue = Queue(redis, Keys(of_pool.pool), durability=durability, books=books)
+            contexts.append(_context(of_pool, redis, queue, turns, app_metrics, tracer, store))
+        app.state.context, app.state.pools = contexts[0], Pools(contexts)
         try:
             async with asyncio.TaskGroup() as loops:
                 tasks = [
-                    loops.create_task(context.replies.run()),
-                    loops.create_task(context.cancels.run()),
-                    loops.create_task(context.presence.run()),
-                    loops.create_task(context.pool_feed.run()),
+                    loops.create_task(loop.run())
+                    for each in contexts
+                    for loop in (each.replies, each.cancels, each.presence, each.pool_feed)
                 ]
                 yield
-                context.pool_feed.stop()
-                await context.cancels.finish()
+                for each in contexts:
+                    each.pool_feed.stop()
+                    await each.cancels.finish()
                 for task in tasks:
                     task.cancel()
         finally:
-            await context.on_demand.close()
-            await context.shadow_copies.close()
+            for each in contexts:
+                await each.on_demand.close()
+                await each.shadow_copies.close()
             await redis.aclose()
 
     app = FastAPI(
@@ -164,7 +170,9 @@ def create_app(
         app.include_router(routes.router)
     app.add_middleware(KeyCheck, authenticator=authenticator)
     app.add_middleware(Boundary, metrics=app_metrics)
-    app.add_middleware(CanonicalPath, root_path=settings.root_path)
+    app.add_middleware(
+        CanonicalPath, root_path=settings.root_path, pools=(settings.pool, *settings.further_pools)
+    )
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     app.state.metrics = app_metrics
@@ -177,6 +185,7 @@ def _context(
     settings: ApiSettings,
     redis: Redis,
     queue: Queue,
+    turns: Turns,
     app_metrics: Metrics,
     tracer: "Tracer | None",
     store: FileStore | None,
@@ -215,7 +224,7 @@ def _context(
         shadow_copies=ShadowCopies(),
         inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
         tokenizations=Tokenizations(redis, keys),
-        turns=Turns(MAX_TURNS),
+        turns=turns,
         call_slots=asyncio.Semaphore(MAX_CALLS),
         readiness=CachedRead(partial(readiness, registry, views)),
         pool_snapshot=CachedRead(partial(pool_snapshot, registry, views)),

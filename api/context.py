@@ -1,4 +1,4 @@
-"""The context: objects that all routes of one app share."""
+"""The context: objects that all requests for one pool share."""
 
 import asyncio
 from collections.abc import Callable
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Objects that all routes of one running app share."""
+    """Objects that all requests for one pool share in a running app."""
 
     settings: ApiSettings
     api_id: ApiId
@@ -111,7 +111,7 @@ class Context:
 
 
 async def _context(request: Request) -> Context:
-    context: Context = request.app.state.context
+    context: Context = await request.app.state.pools.of_request(request)
     return context
 
 
@@ -130,4 +130,8 @@ InTenant = Annotated[str, Depends(_tenant)]
 InAccess = Annotated[Access, Depends(_access)]
 """Type of a route parameter that receives the rights of the request."""
 InContext = Annotated[Context, Depends(_context)]
-"""Type of a route parameter that receives the context of the app."""
+"""Type of a route parameter that receives the context of the request's pool.
+
+That is the pool in the path of the request, or of the adapter or job that the path names. Routes
+whose body names the model ask `api.pools` for its context.
+"""

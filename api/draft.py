@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from api.admission import admission_to, check_model
 from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
+from api.admission import admission_to, check_model
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
@@ -151,7 +151,9 @@ class Draft:
             deadline_s=SHADOWS_DEADLINE_S,
         )
         seed = self._admission.random_seed
-        with suppress(JobFailed):  # the candidate can't serve such a request, such as one with tools
+        with suppress(
+            JobFailed
+        ):  # the candidate can't serve such a request, such as one with tools
             copy = self._wanted.job_of(replace(admission, random_seed=seed))
             self._context.shadow_copies.start(
                 self.job.id, replace(copy, is_preemptible=True), self._context

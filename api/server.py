@@ -76,7 +76,8 @@ async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
     listener = _listen(settings.host, settings.port)
     _raise_open_file_limit()
     config = http_config(app, settings)
-    log.info("api_listening", url=_url(listener), pool=settings.pool)
+    pools = " ".join((settings.pool, *settings.further_pools))
+    log.info("api_listening", url=_url(listener), pool=pools)
     await _Server(config, app, drain_s=settings.drain_s).serve(sockets=[listener])
     log.info("api_stopped")
 
@@ -118,9 +119,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Accept no new requests, and end unfinished answers after the drain time."""
         super().handle_exit(sig, frame)
-        if context := getattr(self._app.state, "context", None):
-            context.pool_feed.stop()
-            asyncio.get_running_loop().call_later(self._drain_s, context.replies.stop)
+        if pools := getattr(self._app.state, "pools", None):
+            for context in pools.all:
+                context.pool_feed.stop()
+                asyncio.get_running_loop().call_later(self._drain_s, context.replies.stop)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

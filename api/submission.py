@@ -14,6 +14,7 @@ from api.draft import Draft, Wanted
 from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.body import read_json_object
 from api.jobs.background import start_in_background
+from api.pools import pools_of
 from api.request_trace import RequestTrace
 from api.requests.enqueue_options import enqueue_options
 from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
@@ -39,7 +40,7 @@ async def submit(
 
     Args:
         request: the HTTP request.
-        context: the app's context.
+        context: context of any pool of the app.
         access: rights of the request.
         parse: validates the JSON body of the endpoint's requests.
         job_of: makes a job of a valid request.
@@ -67,6 +68,7 @@ async def submit_json(
 
     `others` are those of `parse_request`. The other arguments and the errors are those of `submit`.
     """
+    context = await pools_of(request).of_model(request, raw.get("model"))
     trace = RequestTrace.begin(context.tracer, request)
 
     async def drafted() -> tuple[R, dict[str, str], Draft]:

@@ -45,6 +45,7 @@ _SERVICE_NAME = re.compile(
     r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+_POOL = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 """Origin as browsers send it: in lower case and without a path. `*` means every origin."""
 
@@ -79,7 +80,7 @@ class PoolSettings(BaseSettings):
     )
     pool: str = Field(
         "main",
-        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        pattern=_POOL.pattern,
         description="Name of the pool, which is one base model and its workers. Several pools can "
         "share a Redis.",
     )
@@ -96,6 +97,15 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not _ORIGIN.fullmatch(value):
             raise ValueError(f"{value!r} isn't an origin such as https://app.example:8443, or *")
+    return values
+
+
+def _pools(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not _POOL.fullmatch(value):
+            raise ValueError(f"{value!r} isn't the name of a pool")
+    if len(set(values)) < len(values):
+        raise ValueError("a pool is named twice")
     return values
 
 
@@ -146,6 +156,14 @@ class FileSettings(PoolSettings):
 class ApiSettings(FileSettings):
     """Settings of a front end."""
 
+    further_pools: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_pools)
+    ] = Field(
+        (),
+        description="Further pool on the same Redis whose models this front end serves, such as "
+        "one with another base model. Repeat the flag for several pools; the variable separates "
+        "them by spaces.",
+    )
     host: str = Field(
         "127.0.0.1",
         description="Address to listen on. An address that other machines can reach needs API "

@@ -103,7 +103,9 @@ class MessageRequest(PromptRequest, JobRequest):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    metadata: dict[str, Any] | None = Field(None, description=IGNORED)
+    metadata: dict[str, Any] | None = Field(
+        None, description="`user_id` has the effect of `user`; other fields are ignored."
+    )
     service_tier: Literal["auto", "standard_only"] | None = Field(None, description=IGNORED)
 
 

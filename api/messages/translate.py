@@ -52,7 +52,9 @@ TOLERATED = (
     "workspace_id",
 )
 """Fields of Anthropic's API that are accepted and have no effect."""
-IGNORED = ("cache_control", "metadata", "service_tier")
+USER_ID = "user_id"
+"""Part of `metadata` that has an effect: see `api.adapters.request_key`."""
+IGNORED = ("cache_control", "service_tier")
 """Fields of Anthropic's API that are validated and have no effect."""
 PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
 """Fields of a chat request that change a prompt or belong to the thinking."""
@@ -89,6 +91,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         **{name: getattr(request, name) for name in PASSED_ON},
         "max_completion_tokens": request.max_tokens,
     }
+    names_more = bool(request.metadata) and set(request.metadata or {}) != {USER_ID}
     if request.metadata is not None:
         chat["metadata"] = {}  # its values may have other types than those of a chat request
     stops = request.stop_sequences or []
@@ -100,7 +103,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         view=View.MESSAGES,
         request={"stop_sequences": stops},
         names=NAMES,
-        ignored=tuple(_ignored(raw, request)),
+        ignored=(*_ignored(raw, request), *(["metadata"] if names_more else [])),
         unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
     )
 

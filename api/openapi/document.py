@@ -26,6 +26,7 @@ from api.schema.embeddings import EmbeddingRequest
 from api.schema.errors import ErrorBody
 from api.schema.models import ModelCard
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
+from api.schema.versions import PinRequest, SetCandidateRequest
 from shared.settings import ApiSettings
 
 REF = "#/components/schemas/{model}"
@@ -35,7 +36,10 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     EmbeddingRequest,
 )
 TOKENIZER_REQUESTS = (TokenizeRequest, DetokenizeRequest)
-MANAGEMENT_REQUESTS = (LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest)
+MANAGEMENT_REQUESTS: tuple[type[BaseModel], ...] = (
+    *(LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest),
+    *(SetCandidateRequest, PinRequest),
+)
 _REQUEST_ID = {
     "description": "Id of the request: sent by the client or generated.",
     "schema": {"type": "string"},

@@ -11,6 +11,7 @@ from api.messages.translate import viewed_message, viewed_prompt
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import errors, inference
+from api.pools import pools_of
 from api.submission import parse_request, submit_json
 from api.tokenization import count_tokens
 
@@ -46,6 +47,7 @@ async def count_message_tokens(request: Request, context: InContext, access: InA
     raw = await read_json_object(request, context.settings.max_body_bytes)
     viewed = viewed_prompt(raw)
     chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
+    context = await pools_of(request).of_model(request, chat.model)
     admission = await admit(context, access, chat.model)
     num_tokens = await count_tokens(context, viewed.job(chat, admission))
     return json_response({"input_tokens": num_tokens}, headers=headers)

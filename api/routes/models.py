@@ -2,11 +2,12 @@
 
 from pathlib import PurePath
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.openapi.responses import errors
+from api.pools import pools_of
 from api.schema.models import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
 from shared.errors import JobFailed
@@ -18,9 +19,9 @@ router = APIRouter(tags=["models"])
 
 @router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models", summary="List models", responses=errors(503))
-async def list_models(context: InContext, access: InAccess) -> ModelList:
+async def list_models(request: Request, access: InAccess) -> ModelList:
     """Return the base model and all adapters. Each `id` can be the `model` of a request."""
-    return ModelList(data=await model_cards(context, access))
+    return ModelList(data=await model_cards(request, access))
 
 
 @router.get(
@@ -34,20 +35,35 @@ async def get_model(model_id: str, context: InContext, access: InAccess) -> Mode
     base = await context.registry.base()
     if base is not None and model_id == base.name:
         return _base_card(base)
-    adapter = await context.registry.adapter(model_id) if base else None
-    if base is None or adapter is None:
-        raise JobFailed(model_not_found(model_id))
-    return _adapter_card(adapter, base)
+    if base is not None:
+        name = model_id.removeprefix(f"{base.name}:")
+        if adapter := await context.registry.adapter(name):
+            return _adapter_card(adapter, base).model_copy(update={"id": model_id})
+    raise JobFailed(model_not_found(model_id))
 
 
-async def model_cards(context: Context, access: Access) -> list[ModelCard]:
-    """Return the card of the base model, and then the cards of all adapters in order of name.
-    Models that the client may not use are left out.
+async def model_cards(request: Request, access: Access) -> list[ModelCard]:
+    """Return the cards of all models that a request may list and its client may use.
 
-    The list is empty before the first worker has registered.
+    Those of one pool follow each other. An adapter whose name an earlier pool has is listed by the
+    name `base:adapter`, because the name alone means the other one.
 
     Raises:
         RedisUnavailable: the registry can't be read.
+    """
+    cards: dict[str, ModelCard] = {}
+    for context in pools_of(request).shown_to(request):
+        for card in await _cards(context, access):
+            is_taken = card.id in cards and card.parent is not None
+            name = f"{card.parent}:{card.id}" if is_taken else card.id
+            cards.setdefault(name, card.model_copy(update={"id": name}))
+    return list(cards.values())
+
+
+async def _cards(context: Context, access: Access) -> list[ModelCard]:
+    """Return the card of a pool's base model, and then those of its adapters in order of name.
+
+    The list is empty before the first worker has registered.
     """
     base = await context.registry.base()
     adapters = await context.registry.adapters() if base else []

@@ -10,6 +10,7 @@ from api.http.body import read_json_object
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE, query
 from api.openapi.responses import errors, inference
+from api.pools import pools_of
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.lookup import earlier_items, own_response
@@ -61,7 +62,8 @@ async def create_response(request: Request, context: InContext, access: InAccess
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
     body = parse_response(raw)
-    earlier = await earlier_items(context, access, body.previous_response_id)
+    of_earlier = await pools_of(request).of_job(request, body.previous_response_id)
+    earlier = await earlier_items(of_earlier, access, body.previous_response_id)
     viewed = viewed_response(body, earlier)
     return await submit_json(request, context, access, raw, viewed.parse, viewed.job, viewed.others)
 
@@ -79,10 +81,12 @@ async def count_input_tokens(request: Request, context: InContext, access: InAcc
     Fields of /v1/responses that don't change the prompt are accepted and have no effect.
     """
     raw = await read_json_object(request, context.settings.max_body_bytes)
-    prompt = parse_prompt(raw)
-    earlier = await earlier_items(context, access, prompt.previous_response_id)
+    prompt, pools = parse_prompt(raw), pools_of(request)
+    of_earlier = await pools.of_job(request, prompt.previous_response_id)
+    earlier = await earlier_items(of_earlier, access, prompt.previous_response_id)
     viewed = viewed_prompt(prompt, earlier)
     chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
+    context = await pools.of_model(request, chat.model)
     admission = await admit(context, access, chat.model)
     num_tokens = await count_tokens(context, viewed.job(chat, admission))
     body = InputTokens(input_tokens=num_tokens)

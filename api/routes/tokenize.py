@@ -11,6 +11,7 @@ from api.errors import json_response
 from api.http.body import read_json_object
 from api.openapi.document import takes
 from api.openapi.responses import errors
+from api.pools import pools_of
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
 from api.schema.tokenize import (
@@ -44,6 +45,7 @@ async def tokenize(request: Request, context: InContext, access: InAccess) -> Re
     one.
     """
     body, headers = await _read(request, context, parse_tokenize)
+    context = await pools_of(request).of_model(request, body.model)
     admission = await _admit(context, access, body.model)
     reply = await ask_tokenizer(context, encode_call(body, admission))
     answer = {
@@ -65,6 +67,7 @@ async def tokenize(request: Request, context: InContext, access: InAccess) -> Re
 async def detokenize(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the text of token ids, including special tokens."""
     body, headers = await _read(request, context, parse_detokenize)
+    context = await pools_of(request).of_model(request, body.model)
     await _admit(context, access, body.model)
     reply = await ask_tokenizer(context, Decode(ids=tuple(body.tokens)))
     return json_response({"prompt": reply.text, "content": reply.text}, headers=headers)

@@ -44,9 +44,7 @@ async def answer_all(
             async with slots:
                 answer = await _answer(http, case, version)
             on_answer()
-            return Outcome(
-                case=case, version=version, answer=answer, is_good=case.is_good(answer)
-            )
+            return Outcome(case=case, version=version, answer=answer, is_good=case.is_good(answer))
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -70,6 +70,7 @@ class Queue:
         *,
         durability: Durability | None = None,
         residency: ResidencyStore | None = None,
+        books: Keys | None = None,
     ) -> None:
         """Create a queue.
 
@@ -79,7 +80,9 @@ class Queue:
             durability: copies that a write needs before `enqueue` or `claim` returns.
             residency: store to which this process reports the versions that its workers hold.
                 Omitted in processes without workers.
+            books: keys of the pool that has the API keys and the ledger. By default, `keys`.
         """
+        self._books = books.prefix if books and books.prefix != keys.prefix else ""
         self._redis = redis
         self._keys = keys
         self._durability = durability
@@ -169,7 +172,7 @@ class Queue:
                 *_enqueue_args(job, limits, options, is_suspect=is_suspect),
                 registry_revision,
                 encode_features(job.features),
-                *(int(job.is_preemptible), options.key_id, limits.usage_days),
+                *(int(job.is_preemptible), options.key_id, limits.usage_days, self._books),
                 durability=self._durability,
                 is_promise=_is_accepted,
             )

@@ -45,8 +45,8 @@ def lorikeet(server: Server, *words: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def details(server: Server) -> dict[str, Any]:
-    body: dict[str, Any] = httpx.get(f"{server.url}/v1/adapters/{NAME}").json()
+def details(server: Server, path: str = "") -> dict[str, Any]:
+    body: dict[str, Any] = httpx.get(f"{server.url}/v1/adapters/{NAME}{path}").json()
     return body
 
 
@@ -130,8 +130,7 @@ async def test_a_shadow_is_compared_by_the_control_process(
             await ask(client, f"shadowed {seed}", seed, "u")
 
     async def are_compared() -> bool:
-        url = f"{server.url}/v1/adapters/{NAME}/candidate"
-        return bool(httpx.get(url).json()["agreement"]["pairs"] == 6)
+        return bool(details(server, "/candidate")["agreement"]["pairs"] == 6)
 
     await eventually(are_compared, within_s=30)
     shown = lorikeet(server, "candidate", NAME)
@@ -142,10 +141,7 @@ async def test_a_shadow_is_compared_by_the_control_process(
 
 async def test_a_pinned_adapter_is_on_both_workers(server: Server, next_source: str) -> None:
     assert "stays on 2 workers" in lorikeet(server, "pin", NAME, "--replicas", "2")
-    httpx.post(
-        f"{server.url}/v1/load_lora_adapter",
-        json={"lora_name": NAME, "lora_path": next_source, "load_inplace": True},
-    ).raise_for_status()
+    lorikeet(server, "load", NAME, next_source, "--replace")
 
     async def is_on_both() -> bool:
         found = details(server)

@@ -257,8 +257,9 @@ async def running_app(settings: ApiSettings, **options: Any) -> AsyncIterator[Ru
     try:
         yield RunningApp(app, f"http://127.0.0.1:{port}", server)
     finally:
-        app.state.context.pool_feed.stop()
-        app.state.context.replies.stop()
+        for context in app.state.pools.all:
+            context.pool_feed.stop()
+            context.replies.stop()
         server.stopping.set()
         await task
 

@@ -19,7 +19,8 @@ Terms:
   which means that it no longer offers the version.
 - surplus: given up by this worker, but still in its memory. Surplus versions are evicted before all
   others.
-- pinned: to be kept by this worker. Pinned versions are evicted after all others, and never given up.
+- pinned: to be kept by this worker. Pinned versions are evicted after all others, and aren't given
+  up.
 - crowded out: the version found no device memory. The worker claims none of
   its jobs until an event may have freed memory.
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.

@@ -167,20 +167,23 @@ class Scheduler:
         """Return the maximum number of tokens in the next step.
 
         Prompts make a step longer, but not too long for the answers that run. If one of the prompts
-        isn't preemptible, preemptible answers wait for as long as it takes.
+        isn't preemptible, preemptible answers wait for as long as it takes. However many
+        preemptible prompts wait, they make a step no longer than one would, because the next
+        request that isn't preemptible must wait for the step.
         """
         prompts = [r for r in self.running if r.is_prefilling]
         num_startable = self._num_startable()
-        is_urgent = not all(r.is_preemptible for r in prompts) or (
-            num_startable > 0 and not self._first_queue[0].is_preemptible
-        )
+        num_urgent = sum(not r.is_preemptible for r in prompts)
+        num_urgent += min(num_startable, len(self.waiting) + len(self.embeddings))
+        is_urgent = num_urgent > 0
+        num_prompts = num_urgent if is_urgent else min(1, len(prompts) + num_startable)
         decodes = [r for r in self.running if not r.is_prefilling]
         patient = [r for r in decodes if r.is_preemptible and is_urgent]
         num_patient = sum(r.num_new_tokens for r in patient)
         num_others = sum(r.num_new_tokens for r in decodes) - num_patient
         max_tokens = num_patient + self.pace.max_tokens(
             num_others,
-            num_prompts=len(prompts) + num_startable,
+            num_prompts=num_prompts,
             context=prompts[0].num_computed_tokens if prompts else 0,
             limit=self.max_num_batched_tokens,
         )

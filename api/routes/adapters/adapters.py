@@ -13,6 +13,7 @@ from api.context import Context, InAccess, InContext
 from api.errors import job_error_body
 from api.http.validation import validate
 from api.openapi import document
+from api.pools import pools_of
 from api.schema.adapters import (
     AdapterBody,
     AdapterDetails,
@@ -27,6 +28,7 @@ from api.schema.adapters import (
 )
 from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
+from shared.protocol.access.rights import Access
 from shared.protocol.adapters import Adapter
 from shared.protocol.adapters import BaseModel as Base
 from shared.store.inspections import Findings, Inspection
@@ -37,21 +39,17 @@ UNNAMED = "unnamed"
 
 
 @router.get("/v1/adapters", summary="List adapters", responses=adapter_errors(403, 503))
-async def list_adapters(context: InContext, access: InAccess) -> AdapterList:
+async def list_adapters(request: Request, access: InAccess) -> AdapterList:
     """Return all versions of all adapters, with their size, their usage and their workers."""
-    base = await registered_base(context)
-    views = await context.adapter_views.adapters()
-    retired = await context.adapter_views.retired()
-    workers = await context.views.workers()
+    pools = pools_of(request).shown_to(request)
+    lists = [
+        await _list(context, access)
+        for context in pools
+        if len(pools) == 1 or await context.registry.base()
+    ]
     return AdapterList(
-        data=[
-            adapter_body(view, base, workers)
-            for view in views
-            if access.allows(view.current.adapter.name)
-        ],
-        draining=[
-            version_body(view, workers) for view in retired if access.allows(view.adapter.name)
-        ],
+        data=[body for each in lists for body in each.data],
+        draining=[body for each in lists for body in each.draining],
     )
 
 
@@ -138,6 +136,24 @@ async def delete_adapter(name: str, context: InContext, access: InAccess) -> Del
     if not await context.registry.unload_adapter(name, by=access.actor):
         raise JobFailed(model_not_found(name))
     return DeletedAdapter(id=name)
+
+
+async def _list(context: Context, access: Access) -> AdapterList:
+    """Return the adapters of one pool."""
+    base = await registered_base(context)
+    views = await context.adapter_views.adapters()
+    retired = await context.adapter_views.retired()
+    workers = await context.views.workers()
+    return AdapterList(
+        data=[
+            adapter_body(view, base, workers)
+            for view in views
+            if access.allows(view.current.adapter.name)
+        ],
+        draining=[
+            version_body(view, workers) for view in retired if access.allows(view.adapter.name)
+        ],
+    )
 
 
 async def _adapter(context: Context, name: str, base: Base) -> AdapterBody:

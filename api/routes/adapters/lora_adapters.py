@@ -12,6 +12,7 @@ from api.adapters.requests import READS, adapter_errors, read_request, registere
 from api.admission import check_model
 from api.context import InAccess, InContext
 from api.openapi.responses import Responses
+from api.pools import pools_of
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.store.inspections import Inspection
@@ -49,6 +50,7 @@ async def load_adapter(request: Request, context: InContext, access: InAccess) -
     version for which they were accepted, even if the folder of that version is overwritten.
     """
     body = await read_request(request, context, LoadAdapterRequest)
+    context = await pools_of(request).of_model(request, body.lora_name)
     check_model(access, body.lora_name)
     base = await registered_base(context)
     name = body.lora_name
@@ -83,6 +85,7 @@ async def unload_adapter(request: Request, context: InContext, access: InAccess)
     Repeated calls within an hour also succeed.
     """
     name = (await read_request(request, context, UnloadAdapterRequest)).lora_name
+    context = await pools_of(request).of_model(request, name)
     if not access.allows(name) or not await context.registry.unload_adapter(name, by=access.actor):
         raise JobFailed(_not_loaded(name))
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")

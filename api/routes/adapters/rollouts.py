@@ -13,6 +13,7 @@ from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.http.validation import validate
 from api.openapi import document
+from api.pools import pools_of
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 from shared.protocol.access.rights import Access
@@ -42,6 +43,7 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
     With `candidate=true`, the adapter is tried out beside the current version instead.
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
+    context = await pools_of(request).of_model(request, query.name)
     check_model(access, query.name)
     base = await registered_base(context)
     if query.name == base.name:

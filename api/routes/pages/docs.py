@@ -52,7 +52,7 @@ async def swagger_file(request: Request) -> Response:
 
 
 @router.get("/openapi.json")
-async def openapi(request: Request, context: InContext) -> Response:
+async def openapi(request: Request) -> Response:
     """Return the OpenAPI document.
 
     The document omits the names of models if Redis is unavailable, or if the server needs API
@@ -62,7 +62,7 @@ async def openapi(request: Request, context: InContext) -> Response:
     needs_keys = access is None or not access.is_anonymous
     document = await document_of(request.app, with_keys=needs_keys)
     try:
-        cards = await model_cards(context, access) if access else []
+        cards = await model_cards(request, access) if access else []
     except RedisUnavailable:
         cards = []
     return json_response(with_models(document, cards))

@@ -16,6 +16,7 @@ from ops.commands.clients.adapters import (
     client_of,
 )
 from ops.commands.terminal import print_line, utc_minutes
+
 MAX_CHANGES = 500
 Server = tuple[str | None, str | None]
 """Options `--url` and `--api-key` of a command."""

@@ -41,7 +41,7 @@ COMMON = (
         "streams aren't padded",
         {"stream": True},
     ),
-    Row("user", SERVERS, WARNED, "me"),
+    Row("user", SERVERS, WORKS, "me"),
 )
 """OpenAI's fields."""
 
@@ -136,6 +136,6 @@ SERVED_BY_OPENAI = (
     Row("prompt_cache_key", OPENAI, WARNED, "a"),
     Row("prompt_cache_options", OPENAI, WARNED, {"ttl": "30m"}),
     Row("prompt_cache_retention", OPENAI, WARNED, "24h"),
-    Row("safety_identifier", OPENAI, WARNED, "a"),
+    Row("safety_identifier", OPENAI, WORKS, "a"),
 )
 """OpenAI's fields of /v1/chat/completions that /v1/completions accepts as well."""

@@ -105,7 +105,7 @@ FIELDS = (
     ),
     Row("output_config.format", ANTHROPIC | VLLM, WORKS, _JSON, "schemas are enforced"),
     Row("thinking.budget_tokens", ANTHROPIC, WARNED, 1024, given={"thinking": {"type": "enabled"}}),
-    Row("metadata", MESSAGES_APIS, WARNED, {"user_id": "me"}),
+    Row("metadata", MESSAGES_APIS, WARNED, {"user_id": "me", "a": 1}, "`user_id` has an effect"),
     Row("service_tier", ANTHROPIC | LMDEPLOY, WARNED, "standard_only"),
     Row("diagnostics", ANTHROPIC, WARNED, {"a": 1}),
     Row("inference_geo", ANTHROPIC, WARNED, "eu"),

@@ -1,4 +1,6 @@
 -- Included in every script before common.lua. Accounts for the tokens that ended jobs have used.
+-- `job.books` is the prefix of the pool that has the API keys and the ledger of the job. It is only
+-- set if this is another pool.
 
 local MINUTE_MS, DAY_MS = 60000, 86400000
 local DEFAULT_USAGE_DAYS = 400
@@ -7,7 +9,7 @@ local DEFAULT_USAGE_DAYS = 400
 -- used. Windows that are over stay as they are.
 local function correct_charge(job, tokens)
   if not job.key or tokens == tonumber(job.cost) then return end
-  local key = P .. 'rate:' .. job.key
+  local key = (job.books or P) .. 'rate:' .. job.key
   local minute, day = unpack(redis.call('HMGET', key, 'minute', 'day'))
   if tonumber(minute) == math.floor(job.enq / MINUTE_MS) then
     redis.call('HINCRBY', key, 'minute_tokens', tokens - job.cost)
@@ -18,9 +20,9 @@ local function correct_charge(job, tokens)
 end
 
 -- Keep the ledger of a tenant and a day as long as the setting says.
-local function keep_ledger(key, day, tenant)
+local function keep_ledger(books, key, day, tenant)
   local days = redis.call('HGET', P .. 'cnt', 'usage_days') or DEFAULT_USAGE_DAYS
-  local tenants, ends_ms = P .. 'ledgers:' .. day, (day + 1 + days) * DAY_MS
+  local tenants, ends_ms = books .. 'ledgers:' .. day, (day + 1 + days) * DAY_MS
   redis.call('PEXPIREAT', key, ends_ms)
   redis.call('SADD', tenants, tenant)
   redis.call('PEXPIREAT', tenants, ends_ms)
@@ -28,13 +30,13 @@ end
 
 -- Enter an ended job into the ledger. `used` is its usage as its client sees it, or nil.
 local function enter_ledger(job, used, now)
-  local day = math.floor(now / DAY_MS)
-  local key = P .. 'ledger:' .. day .. ':' .. job.tenant
+  local books, day = job.books or P, math.floor(now / DAY_MS)
+  local key = books .. 'ledger:' .. day .. ':' .. job.tenant
   local entry = redis.call('HGET', key, job.model) or '0 0 0 0'
   local requests, prompt, cached, completion = string.match(entry, '(%d+) (%d+) (%d+) (%d+)')
   entry = string.format('%.0f %.0f %.0f %.0f', requests + 1, prompt + (used.prompt_tokens or 0),
     cached + (used.cached_tokens or 0), completion + (used.completion_tokens or 0))
-  if redis.call('HSET', key, job.model, entry) == 1 then keep_ledger(key, day, job.tenant) end
+  if redis.call('HSET', key, job.model, entry) == 1 then keep_ledger(books, key, day, job.tenant) end
 end
 
 -- Account for a job that ends with `usage`, as JSON. Only its final event states a usage, so limits

@@ -41,7 +41,7 @@ end
 
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
-  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible', 'model', 'key' }
+  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible', 'model', 'key', 'books' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -363,7 +363,7 @@ local function index_ended(job, num_bytes, now, was_done)
 end
 
 local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
-  'deadline', 'lag', 'retain', 'requeued', 'features', 'key' }
+  'deadline', 'lag', 'retain', 'requeued', 'features', 'key', 'books' }
 
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and

@@ -50,6 +50,8 @@ async def test_the_list_has_versions_usage_and_workers(
         "last_used_ms": None,
         "waiting": 0,
         "workers": [{"worker": "w9", "tier": "loading"}],
+        "candidate": None,
+        "min_replicas": 0,
     }
     assert previous == {
         "version": ADAPTER.version,

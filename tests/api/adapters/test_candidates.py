@@ -10,10 +10,10 @@ from adapter_readers import Reader
 from api_support import ADAPTER, ScriptedWorker, error_of
 
 from shared.protocol.candidates import SHADOW_TENANT
-from shared.protocol.jobs import JobState
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import ClaimedJob, JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
-from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.views.pool_views import PoolViews
 from worker.shadow_comparison import ShadowComparison
@@ -24,10 +24,20 @@ URL = f"/v1/adapters/{NAME}/candidate"
 SOURCE = "/adapters/3"
 FORMS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "user": "u"}),
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "safety_identifier": "u"}),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "x"}], "safety_identifier": "u"},
+    ),
     ("/v1/completions", {"prompt": "x", "user": "u"}),
     ("/v1/responses", {"input": "x", "user": "u"}),
-    ("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "metadata": {"user_id": "u"}}),
+    (
+        "/v1/messages",
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "max_tokens": 9,
+            "metadata": {"user_id": "u"},
+        },
+    ),
     ("/v1/embeddings", {"input": "x", "user": "u"}),
 ]
 
@@ -47,7 +57,7 @@ async def version_of(
     sent = {"model": NAME, **body, "background": True}
     reply = await http.post(path, json=sent)
     assert reply.status_code in (200, 202), reply.text
-    job = reply.headers["x-lorikeet-job-id"]
+    job = reply.headers["x-lorikeet-job"]
     version: bytes = await redis.hget(f"{keys.prefix}job:{job}", "version")  # type: ignore[misc]
     return version.decode()
 
@@ -166,22 +176,29 @@ async def test_candidates_of_unknown_names_are_not_read(
     assert reader.asked == []
 
 
-async def test_the_current_version_is_no_candidate(
-    http: httpx.AsyncClient, reader: Reader
-) -> None:
+async def test_the_current_version_is_no_candidate(http: httpx.AsyncClient, reader: Reader) -> None:
     for body in ({"source": "/adapters/1"}, {"version": CURRENT}):
         reply = await http.put(URL, json={**body, "percent": 5})
         assert error_of(reply)[:2] == (409, "adapter_conflict")
 
 
-async def shadowed(
-    http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue, texts: tuple[str, str]
-) -> None:
+async def shadowed(http: httpx.AsyncClient, worker: ScriptedWorker, texts: tuple[str, str]) -> None:
     """Answer a request and its copy with these texts."""
     body = {"model": NAME, "prompt": "x", "seed": 5, "user": "u"}
     request = asyncio.create_task(http.post("/v1/completions", json=body))
-    original = await worker.take()
-    copy = await take_version(worker, CANDIDATE)
+    jobs: dict[str, ClaimedJob] = {}
+    while len(jobs) < 2:
+        claim = await worker.queue.claim(
+            worker.id,
+            sequences=64,
+            tokens=100_000,
+            steal_ms=0,
+            max_cold=1,
+            residents=(CURRENT, AdapterVersion(CANDIDATE)),
+        )
+        jobs |= {claimed.job.version: claimed for claimed in claim.jobs}
+        await asyncio.sleep(0.01)
+    original, copy = jobs[CURRENT], jobs[CANDIDATE]
     assert (copy.job.tenant, copy.job.is_preemptible) == (SHADOW_TENANT, True)
     assert copy.job.sampling == original.job.sampling
     assert copy.job.prompts == original.job.prompts
@@ -191,26 +208,13 @@ async def shadowed(
     assert reply.json()["choices"][0]["text"] == texts[0]
 
 
-async def take_version(worker: ScriptedWorker, version: str) -> Any:
-    claim = None
-    for _ in range(100):
-        claim = await worker.queue.claim(
-            worker.id, sequences=64, tokens=100_000, steal_ms=0, max_cold=1, residents=(version,)
-        )
-        if claim.jobs:
-            return claim.jobs[0]
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"no job of {version} arrived: {claim}")
-
-
 async def test_a_shadow_computes_copies_whose_answers_are_compared(
     http: httpx.AsyncClient, reader: Reader, redis: Redis, keys: Keys
 ) -> None:
-    queue = reader.worker.queue
     reply = await http.put(URL, json={"source": SOURCE, "mode": "shadow", "percent": 100})
     assert reply.status_code == 200, reply.text
     for texts in (("good", "good"), ("one two", "one three")):
-        await shadowed(http, reader.worker, queue, texts)
+        await shadowed(http, reader.worker, texts)
     comparison = ShadowComparison(redis, keys)
 
     async def are_compared() -> dict[str, Any]:
@@ -230,7 +234,8 @@ async def test_a_shadow_computes_copies_whose_answers_are_compared(
     assert (pair["similarity"], pair["error"]) == (0.5, None)
     assert await redis.zcard(keys.shadows) == 0
     usage = (await http.get("/v1/usage?group_by=tenant")).json()["data"]
-    assert [row["requests"] for row in usage] == [2], "copies aren't charged to the client"
+    found = {row["tenant"]: row["requests"] for row in usage}
+    assert found == {"default": 2, SHADOW_TENANT: 2}, "copies aren't charged to the client"
     listed = (await http.get("/v1/jobs")).json()["data"]
     assert len(listed) == 2, "clients don't see copies"
 

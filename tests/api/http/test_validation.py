@@ -335,13 +335,13 @@ async def test_every_kind_of_answer_lists_unknown_fields(
 async def test_an_answer_says_that_strict_handling_was_applied(
     http: httpx.AsyncClient, worker: ScriptedWorker, fields: dict[str, Any]
 ) -> None:
-    body = body_of(CHAT, {**fields, "user": "me"})
+    body = body_of(CHAT, {**fields, "prompt_cache_key": "k"})
     request = asyncio.create_task(http.post(CHAT, content=body, headers=STRICT))
     await worker.answer(await worker.take())
     reply = await request
     assert reply.status_code in (200, 202)
     assert reply.headers["preference-applied"] == "handling=strict"
-    assert reply.headers["x-lorikeet-warning"] == "not used: user"
+    assert reply.headers["x-lorikeet-warning"] == "not used: prompt_cache_key"
 
 
 async def test_with_strict_handling_an_unknown_field_is_a_400_that_names_it(

@@ -55,8 +55,10 @@ async def test_the_response_is_the_job_and_its_answer_comes_later(
 async def test_a_completion_runs_in_the_background_too(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    reply = await http.post(TEXT, json={**TEXT_BODY, "service_tier": "flex", "user": "me"})
-    assert reply.headers["x-lorikeet-warning"] == "not used: user"
+    reply = await http.post(
+        TEXT, json={**TEXT_BODY, "service_tier": "flex", "prompt_cache_key": "k"}
+    )
+    assert reply.headers["x-lorikeet-warning"] == "not used: prompt_cache_key"
     await worker.answer(await worker.take(), "hello")
     answer = (await http.get(reply.headers["location"])).json()
     (choice,) = answer["choices"]

@@ -123,8 +123,8 @@ def test_a_known_field_without_effect_is_listed_and_never_refused(
 
 
 def test_fields_of_a_message_do_not_change_its_prompt() -> None:
-    fields = {"temperature": 0.5, "stop_sequences": ["x"], "metadata": {"user_id": "me"}}
+    fields = {"temperature": 0.5, "stop_sequences": ["x"], "metadata": {"a": "b"}}
     _, view = views(**fields, service_tier="standard_only", seed=1)
-    ignored = "metadata, service_tier, temperature, stop_sequences, seed"
+    ignored = "service_tier, temperature, stop_sequences, metadata, seed"
     assert (warning_of(view), unknown_of(view)) == (f"not used: {ignored}", [])
     assert view.parse({}) == views()[1].parse({})

@@ -17,7 +17,7 @@ def warning_of(**fields: Any) -> str | None:
 
 
 def test_the_warning_names_ignored_fields() -> None:
-    assert warning_of(user="me") == "not used: user"
+    assert warning_of(prompt_cache_key="k") == "not used: prompt_cache_key"
     assert warning_of(store=True, metadata={"a": "b"}) == "not used: metadata, store"
 
 
@@ -25,7 +25,8 @@ def test_the_warning_names_ignored_fields() -> None:
     "fields",
     [
         {},
-        {"user": None, "metadata": {}, "store": False},
+        {"user": "me", "metadata": {}, "store": False},
+        {"safety_identifier": "me"},
         {"service_tier": "priority"},
         {"top_p": 0.5},
     ],
@@ -69,8 +70,8 @@ def test_the_warning_names_annotations_unless_they_are_empty() -> None:
 
 def test_the_warning_names_unknown_fields_after_known_ones() -> None:
     echoed = {"role": "assistant", "content": "x", "id": "1"}
-    named = warning_of(messages=[HI, echoed], user="me", colour=1)
-    assert named == "not used: user, colour, messages[1].id"
+    named = warning_of(messages=[HI, echoed], store=True, colour=1)
+    assert named == "not used: store, colour, messages[1].id"
 
 
 def test_the_warning_names_ten_fields_and_counts_the_others() -> None:

@@ -137,7 +137,9 @@ def test_surplus_copies_make_room_before_all_others_but_not_while_they_are_used(
     assert placing.evicted == [surplus.version]
     engine.remove_adapter(new.version)
     engine.add_adapter(surplus)
-    placing = engine.place(engine.layout.image(new), order=EvictionOrder(first=given_up - {surplus.version}))
+    placing = engine.place(
+        engine.layout.image(new), order=EvictionOrder(first=given_up - {surplus.version})
+    )
     assert placing.evicted == [oldest.version]
 
 

@@ -100,3 +100,18 @@ def test_blocks_are_taken_from_preemptible_requests_first() -> None:
     assert list(s.preemptible) == [batch]
     s.finish(late)
     assert step(s) == ["batch"]
+
+
+def test_many_preemptible_prompts_make_a_step_no_longer_than_one() -> None:
+    def largest_step(num_waiting: int) -> int:
+        s = scheduler(1000, max_num_seqs=64, budget=512)
+        for number in range(4):
+            s.add(request(f"old {number}", is_preemptible=True))
+        step(s)
+        s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=0, context=0), ms=10)
+        s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=200, context=50), ms=50)
+        for number in range(num_waiting):
+            s.add(request(f"new {number}", 200, is_preemptible=True))
+        return sum(chunk.num_tokens for chunk in s.schedule())
+
+    assert abs(largest_step(32) - largest_step(1)) < BLOCK, "a chunk may end at another block"

@@ -1,9 +1,10 @@
 #!lua
--- At most 106 commands.
+-- At most 107 commands.
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes
---       request registry features preemptible key_id usage_days
+--       request registry features preemptible key_id usage_days books
+-- `books` is the prefix of the pool that has API keys and ledger, or '' for this pool.
 -- Returns {'ok', position in the queue, use of the limits of the API key...} |
 -- {'dup', state of the existing job} | {'same', job of an earlier request with the same key} |
 -- {'conflict', job of an earlier request with another body} |
@@ -25,6 +26,7 @@ local ARRIVAL_STEP = 1 / 1024
 local weight, idem, body_digest, retain_bytes = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
 local features, is_preemptible = ARGV[26], ARGV[27] == '1'
 local key_id, usage_days = ARGV[28], ARGV[29]
+local books = ARGV[30] ~= '' and ARGV[30] or P
 -- Preemptible jobs are behind all others in the order of scores.
 local PREEMPTIBLE_SCORE = 1e14
 
@@ -125,7 +127,7 @@ local most_tokens = too_large_for()
 if most_tokens then return { 'large', most_tokens } end
 local refusal = refused_version() or unserved() or limit_reached()
 if refusal then return with_rate(refusal) end
-local windows = key_id ~= '' and windows_of(key_id, now)
+local windows = key_id ~= '' and windows_of(books, key_id, now)
 if windows == nil then return { 'revoked' } end
 refusal = windows and exceeded(windows, tonumber(ARGV[6]))
 if refusal then return refusal end
@@ -148,8 +150,9 @@ if features ~= '' then
 end
 if windows then
   redis.call('HSET', job_key, 'key', key_id)
-  charge_windows(key_id, windows, tonumber(ARGV[6]))
+  charge_windows(books, key_id, windows, tonumber(ARGV[6]))
 end
+if ARGV[30] ~= '' then redis.call('HSET', job_key, 'books', books) end
 if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
 if is_preemptible then redis.call('HSET', job_key, 'preemptible', 1) end
 if idem ~= '' then

@@ -1,4 +1,5 @@
 -- Included after common.lua in enqueue.lua. Limits of the API key with which a request was sent.
+-- `books` is the prefix of the pool that has the key.
 
 local RATE_TTL_MS = 2 * DAY_MS
 local KEY_FIELDS = { 'digest', 'revoked_ms', 'expires_ms', 'requests_per_minute', 'tokens_per_minute',
@@ -19,11 +20,11 @@ end
 
 -- Return the present minute and day of a key, or nil if the key is revoked, expired or unknown.
 -- Front ends remember keys for some seconds, so only this check is exact.
-local function windows_of(key_id, now)
+local function windows_of(books, key_id, now)
   local digest, revoked_ms, expires_ms, minute_requests, minute_tokens, day_requests, day_tokens =
-    unpack(redis.call('HMGET', P .. 'key:' .. key_id, unpack(KEY_FIELDS)))
+    unpack(redis.call('HMGET', books .. 'key:' .. key_id, unpack(KEY_FIELDS)))
   if not digest or revoked_ms or (expires_ms and now >= tonumber(expires_ms)) then return nil end
-  local counted = redis.call('HMGET', P .. 'rate:' .. key_id, unpack(RATE_FIELDS))
+  local counted = redis.call('HMGET', books .. 'rate:' .. key_id, unpack(RATE_FIELDS))
   return {
     window_of('minute', MINUTE_MS, now, minute_requests, minute_tokens, counted),
     window_of('day', DAY_MS, now, day_requests, day_tokens, { unpack(counted, 4) }),
@@ -42,7 +43,7 @@ local function exceeded(windows, cost)
 end
 
 -- Charge an accepted request to the windows of its key, unless the key has no limits.
-local function charge_windows(key_id, windows, cost)
+local function charge_windows(books, key_id, windows, cost)
   local values, has_limits = {}, false
   for _, window in ipairs(windows) do
     window.requests, window.tokens = window.requests + 1, window.tokens + cost
@@ -55,8 +56,8 @@ local function charge_windows(key_id, windows, cost)
     has_limits = has_limits or window.max_requests or window.max_tokens
   end
   if not has_limits then return end
-  redis.call('HSET', P .. 'rate:' .. key_id, unpack(values))
-  redis.call('PEXPIRE', P .. 'rate:' .. key_id, RATE_TTL_MS)
+  redis.call('HSET', books .. 'rate:' .. key_id, unpack(values))
+  redis.call('PEXPIRE', books .. 'rate:' .. key_id, RATE_TTL_MS)
 end
 
 -- Append limits and use of the windows to a reply, as shared/protocol/access/rates.py reads them.

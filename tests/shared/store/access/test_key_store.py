@@ -92,7 +92,7 @@ async def test_stored_keys_are_no_strays(store: KeyStore, redis: Redis, keys: Ke
     _, key_id = await new_key(store)
     await store.revoke(key_id)
     audit = await Auditor(redis, keys).audit(settle_s=0)
-    assert (audit.num_keys, list(audit.strays)) == (2, [])
+    assert (audit.num_keys, list(audit.strays)) == (3, [])
 
 
 def test_patterns_match_whole_names() -> None:

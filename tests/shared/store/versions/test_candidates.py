@@ -1,19 +1,20 @@
 """Candidates: which requests they take, and what changes of the name do to them."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from adapter_versions import BASE, version_of
 from hypothesis import given
 from hypothesis import strategies as st
-from queue_support import Actor, eventually, make_job
+from queue_support import LIMITS, Actor, eventually, make_job
 
 from shared.errors import ErrorCode, JobFailed, RegistryChanged
 from shared.protocol.adapters import AdapterState
 from shared.protocol.candidates import CandidateMode, Share
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
-from shared.store.audit.auditor import audit
+from shared.store.audit.auditor import Auditor
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -111,8 +112,6 @@ async def test_every_change_gives_the_registry_another_revision(
 async def test_a_job_for_a_dropped_candidate_is_made_again(
     registry: Registry, candidates: Candidates, canary: AdapterVersion, queue: Queue
 ) -> None:
-    from queue_support import LIMITS
-
     revision = (await registry.find("a")).revision
     await candidates.drop("a", by="red")
     with pytest.raises(RegistryChanged):
@@ -154,7 +153,7 @@ async def test_a_dropped_candidate_ends_its_jobs_and_is_forgotten(
         return await registry.adapter_by_version(canary) is None
 
     await eventually(is_forgotten)
-    assert await audit(redis, keys) == []
+    assert list((await Auditor(redis, keys).audit(settle_s=0)).strays) == []
 
 
 async def test_a_candidate_that_is_also_a_previous_version_stays_one(
@@ -229,11 +228,9 @@ async def test_unloading_a_name_ends_its_candidate(
 async def test_another_base_model_deletes_candidates(
     registry: Registry, canary: AdapterVersion, redis: Redis, keys: Keys
 ) -> None:
-    from dataclasses import replace
-
     await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
     assert await registry.adapter_by_version(canary) is None
-    assert await audit(redis, keys) == []
+    assert list((await Auditor(redis, keys).audit(settle_s=0)).strays) == []
 
 
 async def test_a_quarantined_candidate_takes_no_requests(

@@ -1,0 +1,137 @@
+"""The pools that one front end serves, and which of them a request is for."""
+
+import time
+from collections.abc import Sequence
+
+from fastapi import Request
+
+from api.context import Context
+from api.http.canonical_path import POOL, POOLS_PATH
+from shared.errors import JobFailed, SettingsError
+from shared.protocol.ids import job_id_of
+from shared.settings import ApiSettings
+
+MAX_AGE_S = 1.0
+"""Seconds for which the pool of a model is remembered."""
+MAX_MODELS = 4096
+"""Maximum number of remembered models. Beyond it, all are forgotten."""
+MODEL_PARAMS = "name", "model_id"
+"""Parameters in the paths of routes that name a model."""
+JOB_PARAMS = "job_id", "response_id"
+"""Parameters in the paths of routes that name a job."""
+
+
+def settings_of_pools(settings: ApiSettings) -> list[ApiSettings]:
+    """Return a front end's settings for each of its pools.
+
+    The API has all routes of a further pool under a path of its own.
+
+    Raises:
+        SettingsError: the first pool is named as a further one.
+    """
+    if settings.pool in settings.further_pools:
+        raise SettingsError(f"--further-pools: {settings.pool} is the pool of --pool already")
+    root = f"{settings.root_path}{POOLS_PATH}"
+    return [settings] + [
+        settings.model_copy(update={"pool": pool, "root_path": f"{root}{pool}"})
+        for pool in settings.further_pools
+    ]
+
+
+class Pools:
+    """Finds the context of the pool that a request is for.
+
+    A request whose path begins with `/pools/NAME` is for this pool. Others are for the first pool
+    that has their model or job, or else for the first of all.
+    """
+
+    def __init__(self, contexts: Sequence[Context]) -> None:
+        """Create an object that prefers earlier pools, which have distinct names."""
+        self.all = tuple(contexts)
+        self._by_name = {context.settings.pool: context for context in contexts}
+        self._by_model: dict[str, tuple[float, Context]] = {}
+
+    async def of_request(self, request: Request) -> Context:
+        """Return the context of a request by its path.
+
+        Raises:
+            RedisUnavailable: the registry or the jobs can't be read.
+        """
+        if (named := self._named(request)) or len(self.all) == 1:
+            return named or self.all[0]
+        params = request.path_params
+        if model := next((params[name] for name in MODEL_PARAMS if name in params), None):
+            return await self._with_model(model)
+        if job := next((params[name] for name in JOB_PARAMS if name in params), None):
+            return await self._with_job(job)
+        return self.all[0]
+
+    async def of_model(self, request: Request, model: object) -> Context:
+        """Return the context of a request whose body names a model.
+
+        Raises:
+            RedisUnavailable: the registry can't be read.
+        """
+        if (named := self._named(request)) or len(self.all) == 1 or not isinstance(model, str):
+            return named or self.all[0]
+        return await self._with_model(model)
+
+    async def of_job(self, request: Request, job: str | None) -> Context:
+        """Return the context of a request whose body names a job; None for no job.
+
+        Raises:
+            RedisUnavailable: the jobs can't be read.
+        """
+        if (named := self._named(request)) or len(self.all) == 1 or job is None:
+            return named or self.all[0]
+        return await self._with_job(job)
+
+    def shown_to(self, request: Request) -> Sequence[Context]:
+        """Return the contexts of the pools whose models a request lists."""
+        named = self._named(request)
+        return self.all if named is None else (named,)
+
+    def _named(self, request: Request) -> Context | None:
+        name = getattr(request.state, POOL, None)
+        return None if name is None else self._by_name[name]
+
+    async def _with_model(self, model: str) -> Context:
+        remembered = self._by_model.get(model)
+        if remembered and time.monotonic() - remembered[0] < MAX_AGE_S:
+            return remembered[1]
+        started_s = time.monotonic()
+        for context in self.all:
+            if await _has_model(context, model):
+                if len(self._by_model) >= MAX_MODELS:
+                    self._by_model.clear()
+                self._by_model[model] = started_s, context
+                return context
+        return await self._with_base(model.rpartition(":")[0])
+
+    async def _with_base(self, name: str) -> Context:
+        """Return the context of a base model that is named before an adapter."""
+        for context in self.all if name else ():
+            base = await context.registry.base()
+            if base and base.name == name:
+                return context
+        return self.all[0]
+
+    async def _with_job(self, job: str) -> Context:
+        for context in self.all:
+            if await context.views.job(job_id_of(job)):
+                return context
+        return self.all[0]
+
+
+def pools_of(request: Request) -> Pools:
+    """Return the pools of the app that serves a request."""
+    pools: Pools = request.app.state.pools
+    return pools
+
+
+async def _has_model(context: Context, model: str) -> bool:
+    try:
+        found = context.models.remembered(model) or await context.models.read(model)
+    except JobFailed:  # it is quarantined
+        return True
+    return found.version is not None
