@@ -10,10 +10,10 @@ from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access
-from shared.protocol.candidates import SHADOW_TENANT
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
 from shared.store.registry import Found
+from shared.store.versions.share import SHADOW_TENANT
 
 MAX_REMAKES = 3
 """Number of times that a job is made again before it is enqueued although the registry changed."""

@@ -1,7 +1,7 @@
 """Builds the parts of a response that compare a shadow's answers with the current version's."""
 
+from api.adapters.schema import Agreement, DifferingPair
 from api.context import Context
-from api.schema.versions import Agreement, DifferingPair
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.store.versions.shadows import Comparison, PairReport

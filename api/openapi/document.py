@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.adapters.schema import PinRequest, SetCandidateRequest
 from api.batches.schema import CreateBatchRequest
 from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.http.auth import SCHEME
@@ -26,7 +27,6 @@ from api.schema.embeddings import EmbeddingRequest
 from api.schema.errors import ErrorBody
 from api.schema.models import ModelCard
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
-from api.schema.versions import PinRequest, SetCandidateRequest
 from shared.settings import ApiSettings
 
 REF = "#/components/schemas/{model}"

@@ -6,10 +6,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
-from shared.protocol.candidates import CandidateMode
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.uploads import CONFIG_KEY, upload_of
+from shared.store.versions.share import CandidateMode
 
 
 def _valid_name(name: str) -> str:

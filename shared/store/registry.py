@@ -14,8 +14,6 @@ from shared.protocol.adapters import (
     decode_adapter,
     decode_base_model,
 )
-from shared.protocol.candidates import FIELDS as SHARE_FIELDS
-from shared.protocol.candidates import Candidate, CandidateMode, decode_share
 from shared.protocol.capabilities import encode_kinds
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
@@ -25,6 +23,8 @@ from shared.store.keys import Keys
 from shared.store.scripts import Scripts, flat
 from shared.store.versions.changes import OPERATOR, POOL, WORKER
 from shared.store.versions.refusals import already_loaded, conflict, not_kept, quarantine
+from shared.store.versions.share import FIELDS as SHARE_FIELDS
+from shared.store.versions.share import Candidate, CandidateMode, decode_share
 
 RELEASED_PER_CALL = 32
 KEPT_VERSIONS = 4

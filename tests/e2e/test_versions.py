@@ -1,11 +1,9 @@
 """Canaries, shadows, pins and evaluation with real processes, as users run them."""
 
 import asyncio
-import json
 import subprocess
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -152,30 +150,3 @@ async def test_a_pinned_adapter_is_on_both_workers(server: Server, next_source: 
     assert details(server)["min_replicas"] == 0
     log = lorikeet(server, "log", NAME, "--limit", "3")
     assert all(word in log for word in ("pinned", "loaded", "default"))
-
-
-def test_versions_are_evaluated_before_a_flip(
-    server: Server, next_source: str, tmp_path: Path
-) -> None:
-    cases = tmp_path / "cases.jsonl"
-    request = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1}
-    good = {**request, "pattern": "."}
-    bad = {**request, "expected": "never said"}
-    cases.write_text("\n".join(json.dumps(case) for case in (good, good, bad)))
-    lorikeet(server, "canary", NAME, next_source, "--percent", "0")
-    candidate = details(server)["candidate"]["version"]
-    shown = lorikeet(server, "evaluate", NAME, "--file", str(cases), "--promote")
-    assert shown.count("2 of 3") == 2
-    assert details(server)["version"] == candidate
-
-    current = httpx.post(
-        f"{server.api_url}/chat/completions", json={**request, "model": candidate, "temperature": 0}
-    ).json()["choices"][0]["message"]["content"]
-    cases.write_text(json.dumps({**request, "expected": current}))
-    lorikeet(server, "canary", NAME, f"{next_source}-2", "--percent", "0")
-    worse = lorikeet(server, "evaluate", NAME, "--file", str(cases), "--promote", status=1)
-    assert "the candidate is worse than the current version" in worse
-    assert details(server)["version"] == candidate
-    lorikeet(server, "drop", NAME)
-    refused = lorikeet(server, "evaluate", NAME, "--file", str(cases), "--promote", status=2)
-    assert "isn't evaluated" in refused

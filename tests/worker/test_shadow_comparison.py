@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from queue_support import LIMITS, Actor, make_job
 
 from shared.errors import ErrorCode, JobError
-from shared.protocol.candidates import CandidateMode
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason, Result, Usage
@@ -19,6 +18,7 @@ from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.versions.candidates import Candidates
 from shared.store.versions.shadows import ShadowPair, Shadows
+from shared.store.versions.share import CandidateMode
 from worker.shadow_comparison import ShadowComparison, compare, similarity
 
 PAIR = ShadowPair(original=JobId("o"), copy=JobId("c"))

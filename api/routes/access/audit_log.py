@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Request, Response
 
 from api.access.change_query import PARAMETERS, read_change_query
+from api.adapters.schema import ChangeList
 from api.context import InAccess, InContext
 from api.errors import json_response
 from api.openapi.responses import errors
-from api.schema.versions import ChangeList
 from shared.store.versions.changes import Change
 
 router = APIRouter(tags=["operations"])

@@ -7,10 +7,10 @@ from api.adapters.bodies import adapter_body, candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import checked_adapter
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
+from api.adapters.schema import CandidateDetails, SetCandidateRequest
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.schema.adapters import AdapterBody
-from api.schema.versions import CandidateDetails, SetCandidateRequest
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import AdapterVersion

@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request
 
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.requests import adapter_errors, read_request, takes
+from api.adapters.schema import Pin, PinRequest
 from api.admission import check_model, model_not_found
 from api.context import InAccess, InContext
-from api.schema.versions import Pin, PinRequest
 from shared.errors import JobFailed
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])

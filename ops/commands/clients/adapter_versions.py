@@ -23,7 +23,7 @@ Server = tuple[str | None, str | None]
 OptionalPath = Annotated[
     str | None,
     typer.Argument(
-        metavar="[PATH]",
+        metavar="PATH",
         help="Adapter that becomes the candidate, as for `load`. Without it, the present candidate "
         "gets the new share.",
         show_default=False,
@@ -132,7 +132,7 @@ def unpin(
 def log(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Adapter. By default all of them.")
+        str | None, typer.Argument(metavar="NAME", help="Adapter. By default all of them.")
     ] = None,
     limit: Annotated[
         int,

@@ -1,12 +1,12 @@
 """Candidate versions of adapter names: which one is tried out, and how its trial ends."""
 
 from shared.errors import JobFailed
-from shared.protocol.candidates import CandidateMode
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.scripts import Scripts
 from shared.store.versions.refusals import conflict, not_kept, quarantine
+from shared.store.versions.share import CandidateMode
 
 
 class Candidates:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.protocol.adapters import Adapter, decode_adapter
-from shared.protocol.candidates import FIELDS as SHARE_FIELDS
-from shared.protocol.candidates import Share, decode_share
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.connection import Redis, chunks, decode_hash
 from shared.store.keys import Keys
+from shared.store.versions.share import FIELDS as SHARE_FIELDS
+from shared.store.versions.share import Share, decode_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,12 @@ import pytest
 from adapter_readers import Reader
 from api_support import ADAPTER, ScriptedWorker, error_of
 
-from shared.protocol.candidates import SHADOW_TENANT
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
+from shared.store.versions.share import SHADOW_TENANT
 from shared.store.views.pool_views import PoolViews
 from worker.shadow_comparison import ShadowComparison
 

@@ -160,8 +160,10 @@ async def test_a_server_that_ignores_the_version_of_a_rollback_is_reported(
     """Servers of the previous release ignore it."""
     roll_back = Registry.roll_back_adapter
 
-    async def ignore_version(self: Registry, name: str, _: object) -> AdapterVersion | None:
-        return await roll_back(self, name)
+    async def ignore_version(
+        self: Registry, name: str, _: object, *, by: str
+    ) -> AdapterVersion | None:
+        return await roll_back(self, name, by=by)
 
     monkeypatch.setattr(Registry, "roll_back_adapter", ignore_version)
     for number in (1, 2, 3):

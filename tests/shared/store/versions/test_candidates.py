@@ -11,7 +11,6 @@ from queue_support import LIMITS, Actor, eventually, make_job
 
 from shared.errors import ErrorCode, JobFailed, RegistryChanged
 from shared.protocol.adapters import AdapterState
-from shared.protocol.candidates import CandidateMode, Share
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from shared.store.audit.auditor import Auditor
@@ -20,6 +19,7 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.versions.candidates import Candidates
+from shared.store.versions.share import CandidateMode, Share
 from shared.store.views.adapter_views import AdapterViews
 
 ONE, TWO, THREE = (AdapterVersion(f"a@{digest}") for digest in "123")

@@ -4,7 +4,6 @@ import pytest
 from adapter_versions import version_of
 
 from shared.protocol.access.rights import Access, KeyLimits, Scope
-from shared.protocol.candidates import CandidateMode
 from shared.store.access.key_store import KeyStore
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -12,6 +11,7 @@ from shared.store.registry import Registry
 from shared.store.versions.candidates import Candidates
 from shared.store.versions.changes import Change, Changes
 from shared.store.versions.pins import Pins
+from shared.store.versions.share import CandidateMode
 
 Row = tuple[str, str, str, str]
 

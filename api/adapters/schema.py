@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schema.adapters import CandidateBody, Path
-from shared.protocol.candidates import CandidateMode
 from shared.protocol.ids import AdapterVersion
+from shared.store.versions.share import CandidateMode
 
 MAX_REPLICAS = 10_000
 
