@@ -10,7 +10,7 @@ from shared.store.keys import Keys
 from shared.store.versions.shadows import PairReport, ShadowPair, Shadows
 from shared.store.views.pool_views import PoolViews
 
-MAX_COMPARED = 64
+MAX_COMPARED = 256
 """Maximum number of pairs that one step compares."""
 CHARS_PER_WORD = 20
 """Mean length from which the words of a text aren't words, but sentences without spaces."""

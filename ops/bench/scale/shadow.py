@@ -18,7 +18,8 @@ from ops.bench.load.percentiles import percentile
 from ops.bench.measurement_process import MeasurementFailed
 from ops.bench.order_statistics import ratio_text
 from ops.bench.probes.finding import Chart, Finding
-from ops.bench.scale.processes import SimulatedPool, simulated_pool
+from ops.bench.scale.processes import LORIKEET, SimulatedPool, simulated_pool
+from ops.bench.server_processes import clean_environment, process
 from ops.local.embedded_redis import start_redis
 
 POOL = "main"
@@ -72,16 +73,20 @@ def measure_shadow(
         ServerFailed: a process didn't become ready.
     """
     redis = start_redis(None)
+    control = [LORIKEET, "control", "--redis-url", redis.url, "--pool", POOL]  # compares answers
     try:
-        with simulated_pool(
-            redis,
-            scratch,
-            pool=POOL,
-            workers=WORKERS,
-            step_ms=STEP_MS,
-            sequences=SEQUENCES,
-            worker_flags=("--adapters", f"{NAME}={NAME}", "--adapter-root", str(scratch)),
-        ) as pool:
+        with (
+            simulated_pool(
+                redis,
+                scratch,
+                pool=POOL,
+                workers=WORKERS,
+                step_ms=STEP_MS,
+                sequences=SEQUENCES,
+                worker_flags=("--adapters", f"{NAME}={NAME}", "--adapter-root", str(scratch)),
+            ) as pool,
+            process("control", control, scratch, clean_environment()),
+        ):
             for number in range(sizes.rounds):
                 found = asyncio.run(_round(pool, sizes, scratch, number))
                 print_line(
@@ -124,12 +129,13 @@ async def _round(pool: SimulatedPool, sizes: Sizes, scratch: Path, number: int) 
         for has_shadow in (False, True) if number % 2 == 0 else (True, False):
             if has_shadow:
                 wanted = {"source": str(scratch / "next"), "mode": "shadow", "percent": 100}
-                _check(await http.put(f"/v1/adapters/{NAME}/candidate", json=wanted))
+                body = _check(await http.put(f"/v1/adapters/{NAME}/candidate", json=wanted))
+                num_before = body["candidate"]["requests"]  # of an earlier trial
             found[has_shadow] = await _latencies(http, sizes, f"{number}/{has_shadow}")
             if has_shadow:
                 body = _check(await http.get(f"/v1/adapters/{NAME}"))
                 candidate = body["candidate"]
-                num_copies = candidate["requests"] + candidate["waiting"]
+                num_copies = candidate["requests"] + candidate["waiting"] - num_before
                 _check(await http.delete(f"/v1/adapters/{NAME}/candidate"))
         if num_copies == 0:
             raise MeasurementFailed("the shadow has computed no copies")

@@ -7,7 +7,7 @@ import pytest
 
 from ops.bench.machine import ROOT
 from ops.bench.measurement_process import MeasurementFailed
-from ops.bench.scale import api_cpu, first_token, worker_rates
+from ops.bench.scale import api_cpu, first_token, shadow, worker_rates
 from ops.bench.scale.fairness import rounds
 from ops.bench.scale.fairness.measure import measure_fairness
 from ops.bench.scale.hosts.host_process import HostProcess
@@ -56,6 +56,16 @@ def test_tenants_are_measured_with_their_weights(tmp_path: Path) -> None:
     assert list(found.ratios) == sizes.light
     assert all(ratio > 0 for ratio in found.ratios.values())
     assert found.gold_per_silver > 1.5
+
+
+def test_a_shadow_computes_copies_of_the_requests(tmp_path: Path) -> None:
+    (found,) = shadow.measure_shadow(shadow.QUICK, tmp_path, print)
+    assert len(found.alone_ms) == len(found.shadowed_ms) == shadow.QUICK.requests
+    assert found.num_copies > 0
+    assert found.ratio > 0
+    latency, copies = shadow.shadow_finding([found], shadow.QUICK).says
+    assert "target at most 1.05" in latency
+    assert f"{found.num_copies} copies" in copies
 
 
 def test_loads_of_both_pools_are_measured(tmp_path: Path) -> None:
