@@ -155,30 +155,31 @@ class Scheduler:
 
         Allocates the chunks' blocks. May preempt running requests and start waiting ones.
         """
-        num_preemptions = self.num_preemptions
-        budget = self._budget()
-        chunks = self._schedule_running(budget)
+        num_preemptions, num_urgent = self.num_preemptions, self._num_urgent()
+        budget = self._budget(num_urgent)
+        chunks = self._schedule_running(budget, is_urgent=num_urgent > 0)
         if self.num_preemptions > num_preemptions:
             return chunks  # a request that starts now would be preempted again
         budget -= sum(c.num_tokens for c in chunks)
-        return chunks + self._schedule_waiting(budget)
+        return chunks + self._schedule_waiting(budget, is_urgent=num_urgent > 0)
 
-    def _budget(self) -> int:
+    def _num_urgent(self) -> int:
+        """Return the number of prompts that aren't preemptible and are computed or could be."""
+        running = sum(r.is_prefilling and not r.is_preemptible for r in self.running)
+        return running + min(self._num_startable(), len(self.waiting) + len(self.embeddings))
+
+    def _budget(self, num_urgent: int) -> int:
         """Return the maximum number of tokens in the next step.
 
-        Prompts make a step longer, but not too long for the answers that run. If one of the prompts
-        isn't preemptible, preemptible answers wait for as long as it takes. However many
-        preemptible prompts wait, they make a step no longer than one would, because the next
-        request that isn't preemptible must wait for the step.
+        Prompts make a step longer, but not too long for the answers that run. For urgent prompts,
+        preemptible answers wait for as long as it takes. However many preemptible prompts wait,
+        they make a step no longer than one would, because the next request that isn't preemptible
+        must wait for the step.
         """
         prompts = [r for r in self.running if r.is_prefilling]
-        num_startable = self._num_startable()
-        num_urgent = sum(not r.is_preemptible for r in prompts)
-        num_urgent += min(num_startable, len(self.waiting) + len(self.embeddings))
-        is_urgent = num_urgent > 0
-        num_prompts = num_urgent if is_urgent else min(1, len(prompts) + num_startable)
+        num_prompts = num_urgent or min(1, len(prompts) + self._num_startable())
         decodes = [r for r in self.running if not r.is_prefilling]
-        patient = [r for r in decodes if r.is_preemptible and is_urgent]
+        patient = [r for r in decodes if r.is_preemptible and num_urgent > 0]
         num_patient = sum(r.num_new_tokens for r in patient)
         num_others = sum(r.num_new_tokens for r in decodes) - num_patient
         max_tokens = num_patient + self.pace.max_tokens(
@@ -196,17 +197,16 @@ class Scheduler:
             return 0
         return min(self.num_waiting, self.max_num_seqs - len(self.running))
 
-    def _schedule_running(self, budget: int) -> list[Chunk]:
+    def _schedule_running(self, budget: int, *, is_urgent: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
-        holds_back = bool(self.waiting or self.embeddings) and self._num_startable() > 0
         # The sort is stable: decodes first, then prefills, each in order of arrival.
         for request in sorted(self.running, key=_turn):
             if budget == 0:
                 break
             if request.status is not RequestStatus.RUNNING:
                 continue  # preempted earlier in this loop
-            if holds_back and request.is_preemptible and request.is_prefilling:
-                continue  # a request that isn't preemptible starts first
+            if is_urgent and request.is_preemptible and request.is_prefilling:
+                continue  # it would make the step longer for the urgent prompts
             self.num_cached_tokens += self.blocks.reuse(request)
             chunk = self._next_chunk(request, budget)
             if self._allocate(request, chunk.end):
@@ -236,11 +236,11 @@ class Scheduler:
         self._queue_of(request).appendleft(request)
         self.num_preemptions += 1
 
-    def _schedule_waiting(self, budget: int) -> list[Chunk]:
+    def _schedule_waiting(self, budget: int, *, is_urgent: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
         while budget > 0 and len(self.running) < self.max_num_seqs:
             queue = self._first_queue
-            if not queue:
+            if not queue or (is_urgent and queue is self.preemptible):
                 break
             request = queue[0]
             num_cached = self.blocks.reuse(request)

@@ -115,3 +115,16 @@ def test_many_preemptible_prompts_make_a_step_no_longer_than_one() -> None:
         return sum(chunk.num_tokens for chunk in s.schedule())
 
     assert abs(largest_step(32) - largest_step(1)) < BLOCK, "a chunk may end at another block"
+
+
+def test_a_step_with_the_prompt_of_another_request_has_no_preemptible_prompts() -> None:
+    s = scheduler(1000, max_num_seqs=64, budget=512)
+    s.add(request("batch 0", 300, is_preemptible=True))
+    s.pace.observe(StepSize(num_decodes=1, num_prompt_tokens=0, context=0), ms=10)
+    step(s)
+    for number in range(1, 9):
+        s.add(request(f"batch {number}", 100, is_preemptible=True))
+    s.add(request("a", 70))
+    assert step(s) == ["batch 0", "a"], "answers that run go on"
+    assert step(s)[:2] == ["batch 0", "a"]
+    assert len(s.running) > 2, "the batch goes on once the prompt is computed"
