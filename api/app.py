@@ -6,6 +6,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -126,18 +127,23 @@ def create_app(
     pools = settings_of_pools(settings)
     app_metrics = Metrics()
     authenticator = Authenticator(
-        keys, metrics_key(settings, keys), require_keys=settings.require_keys
+        keys,
+        metrics_key(settings, keys),
+        require_keys=settings.require_keys,
+        books_pool=settings.pool,
     )
     store = FileStore(settings.file_store) if settings.file_store else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
-        books = Keys(settings.pool)
-        contexts, turns = [], Turns(MAX_TURNS)
-        for of_pool in pools:
-            queue = Queue(redis, Keys(of_pool.pool), durability=durability, books=books)
-            contexts.append(_context(of_pool, redis, queue, turns, app_metrics, tracer, store))
+        shared = _Shared.of(settings, redis, app_metrics, tracer, store)
+        contexts = [
+            _context(
+                of_pool, redis, Queue(redis, Keys(of_pool.pool), durability=durability), shared
+            )
+            for of_pool in pools
+        ]
         app.state.context, app.state.pools = contexts[0], Pools(contexts)
         try:
             async with asyncio.TaskGroup() as loops:
@@ -181,15 +187,39 @@ def create_app(
     return app
 
 
-def _context(
-    settings: ApiSettings,
-    redis: Redis,
-    queue: Queue,
-    turns: Turns,
-    app_metrics: Metrics,
-    tracer: "Tracer | None",
-    store: FileStore | None,
-) -> Context:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """Objects that the contexts of all pools share."""
+
+    metrics: Metrics
+    tracer: "Tracer | None"
+    store: FileStore | None
+    ledger: Ledger
+    turns: Turns
+    inspection_slots: asyncio.Semaphore
+    call_slots: asyncio.Semaphore
+
+    @classmethod
+    def of(
+        cls,
+        settings: ApiSettings,
+        redis: Redis,
+        metrics: Metrics,
+        tracer: "Tracer | None",
+        store: FileStore | None,
+    ) -> "_Shared":
+        return cls(
+            metrics=metrics,
+            tracer=tracer,
+            store=store,
+            ledger=Ledger(redis, Keys(settings.pool)),
+            turns=Turns(MAX_TURNS),
+            inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
+            call_slots=asyncio.Semaphore(MAX_CALLS),
+        )
+
+
+def _context(settings: ApiSettings, redis: Redis, queue: Queue, shared: _Shared) -> Context:
     keys = Keys(settings.pool)
     api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
     registry, views = Registry(redis, keys), PoolViews(redis, keys)
@@ -210,7 +240,7 @@ def _context(
         replies=replies,
         cancels=cancels,
         presence=Presence(queue, replies, cancels, api_id),
-        metrics=app_metrics,
+        metrics=shared.metrics,
         adapter_views=AdapterViews(redis, keys),
         letters=DeadLetters(redis, keys),
         inspections=Inspections(redis, keys),
@@ -222,19 +252,19 @@ def _context(
         changes=Changes(redis, keys),
         shadows=Shadows(redis, keys),
         shadow_copies=ShadowCopies(),
-        inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
+        inspection_slots=shared.inspection_slots,
         tokenizations=Tokenizations(redis, keys),
-        turns=turns,
-        call_slots=asyncio.Semaphore(MAX_CALLS),
+        turns=shared.turns,
+        call_slots=shared.call_slots,
         readiness=CachedRead(partial(readiness, registry, views)),
         pool_snapshot=CachedRead(partial(pool_snapshot, registry, views)),
         pool_state=pool_state,
         pool_body=body_of,
         pool_feed=PoolFeed(pool_state.renew, body_of),
-        file_store=store,
+        file_store=shared.store,
         files=StoredFiles(redis, keys),
         batches=Batches(redis, keys),
         stored_keys=StoredKeys(KeyStore(redis, keys)),
-        ledger=Ledger(redis, keys),
-        tracer=tracer,
+        ledger=shared.ledger,
+        tracer=shared.tracer,
     )

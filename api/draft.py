@@ -156,5 +156,8 @@ class Draft:
         ):  # the candidate can't serve such a request, such as one with tools
             copy = self._wanted.job_of(replace(admission, random_seed=seed))
             self._context.shadow_copies.start(
-                self.job.id, replace(copy, is_preemptible=True), self._context
+                self.job.id,
+                replace(copy, is_preemptible=True),
+                self._context,
+                books_pool=self.access.books_pool,
             )

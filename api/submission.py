@@ -82,6 +82,7 @@ async def submit_json(
                 raw=raw,
                 weight=weight,
                 key_id=access.key_id,
+                books_pool=access.books_pool,
             )
             wanted = Wanted(
                 model=body.model,

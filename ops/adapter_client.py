@@ -86,9 +86,13 @@ class AdapterClient:
         """Return the candidate of an adapter, and how its answers compare."""
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
-    def promote(self, name: str) -> Body:
-        """Make the candidate of an adapter its current version, and return the adapter."""
-        return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote")
+    def promote(self, name: str, version: str | None = None) -> Body:
+        """Make the candidate of an adapter its current version, and return the adapter.
+
+        The server refuses if the candidate isn't `version`.
+        """
+        query = "" if version is None else f"?version={_quoted(version)}"
+        return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 
     def drop(self, name: str) -> Body:
         """End the trial of an adapter's candidate, and return the adapter."""

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
+from dataclasses import replace
 
 from api.access.stored_keys import StoredKeys
 from api.http.scopes import KEY_OPTIONAL, SCOPES, is_always_open
@@ -21,7 +22,12 @@ class Authenticator:
     """Knows the keys of the settings, and asks for those that Redis stores."""
 
     def __init__(
-        self, keys: Sequence[ApiKey], metrics_key: str | None, *, require_keys: bool
+        self,
+        keys: Sequence[ApiKey],
+        metrics_key: str | None,
+        *,
+        require_keys: bool,
+        books_pool: str = "",
     ) -> None:
         """Create an authenticator.
 
@@ -29,7 +35,9 @@ class Authenticator:
             keys: the API keys of the settings.
             metrics_key: the metrics key; None if it isn't set.
             require_keys: whether requests need a key even if no key is known.
+            books_pool: `Access.books_pool` of all requests.
         """
+        self._books_pool = books_pool
         self._keys = [(_digest(key.secret), _access_of(key)) for key in keys]
         self._metrics_key = _digest(metrics_key) if metrics_key else None
         self._needs_key = bool(keys) or require_keys
@@ -52,6 +60,10 @@ class Authenticator:
         Raises:
             RedisUnavailable: the answer depends on the stored keys, and they can't be read.
         """
+        access = await self._access_of(path, secret, stored)
+        return access and replace(access, books_pool=self._books_pool)
+
+    async def _access_of(self, path: str, secret: str | None, stored: StoredKeys) -> Access | None:
         if secret is not None and (access := self._configured(path, secret)):
             return access
         if is_always_open(path):

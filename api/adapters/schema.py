@@ -37,6 +37,16 @@ class SetCandidateRequest(BaseModel):
     )
 
 
+class PromoteQuery(BaseModel):
+    """Query of POST /v1/adapters/{name}/candidate/promote."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: AdapterVersion | None = Field(
+        None, min_length=1, description="Version that must be the candidate, as `name@digest`."
+    )
+
+
 class Agreement(BaseModel):
     """How the answers of a shadow compare with those of the current version."""
 
@@ -103,8 +113,8 @@ class ChangeBody(BaseModel):
     adapter: str | None = Field(description="null for changes of API keys.")
     by: str | None = Field(
         description="Who asked for it: the tenant of an API key, with the key's id after a slash "
-        "if it is stored; `worker` for adapters of a worker's start, `operator` for commands that "
-        "use Redis, or `pool`."
+        "if it is stored; `.worker` for adapters of a worker's start, `.operator` for commands "
+        "that use Redis, or `.pool`."
     )
     before: str | None = Field(description="Version or value before the change.", alias="from")
     after: str | None = Field(description="Version or value after the change.", alias="to")

@@ -29,11 +29,14 @@ class ShadowCopies:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, original: JobId, copy: Job, context: "Context") -> None:
-        """Enqueue the copy of a job in the background."""
+    def start(self, original: JobId, copy: Job, context: "Context", *, books_pool: str) -> None:
+        """Enqueue the copy of a job in the background.
+
+        `books_pool` names the pool that has the ledger.
+        """
         if len(self._tasks) >= MAX_TASKS:
             return
-        task = asyncio.create_task(_enqueue(original, copy, context))
+        task = asyncio.create_task(_enqueue(original, copy, context, books_pool))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -42,13 +45,12 @@ class ShadowCopies:
         await cancel_tasks(*self._tasks)
 
 
-async def _enqueue(original: JobId, copy: Job, context: "Context") -> None:
+async def _enqueue(original: JobId, copy: Job, context: "Context", books_pool: str) -> None:
     try:
         if await context.shadows.num_pending() >= MAX_PENDING:
             return
-        await context.queue.enqueue(
-            copy, context.limits, options=EnqueueOptions(keeps_running=True)
-        )
+        options = EnqueueOptions(keeps_running=True, books_pool=books_pool)
+        await context.queue.enqueue(copy, context.limits, options=options)
         await context.shadows.add(ShadowPair(original=original, copy=copy.id))
     except LorikeetError as error:
         log.info("shadow_left_out", job_id=original, version=copy.version, error=str(error))

@@ -291,7 +291,13 @@ class BatchRun:
 def _access_of(batch: Batch) -> Access:
     """Return the rights of the key that created a batch. The queue checks the key's limits."""
     scopes = frozenset({Scope.INFERENCE})
-    return Access(tenant=batch.tenant, scopes=scopes, models=batch.models, key_id=batch.key_id)
+    return Access(
+        tenant=batch.tenant,
+        scopes=scopes,
+        models=batch.models,
+        key_id=batch.key_id,
+        books_pool=batch.books_pool,
+    )
 
 
 def _is_set(bitmap: bytes, bit: int) -> bool:

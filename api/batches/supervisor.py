@@ -145,6 +145,7 @@ def _internal(settings: ControlSettings) -> ApiSettings:
         ApiSettings,
         redis_url=settings.redis_url,
         pool=settings.pool,
+        further_pools=(),
         durability=settings.durability,
         file_store=settings.file_store,
         file_days=settings.file_days,

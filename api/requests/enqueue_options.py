@@ -21,6 +21,7 @@ def enqueue_options(
     raw: Mapping[str, Any],
     weight: float,
     key_id: str = "",
+    books_pool: str = "",
 ) -> EnqueueOptions:
     """Return the options of the request's job.
 
@@ -31,6 +32,7 @@ def enqueue_options(
         raw: body of the request as parsed JSON.
         weight: weight of the request's tenant.
         key_id: id of the stored API key of the request; empty for other keys.
+        books_pool: `books_pool` of the request's rights.
 
     Raises:
         JobFailed: the request has an idempotency key, and its body is nested too deeply to be
@@ -42,6 +44,7 @@ def enqueue_options(
         keeps_running=headers.is_continued or bool(request.background),
         weight=weight,
         key_id=key_id,
+        books_pool=books_pool,
     )
 
 

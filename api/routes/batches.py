@@ -53,6 +53,7 @@ async def create_batch(request: Request, context: InContext, access: InAccess) -
         tenant=access.tenant,
         models=access.models,
         key_id=access.key_id,
+        books_pool=access.books_pool,
         endpoint=body.endpoint,
         input_file=file.id,
         window=body.completion_window,

@@ -88,6 +88,7 @@ async def retry(job_id: str, context: InContext, access: InAccess) -> Response:
             *(old, context.queue, context.registry, context.letters, context.limits),
             weight=weight,
             key_id=access.key_id,
+            books_pool=access.books_pool,
         )
     headers = job_headers(enqueued, context.settings.root_path)
     return json_response(job_body(await own_job(context, access, enqueued.id)), 202, headers)

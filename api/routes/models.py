@@ -53,14 +53,14 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
     """
     cards: dict[str, ModelCard] = {}
     for context in pools_of(request).shown_to(request):
-        for card in await _cards(context, access):
+        for card in await _cards(context):
             is_taken = card.id in cards and card.parent is not None
             name = f"{card.parent}:{card.id}" if is_taken else card.id
             cards.setdefault(name, card.model_copy(update={"id": name}))
-    return list(cards.values())
+    return [card for card in cards.values() if access.allows(card.id)]
 
 
-async def _cards(context: Context, access: Access) -> list[ModelCard]:
+async def _cards(context: Context) -> list[ModelCard]:
     """Return the card of a pool's base model, and then those of its adapters in order of name.
 
     The list is empty before the first worker has registered.
@@ -69,8 +69,7 @@ async def _cards(context: Context, access: Access) -> list[ModelCard]:
     adapters = await context.registry.adapters() if base else []
     if base is None:
         return []
-    cards = [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
-    return [card for card in cards if access.allows(card.id)]
+    return [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
 
 
 def _base_card(base: BaseModel) -> ModelCard:

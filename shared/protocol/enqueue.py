@@ -77,6 +77,8 @@ class EnqueueOptions:
     """Weight of the job's tenant. Fair queueing gives busy tenants shares in these proportions."""
     key_id: str = ""
     """Id of the stored API key whose limits the job is charged to. Empty if it has no limits."""
+    books_pool: str = ""
+    """Name of the pool that has this key and the ledger for the job. Empty for the job's pool."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,6 +354,10 @@ class Keys:
         """
         return f"{self.prefix}pins"
 
+    def pin_load(self, version: AdapterVersion) -> str:
+        """STRING: exists while a worker loads a pinned version. Expires after half a minute."""
+        return f"{self.prefix}pinload:{version}"
+
     @property
     def changes(self) -> str:
         """STREAM: the audit log, about 10,000 newest changes of adapters and API keys.

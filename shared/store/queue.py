@@ -70,7 +70,6 @@ class Queue:
         *,
         durability: Durability | None = None,
         residency: ResidencyStore | None = None,
-        books: Keys | None = None,
     ) -> None:
         """Create a queue.
 
@@ -80,9 +79,7 @@ class Queue:
             durability: copies that a write needs before `enqueue` or `claim` returns.
             residency: store to which this process reports the versions that its workers hold.
                 Omitted in processes without workers.
-            books: keys of the pool that has the API keys and the ledger. By default, `keys`.
         """
-        self._books = books.prefix if books and books.prefix != keys.prefix else ""
         self._redis = redis
         self._keys = keys
         self._durability = durability
@@ -172,7 +169,8 @@ class Queue:
                 *_enqueue_args(job, limits, options, is_suspect=is_suspect),
                 registry_revision,
                 encode_features(job.features),
-                *(int(job.is_preemptible), options.key_id, limits.usage_days, self._books),
+                *(int(job.is_preemptible), options.key_id, limits.usage_days),
+                self._books_prefix(options),
                 durability=self._durability,
                 is_promise=_is_accepted,
             )
@@ -185,6 +183,12 @@ class Queue:
             case [b"same", earlier]:
                 return Enqueued(JobId(earlier.decode()), 0, is_new=False)
         raise enqueue_error(job, reply)
+
+    def _books_prefix(self, options: EnqueueOptions) -> str:
+        """Return the prefix of the pool that keeps the books of a job, or '' if it is this pool."""
+        if options.books_pool in ("", self._keys.pool):
+            return ""
+        return Keys(options.books_pool).prefix
 
     async def claim(
         self,

@@ -31,19 +31,22 @@ async def enqueue_again(
     *,
     weight: float = 1.0,
     key_id: str = "",
+    books_pool: str = "",
 ) -> Enqueued:
     """Enqueue a job again under a new id, with its model's current weights.
 
     The new job runs to its end without a client. Calls for the same job at the same time enqueue
     one job. `weight` is that of the job's tenant. `key_id` names the stored API key whose limits
-    apply, if any.
+    apply, if any. `books_pool` names the pool that has it and the ledger, if that is another one.
 
     Raises:
         JobFailed: the model is no longer served, or `Queue.enqueue` refuses the job.
         QueueFull: the queue is full. The job can still be retried.
         RateLimited: a limit of the API key is reached. The job can still be retried.
     """
-    options = EnqueueOptions(keeps_running=True, weight=weight, key_id=key_id)
+    options = EnqueueOptions(
+        keeps_running=True, weight=weight, key_id=key_id, books_pool=books_pool
+    )
     enqueued = await _enqueue_renewed(old, queue, registry, limits, options)
     await letters.discard(old.job.id)
     return enqueued

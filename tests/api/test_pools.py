@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
+from shared.store.batches.batches import Batches
 from shared.store.connection import Redis
 from shared.store.inspections import Inspections
 from shared.store.keys import Keys
@@ -33,8 +35,8 @@ def further(pool: str) -> str:
 
 
 @pytest.fixture
-def changes(further: str) -> dict[str, Any]:
-    return {"further_pools": (further,)}
+def changes(further: str, tmp_path: Path) -> dict[str, Any]:
+    return {"further_pools": (further,), "file_store": str(tmp_path / "files")}
 
 
 @pytest.fixture
@@ -240,6 +242,41 @@ async def test_keys_limits_and_usage_are_those_of_the_first_pool(
     usage = (await http.get("/v1/usage?group_by=model", headers=bearer(secret))).json()["data"]
     assert [(row["model"], row["requests"]) for row in usage] == [("chat", 1)]
     assert [key async for key in redis.scan_iter(f"{further_keys.prefix}ledger*")] == []
+
+
+async def test_batches_of_a_further_pool_know_where_keys_and_ledger_are(
+    pools: Reader,
+    http: httpx.AsyncClient,
+    redis: Redis,
+    pool: str,
+    further: str,
+    further_keys: Keys,
+) -> None:
+    prefix = f"/pools/{further}"
+    file = await http.post(
+        f"{prefix}/v1/files", files={"file": ("in.jsonl", b"{}")}, data={"purpose": "batch"}
+    )
+    body = {
+        "input_file_id": file.json()["id"],
+        "endpoint": "/v1/completions",
+        "completion_window": "24h",
+    }
+    batch = await http.post(f"{prefix}/v1/batches", json=body)
+    assert batch.status_code == 200, batch.text
+    stored = await Batches(redis, further_keys).get(batch.json()["id"])
+    assert stored is not None
+    assert stored.books_pool == pool
+
+
+async def test_a_key_lists_only_the_names_that_it_may_use(
+    pools: Reader, http: httpx.AsyncClient, redis: Redis, keys: Keys
+) -> None:
+    for models in (("extract", "chat"), ("other/base:*",)):
+        secret, _ = await new_key(KeyStore(redis, keys), models=models)
+        cards = (await http.get("/v1/models", headers=bearer(secret))).json()["data"]
+        for name in [card["id"] for card in cards]:
+            await job_of(http, name, **bearer(secret))
+        assert len(cards) == len(models)
 
 
 async def test_a_pool_without_workers_hides_no_other(

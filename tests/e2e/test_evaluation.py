@@ -67,7 +67,7 @@ def test_a_better_candidate_is_promoted_and_a_worse_one_is_not(
     assert adapters("drop", NAME)[0] == 0
     status, shown = adapters(*evaluate, "--promote")
     assert status == 2
-    assert "isn't evaluated" in shown
+    assert "aren't both evaluated" in shown
     status, shown = adapters(*evaluate, "--version", first, "--version", second)
     assert (status, "previous" in shown) == (0, True)
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import structlog
 
 from shared.errors import AdapterRejected, RedisUnavailable
+from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
 from shared.store.versions.pins import PinnedVersion, Pins
 from worker.adapters.loader import AdapterLoader
@@ -25,13 +26,25 @@ class PinKeeper:
     """Loads pinned versions that too few workers hold, one at a time."""
 
     def __init__(
-        self, pins: Pins, residency: Residency, loader: AdapterLoader, lease: Lease
+        self,
+        pins: Pins,
+        residency: Residency,
+        loader: AdapterLoader,
+        lease: Lease,
+        serves: Capabilities = EVERYTHING,
     ) -> None:
+        """Create a keeper for a worker with the capabilities `serves`."""
         self._pins = pins
         self._residency = residency
         self._loader = loader
         self._lease = lease
+        self._serves = serves
         self._failed_s: dict[AdapterVersion, float] = {}
+
+    @property
+    def failed(self) -> Set[AdapterVersion]:
+        """Versions that couldn't be loaded a short time ago."""
+        return self._failed_s.keys()
 
     async def run(self) -> None:
         """Keep pinned adapters until cancelled."""
@@ -47,13 +60,17 @@ class PinKeeper:
         self._residency.set_pinned({each.version for each in pinned if must_keep(each)})
         now_s = time.monotonic()
         self._failed_s = {v: at_s for v, at_s in self._failed_s.items() if now_s - at_s < RETRY_S}
-        wanted = [each.version for each in pinned if must_load(each)]
-        version = next((version for version in wanted if self._may_load(version)), None)
-        if version is not None:
-            await self._load(version)
+        wanted = [each for each in pinned if must_load(each) and self._may_load(each)]
+        for each in wanted[:1]:
+            if await self._pins.begin_load(each.version):
+                await self._load(each.version)
+                await self._pins.end_load(each.version)
 
-    def _may_load(self, version: AdapterVersion) -> bool:
-        return version not in self._failed_s and not self._residency.is_resident(version)
+    def _may_load(self, pinned: PinnedVersion) -> bool:
+        version = pinned.version
+        is_loadable = pinned.needs is None or self._serves.serves(pinned.needs)
+        is_new = version not in self._failed_s and not self._residency.is_resident(version)
+        return is_loadable and is_new
 
     async def _load(self, version: AdapterVersion) -> None:
         try:
@@ -62,13 +79,13 @@ class PinKeeper:
         except AdapterRejected as error:
             self._failed_s[version] = time.monotonic()
             log.warning("pinned_adapter_not_loaded", version=version, error=str(error))
+        except Exception:  # per adapter: the worker goes on
+            self._failed_s[version] = time.monotonic()
+            log.exception("pinned_adapter_not_loaded", version=version)
 
 
 def must_load(pinned: PinnedVersion) -> bool:
-    """Return whether the worker that asks should load a pinned version.
-
-    Several workers may load it at the same time. The pool gives up needless replicas later.
-    """
+    """Return whether the worker that asks should load a pinned version, if no other one does."""
     return not pinned.is_held and pinned.num_holders < pinned.replicas
 
 

@@ -7,9 +7,11 @@ from api.adapters.bodies import adapter_body, candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import checked_adapter
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
-from api.adapters.schema import CandidateDetails, SetCandidateRequest
+from api.adapters.schema import CandidateDetails, PromoteQuery, SetCandidateRequest
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
+from api.http.validation import validate
+from api.openapi import document
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Access
@@ -93,12 +95,19 @@ async def drop_candidate(name: str, context: InContext, access: InAccess) -> Ada
 @router.post(
     "/v1/adapters/{name:path}/candidate/promote",
     summary="Make the candidate the current version",
-    responses=_CHANGES,
+    responses=adapter_errors(400, 403, 404, 409, 503),
+    openapi_extra={"parameters": document.query_parameters(PromoteQuery)},
 )
-async def promote_candidate(name: str, context: InContext, access: InAccess) -> AdapterBody:
-    """Let the candidate answer all requests. The replaced version can be rolled back to."""
+async def promote_candidate(
+    request: Request, name: str, context: InContext, access: InAccess
+) -> AdapterBody:
+    """Let the candidate answer all requests. The replaced version can be rolled back to.
+
+    With `version`, nothing changes if another version is the candidate by now.
+    """
+    query = validate(PromoteQuery, dict(request.query_params))
     check_model(access, name)
-    if await context.candidates.promote(name, by=access.actor) is None:
+    if await context.candidates.promote(name, query.version, by=access.actor) is None:
         raise JobFailed(model_not_found(name))
     return await _body(context, name)
 

@@ -67,8 +67,9 @@ def evaluate(
         raise SettingsError(f"--file: can't read {file}: {error}") from None
     client = client_of(context, url, api_key)
     roles = _roles(client.adapter(name), versions or [])
-    if promotes and CANDIDATE not in roles.values():
-        raise SettingsError(f"--promote: the candidate of {name} isn't evaluated")
+    if promotes and not {CURRENT, CANDIDATE} <= set(roles.values()):
+        reason = "the current version and the candidate aren't both evaluated"
+        raise SettingsError(f"--promote: {reason}")
     outcomes = _answers(server_of(context, url, api_key), list(roles), cases, concurrency)
     print_report(outcomes, roles)
     good = {role: num_good(outcomes, version) for version, role in roles.items()}
@@ -76,7 +77,8 @@ def evaluate(
         print_line("the candidate is worse than the current version")
         raise typer.Exit(EXIT_WORSE)
     if promotes:
-        print_line(f"{name} is {client.promote(name)['version']} now")
+        (tried,) = (version for version, role in roles.items() if role == CANDIDATE)
+        print_line(f"{name} is {client.promote(name, tried)['version']} now")
 
 
 def _answers(

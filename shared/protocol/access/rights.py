@@ -1,6 +1,6 @@
 """Rights of the clients that send an API key."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -47,6 +47,11 @@ class Access:
     """Id of the stored key whose limits apply. Empty for other keys, which have no limits."""
     is_anonymous: bool = False
     """Whether the server accepts requests without a key."""
+    books_pool: str = field(default="", compare=False)
+    """Name of the pool that has the key, its limits and the ledger of its tenant.
+
+    Empty for the pool that the request is for.
+    """
 
     @property
     def actor(self) -> str:

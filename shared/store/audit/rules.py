@@ -317,6 +317,7 @@ RULES: Mapping[str, Rule] = {
     "adapter": Rule("hash", _adapter, fields=("version", "at_start")),
     "previous": Rule("list", _previous),
     "pins": Rule("hash", of_member=_pin),
+    "pinload": Rule("string", _expires),
     "changes": Rule("stream"),
     "shadows": Rule("zset"),
     "compared": Rule("hash", _of_candidate),

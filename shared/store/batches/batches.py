@@ -72,6 +72,7 @@ class Batches:
             "status": batch.status.value,
             "models": " ".join(batch.models),
             "key_id": batch.key_id,
+            "books_pool": batch.books_pool,
         }
         if batch.metadata is not None:
             fields["metadata"] = orjson.dumps(batch.metadata).decode()
@@ -240,6 +241,7 @@ def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:
         expires_s=number("expires_s"),
         models=tuple(text("models").split()),
         key_id=text("key_id"),
+        books_pool=text("books_pool"),
         metadata=orjson.loads(fields["metadata"]) if "metadata" in fields else None,
         status=BatchStatus(text("status")),
         times=times,

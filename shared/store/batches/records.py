@@ -106,6 +106,8 @@ class Batch:
     """Patterns of the names of models that the requests may use."""
     key_id: str = ""
     """Id of the stored API key whose limits apply to the requests. Empty for other keys."""
+    books_pool: str = ""
+    """Name of the pool that has this key and the ledger. Empty for the batch's own pool."""
     metadata: dict[str, Any] | None = None
     status: BatchStatus = BatchStatus.VALIDATING
     times: dict[BatchStatus, int] = field(default_factory=dict)

@@ -51,16 +51,19 @@ class Candidates:
                 raise JobFailed(conflict(quarantine(candidate.decode())))
         return None
 
-    async def promote(self, name: str, *, by: str) -> AdapterVersion | None:
+    async def promote(
+        self, name: str, version: AdapterVersion | None = None, *, by: str
+    ) -> AdapterVersion | None:
         """Make the candidate of a name its current version, and return it.
 
         The version that was current becomes the first previous one. Returns None if the name isn't
         registered.
 
         Raises:
-            JobFailed: the name has no candidate, or it is quarantined.
+            JobFailed: the name has no candidate, the candidate isn't `version`, or it is
+                quarantined.
         """
-        return await self._end(name, "promote", by)
+        return await self._end(name, "promote", by, version)
 
     async def drop(self, name: str, *, by: str) -> AdapterVersion | None:
         """End the trial of a name's candidate, and return its version.
@@ -72,14 +75,18 @@ class Candidates:
         """
         return await self._end(name, "drop", by)
 
-    async def _end(self, name: str, how: str, by: str) -> AdapterVersion | None:
-        match await self._scripts.run("end_candidate", name, how, by):
-            case [b"ok", version]:
-                return AdapterVersion(version.decode())
+    async def _end(
+        self, name: str, how: str, by: str, version: AdapterVersion | None = None
+    ) -> AdapterVersion | None:
+        match await self._scripts.run("end_candidate", name, how, by, version or ""):
+            case [b"ok", found]:
+                return AdapterVersion(found.decode())
             case [b"none"]:
                 raise JobFailed(conflict(_without_candidate(name)))
-            case [b"quarantined", version]:
-                raise JobFailed(conflict(quarantine(version.decode())))
+            case [b"other", found]:
+                raise JobFailed(conflict(f"the candidate of {name} is {found.decode()} now"))
+            case [b"quarantined", found]:
+                raise JobFailed(conflict(quarantine(found.decode())))
         return None
 
 

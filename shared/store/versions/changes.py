@@ -9,11 +9,12 @@ from shared.store.keys import Keys
 PAGE = 200
 MAX_CHANGES = 10_000
 """Number of changes that are kept, as in `changes.lua`."""
-OPERATOR = "operator"
+# No tenant can have such a name.
+OPERATOR = ".operator"
 """Who makes changes by a command that uses Redis, and not the server."""
-POOL = "pool"
+POOL = ".pool"
 """Who makes changes that nobody has asked for."""
-WORKER = "worker"
+WORKER = ".worker"
 """Who loads the adapters that workers were started with."""
 
 

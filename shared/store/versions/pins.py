@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.errors import JobFailed
+from shared.protocol.adapters import AdapterState
+from shared.protocol.capabilities import Needs, decode_needs
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.scripts import Scripts
 from shared.store.versions.refusals import conflict
 
+LOAD_MS = 30_000
 MAX_PINS = 256
 """Maximum number of pinned names. Workers read all of them every second."""
 
@@ -24,6 +27,8 @@ class PinnedVersion:
     num_holders: int
     is_held: bool
     """Whether the worker that asks is one of them."""
+    needs: Needs | None = None
+    """What a worker needs to serve the version; None if only an older release knows it."""
 
 
 class Pins:
@@ -55,7 +60,10 @@ class Pins:
         return {name.decode(): int(replicas) for name, replicas in raw.items()}
 
     async def versions(self, wid: WorkerId) -> Sequence[PinnedVersion]:
-        """Return the current versions of the pinned names, for the worker `wid`."""
+        """Return the current versions of the pinned names, for the worker `wid`.
+
+        Quarantined versions are left out.
+        """
         pins = await self.all()
         if not pins:
             return ()
@@ -66,12 +74,30 @@ class Pins:
         for version in current:
             pipe.scard(self._keys.holders(version))
             pipe.sismember(self._keys.holders(version), wid)
-        counts = await pipe.execute()
-        rows = zip(pins.values(), current, counts[::2], counts[1::2], strict=True)
+            pipe.hget(self._keys.version(version), "state")
+            pipe.hget(self._keys.needs, version)
+        flat = await pipe.execute()
+        rows = zip(pins.values(), current, *(flat[i::4] for i in range(4)), strict=True)
         return [
             PinnedVersion(
-                version=version, replicas=replicas, num_holders=holders, is_held=bool(is_held)
+                version=version,
+                replicas=replicas,
+                num_holders=holders,
+                is_held=bool(is_held),
+                needs=decode_needs(needs.decode()) if needs else None,
             )
-            for replicas, version, holders, is_held in rows
-            if version
+            for replicas, version, holders, is_held, state, needs in rows
+            if state == AdapterState.READY.encode()
         ]
+
+    async def begin_load(self, version: AdapterVersion) -> bool:
+        """Return whether the worker may load a pinned version. Only one does so at a time.
+
+        The right ends after half a minute, or when `end_load` is called.
+        """
+        key = self._keys.pin_load(version)
+        return bool(await self._redis.set(key, "1", nx=True, px=LOAD_MS))
+
+    async def end_load(self, version: AdapterVersion) -> None:
+        """Let other workers load a pinned version, if they still should."""
+        await self._redis.delete(self._keys.pin_load(version))

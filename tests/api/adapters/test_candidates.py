@@ -122,7 +122,9 @@ async def test_a_candidate_is_shown_widened_promoted_and_rolled_back(
     )
     widened = (await http.put(URL, json={"percent": 12.5})).json()["candidate"]
     assert (widened["percent"], widened["since_ms"]) == (12.5, candidate["since_ms"])
-    promoted = (await http.post(f"{URL}/promote")).json()
+    other = await http.post(f"{URL}/promote?version={NAME}@444444444444")
+    assert error_of(other)[:2] == (409, "adapter_conflict")
+    promoted = (await http.post(f"{URL}/promote?version={CANDIDATE}")).json()
     assert (promoted["version"], promoted["candidate"]) == (CANDIDATE, None)
     rolled_back = (await http.post(f"/v1/adapters/{NAME}/rollback")).json()
     assert rolled_back["version"] == CURRENT
@@ -289,7 +291,7 @@ async def test_the_audit_log_has_pages(http: httpx.AsyncClient, trial: Reader) -
         after = f"&after={page['last_id']}"
     assert actions == ["pinned", *["candidate_set"] * 3, "loaded"]
     newest = page["data"][-1]
-    assert (newest["by"], newest["from"], newest["to"]) == ("worker", None, CURRENT)
+    assert (newest["by"], newest["from"], newest["to"]) == (".worker", None, CURRENT)
     for query, param in (("limit=0", "limit"), ("after=x", "after"), ("colour=1", "colour")):
         assert (error_of(await http.get(f"/v1/audit_log?{query}"))[::2]) == (400, param)
     assert (await http.get("/v1/audit_log?adapter=none")).json()["data"] == []

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from scripted_engine import ScriptedEngine, scripted_model
+from scripted_engine import ScriptedEngine, read_scripted_adapter, scripted_model
 from worker_support import Client, register, running_with, until
 
 from shared.protocol.ids import AdapterVersion
@@ -16,6 +16,7 @@ from shared.store.versions.pins import PinnedVersion, Pins
 from shared.store.views.pool_views import PoolViews
 from worker.adapters import pin_keeper, replica_policy, retention
 from worker.adapters.pin_keeper import must_keep, must_load
+from worker.engine_simulated.adapters import SimulatedAdapter
 from worker.service import Worker
 
 A, B, C, D = (AdapterVersion(f"{name}@v1") for name in "abcd")
@@ -83,20 +84,36 @@ async def test_a_pinned_adapter_is_loaded_on_enough_workers_without_a_job(
     client: Client, redis: Redis, pool: str, registry: Registry, pins: Pins
 ) -> None:
     await register(registry, A)
-    async with workers(redis, pool, 3):
+    async with workers(redis, pool, 3) as started:
         assert await num_holders(client.views, A) == 0
         await pins.set("a", 2, by="")
+        for version in (A, NEW_A):
+            await register(registry, version)
 
-        async def has_two() -> bool:
-            return await num_holders(client.views, A) >= 2
+            async def has_two(version: AdapterVersion = version) -> bool:
+                return await num_holders(client.views, version) >= 2
 
-        await until(has_two)
-        await register(registry, NEW_A)
+            await until(has_two)
+        num_loads = sum(w.parts.adapters.residency.stats.totals["loads"] for w in started)
+        assert num_loads == 4, "no worker loads more than the pool needs"
 
-        async def has_two_of_the_next() -> bool:
-            return await num_holders(client.views, NEW_A) >= 2
 
-        await until(has_two_of_the_next)
+async def test_a_pin_that_cannot_be_loaded_does_not_end_the_worker(
+    client: Client, redis: Redis, pool: str, registry: Registry, pins: Pins
+) -> None:
+    def read(name: str, source: str) -> SimulatedAdapter:
+        if name == "a":
+            raise OSError("scripted to fail")
+        return read_scripted_adapter(name, source)
+
+    settings = WorkerSettings(model="scripted", pool=pool)
+    engine = ScriptedEngine(step_s=0.002, max_adapters=2)
+    async with running_with(redis, settings, scripted_model(engine, read)) as worker:
+        for version in (A, B):
+            await register(registry, version)
+        await pins.set("a", 1, by="")
+        await until(lambda: A in worker.parts.adapters.pin_keeper.failed)
+        await ask(client, B)
 
 
 async def test_a_pinned_adapter_is_not_evicted_for_others(

@@ -201,6 +201,7 @@ CASES = {
     "previous versions of no name": Case(list_("previous:a"), lambda k: k.previous("a")),
     "a version without a name": Case(hash_(f"version:{A}", name="a"), lambda k: k.version(A)),
     "a pin of an unknown name": Case(hash_("pins", a="1"), lambda k: k.pins, "a"),
+    "a load of a pinned version for ever": Case(string(f"pinload:{A}"), lambda k: k.pin_load(A)),
     "a comparison without a candidate": Case(
         hash_(f"compared:{A}", pairs=1), lambda k: k.compared(A)
     ),

@@ -54,7 +54,7 @@ async def test_every_change_of_an_adapter_is_logged_once(
         ("pinned", "green", "0", "2"),
         ("pinned", "green", "2", "0"),
         ("unloaded", "green", "a@1", ""),
-        ("loaded", "worker", "", "b@9"),
+        ("loaded", ".worker", "", "b@9"),
     ]
 
 
@@ -67,7 +67,7 @@ async def test_a_dropped_candidate_and_a_released_version_are_logged(
     await registry.release_adapter("a")
     assert (await rows(changes))[-2:] == [
         ("candidate_dropped", "blue", "a@2", ""),
-        ("released", "operator", "", "a@1"),
+        ("released", ".operator", "", "a@1"),
     ]
 
 
@@ -81,8 +81,8 @@ async def test_keys_are_logged_without_their_secrets(
     for _ in range(2):
         assert await store.revoke(key.id)
     assert await rows(changes) == [
-        ("key_created", "operator", "", f"red/{key.id}"),
-        ("key_revoked", "operator", f"red/{key.id}", ""),
+        ("key_created", ".operator", "", f"red/{key.id}"),
+        ("key_revoked", ".operator", f"red/{key.id}", ""),
     ]
     assert secret not in str(await redis.xrange(keys.changes))
 

@@ -5,6 +5,7 @@ from adapter_versions import version_of
 from queue_support import INFO
 
 from shared.errors import JobFailed
+from shared.protocol.capabilities import Needs
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -30,11 +31,34 @@ async def test_a_worker_learns_of_the_current_version_and_its_holders(
     await queue.register(OTHER, lease_ms=60_000, info=INFO, residents=[ONE])
     for worker, is_held in ((WORKER, False), (OTHER, True)):
         assert list(await pins.versions(worker)) == [
-            PinnedVersion(version=ONE, replicas=2, num_holders=1, is_held=is_held)
+            PinnedVersion(
+                version=ONE,
+                replicas=2,
+                num_holders=1,
+                is_held=is_held,
+                needs=Needs(kinds=frozenset(), rank=8),
+            )
         ]
     await registry.load_adapter(version_of("2"), replace=True)
     (pinned,) = await pins.versions(OTHER)
     assert (pinned.version, pinned.num_holders) == (TWO, 0)
+
+
+async def test_a_quarantined_version_is_loaded_by_nobody(
+    registry: Registry, pins: Pins, redis: Redis, keys: Keys
+) -> None:
+    await pins.set("a", 1, by="red")
+    await redis.hset(keys.version(ONE), "state", "quarantined")  # type: ignore[misc]
+    assert list(await pins.versions(WORKER)) == []
+
+
+async def test_one_worker_at_a_time_loads_a_pinned_version(
+    registry: Registry, pins: Pins, redis: Redis, keys: Keys
+) -> None:
+    assert [await pins.begin_load(ONE) for _ in range(2)] == [True, False]
+    assert 0 < await redis.pttl(keys.pin_load(ONE)) <= 30_000
+    await pins.end_load(ONE)
+    assert await pins.begin_load(ONE)
 
 
 async def test_an_unloaded_name_is_not_pinned(registry: Registry, pins: Pins) -> None:
