@@ -10,7 +10,7 @@ from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.codec import decode_answer_spec, decode_job_error
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import MAX_LEFT_MS, JobState
 from shared.protocol.results import Usage
 
 JOB_FIELDS = [
@@ -43,8 +43,11 @@ class JobView:
     usage: Usage | None
     spec: AnswerSpec | None = None
     """Format of the job's answer. None if a front end of the previous release accepted the job."""
-    left_ms: int = 0
-    """Milliseconds until the deadline of an unfinished job. Negative after the deadline."""
+    left_ms: int = MAX_LEFT_MS
+    """Milliseconds until the deadline of an unfinished job. Negative after the deadline.
+
+    An ended job has none. Should a failover of Redis undo its end, its next end comes by an event.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,7 @@ def _spec(job_id: JobId, fields: Mapping[str, Any]) -> AnswerSpec | None:
 
 def _left_ms(fields: Mapping[str, Any], pool_ms: int) -> int:
     if fields["deadline"] is None:  # the job has ended
-        return 0
+        return MAX_LEFT_MS
     return int(fields["deadline"]) - int(float(fields["lag"] or 0)) - pool_ms
 
 

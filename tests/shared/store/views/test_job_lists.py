@@ -10,7 +10,7 @@ from queue_support import LIMITS, Actor, make_job
 from shared.errors import QueueFull
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import JobId
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import MAX_LEFT_MS, JobState
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -132,12 +132,19 @@ async def test_the_format_of_an_answer_outlives_its_request(
     assert view.spec.service_tier == "flex"
 
 
-async def test_a_job_knows_the_time_to_its_deadline(queue: Queue, views: PoolViews) -> None:
+async def test_a_job_knows_the_time_to_its_deadline_until_it_ends(
+    queue: Queue, views: PoolViews, actor: Any
+) -> None:
     job = make_job(deadline_ms=50_000)
     await queue.enqueue(job, LIMITS)
     view = await views.job(job.id)
     assert view is not None
     assert 40_000 < view.left_ms <= 50_000
+    worker: Actor = await actor()
+    await worker.finish((await worker.claim())[0])
+    view = await views.job(job.id)
+    assert view is not None
+    assert view.left_ms == MAX_LEFT_MS, "a failover that undoes its end must not expire it"
 
 
 async def test_the_wait_is_estimated_from_the_rate_of_answered_jobs(
