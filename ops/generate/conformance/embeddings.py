@@ -2,6 +2,7 @@
 
 from ops.generate.conformance.generation import USER
 from ops.generate.conformance.rows import (
+    CANARY,
     OPENAI_VLLM,
     OWN,
     REFUSED,
@@ -28,7 +29,7 @@ EMBEDDINGS = Route(
         ),
         Row("encoding_format", OPENAI_VLLM, WORKS, "base64"),
         Row("dimensions", OPENAI_VLLM, REFUSED, 1, "the model's own number is accepted"),
-        Row("user", SERVERS, WORKS, "me"),
+        Row("user", SERVERS, WORKS, "me", CANARY, needs_canary=True),
         Row("truncate_prompt_tokens", VLLM, WORKS, 1, "keeps the end of each input"),
         Row("truncation_side", VLLM, REFUSED, "right", "`left` is accepted"),
         Row("add_special_tokens", VLLM, REFUSED, False),

@@ -1,6 +1,7 @@
 """Rows that /v1/chat/completions and /v1/completions have in common."""
 
 from ops.generate.conformance.rows import (
+    CANARY,
     LMDEPLOY,
     OPENAI,
     OWN,
@@ -41,7 +42,7 @@ COMMON = (
         "streams aren't padded",
         {"stream": True},
     ),
-    Row("user", SERVERS, WORKS, "me"),
+    Row("user", SERVERS, WORKS, "me", CANARY, needs_canary=True),
 )
 """OpenAI's fields."""
 
@@ -136,6 +137,6 @@ SERVED_BY_OPENAI = (
     Row("prompt_cache_key", OPENAI, WARNED, "a"),
     Row("prompt_cache_options", OPENAI, WARNED, {"ttl": "30m"}),
     Row("prompt_cache_retention", OPENAI, WARNED, "24h"),
-    Row("safety_identifier", OPENAI, WORKS, "a"),
+    Row("safety_identifier", OPENAI, WORKS, "a", CANARY, needs_canary=True),
 )
 """OpenAI's fields of /v1/chat/completions that /v1/completions accepts as well."""

@@ -30,6 +30,8 @@ WORKS, WARNED, REFUSED = Outcome
 OPENAI, VLLM, LMDEPLOY, ANTHROPIC = Api
 OWN = Api(0)
 """No other API has the field on this route."""
+CANARY = "for adapters with a [canary](adapter-versions.md#canary)"
+"""Note of a field that only has an effect there."""
 UNKNOWN_MODEL = "nobody"
 """A name that no model has. A request for it has the status 404."""
 STORED_RESPONSE = "resp_stored"
@@ -56,6 +58,8 @@ class Row:
     """Other fields that a request with this field must contain."""
     plain: Any = None
     """Value to compare with. None leaves the field out."""
+    needs_canary: bool = False
+    """Whether the effect only shows in requests for an adapter that has a canary."""
 
 
 @dataclass(frozen=True, slots=True)
