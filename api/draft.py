@@ -46,7 +46,7 @@ class Draft:
         access: Access,
         found: Found,
         admission: Admission,
-        wanted: "Wanted",
+        wanted: Wanted,
         options: EnqueueOptions,
     ) -> None:
         self._context = context
@@ -63,7 +63,7 @@ class Draft:
         cls,
         context: Context,
         access: Access,
-        wanted: "Wanted",
+        wanted: Wanted,
         options: EnqueueOptions,
         *,
         deadline_s: float | None = None,

@@ -57,8 +57,8 @@ class Pools:
         Raises:
             RedisUnavailable: the registry or the jobs can't be read.
         """
-        if (named := self._named(request)) or len(self.all) == 1:
-            return named or self.all[0]
+        if known := self._known(request):
+            return known
         params = request.path_params
         if model := next((params[name] for name in MODEL_PARAMS if name in params), None):
             return await self._with_model(model)
@@ -72,9 +72,9 @@ class Pools:
         Raises:
             RedisUnavailable: the registry can't be read.
         """
-        if (named := self._named(request)) or len(self.all) == 1 or not isinstance(model, str):
-            return named or self.all[0]
-        return await self._with_model(model)
+        if known := self._known(request):
+            return known
+        return await self._with_model(model) if isinstance(model, str) else self.all[0]
 
     async def of_job(self, request: Request, job: str | None) -> Context:
         """Return the context of a request whose body names a job; None for no job.
@@ -82,16 +82,19 @@ class Pools:
         Raises:
             RedisUnavailable: the jobs can't be read.
         """
-        if (named := self._named(request)) or len(self.all) == 1 or job is None:
-            return named or self.all[0]
-        return await self._with_job(job)
+        if known := self._known(request):
+            return known
+        return self.all[0] if job is None else await self._with_job(job)
 
     def shown_to(self, request: Request) -> Sequence[Context]:
         """Return the contexts of the pools whose models a request lists."""
-        named = self._named(request)
-        return self.all if named is None else (named,)
+        known = self._known(request)
+        return self.all if known is None else (known,)
 
-    def _named(self, request: Request) -> Context | None:
+    def _known(self, request: Request) -> Context | None:
+        """Return the only context, or that of the pool in the request's path, if it names one."""
+        if len(self.all) == 1:
+            return self.all[0]
         name = getattr(request.state, POOL, None)
         return None if name is None else self._by_name[name]
 

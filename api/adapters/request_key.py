@@ -8,6 +8,8 @@ from shared.protocol.access.rights import Access
 
 USER_FIELDS = ("user", "safety_identifier")
 """Fields of OpenAI's APIs that name the user of a request."""
+USER_ID = "user_id"
+"""Part of `metadata` that names the user in Anthropic's API."""
 
 
 def request_key(access: Access, raw: Mapping[str, Any]) -> str:
@@ -24,4 +26,4 @@ def request_key(access: Access, raw: Mapping[str, Any]) -> str:
 
 def _anthropics_user(raw: Mapping[str, Any]) -> object:
     metadata = raw.get("metadata")
-    return metadata.get("user_id") if isinstance(metadata, dict) else None
+    return metadata.get(USER_ID) if isinstance(metadata, dict) else None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from api.adapters.request_key import USER_ID
 from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
 from api.messages.known_fields import MESSAGES, TEXTS, TOOLS
@@ -52,8 +53,6 @@ TOLERATED = (
     "workspace_id",
 )
 """Fields of Anthropic's API that are accepted and have no effect."""
-USER_ID = "user_id"
-"""Part of `metadata` that has an effect: see `api.adapters.request_key`."""
 IGNORED = ("cache_control", "service_tier")
 """Fields of Anthropic's API that are validated and have no effect."""
 PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
@@ -91,7 +90,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         **{name: getattr(request, name) for name in PASSED_ON},
         "max_completion_tokens": request.max_tokens,
     }
-    names_more = bool(request.metadata) and set(request.metadata or {}) != {USER_ID}
+    unused = ["metadata"] if (request.metadata or {}).keys() - {USER_ID} else []
     if request.metadata is not None:
         chat["metadata"] = {}  # its values may have other types than those of a chat request
     stops = request.stop_sequences or []
@@ -103,7 +102,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         view=View.MESSAGES,
         request={"stop_sequences": stops},
         names=NAMES,
-        ignored=(*_ignored(raw, request), *(["metadata"] if names_more else [])),
+        ignored=(*_ignored(raw, request), *unused),
         unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
     )
 

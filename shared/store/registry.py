@@ -78,19 +78,17 @@ class Found:
 
     def canary_for(self, key: str) -> "Found":
         """Return what serves the requests with this key: the canary if it takes them, or this."""
-        candidate = self.candidate
-        is_canary = candidate and candidate.share.mode is CandidateMode.CANARY
-        if candidate and is_canary and candidate.share.takes(key):
-            return replace(self, adapter=candidate.adapter)
-        return self
+        return self._candidate_for(key, CandidateMode.CANARY) or self
 
     def shadow_for(self, key: str) -> "Found | None":
         """Return what computes a copy of the requests with this key, or None if nothing does."""
+        return self._candidate_for(key, CandidateMode.SHADOW)
+
+    def _candidate_for(self, key: str, mode: CandidateMode) -> "Found | None":
         candidate = self.candidate
-        is_shadow = candidate and candidate.share.mode is CandidateMode.SHADOW
-        if candidate and is_shadow and candidate.share.takes(key):
-            return replace(self, adapter=candidate.adapter)
-        return None
+        if candidate is None or candidate.share.mode is not mode or not candidate.share.takes(key):
+            return None
+        return replace(self, adapter=candidate.adapter)
 
     @property
     def version(self) -> AdapterVersion | None:
@@ -328,8 +326,7 @@ class Registry:
 
     async def _candidate(self, raw_share: Sequence[bytes | None]) -> Candidate | None:
         """Return the candidate in the values of `SHARE_FIELDS` if it takes requests, else None."""
-        pairs = zip(SHARE_FIELDS, raw_share, strict=True)
-        share = decode_share({field: raw.decode() for field, raw in pairs if raw})
+        share = decode_share(raw_share)
         if share is None or not share.percent:
             return None
         adapter = await self.adapter_by_version(share.version)

@@ -7,7 +7,14 @@ from fastapi import APIRouter, Request
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import adapter_body, staging_body, version_body
 from api.adapters.inspection import inspect
-from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
+from api.adapters.requests import (
+    READS,
+    adapter_errors,
+    read_request,
+    registered_base,
+    shown_adapter,
+    takes,
+)
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.errors import job_error_body
@@ -67,7 +74,7 @@ async def get_adapter(
     base = await registered_base(context)
     staging = staging_body(await context.staging.of(name))
     try:
-        found = await _adapter(context, name, base)
+        found = await shown_adapter(context, name, base)
     except JobFailed:
         if staging is None:
             raise
@@ -124,7 +131,7 @@ async def roll_back_adapter(
     version = await context.registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
         raise JobFailed(model_not_found(name))
-    return await _adapter(context, name, base)
+    return await shown_adapter(context, name, base)
 
 
 @router.delete(
@@ -154,14 +161,6 @@ async def _list(context: Context, access: Access) -> AdapterList:
             version_body(view, workers) for view in retired if access.allows(view.adapter.name)
         ],
     )
-
-
-async def _adapter(context: Context, name: str, base: Base) -> AdapterBody:
-    view = await context.adapter_views.adapter(name)
-    workers = await context.views.workers()
-    if view is None:  # another client has just unloaded the adapter
-        raise JobFailed(model_not_found(name))
-    return adapter_body(view, base, workers)
 
 
 def _validation(findings: Findings, base: Base, *, is_named: bool) -> ValidationBody:

@@ -3,10 +3,19 @@
 from fastapi import APIRouter, Request
 
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import adapter_body, candidate_body
+from api.adapters.bodies import candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import checked_adapter
-from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
+from api.adapters.requests import (
+    READS,
+    adapter_errors,
+    adapter_view,
+    add_candidate,
+    read_request,
+    registered_base,
+    shown_adapter,
+    takes,
+)
 from api.adapters.schema import CandidateDetails, PromoteQuery, SetCandidateRequest
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
@@ -14,10 +23,8 @@ from api.http.validation import validate
 from api.openapi import document
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
-from shared.protocol.access.rights import Access
 from shared.protocol.ids import AdapterVersion
 from shared.store.versions.refusals import conflict
-from shared.store.views.adapter_views import AdapterView
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 _CHANGES = adapter_errors(403, 404, 409, 503)
@@ -31,7 +38,7 @@ _CHANGES = adapter_errors(403, 404, 409, 503)
 async def get_candidate(name: str, context: InContext, access: InAccess) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
     check_model(access, name)
-    view = await _view(context, name)
+    view = await adapter_view(context, name)
     body = candidate_body(view, await context.views.workers())
     if body is None:
         raise JobFailed(conflict(f"adapter {name} has no candidate version"))
@@ -70,7 +77,9 @@ async def set_candidate(
         raise JobFailed(model_not_found(name))
     version = body.version
     if body.source is not None:
-        version = await _loaded(context, access, name, body.source)
+        adapter = await checked_adapter(context, name, body.source, param="source")
+        await add_candidate(context, access, adapter)
+        version = adapter.version
     found = await context.candidates.set(
         name, version, mode=body.mode, percent=body.percent, by=access.actor
     )
@@ -112,24 +121,5 @@ async def promote_candidate(
     return await _body(context, name)
 
 
-async def _loaded(context: Context, access: Access, name: str, source: str) -> AdapterVersion:
-    """Register the adapter at `source` as a candidate without requests, and return its version."""
-    adapter = await checked_adapter(context, name, source, param="source")
-    keep_versions = context.settings.keep_versions
-    if not await context.registry.add_candidate(
-        adapter, keep_versions=keep_versions, by=access.actor
-    ):
-        raise JobFailed(model_not_found(name))
-    return adapter.version
-
-
 async def _body(context: Context, name: str) -> AdapterBody:
-    base = await registered_base(context)
-    return adapter_body(await _view(context, name), base, await context.views.workers())
-
-
-async def _view(context: Context, name: str) -> AdapterView:
-    view = await context.adapter_views.adapter(name)
-    if view is None:
-        raise JobFailed(model_not_found(name))
-    return view
+    return await shown_adapter(context, name, await registered_base(context))

@@ -5,11 +5,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import adapter_body
 from api.adapters.inspection import checked_adapter
-from api.adapters.requests import READS, adapter_errors, registered_base
+from api.adapters.requests import (
+    READS,
+    adapter_errors,
+    add_candidate,
+    registered_base,
+    shown_adapter,
+)
 from api.adapters.upload import received
-from api.admission import check_model, model_not_found
+from api.admission import check_model
 from api.context import Context, InAccess, InContext
 from api.http.validation import validate
 from api.openapi import document
@@ -60,10 +65,7 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
     else:
         _check_without_body(request, query)
         await _load(context, access, query, query.source, param="source")
-    view = await context.adapter_views.adapter(query.name)
-    if view is None:  # another client has just unloaded the adapter
-        raise JobFailed(model_not_found(query.name))
-    return adapter_body(view, base, await context.views.workers())
+    return await shown_adapter(context, query.name, base)
 
 
 async def _load(
@@ -74,15 +76,11 @@ async def _load(
     `param` has the source.
     """
     adapter = await checked_adapter(context, query.name, source, param=param)
-    keep_versions = context.settings.keep_versions
     if query.candidate == "true":
-        if not await context.registry.add_candidate(
-            adapter, keep_versions=keep_versions, by=access.actor
-        ):
-            raise JobFailed(model_not_found(query.name))
+        await add_candidate(context, access, adapter)
         return
     await context.registry.load_adapter(
-        adapter, replace=True, keep_versions=keep_versions, by=access.actor
+        adapter, replace=True, keep_versions=context.settings.keep_versions, by=access.actor
     )
 
 

@@ -1,7 +1,7 @@
 """Candidate versions: versions of an adapter that are tried out beside the current one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,13 +53,14 @@ FIELDS = ("candidate", "candidate_mode", "candidate_percent", "candidate_ms")
 """Fields of an adapter name's hash that hold a `Share`, in the order of its own fields."""
 
 
-def decode_share(wire: Mapping[str, str]) -> Share | None:
-    """Return the share in the hash of an adapter's name, or None if it has no candidate."""
-    if not wire.get("candidate"):
+def decode_share(values: Sequence[bytes | None]) -> Share | None:
+    """Return the share in the values of `FIELDS`, or None if the name has no candidate."""
+    version, mode, percent, since_ms = ((raw or b"").decode() for raw in values)
+    if not version:
         return None
     return Share(
-        version=AdapterVersion(wire["candidate"]),
-        mode=CandidateMode(wire["candidate_mode"]),
-        percent=float(wire["candidate_percent"]),
-        since_ms=int(wire["candidate_ms"]),
+        version=AdapterVersion(version),
+        mode=CandidateMode(mode),
+        percent=float(percent),
+        since_ms=int(since_ms),
     )

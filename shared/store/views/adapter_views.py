@@ -116,11 +116,10 @@ class _NameRead:
         cls, values: Sequence[bytes | None], previous: Sequence[bytes], replicas: bytes | None
     ) -> "_NameRead":
         current, *raw_share = values
-        pairs = zip(SHARE_FIELDS, raw_share, strict=True)
         return cls(
             AdapterVersion((current or b"").decode()),
             tuple(AdapterVersion(version.decode()) for version in previous),
-            decode_share({field: raw.decode() for field, raw in pairs if raw}),
+            decode_share(raw_share),
             int(replicas or 0),
         )
 
