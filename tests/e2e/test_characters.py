@@ -32,10 +32,11 @@ async def test_a_trained_adapter_answers_in_chinese_and_stops(
 
 
 async def test_a_stream_never_splits_a_character(client: openai.AsyncOpenAI) -> None:
-    parts = await contents(await ask(client, stream=True))
-    assert "".join(parts) == ANSWER
-    assert not any(REPLACEMENT in part for part in parts)
-    assert len(parts) > 2
+    # A busy machine may send the text of many steps as one part, so one stream proves little.
+    streams = [await contents(await ask(client, stream=True)) for _ in range(20)]
+    assert {"".join(parts) for parts in streams} == {ANSWER}
+    assert not any(REPLACEMENT in part for parts in streams for part in parts)
+    assert max(len(parts) for parts in streams) > 2
 
 
 @pytest.mark.parametrize("num_tokens", range(1, 12))
