@@ -3,43 +3,20 @@
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from console_adapters import CONFIG, WEIGHTS, adapter, digest, load_in_place, rows
 from console_browser import ConsolePage, OpenPage
 from console_pool import get_job, start_jobs
 from playwright.async_api import FilePayload, Locator, Page, expect
-from servers import Server, lorikeet_up
-from tiny import save_adapter, save_tiny_model
+from servers import Server
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HOSTILE = "<img src=x onerror=document.title=1>"
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("adapters")
-    for seed, name in enumerate(("first", "second", "third", "start")):
-        save_adapter(root / name, seed=seed, r=4, target_modules=["q_proj", "v_proj"])
-    save_adapter(root / "bad", r=4, target_modules=["q_proj"])
-    config = json.loads((root / "bad" / CONFIG).read_text())
-    (root / "bad" / CONFIG).write_text(json.dumps({**config, "peft_type": "LOHA"}))
-    return root
-
-
-@pytest.fixture(scope="module")
-def tiny(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    model = save_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-    flags = ["--model", str(model), "--dtype", "float32", "--adapters", f"start={root / 'start'}"]
-    budgets = ["--kv-cache-mb", "64", "--adapter-memory-mb", "64"]
-    with lorikeet_up(tmp_path_factory.mktemp("server"), *flags, *budgets) as server:
-        yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -55,18 +32,6 @@ def names(server: Server) -> list[str]:
     return [model["id"] for model in reply["data"]]
 
 
-def adapter(server: Server, name: str) -> dict[str, Any]:
-    body: dict[str, Any] = httpx.get(f"{server.url}/v1/adapters/{name}", timeout=20).json()
-    return body
-
-
-def load_in_place(server: Server, name: str, source: Path) -> str:
-    """Load an adapter over HTTP, and return its version."""
-    body = {"lora_name": name, "lora_path": str(source), "load_inplace": True}
-    httpx.post(f"{server.url}/v1/load_lora_adapter", json=body, timeout=60).raise_for_status()
-    return str(adapter(server, name)["version"])
-
-
 async def open_dialog(page: Page, name: str) -> Locator:
     await page.get_by_role("button", name="Load an adapter").click()
     dialog = page.get_by_role("dialog")
@@ -79,14 +44,6 @@ async def load(page: Page, name: str, source: Path) -> None:
     await dialog.get_by_label("Source", exact=True).fill(str(source))
     await dialog.get_by_role("button", name="Load").click()
     await expect(page.get_by_role("dialog")).to_have_count(0)
-
-
-def digest(version: str) -> str:
-    return version.rpartition("@")[2]
-
-
-def rows(page: Page, name: str) -> Locator:
-    return page.locator(".adapter").filter(has=page.get_by_role("button", name=name, exact=True))
 
 
 def files_of(folder: Path, *names: str) -> list[FilePayload]:

@@ -1,19 +1,17 @@
-// The Adapters page: what is loaded and how it is used; check, load, replace, roll back, unload.
+// The Adapters page: what is loaded and how it is used, and what can be done with it.
 
-import { getJson, sendJson } from "../lib/api.js";
-import { confirmAction } from "../lib/confirm.js";
+import { getJson } from "../lib/api.js";
 import { fill, h, keyed, setText } from "../lib/dom.js";
 import { count, plural } from "../lib/format.js";
-import { emptyBox, errorBox, liveRegion, refusalBox, showBox } from "../lib/notices.js";
+import { emptyBox, liveRegion, refusalBox, showBox } from "../lib/notices.js";
 import { poll } from "../lib/polling.js";
+import { RowActions } from "./adapters/actions.js";
 import { loadDialog } from "./adapters/load.js";
 import { AdapterRow, headRow } from "./adapters/row.js";
 import { droppedFiles } from "./adapters/upload.js";
-import { chooseModels } from "./compare/store.js";
 
 const REFRESH_MS = 3000;
 const PER_PAGE = 50;
-const MAX_COMPARED = 4;
 const HEAD = { id: "" }; // the table's head counts as its first row
 
 /** Show the page in `root`; returns what leaves it. */
@@ -31,6 +29,7 @@ class AdaptersPage {
     this.adapters = [];
     this.page = 0;
     this.rows = new Map();
+    this.actions = new RowActions(this);
     this.search = h("input", { id: "adapter-search", type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.turnTo(0) });
     this.number = h("span", { class: "muted" });
     this.table = h("table", { class: "table adapters cards" });
@@ -66,6 +65,7 @@ class AdaptersPage {
       showBox(this.problem, null);
       this.show();
       this.showDraining(draining);
+      for (const row of this.rows.values()) this.actions.readAgreement(row, signal);
     } catch (error) {
       if (signal.aborted) return;
       this.isRefused = error.isRefusal ?? false;
@@ -102,14 +102,7 @@ class AdaptersPage {
   }
 
   build(adapter) {
-    const actions = {
-      rollBack: (row) => this.rollBack(row),
-      makeCurrent: (row, version) => this.makeCurrent(row, version),
-      replace: (row) => this.load({ name: row.adapter.id }),
-      compare: (row) => this.compare(row),
-      unload: (row) => this.unload(row),
-    };
-    const row = new AdapterRow(adapter, actions);
+    const row = new AdapterRow(adapter, this.actions);
     this.rows.set(adapter.id, row);
     return row.element;
   }
@@ -128,57 +121,15 @@ class AdaptersPage {
     const name = await loadDialog(options);
     if (name === null) return;
     await this.refresh();
-    this.live.say(`${name} is loaded`);
+    this.say(`${name} is loaded`);
     this.rows.get(name)?.open(true);
   }
 
-  async rollBack(row, query = "") {
-    const { id } = row.adapter;
-    await this.act(row, async () => {
-      const { version } = await sendJson("POST", `v1/adapters/${pathOf(id)}/rollback${query}`);
-      return `New requests for ${id} use ${version}.`;
-    });
+  say(text) {
+    this.live.say(text);
   }
 
-  async makeCurrent(row, version) {
-    const { id } = row.adapter;
-    const text = `New requests for ${id} use this version at once. Waiting and running ones keep theirs.`;
-    const labels = { action: "Make current", keep: "Cancel", tone: "button-primary" };
-    if (!(await confirmAction({ title: `Make ${version} current?`, text, ...labels }))) return;
-    row.toggle.focus(); // the version's button disappears
-    await this.rollBack(row, `?${new URLSearchParams({ version })}`);
+  focusSearch() {
+    this.search.focus();
   }
-
-  async unload(row) {
-    const { id } = row.adapter;
-    const text = `New requests for ${id} are refused at once. Waiting and running ones are still answered.`;
-    if (!(await confirmAction({ title: `Unload ${id}?`, text, action: "Unload" }))) return;
-    await this.act(row, async () => {
-      await sendJson("DELETE", `v1/adapters/${pathOf(id)}`);
-      this.search.focus();
-      return `${id} is unloaded.`;
-    });
-  }
-
-  compare({ adapter }) {
-    chooseModels([adapter, ...adapter.previous].slice(0, MAX_COMPARED).map(({ version }) => version));
-    location.hash = "#/compare";
-  }
-
-  /** Run an action of a row, and say how it ended below its buttons. */
-  async act(row, action) {
-    try {
-      const text = await action();
-      fill(row.message, h("p", { class: "done-text" }, text));
-      this.live.say(text);
-    } catch (error) {
-      fill(row.message, errorBox(error));
-    }
-    await this.refresh();
-  }
-}
-
-/** An adapter's name in a path. Its slashes stay slashes. */
-function pathOf(name) {
-  return name.split("/").map(encodeURIComponent).join("/");
 }

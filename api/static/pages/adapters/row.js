@@ -3,6 +3,7 @@
 import { serverNow } from "../../lib/api.js";
 import { h, keyed, setAttr, setText } from "../../lib/dom.js";
 import { bytes, clock, count, duration, plural } from "../../lib/format.js";
+import { shareText, showAgreement } from "./candidate.js";
 
 const FACTS = ["version", "kind", "rank", "size", "requests", "tokens", "used", "workers", "waiting"];
 const LABELS = {
@@ -18,7 +19,7 @@ export function headRow() {
   return h("tr", null, h("th", { scope: "col" }, "Name"), heads);
 }
 
-/** Rows of one adapter. `actions` has a function for each button; each gets this object. */
+/** Rows of one adapter. `actions` has a function for each button, and `opened`; each gets this object. */
 export class AdapterRow {
   constructor(adapter, actions) {
     this.adapter = adapter;
@@ -26,30 +27,45 @@ export class AdapterRow {
     const id = `adapter-${adapter.id}`;
     this.toggle = h("button", { type: "button", class: "row-toggle", "aria-expanded": "false", "aria-controls": id, onclick: () => this.open(this.detail.hidden) }, adapter.id);
     this.state = h("span", { class: "badge badge-bad", hidden: true });
+    this.trial = h("span", { class: "badge badge-info", hidden: true });
+    this.pinned = h("span", { class: "badge", hidden: true });
     this.cells = Object.fromEntries(FACTS.map((name) => [name, h("td", { class: NUMBERS.has(name) ? "num" : WIDE.has(name) ? "wide" : null, "data-label": LABELS[name] })]));
     this.versions = h("tbody");
     this.message = h("div", { class: "row-message" });
+    this.agreement = h("div", { class: "row-message" });
     const act = (name, label, tone = "") => h("button", { type: "button", class: `button button-small ${tone}`, onclick: () => actions[name](this) }, label);
     this.rollBack = act("rollBack", "Roll back");
+    this.tryOut = act("tryOut", "Try out …");
     this.detail = h(
       "tr", { id, class: "detail-row", hidden: true },
       h(
         "td", { colspan: FACTS.length + 1 },
-        h("div", { class: "row" }, this.rollBack, act("replace", "Replace …"), act("compare", "Compare versions"), act("unload", "Unload …", "button-danger")),
-        this.message,
+        h("div", { class: "row" }, this.rollBack, act("replace", "Replace …"), this.tryOut, act("pin", "Pin …"), act("compare", "Compare versions"), act("unload", "Unload …", "button-danger")),
+        this.message, this.agreement,
         h(
           "div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": `Versions of ${adapter.id}` },
           h("table", { class: "table versions" }, h("thead", null, versionHead()), this.versions),
         ),
       ),
     );
-    this.element = h("tbody", { class: "adapter" }, h("tr", { class: "main-row" }, h("th", { scope: "row" }, this.toggle, this.state), Object.values(this.cells)), this.detail);
+    this.element = h("tbody", { class: "adapter" }, h("tr", { class: "main-row" }, h("th", { scope: "row" }, this.toggle, this.state, this.trial, this.pinned), Object.values(this.cells)), this.detail);
     this.update(adapter);
   }
 
   open(isOpen) {
     this.detail.hidden = !isOpen;
     setAttr(this.toggle, "aria-expanded", String(isOpen));
+    if (isOpen) this.actions.opened(this);
+  }
+
+  /** True if the row is open and its adapter has a shadow. */
+  get showsShadow() {
+    return !this.detail.hidden && this.adapter.candidate?.mode === "shadow";
+  }
+
+  /** Show how a shadow's answers compare; null for an adapter without a shadow. */
+  showAgreement(details) {
+    showAgreement(this.agreement, details);
   }
 
   update(adapter) {
@@ -67,17 +83,40 @@ export class AdapterRow {
     setText(cells.waiting, count(adapter.waiting));
     this.state.hidden = adapter.state === "ready";
     setText(this.state, adapter.state);
+    const { candidate, min_replicas: replicas } = adapter;
+    this.trial.hidden = candidate === null;
+    setText(this.trial, candidate ? shareText(candidate) : "");
+    this.pinned.hidden = replicas === 0;
+    setText(this.pinned, `pinned × ${replicas}`);
+    setText(this.tryOut, candidate ? "Change the share …" : "Try out …");
+    if (candidate?.mode !== "shadow") this.showAgreement(null);
     this.rollBack.disabled = adapter.previous.length === 0;
     setText(this.rollBack, adapter.previous.length ? `Roll back to ${adapter.previous[0].version.split("@").at(-1)}` : "Roll back");
-    const versions = [adapter, ...adapter.previous].map((version, index) => ({ ...version, place: index }));
-    keyed(this.versions, versions, { keyOf: ({ version }) => version, create: (each) => this.versionRow(each), update: showVersion });
+    keyed(this.versions, versionsOf(adapter), { keyOf: ({ version }) => version, create: (each) => this.versionRow(each), update: showVersion });
   }
 
   versionRow({ version }) {
-    const onclick = () => this.actions.makeCurrent(this, version);
-    const button = h("button", { type: "button", class: "button button-small", "aria-label": `Make current: ${version}`, onclick }, "Make current");
-    return h("tr", null, h("td", { class: "mono" }), Array.from({ length: 7 }, () => h("td")), h("td", null, button));
+    const act = (label, onclick) => h("button", { type: "button", class: "button button-small", "aria-label": `${label}: ${version}`, dataset: { act: label }, onclick }, label);
+    const buttons = [
+      act("Make current", () => this.actions.makeCurrent(this, version)),
+      act("Promote", () => this.actions.promote(this)),
+      act("Drop", () => this.actions.drop(this)),
+    ];
+    return h("tr", null, h("td", { class: "mono" }), Array.from({ length: 7 }, () => h("td")), h("td", null, h("div", { class: "row" }, buttons)));
   }
+}
+
+/** The current version, the candidate and the other previous versions, each with its place and actions. */
+export function versionsOf(adapter) {
+  const isReady = ({ state }) => state === "ready";
+  const previous = adapter.previous.map((version, index) => ({
+    ...version, place: `previous ${index + 1}`, acts: isReady(version) ? ["Make current"] : [],
+  }));
+  const candidate = adapter.candidate && {
+    ...adapter.candidate, place: shareText(adapter.candidate), acts: isReady(adapter.candidate) ? ["Promote", "Drop"] : ["Drop"],
+  };
+  const others = previous.filter(({ version }) => version !== candidate?.version);
+  return [{ ...adapter, place: "current", acts: [] }, candidate, ...others].filter(Boolean);
 }
 
 function versionHead() {
@@ -107,12 +146,13 @@ function shortWorker(id) {
 }
 
 function showVersion(row, version) {
-  const place = version.place === 0 ? "current" : `previous ${version.place}`;
   const date = new Date(version.created * 1000).toLocaleDateString("en-CA");
   const texts = [
-    version.version, version.state === "ready" ? place : version.state, `${date} ${clock(version.created)}`,
+    version.version, version.state === "ready" ? version.place : version.state, `${date} ${clock(version.created)}`,
     count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), version.source,
   ];
   texts.forEach((text, index) => setText(row.children[index], text));
-  row.querySelector("button").hidden = version.place === 0 || version.state !== "ready";
+  for (const button of row.querySelectorAll("button")) {
+    button.hidden = !version.acts.includes(button.dataset.act);
+  }
 }

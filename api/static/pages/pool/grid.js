@@ -50,7 +50,7 @@ export function grid(lostWorkers) {
     h(
       "div",
       { class: "panel-head" },
-      h("h2", { id: "grid-title" }, "Adapters on workers"),
+      h("h2", { id: "grid-title" }, "Models on workers"),
       shownCount,
       h("span", { class: "spacer" }),
       h("div", { class: "grid-tools" }, filter, order),

@@ -1,0 +1,152 @@
+"""Candidates and pins on the Adapters page, on a real engine with a tiny model."""
+
+import re
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from console_adapters import adapter, digest, load_in_place, rows
+from console_browser import ConsolePage, OpenPage
+from console_pool import start_jobs
+from playwright.async_api import Locator, Page, expect
+from servers import Server
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def console(open_page: OpenPage, tiny: Server) -> ConsolePage:
+    console = await open_page(tiny.url)
+    await console.open("adapters")
+    return console
+
+
+async def open_row(page: Page, name: str) -> Locator:
+    """Open an adapter's row."""
+    shown = rows(page, name)
+    await shown.get_by_role("button", name=name, exact=True).click()
+    return shown
+
+
+async def try_out(page: Page, row: Locator, source: Path, mode: str, percent: int) -> None:
+    """Fill in the dialog that makes a source the candidate."""
+    await row.get_by_role("button", name="Try out").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Source", exact=True).fill(str(source))
+    await dialog.get_by_label(mode).check()
+    await dialog.get_by_label("Per cent of the requests").fill(str(percent))
+    await dialog.get_by_role("button", name="Try out").click()
+
+
+async def test_a_canary_is_tried_out_widened_and_promoted(
+    console: ConsolePage, tiny: Server, root: Path
+) -> None:
+    page = console.page
+    first = load_in_place(tiny, "tried", root / "first")
+    row = await open_row(page, "tried")
+    await try_out(page, row, root / "second", "Canary", 25)
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    second = adapter(tiny, "tried")["candidate"]["version"]
+    await expect(row).to_contain_text(f"{second} is the candidate of tried: canary 25 %.")
+    await expect(row.locator(".main-row")).to_contain_text("canary 25 %")
+    versions = row.locator(".versions tbody tr")
+    await expect(versions).to_contain_text([f"{first}current", f"{second}canary 25 %"])
+    await console.check_accessibility()
+
+    await row.get_by_role("button", name="Change the share").click()
+    dialog = page.get_by_role("dialog", name=f"Share of {second}")
+    await console.check_accessibility()
+    await dialog.get_by_label("Per cent of the requests").fill("62.5")
+    await dialog.get_by_role("button", name="Change").click()
+    await expect(row.locator(".main-row")).to_contain_text("canary 62.5 %")
+    assert adapter(tiny, "tried")["candidate"]["percent"] == 62.5
+
+    await row.get_by_role("button", name=f"Promote: {second}").click()
+    question = page.get_by_role("dialog", name=f"Promote {second}?")
+    await question.get_by_role("button", name="Promote").click()
+    await expect(versions).to_contain_text([f"{second}current", f"{first}previous 1"])
+    await expect(row).to_contain_text(f"New requests for tried use {second}.")
+    assert adapter(tiny, "tried")["version"] == second
+    await expect(row.locator(".main-row")).not_to_contain_text("canary")
+
+
+async def test_a_shadow_shows_how_its_answers_compare_until_it_is_dropped(
+    console: ConsolePage, tiny: Server, root: Path
+) -> None:
+    console.expect_log("status of 409")  # the trial may end between two requests of the page
+    page = console.page
+    current = load_in_place(tiny, "shadowed", root / "first")
+    row = await open_row(page, "shadowed")
+    await try_out(page, row, root / "third", "Shadow", 100)
+    await expect(row.locator(".main-row")).to_contain_text("shadow 100 %")
+    await expect(row).to_contain_text("0 pairs compared")
+    jobs = start_jobs(tiny, "shadowed", 3, num_tokens=8)
+    await expect(row).to_contain_text(re.compile("3 pairs compared: . equal, 0 failed, mean"))
+    await row.get_by_text("Newest pairs that differ").click()
+    links = row.locator(".pairs a")
+    assert re.sub("#/jobs/", "", await links.first.get_attribute("href") or "") in jobs
+    await expect(row.locator(".pairs li").first).to_contain_text("Candidate")
+    await console.check_accessibility()
+
+    candidate = adapter(tiny, "shadowed")["candidate"]["version"]
+    await row.get_by_role("button", name=f"Drop: {candidate}").click()
+    await expect(row).to_contain_text(f"New requests for shadowed use {current}.")
+    await expect(row).not_to_contain_text("pairs compared")
+    assert adapter(tiny, "shadowed")["candidate"] is None
+
+
+async def test_a_previous_version_is_tried_out(
+    console: ConsolePage, tiny: Server, root: Path
+) -> None:
+    page = console.page
+    first, second = [load_in_place(tiny, "back", root / each) for each in ("first", "second")]
+    row = await open_row(page, "back")
+    await row.get_by_role("button", name="Try out").click()
+    dialog = page.get_by_role("dialog", name="Try out a version of back")
+    await dialog.get_by_label("Version", exact=True).select_option(first)
+    await expect(dialog.get_by_label("Source", exact=True)).to_be_hidden()
+    await dialog.get_by_role("button", name="Try out").click()
+    await expect(row.locator(".versions tbody tr")).to_contain_text(
+        [f"{second}current", f"{first}canary 10 %"]
+    )
+    await row.get_by_role("button", name="Compare versions").click()
+    fields = page.get_by_role("combobox")
+    await expect(fields.nth(0)).to_have_value(second)
+    await expect(fields.nth(1)).to_have_value(first)
+
+
+async def test_a_candidate_that_does_not_load_is_refused_in_the_dialog(
+    console: ConsolePage, tiny: Server, root: Path
+) -> None:
+    console.expect_log("status of 400")
+    page = console.page
+    load_in_place(tiny, "strict", root / "first")
+    row = await open_row(page, "strict")
+    await try_out(page, row, root / "bad", "Canary", 10)
+    await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("LOHA")
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    assert adapter(tiny, "strict")["candidate"] is None
+
+
+async def test_an_adapter_is_pinned_and_unpinned(
+    open_page: OpenPage, tiny: Server, root: Path
+) -> None:
+    version = load_in_place(tiny, "kept", root / "first")
+    console = await open_page(tiny.url, width=400, theme="dark")
+    page = await console.open("adapters")
+    row = await open_row(page, "kept")
+    await row.get_by_role("button", name="Pin").click()
+    dialog = page.get_by_role("dialog", name="Pin kept")
+    await console.check_accessibility()
+    await dialog.get_by_label("Workers").press("Enter")
+    await expect(row).to_contain_text("A worker keeps kept in memory.")
+    await expect(row.locator(".main-row")).to_contain_text("pinned × 1")
+    assert adapter(tiny, "kept")["min_replicas"] == 1
+    await expect(row.locator("[data-label=Workers]").first).not_to_have_text("none")
+    await expect(row.locator(".main-row")).to_contain_text(digest(version))
+    await console.check_width()
+    await row.get_by_role("button", name="Pin").click()
+    await dialog.get_by_role("button", name="Unpin").click()
+    await expect(row).to_contain_text("kept is no longer pinned.")
+    assert adapter(tiny, "kept")["min_replicas"] == 0

@@ -1,0 +1,56 @@
+"""A real engine with a tiny model and adapters that the console's tests load."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.async_api import Locator, Page
+from servers import Server, lorikeet_up
+from tiny import save_adapter, save_tiny_model
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def save_adapters(root: Path) -> None:
+    """Save the adapters `first`, `second`, `third`, `start`, and `bad`, which can't be loaded."""
+    for seed, name in enumerate(("first", "second", "third", "start")):
+        save_adapter(root / name, seed=seed, r=4, target_modules=["q_proj", "v_proj"])
+    save_adapter(root / "bad", r=4, target_modules=["q_proj"])
+    config = json.loads((root / "bad" / CONFIG).read_text())
+    (root / "bad" / CONFIG).write_text(json.dumps({**config, "peft_type": "LOHA"}))
+
+
+@contextmanager
+def tiny_pool(folder: Path, root: Path) -> Iterator[Server]:
+    """Serve a tiny model with the adapter `start` of `root`."""
+    model = save_tiny_model(folder / "tiny")
+    flags = ["--model", str(model), "--dtype", "float32", "--adapters", f"start={root / 'start'}"]
+    budgets = ["--kv-cache-mb", "64", "--adapter-memory-mb", "64"]
+    with lorikeet_up(folder, *flags, *budgets) as server:
+        yield server
+
+
+def adapter(server: Server, name: str) -> dict[str, Any]:
+    """Return what the server says of an adapter."""
+    body: dict[str, Any] = httpx.get(f"{server.url}/v1/adapters/{name}", timeout=20).json()
+    return body
+
+
+def load_in_place(server: Server, name: str, source: Path) -> str:
+    """Load an adapter over HTTP, and return its version."""
+    body = {"lora_name": name, "lora_path": str(source), "load_inplace": True}
+    httpx.post(f"{server.url}/v1/load_lora_adapter", json=body, timeout=60).raise_for_status()
+    return str(adapter(server, name)["version"])
+
+
+def digest(version: str) -> str:
+    """Return the part of a version after its name."""
+    return version.rpartition("@")[2]
+
+
+def rows(page: Page, name: str) -> Locator:
+    """Return the rows of an adapter on the Adapters page."""
+    return page.locator(".adapter").filter(has=page.get_by_role("button", name=name, exact=True))
