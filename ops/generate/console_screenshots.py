@@ -5,6 +5,7 @@ pages show the demo. It needs Chromium and takes about seven minutes.
 """
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -23,6 +24,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from ops.local.ports import free_port
 from ops.local.up import lorikeet_argv
 
+DEMO_SQL = Path(__file__).parents[1] / "demo" / "adapters" / "sql"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 THEMES = ("dark", "light")
@@ -46,6 +48,8 @@ LOAD_S = 290.0
 AFTER_KILL_S = 3.0
 """Time from the death of a worker to the picture. Its column is still shown then."""
 
+NUM_PAIRS = 3
+"""Number of requests for each model of the demo, and so of compared answers of `sql`."""
 PROMPTS = {
     "sql": "Which ten customers ordered most often this year?",
     "extract": "Please send 31 monitors to Jonas Dubois in Osaka.",
@@ -120,6 +124,7 @@ async def _send(
 
 
 async def _demo_pictures(browser: Browser, url: str) -> None:
+    await _try_out_weaker_sql(url)
     await _send_prompts(url)
     for theme in THEMES:
         page = await _open(browser, url, theme, "compare")
@@ -127,15 +132,31 @@ async def _demo_pictures(browser: Browser, url: str) -> None:
         await _shoot(page, "compare", theme)
         await _go(page, "adapters")
         await page.get_by_role("button", name="sql", exact=True).click()
+        await expect(page.get_by_text(f"{NUM_PAIRS} pairs compared")).to_be_visible()
         await _shoot(page, "adapters", theme)
         await _go(page, "jobs")
         await _shoot(page, "jobs", theme)
 
 
+async def _try_out_weaker_sql(url: str) -> None:
+    """Make a version of `sql` with half of its strength the shadow of `sql`, and pin `extract`."""
+    config = json.loads((DEMO_SQL / "adapter_config.json").read_text())
+    weaker = json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2})
+    query = {"name": "sql", "config": weaker, "candidate": "true"}
+    weights = (DEMO_SQL / "adapter_model.safetensors").read_bytes()
+    async with httpx.AsyncClient(base_url=url, timeout=120) as http:
+        for reply in (
+            await http.post("/v1/adapters", params=query, content=weights),
+            await http.put("/v1/adapters/sql/candidate", json={"mode": "shadow", "percent": 100}),
+            await http.put("/v1/adapters/extract/pin", json={"min_replicas": 1}),
+        ):
+            reply.raise_for_status()
+
+
 async def _send_prompts(url: str) -> None:
     """Give the adapters some usage, and leave one job running."""
     async with httpx.AsyncClient(base_url=url, timeout=120) as http:
-        for index in range(12):
+        for index in range(len(PROMPTS) * NUM_PAIRS):
             model = list(PROMPTS)[index % len(PROMPTS)]
             await http.post("/v1/chat/completions", json=_chat(model, max_tokens=48))
         await http.post(

@@ -141,7 +141,7 @@ async def test_an_adapter_is_pinned_and_unpinned(
     await console.check_accessibility()
     await dialog.get_by_label("Workers").press("Enter")
     await expect(row).to_contain_text("A worker keeps kept in memory.")
-    await expect(row.locator(".main-row")).to_contain_text("pinned × 1")
+    await expect(row.locator(".main-row")).to_contain_text("pinned: 1")
     assert adapter(tiny, "kept")["min_replicas"] == 1
     await expect(row.locator("[data-label=Workers]").first).not_to_have_text("none")
     await expect(row.locator(".main-row")).to_contain_text(digest(version))

@@ -87,7 +87,7 @@ export class AdapterRow {
     this.trial.hidden = candidate === null;
     setText(this.trial, candidate ? shareText(candidate) : "");
     this.pinned.hidden = replicas === 0;
-    setText(this.pinned, `pinned × ${replicas}`);
+    setText(this.pinned, `pinned: ${replicas}`);
     setText(this.tryOut, candidate ? "Change the share …" : "Try out …");
     if (candidate?.mode !== "shadow") this.showAgreement(null);
     this.rollBack.disabled = adapter.previous.length === 0;
