@@ -10,6 +10,8 @@ const LABELS = {
   version: "Version", kind: "Kind", rank: "Rank", size: "Size", requests: "Requests", tokens: "Tokens",
   used: "Last used", workers: "Workers", waiting: "Waiting",
 };
+const SOURCE_CELL = 7; // of a version's row
+const MAX_SOURCE = 24;
 const WIDE = new Set(["version", "used"]); // on a narrow screen
 const NUMBERS = new Set(["rank", "size", "requests", "tokens", "waiting"]);
 
@@ -145,13 +147,22 @@ function shortWorker(id) {
   return id.split(":").slice(0, 2).join(":");
 }
 
+/** The part of a source that tells it from others: the end of a path, the beginning of an upload's id. */
+function shortSource(source) {
+  if (source.length <= MAX_SOURCE) return source;
+  if (source.startsWith("upload:")) return `${source.slice(0, MAX_SOURCE - 1)}…`;
+  const end = source.slice(1 - MAX_SOURCE);
+  return `…${end.slice(Math.max(0, end.indexOf("/")))}`;
+}
+
 function showVersion(row, version) {
   const date = new Date(version.created * 1000).toLocaleDateString("en-CA");
   const texts = [
     version.version, version.state === "ready" ? version.place : version.state, `${date} ${clock(version.created)}`,
-    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), version.source,
+    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), shortSource(version.source),
   ];
   texts.forEach((text, index) => setText(row.children[index], text));
+  setAttr(row.children[SOURCE_CELL], "title", version.source);
   for (const button of row.querySelectorAll("button")) {
     button.hidden = !version.acts.includes(button.dataset.act);
   }
