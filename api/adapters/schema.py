@@ -37,8 +37,8 @@ class SetCandidateRequest(BaseModel):
     )
 
 
-class PromoteQuery(BaseModel):
-    """Query of POST /v1/adapters/{name}/candidate/promote."""
+class CandidateQuery(BaseModel):
+    """Query of the requests that end a trial."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

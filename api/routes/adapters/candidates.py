@@ -16,7 +16,7 @@ from api.adapters.requests import (
     shown_adapter,
     takes,
 )
-from api.adapters.schema import CandidateDetails, PromoteQuery, SetCandidateRequest
+from api.adapters.schema import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.http.validation import validate
@@ -27,13 +27,12 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.versions.refusals import conflict
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
-_CHANGES = adapter_errors(403, 404, 409, 503)
 
 
 @router.get(
     "/v1/adapters/{name:path}/candidate",
     summary="Get the candidate version of an adapter",
-    responses=_CHANGES,
+    responses=adapter_errors(403, 404, 409, 503),
 )
 async def get_candidate(name: str, context: InContext, access: InAccess) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
@@ -91,12 +90,19 @@ async def set_candidate(
 @router.delete(
     "/v1/adapters/{name:path}/candidate",
     summary="End the trial of a version",
-    responses=_CHANGES,
+    responses=adapter_errors(400, 403, 404, 409, 503),
+    openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
 )
-async def drop_candidate(name: str, context: InContext, access: InAccess) -> AdapterBody:
-    """Let the current version answer all requests again. Accepted requests still end normally."""
+async def drop_candidate(
+    request: Request, name: str, context: InContext, access: InAccess
+) -> AdapterBody:
+    """Let the current version answer all requests again. Accepted requests still end normally.
+
+    With `version`, nothing changes if another version is the candidate by now.
+    """
+    query = validate(CandidateQuery, dict(request.query_params))
     check_model(access, name)
-    if await context.candidates.drop(name, by=access.actor) is None:
+    if await context.candidates.drop(name, query.version, by=access.actor) is None:
         raise JobFailed(model_not_found(name))
     return await _body(context, name)
 
@@ -105,7 +111,7 @@ async def drop_candidate(name: str, context: InContext, access: InAccess) -> Ada
     "/v1/adapters/{name:path}/candidate/promote",
     summary="Make the candidate the current version",
     responses=adapter_errors(400, 403, 404, 409, 503),
-    openapi_extra={"parameters": document.query_parameters(PromoteQuery)},
+    openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
 )
 async def promote_candidate(
     request: Request, name: str, context: InContext, access: InAccess
@@ -114,7 +120,7 @@ async def promote_candidate(
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    query = validate(PromoteQuery, dict(request.query_params))
+    query = validate(CandidateQuery, dict(request.query_params))
     check_model(access, name)
     if await context.candidates.promote(name, query.version, by=access.actor) is None:
         raise JobFailed(model_not_found(name))

@@ -4,42 +4,47 @@ import { fill, h, setText } from "./dom.js";
 import { errorBox } from "./notices.js";
 
 /**
- * Show a form; resolves to what an action returned, or to null if the dialog was closed.
+ * Show a form; resolves to what an action returned, or to null if the dialog was closed before one.
  *
  * `submit` and `other`, a second button, are `{label, run, tone}`. While `run()` works, the buttons are
- * off and `busy` is shown. If it throws, the dialog shows the error and stays open.
+ * off and `busy` is shown. If it throws, the dialog shows the error and stays open. If the dialog is
+ * closed while `run()` works, the promise ends as `run()` does.
  */
 export function formDialog({ title, fields, submit, other = null, busy }) {
   return new Promise((resolve) => {
-    let result = null;
+    let outcome = null; // of the action that works, or that has succeeded
     const state = h("p", { class: "muted", role: "status" });
-    const outcome = h("div");
-    const run = async (action) => {
+    const problem = h("div");
+    const run = async (action, pressed) => {
       setBusy(true);
       try {
-        result = await action.run();
+        await (outcome = action.run());
         dialog.close();
+        return;
       } catch (error) {
-        fill(outcome, errorBox(error));
+        if (!dialog.open) return;
+        outcome = null;
+        fill(problem, errorBox(error));
       }
       setBusy(false);
+      pressed.focus(); // it lost the focus when it was off
     };
-    const buttons = [other && button(other, "button", () => run(other)), button(submit, "submit")].filter(Boolean);
+    const buttons = [other && button(other, "button", ({ target }) => run(other, target)), button(submit, "submit")].filter(Boolean);
     const setBusy = (isBusy) => {
       for (const each of buttons) each.disabled = isBusy;
       setText(state, isBusy ? busy : "");
-      if (isBusy) fill(outcome);
+      if (isBusy) fill(problem);
     };
     const close = h("button", { type: "button", class: "button button-quiet", onclick: () => dialog.close() }, "Close");
-    const form = h("form", null, h("h2", { id: "form-title" }, title), fields, state, outcome, h("div", { class: "dialog-actions" }, close, buttons));
+    const form = h("form", null, h("h2", { id: "form-title" }, title), fields, state, problem, h("div", { class: "dialog-actions" }, close, buttons));
     const dialog = h("dialog", { class: "dialog dialog-form", "aria-labelledby": "form-title" }, form);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      run(submit);
+      run(submit, buttons.at(-1));
     });
     dialog.addEventListener("close", () => {
       dialog.remove();
-      resolve(result);
+      resolve(outcome);
     });
     document.body.append(dialog);
     dialog.showModal();

@@ -5,13 +5,14 @@ import { fill, h, keyed, setText } from "../lib/dom.js";
 import { count, plural } from "../lib/format.js";
 import { emptyBox, liveRegion, refusalBox, showBox } from "../lib/notices.js";
 import { poll } from "../lib/polling.js";
-import { RowActions } from "./adapters/actions.js";
+import { RowActions, pathOf } from "./adapters/actions.js";
 import { loadDialog } from "./adapters/load.js";
 import { AdapterRow, headRow } from "./adapters/row.js";
 import { droppedFiles } from "./adapters/upload.js";
 
 const REFRESH_MS = 3000;
 const PER_PAGE = 50;
+const HAS_ENDED = new Set([404, 409]); // statuses of a trial that has ended meanwhile
 const HEAD = { id: "" }; // the table's head counts as its first row
 
 /** Show the page in `root`; returns what leaves it. */
@@ -30,6 +31,8 @@ class AdaptersPage {
     this.page = 0;
     this.rows = new Map();
     this.actions = new RowActions(this);
+    this.reading = new Set(); // rows whose agreement is being read
+    this.turn = 0; // of the latest request
     this.search = h("input", { id: "adapter-search", type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.turnTo(0) });
     this.number = h("span", { class: "muted" });
     this.table = h("table", { class: "table adapters cards" });
@@ -58,20 +61,35 @@ class AdaptersPage {
 
   async refresh() {
     const { signal } = this.leaving;
+    const turn = ++this.turn;
     try {
       const { data, draining } = await getJson("v1/adapters", { signal });
+      if (turn !== this.turn) return; // a later request says more
       this.adapters = data;
       this.isRefused = false;
       showBox(this.problem, null);
       this.show();
       this.showDraining(draining);
-      for (const row of this.rows.values()) this.actions.readAgreement(row, signal);
+      await Promise.all([...this.rows.values()].map((row) => this.readAgreement(row)));
     } catch (error) {
       if (signal.aborted) return;
       this.isRefused = error.isRefusal ?? false;
       const box = refusalBox(error, { what: "the adapters", page: "Adapters", retry: () => this.refresh() });
       if (error.status === 403) fill(this.root, box);
       else showBox(this.problem, box);
+    }
+  }
+
+  /** Read how the answers of an open row's shadow compare. */
+  async readAgreement(row) {
+    if (this.reading.has(row) || !row.element.isConnected || !row.shownShadow) return;
+    this.reading.add(row);
+    try {
+      row.showAgreement(await getJson(`${pathOf(row)}/candidate`, { signal: this.leaving.signal }));
+    } catch (error) {
+      if (!HAS_ENDED.has(error.status)) throw error;
+    } finally {
+      this.reading.delete(row);
     }
   }
 

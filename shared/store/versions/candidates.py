@@ -65,18 +65,20 @@ class Candidates:
         """
         return await self._end(name, "promote", by, version)
 
-    async def drop(self, name: str, *, by: str) -> AdapterVersion | None:
+    async def drop(
+        self, name: str, version: AdapterVersion | None = None, *, by: str
+    ) -> AdapterVersion | None:
         """End the trial of a name's candidate, and return its version.
 
         Its accepted jobs end normally. Returns None if the name isn't registered.
 
         Raises:
-            JobFailed: the name has no candidate.
+            JobFailed: the name has no candidate, or the candidate isn't `version`.
         """
-        return await self._end(name, "drop", by)
+        return await self._end(name, "drop", by, version)
 
     async def _end(
-        self, name: str, how: str, by: str, version: AdapterVersion | None = None
+        self, name: str, how: str, by: str, version: AdapterVersion | None
     ) -> AdapterVersion | None:
         match await self._scripts.run("end_candidate", name, how, by, version or ""):
             case [b"ok", found]:

@@ -130,7 +130,9 @@ async def test_a_candidate_is_shown_widened_promoted_and_rolled_back(
     assert rolled_back["version"] == CURRENT
     again = await http.put(URL, json={"version": CANDIDATE, "percent": 1})
     assert again.json()["candidate"]["version"] == CANDIDATE
-    dropped = await http.delete(URL)
+    other = await http.delete(f"{URL}?version={NAME}@444444444444")
+    assert error_of(other)[:2] == (409, "adapter_conflict")
+    dropped = await http.delete(f"{URL}?version={CANDIDATE}")
     assert (dropped.status_code, dropped.json()["candidate"]) == (200, None)
     assert error_of(await http.delete(URL))[:2] == (409, "adapter_conflict")
     assert error_of(await http.get(URL))[:2] == (409, "adapter_conflict")

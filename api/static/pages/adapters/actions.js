@@ -1,8 +1,9 @@
 // What the buttons of an adapter's row do.
 
-import { getJson, sendJson } from "../../lib/api.js";
+import { sendJson } from "../../lib/api.js";
 import { confirmAction } from "../../lib/confirm.js";
 import { fill, h } from "../../lib/dom.js";
+import { plural } from "../../lib/format.js";
 import { errorBox } from "../../lib/notices.js";
 import { chooseModels } from "../compare/store.js";
 import { candidateDialog, shareText } from "./candidate.js";
@@ -18,18 +19,8 @@ export class RowActions {
     this.page = page;
   }
 
-  opened(row) {
-    this.readAgreement(row);
-  }
-
-  /** Read how the answers of an open row's shadow compare. */
-  async readAgreement(row, signal) {
-    if (!row.element.isConnected || !row.showsShadow) return;
-    try {
-      row.showAgreement(await getJson(`${pathOf(row)}/candidate`, { signal }));
-    } catch {
-      // The trial has ended meanwhile, or the page's next refresh says what is wrong.
-    }
+  opened() {
+    this.page.refresh();
   }
 
   replace(row) {
@@ -55,40 +46,41 @@ export class RowActions {
   /** Ask for a candidate, or for another share of the present one. */
   async tryOut(row) {
     const { id } = row.adapter;
-    const path = `${pathOf(row)}/candidate`;
-    const changed = await candidateDialog(row.adapter, (body) => sendJson("PUT", path, body));
-    if (changed === null) return;
-    const { version, ...share } = changed.candidate;
-    await this.run(row, async () => `${version} is the candidate of ${id}: ${shareText(share)}.`);
+    await this.run(row, async () => {
+      const changed = await candidateDialog(row.adapter, (body) => sendJson("PUT", `${pathOf(row)}/candidate`, body));
+      const candidate = changed?.candidate;
+      return candidate ? `${candidate.version} is the candidate of ${id}: ${shareText(candidate)}.` : null;
+    });
   }
 
   async promote(row) {
     const { id, candidate } = row.adapter;
-    const text = `New requests for ${id} use this version at once. The current one can be rolled back to.`;
+    const text = `New requests for ${id} use this version at once. You can roll back to the current one.`;
     const labels = { action: "Promote", keep: "Cancel", tone: "button-primary" };
     if (!(await confirmAction({ title: `Promote ${candidate.version}?`, text, ...labels }))) return;
-    row.toggle.focus();
+    row.toggle.focus(); // the version's buttons disappear
     await this.run(row, async () => {
-      const query = new URLSearchParams({ version: candidate.version });
-      const { version } = await sendJson("POST", `${pathOf(row)}/candidate/promote?${query}`);
+      const { version } = await sendJson("POST", `${pathOf(row)}/candidate/promote?${only(candidate)}`);
       return usedFrom(row, version);
     });
   }
 
   async drop(row) {
+    const { candidate } = row.adapter;
+    const text = "Its trial ends, and what was compared is deleted.";
+    if (!(await confirmAction({ title: `Drop ${candidate.version}?`, text, action: "Drop" }))) return;
     row.toggle.focus(); // the version's buttons disappear
     await this.run(row, async () => {
-      const adapter = await sendJson("DELETE", `${pathOf(row)}/candidate`);
-      row.update(adapter);
-      return usedFrom(row, adapter.version);
+      const { version } = await sendJson("DELETE", `${pathOf(row)}/candidate?${only(candidate)}`);
+      return `${candidate.version} is no longer tried out. ${version} answers all requests.`;
     });
   }
 
   async pin(row) {
-    const path = `${pathOf(row)}/pin`;
-    const changed = await pinDialog(row.adapter, (body) => sendJson(body ? "PUT" : "DELETE", path, body));
-    if (changed === null) return;
-    await this.run(row, async () => pinText(changed));
+    await this.run(row, async () => {
+      const send = (body) => sendJson(body ? "PUT" : "DELETE", `${pathOf(row)}/pin`, body);
+      return pinText(await pinDialog(row.adapter, send));
+    });
   }
 
   async unload(row) {
@@ -107,10 +99,11 @@ export class RowActions {
     location.hash = "#/compare";
   }
 
-  /** Run an action of a row, and say how it ended below its buttons. */
+  /** Run an action of a row, and say how it ended below its buttons. null: there is nothing to say. */
   async run(row, action) {
     try {
       const text = await action();
+      if (text === null) return;
       fill(row.message, h("p", { class: "done-text" }, text));
       this.page.say(text);
     } catch (error) {
@@ -124,12 +117,18 @@ function usedFrom({ adapter }, version) {
   return `New requests for ${adapter.id} use ${version}.`;
 }
 
-function pinText({ id, min_replicas: num }) {
-  if (num === 0) return `${id} is no longer pinned.`;
-  return num === 1 ? `A worker keeps ${id} in memory.` : `${num} workers keep ${id} in memory.`;
+function pinText(pin) {
+  if (pin === null) return null;
+  const { id, min_replicas: num } = pin;
+  return num === 0 ? `${id} is no longer pinned.` : `${id} is pinned: at least ${plural(num, "worker")} will keep it in memory.`;
+}
+
+/** A query with which nothing changes if another version is the candidate by now. */
+function only({ version }) {
+  return new URLSearchParams({ version });
 }
 
 /** Path of a row's adapter. Slashes of its name stay slashes. */
-function pathOf({ adapter }) {
+export function pathOf({ adapter }) {
   return `v1/adapters/${adapter.id.split("/").map(encodeURIComponent).join("/")}`;
 }

@@ -1,8 +1,7 @@
-// The dialog that tries out a version, and what it shows of a candidate.
+// The dialog that tries out a version, or changes what the candidate does.
 
 import { formDialog } from "../../lib/form_dialog.js";
-import { fill, h } from "../../lib/dom.js";
-import { count, plural } from "../../lib/format.js";
+import { h } from "../../lib/dom.js";
 
 const SOURCE = ""; // value of the choice that is no version
 const MODES = [
@@ -10,9 +9,9 @@ const MODES = [
   ["shadow", "Shadow: it computes copies of a share, and the answers are compared"],
 ];
 
-/** "canary 10 %", "shadow 100 %". */
-export function shareText({ mode, percent }) {
-  return `${mode} ${percent} %`;
+/** "canary 10%", "shadow 100%"; "canary quarantined" if its requests killed their workers. */
+export function shareText({ mode, percent, state }) {
+  return state === "ready" ? `${mode} ${percent}%` : `${mode} ${state}`;
 }
 
 /**
@@ -23,14 +22,15 @@ export function shareText({ mode, percent }) {
 export function candidateDialog(adapter, send) {
   const { id, candidate } = adapter;
   const which = candidate ? null : new WhichVersion(adapter.previous);
+  const version = which ? () => which.body : () => ({ version: candidate.version });
   const modes = MODES.map(([mode, label], place) => {
     const checked = candidate ? mode === candidate.mode : place === 0;
     const input = h("input", { type: "radio", name: "candidate-mode", value: mode, checked });
     return { input, element: h("label", { class: "check" }, input, label) };
   });
-  const share = h("input", { id: "candidate-percent", type: "number", required: true, min: "0", max: "100", step: "any", value: String(candidate?.percent ?? 10), "aria-describedby": "candidate-hint" });
+  const share = h("input", { id: "candidate-percent", type: "number", required: true, min: "0", max: "100", step: "any", value: String(candidate?.percent ?? 10), autofocus: candidate !== null, "aria-describedby": "candidate-hint" });
   const body = () => ({
-    ...which?.body,
+    ...version(),
     mode: modes.find(({ input }) => input.checked).input.value,
     percent: share.valueAsNumber,
   });
@@ -42,7 +42,7 @@ export function candidateDialog(adapter, send) {
       h(
         "div", { class: "field" },
         h("label", { for: "candidate-percent" }, "Per cent of the requests"), share,
-        h("p", { id: "candidate-hint", class: "muted" }, "Requests of one user are on the same side. Requests for a version in full, name@digest, aren't affected."),
+        h("p", { id: "candidate-hint", class: "muted" }, "All requests of one user go the same way; those that name no user are spread at random. Requests for a version in full, name@digest, aren't affected."),
       ),
     ],
     submit: { label: candidate ? "Change" : "Try out", tone: "button-primary", run: () => send(body()) },
@@ -55,7 +55,7 @@ class WhichVersion {
   constructor(previous) {
     this.path = h("input", { id: "candidate-path", type: "text", required: true, autocomplete: "off", spellcheck: "false", placeholder: "/adapters/sql-v2 or acme/sql-lora" });
     this.pathPart = h("div", { class: "field" }, h("label", { for: "candidate-path" }, "Source"), this.path);
-    const options = previous.map(({ version }, place) => h("option", { value: version }, `${version} (previous ${place + 1})`));
+    const options = previous.map(({ version, state }, place) => state === "ready" && h("option", { value: version }, `${version} (previous ${place + 1})`));
     this.version = h("select", { id: "candidate-version", onchange: () => this.show() }, h("option", { value: SOURCE }, "From a folder or the hub"), options);
     const versionPart = h("div", { class: "field" }, h("label", { for: "candidate-version" }, "Version"), this.version);
     this.elements = [previous.length > 0 && versionPart, this.pathPart];
@@ -73,34 +73,4 @@ class WhichVersion {
     this.pathPart.hidden = !this.isSource;
     this.path.required = this.isSource;
   }
-}
-
-/** Show in `box` how the answers of a shadow compare; `details` is the server's, or null. */
-export function showAgreement(box, details) {
-  if (details?.mode !== "shadow") {
-    fill(box);
-    return;
-  }
-  const { pairs, equal, failed, similarity } = details.agreement;
-  const mean = similarity === null ? "" : `, mean similarity ${similarity.toFixed(3)}`;
-  const isOpen = box.querySelector("details")?.open ?? false;
-  fill(
-    box,
-    h("p", null, `${plural(pairs, "pair")} compared: ${count(equal)} equal, ${count(failed)} failed${mean}`),
-    details.differing.length > 0 &&
-      h("details", { open: isOpen }, h("summary", null, `Newest pairs that differ (${details.differing.length})`), h("ul", { class: "pairs" }, details.differing.map(pairItem))),
-  );
-}
-
-function pairItem({ job, similarity, error, current_text: current, candidate_text: tried }) {
-  return h(
-    "li", null,
-    h("a", { href: `#/jobs/${job}` }, job.slice(0, 8)), ` similarity ${similarity.toFixed(3)}`,
-    error && h("p", null, error),
-    current !== null && h("dl", { class: "findings pair-texts" }, textRow("Current", current), textRow("Candidate", tried ?? "")),
-  );
-}
-
-function textRow(name, text) {
-  return h("div", null, h("dt", null, name), h("dd", null, text));
 }

@@ -3,15 +3,14 @@
 import { serverNow } from "../../lib/api.js";
 import { h, keyed, setAttr, setText } from "../../lib/dom.js";
 import { bytes, clock, count, duration, plural } from "../../lib/format.js";
-import { shareText, showAgreement } from "./candidate.js";
+import { Agreement } from "./agreement.js";
+import { shareText } from "./candidate.js";
 
 const FACTS = ["version", "kind", "rank", "size", "requests", "tokens", "used", "workers", "waiting"];
 const LABELS = {
   version: "Version", kind: "Kind", rank: "Rank", size: "Size", requests: "Requests", tokens: "Tokens",
   used: "Last used", workers: "Workers", waiting: "Waiting",
 };
-const SOURCE_CELL = 7; // of a version's row
-const MAX_SOURCE = 24;
 const WIDE = new Set(["version", "used"]); // on a narrow screen
 const NUMBERS = new Set(["rank", "size", "requests", "tokens", "waiting"]);
 
@@ -34,7 +33,7 @@ export class AdapterRow {
     this.cells = Object.fromEntries(FACTS.map((name) => [name, h("td", { class: NUMBERS.has(name) ? "num" : WIDE.has(name) ? "wide" : null, "data-label": LABELS[name] })]));
     this.versions = h("tbody");
     this.message = h("div", { class: "row-message" });
-    this.agreement = h("div", { class: "row-message" });
+    this.agreement = new Agreement();
     const act = (name, label, tone = "") => h("button", { type: "button", class: `button button-small ${tone}`, onclick: () => actions[name](this) }, label);
     this.rollBack = act("rollBack", "Roll back");
     this.tryOut = act("tryOut", "Try out …");
@@ -43,7 +42,7 @@ export class AdapterRow {
       h(
         "td", { colspan: FACTS.length + 1 },
         h("div", { class: "row" }, this.rollBack, act("replace", "Replace …"), this.tryOut, act("pin", "Pin …"), act("compare", "Compare versions"), act("unload", "Unload …", "button-danger")),
-        this.message, this.agreement,
+        this.message, this.agreement.element,
         h(
           "div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": `Versions of ${adapter.id}` },
           h("table", { class: "table versions" }, h("thead", null, versionHead()), this.versions),
@@ -60,14 +59,17 @@ export class AdapterRow {
     if (isOpen) this.actions.opened(this);
   }
 
-  /** True if the row is open and its adapter has a shadow. */
-  get showsShadow() {
-    return !this.detail.hidden && this.adapter.candidate?.mode === "shadow";
+  /** The shadow whose agreement the row shows; undefined for a closed row or without a shadow. */
+  get shownShadow() {
+    const { candidate } = this.adapter;
+    return !this.detail.hidden && candidate?.mode === "shadow" ? candidate.version : undefined;
   }
 
-  /** Show how a shadow's answers compare; null for an adapter without a shadow. */
+  /** Show how a candidate's answers compare, unless it isn't the row's shadow any more. */
   showAgreement(details) {
-    showAgreement(this.agreement, details);
+    if (details.version !== this.shownShadow) return;
+    this.compared = details.version;
+    this.agreement.show(details);
   }
 
   update(adapter) {
@@ -85,16 +87,23 @@ export class AdapterRow {
     setText(cells.waiting, count(adapter.waiting));
     this.state.hidden = adapter.state === "ready";
     setText(this.state, adapter.state);
-    const { candidate, min_replicas: replicas } = adapter;
-    this.trial.hidden = candidate === null;
-    setText(this.trial, candidate ? shareText(candidate) : "");
-    this.pinned.hidden = replicas === 0;
-    setText(this.pinned, `pinned: ${replicas}`);
-    setText(this.tryOut, candidate ? "Change the share …" : "Try out …");
-    if (candidate?.mode !== "shadow") this.showAgreement(null);
+    this.showTrial();
     this.rollBack.disabled = adapter.previous.length === 0;
     setText(this.rollBack, adapter.previous.length ? `Roll back to ${adapter.previous[0].version.split("@").at(-1)}` : "Roll back");
     keyed(this.versions, versionsOf(adapter), { keyOf: ({ version }) => version, create: (each) => this.versionRow(each), update: showVersion });
+  }
+
+  /** Show the candidate and the pin. */
+  showTrial() {
+    const { candidate, min_replicas: replicas } = this.adapter;
+    this.trial.hidden = candidate === null;
+    setText(this.trial, candidate ? shareText(candidate) : "");
+    setAttr(this.trial, "class", `badge ${candidate?.state === "ready" ? "badge-info" : "badge-bad"}`);
+    this.pinned.hidden = replicas === 0;
+    setText(this.pinned, `pinned: ${replicas}`);
+    setText(this.tryOut, candidate ? "Change the share …" : "Try out …");
+    this.tryOut.disabled = candidate !== null && candidate.state !== "ready";
+    if (this.compared !== this.shownShadow) this.agreement.hide();
   }
 
   versionRow({ version }) {
@@ -104,7 +113,7 @@ export class AdapterRow {
       act("Promote", () => this.actions.promote(this)),
       act("Drop", () => this.actions.drop(this)),
     ];
-    return h("tr", null, h("td", { class: "mono" }), Array.from({ length: 7 }, () => h("td")), h("td", null, h("div", { class: "row" }, buttons)));
+    return h("tr", null, h("td", { class: "mono" }), Array.from({ length: 6 }, () => h("td")), h("td", { class: "version-source" }), h("td", null, h("div", { class: "row" }, buttons)));
   }
 }
 
@@ -112,13 +121,13 @@ export class AdapterRow {
 export function versionsOf(adapter) {
   const isReady = ({ state }) => state === "ready";
   const previous = adapter.previous.map((version, index) => ({
-    ...version, place: `previous ${index + 1}`, acts: isReady(version) ? ["Make current"] : [],
+    ...version, place: isReady(version) ? `previous ${index + 1}` : version.state, acts: isReady(version) ? ["Make current"] : [],
   }));
   const candidate = adapter.candidate && {
     ...adapter.candidate, place: shareText(adapter.candidate), acts: isReady(adapter.candidate) ? ["Promote", "Drop"] : ["Drop"],
   };
   const others = previous.filter(({ version }) => version !== candidate?.version);
-  return [{ ...adapter, place: "current", acts: [] }, candidate, ...others].filter(Boolean);
+  return [{ ...adapter, place: isReady(adapter) ? "current" : adapter.state, acts: [] }, candidate, ...others].filter(Boolean);
 }
 
 function versionHead() {
@@ -147,22 +156,13 @@ function shortWorker(id) {
   return id.split(":").slice(0, 2).join(":");
 }
 
-/** The part of a source that tells it from others: the end of a path, the beginning of an upload's id. */
-function shortSource(source) {
-  if (source.length <= MAX_SOURCE) return source;
-  if (source.startsWith("upload:")) return `${source.slice(0, MAX_SOURCE - 1)}…`;
-  const end = source.slice(1 - MAX_SOURCE);
-  return `…${end.slice(Math.max(0, end.indexOf("/")))}`;
-}
-
 function showVersion(row, version) {
   const date = new Date(version.created * 1000).toLocaleDateString("en-CA");
   const texts = [
-    version.version, version.state === "ready" ? version.place : version.state, `${date} ${clock(version.created)}`,
-    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), shortSource(version.source),
+    version.version, version.place, `${date} ${clock(version.created)}`,
+    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), version.source,
   ];
   texts.forEach((text, index) => setText(row.children[index], text));
-  setAttr(row.children[SOURCE_CELL], "title", version.source);
   for (const button of row.querySelectorAll("button")) {
     button.hidden = !version.acts.includes(button.dataset.act);
   }
