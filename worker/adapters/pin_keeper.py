@@ -62,7 +62,7 @@ class PinKeeper:
         self._failed_s = {v: at_s for v, at_s in self._failed_s.items() if now_s - at_s < RETRY_S}
         wanted = [each for each in pinned if must_load(each) and self._may_load(each)]
         for each in wanted[:1]:
-            if await self._pins.begin_load(each.version):
+            if await self._pins.begin_load(each):
                 await self._load(each.version)
                 await self._pins.end_load(each.version)
 

@@ -90,13 +90,19 @@ class Pins:
             if state == AdapterState.READY.encode()
         ]
 
-    async def begin_load(self, version: AdapterVersion) -> bool:
+    async def begin_load(self, pinned: PinnedVersion) -> bool:
         """Return whether the worker may load a pinned version. Only one does so at a time.
 
         The right ends after half a minute, or when `end_load` is called.
         """
-        key = self._keys.pin_load(version)
-        return bool(await self._redis.set(key, "1", nx=True, px=LOAD_MS))
+        key = self._keys.pin_load(pinned.version)
+        if not await self._redis.set(key, "1", nx=True, px=LOAD_MS):
+            return False
+        # Another worker may have loaded it since `pinned` was read.
+        if await self._redis.scard(self._keys.holders(pinned.version)) < pinned.replicas:  # type: ignore[misc]
+            return True
+        await self.end_load(pinned.version)
+        return False
 
     async def end_load(self, version: AdapterVersion) -> None:
         """Let other workers load a pinned version, if they still should."""

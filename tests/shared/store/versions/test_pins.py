@@ -55,10 +55,24 @@ async def test_a_quarantined_version_is_loaded_by_nobody(
 async def test_one_worker_at_a_time_loads_a_pinned_version(
     registry: Registry, pins: Pins, redis: Redis, keys: Keys
 ) -> None:
-    assert [await pins.begin_load(ONE) for _ in range(2)] == [True, False]
+    await pins.set("a", 1, by="red")
+    (pinned,) = await pins.versions(WORKER)
+    assert [await pins.begin_load(pinned) for _ in range(2)] == [True, False]
     assert 0 < await redis.pttl(keys.pin_load(ONE)) <= 30_000
     await pins.end_load(ONE)
-    assert await pins.begin_load(ONE)
+    assert await pins.begin_load(pinned)
+
+
+async def test_a_version_that_others_have_loaded_meanwhile_is_not_loaded(
+    registry: Registry, pins: Pins, queue: Queue
+) -> None:
+    await pins.set("a", 1, by="red")
+    (pinned,) = await pins.versions(WORKER)
+    await queue.register(OTHER, lease_ms=60_000, info=INFO, residents=[ONE])
+    assert not await pins.begin_load(pinned)
+    await pins.set("a", 2, by="red")
+    (pinned,) = await pins.versions(WORKER)
+    assert await pins.begin_load(pinned)
 
 
 async def test_an_unloaded_name_is_not_pinned(registry: Registry, pins: Pins) -> None:

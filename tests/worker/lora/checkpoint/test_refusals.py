@@ -320,7 +320,10 @@ def test_a_config_that_cannot_be_read(base: BaseModules, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "no-such-folder", "a/b/c", "../a", ""])
-def test_a_source_that_is_neither_a_folder_nor_a_hub_id(base: BaseModules, source: str) -> None:
+def test_a_source_that_is_neither_a_folder_nor_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no other folder's neighbours count
     with pytest.raises(AdapterRejected, match="is neither a folder nor a hub id"):
         AdapterFiles.find(source)
 
