@@ -10,6 +10,8 @@ from batch_pool import BatchPool, batch_pool, check_answers, requests
 from servers import LORIKEET
 from simulated_workers import NAME
 
+pytestmark = pytest.mark.slow
+
 NUMBER, MAX_TOKENS = 30, 4
 
 

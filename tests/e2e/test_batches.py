@@ -20,6 +20,8 @@ from shared.store.batches.records import BatchId
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 
+pytestmark = pytest.mark.slow
+
 ADAPTERS = ("a", "b")
 MODELS = (NAME, *ADAPTERS)
 
@@ -184,7 +186,6 @@ async def test_a_batch_that_runs_out_of_time_keeps_the_answers_so_far(
     assert b"batch_expired" in await content(client, batch.error_file_id)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_batch_survives_the_death_of_every_process(
     running: BatchPool, client: openai.AsyncOpenAI

@@ -83,6 +83,7 @@ def fill_in(words: Sequence[str], folders: Mapping[str, Path]) -> list[str]:
     return filled
 
 
+@pytest.mark.slow
 def worker_words(flags: Sequence[str], folders: Mapping[str, Path], redis_url: str) -> list[str]:
     """Return a worker's command line with all required flags."""
     words = ["worker", *fill_in(flags, folders)]
@@ -133,6 +134,7 @@ def test_a_device_that_torch_cannot_use_is_named_before_anything_is_started(
     assert "--device cuda:0: this torch is built for CPUs alone" in the_only_line(tmp_path / "log")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_a_base_that_the_engine_cannot_serve_ends_with_code_2(
     redis_url: str, tmp_path: Path, name: str

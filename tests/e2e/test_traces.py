@@ -16,6 +16,8 @@ from otlp_collector import Collector, Received, collecting
 from servers import Process, start_lorikeet, wait_for
 from simulated_workers import BASE
 
+pytestmark = pytest.mark.slow
+
 SERVER, CONSUMER = 2, 5
 """Kinds of spans."""
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -155,7 +157,6 @@ def test_a_chat_is_one_trace_from_its_client_to_the_engine(
     assert answer["choices"][0]["message"]["content"][:20].encode() not in sent
 
 
-@pytest.mark.slow
 def test_a_job_of_a_killed_worker_has_two_tries_in_its_trace(
     collector: Collector, processes: Pool
 ) -> None:
@@ -219,7 +220,6 @@ def test_without_a_header_each_request_begins_a_trace(
         assert sorted(span.name for span in children) == ["admit", "compute", "queue"]
 
 
-@pytest.mark.slow
 def test_a_request_that_its_client_does_not_sample_has_no_spans(
     collector: Collector, processes: Pool
 ) -> None:
@@ -246,7 +246,6 @@ def test_a_front_end_without_the_setting_ignores_traces(
     assert collector.bodies == []
 
 
-@pytest.mark.slow
 def test_a_collector_that_is_away_changes_no_answer_and_delays_no_end(processes: Pool) -> None:
     flags = ["--otlp-endpoint", "http://127.0.0.1:9"]
     url = processes.start_api(*flags)

@@ -13,6 +13,8 @@ from tiny import save_tiny_model
 from ops.local.data_folder import data_folder, locked_folder
 from shared.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 LORIKEET = Path(sys.executable).with_name("lorikeet")
 TIME_LIMIT_S = 100
 

@@ -26,6 +26,8 @@ from shared.store.queue import Queue
 from shared.store.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
+pytestmark = pytest.mark.slow
+
 CHAT, STOP = "/v1/chat/completions", FinishReason.STOP
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 STREAM = {**BODY, "stream": True}
@@ -152,7 +154,6 @@ async def test_fifty_streams_survive_the_end_of_their_front_end(
     assert (counts.waiting, counts.totals[JobState.DONE]) == (0, NUM_STREAMS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("body", [BODY, STREAM])
 async def test_a_request_whose_response_has_not_started_is_answered_by_its_job(

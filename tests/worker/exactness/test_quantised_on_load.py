@@ -172,6 +172,7 @@ def test_an_answer_has_the_same_bits_alone_in_a_mix_and_resumed(
     assert texts(outputs_of(engine, halves)) == [text[NUM_SHOWN:] for text in alone]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_path_gives_the_same_answers(dtype: torch.dtype, folders: dict[str, Path]) -> None:
     answers = {

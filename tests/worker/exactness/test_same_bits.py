@@ -12,6 +12,8 @@ from tiny import save_adapter, tiny_model
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
 
+pytestmark = pytest.mark.slow
+
 DENSE = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox")
 RANKS = {"one": 8, "two": 20}
 NAMES = ["base", *RANKS]

@@ -20,6 +20,8 @@ from worker.engine.grammar import Grammar, GrammarCompiler, json_source
 from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
 from worker.engine.speculation.policy import Acceptance, StepDurations
 
+pytestmark = pytest.mark.slow
+
 TOKENIZER = tiny_tokenizer()
 EOS_ID: int = TOKENIZER.eos_token_id
 COMPILER = GrammarCompiler(TOKENIZER, vocab_size=len(TOKENIZER), eos_ids={EOS_ID})

@@ -25,6 +25,8 @@ from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.disk_store import AdapterStore
 from worker.lora.base.modules import BaseModules
 
+pytestmark = pytest.mark.slow
+
 LOAD = "/v1/load_lora_adapter"
 HOST = "localhost"
 STAND_IN = "127.0.0.2"
