@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ops.commands.terminal import print_line
 
-FACTS = ("rank", "MB", "requests", "last used", "workers")
+FACTS = ("rank", "MiB", "requests", "last used", "workers")
 NEVER = "-"
 UNLIMITED = 10_000
 """Width in which every table fits."""
@@ -47,7 +47,7 @@ class _Row:
     version: str
     state: str
     facts: tuple[str, str, str, str, str]
-    """Rank, MB, requests, time since the last one, and workers."""
+    """Rank, size in MiB, requests, time since the last one, and workers."""
     source: str
 
     @property
@@ -60,23 +60,34 @@ class _Row:
         rank, size, requests, used, workers = self.facts
         usage = "not used yet" if used == NEVER else f"last used {used} ago"
         held = "1 worker" if workers == "1" else f"{workers} workers"
-        return f"{self.state} on {held}, rank {rank}, {size} MB, requests: {requests}, {usage}"
+        return f"{self.state} on {held}, rank {rank}, {size} MiB, requests: {requests}, {usage}"
 
 
 def _rows(found: dict[str, Any]) -> Iterator[_Row]:
     for adapter in found["data"]:
-        yield _row(adapter["id"], adapter, adapter["state"])
+        candidate = adapter["candidate"]
+        pin = f", pinned: {adapter['min_replicas']}" if adapter["min_replicas"] else ""
+        yield _row(adapter["id"], adapter, f"{adapter['state']}{pin}")
+        if candidate is not None:
+            yield _row("", candidate, _trial(candidate))
         for version in adapter["previous"]:
-            yield _row("", version, "previous")
+            if candidate is None or version["version"] != candidate["version"]:
+                yield _row("", version, "previous")
     for version in found["draining"]:
         yield _row("", version, "draining")
+
+
+def _trial(candidate: dict[str, Any]) -> str:
+    """Return what a candidate does, or that it is quarantined."""
+    is_ready = candidate["state"] == "ready"
+    return f"{candidate['mode']} {candidate['percent']:g} %" if is_ready else candidate["state"]
 
 
 def _row(name: str, version: dict[str, Any], state: str) -> _Row:
     holders = [holder for holder in version["workers"] if holder["tier"] == "device"]
     facts = (
         str(version["rank"]),
-        megabytes(version),
+        mebibytes(version),
         f"{version['requests']:,}",
         _ago(version["last_used_ms"]),
         str(len(holders)),
@@ -113,6 +124,6 @@ def _ago(used_ms: int | None) -> str:
     return f"{seconds} s"
 
 
-def megabytes(found: dict[str, Any]) -> str:
-    """Return the size of an adapter in MB."""
-    return f"{found['bytes'] / 1e6:.1f}"
+def mebibytes(found: dict[str, Any]) -> str:
+    """Return the size of an adapter in MiB, the unit of the console and of `lorikeet doctor`."""
+    return f"{found['bytes'] / 2**20:.1f}"

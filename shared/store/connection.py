@@ -272,7 +272,7 @@ async def check_redis(client: Redis, url: str) -> None:
             raise
         reason = str(error.__cause__).rstrip(".") or "no answer in time"
         raise RedisUnavailable(
-            f"no Redis at {shown}: {reason}; start one or set --redis-url"
+            f"no Redis at {shown}: {reason}; lorikeet up starts one, or set --redis-url"
         ) from None
     _check_version(server, shown)
     policy = memory.get("maxmemory_policy", "noeviction")

@@ -221,8 +221,8 @@ async def test_an_adapter_is_pinned_and_unpinned(
     dialog = page.get_by_role("dialog", name="Pin kept")
     await console.check_accessibility()
     await dialog.get_by_label("Workers").press("Enter")
-    await expect(row).to_contain_text("kept is pinned: at least 1 worker will keep it in memory.")
-    await expect(row.locator(".main-row")).to_contain_text("pinned: 1")
+    await expect(row).to_contain_text("kept is pinned. At least 1 worker will keep it in memory")
+    await expect(row.locator(".main-row")).to_contain_text("pinned: on 1 of 1")
     assert adapter(tiny, "kept")["min_replicas"] == 1
     await expect(workers).not_to_have_text("none")
     await expect(row.locator(".main-row")).to_contain_text(digest(version))

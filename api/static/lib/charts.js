@@ -137,12 +137,21 @@ function pathOf(points, column, x, y) {
   return path;
 }
 
-/** The area below the first series. */
+/** The area below the first series. It has the gaps of its line. */
 function areaOf(points, x, y, height) {
-  const drawn = points.filter((point) => point[1] !== null && point[1] !== undefined);
-  if (drawn.length < 2) return "";
-  const line = pathOf(drawn, 1, x, y);
-  return `${line}L${x(drawn.at(-1)[0]).toFixed(1)} ${height}L${x(drawn[0][0]).toFixed(1)} ${height}Z`;
+  return runsOf(points)
+    .map((run) => `${pathOf(run, 1, x, y)}L${x(run.at(-1)[0]).toFixed(1)} ${height}L${x(run[0][0]).toFixed(1)} ${height}Z`)
+    .join("");
+}
+
+/** Runs of at least two points that have a value of the first series. */
+function runsOf(points) {
+  const runs = [[]];
+  for (const point of points) {
+    if (point[1] === null || point[1] === undefined) runs.push([]);
+    else runs.at(-1).push(point);
+  }
+  return runs.filter((run) => run.length > 1);
 }
 
 function nearest(points, part, windowS) {

@@ -147,11 +147,11 @@ def log(
         print_line("nothing was changed")
         return
     table = Table(box=SIMPLE_HEAD, header_style="cyan")
-    for column in ("time", "by", "action", "adapter", "from", "to"):
+    table.add_column("time (UTC)", no_wrap=True)
+    for column in ("by", "change", "from", "to"):
         table.add_column(column, overflow="fold")
     for change in changes:
-        cells = (change["by"], change["action"], change["adapter"], change["from"], change["to"])
-        table.add_row(utc_minutes(change["time_ms"]), *(Text(cell or "-") for cell in cells))
+        table.add_row(*map(Text, _change_cells(change)))
     Console().print(table)
 
 
@@ -176,6 +176,14 @@ def _set_candidate(
     }
     adapter = client_of(context, *server).set_candidate(name, wanted)
     print_line(f"{adapter['candidate']['version']} is a {mode} for {percent:g} % of the requests")
+
+
+def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row of the audit log. Versions lose the name, which the row has already."""
+    name = change["adapter"]
+    what = f"{name or 'API key'} {change['action'].replace('_', ' ')}"
+    ends = [(change[end] or "-").removeprefix(f"{name}@") for end in ("from", "to")]
+    return utc_minutes(change["time_ms"]).removesuffix("+00:00"), change["by"] or "-", what, *ends
 
 
 def _pair_table(pair: dict[str, Any]) -> Table:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.adapter_list import megabytes, print_list
+from ops.adapter_list import mebibytes, print_list
 from ops.commands.clients.client_options import (
     DEFAULT_URL,
     KEYS_VARIABLE,
@@ -82,7 +82,7 @@ def load(
     """Load an adapter. Clients can request it as soon as the command returns."""
     source = absolute_source(path)
     loaded = client_of(context, url, api_key).load(name, source, replace=replace)
-    size = f"rank {loaded['rank']}, {megabytes(loaded)} MB"
+    size = f"rank {loaded['rank']}, {mebibytes(loaded)} MiB"
     print_line(f"loaded {loaded['id']} as {loaded['version']}: {size}")
 
 
@@ -189,7 +189,7 @@ def _findings_table(found: dict[str, Any]) -> Table:
         "fits": f"{'yes' if found['valid'] else 'no'}, base model {base['version']}",
         "trained on": base["trained_on"],
         "digest": found["digest"],
-        "MB": megabytes(found) if found["bytes"] else None,
+        "MiB": mebibytes(found) if found["bytes"] else None,
         "ranks": ranks,
         "tensors": f"{found['num_tensors']}, of which {found['num_unmatched']} match no module",
         "unmatched": "\n".join(found["unmatched"][:20]),

@@ -105,12 +105,35 @@ async def test_a_narrow_terminal_shows_a_paragraph_for_each_version(
         *("  extract@222222222222", f"    {RELOADED}", f"  {ADAPTER.version}"),
         f"    {ADAPTER.source}",
     ]
-    sentence = "ready on 0 workers, rank 8, 0.0 MB, requests: 0, not used yet"
+    sentence = "ready on 0 workers, rank 8, 0.0 MiB, requests: 0, not used yet"
     assert sentence in " ".join(" ".join(lines[start:]).split())
     for whole in (name, f"  {long.version}", f"    {long.source}"):
         assert whole in lines
     words = [line for line in lines if "@" not in line and "/" not in line]
     assert max(map(len, words)) <= columns
+
+
+async def test_a_candidate_and_a_pin_are_listed(run: Run) -> None:
+    await run("canary", "extract", "/adapters/2", "--percent", "12.5")
+    await run("pin", "extract", "--replicas", "2")
+    (current, candidate) = rows(await run())
+    assert current[:5] == ["extract", ADAPTER.version, "ready,", "pinned:", "2"]
+    assert candidate[:4] == ["extract@222222222222", "canary", "12.5", "%"]
+    await run("promote", "extract")
+    await run("canary", "extract", "--version", ADAPTER.version, "--percent", "10")
+    (_, candidate) = rows(await run())
+    assert candidate[:2] == [ADAPTER.version, "canary"], "it isn't listed as previous, too"
+
+
+async def test_the_log_fits_a_terminal_of_80_columns(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    await run("load", "extract", "/adapters/2", "--replace")
+    lines = (await run("log")).splitlines()
+    shown = next(line for line in lines if "extract loaded" in line)
+    assert shown.split()[-2:] == ["1" * 12, "2" * 12]
+    assert max(map(len, lines)) <= 80
 
 
 async def test_a_table_is_shown_where_it_fits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +144,7 @@ async def test_a_table_is_shown_where_it_fits(run: Run, monkeypatch: pytest.Monk
 
 async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) -> None:
     assert await run("load", "org/sql", "/a/1") == (
-        "loaded org/sql as org/sql@111111111111: rank 8, 0.0 MB\n"
+        "loaded org/sql as org/sql@111111111111: rank 8, 0.0 MiB\n"
     )
     taken = r"already been loaded.*, give --replace\. .* version is org/sql@111111111111"
     with pytest.raises(ServerError, match=taken):

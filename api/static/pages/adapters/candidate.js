@@ -2,6 +2,7 @@
 
 import { formDialog } from "../../lib/form_dialog.js";
 import { h } from "../../lib/dom.js";
+import { SOURCE_HINT } from "./load.js";
 
 const SOURCE = ""; // value of the choice that is no version
 const MODES = [
@@ -53,8 +54,8 @@ export function candidateDialog(adapter, send) {
 /** Fields that name a source or a previous version. */
 class WhichVersion {
   constructor(previous) {
-    this.path = h("input", { id: "candidate-path", type: "text", required: true, autocomplete: "off", spellcheck: "false", placeholder: "/adapters/sql-v2 or acme/sql-lora" });
-    this.pathPart = h("div", { class: "field" }, h("label", { for: "candidate-path" }, "Source"), this.path);
+    this.path = h("input", { id: "candidate-path", type: "text", required: true, autocomplete: "off", spellcheck: "false", placeholder: "/adapters/new-version or acme/new-version", "aria-describedby": "candidate-path-hint" });
+    this.pathPart = h("div", { class: "field" }, h("label", { for: "candidate-path" }, "Source"), this.path, h("p", { id: "candidate-path-hint", class: "muted" }, SOURCE_HINT));
     const options = previous.map(({ version, state }, place) => state === "ready" && h("option", { value: version }, `${version} (previous ${place + 1})`));
     this.version = h("select", { id: "candidate-version", onchange: () => this.show() }, h("option", { value: SOURCE }, "From a folder or the hub"), options);
     const versionPart = h("div", { class: "field" }, h("label", { for: "candidate-version" }, "Version"), this.version);

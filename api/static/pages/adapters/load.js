@@ -7,6 +7,8 @@ import { errorBox } from "../../lib/notices.js";
 import { findingsBox } from "./findings.js";
 import { CONFIG, WEIGHTS, adapterFiles, droppedFiles, readConfig, upload } from "./upload.js";
 
+export const SOURCE_HINT = "A folder as the workers see it, below one of their --adapter-root folders, or a repository of an organisation that they may use.";
+
 /**
  * Show the dialog. With `name`, it replaces that adapter. With `files`, it begins with these.
  *
@@ -36,7 +38,7 @@ class LoadDialog {
     this.pathPart = h(
       "div", { class: "field" },
       h("label", { for: "load-path" }, "Source"), this.path,
-      h("p", { id: "load-path-hint", class: "muted" }, "A folder as the workers see it, below one of their --adapter-root folders, or a repository of an organisation that they may use."),
+      h("p", { id: "load-path-hint", class: "muted" }, SOURCE_HINT),
     );
     this.filesPart = this.dropZone();
     this.dialog = this.build(name);

@@ -17,7 +17,7 @@ export function pinDialog({ id, min_replicas: replicas }, send) {
     fields: h(
       "div", { class: "field" },
       h("label", { for: "pin-replicas" }, "Workers"), number,
-      h("p", { id: "pin-hint", class: "muted" }, "At least this many workers load the current version before its first request, and evict it last."),
+      h("p", { id: "pin-hint", class: "muted" }, "At least this many workers keep the current version in memory, so that its first request needs no load."),
     ),
     submit: { label: "Pin", tone: "button-primary", run: () => send({ min_replicas: number.valueAsNumber }) },
     other: replicas > 0 ? { label: "Unpin", run: () => send(null) } : null,

@@ -1,7 +1,7 @@
 // One adapter in the table: its row, and the row below with its versions and actions.
 
 import { serverNow } from "../../lib/api.js";
-import { h, keyed, setAttr, setText } from "../../lib/dom.js";
+import { fill, h, keyed, setAttr, setText } from "../../lib/dom.js";
 import { bytes, clock, count, duration, plural } from "../../lib/format.js";
 import { Agreement } from "./agreement.js";
 import { shareText } from "./candidate.js";
@@ -100,7 +100,7 @@ export class AdapterRow {
     setText(this.trial, candidate ? shareText(candidate) : "");
     setAttr(this.trial, "class", `badge ${candidate?.state === "ready" ? "badge-info" : "badge-bad"}`);
     this.pinned.hidden = replicas === 0;
-    setText(this.pinned, `pinned: ${replicas}`);
+    setText(this.pinned, `pinned: on ${this.adapter.workers.length} of ${replicas}`);
     setText(this.tryOut, candidate ? "Change the share …" : "Try out …");
     this.tryOut.disabled = candidate !== null && candidate.state !== "ready";
     if (this.compared !== this.shownShadow) this.agreement.hide();
@@ -156,13 +156,20 @@ function shortWorker(id) {
   return id.split(":").slice(0, 2).join(":");
 }
 
+/** Show a path or URL, which wraps behind a slash. */
+function showSource(cell, source) {
+  if (cell.textContent === source) return;
+  fill(cell, source.split(/(?<=\/)/).map((part) => [part, h("wbr")]));
+}
+
 function showVersion(row, version) {
   const date = new Date(version.created * 1000).toLocaleDateString("en-CA");
   const texts = [
     version.version, version.place, `${date} ${clock(version.created)}`,
-    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting), version.source,
+    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting),
   ];
   texts.forEach((text, index) => setText(row.children[index], text));
+  showSource(row.querySelector(".version-source"), version.source);
   for (const button of row.querySelectorAll("button")) {
     button.hidden = !version.acts.includes(button.dataset.act);
   }

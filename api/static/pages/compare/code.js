@@ -12,7 +12,7 @@ export function showCode(body) {
     "dialog",
     { class: "dialog dialog-wide", "aria-labelledby": "code-title" },
     h("h2", { id: "code-title" }, "Request"),
-    h("p", { class: "muted" }, "Both send the first API key in the variable LORIKEET_API_KEYS, as `lorikeet chat` does."),
+    h("p", { class: "muted" }, "The curl command and the script send the first API key of the variable LORIKEET_API_KEYS, if it has one."),
     block("curl", asCurl(urlOf(PATH), body)),
     block("Python", asPython(urlOf("v1"), body)),
     h("div", { class: "dialog-actions" }, h("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close")),
