@@ -60,14 +60,13 @@ class _Row:
         rank, size, requests, used, workers = self.facts
         usage = "not used yet" if used == NEVER else f"last used {used} ago"
         held = "1 worker" if workers == "1" else f"{workers} workers"
-        return f"{self.state} on {held}, rank {rank}, {size} MiB, requests: {requests}, {usage}"
+        return f"{self.state}, on {held}, rank {rank}, {size} MiB, requests: {requests}, {usage}"
 
 
 def _rows(found: dict[str, Any]) -> Iterator[_Row]:
     for adapter in found["data"]:
-        candidate = adapter["candidate"]
-        pin = f", pinned: {adapter['min_replicas']}" if adapter["min_replicas"] else ""
-        yield _row(adapter["id"], adapter, f"{adapter['state']}{pin}")
+        candidate = adapter.get("candidate")  # older servers know neither candidates nor pins
+        yield _row(adapter["id"], adapter, _state(adapter))
         if candidate is not None:
             yield _row("", candidate, _trial(candidate))
         for version in adapter["previous"]:
@@ -77,10 +76,16 @@ def _rows(found: dict[str, Any]) -> Iterator[_Row]:
         yield _row("", version, "draining")
 
 
+def _state(adapter: dict[str, Any]) -> str:
+    replicas = adapter.get("min_replicas", 0)
+    return f"{adapter['state']}, pinned to {replicas}" if replicas else str(adapter["state"])
+
+
 def _trial(candidate: dict[str, Any]) -> str:
     """Return what a candidate does, or that it is quarantined."""
     is_ready = candidate["state"] == "ready"
-    return f"{candidate['mode']} {candidate['percent']:g} %" if is_ready else candidate["state"]
+    does = f"{candidate['percent']:g} %" if is_ready else candidate["state"]
+    return f"{candidate['mode']} {does}"
 
 
 def _row(name: str, version: dict[str, Any], state: str) -> _Row:

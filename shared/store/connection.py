@@ -272,7 +272,8 @@ async def check_redis(client: Redis, url: str) -> None:
             raise
         reason = str(error.__cause__).rstrip(".") or "no answer in time"
         raise RedisUnavailable(
-            f"no Redis at {shown}: {reason}; lorikeet up starts one, or set --redis-url"
+            f"no Redis at {shown}: {reason}; start one there, or correct --redis-url (lorikeet up "
+            "without it starts its own)"
         ) from None
     _check_version(server, shown)
     policy = memory.get("maxmemory_policy", "noeviction")

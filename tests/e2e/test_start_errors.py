@@ -83,7 +83,6 @@ def fill_in(words: Sequence[str], folders: Mapping[str, Path]) -> list[str]:
     return filled
 
 
-@pytest.mark.slow
 def worker_words(flags: Sequence[str], folders: Mapping[str, Path], redis_url: str) -> list[str]:
     """Return a worker's command line with all required flags."""
     words = ["worker", *fill_in(flags, folders)]
@@ -92,6 +91,7 @@ def worker_words(flags: Sequence[str], folders: Mapping[str, Path], redis_url: s
     return words if "--model" in words else [*words, "--model", str(folders["MODEL"])]
 
 
+@pytest.mark.slow
 def test_a_worker_reads_all_adapters_and_names_those_that_do_not_fit_the_model(
     folders: dict[str, Path], redis_url: str, tmp_path: Path
 ) -> None:

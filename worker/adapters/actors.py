@@ -97,7 +97,7 @@ def assemble_adapters(
         loader=loader,
         advertiser=advertiser,
         prefetcher=Prefetcher(stores.residency, residency, loader, served.serves),
-        pin_keeper=PinKeeper(stores.pins, residency, loader, lease, served.serves),
+        pin_keeper=PinKeeper(stores.pins, residency, loader, advertiser, lease, served.serves),
         inspector=Inspector(
             stores.inspections, supply.source.inspect, inspector_thread, uploads, remote
         ),

@@ -40,7 +40,15 @@ class Advertiser:
             await self._has_changed.wait()
             await self._lease.is_held.wait()
             self._has_changed.clear()
-            await self._report()
+            await self.report()
+
+    async def report(self) -> None:
+        """Report the changes that the pool doesn't know yet."""
+        async with self._one_at_a_time:
+            added, removed = self._store.unreported(self._lease.wid, self._residency.held)
+            if added or removed:
+                shared = await self._change(sorted(added), sorted(removed))
+                self._residency.held_elsewhere(shared)
 
     async def start_load(self, version: AdapterVersion) -> bool:
         """Reserve the load of a version.
@@ -81,13 +89,6 @@ class Advertiser:
             given_up = self._residency.replicas_standing(standing, now_ms)
         if given_up:
             log.info("adapter_copies_given_up", versions=sorted(given_up))
-
-    async def _report(self) -> None:
-        async with self._one_at_a_time:
-            added, removed = self._store.unreported(self._lease.wid, self._residency.held)
-            if added or removed:
-                shared = await self._change(sorted(added), sorted(removed))
-                self._residency.held_elsewhere(shared)
 
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]

@@ -10,6 +10,7 @@ from shared.errors import AdapterRejected, RedisUnavailable
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
 from shared.store.versions.pins import PinnedVersion, Pins
+from worker.adapters.advertiser import Advertiser
 from worker.adapters.loader import AdapterLoader
 from worker.adapters.residency import Residency
 from worker.lease import Lease
@@ -30,6 +31,7 @@ class PinKeeper:
         pins: Pins,
         residency: Residency,
         loader: AdapterLoader,
+        advertiser: Advertiser,
         lease: Lease,
         serves: Capabilities = EVERYTHING,
     ) -> None:
@@ -37,6 +39,7 @@ class PinKeeper:
         self._pins = pins
         self._residency = residency
         self._loader = loader
+        self._advertiser = advertiser
         self._lease = lease
         self._serves = serves
         self._failed_s: dict[AdapterVersion, float] = {}
@@ -64,6 +67,8 @@ class PinKeeper:
         for each in wanted[:1]:
             if await self._pins.begin_load(each):
                 await self._load(each.version)
+                # The next worker that may load it counts the workers that are known to hold it.
+                await self._advertiser.report()
                 await self._pins.end_load(each.version)
 
     def _may_load(self, pinned: PinnedVersion) -> bool:

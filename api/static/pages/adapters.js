@@ -32,7 +32,7 @@ class AdaptersPage {
     this.rows = new Map();
     this.actions = new RowActions(this);
     this.reading = new Set(); // rows whose agreement is being read
-    this.turn = 0; // of the latest request
+    this.turn = 0; // of the latest request, whose end is `latest`
     this.search = h("input", { id: "adapter-search", type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.turnTo(0) });
     this.number = h("span", { class: "muted" });
     this.table = h("table", { class: "table adapters cards" });
@@ -59,12 +59,17 @@ class AdaptersPage {
     this.leaving.abort();
   }
 
-  async refresh() {
+  /** Read everything again. Resolves once the page shows what was read then, or later. */
+  refresh() {
+    return (this.latest = this.read());
+  }
+
+  async read() {
     const { signal } = this.leaving;
     const turn = ++this.turn;
     try {
       const { data, draining } = await getJson("v1/adapters", { signal });
-      if (turn !== this.turn) return; // a later request says more
+      if (turn !== this.turn) return await this.latest; // a later request says more
       this.adapters = data;
       this.isRefused = false;
       showBox(this.problem, null);

@@ -181,7 +181,8 @@ def _set_candidate(
 def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
     """Return a row of the audit log. Versions lose the name, which the row has already."""
     name = change["adapter"]
-    what = f"{name or 'API key'} {change['action'].replace('_', ' ')}"
+    action = change["action"].replace("_", " ")
+    what = f"{name} {action}" if name else f"API {action}"  # such as "API key created"
     ends = [(change[end] or "-").removeprefix(f"{name}@") for end in ("from", "to")]
     return utc_minutes(change["time_ms"]).removesuffix("+00:00"), change["by"] or "-", what, *ends
 

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from ops import cli
+from ops.adapter_list import print_list
 from ops.chat.client import ServerError
 from ops.commands.clients.adapters import absolute_source
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
@@ -105,7 +106,7 @@ async def test_a_narrow_terminal_shows_a_paragraph_for_each_version(
         *("  extract@222222222222", f"    {RELOADED}", f"  {ADAPTER.version}"),
         f"    {ADAPTER.source}",
     ]
-    sentence = "ready on 0 workers, rank 8, 0.0 MiB, requests: 0, not used yet"
+    sentence = "ready, on 0 workers, rank 8, 0.0 MiB, requests: 0, not used yet"
     assert sentence in " ".join(" ".join(lines[start:]).split())
     for whole in (name, f"  {long.version}", f"    {long.source}"):
         assert whole in lines
@@ -117,12 +118,30 @@ async def test_a_candidate_and_a_pin_are_listed(run: Run) -> None:
     await run("canary", "extract", "/adapters/2", "--percent", "12.5")
     await run("pin", "extract", "--replicas", "2")
     (current, candidate) = rows(await run())
-    assert current[:5] == ["extract", ADAPTER.version, "ready,", "pinned:", "2"]
+    assert current[:5] == ["extract", ADAPTER.version, "ready,", "pinned", "to"]
     assert candidate[:4] == ["extract@222222222222", "canary", "12.5", "%"]
     await run("promote", "extract")
     await run("canary", "extract", "--version", ADAPTER.version, "--percent", "10")
     (_, candidate) = rows(await run())
     assert candidate[:2] == [ADAPTER.version, "canary"], "it isn't listed as previous, too"
+
+
+def test_a_server_of_an_earlier_release_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    version = {"version": "a@1", "rank": 4, "bytes": 2**20, "requests": 0, "last_used_ms": None}
+    adapter = {**version, "id": "a", "state": "ready", "workers": [], "source": "/a"}
+    print_list({"data": [{**adapter, "previous": []}], "draining": []})
+    assert "ready" in capsys.readouterr().out
+
+
+def test_a_quarantined_candidate_is_listed_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    version = {"rank": 4, "bytes": 2**20, "requests": 0, "last_used_ms": None, "workers": []}
+    ready = {**version, "version": "a@1", "state": "ready", "source": "/a"}
+    trial = {**ready, "version": "a@2", "state": "quarantined", "mode": "canary", "percent": 5.0}
+    adapter = {**ready, "id": "a", "min_replicas": 2, "candidate": trial, "previous": []}
+    print_list({"data": [adapter], "draining": []})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "canary quarantined, on 0 workers" in shown
+    assert "ready, pinned to 2, on 0 workers" in shown
 
 
 async def test_the_log_fits_a_terminal_of_80_columns(

@@ -1,5 +1,6 @@
 """Pinned adapters are loaded before their first job, stay in memory, and on enough workers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -15,6 +16,7 @@ from shared.store.registry import Registry
 from shared.store.versions.pins import PinnedVersion, Pins
 from shared.store.views.pool_views import PoolViews
 from worker.adapters import pin_keeper, replica_policy, retention
+from worker.adapters.advertiser import Advertiser
 from worker.adapters.pin_keeper import must_keep, must_load
 from worker.engine_simulated.adapters import SimulatedAdapter
 from worker.service import Worker
@@ -96,6 +98,27 @@ async def test_a_pinned_adapter_is_loaded_on_enough_workers_without_a_job(
             await until(has_two)
         num_loads = sum(w.parts.adapters.residency.stats.totals["loads"] for w in started)
         assert num_loads == 4, "no worker loads more than the pool needs"
+
+
+async def test_a_load_is_known_before_another_worker_may_load(
+    client: Client,
+    redis: Redis,
+    pool: str,
+    registry: Registry,
+    pins: Pins,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the keeper reports what it holds, as if all other reports came late."""
+    monkeypatch.setattr(Advertiser, "run", lambda _: asyncio.sleep(60))
+    await register(registry, A)
+    async with workers(redis, pool, 3) as started:
+        await pins.set("a", 2, by="")
+
+        async def has_two() -> bool:
+            return await num_holders(client.views, A) >= 2
+
+        await until(has_two)
+        assert sum(w.parts.adapters.residency.stats.totals["loads"] for w in started) == 2
 
 
 async def test_a_pin_that_cannot_be_loaded_does_not_end_the_worker(

@@ -120,7 +120,7 @@ function usedFrom({ adapter }, version) {
 function pinText(pin) {
   if (pin === null) return null;
   const { id, min_replicas: num } = pin;
-  return num === 0 ? `${id} is no longer pinned.` : `${id} is pinned. At least ${plural(num, "worker")} will keep it in memory, if the pool has so many.`;
+  return num === 0 ? `${id} is no longer pinned.` : `${id} is pinned. At least ${plural(num, "worker")} will keep it in memory, if the pool has that many.`;
 }
 
 /** A query with which nothing changes if another version is the candidate by now. */

@@ -95,12 +95,12 @@ export class AdapterRow {
 
   /** Show the candidate and the pin. */
   showTrial() {
-    const { candidate, min_replicas: replicas } = this.adapter;
+    const { candidate = null, min_replicas: replicas = 0, workers } = this.adapter; // older servers know no trials
     this.trial.hidden = candidate === null;
     setText(this.trial, candidate ? shareText(candidate) : "");
     setAttr(this.trial, "class", `badge ${candidate?.state === "ready" ? "badge-info" : "badge-bad"}`);
     this.pinned.hidden = replicas === 0;
-    setText(this.pinned, `pinned: on ${this.adapter.workers.length} of ${replicas}`);
+    setText(this.pinned, `pinned: on ${workers.filter(({ tier }) => tier === "device").length} of ${replicas}`);
     setText(this.tryOut, candidate ? "Change the share …" : "Try out …");
     this.tryOut.disabled = candidate !== null && candidate.state !== "ready";
     if (this.compared !== this.shownShadow) this.agreement.hide();
