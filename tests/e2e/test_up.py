@@ -67,6 +67,7 @@ def test_it_serves_recovers_and_leaves_no_processes(up: Up) -> None:
     assert [child for child in children if child.is_running()] == []
 
 
+@pytest.mark.slow
 def test_keys_from_the_environment_allow_network_access_and_stay_secret(
     models: TinyModels, tmp_path: Path
 ) -> None:

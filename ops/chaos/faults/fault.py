@@ -68,7 +68,7 @@ class Fault(ABC):
 
     @abstractmethod
     async def inject(self) -> None:
-        """Cause the fault."""
+        """Cause the fault. May be called again if Redis was unavailable."""
 
     @abstractmethod
     async def evidence(self) -> str:
@@ -87,7 +87,7 @@ async def strike(fault: Fault, rng: Random) -> FaultRecord:
     injected_s = time.monotonic()
     evidence, errors = "", []
     try:
-        await fault.inject()
+        await until(lambda: _injected(fault), "injected", within_s=EVIDENCE_S)
         evidence = await until(lambda: _observed(fault), "evidence of it", within_s=EVIDENCE_S)
         if fault.hold_s[1]:
             await asyncio.sleep(rng.uniform(*fault.hold_s))
@@ -120,6 +120,14 @@ async def _recover(fault: Fault, errors: list[str]) -> tuple[float, float | None
 
 
 # While Redis is unavailable, nothing can be observed or changed, and the caller tries again.
+
+
+async def _injected(fault: Fault) -> bool:
+    try:
+        await fault.inject()
+    except RedisUnavailable:
+        return False
+    return True
 
 
 async def _observed(fault: Fault) -> str:

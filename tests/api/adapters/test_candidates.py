@@ -62,6 +62,7 @@ async def version_of(
     return version.decode()
 
 
+@pytest.mark.slow
 async def test_a_canary_takes_ten_percent_of_2000_users_and_each_of_them_always(
     http: httpx.AsyncClient, trial: Reader, redis: Redis, keys: Keys
 ) -> None:

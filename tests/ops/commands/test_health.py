@@ -46,6 +46,7 @@ async def health(process: str, pool_flags: Sequence[str]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 async def test_a_worker_is_healthy_while_it_holds_a_lease_under_this_host_name(
     queue: Queue, redis: Redis, keys: Keys, pool_flags: list[str]
 ) -> None:
@@ -59,6 +60,7 @@ async def test_a_worker_is_healthy_while_it_holds_a_lease_under_this_host_name(
     assert (await health("worker", pool_flags))[0] == 1
 
 
+@pytest.mark.slow
 async def test_control_is_healthy_once_it_works(pool_flags: list[str], control: Run) -> None:
     assert (await health("control", pool_flags))[0] == 1
     control()
@@ -78,6 +80,7 @@ async def test_a_front_end_is_healthy_while_it_answers(
     assert (await health("api", pool_flags))[0] == 1
 
 
+@pytest.mark.slow
 async def test_a_front_end_elsewhere_is_found_by_its_url(
     redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

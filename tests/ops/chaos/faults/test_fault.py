@@ -30,6 +30,8 @@ class ScriptedFault(Fault):
 
     async def inject(self) -> None:
         self.calls.append("inject")
+        if self.calls.count("inject") == 1:
+            raise RedisUnavailable("no master")
 
     async def evidence(self) -> str:
         self.calls.append("evidence")
@@ -48,7 +50,7 @@ class ScriptedFault(Fault):
 async def test_each_step_is_repeated_until_it_succeeds() -> None:
     fault = ScriptedFault()
     record = await strike(fault, SCENE.rng)
-    assert fault.calls == ["inject", *["evidence"] * 2, *["heal"] * 2, *["recovered"] * 2]
+    assert fault.calls == [*["inject"] * 2, *["evidence"] * 2, *["heal"] * 2, *["recovered"] * 2]
     assert (record.evidence, record.error) == ("seen", "")
     assert record.recovered_s is not None
     assert record.injected_s < record.healed_s < record.recovered_s
