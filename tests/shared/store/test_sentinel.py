@@ -56,6 +56,7 @@ async def num_waiting(redis: Redis, keys: Keys) -> int:
     return (await PoolViews(redis, keys).counts()).waiting
 
 
+@pytest.mark.slow
 async def test_a_pool_continues_at_the_new_master(
     replicated: Start, open_client, keys: Keys
 ) -> None:

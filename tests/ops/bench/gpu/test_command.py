@@ -38,6 +38,7 @@ MISSING = (
 """Packages that a bare GPU machine doesn't have."""
 
 
+@pytest.mark.slow
 def test_it_measures_without_the_packages_of_queue_and_front_end(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT.format(missing=MISSING), "gpu", "--model-size", "tiny"],
