@@ -6,12 +6,10 @@ Playwright's browser lives in one event loop, so every test module sets
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from console_adapters import save_adapters, tiny_pool
 from console_browser import ConsolePage, OpenPage, console_page, running_browser
 from console_pool import ADAPTERS, BASE, FLAGS
 from playwright.async_api import Browser
@@ -30,21 +28,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with lorikeet_up(folder, *flags, workers=2, redis_folder=folder / "redis") as server:
         yield server
         assert "Traceback" not in server.log_text()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with adapters for `tiny`."""
-    root = tmp_path_factory.mktemp("adapters")
-    save_adapters(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def tiny(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real engine with a tiny model and the adapter `start`. Tests of a module share it."""
-    with tiny_pool(tmp_path_factory.mktemp("tiny"), root) as server:
-        yield server
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

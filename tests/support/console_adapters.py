@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.async_api import Locator, Page
+from playwright.async_api import Locator, Page, expect
 from servers import Server, lorikeet_up
 from tiny import save_adapter, save_tiny_model
 
@@ -54,3 +54,18 @@ def digest(version: str) -> str:
 def rows(page: Page, name: str) -> Locator:
     """Return the rows of an adapter on the Adapters page."""
     return page.locator(".adapter").filter(has=page.get_by_role("button", name=name, exact=True))
+
+
+async def open_row(page: Page, name: str) -> Locator:
+    """Open an adapter's row, and return its rows."""
+    shown = rows(page, name)
+    await shown.get_by_role("button", name=name, exact=True).click()
+    return shown
+
+
+async def expect_compared(page: Page, row: Locator, *versions: str) -> None:
+    """Press the button that compares versions, and expect the Compare page to ask these first."""
+    await row.get_by_role("button", name="Compare versions").click()
+    fields = page.get_by_role("combobox")
+    for place, version in enumerate(versions):
+        await expect(fields.nth(place)).to_have_value(version)

@@ -82,9 +82,7 @@ async def set_candidate(
     found = await context.candidates.set(
         name, version, mode=body.mode, percent=body.percent, by=access.actor
     )
-    if found is None:
-        raise JobFailed(model_not_found(name))
-    return await _body(context, name)
+    return await _changed(context, name, found)
 
 
 @router.delete(
@@ -100,11 +98,10 @@ async def drop_candidate(
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    query = validate(CandidateQuery, dict(request.query_params))
+    version = _expected(request)
     check_model(access, name)
-    if await context.candidates.drop(name, query.version, by=access.actor) is None:
-        raise JobFailed(model_not_found(name))
-    return await _body(context, name)
+    ended = await context.candidates.drop(name, version, by=access.actor)
+    return await _changed(context, name, ended)
 
 
 @router.post(
@@ -120,12 +117,19 @@ async def promote_candidate(
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    query = validate(CandidateQuery, dict(request.query_params))
+    version = _expected(request)
     check_model(access, name)
-    if await context.candidates.promote(name, query.version, by=access.actor) is None:
+    ended = await context.candidates.promote(name, version, by=access.actor)
+    return await _changed(context, name, ended)
+
+
+def _expected(request: Request) -> AdapterVersion | None:
+    """Return the version that must be the candidate, if the request's query names one."""
+    return validate(CandidateQuery, dict(request.query_params)).version
+
+
+async def _changed(context: Context, name: str, version: AdapterVersion | None) -> AdapterBody:
+    """Return the response body after a change of `version`, which is None for an unknown name."""
+    if version is None:
         raise JobFailed(model_not_found(name))
-    return await _body(context, name)
-
-
-async def _body(context: Context, name: str) -> AdapterBody:
     return await shown_adapter(context, name, await registered_base(context))

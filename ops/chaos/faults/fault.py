@@ -3,15 +3,17 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from ops.chaos.cluster.pool import Pool
 from ops.chaos.load.fleet import Fleet
 from ops.chaos.polling import until
 from shared.errors import LorikeetError, RedisUnavailable
 
+T = TypeVar("T")
 EVIDENCE_S = 30.0
 """Longest time from the injection of a fault until there is evidence of it."""
 RECOVERY_S = 90.0
@@ -87,11 +89,13 @@ async def strike(fault: Fault, rng: Random) -> FaultRecord:
     injected_s = time.monotonic()
     evidence, errors = "", []
     try:
-        await until(lambda: _injected(fault), "injected", within_s=EVIDENCE_S)
-        evidence = await until(lambda: _observed(fault), "evidence of it", within_s=EVIDENCE_S)
+        await until(lambda: _done(fault.inject), "injected", within_s=EVIDENCE_S)
+        evidence = await until(
+            lambda: _seen(fault.evidence, ""), "evidence of it", within_s=EVIDENCE_S
+        )
         if fault.hold_s[1]:
             await asyncio.sleep(rng.uniform(*fault.hold_s))
-            evidence = await _observed(fault) or evidence  # it may count what was hit
+            evidence = await _seen(fault.evidence, "") or evidence  # it may count what was hit
     except LorikeetError as failure:
         errors.append(f"did not take place: {failure}")
     healed_s, recovered_s = await _recover(fault, errors)
@@ -110,9 +114,13 @@ async def strike(fault: Fault, rng: Random) -> FaultRecord:
 async def _recover(fault: Fault, errors: list[str]) -> tuple[float, float | None]:
     """Heal a fault. Return the times at which it was healed and at which its target recovered."""
     try:
-        await until(lambda: _healed(fault), "healed", within_s=RECOVERY_S)
+        await until(lambda: _done(fault.heal), "healed", within_s=RECOVERY_S)
         healed_s = time.monotonic()
-        await until(lambda: _recovered(fault), f"{fault.target} recovered", within_s=RECOVERY_S)
+        await until(
+            lambda: _seen(fault.has_recovered, unseen=False),
+            f"{fault.target} recovered",
+            within_s=RECOVERY_S,
+        )
     except LorikeetError as failure:
         errors.append(str(failure))
         return time.monotonic(), None
@@ -122,31 +130,18 @@ async def _recover(fault: Fault, errors: list[str]) -> tuple[float, float | None
 # While Redis is unavailable, nothing can be observed or changed, and the caller tries again.
 
 
-async def _injected(fault: Fault) -> bool:
+async def _done(act: Callable[[], Awaitable[None]]) -> bool:
+    """Return whether Redis was available for `act`."""
     try:
-        await fault.inject()
+        await act()
     except RedisUnavailable:
         return False
     return True
 
 
-async def _observed(fault: Fault) -> str:
+async def _seen(look: Callable[[], Awaitable[T]], unseen: T) -> T:
+    """Return what `look` returns, or `unseen` if Redis was unavailable."""
     try:
-        return await fault.evidence()
+        return await look()
     except RedisUnavailable:
-        return ""
-
-
-async def _healed(fault: Fault) -> bool:
-    try:
-        await fault.heal()
-    except RedisUnavailable:
-        return False
-    return True
-
-
-async def _recovered(fault: Fault) -> bool:
-    try:
-        return await fault.has_recovered()
-    except RedisUnavailable:
-        return False
+        return unseen

@@ -11,6 +11,7 @@ import { pinDialog } from "./pin.js";
 import { versionsOf } from "./row.js";
 
 const MAX_COMPARED = 4;
+const FLIP = { keep: "Cancel", tone: "button-primary" }; // of a question about another current version
 
 /** Actions of rows; each takes the AdapterRow whose button was pressed. */
 export class RowActions {
@@ -37,9 +38,7 @@ export class RowActions {
   async makeCurrent(row, version) {
     const { id } = row.adapter;
     const text = `New requests for ${id} use this version at once. Waiting and running ones keep theirs.`;
-    const labels = { action: "Make current", keep: "Cancel", tone: "button-primary" };
-    if (!(await confirmAction({ title: `Make ${version} current?`, text, ...labels }))) return;
-    row.toggle.focus(); // the version's button disappears
+    if (!(await confirmed(row, { title: `Make ${version} current?`, text, action: "Make current", ...FLIP }))) return;
     await this.rollBack(row, `?${new URLSearchParams({ version })}`);
   }
 
@@ -56,9 +55,7 @@ export class RowActions {
   async promote(row) {
     const { id, candidate } = row.adapter;
     const text = `New requests for ${id} use this version at once. You can roll back to the current one.`;
-    const labels = { action: "Promote", keep: "Cancel", tone: "button-primary" };
-    if (!(await confirmAction({ title: `Promote ${candidate.version}?`, text, ...labels }))) return;
-    row.toggle.focus(); // the version's buttons disappear
+    if (!(await confirmed(row, { title: `Promote ${candidate.version}?`, text, action: "Promote", ...FLIP }))) return;
     await this.run(row, async () => {
       const { version } = await sendJson("POST", `${pathOf(row)}/candidate/promote?${only(candidate)}`);
       return usedFrom(row, version);
@@ -68,8 +65,7 @@ export class RowActions {
   async drop(row) {
     const { candidate } = row.adapter;
     const text = "Its trial ends, and what was compared is deleted.";
-    if (!(await confirmAction({ title: `Drop ${candidate.version}?`, text, action: "Drop" }))) return;
-    row.toggle.focus(); // the version's buttons disappear
+    if (!(await confirmed(row, { title: `Drop ${candidate.version}?`, text, action: "Drop" }))) return;
     await this.run(row, async () => {
       const { version } = await sendJson("DELETE", `${pathOf(row)}/candidate?${only(candidate)}`);
       return `${candidate.version} is no longer tried out. ${version} answers all requests.`;
@@ -111,6 +107,13 @@ export class RowActions {
     }
     await this.page.refresh();
   }
+}
+
+/** Ask about a version, and move the focus away from its button, which disappears. */
+async function confirmed(row, question) {
+  if (!(await confirmAction(question))) return false;
+  row.toggle.focus();
+  return true;
 }
 
 function usedFrom({ adapter }, version) {

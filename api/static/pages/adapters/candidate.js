@@ -2,7 +2,8 @@
 
 import { formDialog } from "../../lib/form_dialog.js";
 import { h } from "../../lib/dom.js";
-import { SOURCE_HINT } from "./load.js";
+import { radio } from "../../lib/radio.js";
+import { sourceField } from "./source.js";
 
 const SOURCE = ""; // value of the choice that is no version
 const MODES = [
@@ -26,8 +27,7 @@ export function candidateDialog(adapter, send) {
   const version = which ? () => which.body : () => ({ version: candidate.version });
   const modes = MODES.map(([mode, label], place) => {
     const checked = candidate ? mode === candidate.mode : place === 0;
-    const input = h("input", { type: "radio", name: "candidate-mode", value: mode, checked });
-    return { input, element: h("label", { class: "check" }, input, label) };
+    return radio({ name: "candidate-mode", value: mode, checked }, label);
   });
   const share = h("input", { id: "candidate-percent", type: "number", required: true, min: "0", max: "100", step: "any", value: String(candidate?.percent ?? 10), autofocus: candidate !== null, "aria-describedby": "candidate-hint" });
   const body = () => ({
@@ -54,12 +54,11 @@ export function candidateDialog(adapter, send) {
 /** Fields that name a source or a previous version. */
 class WhichVersion {
   constructor(previous) {
-    this.path = h("input", { id: "candidate-path", type: "text", required: true, autocomplete: "off", spellcheck: "false", placeholder: "/adapters/new-version or acme/new-version", "aria-describedby": "candidate-path-hint" });
-    this.pathPart = h("div", { class: "field" }, h("label", { for: "candidate-path" }, "Source"), this.path, h("p", { id: "candidate-path-hint", class: "muted" }, SOURCE_HINT));
+    this.source = sourceField({ id: "candidate-path", placeholder: "/adapters/new-version or acme/new-version" });
     const options = previous.map(({ version, state }, place) => state === "ready" && h("option", { value: version }, `${version} (previous ${place + 1})`));
     this.version = h("select", { id: "candidate-version", onchange: () => this.show() }, h("option", { value: SOURCE }, "From a folder or the hub"), options);
     const versionPart = h("div", { class: "field" }, h("label", { for: "candidate-version" }, "Version"), this.version);
-    this.elements = [previous.length > 0 && versionPart, this.pathPart];
+    this.elements = [previous.length > 0 && versionPart, this.source.element];
   }
 
   get isSource() {
@@ -67,11 +66,11 @@ class WhichVersion {
   }
 
   get body() {
-    return this.isSource ? { source: this.path.value.trim() } : { version: this.version.value };
+    return this.isSource ? { source: this.source.input.value.trim() } : { version: this.version.value };
   }
 
   show() {
-    this.pathPart.hidden = !this.isSource;
-    this.path.required = this.isSource;
+    this.source.element.hidden = !this.isSource;
+    this.source.input.required = this.isSource;
   }
 }

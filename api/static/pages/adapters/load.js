@@ -4,10 +4,10 @@ import { ApiError, getJson, request, sendJson } from "../../lib/api.js";
 import { fill, h, setText } from "../../lib/dom.js";
 import { bytes, percent } from "../../lib/format.js";
 import { errorBox } from "../../lib/notices.js";
+import { radio } from "../../lib/radio.js";
 import { findingsBox } from "./findings.js";
+import { sourceField } from "./source.js";
 import { CONFIG, WEIGHTS, adapterFiles, droppedFiles, readConfig, upload } from "./upload.js";
-
-export const SOURCE_HINT = "A folder as the workers see it, below one of their --adapter-root folders, or a repository of an organisation that they may use.";
 
 /**
  * Show the dialog. With `name`, it replaces that adapter. With `files`, it begins with these.
@@ -24,10 +24,11 @@ class LoadDialog {
     this.loaded = null;
     this.closing = new AbortController();
     this.name = h("input", { id: "load-name", type: "text", required: true, value: name ?? "", maxlength: "128", autocomplete: "off", spellcheck: "false", readonly: name !== null });
-    this.path = h("input", { id: "load-path", type: "text", autocomplete: "off", spellcheck: "false", placeholder: "/adapters/sql-v2 or acme/sql-lora", "aria-describedby": "load-path-hint" });
+    this.source = sourceField({ id: "load-path", placeholder: "/adapters/sql-v2 or acme/sql-lora" });
+    this.path = this.source.input;
     this.replace = h("input", { id: "load-replace", type: "checkbox", checked: name !== null });
-    this.byPath = radio("path", "Folder or hub id", () => this.showSource());
-    this.byFiles = radio("files", "Files of this computer", () => this.showSource());
+    this.byPath = this.choice("path", "Folder or hub id");
+    this.byFiles = this.choice("files", "Files of this computer");
     this.picker = h("input", { id: "load-files", type: "file", multiple: true, onchange: () => this.choose([...this.picker.files]) });
     this.summary = h("div", { class: "load-chosen", role: "status" });
     this.checkButton = h("button", { type: "button", class: "button", onclick: () => this.check() }, "Check");
@@ -35,11 +36,6 @@ class LoadDialog {
     this.progress = h("progress", { max: "1", value: 0, hidden: true, "aria-label": "Sent" });
     this.state = h("p", { class: "muted", role: "status" });
     this.outcome = h("div");
-    this.pathPart = h(
-      "div", { class: "field" },
-      h("label", { for: "load-path" }, "Source"), this.path,
-      h("p", { id: "load-path-hint", class: "muted" }, SOURCE_HINT),
-    );
     this.filesPart = this.dropZone();
     this.dialog = this.build(name);
     this.dialog.addEventListener("close", () => {
@@ -62,7 +58,7 @@ class LoadDialog {
       h("h2", { id: "load-title" }, name === null ? "Load an adapter" : `Replace ${name}`),
       h("div", { class: "field" }, h("label", { for: "load-name" }, "Name"), this.name),
       h("fieldset", { class: "choice" }, h("legend", { class: "visually-hidden" }, "Where the adapter is"), this.byPath.element, this.byFiles.element),
-      this.pathPart, this.filesPart,
+      this.source.element, this.filesPart,
       h("label", { class: "check", hidden: name !== null }, this.replace, "Replace the adapter if the name is taken"),
       this.progress, this.state, this.outcome,
       h(
@@ -76,6 +72,10 @@ class LoadDialog {
       this.load();
     });
     return h("dialog", { class: "dialog dialog-load", "aria-labelledby": "load-title" }, form);
+  }
+
+  choice(value, label) {
+    return radio({ name: "load-source", value, onchange: () => this.showSource() }, label);
   }
 
   dropZone() {
@@ -101,7 +101,7 @@ class LoadDialog {
   }
 
   showSource() {
-    this.pathPart.hidden = this.isByFiles;
+    this.source.element.hidden = this.isByFiles;
     this.filesPart.hidden = !this.isByFiles;
     this.checkButton.hidden = this.isByFiles;
     this.path.required = !this.isByFiles;
@@ -181,11 +181,6 @@ class LoadDialog {
     this.progress.hidden = true;
     for (const button of buttons) button.disabled = false;
   }
-}
-
-function radio(value, label, onchange) {
-  const input = h("input", { type: "radio", name: "load-source", value, onchange });
-  return { input, element: h("label", { class: "check" }, input, label) };
 }
 
 async function isTaken(name, signal) {

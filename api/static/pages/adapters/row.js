@@ -120,14 +120,14 @@ export class AdapterRow {
 /** The current version, the candidate and the other previous versions, each with its place and actions. */
 export function versionsOf(adapter) {
   const isReady = ({ state }) => state === "ready";
-  const previous = adapter.previous.map((version, index) => ({
-    ...version, place: isReady(version) ? `previous ${index + 1}` : version.state, acts: isReady(version) ? ["Make current"] : [],
-  }));
-  const candidate = adapter.candidate && {
-    ...adapter.candidate, place: shareText(adapter.candidate), acts: isReady(adapter.candidate) ? ["Promote", "Drop"] : ["Drop"],
-  };
-  const others = previous.filter(({ version }) => version !== candidate?.version);
-  return [{ ...adapter, place: isReady(adapter) ? "current" : adapter.state, acts: [] }, candidate, ...others].filter(Boolean);
+  const shown = (version, place, acts) => (isReady(version) ? { ...version, place, acts } : { ...version, place: version.state, acts: [] });
+  const { candidate } = adapter;
+  const previous = adapter.previous.map((version, index) => shown(version, `previous ${index + 1}`, ["Make current"]));
+  return [
+    shown(adapter, "current", []),
+    candidate && { ...candidate, place: shareText(candidate), acts: isReady(candidate) ? ["Promote", "Drop"] : ["Drop"] },
+    ...previous.filter(({ version }) => version !== candidate?.version),
+  ].filter(Boolean);
 }
 
 function versionHead() {

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
-from console_adapters import CONFIG, WEIGHTS, adapter, digest, load_in_place, rows
+from console_adapters import (
+    CONFIG,
+    WEIGHTS,
+    adapter,
+    digest,
+    expect_compared,
+    load_in_place,
+    open_row,
+    rows,
+)
 from console_browser import ConsolePage, OpenPage
 from console_pool import get_job, start_jobs
 from playwright.async_api import FilePayload, Locator, Page, expect
@@ -17,13 +25,6 @@ from servers import Server
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 HOSTILE = "<img src=x onerror=document.title=1>"
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def console(open_page: OpenPage, tiny: Server) -> ConsolePage:
-    console = await open_page(tiny.url)
-    await console.open("adapters")
-    return console
 
 
 def names(server: Server) -> list[str]:
@@ -83,10 +84,7 @@ async def test_an_adapter_is_loaded_replaced_and_rolled_back(
     assert adapter(tiny, "team/sql")["version"] == first
     await console.check_accessibility()
 
-    await shown.get_by_role("button", name="Compare versions").click()
-    fields = page.get_by_role("combobox")
-    await expect(fields.nth(0)).to_have_value(first)
-    await expect(fields.nth(1)).to_have_value(second)
+    await expect_compared(page, shown, first, second)
 
 
 async def test_any_previous_version_is_made_current_after_a_question(
@@ -95,8 +93,7 @@ async def test_any_previous_version_is_made_current_after_a_question(
     page = console.page
     loaded = [load_in_place(tiny, "flip", root / name) for name in ("first", "second", "third")]
     first, second, third = loaded
-    shown = rows(page, "flip")
-    await shown.get_by_role("button", name="flip").click()
+    shown = await open_row(page, "flip")
     versions = shown.locator(".versions tbody tr")
     await expect(versions).to_contain_text(
         [f"{third}current", f"{second}previous 1", f"{first}previous 2"]

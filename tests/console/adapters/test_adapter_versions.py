@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from console_adapters import adapter, digest, load_in_place, rows
+from console_adapters import adapter, digest, expect_compared, load_in_place, open_row
 from console_browser import ConsolePage, OpenPage
 from console_pool import start_jobs
 from playwright.async_api import Locator, Page, Route, expect
@@ -26,20 +25,6 @@ WATCH_AGREEMENT = """() => {
     watch.observe(document.body, { subtree: true, childList: true, attributes: true });
 }"""
 """Script that notes in `wasShown` if the page shows an agreement from now on."""
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def console(open_page: OpenPage, tiny: Server) -> ConsolePage:
-    console = await open_page(tiny.url)
-    await console.open("adapters")
-    return console
-
-
-async def open_row(page: Page, name: str) -> Locator:
-    """Open an adapter's row."""
-    shown = rows(page, name)
-    await shown.get_by_role("button", name=name, exact=True).click()
-    return shown
 
 
 async def until_held(page: Page, held: list[Route]) -> None:
@@ -147,10 +132,7 @@ async def test_a_previous_version_is_tried_out(
     await expect(row.locator(".versions tbody tr")).to_contain_text(
         [f"{second}current", f"{first}canary 10%"]
     )
-    await row.get_by_role("button", name="Compare versions").click()
-    fields = page.get_by_role("combobox")
-    await expect(fields.nth(0)).to_have_value(second)
-    await expect(fields.nth(1)).to_have_value(first)
+    await expect_compared(page, row, second, first)
 
 
 async def test_a_candidate_that_does_not_load_is_refused_in_the_dialog(
