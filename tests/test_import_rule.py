@@ -116,7 +116,7 @@ def test_worker_and_shared_never_import_the_web_stack() -> None:
 
 def test_only_the_store_and_the_control_process_import_redis() -> None:
     def is_wrong(path: str, name: str) -> bool:
-        may = path.startswith(("shared/store/", "ops/")) or path == "worker/control.py"
+        may = path.startswith(("shared/store/", "ops/"))
         return top(name) == "redis" and not may
 
     assert violations(is_wrong) == []

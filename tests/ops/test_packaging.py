@@ -31,8 +31,7 @@ SHARED, API, WORKER, DEMO = LISTS = (
 NEEDS = {
     "api": {API},
     "worker": {WORKER},
-    "worker/control.py": set(),  # runs in the API image
-    "worker/control_tasks.py": set(),
+    "ops/control": {API},  # runs in the API image
     "shared": set(),
     "ops": set(),
     "ops/bench": {"bench", WORKER},

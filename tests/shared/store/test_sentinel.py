@@ -11,6 +11,7 @@ from queue_support import LIMITS, Actor, eventually, make_job
 from sentinels import FakeSentinel
 
 from ops.chaos.cluster.replicated import Replicated
+from ops.control.tasks import TASKS
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import WorkerId
@@ -21,7 +22,6 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.views.pool_views import PoolViews
 from worker import control
-from worker.control_tasks import TASKS
 
 Start = Callable[..., Awaitable[Replicated]]
 

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import structlog
 
 from api.app import create_app
-from api.batches.run import BatchRun, Parts
 from api.files.own_files import content_name
 from api.files.store import FileStore
+from ops.control.batches.run import BatchRun, Parts
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
 from shared.settings import ApiSettings, ControlSettings, load_settings
 from shared.store.batches.batch_ends import BatchEnds

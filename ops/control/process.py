@@ -1,4 +1,4 @@
-"""Control process: an arq worker that runs the tasks in `worker/control_tasks.py`.
+"""Control process: an arq worker that runs the tasks in `ops/control/tasks.py`.
 
 It needs neither torch nor a GPU. Any number of control processes may run. Each task is due at fixed
 times, and arq ensures that only one of the processes executes it.
@@ -19,11 +19,11 @@ from arq.connections import ArqRedis
 from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 
+from ops.control.tasks import TASKS, ControlTask, ControlTasks
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
 from shared.store.connection import Redis, check_redis_at, connect
 from shared.store.keys import Keys
-from worker.control_tasks import TASKS, ControlTask, ControlTasks
 
 RETRY_S = 1.0
 """Seconds between two attempts to reach Redis while it is unavailable."""

@@ -7,6 +7,7 @@ import pytest
 from queue_support import INFO, LIMITS, Actor, make_job
 from structlog.testing import capture_logs
 
+from ops.control.tasks import TASKS, ControlTask, ControlTasks
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.settings import ControlSettings
@@ -14,7 +15,6 @@ from shared.store.audit import running_audit
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
-from worker.control_tasks import TASKS, ControlTask, ControlTasks
 
 A = AdapterVersion("a@1")
 DAY_MS = 86_400_000

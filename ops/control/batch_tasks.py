@@ -4,11 +4,11 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from api.batches.supervisor import BatchSupervisor, batch_supervisor
-from api.batches.webhook import Webhook
+from ops.control.batches.supervisor import BatchSupervisor, batch_supervisor
+from ops.control.batches.webhook import Webhook
+from ops.control.process import MoreTasks
+from ops.control.tasks import EVERY_10_S, EVERY_SECOND, ControlTask
 from shared.settings import ControlSettings
-from worker.control import MoreTasks
-from worker.control_tasks import EVERY_10_S, EVERY_SECOND, ControlTask
 
 
 def batch_tasks(settings: ControlSettings) -> MoreTasks:

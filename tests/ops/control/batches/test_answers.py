@@ -7,8 +7,8 @@ import orjson
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from api.batches import answers as answers_module
-from api.batches.answers import BatchAnswer, BatchClient
+from ops.control.batches import answers as answers_module
+from ops.control.batches.answers import BatchAnswer, BatchClient
 from shared.protocol.access.rights import Access, Scope
 
 ACCESS = Access(tenant="red", scopes=frozenset({Scope.INFERENCE}), key_id="k1")

@@ -20,7 +20,7 @@ CODE = """
 import sys
 from shared.log import configure_logging
 from shared.settings import ControlSettings
-from worker.control import run_control
+from ops.control.process import run_control
 configure_logging("info", process="control")
 assert "torch" not in sys.modules
 run_control(ControlSettings(redis_url=sys.argv[1], pool=sys.argv[2]))

@@ -11,11 +11,11 @@ import orjson
 import structlog
 from fastapi import FastAPI
 
-from api.batches.answers import BatchAnswer, BatchClient
-from api.batches.lines import Line, check_lines, in_order
-from api.batches.results import ANSWERS, FAILURES, Results, file_name
 from api.files.own_files import content_name
 from api.files.store import FileStore, ObjectMissing
+from ops.control.batches.answers import BatchAnswer, BatchClient
+from ops.control.batches.lines import Line, check_lines, in_order
+from ops.control.batches.results import ANSWERS, FAILURES, Results, file_name
 from shared.errors import LeaseLost
 from shared.protocol.access.rights import Access, Scope
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches, CommittedLines

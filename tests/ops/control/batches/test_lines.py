@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.batches.lines import MAX_ERRORS, Checked, check_lines, in_order
+from ops.control.batches.lines import MAX_ERRORS, Checked, check_lines, in_order
 
 CHAT = "/v1/chat/completions"
 
@@ -86,7 +86,7 @@ def test_an_empty_file_is_a_fault(checked: Any) -> None:
 
 
 def test_too_many_requests_are_a_fault(checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.batches.lines.MAX_LINES", 2)
+    monkeypatch.setattr("ops.control.batches.lines.MAX_LINES", 2)
     content = [line(str(number)) for number in range(3)]
     assert [each.code for each in checked(b"\n".join(content)).errors] == ["too_many_requests"]
     assert checked(b"\n".join(content[:2])).errors == []

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from threaded_server import running
 
-from api.batches.webhook import Webhook
+from ops.control.batches.webhook import Webhook
 from shared.errors import SettingsError
 from shared.settings import ControlSettings
 from shared.store.batches.batch_ends import BatchEnd, BatchEnds
