@@ -31,6 +31,7 @@ _NOT_RETRYABLE = {
     ErrorCode.POISON_JOB,
     ErrorCode.ADAPTER_CONFLICT,
     ErrorCode.JOB_CONFLICT,
+    ErrorCode.BATCH_CONFLICT,
     ErrorCode.IDEMPOTENCY_CONFLICT,
 }
 """Codes of errors after which clients shouldn't retry the request.

@@ -60,8 +60,12 @@ class ErrorCode(StrEnum):
     """No file has this id, or the file has expired."""
     BATCH_NOT_FOUND = "batch_not_found"
     """No batch has this id, or the record of the batch has expired."""
+    BATCH_CONFLICT = "batch_conflict"
+    """The batch's status doesn't allow this request."""
     BATCH_EXPIRED = "batch_expired"
     """The time of the batch was over before this request had ended."""
+    QUOTA_EXCEEDED = "quota_exceeded"
+    """The tenant keeps as much as it may. Something must be deleted before this request."""
     NO_FILE_STORE = "no_file_store"
     """The server keeps no files, because its operator hasn't set --file-store."""
     FILE_STORE_UNAVAILABLE = "file_store_unavailable"
@@ -122,7 +126,9 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.IDEMPOTENCY_CONFLICT: 409,
     ErrorCode.FILE_NOT_FOUND: 404,
     ErrorCode.BATCH_NOT_FOUND: 404,
+    ErrorCode.BATCH_CONFLICT: 409,
     ErrorCode.BATCH_EXPIRED: 408,
+    ErrorCode.QUOTA_EXCEEDED: 400,
     ErrorCode.NO_FILE_STORE: 404,
     ErrorCode.FILE_STORE_UNAVAILABLE: 503,
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,

@@ -212,6 +212,11 @@ class ApiSettings(FileSettings):
         200,
         "Maximum size in MiB of a file that a client uploads. A larger one is refused with 413.",
     )
+    max_batches_tenant: int = _number(
+        1_000,
+        "Maximum number of batches that one tenant has, ended or not. Further ones are refused "
+        "until ended ones are deleted or expire.",
+    )
     max_adapter_mb: int = _number(
         512,
         "Maximum size in MiB of an adapter that a client sends as a body. A larger one is refused "

@@ -1,14 +1,18 @@
 """Bodies of /v1/batches."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from api.schema.metadata import LIMITS, Metadata
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 """Paths of the requests that a batch may have."""
 MAX_WINDOW_H = 7 * 24
-MAX_METADATA = 16
+MAX_WINDOW_CHARS = 4
+MAX_ID_CHARS = 100
+"""Characters of the id of a file. Ids of files are shorter."""
 _WINDOW = re.compile(r"([1-9][0-9]{0,2})([hd])")
 
 
@@ -17,15 +21,16 @@ class CreateBatchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    input_file_id: str = Field(min_length=1, description="File with one request per line.")
+    input_file_id: str = Field(
+        min_length=1, max_length=MAX_ID_CHARS, description="File with one request per line."
+    )
     endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]
     completion_window: str = Field(
+        max_length=MAX_WINDOW_CHARS,
         description="Time after which requests that haven't ended expire: 24h, or another number "
-        f"of hours or days such as 2h or 3d, at most {MAX_WINDOW_H // 24}d."
+        f"of hours or days such as 2h or 3d, at most {MAX_WINDOW_H // 24}d.",
     )
-    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = Field(
-        None, description="The batch repeats it."
-    )
+    metadata: Metadata | None = Field(None, description=f"The batch repeats it. {LIMITS}")
 
     @field_validator("completion_window")
     @classmethod
@@ -39,6 +44,14 @@ def window_h(text: str) -> int:
     """Return the hours of a completion window, or 0 if `text` isn't one."""
     found = _WINDOW.fullmatch(text)
     return int(found[1]) * (24 if found[2] == "d" else 1) if found else 0
+
+
+class DeletedBatch(BaseModel):
+    """A batch that was deleted."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    deleted: bool
 
 
 class BatchRequestCounts(BaseModel):

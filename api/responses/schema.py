@@ -6,8 +6,8 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from api.schema.base import IGNORED, TEXT_OR_LIST, USER, USER_AS_WELL, JobRequest, RequestModel
 from api.schema.generation import ServiceTier
+from api.schema.metadata import LIMITS, Metadata
 
-MAX_METADATA = 16
 _INPUT = (
     "Text of the user, or items: messages with text, function_call, function_call_output and "
     "reasoning."
@@ -99,9 +99,7 @@ class ResponseRequest(ResponsePrompt, JobRequest):
         description="Whether the response can be retrieved and continued until it expires. "
         "Defaults to true.",
     )
-    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = Field(
-        None, description="The response repeats it."
-    )
+    metadata: Metadata | None = Field(None, description=f"The response repeats it. {LIMITS}")
     max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Maximum number of tokens of the output, including reasoning."
     )

@@ -6,7 +6,13 @@ from fastapi import APIRouter, Request, Response
 
 from api.batches.bodies import batch_body
 from api.batches.own_batches import batch_not_found, own_batch
-from api.batches.schema import BatchBody, BatchList, CreateBatchRequest, window_h
+from api.batches.schema import (
+    BatchBody,
+    BatchList,
+    CreateBatchRequest,
+    DeletedBatch,
+    window_h,
+)
 from api.context import InAccess, InContext, InTenant
 from api.errors import json_response
 from api.files.bodies import page_body
@@ -16,7 +22,7 @@ from api.http.body import read_json_object
 from api.http.validation import validate
 from api.openapi.document import takes
 from api.openapi.responses import MEANINGS, errors
-from shared.errors import JobFailed, invalid_param
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.store.batches.batches import new_batch_id
 from shared.store.batches.records import Batch, Purpose
 
@@ -24,7 +30,9 @@ router = APIRouter(tags=["batches"])
 HOUR_S, DAY_S = 3600, 86_400
 _MEANINGS = {
     **MEANINGS,
+    400: "The request is invalid, or the tenant has too many batches.",
     404: "The batch or file doesn't exist, or the server keeps no files.",
+    409: "The batch hasn't ended.",
     429: "The pool has too many batches that haven't ended.",
 }
 
@@ -62,7 +70,7 @@ async def create_batch(request: Request, context: InContext, access: InAccess) -
         metadata=body.metadata,
     )
     keep_s = batch.expires_s - now + context.settings.file_days * DAY_S
-    await context.batches.add(batch, keep_s=keep_s)
+    await context.batches.add(batch, keep_s=keep_s, max_tenant=context.settings.max_batches_tenant)
     return json_response(batch_body(batch))
 
 
@@ -92,6 +100,20 @@ async def list_batches(request: Request, context: InContext, tenant: InTenant) -
 async def get_batch(batch_id: str, context: InContext, tenant: InTenant) -> Response:
     """Return the status of a batch, the numbers of its requests, and its output files."""
     return json_response(batch_body(await own_batch(context, tenant, batch_id)))
+
+
+@router.delete(
+    "/v1/batches/{batch_id}",
+    summary="Delete a batch",
+    responses=errors(404, 409, 503, meanings=_MEANINGS),
+)
+async def delete_batch(batch_id: str, context: InContext, tenant: InTenant) -> DeletedBatch:
+    """Delete the record of a batch that has ended. Its files are kept."""
+    batch = await own_batch(context, tenant, batch_id)
+    if not await context.batches.delete(batch):
+        message = f"the batch {batch.id} hasn't ended; cancel it with POST /v1/batches/ID/cancel"
+        raise JobFailed(JobError(code=ErrorCode.BATCH_CONFLICT, message=message))
+    return DeletedBatch(id=batch.id, deleted=True)
 
 
 @router.post(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, RequestModel
+from api.schema.metadata import Metadata
 from api.schema.response_format import (
     ChoiceField,
     GrammarField,
@@ -221,7 +222,7 @@ class GenerationRequest(JobRequest):
     )
     user: str | None = Field(None, description=USER)
     safety_identifier: str | None = Field(None, description=USER_AS_WELL)
-    metadata: dict[str, str] | None = Field(None, description=IGNORED)
+    metadata: Metadata | None = Field(None, description=IGNORED)
     prompt_cache_key: str | None = Field(None, description=IGNORED)
     prompt_cache_options: dict[str, Any] | None = Field(None, description=IGNORED)
     prompt_cache_retention: str | None = Field(None, description=IGNORED)

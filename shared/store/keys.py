@@ -491,7 +491,8 @@ class Keys:
     def batches_of(self, tenant: str) -> str:
         """ZSET: batch of the tenant -> Unix time in ms at which it was accepted.
 
-        Each new batch removes the ones that have expired. Expires with the last batch.
+        Expired batches are removed when the tenant has reached its limit. Expires with the last
+        batch.
         """
         return f"{self.prefix}batches:{tenant}"
 

@@ -23,13 +23,14 @@ async def batches(pool: LargePool) -> None:
     for number in range(CALLS):
         batch = _batch()
         with pool.meter.measuring("one batch"):
-            await store.add(batch, keep_s=KEEP_S)
+            await store.add(batch, keep_s=KEEP_S, max_tenant=2 * CALLS)
             await store.lease(batch.id, RUNNER)
             await store.start(batch.id, RUNNER, num_requests=NUM_REQUESTS)
         with pool.meter.measuring(f"{MAX_LINES_PER_COMMIT} of {NUM_REQUESTS:,} requests"):
             await store.commit(batch.id, RUNNER, _lines(number))
         with pool.meter.measuring("one batch"):
             await store.end(batch.id, RUNNER, BatchStatus.COMPLETED, keep_s=KEEP_S, announces=False)
+            await store.delete(batch)
 
 
 def _batch() -> Batch:

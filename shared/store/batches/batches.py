@@ -8,7 +8,14 @@ from typing import Any
 
 import orjson
 
-from shared.errors import LeaseLost, QueueFull, ReachedLimit
+from shared.errors import (
+    ErrorCode,
+    JobError,
+    JobFailed,
+    LeaseLost,
+    QueueFull,
+    ReachedLimit,
+)
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import (
     Batch,
@@ -57,11 +64,17 @@ class Batches:
         self._keys = keys
         self._scripts = Scripts(redis, keys)
 
-    async def add(self, batch: Batch, *, keep_s: int) -> None:
-        """Accept a batch. `keep_s` is the longest time in seconds for which a batch is kept.
+    async def add(self, batch: Batch, *, keep_s: int, max_tenant: int) -> None:
+        """Accept a batch.
+
+        Args:
+            batch: the batch.
+            keep_s: the longest time in seconds for which a batch is kept.
+            max_tenant: maximum number of the tenant's batches, ended or not.
 
         Raises:
-            QueueFull: the pool has too many batches.
+            QueueFull: the pool has too many batches that haven't ended.
+            JobFailed: the tenant has too many batches.
         """
         fields = {
             "endpoint": batch.endpoint,
@@ -78,11 +91,13 @@ class Batches:
             fields["metadata"] = orjson.dumps(batch.metadata).decode()
         reply = await self._scripts.run(
             "add_batch",
-            *(batch.id, batch.tenant, MAX_OPEN, batch.created_s * 1000, keep_s * 1000),
+            *(batch.id, batch.tenant, MAX_OPEN, max_tenant, batch.created_s * 1000, keep_s * 1000),
             *flat(fields.items()),
         )
-        if reply != b"ok":
+        if reply == b"full":
             raise QueueFull(ReachedLimit.BATCHES, MAX_OPEN)
+        if reply == b"many":
+            raise JobFailed(_too_many(max_tenant))
 
     async def get(self, batch_id: BatchId) -> Batch | None:
         """Return a batch, or None if it doesn't exist or has expired."""
@@ -98,6 +113,10 @@ class Batches:
         """Make a batch start no more requests. Batches that have ended are left as they are."""
         for status in _CANCELLABLE:
             await self._move(batch_id, "", status, BatchStatus.CANCELLING)
+
+    async def delete(self, batch: Batch) -> bool:
+        """Delete the record of a batch. Return False, and change nothing, if it hasn't ended."""
+        return bool(await self._scripts.run("delete_batch", batch.id, batch.tenant) == b"ok")
 
     async def open(self) -> list[BatchId]:
         """Return the batches that haven't ended, oldest first."""
@@ -213,6 +232,14 @@ class Batches:
             _of_hash(BatchId(each), fields) if fields else None
             for each, fields in zip(ids, await pipe.execute(), strict=True)
         ]
+
+
+def _too_many(max_tenant: int) -> JobError:
+    message = (
+        f"there are {max_tenant} batches already; delete ended ones with DELETE "
+        "/v1/batches/BATCH_ID, or ask the operator to raise --max-batches-tenant"
+    )
+    return JobError(code=ErrorCode.QUOTA_EXCEEDED, message=message)
 
 
 def _check(batch_id: BatchId, reply: bytes) -> None:

@@ -126,6 +126,9 @@ async def test_a_batch_waits_for_a_control_process(client: openai.AsyncOpenAI) -
         ("completion_window", "soon", "completion_window"),
         ("metadata", {"a": 1}, "metadata.a"),
         ("metadata", {str(i): "" for i in range(17)}, "metadata"),
+        ("metadata", {"k": "x" * 513}, "metadata"),
+        ("metadata", {"k" * 65: "x"}, "metadata"),
+        ("input_file_id", "f" * 101, "input_file_id"),
         ("unknown", 1, "unknown"),
     ],
 )
@@ -170,6 +173,21 @@ async def test_an_ended_batch_shows_when_it_ended(
     assert (found.status, found.completed_at is not None) == ("completed", True)
 
 
+async def test_an_ended_batch_can_be_deleted(
+    http: httpx.AsyncClient, client: openai.AsyncOpenAI, redis: Redis, keys: Keys
+) -> None:
+    batch, store = await created(client), Batches(redis, keys)
+    response = await http.delete(f"/v1/batches/{batch.id}")
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "batch_conflict")
+    assert "cancel" in response.json()["error"]["message"]
+    await store.lease(BatchId(batch.id), "control")
+    await store.end(BatchId(batch.id), "control", BatchStatus.COMPLETED, keep_s=9, announces=False)
+    response = await http.delete(f"/v1/batches/{batch.id}")
+    assert response.json() == {"id": batch.id, "object": "batch", "deleted": True}
+    assert (await http.delete(f"/v1/batches/{batch.id}")).status_code == 404
+    assert [each.id async for each in client.batches.list()] == []
+
+
 class TestWithoutFileStore:
     """A server whose operator hasn't set --file-store."""
 
@@ -188,6 +206,7 @@ class TestWithoutFileStore:
             ("POST", "/v1/batches"),
             ("GET", "/v1/batches"),
             ("GET", "/v1/batches/batch_1"),
+            ("DELETE", "/v1/batches/batch_1"),
             ("POST", "/v1/batches/batch_1/cancel"),
         ],
     )
@@ -223,6 +242,7 @@ class TestWithKeys:
                 blue.files.delete(batch.input_file_id),
                 blue.batches.retrieve(batch.id),
                 blue.batches.cancel(batch.id),
+                blue.delete(f"/batches/{batch.id}", cast_to=object),
                 created(blue, input_file_id=batch.input_file_id),
             ):
                 with pytest.raises(openai.NotFoundError):

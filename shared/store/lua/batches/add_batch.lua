@@ -1,15 +1,27 @@
 #!lua
--- At most 7 commands.
--- ARGV: id tenant max_open created_ms keep_ms field value...
--- Accepts a batch. Returns 'ok' | 'full' if the pool has `max_open` batches that haven't ended. The
--- call may be repeated. `keep_ms` is the longest time for which a batch is kept.
-local id, tenant, created_ms, keep_ms = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
-local key, list = P .. 'batch:' .. id, P .. 'batches:' .. tenant
+-- At most 209 commands.
+-- ARGV: id tenant max_open max_tenant created_ms keep_ms field value...
+-- Accepts a batch. Returns 'ok' | 'full' if the pool has `max_open` batches that haven't ended |
+-- 'many' if the tenant has `max_tenant` batches, ended or not. The call may be repeated. `keep_ms` is
+-- the longest time for which a batch is kept.
+local id, tenant, max_tenant = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local created_ms, keep_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local key, list, open = P .. 'batch:' .. id, P .. 'batches:' .. tenant, P .. 'batches'
+local NUM_OLDEST = 100
+
+-- Remove the expired of the oldest batches from the tenant's list.
+local function prune()
+  for _, oldest in ipairs(redis.call('ZRANGE', list, 0, NUM_OLDEST - 1)) do
+    if redis.call('EXISTS', P .. 'batch:' .. oldest) == 0 then redis.call('ZREM', list, oldest) end
+  end
+end
+
 if redis.call('EXISTS', key) == 1 then return 'ok' end
-if redis.call('ZCARD', P .. 'batches') >= tonumber(ARGV[3]) then return 'full' end
-redis.call('HSET', key, 'tenant', tenant, unpack(ARGV, 6))
-redis.call('ZADD', P .. 'batches', created_ms, id)
+if redis.call('ZCARD', open) >= tonumber(ARGV[3]) then return 'full' end
+if redis.call('ZCARD', list) >= max_tenant then prune() end
+if redis.call('ZCARD', list) >= max_tenant then return 'many' end
+redis.call('HSET', key, 'tenant', tenant, unpack(ARGV, 7))
+redis.call('ZADD', open, created_ms, id)
 redis.call('ZADD', list, created_ms, id)
-redis.call('ZREMRANGEBYSCORE', list, '-inf', created_ms - keep_ms)
-redis.call('PEXPIRE', list, keep_ms)
+if redis.call('PTTL', list) < keep_ms then redis.call('PEXPIRE', list, keep_ms) end
 return 'ok'

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from queue_support import eventually
 
-from shared.errors import LeaseLost, QueueFull
+from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
@@ -59,14 +59,14 @@ def lines(*numbers: int, part: str = "p-answers") -> CommittedLines:
 
 async def added(batches: Batches, batch: Batch | None = None) -> Batch:
     batch = batch or make_batch()
-    await batches.add(batch, keep_s=1000)
+    await batches.add(batch, keep_s=1000, max_tenant=99)
     return batch
 
 
 async def test_a_batch_is_read_as_it_was_added(batches: Batches) -> None:
     batch = await added(batches)
     assert await batches.get(batch.id) == batch
-    await batches.add(batch, keep_s=1000)
+    await batches.add(batch, keep_s=1000, max_tenant=99)
     assert await batches.open() == [batch.id]
 
 
@@ -90,6 +90,47 @@ async def test_a_pool_has_a_limited_number_of_open_batches(
     await added(batches)
     with pytest.raises(QueueFull):
         await added(batches)
+
+
+async def test_a_tenant_has_a_limited_number_of_batches_also_ended_ones(
+    batches: Batches, redis: Redis, keys: Keys
+) -> None:
+    first = make_batch(created_s=int(time.time()) - 60)
+    await batches.add(first, keep_s=1000, max_tenant=2)
+    await ended(batches, first)
+    await batches.add(make_batch(), keep_s=1000, max_tenant=2)
+    with pytest.raises(JobFailed, match=r"2 batches .* --max-batches-tenant") as caught:
+        await batches.add(make_batch(), keep_s=1000, max_tenant=2)
+    assert caught.value.error.code is ErrorCode.QUOTA_EXCEEDED
+    await batches.add(make_batch("blue"), keep_s=1000, max_tenant=2)
+    await redis.delete(keys.batch(first.id))  # it has expired
+    await batches.add(make_batch(), keep_s=1000, max_tenant=2)
+
+
+async def test_an_ended_batch_can_be_deleted(batches: Batches, redis: Redis, keys: Keys) -> None:
+    batch = await added(batches)
+    assert not await batches.delete(batch)
+    assert await batches.get(batch.id) == batch
+    await ended(batches, batch)
+    assert await batches.delete(batch)
+    assert await redis.keys(f"{keys.prefix}batch*") == []
+
+
+async def test_a_list_lives_as_long_as_its_batches(
+    batches: Batches, redis: Redis, keys: Keys
+) -> None:
+    long, short = make_batch(), make_batch()
+    await batches.add(long, keep_s=1000, max_tenant=9)
+    await batches.add(short, keep_s=100, max_tenant=9)
+    assert await redis.ttl(keys.batches_of("red")) > 900
+    await ended(batches, short, keep_s=2000)
+    assert await redis.ttl(keys.batches_of("red")) > 1900
+
+
+async def ended(batches: Batches, batch: Batch, *, keep_s: int = 9) -> None:
+    """End a batch as a control process does whose input is faulty."""
+    await batches.lease(batch.id, A)
+    await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=keep_s, announces=False)
 
 
 async def test_only_one_process_runs_a_batch(
