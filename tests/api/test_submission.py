@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from api_support import RunningApp, ScriptedWorker, error_of, running_app, sse_text
 from queue_support import eventually
 
+from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
@@ -130,6 +132,23 @@ async def test_a_client_whose_connection_breaks_gets_the_answer_when_it_asks_aga
     assert (content(reply), reply.headers["idempotent-replayed"]) == ("hello", "true")
     late = await http.post(CHAT, json=BODY, headers=headers)
     assert late.json() == reply.json()
+
+
+async def test_an_official_client_that_tries_again_is_answered_by_a_new_job(
+    server: RunningApp, worker: ScriptedWorker
+) -> None:
+    error = JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message="its source is away")
+    url = f"{server.url}/v1"
+    async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=2) as client:
+        request = asyncio.create_task(
+            client.chat.completions.create(**BODY, extra_headers={"Idempotency-Key": "retried"})
+        )
+        first = await worker.take()
+        await worker.fail(first, error)
+        second = await worker.take()
+        await worker.answer(second, "hello")
+        assert (await request).choices[0].message.content == "hello"
+    assert first.job.id != second.job.id
 
 
 async def test_a_key_with_another_body_is_a_conflict(

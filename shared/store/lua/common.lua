@@ -362,6 +362,29 @@ local function index_ended(job, num_bytes, now, was_done)
   if job.idem then redis.call('PEXPIRE', idempotency_key(job.tenant, job.idem), job.retain) end
 end
 
+-- Codes of errors that say "try again": those whose HTTP status is 429 or 503.
+local RETRYABLE = {
+  queue_full = true, rate_limit_exceeded = true, adapter_unavailable = true, service_unavailable = true,
+  file_store_unavailable = true, too_many_connections = true, server_stopping = true,
+}
+local RETRYABLE_RETAIN_MS = 60000
+
+-- Let later requests with the job's idempotency key start a new job.
+local function free_idempotency_key(job)
+  if not job.idem then return end
+  redis.call('HDEL', P .. 'job:' .. job.id, 'idem')
+  redis.call('DEL', idempotency_key(job.tenant, job.idem))
+  job.idem = false
+end
+
+-- A job whose error says "try again" is no answer, so it isn't kept for its key. A batch sends its
+-- requests again, so the job of an earlier attempt is soon forgotten.
+local function release_retryable(job, error)
+  if error == 'null' or not RETRYABLE[cjson.decode(error).code] then return end
+  free_idempotency_key(job)
+  if job.preemptible then job.retain = math.min(job.retain, RETRYABLE_RETAIN_MS) end
+end
+
 local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
   'deadline', 'lag', 'retain', 'requeued', 'features', 'key', 'books' }
 
@@ -370,6 +393,7 @@ local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score',
 -- `result` come from the worker. If a script ends the job, they are nil and are built here.
 local function end_job(job, state, now, usage, error, event, result)
   local key, num_bytes = P .. 'job:' .. job.id, tonumber(job.bytes or 0)
+  release_retryable(job, error)
   local keeps_body = job.may_retry and num_bytes <= MAX_KEPT_BODY
   redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
   redis.call('HDEL', key, unpack(FIELDS_UNTIL_END))

@@ -20,10 +20,6 @@ end
 local function cancel_abandoned(job, now)
   redis.call('ZREM', P .. 'abandoned', job.id)
   if job.state ~= 'queued' and job.state ~= 'running' then return end
-  if job.idem then
-    redis.call('HDEL', P .. 'job:' .. job.id, 'idem')
-    redis.call('DEL', idempotency_key(job.tenant, job.idem))
-    job.idem = false
-  end
+  free_idempotency_key(job)
   cancel_job(job, error_json('cancelled', 'the client closed its connection'), now)
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 1,200 commands.
+-- At most 1,300 commands.
 -- Ends a page of the waiting jobs of quarantined versions. Returns {number of ended jobs, 1 if
 -- another call is needed}.
 local PAGE = 32

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from queue_support import LIMITS, Actor, make_job
 
-from shared.errors import ErrorCode, JobFailed, QueueFull
+from shared.errors import HTTP_STATUS, ErrorCode, JobFailed, QueueFull
 from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis, connect
@@ -108,3 +108,31 @@ async def test_erasing_a_job_frees_its_key(queue: Queue) -> None:
     await queue.cancel(first.id)
     await queue.erase(first.id)
     assert (await ask(queue, keyed(body="c"))).is_new
+
+
+@pytest.mark.parametrize("is_preemptible", [False, True])
+@pytest.mark.parametrize("code", ErrorCode)
+async def test_a_job_is_kept_for_its_key_unless_its_error_says_try_again(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, code: ErrorCode, is_preemptible: bool
+) -> None:
+    worker: Actor = await actor()
+    kind = {"is_preemptible": is_preemptible}
+    limits = replace(LIMITS, retain_ms=10**8)
+    first = await queue.enqueue(make_job(**kind), limits, options=keyed())
+    joined = await ask(queue, keyed(), **kind)
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, code)
+    says_try_again = HTTP_STATUS[code] in (429, 503)
+    assert joined.id == first.id
+    assert (await ask(queue, keyed(), **kind)).is_new is says_try_again
+    left_ms = await redis.pttl(keys.job(first.id))
+    assert (left_ms <= 60_000) is (says_try_again and is_preemptible)
+
+
+async def test_the_waiting_jobs_of_a_quarantined_version_are_not_replayed(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    await ask(queue, keyed())
+    await redis.sadd(keys.doomed, "a@1")  # type: ignore[misc]
+    await queue.reap()
+    assert (await ask(queue, keyed())).is_new
