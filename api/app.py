@@ -26,8 +26,11 @@ from api.follow.reply_hub import ReplyHub
 from api.http.auth import KeyCheck
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
+from api.http.fair_slots import FairSlots
+from api.http.guards import Guards
 from api.http.middleware import Boundary
 from api.http.scopes import check_scope
+from api.http.turns import Turns
 from api.metrics.metrics import Metrics
 from api.model_cache import ModelCache
 from api.openapi.document import describe
@@ -55,8 +58,7 @@ from api.routes import (
 from api.routes.access import audit_log, usage
 from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
 from api.routes.pages import console, docs
-from api.tokenization import MAX_CALLS
-from api.turns import Turns
+from api.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT
 from shared.adapter_sources import SourceTemplate
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.enqueue import QueueLimits
@@ -96,6 +98,8 @@ _ROUTES = (
 )
 MAX_INSPECTIONS = 8
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
+MAX_INSPECTIONS_OF_TENANT = 4
+"""Maximum number of concurrent inspections that one tenant has asked for."""
 MAX_TURNS = 32
 """Maximum number of requests that are accepted at the same time. It is smaller than the number of
 Redis connections, so that calls for running answers don't wait for one."""
@@ -125,10 +129,11 @@ def create_app(
     """
     keys = () if is_internal else api_keys(settings)
     pools = settings_of_pools(settings)
-    app_metrics = Metrics()
+    app_metrics, guards = Metrics(), Guards(routes.router for routes in _ROUTES)
     authenticator = Authenticator(
         keys,
         metrics_key(settings, keys),
+        guards,
         require_keys=settings.require_keys,
         books_pool=settings.pool,
     )
@@ -181,9 +186,9 @@ def create_app(
     )
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
-    app.state.metrics = app_metrics
+    app.state.metrics, app.state.guards = app_metrics, guards
     app.state.openapi_lock = asyncio.Lock()
-    app.state.openapi = cache(partial(describe, app, settings=settings))
+    app.state.openapi = cache(partial(describe, app, settings=settings, guards=guards))
     return app
 
 
@@ -196,8 +201,8 @@ class _Shared:
     store: FileStore | None
     ledger: Ledger
     turns: Turns
-    inspection_slots: asyncio.Semaphore
-    call_slots: asyncio.Semaphore
+    inspection_slots: FairSlots
+    call_slots: FairSlots
 
     @classmethod
     def of(
@@ -214,8 +219,8 @@ class _Shared:
             store=store,
             ledger=Ledger(redis, Keys(settings.pool)),
             turns=Turns(MAX_TURNS),
-            inspection_slots=asyncio.Semaphore(MAX_INSPECTIONS),
-            call_slots=asyncio.Semaphore(MAX_CALLS),
+            inspection_slots=FairSlots(MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT),
+            call_slots=FairSlots(MAX_CALLS, max_per_tenant=MAX_CALLS_OF_TENANT),
         )
 
 

@@ -1,6 +1,5 @@
 """The context: objects that all requests for one pool share."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +12,14 @@ from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
 from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
+from api.http.fair_slots import FairSlots
+from api.http.turns import Turns
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
 from api.model_cache import ModelCache
 from api.pool.feed import PoolFeed
 from api.pool.state import PoolState
 from api.pool_status import CachedRead, Readiness
-from api.turns import Turns
 from shared.protocol.access.rights import Access
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
@@ -78,12 +78,12 @@ class Context:
     shadows: Shadows
     shadow_copies: "ShadowCopies"
     """Enqueues copies of jobs for shadows."""
-    inspection_slots: asyncio.Semaphore
+    inspection_slots: FairSlots
     """Limits the number of concurrent inspections, because each one uses a Redis connection."""
     tokenizations: Tokenizations
     turns: Turns
     """Limits the number of requests that are accepted at the same time."""
-    call_slots: asyncio.Semaphore
+    call_slots: FairSlots
     """Limits the number of concurrent calls for tokenization."""
     readiness: CachedRead[Readiness]
     """Whether the pool accepts jobs, and whether workers compute them."""

@@ -99,7 +99,7 @@ class Draft:
             RateLimited: a limit of the API key is reached.
             RedisUnavailable: Redis may not have accepted the job.
         """
-        async with self._context.turns.turn():
+        async with self._context.turns.turn(self.access.tenant):
             enqueued = await self._enqueue_latest()
         if enqueued.is_new:
             self._start_shadow()

@@ -72,7 +72,7 @@ async def submit_json(
     trace = RequestTrace.begin(context.tracer, request)
 
     async def drafted() -> tuple[R, dict[str, str], Draft]:
-        async with context.turns.turn():
+        async with context.turns.turn(access.tenant):
             body, headers, answer_headers = parse_request(request, context, raw, parse, others)
             weight = context.settings.weight_by_tenant.get(access.tenant, 1.0)
             options = enqueue_options(

@@ -20,19 +20,21 @@ MAX_CALLS = 16
 
 Each call uses a Redis connection, and its text is in Redis until a worker takes it.
 """
+MAX_CALLS_OF_TENANT = 8
+"""Maximum number of concurrent calls that one tenant has asked for."""
 LIMIT_S = 10.0
 """Maximum seconds for a call, including the wait for others."""
 
 
-async def ask_tokenizer(context: Context, call: Call) -> Reply:
-    """Have any live worker answer a call, and return the reply.
+async def ask_tokenizer(context: Context, tenant: str, call: Call) -> Reply:
+    """Have any live worker answer a call of `tenant`, and return the reply.
 
     Raises:
         JobFailed: the worker refuses the input, or no worker has answered in time.
         RedisUnavailable: Redis can't be reached.
     """
     try:
-        async with asyncio.timeout(LIMIT_S), context.call_slots:
+        async with asyncio.timeout(LIMIT_S), context.call_slots.slot(tenant):
             reply = await _ask(context, call)
     except TimeoutError:
         reply = None
@@ -51,7 +53,7 @@ async def count_tokens(context: Context, chat: Job) -> int:
         JobFailed: as `ask_tokenizer`.
         RedisUnavailable: Redis can't be reached.
     """
-    return len((await ask_tokenizer(context, EncodeChat(job=chat))).ids)
+    return len((await ask_tokenizer(context, chat.tenant, EncodeChat(job=chat))).ids)
 
 
 async def _ask(context: Context, call: Call) -> Reply | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from api.access.stored_keys import StoredKeys
-from api.http.scopes import KEY_OPTIONAL, SCOPES, is_always_open
+from api.http.guards import Guards
 from shared.api_keys import ADMIN, ApiKey
 from shared.errors import RedisUnavailable
 from shared.protocol.access.rights import Access, Scope
@@ -25,6 +25,7 @@ class Authenticator:
         self,
         keys: Sequence[ApiKey],
         metrics_key: str | None,
+        guards: Guards,
         *,
         require_keys: bool,
         books_pool: str = "",
@@ -34,9 +35,11 @@ class Authenticator:
         Args:
             keys: the API keys of the settings.
             metrics_key: the metrics key; None if it isn't set.
+            guards: guards of the app's routes.
             require_keys: whether requests need a key even if no key is known.
             books_pool: `Access.books_pool` of all requests.
         """
+        self.guards = guards
         self._books_pool = books_pool
         self._keys = [(_digest(key.secret), _access_of(key)) for key in keys]
         self._metrics_key = _digest(metrics_key) if metrics_key else None
@@ -66,7 +69,7 @@ class Authenticator:
     async def _access_of(self, path: str, secret: str | None, stored: StoredKeys) -> Access | None:
         if secret is not None and (access := self._configured(path, secret)):
             return access
-        if is_always_open(path):
+        if self.guards.is_always_open(path):
             return None if self._needs_key else self._anonymous
         try:
             return await self._stored_or_anonymous(secret, stored)
@@ -85,7 +88,7 @@ class Authenticator:
                 found = access
         known_metrics = self._metrics_key
         if known_metrics is not None and hmac.compare_digest(sent, known_metrics):
-            is_open = self._monitoring.scopes.intersection(SCOPES.get(path, ()))
+            is_open = self._monitoring.scopes.intersection(self.guards.scopes(path))
             return self._monitoring if is_open else None
         return found
 
@@ -103,9 +106,9 @@ class Authenticator:
         Raises:
             RedisUnavailable: the request can't be decided.
         """
-        if path in KEY_OPTIONAL:
+        if self.guards.is_key_optional(path):
             return None
-        is_metrics = SCOPES.get(path) == (Scope.METRICS,)
+        is_metrics = self.guards.scopes(path) == (Scope.METRICS,)
         if is_metrics and secret is None and not self._needs_key and not self._metrics_key:
             scopes = frozenset({Scope.METRICS})
             return Access(tenant=ANONYMOUS, scopes=scopes, is_anonymous=True)

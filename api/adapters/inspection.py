@@ -40,8 +40,8 @@ class _NoFindings(Enum):
     """The worker died while it inspected the adapter."""
 
 
-async def inspect(context: Context, inspection: Inspection) -> Findings:
-    """Have a worker inspect an adapter, and return the worker's findings.
+async def inspect(context: Context, tenant: str, inspection: Inspection) -> Findings:
+    """Have a worker inspect an adapter for `tenant`, and return the worker's findings.
 
     Raises:
         JobFailed: no live worker is left to ask, `MAX_DEATHS` workers died while they inspected
@@ -50,7 +50,7 @@ async def inspect(context: Context, inspection: Inspection) -> Findings:
     """
     limit_s = context.settings.deadline_s
     try:
-        async with asyncio.timeout(limit_s), context.inspection_slots:
+        async with asyncio.timeout(limit_s), context.inspection_slots.slot(tenant):
             return await _checked(context, await _ask_workers(context, inspection))
     except TimeoutError:
         source = without_query(inspection.source)
@@ -59,9 +59,9 @@ async def inspect(context: Context, inspection: Inspection) -> Findings:
 
 
 async def checked_adapter(
-    context: Context, name: str, source: str, *, param: str | None
+    context: Context, tenant: str, name: str, source: str, *, param: str | None
 ) -> Adapter:
-    """Have a worker inspect an adapter, and return the adapter.
+    """Have a worker inspect an adapter for `tenant`, and return the adapter.
 
     `param` names the part of the request that has the source.
 
@@ -69,7 +69,7 @@ async def checked_adapter(
         JobFailed: as `inspect`, or the adapter can't be served.
         RedisUnavailable: Redis can't be reached.
     """
-    findings = await inspect(context, Inspection(name=name, source=source))
+    findings = await inspect(context, tenant, Inspection(name=name, source=source))
     if findings.adapter is None:
         assert findings.error is not None  # findings have either an adapter or an error
         raise JobFailed(replace(findings.error, param=param))

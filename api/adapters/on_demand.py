@@ -155,7 +155,7 @@ async def _adapter_name(context: Context, model: str) -> str:
 
 async def _load(context: Context, name: str, source: str, unknown: JobError) -> JobError | None:
     """Load an adapter from its source, and return the error of requests for it, if any."""
-    findings = await inspect(context, Inspection(name=name, source=source))
+    findings = await inspect(context, POOL, Inspection(name=name, source=source))
     if findings.adapter is None:
         assert findings.error is not None  # findings have either an adapter or an error
         is_missing = findings.error.code is ErrorCode.SOURCE_NOT_FOUND

@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access.authenticator import Authenticator
 from api.errors import error_response, redis_error
-from api.http.scopes import API_KEY_HEADER, is_open, unauthenticated
+from api.http.scopes import API_KEY_HEADER, unauthenticated
 from shared.errors import RedisUnavailable
 
 SCHEME = "bearer"
@@ -38,7 +38,7 @@ class KeyCheck:
                 access = await self._authenticator.access_of(path, _sent_key(scope), stored)
             except RedisUnavailable:
                 return error_response(request, redis_error())
-            if access is None and not is_open(path):
+            if access is None and not self._authenticator.guards.is_open(path):
                 return error_response(request, unauthenticated(request))
             state["access"] = access
         access = state["access"]

@@ -12,7 +12,7 @@ from api.adapters.schema import PinRequest, SetCandidateRequest
 from api.batches.schema import CreateBatchRequest
 from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.http.auth import SCHEME
-from api.http.scopes import is_open
+from api.http.guards import Guards
 from api.messages.schema import MessageRequest, PromptRequest
 from api.openapi.parameters import Parameters
 from api.responses.schema import ResponsePrompt, ResponseRequest
@@ -91,10 +91,12 @@ def query_parameters(query: type[BaseModel]) -> Parameters:
     ]
 
 
-def describe(app: FastAPI, *, with_keys: bool, settings: ApiSettings) -> dict[str, Any]:
+def describe(
+    app: FastAPI, *, with_keys: bool, settings: ApiSettings, guards: Guards
+) -> dict[str, Any]:
     """Build the OpenAPI document of `app`, without the names of models.
 
-    `with_keys` says whether clients need API keys.
+    `with_keys` says whether clients need API keys, and `guards` which routes need them.
     """
     root = settings.root_path
     document = get_openapi(
@@ -131,16 +133,16 @@ def describe(app: FastAPI, *, with_keys: bool, settings: ApiSettings) -> dict[st
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[REQUEST_ID_HEADER] = _REQUEST_ID
     if with_keys:
-        _add_keys(document)
+        _add_keys(document, guards)
     return document
 
 
-def _add_keys(document: dict[str, Any]) -> None:
+def _add_keys(document: dict[str, Any], guards: Guards) -> None:
     scheme = {"type": "http", "scheme": SCHEME}
     error = {"$ref": REF.format(model=ErrorBody.__name__)}
     document["components"]["securitySchemes"] = {"key": scheme}
     for path, operations in document["paths"].items():
-        if not is_open(path):
+        if not guards.is_open(path):
             for operation in operations.values():
                 operation["security"] = [{"key": []}]
                 for status, meaning in _KEY_ERRORS.items():

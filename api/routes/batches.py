@@ -19,10 +19,12 @@ from api.files.bodies import page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
 from api.files.own_files import file_store, own_file
 from api.http.body import read_json_object
+from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi.document import takes
 from api.openapi.responses import MEANINGS, errors
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
+from shared.protocol.access.rights import Scope
 from shared.store.batches.batches import new_batch_id
 from shared.store.batches.records import Batch, Purpose
 
@@ -44,6 +46,7 @@ _MEANINGS = {
     responses=errors(400, 404, 413, 429, 503, meanings=_MEANINGS),
     openapi_extra=takes(CreateBatchRequest),
 )
+@guarded(Work.BATCH, Scope.INFERENCE)
 async def create_batch(request: Request, context: InContext, access: InAccess) -> Response:
     """Run the requests of a file. They use idle capacity only, behind all other requests.
 
@@ -81,6 +84,7 @@ async def create_batch(request: Request, context: InContext, access: InAccess) -
     responses=errors(400, 404, 503, meanings=_MEANINGS),
     openapi_extra={"parameters": PAGE_PARAMETERS},
 )
+@guarded(Work.LIST, Scope.INFERENCE)
 async def list_batches(request: Request, context: InContext, tenant: InTenant) -> Response:
     """Return the tenant's batches, newest first."""
     file_store(context)
@@ -97,6 +101,7 @@ async def list_batches(request: Request, context: InContext, tenant: InTenant) -
     response_model=BatchBody,
     responses=errors(404, 503, meanings=_MEANINGS),
 )
+@guarded(Work.READ, Scope.INFERENCE)
 async def get_batch(batch_id: str, context: InContext, tenant: InTenant) -> Response:
     """Return the status of a batch, the numbers of its requests, and its output files."""
     return json_response(batch_body(await own_batch(context, tenant, batch_id)))
@@ -107,6 +112,7 @@ async def get_batch(batch_id: str, context: InContext, tenant: InTenant) -> Resp
     summary="Delete a batch",
     responses=errors(404, 409, 503, meanings=_MEANINGS),
 )
+@guarded(Work.RECORD, Scope.INFERENCE)
 async def delete_batch(batch_id: str, context: InContext, tenant: InTenant) -> DeletedBatch:
     """Delete the record of a batch that has ended. Its files are kept."""
     batch = await own_batch(context, tenant, batch_id)
@@ -122,6 +128,7 @@ async def delete_batch(batch_id: str, context: InContext, tenant: InTenant) -> D
     response_model=BatchBody,
     responses=errors(404, 503, meanings=_MEANINGS),
 )
+@guarded(Work.RECORD, Scope.INFERENCE)
 async def cancel_batch(batch_id: str, context: InContext, tenant: InTenant) -> Response:
     """Start no more requests of a batch. Those that run still end, and their answers are kept.
 

@@ -3,12 +3,14 @@
 from fastapi import APIRouter, Request, Response
 
 from api.context import InAccess, InContext
+from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
 from api.requests.translate import chat_job, parse_chat
 from api.schema.chat import ChatCompletion, ChatCompletionRequest
 from api.submission import submit
+from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["inference"])
 
@@ -19,6 +21,7 @@ router = APIRouter(tags=["inference"])
     responses=inference(ChatCompletion),
     openapi_extra=takes(ChatCompletionRequest, parameters=INFERENCE),
 )
+@guarded(Work.ANSWER, Scope.INFERENCE)
 async def create_chat_completion(
     request: Request, context: InContext, access: InAccess
 ) -> Response:

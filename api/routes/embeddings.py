@@ -3,12 +3,14 @@
 from fastapi import APIRouter, Request, Response
 
 from api.context import InAccess, InContext
+from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
 from api.requests.embeddings import embedding_job, parse_embedding
 from api.schema.embeddings import EmbeddingRequest, Embeddings
 from api.submission import submit
+from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["inference"])
 
@@ -19,6 +21,7 @@ router = APIRouter(tags=["inference"])
     responses=inference(Embeddings, streams=False),
     openapi_extra=takes(EmbeddingRequest, parameters=INFERENCE),
 )
+@guarded(Work.ANSWER, Scope.INFERENCE)
 async def create_embeddings(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the embedding of each input: its hidden states after the model's final norm, pooled.
 

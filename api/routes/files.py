@@ -15,9 +15,11 @@ from api.files.own_files import content_name, file_not_found, file_store, own_fi
 from api.files.schema import DeletedFile, FileBody, FileList
 from api.files.store import PIECE_BYTES, ObjectMissing
 from api.files.upload import PURPOSES, name_of, received_file
+from api.http.guards import Work, guarded
 from api.openapi.parameters import query
 from api.openapi.responses import MEANINGS, errors
 from shared.errors import JobFailed, invalid_param
+from shared.protocol.access.rights import Scope
 from shared.store.batches.files import new_file_id
 from shared.store.batches.records import Purpose, StoredFile
 
@@ -47,6 +49,7 @@ _FORM = {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
     },
 )
+@guarded(Work.FILE_UPLOAD, Scope.INFERENCE)
 async def upload_file(request: Request, context: InContext, tenant: InTenant) -> Response:
     """Store the requests of a batch, as one JSON object per line."""
     store, settings = file_store(context), context.settings
@@ -82,6 +85,7 @@ async def upload_file(request: Request, context: InContext, tenant: InTenant) ->
         ]
     },
 )
+@guarded(Work.LIST, Scope.INFERENCE)
 async def list_files(request: Request, context: InContext, tenant: InTenant) -> Response:
     """Return the tenant's files, newest first."""
     file_store(context)
@@ -99,6 +103,7 @@ async def list_files(request: Request, context: InContext, tenant: InTenant) -> 
     response_model=FileBody,
     responses=errors(404, 503, meanings=_MEANINGS),
 )
+@guarded(Work.READ, Scope.INFERENCE)
 async def get_file(file_id: str, context: InContext, tenant: InTenant) -> Response:
     """Return the name and size of a file."""
     return json_response(file_body(await own_file(context, tenant, file_id)))
@@ -112,6 +117,7 @@ async def get_file(file_id: str, context: InContext, tenant: InTenant) -> Respon
         **errors(404, 503, meanings=_MEANINGS),
     },
 )
+@guarded(Work.CONTENT, Scope.INFERENCE)
 async def get_file_content(file_id: str, context: InContext, tenant: InTenant) -> Response:
     """Return the content of a file."""
     file = await own_file(context, tenant, file_id)
@@ -133,6 +139,7 @@ async def get_file_content(file_id: str, context: InContext, tenant: InTenant) -
 @router.delete(
     "/v1/files/{file_id}", summary="Delete a file", responses=errors(404, 503, meanings=_MEANINGS)
 )
+@guarded(Work.RECORD, Scope.INFERENCE)
 async def delete_file(file_id: str, context: InContext, tenant: InTenant) -> DeletedFile:
     """Delete a file. A batch that still reads the file fails."""
     file = await own_file(context, tenant, file_id)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.context import InContext
 from api.errors import json_response
+from api.http.guards import Key, Work, guarded
 from api.openapi.responses import Responses
 from api.pool_status import Readiness
 
@@ -16,6 +17,7 @@ _NO_WORKER: Responses = {503: {"description": "Jobs aren't computed; `reason` sa
 
 @router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Liveness check")
+@guarded(Work.CONSTANT, key=Key.IGNORED)
 async def health() -> dict[str, str]:
     """Return 200 while the process runs, even if Redis or all workers are unavailable."""
     return {"status": "ok"}
@@ -23,6 +25,7 @@ async def health() -> dict[str, str]:
 
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Readiness check", responses=_NOT_READY)
+@guarded(Work.SUMMARY, key=Key.OPTIONAL)
 async def ready(request: Request, context: InContext) -> Response:
     """Return 200 if jobs are accepted: Redis answers, and a base model is registered.
 
@@ -37,6 +40,7 @@ async def ready(request: Request, context: InContext) -> Response:
 @router.get("/ping", summary="Readiness check of SageMaker", responses=_NO_WORKER)
 @router.head("/ready/worker", include_in_schema=False)
 @router.get("/ready/worker", summary="Readiness check of the pool", responses=_NO_WORKER)
+@guarded(Work.SUMMARY, key=Key.OPTIONAL)
 async def ready_worker(request: Request, context: InContext) -> Response:
     """Return 200 if jobs are accepted and a worker is alive.
 

@@ -6,10 +6,12 @@ from api.answer import AttachedAnswer, spec_of
 from api.context import InAccess, InContext
 from api.formats import position_after
 from api.headers import LAST_EVENT_HEADER
+from api.http.guards import Work, guarded
 from api.jobs.own_jobs import own_job
 from api.openapi.parameters import header, query
 from api.openapi.responses import event_stream
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Scope
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Endpoint
 
@@ -32,6 +34,7 @@ _PARAMETERS = [
     responses=event_stream(),
     openapi_extra={"parameters": _PARAMETERS},
 )
+@guarded(Work.STREAM, Scope.INFERENCE)
 async def stream_job(
     job_id: str, request: Request, context: InContext, access: InAccess
 ) -> Response:

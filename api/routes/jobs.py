@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.context import InAccess, InContext
 from api.errors import json_response
+from api.http.guards import Work, guarded
 from api.jobs.background import job_headers
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, read_list_query
@@ -11,6 +12,7 @@ from api.jobs.own_jobs import job_not_found, own_job, own_job_and_result, own_jo
 from api.openapi.responses import MEANINGS, errors
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed
+from shared.protocol.access.rights import Scope
 from shared.protocol.jobs import UNFINISHED
 from shared.store.retried_jobs import RETRYABLE, enqueue_again, not_retryable
 
@@ -25,6 +27,7 @@ ERRORS = errors(404, 503)
     responses=errors(400, 404, 503),
     openapi_extra={"parameters": PARAMETERS},
 )
+@guarded(Work.LIST, Scope.INFERENCE)
 async def list_jobs(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
@@ -36,6 +39,7 @@ async def list_jobs(request: Request, context: InContext, access: InAccess) -> R
 
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)
+@guarded(Work.READ, Scope.INFERENCE)
 async def get_job(job_id: str, context: InContext, access: InAccess) -> Response:
     """Return the state of a job and, once it is done, its answer. Answers expire after some time.
 
@@ -49,6 +53,7 @@ async def get_job(job_id: str, context: InContext, access: InAccess) -> Response
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
+@guarded(Work.RECORD, Scope.INFERENCE)
 async def cancel_job(job_id: str, context: InContext, access: InAccess) -> CancelledJob:
     """Cancel a job. The request that created the job fails with the error `cancelled`.
 
@@ -71,6 +76,7 @@ async def cancel_job(job_id: str, context: InContext, access: InAccess) -> Cance
         meanings={**MEANINGS, 409: "The job isn't dead or failed, or can't be retried."},
     ),
 )
+@guarded(Work.ANSWER, Scope.INFERENCE)
 async def retry(job_id: str, context: InContext, access: InAccess) -> Response:
     """Enqueue a dead or failed job again under a new id, with its model's current weights.
 
@@ -83,7 +89,7 @@ async def retry(job_id: str, context: InContext, access: InAccess) -> Response:
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
     weight = context.settings.weight_by_tenant.get(access.tenant, 1.0)
-    async with context.turns.turn():
+    async with context.turns.turn(access.tenant):
         enqueued = await enqueue_again(
             *(old, context.queue, context.registry, context.letters, context.limits),
             weight=weight,
@@ -95,6 +101,7 @@ async def retry(job_id: str, context: InContext, access: InAccess) -> Response:
 
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel or erase a job", responses=ERRORS)
+@guarded(Work.RECORD, Scope.INFERENCE)
 async def delete_job(job_id: str, context: InContext, access: InAccess) -> DeletedJob:
     """Erase the prompt, the answer and the record of a job that has ended.
 

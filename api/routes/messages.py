@@ -6,6 +6,7 @@ from api.admission import admit
 from api.context import InAccess, InContext
 from api.errors import json_response
 from api.http.body import read_json_object
+from api.http.guards import Work, guarded
 from api.messages.schema import MessageBody, MessageRequest, PromptRequest, TokenCount
 from api.messages.translate import viewed_message, viewed_prompt
 from api.openapi.document import takes
@@ -14,6 +15,7 @@ from api.openapi.responses import errors, inference
 from api.pools import pools_of
 from api.submission import parse_request, submit_json
 from api.tokenization import count_tokens
+from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["inference"])
 
@@ -24,6 +26,7 @@ router = APIRouter(tags=["inference"])
     responses=inference(MessageBody),
     openapi_extra=takes(MessageRequest, parameters=INFERENCE),
 )
+@guarded(Work.ANSWER, Scope.INFERENCE)
 async def create_message(request: Request, context: InContext, access: InAccess) -> Response:
     """Generate the next message of a conversation, in the format of Anthropic's API.
 
@@ -42,6 +45,7 @@ async def create_message(request: Request, context: InContext, access: InAccess)
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(PromptRequest),
 )
+@guarded(Work.TOKENIZATION, Scope.INFERENCE)
 async def count_message_tokens(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/messages has."""
     raw = await read_json_object(request, context.settings.max_body_bytes)

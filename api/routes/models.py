@@ -6,12 +6,13 @@ from fastapi import APIRouter, Request
 
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
+from api.http.guards import Work, guarded
 from api.openapi.responses import errors
 from api.pools import pools_of
 from api.schema.models import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
 from shared.errors import JobFailed
-from shared.protocol.access.rights import Access
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter, BaseModel
 
 router = APIRouter(tags=["models"])
@@ -19,6 +20,7 @@ router = APIRouter(tags=["models"])
 
 @router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models", summary="List models", responses=errors(503))
+@guarded(Work.SUMMARY, Scope.INFERENCE, Scope.ADAPTERS)
 async def list_models(request: Request, access: InAccess) -> ModelList:
     """Return the base model and all adapters. Each `id` can be the `model` of a request."""
     return ModelList(data=await model_cards(request, access))
@@ -29,6 +31,7 @@ async def list_models(request: Request, access: InAccess) -> ModelList:
     summary="Get a model",
     responses=errors(404, 503),
 )
+@guarded(Work.READ, Scope.INFERENCE, Scope.ADAPTERS)
 async def get_model(model_id: str, context: InContext, access: InAccess) -> ModelCard:
     """Return the base model or one adapter."""
     check_model(access, model_id)

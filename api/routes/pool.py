@@ -5,8 +5,10 @@ from fastapi.responses import StreamingResponse
 
 from api.context import InContext
 from api.errors import json_response
+from api.http.guards import Work, guarded
 from api.openapi.responses import errors
 from api.pool.schema import PoolBody
+from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["operations"])
 _DENIED = {403: "The key lacks the scope `admin`."}
@@ -22,6 +24,7 @@ _HEADERS = {
     response_model=PoolBody,
     responses={**errors(403, meanings=_DENIED), **errors(503)},
 )
+@guarded(Work.SUMMARY, Scope.ADMIN)
 async def get_pool(context: InContext) -> Response:
     """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
     state = await context.pool_state.get()
@@ -42,6 +45,7 @@ async def get_pool(context: InContext) -> Response:
         **errors(403, meanings=_DENIED),
     },
 )
+@guarded(Work.STREAM, Scope.ADMIN)
 async def stream_pool(context: InContext) -> Response:
     """Send the state of the pool as server-sent events until the client leaves."""
     events = context.pool_feed.events()

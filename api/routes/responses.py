@@ -7,6 +7,7 @@ from api.answer import AttachedAnswer, spec_of
 from api.context import Context, InAccess, InContext
 from api.errors import json_response
 from api.http.body import read_json_object
+from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE, query
 from api.openapi.responses import errors, inference
@@ -32,6 +33,7 @@ from api.responses.translate import (
 from api.submission import parse_request, submit_json
 from api.tokenization import count_tokens
 from shared.errors import invalid_value
+from shared.protocol.access.rights import Scope
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
 
@@ -54,6 +56,7 @@ _PARAMETERS = [
     responses=inference(ResponseBody),
     openapi_extra=takes(ResponseRequest, parameters=INFERENCE),
 )
+@guarded(Work.ANSWER, Scope.INFERENCE)
 async def create_response(request: Request, context: InContext, access: InAccess) -> Response:
     """Generate a response to text, or to the items of a conversation.
 
@@ -75,6 +78,7 @@ async def create_response(request: Request, context: InContext, access: InAccess
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(ResponsePrompt),
 )
+@guarded(Work.TOKENIZATION, Scope.INFERENCE)
 async def count_input_tokens(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/responses has.
 
@@ -100,6 +104,7 @@ async def count_input_tokens(request: Request, context: InContext, access: InAcc
     responses=ERRORS,
     openapi_extra={"parameters": _PARAMETERS},
 )
+@guarded(Work.STREAM, Scope.INFERENCE)
 async def get_response(
     response_id: str, request: Request, context: InContext, access: InAccess
 ) -> Response:
@@ -123,6 +128,7 @@ async def get_response(
     response_model=ResponseBody,
     responses=ERRORS,
 )
+@guarded(Work.RECORD, Scope.INFERENCE)
 async def cancel_response(response_id: str, context: InContext, access: InAccess) -> Response:
     """Cancel a response that runs in the background, and return it.
 
@@ -140,6 +146,7 @@ async def cancel_response(response_id: str, context: InContext, access: InAccess
 
 
 @router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS)
+@guarded(Work.RECORD, Scope.INFERENCE)
 async def delete_response(
     response_id: str, context: InContext, access: InAccess
 ) -> DeletedResponse:
@@ -158,6 +165,7 @@ async def delete_response(
     responses=ERRORS,
     openapi_extra={"parameters": ITEMS_PARAMETERS},
 )
+@guarded(Work.READ, Scope.INFERENCE)
 async def list_input_items(
     response_id: str, request: Request, context: InContext, access: InAccess
 ) -> Response:

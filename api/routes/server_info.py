@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from api.adapters.requests import registered_base
 from api.admission import check_model
 from api.context import Context, InAccess, InContext
+from api.http.guards import Key, Work, guarded
 from api.openapi.parameters import query
 from api.openapi.responses import errors
 from api.schema.server_info import (
@@ -21,6 +22,7 @@ from api.schema.server_info import (
     WorldSize,
 )
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Scope
 from shared.store.views.pool_views import WorkerView
 
 router = APIRouter(tags=["operations"])
@@ -36,6 +38,7 @@ _METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."
     response_class=PlainTextResponse,
     responses=errors(403, meanings=_METRICS_DENIED),
 )
+@guarded(Work.SUMMARY, Scope.METRICS)
 async def metrics(context: InContext) -> Response:
     """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
     body = context.metrics.exposition(await context.pool_snapshot.get())
@@ -43,6 +46,7 @@ async def metrics(context: InContext) -> Response:
 
 
 @router.get("/version", summary="Version of the server")
+@guarded(Work.CONSTANT, key=Key.IGNORED)
 async def get_version() -> ServerVersion:
     """Return the version of Lorikeet that this front end runs."""
     return ServerVersion(version=version("lorikeet-serve"))
@@ -53,6 +57,7 @@ async def get_version() -> ServerVersion:
     summary="Load of this process",
     responses=errors(403, meanings=_METRICS_DENIED),
 )
+@guarded(Work.SUMMARY, Scope.METRICS)
 async def get_load(context: InContext) -> ServerLoad:
     """Return the number of jobs whose answers clients of this front end are waiting for."""
     return ServerLoad(server_load=len(context.replies.jobs))
@@ -68,6 +73,7 @@ async def get_load(context: InContext) -> ServerLoad:
         ]
     },
 )
+@guarded(Work.SUMMARY, Scope.INFERENCE)
 async def get_server_info(request: Request, context: InContext, access: InAccess) -> ServerInfo:
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
@@ -89,6 +95,7 @@ async def get_server_info(request: Request, context: InContext, access: InAccess
 
 
 @router.get("/get_world_size", summary="Number of workers", responses=errors(503))
+@guarded(Work.SUMMARY, Scope.INFERENCE)
 async def get_world_size(context: InContext) -> WorldSize:
     """Return the number of live workers of the pool."""
     return WorldSize(world_size=len(await _live_workers(context)))

@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 
 from api.admission import admit
-from api.context import Context, InAccess, InContext
+from api.context import Context, InAccess, InContext, InTenant
 from api.errors import json_response
 from api.http.body import read_json_object
+from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.responses import errors
 from api.pools import pools_of
@@ -24,7 +25,7 @@ from api.schema.tokenize import (
 from api.submission import parse_request
 from api.tokenization import ask_tokenizer
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.protocol.access.rights import Access
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.tokenization import Decode, Describe
 
 router = APIRouter(tags=["inference"])
@@ -38,6 +39,7 @@ B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(TokenizeRequest),
 )
+@guarded(Work.TOKENIZATION, Scope.INFERENCE)
 async def tokenize(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the tokens of a text or a chat, without running the model.
 
@@ -47,7 +49,7 @@ async def tokenize(request: Request, context: InContext, access: InAccess) -> Re
     body, headers = await _read(request, context, parse_tokenize)
     context = await pools_of(request).of_model(request, body.model)
     admission = await _admit(context, access, body.model)
-    reply = await ask_tokenizer(context, encode_call(body, admission))
+    reply = await ask_tokenizer(context, access.tenant, encode_call(body, admission))
     answer = {
         "count": len(reply.ids),
         "max_model_len": admission.max_model_len,
@@ -64,12 +66,13 @@ async def tokenize(request: Request, context: InContext, access: InAccess) -> Re
     responses=errors(400, 404, 413, 500, 503),
     openapi_extra=takes(DetokenizeRequest),
 )
+@guarded(Work.TOKENIZATION, Scope.INFERENCE)
 async def detokenize(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the text of token ids, including special tokens."""
     body, headers = await _read(request, context, parse_detokenize)
     context = await pools_of(request).of_model(request, body.model)
     await _admit(context, access, body.model)
-    reply = await ask_tokenizer(context, Decode(ids=tuple(body.tokens)))
+    reply = await ask_tokenizer(context, access.tenant, Decode(ids=tuple(body.tokens)))
     return json_response({"prompt": reply.text, "content": reply.text}, headers=headers)
 
 
@@ -79,9 +82,10 @@ async def detokenize(request: Request, context: InContext, access: InAccess) -> 
     response_model=TokenizerInfo,
     responses=errors(500, 503),
 )
-async def tokenizer_info(context: InContext) -> Response:
+@guarded(Work.TOKENIZATION, Scope.INFERENCE)
+async def tokenizer_info(context: InContext, tenant: InTenant) -> Response:
     """Return the special tokens and the chat template of the base model's tokenizer."""
-    return json_response((await ask_tokenizer(context, Describe())).description)
+    return json_response((await ask_tokenizer(context, tenant, Describe())).description)
 
 
 async def _read(

@@ -11,7 +11,6 @@ import pytest
 import typer
 
 from api.app import create_app
-from api.http.scopes import KEY_OPTIONAL, OPEN
 from ops import cli
 from ops.commands.clients.client_options import URL_VARIABLE
 from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, UpSettings, WorkerSettings
@@ -177,7 +176,8 @@ def test_variables_exist(page: Path) -> None:
 def served_paths() -> re.Pattern[str]:
     """Return an expression that matches the paths of the HTTP API."""
     app = create_app(ApiSettings())
-    paths = [*app.state.openapi(with_keys=False)["paths"], *OPEN, *KEY_OPTIONAL]
+    open_paths = [path for _, path in app.state.guards.operations]
+    paths = [*app.state.openapi(with_keys=False)["paths"], *open_paths]
     return re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in paths))
 
 

@@ -6,7 +6,9 @@ from api.access.change_query import PARAMETERS, read_change_query
 from api.adapters.schema import ChangeList
 from api.context import InAccess, InContext
 from api.errors import json_response
+from api.http.guards import Work, guarded
 from api.openapi.responses import errors
+from shared.protocol.access.rights import Scope
 from shared.store.versions.changes import Change
 
 router = APIRouter(tags=["operations"])
@@ -19,6 +21,7 @@ router = APIRouter(tags=["operations"])
     responses=errors(400, 503),
     openapi_extra={"parameters": PARAMETERS},
 )
+@guarded(Work.LIST, Scope.ADMIN)
 async def get_audit_log(request: Request, context: InContext, access: InAccess) -> Response:
     """Return who changed adapters and API keys, newest change first.
 

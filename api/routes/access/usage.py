@@ -12,6 +12,7 @@ from api.access.usage_query import PARAMETERS, Format, Group, UsageQuery, read_u
 from api.access.usage_rows import UsageRow, usage_rows
 from api.context import InAccess, InContext
 from api.errors import json_response
+from api.http.guards import Work, guarded
 from api.openapi.responses import errors
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access, Scope
@@ -35,6 +36,7 @@ _DENIED = {403: "The key may not see the usage of the other tenant."}
     },
     openapi_extra={"parameters": PARAMETERS},
 )
+@guarded(Work.LIST, Scope.INFERENCE, Scope.ADMIN)
 async def get_usage(request: Request, context: InContext, access: InAccess) -> Response:
     """Return ended requests and their tokens per UTC day, tenant and model.
 

@@ -18,6 +18,7 @@ from api.adapters.requests import (
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.errors import job_error_body
+from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
 from api.pools import pools_of
@@ -35,7 +36,7 @@ from api.schema.adapters import (
 )
 from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
-from shared.protocol.access.rights import Access
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter
 from shared.protocol.adapters import BaseModel as Base
 from shared.store.inspections import Findings, Inspection
@@ -46,6 +47,7 @@ UNNAMED = "unnamed"
 
 
 @router.get("/v1/adapters", summary="List adapters", responses=adapter_errors(403, 503))
+@guarded(Work.SUMMARY, Scope.ADAPTERS)
 async def list_adapters(request: Request, access: InAccess) -> AdapterList:
     """Return all versions of all adapters, with their size, their usage and their workers."""
     pools = pools_of(request).shown_to(request)
@@ -63,6 +65,7 @@ async def list_adapters(request: Request, access: InAccess) -> AdapterList:
 @router.get(
     "/v1/adapters/{name:path}", summary="Get an adapter", responses=adapter_errors(403, 404, 503)
 )
+@guarded(Work.READ, Scope.ADAPTERS)
 async def get_adapter(
     name: str, context: InContext, access: InAccess
 ) -> AdapterDetails | StagedAdapter:
@@ -88,6 +91,7 @@ async def get_adapter(
     responses=adapter_errors(*READS),
     openapi_extra=takes(ValidateAdapterRequest, validate={"lora_path": "/adapters/sql-v2"}),
 )
+@guarded(Work.INSPECTION, Scope.ADAPTERS)
 async def validate_adapter(
     request: Request, context: InContext, access: InAccess
 ) -> ValidationBody:
@@ -101,7 +105,7 @@ async def validate_adapter(
         check_model(access, body.lora_name)
     base = await registered_base(context)
     inspection = Inspection(name=body.lora_name or UNNAMED, source=body.lora_path)
-    findings = await inspect(context, inspection)
+    findings = await inspect(context, access.tenant, inspection)
     if findings.error and findings.source is None:  # no file was read
         raise JobFailed(findings.error)
     return _validation(findings, base, is_named=body.lora_name is not None)
@@ -113,6 +117,7 @@ async def validate_adapter(
     responses=adapter_errors(400, 403, 404, 409, 503),
     openapi_extra={"parameters": document.query_parameters(RollBackQuery)},
 )
+@guarded(Work.CHANGE, Scope.ADAPTERS)
 async def roll_back_adapter(
     request: Request, name: str, context: InContext, access: InAccess
 ) -> AdapterBody:
@@ -137,6 +142,7 @@ async def roll_back_adapter(
 @router.delete(
     "/v1/adapters/{name:path}", summary="Unload an adapter", responses=adapter_errors(403, 404, 503)
 )
+@guarded(Work.CHANGE, Scope.ADAPTERS)
 async def delete_adapter(name: str, context: InContext, access: InAccess) -> DeletedAdapter:
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
     check_model(access, name)

@@ -19,10 +19,12 @@ from api.adapters.requests import (
 from api.adapters.schema import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
+from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
+from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.versions.refusals import conflict
 
@@ -34,6 +36,7 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
     summary="Get the candidate version of an adapter",
     responses=adapter_errors(403, 404, 409, 503),
 )
+@guarded(Work.READ, Scope.ADAPTERS)
 async def get_candidate(name: str, context: InContext, access: InAccess) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
     check_model(access, name)
@@ -60,6 +63,7 @@ async def get_candidate(name: str, context: InContext, access: InAccess) -> Cand
         widen={"percent": 50},
     ),
 )
+@guarded(Work.INSPECTION, Scope.ADAPTERS)
 async def set_candidate(
     request: Request, name: str, context: InContext, access: InAccess
 ) -> AdapterBody:
@@ -76,7 +80,7 @@ async def set_candidate(
         raise JobFailed(model_not_found(name))
     version = body.version
     if body.source is not None:
-        adapter = await checked_adapter(context, name, body.source, param="source")
+        adapter = await checked_adapter(context, access.tenant, name, body.source, param="source")
         await add_candidate(context, access, adapter)
         version = adapter.version
     found = await context.candidates.set(
@@ -91,6 +95,7 @@ async def set_candidate(
     responses=adapter_errors(400, 403, 404, 409, 503),
     openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
 )
+@guarded(Work.CHANGE, Scope.ADAPTERS)
 async def drop_candidate(
     request: Request, name: str, context: InContext, access: InAccess
 ) -> AdapterBody:
@@ -110,6 +115,7 @@ async def drop_candidate(
     responses=adapter_errors(400, 403, 404, 409, 503),
     openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
 )
+@guarded(Work.CHANGE, Scope.ADAPTERS)
 async def promote_candidate(
     request: Request, name: str, context: InContext, access: InAccess
 ) -> AdapterBody:

@@ -11,10 +11,12 @@ from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
 from api.admission import check_model
 from api.context import InAccess, InContext
+from api.http.guards import Work, guarded
 from api.openapi.responses import Responses
 from api.pools import pools_of
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Scope
 from shared.store.inspections import Inspection
 from shared.store.versions.refusals import already_loaded
 
@@ -40,6 +42,7 @@ def _responses(*statuses: int) -> Responses:
         replace={"lora_name": "sql", "lora_path": "/adapters/sql-v2", "load_inplace": True},
     ),
 )
+@guarded(Work.INSPECTION, Scope.ADAPTERS)
 async def load_adapter(request: Request, context: InContext, access: InAccess) -> Response:
     """Load an adapter, after a worker has read and checked its files.
 
@@ -58,7 +61,7 @@ async def load_adapter(request: Request, context: InContext, access: InAccess) -
         raise JobFailed(_base_name(name))
     if not body.load_inplace and (taken := await context.registry.adapter(name)):
         raise JobFailed(already_loaded(name, taken.version))
-    findings = await inspect(context, Inspection(name=name, source=body.lora_path))
+    findings = await inspect(context, access.tenant, Inspection(name=name, source=body.lora_path))
     if findings.adapter is None:
         assert findings.error is not None  # findings have either an adapter or an error
         raise JobFailed(_in_vllms_words(findings.error, body.lora_path))
@@ -78,6 +81,7 @@ async def load_adapter(request: Request, context: InContext, access: InAccess) -
     responses=_responses(400, 403, 404, 413, 503),
     openapi_extra=takes(UnloadAdapterRequest, unload={"lora_name": "sql"}),
 )
+@guarded(Work.CHANGE, Scope.ADAPTERS)
 async def unload_adapter(request: Request, context: InContext, access: InAccess) -> Response:
     """Unload an adapter. New requests for it get status 404.
 

@@ -7,7 +7,9 @@ from api.adapters.requests import adapter_errors, read_request, takes
 from api.adapters.schema import Pin, PinRequest
 from api.admission import check_model, model_not_found
 from api.context import InAccess, InContext
+from api.http.guards import Work, guarded
 from shared.errors import JobFailed
+from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
@@ -18,6 +20,7 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
     responses=adapter_errors(400, 403, 404, 409, 413, 503),
     openapi_extra=takes(PinRequest, two={"min_replicas": 2}),
 )
+@guarded(Work.CHANGE, Scope.ADAPTERS)
 async def pin_adapter(request: Request, name: str, context: InContext, access: InAccess) -> Pin:
     """Keep the current version of an adapter on a minimum number of workers.
 
@@ -36,6 +39,7 @@ async def pin_adapter(request: Request, name: str, context: InContext, access: I
     summary="Stop keeping an adapter in memory",
     responses=adapter_errors(403, 404, 503),
 )
+@guarded(Work.CHANGE, Scope.ADAPTERS)
 async def unpin_adapter(name: str, context: InContext, access: InAccess) -> Pin:
     """Let workers evict an adapter again when others need its memory. May be repeated."""
     check_model(access, name)

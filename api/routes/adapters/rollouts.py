@@ -16,12 +16,13 @@ from api.adapters.requests import (
 from api.adapters.upload import received
 from api.admission import check_model
 from api.context import Context, InAccess, InContext
+from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
 from api.pools import pools_of
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
-from shared.protocol.access.rights import Access
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.uploads import upload_source
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
@@ -37,6 +38,7 @@ NOT_PAUSED = (
     responses=adapter_errors(*READS, 408, 409, 415),
     openapi_extra=document.takes_adapter(UploadAdapterQuery),
 )
+@guarded(Work.ADAPTER_UPLOAD, Scope.ADAPTERS)
 async def upload_adapter(request: Request, context: InContext, access: InAccess) -> AdapterBody:
     """Make the safetensors file in the body a new version of an adapter.
 
@@ -75,7 +77,7 @@ async def _load(
 
     `param` has the source.
     """
-    adapter = await checked_adapter(context, query.name, source, param=param)
+    adapter = await checked_adapter(context, access.tenant, query.name, source, param=param)
     if query.candidate == "true":
         await add_candidate(context, access, adapter)
         return
@@ -96,6 +98,7 @@ def _check_without_body(request: Request, query: UploadAdapterQuery) -> None:
     responses=adapter_errors(400, 403),
     openapi_extra={"parameters": document.query_parameters(PauseQuery)},
 )
+@guarded(Work.CONSTANT, Scope.ADAPTERS)
 async def pause(request: Request) -> dict[str, Any]:
     """Confirm that a trainer may update an adapter. Nothing pauses.
 
@@ -108,6 +111,7 @@ async def pause(request: Request) -> dict[str, Any]:
 
 
 @router.post("/resume", summary="Do nothing after a weight update", responses=adapter_errors(403))
+@guarded(Work.CONSTANT, Scope.ADAPTERS)
 async def resume() -> dict[str, Any]:
     """Confirm that requests are served. They are never paused."""
     return {"status": "ok", "paused": False, "message": NOT_PAUSED}

@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api.context import InContext
+from api.http.guards import Key, Work, guarded
 
 router = APIRouter(include_in_schema=False)
 FOLDER = Path(__file__).parents[2] / "static"
@@ -26,6 +27,7 @@ _page = (FOLDER / PAGE).read_text(encoding="utf-8")
 
 @router.head("/")
 @router.get("/")
+@guarded(Work.CONSTANT, key=Key.IGNORED)
 async def page(request: Request, context: InContext) -> Response:
     """Return the console's page.
 
@@ -40,6 +42,7 @@ async def page(request: Request, context: InContext) -> Response:
 
 @router.head("/static/{path:path}")
 @router.get("/static/{path:path}")
+@guarded(Work.CONSTANT, key=Key.IGNORED)
 async def file(path: str, request: Request) -> Response:
     """Return a file of the console, or 304 if the browser has it."""
     return await _file(path, request)

@@ -6,6 +6,7 @@ from starlette.staticfiles import StaticFiles
 
 from api.context import InContext
 from api.errors import json_response
+from api.http.guards import Key, Work, guarded
 from api.openapi.document import with_models
 from api.openapi.shared_document import document_of
 from api.routes.models import model_cards
@@ -26,6 +27,7 @@ _files = StaticFiles(packages=[("fastapi_swagger", "resources")])
 
 
 @router.get("/docs")
+@guarded(Work.CONSTANT, key=Key.IGNORED)
 async def swagger_ui(context: InContext) -> Response:
     """Return Swagger UI."""
     root = context.settings.root_path
@@ -43,6 +45,7 @@ async def swagger_ui(context: InContext) -> Response:
 @router.get(f"/docs/{SCRIPT}")
 @router.get(f"/docs/{STYLE}")
 @router.get(f"/docs/{ICON}")
+@guarded(Work.CONSTANT, key=Key.IGNORED)
 async def swagger_file(request: Request) -> Response:
     """Return a file of Swagger UI, or status 304 if the client has it already."""
     name = request.scope["path"].rpartition("/")[2]
@@ -52,6 +55,7 @@ async def swagger_file(request: Request) -> Response:
 
 
 @router.get("/openapi.json")
+@guarded(Work.SUMMARY, key=Key.OPTIONAL)
 async def openapi(request: Request) -> Response:
     """Return the OpenAPI document.
 

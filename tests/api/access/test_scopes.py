@@ -6,13 +6,13 @@ from typing import Any
 import httpx
 import pytest
 from api_support import client_of, error_of
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from key_support import bearer, new_key
 from queue_support import LIMITS, make_job
 
 from api.app import create_app
-from api.http.scopes import KEY_OPTIONAL, OPEN, SCOPES
+from api.http.guards import Guards, Key, Work, guard_of, guarded
 from shared.protocol.access.rights import Scope
 from shared.protocol.enqueue import EnqueueOptions
 from shared.settings import ApiSettings
@@ -50,7 +50,7 @@ def operations(app: FastAPI) -> list[tuple[str, str, str]]:
         (method, route.path, route.path.replace("{", "").replace("}", "").replace(":path", ""))
         for route in routes(app)
         for method in sorted(route.methods)
-        if route.path not in OPEN | KEY_OPTIONAL
+        if guard_of(route).key is Key.NEEDED
     ]
 
 
@@ -71,10 +71,39 @@ def flattened(found: Iterable[Any]) -> Iterator[Any]:
             yield from flattened(included.routes)
 
 
-def test_the_table_has_exactly_the_routes_of_the_app(app: FastAPI) -> None:
-    assert {route.path for route in routes(app)} == {*SCOPES, *OPEN, *KEY_OPTIONAL}
-    assert not OPEN & KEY_OPTIONAL
-    assert not (OPEN | KEY_OPTIONAL).intersection(SCOPES)
+def test_every_route_declares_its_guard(app: FastAPI) -> None:
+    declared = {(method, route.path) for route in routes(app) for method in route.methods}
+    assert declared == set(app.state.guards.operations)
+    for guard in app.state.guards.operations.values():
+        assert bool(guard.scopes) is (guard.key is Key.NEEDED)
+
+
+def test_an_app_with_an_unguarded_route_does_not_start() -> None:
+    router = APIRouter()
+
+    @router.get("/v1/forgotten")
+    async def forgotten() -> str:
+        return "secret"
+
+    with pytest.raises(ValueError, match="/v1/forgotten: the route declares no guard"):
+        Guards([router])
+
+
+def test_the_methods_of_a_path_need_the_same_key() -> None:
+    router = APIRouter()
+
+    @router.get("/v1/thing")
+    @guarded(Work.READ, Scope.INFERENCE)
+    async def read() -> str:
+        return ""
+
+    @router.delete("/v1/thing")
+    @guarded(Work.RECORD, Scope.ADMIN)
+    async def delete() -> str:
+        return ""
+
+    with pytest.raises(ValueError, match="/v1/thing: its methods need different keys"):
+        Guards([router])
 
 
 async def test_without_a_valid_key_every_route_answers_401(
@@ -97,7 +126,7 @@ async def test_a_key_without_the_scope_of_a_route_gets_403_and_one_with_it_does_
     secrets = {scope: (await new_key(store, scope))[0] for scope in Scope}
     for method, template, path in operations(app):
         for scope, secret in secrets.items():
-            has_scope = scope in SCOPES[template]
+            has_scope = scope in app.state.guards.scopes(template)
             if template == ENDLESS and has_scope:
                 continue
             reply = await http.request(method, path, headers=bearer(secret))
@@ -125,7 +154,7 @@ async def test_a_key_whose_limit_is_reached_gets_429_on_every_route_that_makes_j
             assert error["code"] == "rate_limit_exceeded"
 
 
-async def test_a_route_that_is_not_in_the_table_is_refused_to_everybody(
+async def test_a_route_without_a_guard_is_refused_to_everybody(
     app: FastAPI, http: httpx.AsyncClient, store: KeyStore
 ) -> None:
     @app.get("/v1/forgotten")

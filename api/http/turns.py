@@ -1,10 +1,10 @@
 """Turns: limits how many requests are accepted at the same time."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from api.http.fair_slots import FairSlots
 from shared.errors import RedisUnavailable
 
 STALL_S = 1.0
@@ -12,7 +12,7 @@ STALL_S = 1.0
 
 
 class Turns:
-    """Lets a limited number of requests proceed at the same time. The others wait in order.
+    """Lets a limited number of requests proceed at the same time. Tenants that wait take turns.
 
     Without the limit, thousands of requests that arrive at once would share Redis' connections and
     the event loop, and each call would exceed its time limit. Time in line doesn't count as Redis'
@@ -21,21 +21,21 @@ class Turns:
 
     def __init__(self, num_turns: int) -> None:
         """Create turns of which at most `num_turns` run at the same time."""
-        self._free = asyncio.Semaphore(num_turns)
+        self._slots = FairSlots(num_turns)
         self._num_running = 0
         self._succeeded_s = 0.0
         """Time of the last success, or of the last turn that began while no other ran."""
         self._stalled_s = 0.0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it during the block.
+    async def turn(self, tenant: str) -> AsyncIterator[None]:
+        """Wait for a turn of `tenant`, and hold it during the block.
 
         Raises:
             RedisUnavailable: while this request waited, Redis didn't answer the others.
         """
         arrived_s = time.monotonic()
-        async with self._free:
+        async with self._slots.slot(tenant):
             if self._stalled_s > arrived_s:
                 raise RedisUnavailable("Redis didn't answer the requests before this one")
             if not self._num_running:

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from api import turns
-from api.turns import Turns
+from api.http import turns
+from api.http.turns import Turns
 from shared.errors import RedisUnavailable
 
 
@@ -14,7 +14,7 @@ async def test_requests_take_turns_in_order_and_a_limited_number_at_a_time() -> 
 
     async def one(number: int) -> None:
         nonlocal running
-        async with limited.turn():
+        async with limited.turn("red"):
             running += 1
             order.append(number)
             assert running <= 2
@@ -33,7 +33,7 @@ async def outcomes(limited: Turns, failures: list[bool], *, wait_s: float) -> li
 
     async def one(fails: bool) -> bool:
         try:
-            async with limited.turn():
+            async with limited.turn("red"):
                 if fails:
                     await asyncio.sleep(wait_s)
                     raise RedisUnavailable("no answer")
@@ -60,7 +60,7 @@ async def test_a_single_failure_does_not_fail_those_who_wait() -> None:
 
 async def test_a_request_that_is_cancelled_while_it_waits_gives_up_its_turn() -> None:
     limited = Turns(1)
-    async with limited.turn():
+    async with limited.turn("red"):
         waiting = asyncio.create_task(_hold(limited))
         await asyncio.sleep(0)
         waiting.cancel()
@@ -68,5 +68,5 @@ async def test_a_request_that_is_cancelled_while_it_waits_gives_up_its_turn() ->
 
 
 async def _hold(limited: Turns) -> None:
-    async with limited.turn():
+    async with limited.turn("red"):
         pass

@@ -1,0 +1,122 @@
+"""The key that a route needs, and the kind of its work. Routes declare both beside their path."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+
+from shared.protocol.access.rights import Scope
+
+_ATTRIBUTE = "lorikeet_guard"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Key(Enum):
+    """Whether requests to a route need an API key."""
+
+    NEEDED = auto()
+    OPTIONAL = auto()
+    """Clients with a key learn more: the number of workers, and the names of models."""
+    IGNORED = auto()
+    """For load balancers and browsers. The route shows no data of the pool."""
+
+
+class Work(Enum):
+    """Kinds of work that a request can ask for. `api/http/bounds.py` has the bounds of each."""
+
+    ANSWER = "answers"
+    TOKENIZATION = "tokenizations"
+    INSPECTION = "checks of adapters"
+    CHANGE = "changes of adapters"
+    ADAPTER_UPLOAD = "uploads of adapters"
+    FILE_UPLOAD = "uploads of files"
+    BATCH = "batches"
+    RECORD = "changes of one record"
+    LIST = "lists"
+    READ = "reads of one record"
+    CONTENT = "downloads of files"
+    STREAM = "streams of existing jobs and of the pool"
+    SUMMARY = "summaries of the pool"
+    CONSTANT = "constant answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What a route needs, and the kind of work that it does."""
+
+    work: Work
+    scopes: tuple[Scope, ...] = ()
+    """Scopes of which a key needs one."""
+    key: Key = Key.NEEDED
+
+
+def guarded(work: Work, *scopes: Scope, key: Key = Key.NEEDED) -> Callable[[F], F]:
+    """Declare the guard of a route. The decorator stands below that of the path.
+
+    Requests to a route without a guard are refused.
+    """
+
+    def declare(endpoint: F) -> F:
+        setattr(endpoint, _ATTRIBUTE, Guard(work, scopes, key))
+        return endpoint
+
+    return declare
+
+
+def guard_of(route: Any) -> Guard | None:
+    """Return the guard of a route, or None if it declares none."""
+    return getattr(route.endpoint, _ATTRIBUTE, None)
+
+
+class Guards:
+    """Guards of an app's routes."""
+
+    def __init__(self, routers: Iterable[APIRouter]) -> None:
+        """Collect the guards of the routes of `routers`.
+
+        Raises:
+            ValueError: a route has no guard, or a path needs other keys for another method.
+        """
+        self.operations: dict[tuple[str, str], Guard] = {}
+        """Guard of each method and path."""
+        self._by_path: dict[str, Guard] = {}
+        for router in routers:
+            for route in router.routes:
+                self._add(route)
+        self._open_prefixes = tuple(
+            path.partition("{")[0]
+            for path, guard in self._by_path.items()
+            if guard.key is Key.IGNORED and "{" in path
+        )
+
+    def _add(self, route: Any) -> None:
+        guard = guard_of(route)
+        if guard is None:
+            raise ValueError(f"{route.path}: the route declares no guard")
+        first = self._by_path.setdefault(route.path, guard)
+        if (first.scopes, first.key) != (guard.scopes, guard.key):
+            raise ValueError(f"{route.path}: its methods need different keys")
+        self.operations |= {(method, route.path): guard for method in route.methods}
+
+    def scopes(self, path: str) -> tuple[Scope, ...]:
+        """Return the scopes of a route by the template of its path, without any if unknown."""
+        guard = self._by_path.get(path)
+        return guard.scopes if guard else ()
+
+    def is_always_open(self, path: str) -> bool:
+        """Return whether keys make no difference for `path`. Such requests never wait for Redis."""
+        return self._has(path, Key.IGNORED) or path.startswith(self._open_prefixes)
+
+    def is_key_optional(self, path: str) -> bool:
+        """Return whether requests for `path` need no key, but show more with one."""
+        return self._has(path, Key.OPTIONAL)
+
+    def is_open(self, path: str) -> bool:
+        """Return whether requests for `path` need no key."""
+        return self.is_key_optional(path) or self.is_always_open(path)
+
+    def _has(self, path: str, key: Key) -> bool:
+        guard = self._by_path.get(path)
+        return guard is not None and guard.key is key
