@@ -4,6 +4,7 @@ import math
 import secrets
 import time
 
+from api.access.model_rights import check_model, model_not_found
 from api.adapters.on_demand import with_adapter
 from api.context import Context
 from api.requests.translate import Admission
@@ -24,23 +25,13 @@ async def admit(context: Context, access: Access, model: str) -> Admission:
         JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.
         RedisUnavailable: the registry can't be read.
     """
-    check_model(access, model)
+    await check_model(context, access, model)
 
     async def admission() -> Admission:
         found = await context.registry.find(model)
         return admission_to(found, context, access.tenant, model)
 
     return await with_adapter(context, access, model, admission)
-
-
-def check_model(access: Access, model: str) -> None:
-    """Check that the client may use a model.
-
-    Raises:
-        JobFailed: it may not. The error is that of an unknown name.
-    """
-    if not access.allows(model):
-        raise JobFailed(model_not_found(model))
 
 
 def admission_to(
@@ -76,17 +67,4 @@ def admission_to(
         created_s=int(time.time()),
         deadline_ms=math.ceil((deadline_s or context.settings.deadline_s) * 1000),
         random_seed=secrets.randbits(63),
-    )
-
-
-def model_not_found(name: str) -> JobError:
-    """Return the error for a `name` that belongs to neither the base model nor an adapter.
-
-    The first sentence is OpenAI's, because clients match it.
-    """
-    return JobError(
-        code=ErrorCode.MODEL_NOT_FOUND,
-        message=f"The model {name[:200]!r} does not exist or you do not have access to it. "
-        "GET /v1/models lists all models.",
-        param="model",
     )

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from api.access.model_rights import check_model
 from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
-from api.admission import admission_to, check_model
+from api.admission import admission_to
 from api.context import Context
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
@@ -83,7 +84,7 @@ class Draft:
             return cls(context, access, found, admission, wanted, options)
 
         model = wanted.model
-        check_model(access, model)
+        await check_model(context, access, model)
         if remembered := context.models.remembered(model):
             with suppress(JobFailed):  # the model as it is now may serve the request
                 return made(remembered)

@@ -2,7 +2,9 @@
 
 from api.adapters.schema import Agreement, DifferingPair
 from api.context import Context
-from shared.protocol.access.rights import Access
+from api.jobs.own_jobs import own_job
+from shared.errors import JobFailed
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.store.versions.shadows import Comparison, PairReport
 
@@ -28,15 +30,15 @@ async def differing_pairs(
 ) -> list[DifferingPair]:
     """Return the newest pairs of a candidate that differ.
 
-    Only the tenant of a request can read its answers.
+    Answers are shown to keys that can read the job of the request: those of its tenant with the
+    scope `inference`.
     """
     reports = await context.shadows.differing(version, MAX_PAIRS)
     return [await _pair(context, access, report) for report in reports]
 
 
 async def _pair(context: Context, access: Access, report: PairReport) -> DifferingPair:
-    view = await context.views.job(report.original)
-    may_read = view is not None and view.tenant == access.tenant
+    may_read = await _may_read(context, access, report.original)
     return DifferingPair(
         job=report.original,
         copy_job=report.copy,
@@ -45,6 +47,16 @@ async def _pair(context: Context, access: Access, report: PairReport) -> Differi
         current_text=await _text(context, report.original) if may_read else None,
         candidate_text=await _text(context, report.copy) if may_read else None,
     )
+
+
+async def _may_read(context: Context, access: Access, job: JobId) -> bool:
+    if Scope.INFERENCE not in access.scopes:
+        return False
+    try:
+        await own_job(context, access, job)
+    except JobFailed:
+        return False
+    return True
 
 
 async def _text(context: Context, job: JobId) -> str | None:

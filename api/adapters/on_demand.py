@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from api.access.model_rights import may_use
 from api.adapters.inspection import inspect
 from api.context import Context
 from shared.adapter_sources import SourceTemplate
@@ -140,7 +141,7 @@ async def with_adapter(
     except JobFailed as failed:
         error = failed.error
         is_unknown = error.code is ErrorCode.MODEL_NOT_FOUND and isinstance(model, str)
-        may_look_up = is_unknown and access.allows(str(model))
+        may_look_up = is_unknown and await may_use(context, access, str(model))
         if not may_look_up or not await context.on_demand.provide(context, str(model), error):
             raise
     return await admit()

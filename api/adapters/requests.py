@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel
 
+from api.access.model_rights import model_not_found
 from api.adapters.bodies import adapter_body
-from api.admission import model_not_found
 from api.context import Context
 from api.http.body import read_json_object
 from api.http.validation import validate

@@ -4,7 +4,7 @@ from api.context import Context
 from api.jobs.list_query import ListQuery
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
-from shared.protocol.ids import job_id_of
+from shared.protocol.ids import job_id_of, name_of
 from shared.protocol.results import Result
 from shared.store.views.job_view import JobPage, JobView
 
@@ -61,6 +61,6 @@ def job_not_found(job_id: str, *, param: str | None = None) -> JobError:
 
 
 def _checked(view: JobView | None, access: Access, job_id: str) -> JobView:
-    if view is None or view.tenant != access.tenant or not access.allows(view.model):
+    if view is None or view.tenant != access.tenant or not access.allows(name_of(view.version)):
         raise JobFailed(job_not_found(job_id))
     return view

@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from fastapi import APIRouter, Request
 
-from api.admission import check_model, model_not_found
+from api.access.model_rights import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
@@ -34,7 +34,7 @@ async def list_models(request: Request, access: InAccess) -> ModelList:
 @guarded(Work.READ, Scope.INFERENCE, Scope.ADAPTERS)
 async def get_model(model_id: str, context: InContext, access: InAccess) -> ModelCard:
     """Return the base model or one adapter."""
-    check_model(access, model_id)
+    await check_model(context, access, model_id)
     base = await context.registry.base()
     if base is not None and model_id == base.name:
         return _base_card(base)
@@ -57,10 +57,12 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
     cards: dict[str, ModelCard] = {}
     for context in pools_of(request).shown_to(request):
         for card in await _cards(context):
+            if not access.allows(card.id):
+                continue
             is_taken = card.id in cards and card.parent is not None
             name = f"{card.parent}:{card.id}" if is_taken else card.id
             cards.setdefault(name, card.model_copy(update={"id": name}))
-    return [card for card in cards.values() if access.allows(card.id)]
+    return list(cards.values())
 
 
 async def _cards(context: Context) -> list[ModelCard]:

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from api.access.model_rights import check_model
 from api.adapters.requests import registered_base
-from api.admission import check_model
 from api.context import Context, InAccess, InContext
 from api.http.guards import Key, Work, guarded
 from api.openapi.parameters import query
@@ -80,7 +80,7 @@ async def get_server_info(request: Request, context: InContext, access: InAccess
         message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=FORMAT))
     base = await registered_base(context)
-    check_model(access, base.name)
+    await check_model(context, access, base.name)
     workers = await _live_workers(context)
     return ServerInfo(
         vllm_config=VllmConfig(

@@ -81,6 +81,17 @@ def fingerprint_of(base: BaseModel, version: AdapterVersion) -> str:
     return "_".join(["fp", *(v.rpartition("@")[2] for v in versions)])
 
 
+def own_name(model: str, base: BaseModel | None) -> str:
+    """Return the name of the adapter or base model to which `model` in a request may refer.
+
+    Requests refer to an adapter by `name`, `base:name` or `name@digest12`. Adapter names contain
+    neither `:` nor `@`, so the result is right for a base model with another name, too.
+    """
+    if base is not None and model in (base.name, base.version):
+        return base.name
+    return model.rpartition(":")[2].partition("@")[0]
+
+
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
     """Return the adapter whose fields are in `wire`, a decoded Redis hash or JSON object."""
     return Adapter(

@@ -31,6 +31,11 @@ EMBEDDING_PREFIX = "embd-"
 PREFIXES = (CHAT_PREFIX, COMPLETION_PREFIX, EMBEDDING_PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX)
 
 
+def name_of(version: AdapterVersion) -> str:
+    """Return the name of the adapter or base model that `version` belongs to."""
+    return version.rpartition("@")[0]
+
+
 def job_id_of(given: str) -> JobId:
     """Return the id of the job whose answer has the id `given`, which may also be a job id."""
     for prefix in PREFIXES:

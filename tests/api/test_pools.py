@@ -271,12 +271,13 @@ async def test_batches_of_a_further_pool_know_where_keys_and_ledger_are(
 async def test_a_key_lists_only_the_names_that_it_may_use(
     pools: Reader, http: httpx.AsyncClient, redis: Redis, keys: Keys
 ) -> None:
-    for models in (("extract", "chat"), ("other/base:*",)):
+    names = ["extract", "chat", "other/base:extract"]
+    for models, allowed in ((("extract", "chat"), names), (("other/*",), ["other/base"])):
         secret, _ = await new_key(KeyStore(redis, keys), models=models)
         cards = (await http.get("/v1/models", headers=bearer(secret))).json()["data"]
-        for name in [card["id"] for card in cards]:
+        assert [card["id"] for card in cards] == allowed
+        for name in allowed:
             await job_of(http, name, **bearer(secret))
-        assert len(cards) == len(models)
 
 
 async def test_a_pool_without_workers_hides_no_other(

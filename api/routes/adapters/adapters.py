@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from api.access.model_rights import check_model, model_not_found
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import adapter_body, staging_body, version_body
 from api.adapters.inspection import inspect
@@ -15,7 +16,6 @@ from api.adapters.requests import (
     shown_adapter,
     takes,
 )
-from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.errors import job_error_body
 from api.http.guards import Work, guarded
@@ -73,7 +73,7 @@ async def get_adapter(
 
     While a worker fetches the adapter from a URL, `staging` has the progress.
     """
-    check_model(access, name)
+    await check_model(context, access, name)
     base = await registered_base(context)
     staging = staging_body(await context.staging.of(name))
     try:
@@ -102,7 +102,7 @@ async def validate_adapter(
     """
     body = await read_request(request, context, ValidateAdapterRequest)
     if body.lora_name is not None:
-        check_model(access, body.lora_name)
+        await check_model(context, access, body.lora_name)
     base = await registered_base(context)
     inspection = Inspection(name=body.lora_name or UNNAMED, source=body.lora_path)
     findings = await inspect(context, access.tenant, inspection)
@@ -131,7 +131,7 @@ async def roll_back_adapter(
     becomes the first of the previous versions.
     """
     query = validate(RollBackQuery, dict(request.query_params))
-    check_model(access, name)
+    await check_model(context, access, name)
     base = await registered_base(context)
     version = await context.registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
@@ -145,7 +145,7 @@ async def roll_back_adapter(
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def delete_adapter(name: str, context: InContext, access: InAccess) -> DeletedAdapter:
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
-    check_model(access, name)
+    await check_model(context, access, name)
     if not await context.registry.unload_adapter(name, by=access.actor):
         raise JobFailed(model_not_found(name))
     return DeletedAdapter(id=name)

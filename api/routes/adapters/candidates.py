@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request
 
+from api.access.model_rights import check_model, model_not_found
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
@@ -17,7 +18,6 @@ from api.adapters.requests import (
     takes,
 )
 from api.adapters.schema import CandidateDetails, CandidateQuery, SetCandidateRequest
-from api.admission import check_model, model_not_found
 from api.context import Context, InAccess, InContext
 from api.http.guards import Work, guarded
 from api.http.validation import validate
@@ -39,7 +39,7 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 @guarded(Work.READ, Scope.ADAPTERS)
 async def get_candidate(name: str, context: InContext, access: InAccess) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
-    check_model(access, name)
+    await check_model(context, access, name)
     view = await adapter_view(context, name)
     body = candidate_body(view, await context.views.workers())
     if body is None:
@@ -73,7 +73,7 @@ async def set_candidate(
     version as long as the share doesn't shrink. Requests for `name@digest` aren't affected.
     """
     body = await read_request(request, context, SetCandidateRequest)
-    check_model(access, name)
+    await check_model(context, access, name)
     if body.source is not None and body.version is not None:
         raise invalid_value("send `source` or `version`, but not both", "version")
     if await context.registry.adapter(name) is None:
@@ -104,7 +104,7 @@ async def drop_candidate(
     With `version`, nothing changes if another version is the candidate by now.
     """
     version = _expected(request)
-    check_model(access, name)
+    await check_model(context, access, name)
     ended = await context.candidates.drop(name, version, by=access.actor)
     return await _changed(context, name, ended)
 
@@ -124,7 +124,7 @@ async def promote_candidate(
     With `version`, nothing changes if another version is the candidate by now.
     """
     version = _expected(request)
-    check_model(access, name)
+    await check_model(context, access, name)
     ended = await context.candidates.promote(name, version, by=access.actor)
     return await _changed(context, name, ended)
 

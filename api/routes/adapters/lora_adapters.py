@@ -6,10 +6,10 @@ Lorikeet's own routes for adapters are in `api/routes/adapters/adapters.py`.
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from api.access.model_rights import check_model, may_use
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
-from api.admission import check_model
 from api.context import InAccess, InContext
 from api.http.guards import Work, guarded
 from api.openapi.responses import Responses
@@ -54,7 +54,7 @@ async def load_adapter(request: Request, context: InContext, access: InAccess) -
     """
     body = await read_request(request, context, LoadAdapterRequest)
     context = await pools_of(request).of_model(request, body.lora_name)
-    check_model(access, body.lora_name)
+    await check_model(context, access, body.lora_name)
     base = await registered_base(context)
     name = body.lora_name
     if name == base.name:
@@ -90,7 +90,9 @@ async def unload_adapter(request: Request, context: InContext, access: InAccess)
     """
     name = (await read_request(request, context, UnloadAdapterRequest)).lora_name
     context = await pools_of(request).of_model(request, name)
-    if not access.allows(name) or not await context.registry.unload_adapter(name, by=access.actor):
+    if not await may_use(context, access, name) or not await context.registry.unload_adapter(
+        name, by=access.actor
+    ):
         raise JobFailed(_not_loaded(name))
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 

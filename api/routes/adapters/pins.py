@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request
 
+from api.access.model_rights import check_model, model_not_found
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.requests import adapter_errors, read_request, takes
 from api.adapters.schema import Pin, PinRequest
-from api.admission import check_model, model_not_found
 from api.context import InAccess, InContext
 from api.http.guards import Work, guarded
 from shared.errors import JobFailed
@@ -28,7 +28,7 @@ async def pin_adapter(request: Request, name: str, context: InContext, access: I
     other adapters only if nothing else can make room for one that has requests.
     """
     body = await read_request(request, context, PinRequest)
-    check_model(access, name)
+    await check_model(context, access, name)
     if not await context.pins.set(name, body.min_replicas, by=access.actor):
         raise JobFailed(model_not_found(name))
     return Pin(id=name, min_replicas=body.min_replicas)
@@ -42,7 +42,7 @@ async def pin_adapter(request: Request, name: str, context: InContext, access: I
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def unpin_adapter(name: str, context: InContext, access: InAccess) -> Pin:
     """Let workers evict an adapter again when others need its memory. May be repeated."""
-    check_model(access, name)
+    await check_model(context, access, name)
     if not await context.pins.set(name, 0, by=access.actor):
         raise JobFailed(model_not_found(name))
     return Pin(id=name, min_replicas=0)

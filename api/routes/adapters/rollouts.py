@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from api.access.model_rights import check_model
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import checked_adapter
 from api.adapters.requests import (
@@ -14,7 +15,6 @@ from api.adapters.requests import (
     shown_adapter,
 )
 from api.adapters.upload import received
-from api.admission import check_model
 from api.context import Context, InAccess, InContext
 from api.http.guards import Work, guarded
 from api.http.validation import validate
@@ -51,7 +51,7 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
     context = await pools_of(request).of_model(request, query.name)
-    check_model(access, query.name)
+    await check_model(context, access, query.name)
     base = await registered_base(context)
     if query.name == base.name:
         raise JobFailed(

@@ -58,6 +58,16 @@ class Access:
         """Who makes a change with these rights, in the audit log."""
         return f"{self.tenant}/{self.key_id}" if self.key_id else self.tenant
 
-    def allows(self, model: str) -> bool:
-        """Return whether the model may be used and seen."""
-        return any(each == ALL_MODELS or fnmatchcase(model, each) for each in self.models)
+    @property
+    def allows_all(self) -> bool:
+        """Whether every model may be used and seen."""
+        return ALL_MODELS in self.models
+
+    def allows(self, name: str) -> bool:
+        """Return whether the model with this name may be used and seen.
+
+        `name` is the name of an adapter or of the base model, not another form that requests may
+        have, such as `base:name`. The time is linear in the length of the name, because `fnmatch`
+        never tries a second place for a part of a pattern between two wildcards.
+        """
+        return self.allows_all or any(fnmatchcase(name, each) for each in self.models)

@@ -28,15 +28,17 @@ local function keep_ledger(books, key, day, tenant)
   redis.call('PEXPIREAT', tenants, ends_ms)
 end
 
--- Enter an ended job into the ledger. `used` is its usage as its client sees it, or nil.
+-- Enter an ended job into the ledger, under the name of its model, which requests can have in several
+-- forms. `used` is its usage as its client sees it.
 local function enter_ledger(job, used, now)
   local books, day = job.books or P, math.floor(now / DAY_MS)
   local key = books .. 'ledger:' .. day .. ':' .. job.tenant
-  local entry = redis.call('HGET', key, job.model) or '0 0 0 0'
+  local name = string.match(job.version, '^(.*)@') or job.model
+  local entry = redis.call('HGET', key, name) or '0 0 0 0'
   local requests, prompt, cached, completion = string.match(entry, '(%d+) (%d+) (%d+) (%d+)')
   entry = string.format('%.0f %.0f %.0f %.0f', requests + 1, prompt + (used.prompt_tokens or 0),
     cached + (used.cached_tokens or 0), completion + (used.completion_tokens or 0))
-  if redis.call('HSET', key, job.model, entry) == 1 then keep_ledger(books, key, day, job.tenant) end
+  if redis.call('HSET', key, name, entry) == 1 then keep_ledger(books, key, day, job.tenant) end
 end
 
 -- Account for a job that ends with `usage`, as JSON. Only its final event states a usage, so limits

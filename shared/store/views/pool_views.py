@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.protocol.codec import decode_result, decode_worker_info
-from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId, name_of
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
@@ -141,7 +141,7 @@ class PoolViews:
                 record may have expired, as long as the tenant's index still has the job.
             states: states of the returned jobs; None for all states.
             model: model name of the returned jobs; None for all models.
-            allows: function that says whether a job with this model name may be returned.
+            allows: function that says whether a job of the model with this name may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:
@@ -158,7 +158,7 @@ class PoolViews:
             found += [
                 view
                 for view in views
-                if view and _matches(view, states, model) and allows(view.model)
+                if view and _matches(view, states, model) and allows(name_of(view.version))
             ]
             if len(found) > limit:
                 jobs = found[:limit]

@@ -8,9 +8,12 @@ import httpx
 import pytest
 from adapter_readers import Reader
 from api_support import ADAPTER, ScriptedWorker, error_of
+from key_support import bearer, new_key
 
+from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import ClaimedJob, JobState
+from shared.store.access.key_store import KeyStore
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
@@ -243,6 +246,10 @@ async def test_a_shadow_computes_copies_whose_answers_are_compared(
     assert found == {"default": 2, SHADOW_TENANT: 2}, "copies aren't charged to the client"
     listed = (await http.get("/v1/jobs")).json()["data"]
     assert len(listed) == 2, "clients don't see copies"
+    for scopes, text in (((Scope.ADAPTERS,), None), ((Scope.ADAPTERS, Scope.INFERENCE), "one two")):
+        secret, _ = await new_key(KeyStore(redis, keys), *scopes, tenant="default")
+        (pair,) = (await http.get(URL, headers=bearer(secret))).json()["differing"]
+        assert pair["current_text"] == text, "answers need the scope `inference`"
 
 
 async def test_batches_embeddings_and_repeated_requests_have_no_copies(

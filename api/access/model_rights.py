@@ -1,0 +1,45 @@
+"""Which models a client may use. Every route that is given a model's name asks here."""
+
+from typing import TYPE_CHECKING
+
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
+from shared.protocol.adapters import own_name
+
+if TYPE_CHECKING:
+    from api.context import Context
+
+
+async def may_use(context: "Context", access: Access, model: str) -> bool:
+    """Return whether the client may use the model to which `model` refers, in any of its forms.
+
+    Raises:
+        RedisUnavailable: the name of the base model can't be read.
+    """
+    if access.allows_all:
+        return True
+    return access.allows(own_name(model, await context.registry.base()))
+
+
+async def check_model(context: "Context", access: Access, model: str) -> None:
+    """Check that the client may use the model to which `model` refers.
+
+    Raises:
+        JobFailed: it may not. The error is that of an unknown name.
+        RedisUnavailable: the name of the base model can't be read.
+    """
+    if not await may_use(context, access, model):
+        raise JobFailed(model_not_found(model))
+
+
+def model_not_found(name: str) -> JobError:
+    """Return the error for a `name` that belongs to neither the base model nor an adapter.
+
+    The first sentence is OpenAI's, because clients match it.
+    """
+    return JobError(
+        code=ErrorCode.MODEL_NOT_FOUND,
+        message=f"The model {name[:200]!r} does not exist or you do not have access to it. "
+        "GET /v1/models lists all models.",
+        param="model",
+    )
