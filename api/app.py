@@ -25,11 +25,13 @@ from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.http.auth import KeyCheck
 from api.http.canonical_path import CanonicalPath
+from api.http.checks import check_slots
 from api.http.cors import add_cors
 from api.http.fair_slots import FairSlots
 from api.http.guards import Guards
 from api.http.middleware import Boundary
 from api.http.scopes import check_scope
+from api.http.tenant_requests import TenantRequests
 from api.http.turns import Turns
 from api.metrics.metrics import Metrics
 from api.model_cache import ModelCache
@@ -179,6 +181,7 @@ def create_app(
     )
     for routes in _ROUTES:
         app.include_router(routes.router)
+    app.add_middleware(TenantRequests, max_connections=settings.max_connections)
     app.add_middleware(KeyCheck, authenticator=authenticator)
     app.add_middleware(Boundary, metrics=app_metrics)
     app.add_middleware(
@@ -187,6 +190,7 @@ def create_app(
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
     app.state.metrics, app.state.guards = app_metrics, guards
+    app.state.check_slots = check_slots()
     app.state.openapi_lock = asyncio.Lock()
     app.state.openapi = cache(partial(describe, app, settings=settings, guards=guards))
     return app

@@ -13,6 +13,7 @@ from api.context import Context
 from api.draft import Draft, Wanted
 from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.body import read_json_object
+from api.http.checks import begin_check
 from api.jobs.background import start_in_background
 from api.pools import pools_of
 from api.request_trace import RequestTrace
@@ -73,6 +74,7 @@ async def submit_json(
 
     async def drafted() -> tuple[R, dict[str, str], Draft]:
         async with context.turns.turn(access.tenant):
+            await begin_check(request)
             body, headers, answer_headers = parse_request(request, context, raw, parse, others)
             weight = context.settings.weight_by_tenant.get(access.tenant, 1.0)
             options = enqueue_options(

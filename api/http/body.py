@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 import orjson
 from fastapi import Request
 
+from api.http.checks import begin_check
 from api.http.content_encoding import Decoder
 from shared import python_json
 from shared.errors import ErrorCode, JobError, JobFailed
@@ -16,7 +17,10 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     Raises:
         JobFailed: as in `read_body`, or the body isn't a JSON object.
     """
-    return parse_json_object(await read_body(request, max_bytes))
+    body = await read_body(request, max_bytes)
+    request.state.num_body_bytes = len(body)
+    await begin_check(request)
+    return parse_json_object(body)
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:

@@ -27,13 +27,14 @@ class FairSlots:
     @asynccontextmanager
     async def slot(self, tenant: str) -> AsyncIterator[None]:
         """Wait for a slot, and hold it during the block."""
-        await self._acquire(tenant)
+        await self.acquire(tenant)
         try:
             yield
         finally:
-            self._release(tenant)
+            self.release(tenant)
 
-    async def _acquire(self, tenant: str) -> None:
+    async def acquire(self, tenant: str) -> None:
+        """Wait for a slot. `release` returns it."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(future)
         self._give_out()
@@ -41,10 +42,11 @@ class FairSlots:
             await future
         except asyncio.CancelledError:
             if not future.cancelled():  # the slot was given at the moment of the cancellation
-                self._release(tenant)
+                self.release(tenant)
             raise
 
-    def _release(self, tenant: str) -> None:
+    def release(self, tenant: str) -> None:
+        """Return a slot that `tenant` holds."""
         self._num_free += 1
         self._num_held[tenant] -= 1
         if not self._num_held[tenant]:

@@ -1,0 +1,32 @@
+"""Spreads the checks of large request bodies over turns of the event loop, fairly to tenants."""
+
+import asyncio
+
+from fastapi import Request
+
+from api.http.fair_slots import FairSlots
+
+SMALL_BYTES = 16_384
+"""Size up to which a body is checked at once. `Pacer` limits how many requests start in one turn of
+the event loop."""
+
+
+def check_slots() -> FairSlots:
+    """Return the slots of an app's checks: one, so that large bodies are checked one at a time."""
+    return FairSlots(1)
+
+
+async def begin_check(request: Request) -> None:
+    """Return when the body of a request may be parsed, or checked once more.
+
+    The check of a body has a bound in CPU time, but it holds the event loop. Checks of many bodies
+    in one turn of the loop would add up, and streams and requests of other tenants would wait for
+    all of them. No other large body is checked in this turn of the loop, so the caller checks the
+    body before it awaits anything else.
+    """
+    if request.state.num_body_bytes <= SMALL_BYTES:
+        return
+    slots: FairSlots = request.app.state.check_slots
+    tenant = request.state.tenant or ""
+    await slots.acquire(tenant)
+    asyncio.get_running_loop().call_soon(slots.release, tenant)
