@@ -493,8 +493,8 @@ class WorkerSettings(PoolSettings):
     )
     stall_s: float = _seconds(
         60,
-        "Seconds without a finished engine step after which the worker exits, so that "
-        "its supervisor restarts it.",
+        "Seconds without a finished engine step, or without a turn of the event loop, after which "
+        "the worker exits, so that its supervisor restarts it.",
     )
     drain_s: float = _seconds(
         30,

@@ -21,6 +21,7 @@ from worker.engine_vllm.interpreter import switch_python
 from worker.served_model import ServedModel
 from worker.service import Worker
 from worker.startup.process_tuning import share_cores, use_huge_pages
+from worker.watchdog import watched
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
@@ -129,7 +130,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    await worker.run()
+    async with watched(settings.stall_s):
+        await worker.run()
 
 
 def _exit_at_once(broken: EngineBroken) -> None:

@@ -23,8 +23,13 @@ BASE: AdapterVersion = version_of(NAME, source_digest(NAME))
 
 def worker_command(redis_url: str, pool: str, **settings: Any) -> list[str]:
     """Return the command of a worker with the simulated engine."""
+    return [str(LORIKEET), *worker_arguments(redis_url, pool, **settings)]
+
+
+def worker_arguments(redis_url: str, pool: str, **settings: Any) -> list[str]:
+    """Return the arguments of `lorikeet` for a worker with the simulated engine."""
     given = {"redis_url": redis_url, "pool": pool, "engine": "simulated", **settings}
-    return [str(LORIKEET), "worker", NAME, *to_argv(given, list(given))]
+    return ["worker", NAME, *to_argv(given, list(given))]
 
 
 @contextmanager
@@ -45,9 +50,11 @@ def worker_process(
         process.wait()
 
 
-async def send(client: Client, *, max_tokens: int, **fields: Any) -> Job:
-    """Enqueue a job for the base model whose choices have exactly `max_tokens` tokens."""
-    return await client.send(version=BASE, max_tokens=max_tokens, ignore_eos=True, **fields)
+async def send(
+    client: Client, *, max_tokens: int, version: AdapterVersion = BASE, **fields: Any
+) -> Job:
+    """Enqueue a job whose choices have exactly `max_tokens` tokens."""
+    return await client.send(version=version, max_tokens=max_tokens, ignore_eos=True, **fields)
 
 
 def check_texts(client: Client, jobs: Sequence[Job]) -> int:

@@ -1,5 +1,6 @@
 """Commands of the pool's processes. Pure."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def adapter_sources(options: Options) -> dict[str, str]:
         return {f"adapter-{i}": f"source-{i}" for i in range(options.adapters)}
     folders = sorted(path for path in DEMO_ADAPTERS.iterdir() if path.is_dir())
     return {folder.name: str(folder) for folder in folders[: options.adapters]}
+
+
+def worker_argv(*words: str) -> list[str]:
+    """Return the command of a worker that a signal can make hang."""
+    return [sys.executable, "-P", "-m", "ops.chaos.cluster.worker_process", *words]
 
 
 def worker_words(options: Options, number: int) -> list[str]:

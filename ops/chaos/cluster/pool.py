@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from ops.chaos.cluster.clock import build_clock_library
-from ops.chaos.cluster.commands import api_words, pool_words, worker_words
+from ops.chaos.cluster.commands import api_words, pool_words, worker_argv, worker_words
 from ops.chaos.cluster.redis_server import LOOPBACK
 from ops.chaos.cluster.replicated import Replicated
 from ops.chaos.cluster.supervised import Supervised
@@ -140,7 +140,7 @@ class Pool:
 
     def _worker(self, number: int) -> Supervised:
         words = [*worker_words(self.options, number), *pool_words(self.options, self.servers.url)]
-        argv = lorikeet_argv(*words)
+        argv = worker_argv(*words)
         if number == 0 and self.hosts:
             argv = self.hosts[0].command(argv)
         name = f"worker-{number}"

@@ -18,12 +18,12 @@ from ops.chaos.faults.redis_servers import (
     StallRedis,
 )
 from ops.chaos.faults.redis_state import ClockBackward, ClockForward, FillRedis, FlushScripts
-from ops.chaos.faults.workers import HangEngine, KillWorker, LoseWorker, PauseWorker
+from ops.chaos.faults.workers import HangEngine, HoldGil, KillWorker, LoseWorker, PauseWorker
 from ops.chaos.options import EngineKind
 from shared.errors import SettingsError
 
 _ALL: Sequence[type[Fault]] = (
-    *(KillWorker, PauseWorker, LoseWorker, HangEngine, LoseClaims),
+    *(KillWorker, PauseWorker, LoseWorker, HangEngine, HoldGil, LoseClaims),
     *(KillApi, DrainApi, StopApi),
     *(KillControl, StopControl),
     *(PauseRedis, FreezeRedis, KillRedis, StallRedis, RestartMaster, RestartReplica),

@@ -1,14 +1,18 @@
 """Faults of workers."""
 
 import signal
+from typing import ClassVar
 
 from ops.chaos.cluster.commands import LEASE_MS
 from ops.chaos.cluster.supervised import Supervised
+from ops.chaos.cluster.worker_process import HOLD_GIL
 from ops.chaos.faults.fault import Fault, Scene
 from shared.protocol.ids import WorkerId
 
 STALLED = "engine_stalled"
 """Event that a worker logs before it ends because its engine hangs."""
+HUNG = "worker_hung"
+"""Text that a worker's watchdog prints before it ends the worker."""
 SHORTEST_LEASE_S = min(LEASE_MS.values()) / 1000
 
 
@@ -92,23 +96,45 @@ class LoseWorker(WorkerFault):
         self._worker.signal(signal.SIGCONT)
 
 
-class HangEngine(WorkerFault):
+class _Hang(WorkerFault):
+    """A fault that makes a worker hang until it ends itself."""
+
+    number: ClassVar[signal.Signals]
+    """Signal that causes the fault."""
+    message: ClassVar[str]
+    """Text in the log that shows that the fault was noticed."""
+    exit_code: ClassVar[int]
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._num_before = self._worker.log_text().count(self.message)
+
+    async def inject(self) -> None:
+        """Make the worker hang."""
+        self._worker.signal(self.number)
+
+    async def evidence(self) -> str:
+        """Return that the hang was noticed and the worker has ended."""
+        if self._end() != f"exit code {self.exit_code}":
+            return ""
+        is_noticed = self._worker.log_text().count(self.message) > self._num_before
+        return f"{self.message}, exit code {self.exit_code}" if is_noticed else ""
+
+
+class HangEngine(_Hang):
     """A step of the engine that never ends."""
 
     kind = "hang-engine"
     needs_simulation = True
+    number = signal.SIGUSR1
+    message = STALLED
+    exit_code = 1
 
-    def __init__(self, scene: Scene) -> None:
-        super().__init__(scene)
-        self._num_stalls = self._worker.log_text().count(STALLED)
 
-    async def inject(self) -> None:
-        """Make the engine hang in its next step."""
-        self._worker.signal(signal.SIGUSR1)
+class HoldGil(_Hang):
+    """Native code that holds the GIL for ever."""
 
-    async def evidence(self) -> str:
-        """Return that the worker has noticed it and ended."""
-        if self._end() != "exit code 1":
-            return ""
-        is_noticed = self._worker.log_text().count(STALLED) > self._num_stalls
-        return f"{STALLED}, exit code 1" if is_noticed else ""
+    kind = "hold-gil"
+    number = HOLD_GIL
+    message = HUNG
+    exit_code = signal.SIGUSR2

@@ -1,0 +1,19 @@
+"""Runs `lorikeet` in a process that a signal can make hang: `python -m` with its arguments."""
+
+import ctypes
+import signal
+
+from ops.cli import main
+
+HOLD_GIL = signal.SIGXCPU
+"""Signal after which the process holds the GIL for ever. Workers don't use it otherwise."""
+_FOREVER_S = 10**6
+
+
+def _hold_gil(*_: object) -> None:
+    ctypes.PyDLL(None).sleep(_FOREVER_S)
+
+
+if __name__ == "__main__":
+    signal.signal(HOLD_GIL, _hold_gil)
+    main()

@@ -1,0 +1,91 @@
+"""Starts a process that ends this one when its event loop doesn't run any more."""
+
+import asyncio
+import ctypes
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from shared.cancel_tasks import cancel_tasks
+from worker import watchdog_process
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def watched(limit_s: float) -> AsyncIterator[None]:
+    """Inside the context, end this process if the event loop doesn't run for `limit_s` seconds.
+
+    This includes the time in which any thread holds the GIL. The process prints the tracebacks of
+    all threads, and exits with the number of SIGUSR2 as its status. Use the context once per
+    process, in the main thread.
+    """
+    _exit_on_signal()
+    beating = asyncio.create_task(_keep_beating(limit_s))
+    try:
+        yield
+    finally:
+        await cancel_tasks(beating)
+
+
+def _exit_on_signal() -> None:
+    """Let SIGUSR2 print all tracebacks and exit, without the GIL.
+
+    The handler is C's `_exit` itself, since a handler in Python would wait for the GIL. SIGKILL
+    alone isn't enough: in a container the worker has process id 1, which the kernel protects from
+    signals of its own namespace that have no handler.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    libc.signal(signal.SIGUSR2, ctypes.cast(libc._exit, ctypes.c_void_p))
+    faulthandler.register(signal.SIGUSR2, all_threads=True, chain=True)
+
+
+async def _keep_beating(limit_s: float) -> None:
+    """Write beats to a watchdog process until cancelled, and replace the process if it ends."""
+    process = None
+    try:
+        while True:
+            try:
+                if process is None:
+                    process = _start(limit_s)
+                elif process.poll() is not None:
+                    log.warning("watchdog_ended", exit_code=process.returncode)
+                    process = _start(limit_s)
+                _beat(process)
+            except OSError as error:  # the system lacks memory or processes
+                log.warning("watchdog_failed", error=str(error))
+            await asyncio.sleep(watchdog_process.check_s(limit_s))
+    finally:
+        if process is not None:
+            _end(process)
+
+
+def _start(limit_s: float) -> "subprocess.Popen[bytes]":
+    # Isolated and without site-packages, the interpreter starts in a tenth of a second.
+    command = [sys.executable, "-I", "-S", watchdog_process.__file__]
+    command += [str(os.getpid()), str(limit_s)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
+    assert process.stdin is not None
+    os.set_blocking(process.stdin.fileno(), False)
+    return process
+
+
+def _beat(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    # A suspended watchdog reads nothing. One that has ended is replaced before the next beat.
+    with suppress(BlockingIOError, BrokenPipeError):
+        process.stdin.write(b".")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.kill()
+    process.wait()
