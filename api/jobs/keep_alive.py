@@ -3,11 +3,12 @@
 import asyncio
 import math
 
-from api.render.stream_writer import KEEP_ALIVE
+from api.render.sse import sse_comment
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.store.views.pool_views import PoolViews, Wait
 
+KEEP_ALIVE = sse_comment("keep-alive")
 READ_S = 0.5
 """Time limit in seconds for reading the place of a job. New output waits at most this long."""
 
@@ -31,4 +32,4 @@ def comment(wait: Wait | None) -> bytes:
     text = f"waiting, position {wait.position} of {wait.num_waiting}"
     if wait.estimated_s is not None:
         text += f", about {math.ceil(wait.estimated_s)} s"
-    return f": {text}\n\n".encode()
+    return sse_comment(text)

@@ -12,6 +12,7 @@ from api.errors import job_error_body
 from api.pool.incident_text import incident_body
 from api.pool.rates import Point
 from api.pool.state import PoolState
+from api.render.sse import RETRY
 from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.store.views.incidents import Incident
 
@@ -23,8 +24,6 @@ _OUTAGE = JobError(
     code=ErrorCode.UNAVAILABLE,
     message="Redis doesn't answer; this page goes on as soon as it is back",
 )
-_START = b"retry: 1000\n"
-"""Begins the first event: clients that understand this field connect again after a second."""
 
 log = structlog.get_logger()
 
@@ -89,7 +88,7 @@ class PoolFeed:
         self.num_streams += 1
         self._is_wanted.set()
         try:
-            yield _START
+            yield RETRY
             async for part in self._parts():
                 yield part
         finally:

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import orjson
-
 from api.errors import job_error_body
 from api.follow.transcript import Delta
 from api.render.catch_up import CatchUp, Misplaced, Replay
@@ -19,15 +17,13 @@ from api.render.event_ids import (
     opening_id,
 )
 from api.render.openai_chunks import format_of, head, usage_body
+from api.render.sse import RETRY, sse
 from api.render.token_fields import ChunkTokens
 from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.results import Usage
 
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
-RETRY_MS = 1000
-"""Milliseconds that a client should wait before it continues a stream on another front end."""
 
 
 class StreamWriter:
@@ -78,14 +74,14 @@ class StreamWriter:
 
     def failure(self, error: JobError) -> bytes:
         """Return the end of a stream that failed."""
-        return DONE if self._is_ended else sse(job_error_body(error), END_ID) + DONE
+        return DONE if self._is_ended else sse(job_error_body(error), event_id=END_ID) + DONE
 
     def interruption(self, error: JobError) -> bytes:
         """Return the last event of a stream that the client can continue elsewhere.
 
         The stream has no `[DONE]`. `error` is the reason.
         """
-        return b"retry: %d\n" % RETRY_MS + sse(job_error_body(error), self._last_id)
+        return RETRY + sse(job_error_body(error), event_id=self._last_id)
 
     def _opening(self) -> list[bytes]:
         """Return the opening chunks that the client doesn't have."""
@@ -119,9 +115,4 @@ class StreamWriter:
 
     def _event(self, event_id: str, fields: dict[str, Any]) -> bytes:
         self._last_id = event_id
-        return sse({**self._head, **fields}, event_id)
-
-
-def sse(body: dict[str, Any], event_id: str) -> bytes:
-    """Return `body` as one server-sent event."""
-    return b"id: %b\ndata: %b\n\n" % (event_id.encode(), orjson.dumps(body))
+        return sse({**self._head, **fields}, event_id=event_id)

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
-
 from api.follow.transcript import Delta
 from api.render.blocks import Added, BlockEvent, BlockReader, without_stop
 from api.render.catch_up import Misplaced
+from api.render.sse import RETRY, sse
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.results import Usage
@@ -26,8 +25,6 @@ PER_POSITION = 10_000
 One position has fewer events, since a call is reported at the position of its last character.
 """
 START_ID, END_ID = "start", "end"
-RETRY_MS = 1000
-"""Milliseconds that a client should wait before it continues a stream on another front end."""
 _ID = re.compile(r"([0-9]{1,15})-([0-9a-f]{8})")
 
 
@@ -140,7 +137,7 @@ class TypedStream:
     def interruption(self, error: JobError) -> bytes:
         """Return the last event of a stream that the client can continue elsewhere."""
         last = self._sse(self._events.interruption(error), max(self._last.number, 0), self._last.id)
-        return b"retry: %d\n" % RETRY_MS + last
+        return RETRY + last
 
     def _opening(self) -> Iterator[bytes]:
         if self._next == 0:
@@ -212,8 +209,7 @@ class TypedStream:
         data = {"type": event.name, **event.data}
         if self._events.is_numbered:
             data["sequence_number"] = number
-        lines = event.name.encode(), event_id.encode(), orjson.dumps(data)
-        return b"event: %b\nid: %b\ndata: %b\n\n" % lines
+        return sse(data, event_id=event_id, name=event.name)
 
 
 class _Checksum:

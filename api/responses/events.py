@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from api.errors import job_error_body
 from api.render.blocks import Added, Block, BlockEvent, BlockKind, BlockReader, Closed, Opened
 from api.render.logprobs import chat_logprobs
 from api.render.typed_stream import TypedEvent
@@ -58,10 +59,13 @@ class ResponseEvents:
         return TypedEvent("response.failed", {"response": body})
 
     def interruption(self, error: JobError) -> TypedEvent:
-        """Return an `error` event."""
-        return TypedEvent(
-            "error", {"code": error.code, "message": error.message, "param": error.param}
-        )
+        """Return an `error` event.
+
+        By OpenAI's reference, its fields are those of the error. OpenAI's clients raise an error
+        only for a field `error`; without it, the answer would seem to end.
+        """
+        fields = {"code": error.code, "message": error.message, "param": error.param}
+        return TypedEvent("error", {**fields, **job_error_body(error)})
 
     def _opened(self, block: Block) -> list[TypedEvent]:
         new = item(self._spec, block, IN_PROGRESS, is_new=True)

@@ -197,20 +197,6 @@ async def test_a_stream_without_chunks_sends_its_headers_and_comments(
     assert done.data == "[DONE]"
 
 
-async def test_openais_client_ignores_comments(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "KEEP_ALIVE_S", 0.02)
-    stream = await client.chat.completions.create(
-        model="extract",
-        messages=MESSAGES,
-        stream=True,
-    )
-    await worker.answer(await worker.take(), "hello")
-    texts = [chunk.choices[0].delta.content or "" async for chunk in stream]
-    assert "".join(texts) == "hello"
-
-
 async def test_the_finish_reason_length_is_returned(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:

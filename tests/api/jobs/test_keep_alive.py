@@ -16,7 +16,7 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.views.pool_views import PoolViews, Wait
 
-PLAIN = b": keep-alive\n\n"
+PLAIN = b": keep-alive\n"
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ PLAIN = b": keep-alive\n\n"
     ],
 )
 def test_a_comment_states_the_place_and_the_estimated_wait(wait: Wait | None, text: str) -> None:
-    assert comment(wait) == f": {text}\n\n".encode()
+    assert comment(wait) == f": {text}\n".encode()
 
 
 async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
@@ -40,7 +40,7 @@ async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
     jobs = [make_job() for _ in range(3)]
     for job in jobs:
         await queue.enqueue(job, LIMITS)
-    assert await keep_alive(views, jobs[1].id) == b": waiting, position 2 of 3\n\n"
+    assert await keep_alive(views, jobs[1].id) == b": waiting, position 2 of 3\n"
     worker = await Actor(queue, redis, keys, "w", ["a@1"]).register()
     await worker.claim()
     assert await keep_alive(views, jobs[1].id) == PLAIN

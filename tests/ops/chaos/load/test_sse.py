@@ -10,7 +10,7 @@ async def events(text: str) -> list[Event]:
 
 
 async def test_ids_and_data_are_read_and_comments_ignored() -> None:
-    text = ": keep-alive\n\nid: 7\ndata: a\ndata: b\n\ndata: [DONE]\n\n"
+    text = ": keep-alive\nid: 7\ndata: a\ndata: b\n\ndata: [DONE]\n\n"
     assert await events(text) == [Event("7", "a\nb"), Event(None, "[DONE]")]
 
 

@@ -1,0 +1,24 @@
+"""Server-sent events as bytes (WHATWG HTML, section 9.2).
+
+A blank line ends an event, and nothing else has one. By the standard, a blank line after a comment
+has no effect. But the SSE decoders of openai-python yield an empty event for it once any event had
+an id, and the client fails to parse the event's data.
+"""
+
+from typing import Any
+
+import orjson
+
+RETRY = b"retry: 1000\n"
+"""Field of the next event that asks clients to connect again one second after the stream ends."""
+
+
+def sse(body: dict[str, Any], *, event_id: str, name: str | None = None) -> bytes:
+    """Return `body` as one event."""
+    head = f"event: {name}\n" if name else ""
+    return b"%bid: %b\ndata: %b\n\n" % (head.encode(), event_id.encode(), orjson.dumps(body))
+
+
+def sse_comment(text: str) -> bytes:
+    """Return a comment: one line, which no client reports."""
+    return f": {text}\n".encode()
