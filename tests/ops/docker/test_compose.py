@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from worker.service import HAND_OVER_S
 
 ROOT = Path(__file__).parents[3]
 FILES = ["docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.vllm.yml"]
+FOR_GPU, FOR_VLLM = FILES[:2], [FILES[0], FILES[2]]
+"""Files of a pool with native workers on a GPU, and of one with vLLM."""
 SECRETS = {
     "REDIS_PASSWORD",
     "LORIKEET_API_KEYS",
@@ -87,11 +90,13 @@ def compose() -> list[str]:
     return []
 
 
-def config(project: Path, **variables: str) -> dict[str, Any]:
-    """Return the services as Compose parses them."""
+def config(project: Path, files: Sequence[str] = (), **variables: str) -> dict[str, Any]:
+    """Return the services as Compose parses them, from `files` or by default from the first."""
     command = compose()
     if not command:
-        pytest.skip("Compose isn't installed; the other tests read the files as YAML")
+        pytest.skip("`make compose` installs Compose; the other tests read the files as YAML")
+    if files:
+        variables["COMPOSE_FILE"] = ":".join(files)
     names = SECRETS | set(EXAMPLES)
     environment = {k: v for k, v in os.environ.items() if k not in names}
     done = subprocess.run(
@@ -134,11 +139,24 @@ def test_compose_mounts_the_users_models_and_adapters(project: Path) -> None:
 
 
 def test_the_second_file_gives_workers_a_gpu(project: Path) -> None:
-    worker = config(project, COMPOSE_FILE=":".join(FILES), GPU="3")["worker"]
-    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    worker = config(project, FOR_GPU, GPU="3")["worker"]
+    (device,) = devices_of(worker)
     assert (device["device_ids"], device["capabilities"]) == (["3"], ["gpu"])
     assert worker["environment"]["LORIKEET_DEVICE"] == "cuda"
     assert worker["build"]["args"] == {"TORCH_INDEX": ""}
+
+
+def devices_of(service: dict[str, Any]) -> list[dict[str, Any]]:
+    devices: list[dict[str, Any]] = service["deploy"]["resources"]["reservations"]["devices"]
+    return devices
+
+
+def test_the_third_file_gives_workers_vllm_and_all_gpus(project: Path) -> None:
+    worker = config(project, FOR_VLLM)["worker"]
+    (device,) = devices_of(worker)
+    assert (device["count"], device["capabilities"]) == (-1, ["gpu"])  # Compose's number for all
+    assert worker["environment"]["LORIKEET_ENGINE"] == "vllm"
+    assert worker["build"]["target"] == "worker-vllm"
 
 
 def more_gpus(folder: Path, *words: str) -> str:
@@ -151,10 +169,10 @@ def more_gpus(folder: Path, *words: str) -> str:
 
 def test_compose_accepts_the_file_for_several_gpus(project: Path) -> None:
     (project / "docker-compose.gpus.yml").write_text(more_gpus(project, "2"))
-    services = config(project, COMPOSE_FILE=":".join([*FILES, "docker-compose.gpus.yml"]))
+    services = config(project, [*FOR_GPU, "docker-compose.gpus.yml"])
     workers = [services["worker"], services["worker-1"]]
-    devices = [w["deploy"]["resources"]["reservations"]["devices"][0] for w in workers]
-    assert [device["device_ids"] for device in devices] == [["0"], ["1"]]
+    ids = [[device["device_ids"] for device in devices_of(worker)] for worker in workers]
+    assert ids == [[["0"]], [["1"]]]
     del workers[0]["deploy"], workers[1]["deploy"]
     assert workers[0] == workers[1]
 
