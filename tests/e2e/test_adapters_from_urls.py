@@ -70,7 +70,7 @@ def packed(folder: Path, format_: str) -> bytes:
 
 def expected(folder: Path, models: TinyModels) -> str:
     reference = PeftModel.from_pretrained(tiny_model(), str(folder)).eval()
-    return models.text(greedy(reference, models.text_ids(PROMPTS[0]), NUM_TOKENS).tokens)
+    return models.text(greedy(reference, models.text_ids(PROMPTS[0]), NUM_TOKENS))
 
 
 async def loaded(http: httpx.AsyncClient, name: str, source: str) -> str:

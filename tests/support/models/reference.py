@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,11 @@ from peft import PeftModel
 from transformers import GenerationConfig
 
 MAX_GAP = 1e-3
-"""Where two answers first differ, the reference's two best logits must be closer than this."""
+"""Largest difference between two computations of a logit or logprob that float32 explains.
 
-
-@dataclass(frozen=True)
-class Reference:
-    """Greedy tokens, and the gap between the two best logits of each."""
-
-    tokens: list[int]
-    gaps: list[float]
+Orders of summation change the logits of tiny models, which reach 23, by up to 1.4e-4. An adapter
+that isn't applied as PEFT does changes them by 0.1 and more.
+"""
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
@@ -30,8 +25,12 @@ def with_adapter(model: Any, folder: Path) -> Any:
 
 
 @torch.inference_mode()
-def greedy(model: Any, prompt: Sequence[int], num_tokens: int) -> Reference:
-    """Return `model`'s first `num_tokens` greedy tokens; it doesn't stop at end tokens."""
+def greedy(model: Any, prompt: Sequence[int], num_tokens: int) -> list[int]:
+    """Return `model`'s first `num_tokens` greedy tokens; it doesn't stop at end tokens.
+
+    Every order of summation must give these tokens. Therefore the test fails if another token is
+    nearly as good as one of them, and needs another prompt.
+    """
     ids = torch.tensor([list(prompt)])
     out = model.generate(
         input_ids=ids,
@@ -45,21 +44,11 @@ def greedy(model: Any, prompt: Sequence[int], num_tokens: int) -> Reference:
             return_dict_in_generate=True,
         ),
     )
-    best = [logits[0].topk(2).values for logits in out.logits]
-    return Reference(
-        tokens=out.sequences[0, len(prompt) :].tolist(), gaps=[float(b[0] - b[1]) for b in best]
-    )
-
-
-def count_ties(got: Sequence[int], expected: Reference) -> int:
-    """Return 0 if the tokens are equal, 1 if they first differ at a near tie; else fail."""
-    assert len(got) == len(expected.tokens)
-    for position, (ours, theirs) in enumerate(zip(got, expected.tokens, strict=True)):
-        if ours != theirs:
-            gap = expected.gaps[position]
-            assert gap < MAX_GAP, f"token {position}: {ours} for {theirs}, top-2 gap {gap}"
-            return 1
-    return 0
+    best = torch.cat(out.logits).topk(2).values
+    gap = float((best[:, 0] - best[:, 1]).min())
+    assert gap > MAX_GAP, f"choose another prompt: two tokens of this answer have a gap of {gap}"
+    tokens: list[int] = out.sequences[0, len(prompt) :].tolist()
+    return tokens
 
 
 @torch.inference_mode()
@@ -69,17 +58,16 @@ def logits_along(model: Any, prompt: Sequence[int], got: Sequence[int]) -> torch
     return logits[len(prompt) - 1 : -1]
 
 
-def count_ties_along(logits: torch.Tensor, got: Sequence[int]) -> int:
-    """Count the tokens of `got` that are near ties with the reference's best token.
+def check_greedy_along(logits: torch.Tensor, got: Sequence[int]) -> None:
+    """Check that each token of `got` has the best of its logits, up to the precision of float32.
 
-    The test fails if another token isn't the best. Without ties, `got` therefore equals `greedy`,
-    which would need one forward per token instead of one in all.
+    Where no two tokens are nearly equal, `got` therefore equals `greedy`, which would need one
+    forward per token instead of one in all.
     """
     gaps = logits.amax(-1) - logits.gather(-1, torch.tensor(got)[:, None])[:, 0]
     assert gaps.max() < MAX_GAP, (
         f"token {int(gaps.argmax())} has a logit {float(gaps.max())} below the best"
     )
-    return int((gaps > 0).sum())
 
 
 def check_logprobs_along(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from engines import engine_of, greedy_request, run
 from peft import PeftModel
-from reference import count_ties_along, logits_along
+from reference import check_greedy_along, logits_along
 from transformers import AutoModelForCausalLM
 
 from ops.demo.model import demo_model
@@ -37,12 +37,13 @@ def prompt_of(tokenizer: Any, index: int) -> list[int]:
     return ids
 
 
-def count_ties_of(folder: Path, name: str, answers: list[tuple[list[int], list[int]]]) -> int:
-    """Count the near ties in the answers of one adapter; another difference fails the test."""
+def check(folder: Path, name: str, answers: list[tuple[list[int], list[int]]]) -> None:
+    """Check the answers of one adapter, each after its prompt."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if name != BASE:
         model = PeftModel.from_pretrained(model, str(ADAPTERS / name)).eval()
-    return sum(count_ties_along(logits_along(model, p, tokens), tokens) for p, tokens in answers)
+    for prompt, tokens in answers:
+        check_greedy_along(logits_along(model, prompt, tokens), tokens)
 
 
 @pytest.mark.slow
@@ -60,8 +61,6 @@ def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(folder: P
     assert engine.stats().num_preemptions > 0
     del engine, loaded
 
-    num_ties = 0
     for name in NAMES:
         mine = [i for i in range(NUM_REQUESTS) if names[i] == name]
-        num_ties += count_ties_of(folder, name, [(prompts[i], tokens[str(i)]) for i in mine])
-    assert num_ties <= 1
+        check(folder, name, [(prompts[i], tokens[str(i)]) for i in mine])

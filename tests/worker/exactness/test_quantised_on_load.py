@@ -1,40 +1,46 @@
-"""Bases quantised at load answer as transformers + PEFT over the dequantised weights."""
+"""Bases quantised at load answer as transformers + PEFT over the dequantised weights.
+
+A served linear also rounds its inputs to int8. Where an input lies half way between two multiples,
+its last bit decides the direction. This bit depends on the order in which a CPU sums, so two right
+computations may round differently, and then choose different tokens. A reference that sums in
+another order therefore can't be compared with the served answers. Two tests replace the product:
+
+- by one that doesn't round its inputs. The answers then equal PEFT's, as precisely as float32 can.
+- by one in plain torch that rounds as the native one does. The answers then keep their bits.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engines import Outputs, engine_of, outputs_of, random_prompt, run, tokens_of
+from engines import Outputs, engine_of, outputs_of, random_prompt, tokens_of
 from engines import greedy_request as request
-from kernel_sets import QUANTISED_NAMES, linear_kernels, quantised_kernels
+from int8_product import exact_product, replace_product, rounded_product
+from kernel_sets import NATIVE_DTYPES, QUANTISED_NAMES, linear_kernels, quantised_kernels
 from kinds import kinds
-from reference import logits_along, with_adapter
+from reference import check_greedy_along, check_logprobs_along, logits_along, with_adapter
 from tiny import roughen, save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from torch import nn
-from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from shared.errors import ModelRejected
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.kernels.cpu.native import NativeKernels
-from worker.kernels.cpu.quantised import GROUP
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.base.modules import base_modules
 from worker.model.loader import LoadedModel, load_model, prepare_model
 from worker.model.quantise import quantise_linears_, quantising_kernels
 
 MODEL_TYPES = ("llama", "qwen2", "gemma2", "gpt_neox", "mixtral")
-DTYPES = [torch.float32, torch.bfloat16]
+FUSED = ("llama", "qwen2")
+"""Architectures of which one native call computes all layers."""
 NUM_TOKENS = 24
-LARGEST_GAP = 0.1
-"""Largest distance of a token's logit from the best one, in standard deviations of the logits.
-
-Inputs half way between two multiples may be rounded up in one and down in the other.
-"""
-LEAST_AGREEMENT = 0.99
+Answer = list[tuple[int, float]]
+"""Tokens with their logprobs."""
 NUM_SHOWN = 20
 NAMES = ["base", "one", "two"]
 PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(6)]
@@ -54,7 +60,7 @@ def load_quantised(model: PreTrainedModel, kernels: NativeKernels | None = None)
 
 
 def reference_of(model_type: str, adapter: Path | None) -> Any:
-    """Return PEFT's model with the weights and inputs that the quantised ones stand for."""
+    """Return PEFT's model with the weights that the quantised ones stand for."""
     model = roughen(tiny_model(model_type))
     chosen = quantising_kernels("tiny", linear_kernels(torch.float32))
     weights = quantise_linears_("tiny", model, base_modules(model), chosen)
@@ -64,7 +70,6 @@ def reference_of(model_type: str, adapter: Path | None) -> Any:
     for name, weight in weights.items():
         linear = plain_linear(inside.get_submodule(name))
         linear.weight.data = weight.dequantised()  # PEFT may have loaded the original
-        linear.register_forward_pre_hook(lambda _, args: (quantised_inputs(args[0]),))
     return model
 
 
@@ -76,43 +81,73 @@ def plain_linear(module: Any) -> nn.Linear:
     return module
 
 
-def quantised_inputs(x: torch.Tensor) -> torch.Tensor:
-    """Return the inputs of a linear, each rounded to a multiple of its group's scale."""
-    size = x.shape[-1]
-    groups = pad(x, (0, -size % GROUP)).unflatten(-1, (-1, GROUP))
-    scales = groups.abs().amax(-1, keepdim=True) / 127
-    return ((groups * (1 / scales).nan_to_num(0)).round() * scales).flatten(-2)[..., :size]
+def saved_adapter(folder: Path, model_type: str, kind: str | None) -> dict[str, Path]:
+    """Save an adapter of this kind, if one is given. Return its folder by the name `a`."""
+    if kind is None:
+        return {}
+    config = kinds(model_type)[kind]
+    return {"a": save_adapter(folder, base=roughen(tiny_model(model_type)), **config)}
+
+
+def greedy_answers(model: PreTrainedModel, adapters: dict[str, Path]) -> dict[int, Answer]:
+    """Return what `model`, quantised, appends to each random prompt, by the prompt's seed."""
+    engine, versions = engine_of(load_quantised(model), adapters)
+    requests = [
+        request(str(seed), random_prompt(seed, 20), NUM_TOKENS, versions.get("a"))
+        for seed in range(6)
+    ]
+    for each in requests:
+        each.sampling = replace(each.sampling, logprobs=0)
+    outputs = outputs_of(engine, requests)
+    return {
+        int(name): [(o.token_id, o.logprobs.logprob) for o in each if o.logprobs]
+        for name, each in outputs.items()
+    }
 
 
 @pytest.mark.parametrize("kind", [None, *kinds("llama")])
-def test_answers_follow_the_dequantised_weights(kind: str | None, tmp_path: Path) -> None:
-    check_answers("llama", kind, tmp_path)
+def test_answers_follow_the_dequantised_weights(
+    kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_follows("llama", kind, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_answers_of_every_architecture(model_type: str, tmp_path: Path) -> None:
-    check_answers(model_type, next(iter(kinds(model_type))), tmp_path)
+@pytest.mark.parametrize("model_type", MODEL_TYPES[1:])
+def test_answers_of_every_architecture_do(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_follows(model_type, next(iter(kinds(model_type))), tmp_path, monkeypatch)
 
 
-def check_answers(model_type: str, kind: str | None, folder: Path) -> None:
-    loaded = load_quantised(roughen(tiny_model(model_type)))
-    adapters = {}
-    if kind is not None:
-        config = kinds(model_type)[kind]
-        adapters["a"] = save_adapter(folder, base=roughen(tiny_model(model_type)), **config)
+def check_follows(
+    model_type: str, kind: str | None, folder: Path, patch: pytest.MonkeyPatch
+) -> None:
+    adapters = saved_adapter(folder, model_type, kind)
     reference = reference_of(model_type, adapters.get("a"))
-    engine, versions = engine_of(loaded, adapters)
-    prompts = [random_prompt(seed, 20) for seed in range(6)]
-    requests = [request(str(i), p, NUM_TOKENS, versions.get("a")) for i, p in enumerate(prompts)]
-    answers = run(engine, requests)
-    num_best = 0
-    for prompt, name in zip(prompts, answers, strict=True):
-        tokens = torch.tensor(answers[name])
-        logits = logits_along(reference, prompt, answers[name])
-        gaps = logits.amax(-1) - logits.gather(-1, tokens[:, None])[:, 0]
-        assert gaps.max() <= LARGEST_GAP * logits.std()
-        num_best += int((gaps == 0).sum())
-    assert num_best >= LEAST_AGREEMENT * NUM_TOKENS * len(prompts)
+    replace_product(patch, exact_product)
+    for seed, answer in greedy_answers(roughen(tiny_model(model_type)), adapters).items():
+        tokens, logprobs = (list(column) for column in zip(*answer, strict=True))
+        logits = logits_along(reference, random_prompt(seed, 20), tokens)
+        check_greedy_along(logits, tokens)
+        check_logprobs_along(logits, tokens, logprobs)
+
+
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+@pytest.mark.parametrize("model_type", FUSED)
+def test_the_native_product_gives_the_answers_of_the_same_one_in_torch(
+    model_type: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = saved_adapter(tmp_path, model_type, next(iter(kinds(model_type))))
+
+    def answers() -> dict[int, Answer]:
+        return greedy_answers(roughen(tiny_model(model_type)).to(dtype), adapters)
+
+    native = answers()
+    replace_product(monkeypatch, rounded_product)
+    assert answers() == native
+    monkeypatch.undo()
+    replace_product(monkeypatch, exact_product)
+    assert answers() != native, "the logprobs don't depend on the rounding of inputs"
 
 
 def request_of(
@@ -153,7 +188,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 def test_an_answer_has_the_same_bits_alone_in_a_mix_and_resumed(
     dtype: torch.dtype, folders: dict[str, Path]
 ) -> None:
@@ -173,7 +208,7 @@ def test_an_answer_has_the_same_bits_alone_in_a_mix_and_resumed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 def test_every_path_gives_the_same_answers(dtype: torch.dtype, folders: dict[str, Path]) -> None:
     answers = {
         path: answers_by(quantised_kernels(dtype, path), folders) for path in QUANTISED_NAMES

@@ -1,15 +1,14 @@
-"""Quantised weights and the product with them, on every path, against plain torch."""
+"""Quantised weights and the product with them, on every path, to the bit against plain torch."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from int8_product import LARGEST, grouped, multiples_of, rounded_product
 from kernel_sets import NATIVE_DTYPES, QUANTISED_NAMES, quantised_kernels, threads
 from torch import Tensor
 
 from worker.kernels.cpu.quantised import GROUP, QuantisedKernels, QuantisedWeight, joined
-
-LARGEST = 127
 
 
 @pytest.fixture(scope="module", params=QUANTISED_NAMES)
@@ -42,22 +41,6 @@ def rand(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tens
     return (torch.randn(*shape, generator=generator) * sizes).to(dtype)
 
 
-def grouped(x: Tensor) -> Tensor:
-    """Return `x`, `[n, k]`, as `[n, groups, GROUP]`, padded with zeros."""
-    padded = torch.zeros(len(x), -(-x.shape[1] // GROUP) * GROUP, dtype=x.dtype)
-    padded[:, : x.shape[1]] = x
-    return padded.view(len(x), -1, GROUP)
-
-
-def quantised_inputs(x: Tensor) -> Tensor:
-    """Return the inputs with which the product computes, in double precision."""
-    groups = grouped(x.float())
-    scales = groups.abs().amax(-1, keepdim=True) / LARGEST
-    factors = torch.where(scales < 1e-37, torch.zeros_like(scales), 1 / scales)
-    multiples = (groups * factors).round().clamp(-LARGEST, LARGEST)
-    return (multiples.double() * scales).flatten(1)[:, : x.shape[1]]
-
-
 def product(
     kernels: QuantisedKernels, x: Tensor, weight: QuantisedWeight, bias: Tensor | None
 ) -> Tensor:
@@ -65,16 +48,12 @@ def product(
 
 
 def check(kernels: QuantisedKernels, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """Check a product against the same one in double precision, up to the outputs' rounding."""
+    """Check that a product has the bits that follow from its definition."""
     rounded = kernels.quantise(weight)
+    expected = rounded_product(x, rounded, bias)
     got = product(kernels, x, rounded, bias)
-    inputs, weights = quantised_inputs(x), rounded.dequantised().double()
-    added = torch.zeros(len(weight)).double() if bias is None else bias.double()
-    expected = inputs @ weights.t() + added
-    terms = inputs.abs() @ weights.abs().t() + added.abs()
-    rounding = {torch.float32: 1e-6, torch.bfloat16: 2**-8}[x.dtype]
-    assert (got.shape, got.dtype) == (expected.shape, x.dtype)
-    assert ((got.double() - expected).abs() <= rounding * expected.abs() + 1e-6 * terms).all()
+    assert got.dtype is x.dtype
+    assert torch.equal(got, expected)
 
 
 def test_weights_are_rounded_to_the_nearest_multiple_of_their_groups_scale(
@@ -86,12 +65,8 @@ def test_weights_are_rounded_to_the_nearest_multiple_of_their_groups_scale(
     scales = rounded.scales.float()
     assert (scales >= exact).all()
     assert (scales <= exact * (1 + 2**-7)).all(), "bfloat16 has a nearer scale"
-    of_each = rounded.scales.float().repeat_interleave(GROUP, 1)[:, : weight.shape[1]]
-    nearest = (weight.float() / of_each).round().clamp(-LARGEST, LARGEST)
-    assert (rounded.values.float() - nearest).abs().max() <= 1, (
-        "more than a tie was rounded otherwise"
-    )
-    assert (rounded.values.float() != nearest).float().mean() < 1e-3
+    multiples = multiples_of(grouped(weight.float()), scales)
+    assert torch.equal(rounded.values.float(), multiples.flatten(1)[:, : weight.shape[1]])
 
 
 def test_multiples_of_a_scale_are_kept_exactly(

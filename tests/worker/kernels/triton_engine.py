@@ -6,7 +6,7 @@ import pytest
 import torch
 from engines import engine_of, greedy_request, random_prompt, run
 from peft import PeftModel
-from reference import count_ties, greedy
+from reference import check_greedy_along, logits_along
 from tiny import save_adapter, tiny_model, tiny_tokenizer
 
 from worker.engine.engine import NativeEngine
@@ -69,7 +69,7 @@ def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(folders: dict[str,
         model = tiny_model("gemma2")
         if name in folders:
             model = PeftModel.from_pretrained(model, str(folders[name])).eval()
-        assert count_ties(tokens[name], greedy(model, prompt, NUM_TOKENS)) == 0
+        check_greedy_along(logits_along(model, prompt, tokens[name]), tokens[name])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
