@@ -1,21 +1,17 @@
 """Parses JSON as Python's json module writes it."""
 
 import json
-import re
-from itertools import accumulate
 from typing import Any
 
-MAX_DEPTH = 200
-"""Maximum nesting of arrays and objects.
+from shared.json_text import depth, outside_strings, unescaped
+
+MAX_DEPTH = 128
+"""Maximum nesting of arrays and objects in JSON from clients and from adapters' files.
 
 Deeper text would use the Python stack up, and finalizers that the garbage collector runs at that
-moment would fail.
+moment would fail. orjson can write 254 levels, and messages between processes put at most 10 levels
+around a client's JSON.
 """
-_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-"""A string. An unterminated one ends with the text, so that a search takes linear time."""
-_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-"""Change of the nesting at each bracket."""
-_NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 
 
 def loads(text: bytes | str) -> Any:
@@ -28,13 +24,6 @@ def loads(text: bytes | str) -> Any:
         ValueError: the text isn't JSON, or is nested too deeply.
     """
     decoded = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
-    if _depth(decoded) > MAX_DEPTH:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+    if depth(outside_strings(unescaped(decoded.encode(errors="replace")))) > MAX_DEPTH:
+        raise ValueError(f"it is nested in more than {MAX_DEPTH} levels")
     return json.loads(decoded)
-
-
-def _depth(text: str) -> int:
-    """Return how deeply arrays and objects are nested."""
-    outside_strings = _STRING.sub("", text).encode(errors="replace")
-    brackets = outside_strings.translate(None, _NO_BRACKETS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)

@@ -9,7 +9,9 @@ from api.openapi.parameters import Parameters, query
 from shared.errors import invalid_value
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
-_ID = re.compile(r"\d{1,20}-\d{1,20}")
+_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_MAX_PART = 2**64 - 1
+"""Largest number in an id of Redis' streams."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,20 @@ def read_change_query(given: Mapping[str, str]) -> ChangeQuery:
     """
     check_known(given, ("limit", "after", "adapter"))
     after = given.get("after")
-    if after is not None and not _ID.fullmatch(after):
+    if after is not None and not _is_id(after):
         raise invalid_value("after: must be the `last_id` of a page", "after")
     return ChangeQuery(
         limit=read_limit(given.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
         after=after,
         adapter=given.get("adapter"),
     )
+
+
+def _is_id(text: str) -> bool:
+    """Return whether `text` can be the id of a change. No change has the smallest one, 0-0."""
+    found = _ID.fullmatch(text)
+    parts = [int(part) for part in found.groups()] if found else [0]
+    return any(parts) and max(parts) <= _MAX_PART
 
 
 PARAMETERS: Parameters = [

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 import orjson
 from fastapi import Request
 
+from api.http.bounded_json import JsonBudget
 from api.http.checks import begin_check
 from api.http.content_encoding import Decoder
 from shared import python_json
@@ -15,7 +16,7 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     """Read the body of the request as a JSON object.
 
     Raises:
-        JobFailed: as in `read_body`, or the body isn't a JSON object.
+        JobFailed: as in `read_body` and `parse_json_object`.
     """
     body = await read_body(request, max_bytes)
     request.state.num_body_bytes = len(body)
@@ -29,8 +30,12 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     NaN and infinities are accepted here, so that `validate` can name the field that contains one.
 
     Raises:
-        JobFailed: `body` isn't a JSON object.
+        JobFailed: `body` isn't a JSON object, or is too complex to be checked.
     """
+    try:
+        JsonBudget().spend(body)
+    except ValueError as error:
+        _reject(f"the body's JSON {error}")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

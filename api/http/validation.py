@@ -12,6 +12,12 @@ from pydantic_core import ErrorDetails
 from shared.errors import ErrorCode, JobError, JobFailed
 
 M = TypeVar("M", bound=BaseModel)
+MAX_FIELDS = 1000
+"""Maximum number of fields of a body or a query.
+
+pydantic reports every unknown field of a model that forbids them. The other errors of a body are
+few, because the lists of models stop at their first invalid item.
+"""
 MAX_SHOWN_CHARS = 60
 MAX_PATH_CHARS = 200
 _SUBJECT = re.compile(r"^\w+ should\b")
@@ -31,8 +37,11 @@ def validate(model: type[M], raw: Mapping[str, Any]) -> M:
 
     Raises:
         JobFailed: a field is missing, of the wrong type or out of range, or unknown to a model that
-            forbids other fields. The error names the first such field.
+            forbids other fields. The error names the first such field. Or there are too many.
     """
+    if len(raw) > MAX_FIELDS:
+        message = f"there are {len(raw)} fields; send at most {MAX_FIELDS}"
+        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -46,8 +55,7 @@ def unknown_field_error(name: str, known: Collection[str], *, prefix: str = "") 
     `prefix` is the path of the object that has the field, for example `messages[0].`. The error has
     at most `MAX_PATH_CHARS` characters of the path, because the client chose the name.
     """
-    path = prefix + name
-    param = path if len(path) <= MAX_PATH_CHARS else path[:MAX_PATH_CHARS] + "..."
+    param = _cut(prefix + name)
     close = get_close_matches(name[:MAX_PATH_CHARS], known, n=1)
     hint = "leave it out; GET /docs lists the fields"
     if close:
@@ -57,7 +65,7 @@ def unknown_field_error(name: str, known: Collection[str], *, prefix: str = "") 
 
 
 def _as_job_error(detail: ErrorDetails, fields: Collection[str]) -> JobError:
-    param = _dotted(_path(detail))
+    param = _cut(_dotted(_path(detail)))
     if detail["type"] == "extra_forbidden":
         return unknown_field_error(param, () if len(detail["loc"]) > 1 else fields)
     is_unsupported = detail["type"] == ErrorCode.UNSUPPORTED_PARAMETER
@@ -78,8 +86,9 @@ def _reason(detail: ErrorDetails) -> str:
     return reason
 
 
-def _shortened(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def _shortened(value: str | float | None) -> str:
+    start = value[: MAX_SHOWN_CHARS + 1] if isinstance(value, str) else value
+    text = json.dumps(start, ensure_ascii=False)
     return text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
 
 
@@ -91,6 +100,11 @@ def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
     """
     loc = detail["loc"]
     return loc[:2] + loc[3:] if loc[0] == _MESSAGES_FIELD else loc
+
+
+def _cut(path: str) -> str:
+    """Shorten a path that has a name which the client chose."""
+    return path if len(path) <= MAX_PATH_CHARS else path[:MAX_PATH_CHARS] + "..."
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:

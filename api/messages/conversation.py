@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 import orjson
 
 from api.requests.untyped_fields import refuse, string_of
-from api.schema.tools import MAX_DEPTH, is_deep
 from shared.errors import ErrorCode
 
 _DROPPED = ("redacted_thinking",)
@@ -102,8 +101,6 @@ def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:
     arguments = block.get("input")
     if not isinstance(arguments, dict):
         refuse(f"{path}.input", "must be an object")
-    if is_deep(arguments):
-        refuse(f"{path}.input", f"can't be nested in more than {MAX_DEPTH} levels")
     function = {
         "name": string_of(block, "name", path),
         "arguments": orjson.dumps(arguments).decode(),

@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from api.schema.base import IGNORED, TEXT_OR_LIST, JobRequest, RequestModel
+from api.schema.base import IGNORED, MAX_LISTED, TEXT_OR_LIST, JobRequest, RequestModel
+from api.schema.generation import MAX_STOPS
+from api.schema.tools import MAX_TOOLS
 
 _TEXT_BLOCK = {
     "type": "object",
@@ -81,14 +83,17 @@ class PromptRequest(RequestModel):
         min_length=1, description="Base model or adapter; GET /v1/models lists their names."
     )
     messages: Annotated[list[Any], WithJsonSchema(_MESSAGES)] = Field(
-        min_length=1, description="Messages with text, tool_use, tool_result and thinking blocks."
+        min_length=1,
+        max_length=MAX_LISTED,
+        description="Messages with text, tool_use, tool_result and thinking blocks.",
     )
     system: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(
         None, description="Text, or text blocks."
     )
-    tools: Annotated[list[dict[str, Any]] | None, WithJsonSchema(_TOOLS)] = Field(
-        None, description="Tools with a name and an input_schema that the model may call."
-    )
+    tools: Annotated[
+        Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)] | None,
+        WithJsonSchema(_TOOLS),
+    ] = Field(None, description="Tools with a name and an input_schema that the model may call.")
     tool_choice: MessageToolChoice | None = None
     thinking: Thinking | None = Field(None, description="By default, the model doesn't think.")
     output_config: OutputConfig | None = None
@@ -99,7 +104,7 @@ class MessageRequest(PromptRequest, JobRequest):
     """Body of POST /v1/messages. Sampling fields of a chat completion are accepted as well."""
 
     max_tokens: int = Field(ge=1, description="Maximum number of tokens, including thinking.")
-    stop_sequences: list[str] | None = None
+    stop_sequences: Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None

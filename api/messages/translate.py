@@ -18,7 +18,6 @@ from api.requests.viewed import (
     unknown_in_view,
     unused_in_view,
 )
-from api.schema.tools import MAX_DEPTH, is_deep
 from shared.errors import invalid_param
 from shared.protocol.jobs import View
 
@@ -192,10 +191,6 @@ def _output(request: PromptRequest) -> dict[str, Any]:
     if config and config.effort is not None:
         chat["reasoning_effort"] = config.effort
     if config and config.format:
-        schema = config.format.schema_
-        if is_deep(schema):
-            reason = f"can't be nested in more than {MAX_DEPTH} levels"
-            raise invalid_param("output_config.format.schema", reason)
-        named = {"name": "output", "schema": schema}
+        named = {"name": "output", "schema": config.format.schema_}
         chat["response_format"] = {"type": "json_schema", "json_schema": named}
     return chat

@@ -1,10 +1,10 @@
 """Converts chat messages and tools into the form that chat templates expect. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
+from api.http.bounded_json import JsonBudget
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage, Message, ToolMessage
 from api.schema.tools import (
@@ -14,7 +14,6 @@ from api.schema.tools import (
     Tool,
     ToolCall,
     ToolChoiceValue,
-    is_deep,
     mode_of,
 )
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
@@ -25,9 +24,10 @@ def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]
     """Return the messages as chat templates expect them.
 
     Message contents become strings. The arguments of tool calls are parsed, unless they aren't
-    valid JSON or are nested too deeply.
+    valid JSON or are too complex.
     """
-    plain = tuple(_template_message(message) for message in messages)
+    budget = JsonBudget()
+    plain = tuple(_template_message(message, budget) for message in messages)
     names = {c["id"]: c["function"]["name"] for m in plain for c in m.get("tool_calls", ())}
     for message in plain:
         if name := names.get(message.get("tool_call_id")):
@@ -47,7 +47,7 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
     """
     choice, mode = request.tool_choice, mode_of(request.tool_choice)
     _check_choice(choice, mode, [tool.function.name for tool in request.tools or ()])
-    tools = tuple(_template_tool(tool) for tool in request.tools or () if _is_allowed(tool, choice))
+    tools = tuple(map(_template_tool, _allowed(request.tools or (), choice)))
     if not tools or mode == "none":
         return None
     if form is None:
@@ -61,7 +61,7 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
     )
 
 
-def _template_message(message: Message) -> dict[str, Any]:
+def _template_message(message: Message, budget: JsonBudget) -> dict[str, Any]:
     # Chat templates only know "system", which OpenAI's newer models call "developer".
     role = "system" if message.role == "developer" else message.role
     plain: dict[str, Any] = {"role": role, "content": message.text}
@@ -71,7 +71,7 @@ def _template_message(message: Message) -> dict[str, Any]:
         plain["tool_call_id"] = message.tool_call_id
     if isinstance(message, AssistantMessage):
         if message.tool_calls:
-            plain["tool_calls"] = [_template_call(call) for call in message.tool_calls]
+            plain["tool_calls"] = [_template_call(call, budget) for call in message.tool_calls]
         if reasoning := message.reasoning_content or message.reasoning:
             plain["reasoning_content"] = reasoning
     return plain
@@ -87,30 +87,29 @@ def _template_tool(tool: Tool) -> dict[str, Any]:
     return {"type": tool.type, "function": function}
 
 
-def _is_allowed(tool: Tool, choice: ToolChoiceValue) -> bool:
+def _allowed(tools: Sequence[Tool], choice: ToolChoiceValue) -> Sequence[Tool]:
     if not isinstance(choice, AllowedTools):
-        return True
-    return tool.function.name in [named.function.name for named in choice.allowed_tools.tools]
+        return tools
+    names = {named.function.name for named in choice.allowed_tools.tools}
+    return [tool for tool in tools if tool.function.name in names]
 
 
-def _template_call(call: ToolCall) -> dict[str, Any]:
+def _template_call(call: ToolCall, budget: JsonBudget) -> dict[str, Any]:
     """Return the call in the form that chat templates expect, with parsed arguments.
 
-    Arguments that aren't valid JSON, or are nested too deeply, stay text. They aren't refused,
-    because the client may only be repeating what the model wrote.
+    Arguments that aren't valid JSON, are nested too deeply, or exceed the budget of all calls stay
+    text. They aren't refused, because the client may only be repeating what the model wrote.
     """
     try:
-        arguments = orjson.loads(call.function.arguments or "{}")
-    except orjson.JSONDecodeError:
-        arguments = call.function.arguments
-    if is_deep(arguments):
+        arguments = budget.loads((call.function.arguments or "{}").encode())
+    except ValueError:
         arguments = call.function.arguments
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
 
 
 def _check_choice(choice: ToolChoiceValue, mode: str, names: Sequence[str]) -> None:
-    if repeated := {name for name in names if names.count(name) > 1}:
+    if repeated := {name for name, number in Counter(names).items() if number > 1}:
         raise invalid_value(f"tools: several have the name {min(repeated)!r}; rename one", "tools")
     if not names and (mode == "required" or isinstance(choice, AllowedTools)):
         raise invalid_value("tool_choice: is only allowed with tools", "tool_choice")

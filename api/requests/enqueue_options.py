@@ -6,10 +6,8 @@ from typing import Any
 
 import orjson
 
-from api.headers import IDEMPOTENCY_HEADER
 from api.requests.request_headers import RequestHeaders
 from api.schema.base import JobRequest
-from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 
 
@@ -33,10 +31,6 @@ def enqueue_options(
         weight: weight of the request's tenant.
         key_id: id of the stored API key of the request; empty for other keys.
         books_pool: `books_pool` of the request's rights.
-
-    Raises:
-        JobFailed: the request has an idempotency key, and its body is nested too deeply to be
-            compared with the bodies of other requests.
     """
     key = headers.idempotency_key
     return EnqueueOptions(
@@ -50,10 +44,5 @@ def enqueue_options(
 
 def _digest(path: str, raw: Mapping[str, Any]) -> str:
     """Return a digest of the request that depends on neither white space nor the order of keys."""
-    try:
-        canonical = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:
-        message = f"{IDEMPOTENCY_HEADER}: can't be used with a body that is nested so deeply"
-        code = ErrorCode.INVALID_VALUE
-        raise JobFailed(JobError(code=code, message=message, param=IDEMPOTENCY_HEADER)) from None
+    canonical = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(b"\n".join((path.encode(), canonical))).hexdigest()

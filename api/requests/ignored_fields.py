@@ -6,6 +6,7 @@ The module `unsupported_fields` lists the fields that are refused unless their v
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from api.requests.constraints import constraint_of
@@ -65,14 +66,14 @@ def warning(request: RequestModel, others: OtherFields = NO_OTHERS) -> str | Non
     at most 1,000 characters.
     """
     unknown = (field.path for field in all_unknown(request, others))
-    paths = [*map(others.renamed, _ignored(request)), *others.ignored, *unknown]
-    return f"not used: {_listed(paths)}" if paths else None
+    listed = _listed(chain(map(others.renamed, _ignored(request)), others.ignored, unknown))
+    return f"not used: {listed}" if listed else None
 
 
-def _listed(paths: Sequence[str]) -> str:
-    shown = [_shown(path) for path in paths[:MAX_LISTED]]
-    num_more = len(paths) - len(shown)
-    return ", ".join(shown) + (f" and {num_more} more" if num_more else "")
+def _listed(paths: Iterator[str]) -> str:
+    shown = ", ".join(_shown(path) for path in islice(paths, MAX_LISTED))
+    num_more = sum(1 for _ in paths)
+    return shown + (f" and {num_more} more" if num_more else "")
 
 
 def _shown(path: str) -> str:

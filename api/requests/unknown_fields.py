@@ -5,7 +5,8 @@ Such fields are accepted and listed in a header. Clients that prefer strict hand
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -36,10 +37,11 @@ def unknown_fields(request: BaseModel, prefix: str = "") -> Iterator[UnknownFiel
     """
     for name in request.model_extra or ():
         yield UnknownField(prefix, name, field_names(type(request)))
-    for name, field in type(request).model_fields.items():
-        yield from _inside(getattr(request, name), prefix + (field.alias or name))
+    for attribute, name in _parts(type(request)):
+        yield from _inside(getattr(request, attribute), prefix + name)
 
 
+@cache
 def field_names(model: type[BaseModel]) -> tuple[str, ...]:
     """Return the names that clients use for the fields of `model`."""
     return tuple(field.alias or name for name, field in model.model_fields.items())
@@ -55,9 +57,25 @@ def refuse_unknown(fields: Iterable[UnknownField]) -> None:
         raise JobFailed(unknown_field_error(unknown.name, unknown.known, prefix=unknown.prefix))
 
 
+@cache
+def _parts(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
+    """Return the attribute and the name of each field that can have objects of other models."""
+    return tuple(
+        (name, field.alias or name)
+        for name, field in model.model_fields.items()
+        if _has_model(field.annotation)
+    )
+
+
+def _has_model(annotation: Any) -> bool:
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return is_model or any(map(_has_model, get_args(annotation)))
+
+
 def _inside(value: Any, path: str) -> Iterator[UnknownField]:
     if isinstance(value, BaseModel):
         yield from unknown_fields(value, f"{path}.")
-    elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+    elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from unknown_fields(item, f"{path}[{index}].")
+            if isinstance(item, BaseModel):
+                yield from unknown_fields(item, f"{path}[{index}].")

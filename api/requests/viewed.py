@@ -101,11 +101,12 @@ def unknown_in_view(
     with objects that are validated without a class.
     """
     known = {*field_names(model), *CHAT_FIELDS}
+    suggested = tuple(sorted(known.difference(unsupported)))
     for field in unknown_fields(request):
         if field.prefix:
             yield field
         elif field.name not in known and field.name not in CHAT:
-            yield replace(field, known=tuple(sorted(known.difference(unsupported))))
+            yield replace(field, known=suggested)
     for name, kinds in objects.items():
         yield from unknown_in(getattr(request, name), name, kinds)
 

@@ -145,7 +145,7 @@ def _belongs_to(new: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
 
 
 def _merge(last: dict[str, Any], new: Mapping[str, Any]) -> None:
-    calls = [*last.get("tool_calls", ()), *new.get("tool_calls", ())]
-    last.update(new)
-    if calls:
-        last["tool_calls"] = calls
+    if "tool_calls" in last:  # only calls belong to it
+        last["tool_calls"].extend(new["tool_calls"])
+    else:
+        last.update(new)

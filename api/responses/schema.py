@@ -7,7 +7,10 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from api.schema.base import IGNORED, TEXT_OR_LIST, USER, USER_AS_WELL, JobRequest, RequestModel
 from api.schema.generation import ServiceTier
 from api.schema.metadata import LIMITS, Metadata
+from api.schema.tools import MAX_TOOLS
 
+MAX_INCLUDED = 100
+"""Maximum number of values of `include`."""
 _INPUT = (
     "Text of the user, or items: messages with text, function_call, function_call_output and "
     "reasoning."
@@ -68,8 +71,8 @@ class ResponsePrompt(RequestModel):
     previous_response_id: str | None = Field(
         None, description="Response whose input and output precede the input."
     )
-    tools: list[dict[str, Any]] | None = Field(
-        None, description="Tools of the type function that the model may call."
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = (
+        Field(None, description="Tools of the type function that the model may call.")
     )
     tool_choice: Any = Field(
         None,
@@ -108,7 +111,7 @@ class ResponseRequest(ResponsePrompt, JobRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="Number of most likely tokens to return at each position."
     )
-    include: list[str] | None = Field(
+    include: Annotated[list[str], Field(max_length=MAX_INCLUDED, fail_fast=True)] | None = Field(
         None,
         description="message.output_text.logprobs returns log-probabilities. Other values have no "
         "effect.",

@@ -6,6 +6,7 @@ from typing import Any
 from api.http.validation import validate
 from api.requests.object_kinds import Kinds
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
+from api.requests.untyped_fields import refuse
 from api.requests.viewed import (
     ViewedRequest,
     chat_extras,
@@ -17,7 +18,7 @@ from api.responses.echo import echoed_fields
 from api.responses.items import Item, chat_messages, checked_items
 from api.responses.known_fields import ITEMS, TOOL_CHOICE, TOOLS
 from api.responses.schema import ResponsePrompt, ResponseRequest, TextFormat
-from api.schema.tools import MAX_DEPTH, is_deep
+from api.schema.base import MAX_LISTED
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.jobs import View
 
@@ -76,7 +77,6 @@ def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
     request = validate(ResponseRequest, drop_unsupported(raw, UNSUPPORTED))
     if request.background and request.store is False:
         raise invalid_param("store", "can't be false with background: true")
-    _check_choice(request)
     return request
 
 
@@ -87,14 +87,7 @@ def parse_prompt(raw: Mapping[str, Any]) -> ResponsePrompt:
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
     unsupported = {**UNSUPPORTED, "personality": ()}
-    prompt = validate(ResponsePrompt, drop_unsupported(raw, unsupported))
-    _check_choice(prompt)
-    return prompt
-
-
-def _check_choice(request: ResponsePrompt) -> None:
-    if is_deep(request.tool_choice):
-        raise invalid_param("tool_choice", f"can't be nested in more than {MAX_DEPTH} levels")
+    return validate(ResponsePrompt, drop_unsupported(raw, unsupported))
 
 
 def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> ViewedRequest:
@@ -105,7 +98,7 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
-    items = [*earlier, *checked_items(request.input)]
+    items = _items(earlier, request.input)
     tools = _functions(request)
     chat = {
         **chat_extras(request),
@@ -137,7 +130,7 @@ def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequ
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
     is_continued = bool(earlier) and prompt.input is None
-    items = [*earlier, *(() if is_continued else checked_items(prompt.input))]
+    items = list(earlier) if is_continued else _items(earlier, prompt.input)
     extras = chat_extras(prompt)
     return ViewedRequest(
         chat={
@@ -153,6 +146,14 @@ def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequ
         ),
         unknown=tuple(unknown_in_view(prompt, ResponseRequest, UNSUPPORTED, OBJECTS)),
     )
+
+
+def _items(earlier: Sequence[Item], given: Any) -> list[Item]:
+    """Return the items of a conversation, of which a request has given the last ones."""
+    items = [*earlier, *checked_items(given)]
+    if len(items) > MAX_LISTED:
+        refuse("input", f"makes a conversation of {len(items)} items; the limit is {MAX_LISTED}")
+    return items
 
 
 def _functions(request: ResponsePrompt) -> list[dict[str, Any]]:
@@ -238,10 +239,6 @@ def _response_format(given: TextFormat) -> dict[str, Any]:
         return {"type": given.type}
     if given.schema_ is None:
         raise invalid_param("text.format.schema", "is required with the type json_schema")
-    if is_deep(given.schema_):
-        raise invalid_param(
-            "text.format.schema", f"can't be nested in more than {MAX_DEPTH} levels"
-        )
     named = {"name": given.name or "output", "schema": given.schema_}
     return {"type": "json_schema", "json_schema": named}
 

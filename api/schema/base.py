@@ -4,6 +4,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 USER = "If the adapter has a canary, requests of one user get the same version."
 USER_AS_WELL = "Used in place of `user` if that is missing."
+MAX_LISTED = 10_000
+"""Maximum number of messages, items or content parts in one list.
+
+`api.http.bounded_json` bounds all lists of a body together.
+"""
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 """Description of a field that is ignored."""
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}

@@ -34,7 +34,7 @@ class ChatCompletionRequest(GenerationRequest):
         None,
         description="Constrains answers to JSON, optionally to a JSON Schema. Defaults to text.",
     )
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = Field(
         None,
         description="Tools that the model may call. The model needs a chat template with tools.",
     )

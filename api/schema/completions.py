@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
 from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
 from api.schema.logprobs import PROMPT_LOGPROBS, PromptLogprobs, TextLogprobs
@@ -14,7 +14,7 @@ _PROMPT = [
 ]
 
 
-def as_prompts(value: Any) -> Any:
+def as_prompts(value: Any) -> list[str | list[int]]:
     """Return the field `prompt` as a list of prompts, each a string or a list of token ids.
 
     Raises:
@@ -43,7 +43,7 @@ class CompletionRequest(GenerationRequest):
 
     prompt: Annotated[
         list[str | list[int]],
-        BeforeValidator(as_prompts),
+        PlainValidator(as_prompts),
         WithJsonSchema(
             {"anyOf": [*_PROMPT, {"type": "array", "items": {"anyOf": _PROMPT}, "minItems": 1}]}
         ),

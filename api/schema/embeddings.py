@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
 from api.schema.base import USER, JobRequest
 from api.schema.completions import as_prompts
@@ -17,7 +17,7 @@ _INPUT = [
 ]
 
 
-def as_inputs(value: Any) -> Any:
+def as_inputs(value: Any) -> list[str | list[int]]:
     """Return the field `input` as a list of inputs, each a string or a list of token ids.
 
     Raises:
@@ -34,7 +34,7 @@ class EmbeddingRequest(JobRequest):
 
     input: Annotated[
         list[str | list[int]],
-        BeforeValidator(as_inputs),
+        PlainValidator(as_inputs),
         WithJsonSchema(
             {
                 "anyOf": [

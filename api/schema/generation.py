@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, RequestModel
 from api.schema.metadata import Metadata
@@ -37,10 +37,10 @@ def as_stops(value: Any) -> Any:
     stops = [value] if isinstance(value, str) else value
     if stops is None:
         return []
+    if isinstance(stops, list) and len(stops) > MAX_STOPS:
+        raise ValueError(f"can have at most {MAX_STOPS} strings, not {len(stops)}")
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
         raise ValueError("must be a string or a list of strings")
-    if len(stops) > MAX_STOPS:
-        raise ValueError(f"can have at most {MAX_STOPS} strings, not {len(stops)}")
     if "" in stops:
         raise ValueError("can't contain an empty string")
     return stops
@@ -54,10 +54,10 @@ def as_logit_bias(value: Any) -> Any:
     """
     if value is None:
         return {}
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise ValueError(f"can have at most {MAX_BIASES} token ids, not {len(value)}")
     if not isinstance(value, dict) or not all(map(_is_token_id, value)):
         raise ValueError("must be an object whose keys are token ids")
-    if len(value) > MAX_BIASES:
-        raise ValueError(f"can have at most {MAX_BIASES} token ids, not {len(value)}")
     return {int(token_id): bias for token_id, bias in value.items()}
 
 
@@ -66,6 +66,7 @@ def _is_token_id(text: str) -> bool:
 
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 Word = Annotated[str, Field(pattern=r"\S", max_length=MAX_WORD_CHARS)]
 
 
@@ -141,7 +142,7 @@ class GenerationRequest(JobRequest):
     )
     stop: Annotated[
         list[str],
-        BeforeValidator(as_stops),
+        PlainValidator(as_stops),
         WithJsonSchema(
             {
                 "anyOf": [
@@ -162,14 +163,14 @@ class GenerationRequest(JobRequest):
     include_stop_str_in_output: bool | None = Field(
         None, description="Whether answers include the stop string or stop token that ends them."
     )
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = Field(
+    stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKENS)] | None = Field(
         None, description="Tokens that end an answer, besides the end-of-sequence token."
     )
     allowed_token_ids: (
-        Annotated[list[TokenId], Field(min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
+        Annotated[TokenIds, Field(min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
     ) = Field(None, description="The only tokens that answers may consist of.")
-    bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS)] | None = Field(
-        None, description="Texts that answers never contain, as sequences of tokens."
+    bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None = (
+        Field(None, description="Texts that answers never contain, as sequences of tokens.")
     )
     skip_special_tokens: bool | None = Field(
         None, description="Whether answers leave out special tokens. Defaults to true."
@@ -180,13 +181,11 @@ class GenerationRequest(JobRequest):
     return_tokens_as_token_ids: bool | None = Field(
         None, description="Whether log-probabilities name tokens by their ids, as token_id:5."
     )
-    logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKENS)] | None = (
-        Field(
-            None,
-            description="Tokens whose log-probabilities are returned at each position of the "
-            "answer, after that of the answer's own token, instead of those of the most likely "
-            "tokens. Requires logprobs.",
-        )
+    logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKENS)] | None = Field(
+        None,
+        description="Tokens whose log-probabilities are returned at each position of the "
+        "answer, after that of the answer's own token, instead of those of the most likely "
+        "tokens. Requires logprobs.",
     )
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_PROMPT_LOGPROBS)] | None = Field(
         None,

@@ -7,13 +7,14 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from api.schema.base import IGNORED, RequestModel
+from api.schema.base import IGNORED, MAX_LISTED, RequestModel
 from api.schema.tools import ToolCall
 from shared.errors import ErrorCode
 
@@ -97,23 +98,33 @@ class ContentPart(RequestModel):
 
 
 def as_parts(content: Any) -> Any:
-    """Return a message's content as a list of parts. null and empty text have no parts.
+    """Return a message's content as a list. null and empty text have no parts.
 
     Raises:
         ValueError: the content is neither a string, nor a list, nor null.
     """
     if isinstance(content, str | None):
-        return [_text_part(content)] if content else []
+        return [content] if content else []
     if not isinstance(content, list):
         raise ValueError('must be a string or a list of {"type": "text", "text": ...} parts')
-    return [_text_part(part) if isinstance(part, str) else part for part in content]
+    return content
 
 
-def _text_part(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
+def as_part(part: Any) -> str | ContentPart:
+    """Return an item of a content. A string is a text.
+
+    Raises:
+        ValidationError: the item is neither a string nor a valid part.
+    """
+    return part if isinstance(part, str) else ContentPart.model_validate(part)
 
 
-Content = Annotated[list[ContentPart], BeforeValidator(as_parts), WithJsonSchema(_CONTENT_SCHEMA)]
+Content = Annotated[
+    list[Annotated[str | ContentPart, PlainValidator(as_part)]],
+    Field(max_length=MAX_LISTED, fail_fast=True),
+    BeforeValidator(as_parts),
+    WithJsonSchema(_CONTENT_SCHEMA),
+]
 
 
 class _MessageBase(RequestModel):
@@ -126,7 +137,8 @@ class _MessageBase(RequestModel):
     @property
     def text(self) -> str:
         """The content as one string. Parts are joined by line breaks, as in vLLM."""
-        return "\n".join(part.content for part in self.content if part.content is not None)
+        texts = (part if isinstance(part, str) else part.content for part in self.content)
+        return "\n".join(text for text in texts if text is not None)
 
 
 class SystemMessage(_MessageBase):
@@ -147,8 +159,12 @@ class AssistantMessage(_MessageBase):
     role: Literal["assistant"]
     content: Content = Field(default_factory=list)
     refusal: str | None = Field(None, description="Used as the content if there is no content.")
-    annotations: list[Any] | None = Field(None, description=IGNORED)
-    tool_calls: list[ToolCall] | None = None
+    annotations: Annotated[list[Any], Field(max_length=MAX_LISTED)] | None = Field(
+        None, description=IGNORED
+    )
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_LISTED, fail_fast=True)] | None = (
+        None
+    )
     reasoning_content: str | None = Field(
         None, description="Reasoning before the message. Chat templates decide whether to use it."
     )
@@ -209,6 +225,8 @@ def check_any(messages: list[Message]) -> list[Message]:
 
 
 Messages = Annotated[
-    list[Message], AfterValidator(check_any), Field(json_schema_extra={"minItems": 1})
+    list[Message],
+    Field(max_length=MAX_LISTED, fail_fast=True, json_schema_extra={"minItems": 1}),
+    AfterValidator(check_any),
 ]
 """The conversation, oldest message first."""

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from api.http.bounded_json import JsonBudget
 from api.schema.base import RequestModel
-from shared import python_json
 
 MAX_SCHEMA_BYTES = 128 << 10
 ANY_OBJECT = '{"type":"object"}'
@@ -16,15 +16,12 @@ def as_json_text(schema: Any) -> Any:
     """Return a JSON Schema as compact JSON, with its properties in the client's order.
 
     Raises:
-        ValueError: the schema isn't an object, contains NaN or an infinity, is nested too deeply,
-            or is too large.
+        ValueError: the schema isn't an object, contains NaN or an infinity, or is too large.
     """
     if not isinstance(schema, dict):
         raise ValueError("must be an object")
     try:
         text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
     except ValueError:
         raise ValueError("can't contain NaN or an infinity") from None
     if len(text.encode()) > MAX_SCHEMA_BYTES:
@@ -95,7 +92,7 @@ def as_schema_text(schema: Any) -> Any:
     """
     if isinstance(schema, str):
         try:
-            schema = python_json.loads(schema)
+            schema = JsonBudget().loads(schema.encode())
         except ValueError:
             raise ValueError("must be an object, or a text with a JSON object") from None
     return as_json_text(schema)
@@ -108,7 +105,8 @@ SchemaField = Annotated[
 ]
 RegexField = Annotated[str, Field(min_length=1, max_length=MAX_REGEX_CHARS)]
 ChoiceField = Annotated[
-    list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICE_TEXTS)
+    list[Annotated[str, Field(min_length=1)]],
+    Field(min_length=1, max_length=MAX_CHOICE_TEXTS, fail_fast=True),
 ]
 GrammarField = Annotated[str, Field(min_length=1, max_length=MAX_GRAMMAR_CHARS)]
 

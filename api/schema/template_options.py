@@ -5,8 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from api.schema.tools import is_deep
-
 MAX_KWARGS_BYTES = 64 << 10
 MAX_KWARGS_DEPTH = 16
 RESERVED = frozenset(
@@ -20,6 +18,14 @@ RESERVED = frozenset(
 )
 """Names that aren't variables of the template: parameters of transformers, and other fields."""
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+def is_deep(value: Any, max_depth: int) -> bool:
+    """Return whether lists and objects in `value` are nested more than `max_depth` levels deep."""
+    if not isinstance(value, dict | list):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return max_depth == 0 or any(is_deep(child, max_depth - 1) for child in children)
 
 
 def check_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:

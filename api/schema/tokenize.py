@@ -4,8 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from api.schema.base import RequestModel
-from api.schema.generation import TokenId
+from api.http.bounded_json import MAX_VALUES
+from api.schema.base import MAX_LISTED, RequestModel
+from api.schema.generation import TokenIds
+from api.schema.tools import MAX_TOOLS
 
 _MODEL = "Base model or adapter; GET /v1/models lists their names. Defaults to the base model."
 _AS_IN_CHATS = "As in /v1/chat/completions."
@@ -19,7 +21,9 @@ class TokenizeRequest(RequestModel):
     content: str | None = Field(
         None, description="A text, under llama.cpp's name; add_special then defaults to false."
     )
-    messages: list[dict[str, Any]] | None = Field(None, description=f"A chat. {_AS_IN_CHATS}")
+    messages: (
+        Annotated[list[dict[str, Any]], Field(max_length=MAX_LISTED, fail_fast=True)] | None
+    ) = Field(None, description=f"A chat. {_AS_IN_CHATS}")
     add_special_tokens: bool | None = Field(
         None,
         description="Whether the tokenizer adds special tokens to a text. Defaults to true. A chat "
@@ -31,7 +35,9 @@ class TokenizeRequest(RequestModel):
     return_token_strs: bool | None = Field(
         None, description="Whether to return the names of the tokens in the vocabulary."
     )
-    tools: list[dict[str, Any]] | None = Field(None, description=_AS_IN_CHATS)
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = (
+        Field(None, description=_AS_IN_CHATS)
+    )
     add_generation_prompt: bool | None = Field(None, description=_AS_IN_CHATS)
     continue_final_message: bool | None = Field(None, description=_AS_IN_CHATS)
     chat_template_kwargs: dict[str, Any] | None = Field(None, description=_AS_IN_CHATS)
@@ -50,7 +56,7 @@ class DetokenizeRequest(RequestModel):
     """Body of POST /detokenize: token ids."""
 
     model: Annotated[str, Field(min_length=1)] | None = Field(None, description=_MODEL)
-    tokens: list[TokenId]
+    tokens: Annotated[TokenIds, Field(max_length=MAX_VALUES)]
 
 
 class Detokenized(BaseModel):

@@ -9,33 +9,18 @@ from api.schema.base import RequestModel
 from shared.errors import ErrorCode
 
 MAX_TOOLS = 128
-MAX_DEPTH = 100
-"""Maximum nesting depth of JSON from clients, such as schemas.
-
-The limit is well below 254 levels, the maximum that orjson can write.
-"""
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
 _MODES = ("none", "auto", "required")
-
-
-def is_deep(value: Any, max_depth: int = MAX_DEPTH) -> bool:
-    """Return whether lists and objects in `value` are nested more than `max_depth` levels deep."""
-    if not isinstance(value, dict | list):
-        return False
-    children = value.values() if isinstance(value, dict) else value
-    return max_depth == 0 or any(is_deep(child, max_depth - 1) for child in children)
 
 
 def check_parameters(schema: dict[str, Any]) -> dict[str, Any]:
     """Check the JSON Schema of a function's arguments, and return the schema unchanged.
 
     Raises:
-        ValueError: the schema doesn't describe an object, or is nested too deeply.
+        ValueError: the schema doesn't describe an object.
     """
     if schema.get("type", "object") != "object":
         raise ValueError('must have the type "object", because arguments are passed by name')
-    if is_deep(schema):
-        raise ValueError(f"can't be nested in more than {MAX_DEPTH} levels")
     return schema
 
 
@@ -95,7 +80,7 @@ class AllowedToolsSpec(RequestModel):
     """Some of the request's tools, and whether the model must call one of them."""
 
     mode: Literal["auto", "required"]
-    tools: list[NamedTool] = Field(min_length=1)
+    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)
 
 
 class AllowedTools(RequestModel):

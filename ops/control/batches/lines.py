@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from api.http.bounded_json import JsonBudget
 from shared.store.batches.records import LineError
 
 MAX_LINES = 50_000
@@ -127,9 +128,11 @@ def _model_of(raw: bytes, endpoint: str, custom_ids: set[str], max_bytes: int) -
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        line = orjson.loads(raw)
+        line = JsonBudget().loads(raw)
     except orjson.JSONDecodeError as error:
         raise _Fault("invalid_json_line", f"the line isn't valid JSON: {error}") from None
+    except ValueError as error:
+        raise _Fault("invalid_json_line", f"the line's JSON {error}") from None
     if not isinstance(line, dict):
         raise _Fault("invalid_json_line", "the line must be a JSON object")
     return line

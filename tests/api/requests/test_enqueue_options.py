@@ -7,7 +7,6 @@ import pytest
 from api.requests.enqueue_options import enqueue_options
 from api.requests.request_headers import RequestHeaders
 from api.requests.translate import parse_completion
-from shared.errors import JobFailed
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 
 BODY = {"model": "m", "prompt": "hi", "user": "é"}
@@ -59,13 +58,3 @@ def test_a_job_keeps_running_in_the_background_or_if_the_client_says_so(
 ) -> None:
     made = options({**BODY, "background": background}, headers)
     assert made.keeps_running is keeps_running
-
-
-def test_a_body_that_is_nested_too_deeply_cannot_have_a_key() -> None:
-    deep: dict[str, Any] = {}
-    for _ in range(500):
-        deep = {"x": deep}
-    body = {**BODY, "prompt_cache_options": deep}
-    assert options(body, RequestHeaders()).idempotency is None
-    with pytest.raises(JobFailed, match=r"^Idempotency-Key: "):
-        options(body)

@@ -97,7 +97,7 @@ def test_names_of_unknown_fields_are_safe_in_a_header(name: str, shown: str) -> 
 
 
 def test_the_length_of_the_warning_is_bounded() -> None:
-    named = warning_of(**{f"{i}{'x' * 1000}": 1 for i in range(1000)})
+    named = warning_of(**{f"{i}{'x' * 1000}": 1 for i in range(900)})
     assert named is not None
     assert len(named) <= 1000
 

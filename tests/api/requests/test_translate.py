@@ -111,15 +111,11 @@ def test_json_object_may_have_a_schema_as_lorax_writes_it() -> None:
     assert chat(response_format=format_).sampling.json_schema == expected
 
 
-def test_a_schema_that_is_too_large_or_nested_too_deeply_is_refused_by_name() -> None:
-    deep: dict[str, Any] = {}
-    for _ in range(2000):
-        deep = {"items": deep}
-    for schema, reason in ((deep, "nested too deeply"), ({"const": "é" * 70_000}, "131072 bytes")):
-        format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        with pytest.raises(JobFailed, match=reason) as failed:
-            chat(response_format=format_)
-        assert failed.value.error.param == "response_format.json_schema.schema"
+def test_a_schema_that_is_too_large_is_refused_by_name() -> None:
+    named = {"name": "x", "schema": {"const": "é" * 70_000}}
+    with pytest.raises(JobFailed, match="131072 bytes") as failed:
+        chat(response_format={"type": "json_schema", "json_schema": named})
+    assert failed.value.error.param == "response_format.json_schema.schema"
 
 
 def test_max_tokens_of_a_completion_defaults_to_16() -> None:
