@@ -1,8 +1,8 @@
 """Metadata that clients attach to requests and batches, with OpenAI's limits."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 MAX_KEYS = 16
 MAX_KEY_CHARS = 64
@@ -14,6 +14,13 @@ LIMITS = (
 """Sentence for descriptions of the field."""
 
 
+def _few(metadata: Any) -> Any:
+    """Refuse too many keys before pydantic reports each value that isn't a string."""
+    if isinstance(metadata, dict) and len(metadata) > MAX_KEYS:
+        raise ValueError(f"can have at most {MAX_KEYS} keys, not {len(metadata)}")
+    return metadata
+
+
 def _limited(metadata: dict[str, str]) -> dict[str, str]:
     for key, value in metadata.items():
         if len(key) > MAX_KEY_CHARS:
@@ -23,4 +30,9 @@ def _limited(metadata: dict[str, str]) -> dict[str, str]:
     return metadata
 
 
-Metadata = Annotated[dict[str, str], Field(max_length=MAX_KEYS), AfterValidator(_limited)]
+Metadata = Annotated[
+    dict[str, str],
+    Field(max_length=MAX_KEYS),
+    BeforeValidator(_few),
+    AfterValidator(_limited),
+]
