@@ -20,6 +20,7 @@ from api.adapters.shadow_copies import ShadowCopies
 from api.context import Context
 from api.errors import add_error_handlers
 from api.files.store import FileStore
+from api.files.upload_slots import UploadSlots
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
@@ -203,6 +204,7 @@ class _Shared:
     metrics: Metrics
     tracer: "Tracer | None"
     store: FileStore | None
+    upload_slots: UploadSlots
     ledger: Ledger
     turns: Turns
     inspection_slots: FairSlots
@@ -221,6 +223,7 @@ class _Shared:
             metrics=metrics,
             tracer=tracer,
             store=store,
+            upload_slots=UploadSlots(),
             ledger=Ledger(redis, Keys(settings.pool)),
             turns=Turns(MAX_TURNS),
             inspection_slots=FairSlots(MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT),
@@ -271,6 +274,7 @@ def _context(settings: ApiSettings, redis: Redis, queue: Queue, shared: _Shared)
         pool_body=body_of,
         pool_feed=PoolFeed(pool_state.renew, body_of),
         file_store=shared.store,
+        upload_slots=shared.upload_slots,
         files=StoredFiles(redis, keys),
         batches=Batches(redis, keys),
         stored_keys=StoredKeys(KeyStore(redis, keys)),

@@ -212,6 +212,16 @@ class ApiSettings(FileSettings):
         200,
         "Maximum size in MiB of a file that a client uploads. A larger one is refused with 413.",
     )
+    max_files_tenant: int = _number(
+        5_000,
+        "Maximum number of files that one tenant has. Further uploads are refused until some are "
+        "deleted. Output files of batches count, too, but are never refused.",
+    )
+    max_files_tenant_mb: int = _number(
+        4_096,
+        "Maximum size in MiB of all files that one tenant has. Further uploads are refused until "
+        "some are deleted.",
+    )
     max_batches_tenant: int = _number(
         1_000,
         "Maximum number of batches that one tenant has, ended or not. Further ones are refused "

@@ -3,6 +3,7 @@
 from api.context import Context
 from api.files.store import FileStore
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.store.batches.files import StoredFiles
 from shared.store.batches.records import FileId, StoredFile
 
 FOLDER = "files"
@@ -40,6 +41,20 @@ async def own_file(
     if file is None or file.tenant != tenant:
         raise JobFailed(file_not_found(file_id, param=param))
     return file
+
+
+async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> None:
+    """Delete a file with its content, or what its upload has left. May be repeated.
+
+    The file is gone at once. If its content can't be deleted, it stays charged to its tenant, and a
+    control process tries again.
+
+    Raises:
+        JobFailed: the file store can't be used.
+    """
+    await files.delete(file_id)
+    await store.delete(content_name(file_id))
+    await files.forget(file_id)
 
 
 def file_not_found(file_id: str, *, param: str | None = None) -> JobError:

@@ -4,8 +4,10 @@ import asyncio
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +22,20 @@ _PARTIAL = ".partial-"
 
 class ObjectMissing(Exception):
     """The store has no object with this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object in the store."""
+
+    name: str
+    written_s: float
+    """Unix time in seconds of the last write."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the object was never completed."""
+        return _PARTIAL in self.name
 
 
 class FileStore:
@@ -80,6 +96,11 @@ class FileStore:
         """Delete an object or a folder of objects, if it exists."""
         await asyncio.to_thread(_guarded, self._delete, name)
 
+    async def objects(self, folder: str) -> list[StoredObject]:
+        """Return the objects in a folder and in the folders below it."""
+        found: list[StoredObject] = await asyncio.to_thread(_guarded, self._objects, folder)
+        return found
+
     @asynccontextmanager
     async def local_copy(self, name: str) -> AsyncIterator[Path]:
         """Provide an object as a file on this machine.
@@ -109,11 +130,21 @@ class FileStore:
         return writer
 
     def _open(self, name: str) -> IO[bytes]:
+        file: IO[bytes] = _guarded(self._open_existing, name)
+        return file
+
+    def _open_existing(self, name: str) -> Any:
         try:
-            file: IO[bytes] = _guarded(self._files.open, self._path(name), "rb")
+            return self._files.open(self._path(name), "rb")
         except FileNotFoundError:
             raise ObjectMissing(name) from None
-        return file
+
+    def _objects(self, folder: str) -> list[StoredObject]:
+        found = self._files.find(self._path(folder), detail=True)
+        return [
+            StoredObject(path.removeprefix(f"{self._root}/"), _written_s(info))
+            for path, info in found.items()
+        ]
 
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
@@ -157,11 +188,17 @@ class _Writer:
                 self._file.closed = True  # else fsspec tries to complete the object later
 
 
+def _written_s(info: Mapping[str, Any]) -> float:
+    """Return the time of an object's last write. Stores name and format it differently."""
+    written = info.get("mtime") or info.get("LastModified") or info["updated"]
+    return written.timestamp() if isinstance(written, datetime) else float(written)
+
+
 def _guarded(call: Any, *args: Any) -> Any:
     """Call a function of the store, and turn its errors into `JobFailed`."""
     try:
         return call(*args)
-    except FileNotFoundError:
+    except ObjectMissing:
         raise
     except Exception as error:  # object stores have exceptions of their own
         message = f"the file store can't be used: {type(error).__name__}: {str(error)[:200]}"

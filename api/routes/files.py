@@ -1,32 +1,36 @@
 """/v1/files: files of requests and answers of batches."""
 
-import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.datastructures import UploadFile
 
 from api.context import InContext, InTenant
 from api.errors import json_response
 from api.files.bodies import file_body, page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
-from api.files.own_files import content_name, file_not_found, file_store, own_file
+from api.files.own_files import (
+    content_name,
+    file_not_found,
+    file_store,
+    own_file,
+    remove_file,
+)
 from api.files.schema import DeletedFile, FileBody, FileList
-from api.files.store import PIECE_BYTES, ObjectMissing
-from api.files.upload import PURPOSES, name_of, received_file
+from api.files.store import ObjectMissing
+from api.files.upload import PURPOSES, receive_file
 from api.http.guards import Work, guarded
 from api.openapi.parameters import query
 from api.openapi.responses import MEANINGS, errors
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
-from shared.store.batches.files import new_file_id
-from shared.store.batches.records import Purpose, StoredFile
+from shared.store.batches.records import Purpose
 
 router = APIRouter(tags=["batches"])
-DAY_S = 86_400
 _MEANINGS = {
     **MEANINGS,
+    429: "Too many files are uploaded at the same time.",
     404: "The file doesn't exist, or the server keeps no files.",
     503: "Redis or the file store is unavailable at present.",
 }
@@ -44,29 +48,20 @@ _FORM = {
     "/v1/files",
     summary="Upload a file",
     response_model=FileBody,
-    responses=errors(400, 404, 413, 503, meanings=_MEANINGS),
+    responses=errors(400, 404, 413, 429, 503, meanings=_MEANINGS),
     openapi_extra={
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
     },
 )
 @guarded(Work.FILE_UPLOAD, Scope.INFERENCE)
 async def upload_file(request: Request, context: InContext, tenant: InTenant) -> Response:
-    """Store the requests of a batch, as one JSON object per line."""
-    store, settings = file_store(context), context.settings
-    async with received_file(request, max_mb=settings.max_file_mb) as received:
-        file_id, now = new_file_id(), int(time.time())
-        num_bytes = await store.write(content_name(file_id), _pieces(received))
-    file = StoredFile(
-        id=file_id,
-        tenant=tenant,
-        name=name_of(received),
-        purpose=Purpose.BATCH,
-        num_bytes=num_bytes,
-        created_s=now,
-        expires_s=now + settings.file_days * DAY_S,
-    )
-    await context.files.add(file)
-    return json_response(file_body(file))
+    """Store the requests of a batch, as one JSON object per line.
+
+    The tenant's files have limits in number and in bytes. Beyond them, uploads are refused until
+    files are deleted.
+    """
+    file_store(context)
+    return json_response(file_body(await receive_file(request, context, tenant)))
 
 
 @router.get(
@@ -143,13 +138,9 @@ async def get_file_content(file_id: str, context: InContext, tenant: InTenant) -
 async def delete_file(file_id: str, context: InContext, tenant: InTenant) -> DeletedFile:
     """Delete a file. A batch that still reads the file fails."""
     file = await own_file(context, tenant, file_id)
-    await context.files.delete(file)
+    with suppress(JobFailed):  # then a control process deletes the content
+        await remove_file(file_store(context), context.files, file.id)
     return DeletedFile(id=file.id, deleted=True)
-
-
-async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    while piece := await file.read(PIECE_BYTES):
-        yield piece
 
 
 def _purpose(text: str | None) -> Purpose | None:

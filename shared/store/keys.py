@@ -17,7 +17,7 @@ from shared.protocol.ids import (
     UploadId,
     WorkerId,
 )
-from shared.store.batches.records import BatchId, FileId
+from shared.store.batches.records import BatchId, FileId, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,20 +461,35 @@ class Keys:
         return f"{self.prefix}upload:{upload}"
 
     def file(self, file_id: FileId) -> str:
-        """HASH: tenant, name, purpose, size and times of a file. Expires together with the file."""
+        """HASH: tenant, charged bytes, name, purpose, size and times of a file.
+
+        An upload has only the first two. They also stay when the file is deleted, with the field
+        `deleted`, until its content is deleted. Then the key is deleted.
+        """
         return f"{self.prefix}file:{file_id}"
 
     @property
     def files(self) -> str:
-        """ZSET: file in the file store -> Unix time in ms from which its content is deleted."""
+        """ZSET: file in the file store -> Unix time in ms from which its content is deleted.
+
+        It has every file with a record, also those that are being uploaded.
+        """
         return f"{self.prefix}files"
 
     def files_of(self, tenant: str) -> str:
-        """ZSET: file of the tenant -> Unix time in ms of its upload.
-
-        Each upload removes the files that have expired. Expires with the last file.
-        """
+        """ZSET: file of the tenant -> Unix time in ms of its upload."""
         return f"{self.prefix}files:{tenant}"
+
+    def files_with(self, purpose: Purpose, tenant: str) -> str:
+        """ZSET: the members of `files_of` with one purpose, with the same scores."""
+        return f"{self.prefix}purpose:{purpose.value}:{tenant}"
+
+    def stored(self, tenant: str) -> str:
+        """HASH: number and bytes of the tenant's files that have a record.
+
+        Deleted with the last of them.
+        """
+        return f"{self.prefix}stored:{tenant}"
 
     def batch(self, batch_id: BatchId) -> str:
         """HASH: tenant, endpoint, files, status, times and counts of a batch.
@@ -495,6 +510,14 @@ class Keys:
         batch.
         """
         return f"{self.prefix}batches:{tenant}"
+
+    @property
+    def ended_batches(self) -> str:
+        """ZSET: ended batch -> Unix time in ms from which its parts in the file store are deleted.
+
+        Another process may still write some when the batch ends. Then the batch is removed.
+        """
+        return f"{self.prefix}endedbatches"
 
     def batch_lease(self, batch_id: BatchId) -> str:
         """STRING: the control process that runs the batch. Expires unless it is renewed."""

@@ -22,6 +22,7 @@ PARTS = {
     "following": {"attach", "abandon"},
     "forgetting": {"erase", "retain"},
     "uploads": {"add_adapter", "set_base", "forget_unused"},
+    "file_account": {"reserve_file", "store_file", "forget_file"},
     "changes": {
         *("add_adapter", "unload_adapter", "rollback_adapter", "set_base", "release_quarantine"),
         *("set_candidate", "end_candidate", "set_pin"),

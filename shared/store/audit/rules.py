@@ -10,7 +10,7 @@ from shared.protocol.ids import AdapterVersion, UploadId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.uploads import upload_source
 from shared.store.audit.facts import Doubt, Facts
-from shared.store.batches.records import OPEN, BatchId
+from shared.store.batches.records import OPEN, BatchId, FileId
 
 LATE_S = 60
 """Seconds after the end of a worker's lease at which a sweep is overdue."""
@@ -236,6 +236,23 @@ def _upload(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield Doubt("no version was made from it, and it never expires", (is_source,))
 
 
+def _file(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    yield Doubt("the file isn't in `files`", (facts.is_in_zset(facts.keys.files, entry.name),))
+
+
+def _file_of(facts: Facts, entry: Entry, file: str) -> Iterable[Doubt]:
+    if entry.name or entry.kind == "purpose":
+        yield Doubt("the file isn't in `files`", (facts.is_in_zset(facts.keys.files, file),))
+    else:
+        yield Doubt("the file has no record", (facts.exists(facts.keys.file(FileId(file))),))
+
+
+def _stored(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+    if min(int(entry.fields.get(name, 0)) for name in ("files", "bytes")) < 0:
+        yield Doubt("it counts fewer than 0 files or bytes")
+    yield Doubt("it counts files, but there are none", (facts.exists(facts.keys.files),))
+
+
 def _list_of_tenant(facts: Facts, entry: Entry) -> Iterable[Doubt]:
     if entry.name:
         yield from _expires(facts, entry)
@@ -333,10 +350,13 @@ RULES: Mapping[str, Rule] = {
     "calls": Rule("list", _expires),
     "reply": Rule("list", _expires),
     "upload": Rule("hash", _upload, fields=("version",)),
-    "file": Rule("hash", _expires),
-    "files": Rule("zset", _list_of_tenant),
+    "file": Rule("hash", _file),
+    "files": Rule("zset", of_member=_file_of),
+    "purpose": Rule("zset", of_member=_file_of),
+    "stored": Rule("hash", _stored, fields=("files", "bytes")),
     "batch": Rule("hash", _batch, fields=("status",)),
     "batches": Rule("zset", _list_of_tenant, _open_batch),
+    "endedbatches": Rule("zset"),
     "batchlease": Rule("string", _expires),
     "batchdone": Rule("string", _of_open_batch),
     "batchparts": Rule("list", _of_open_batch),

@@ -118,6 +118,21 @@ class Batches:
         """Delete the record of a batch. Return False, and change nothing, if it hasn't ended."""
         return bool(await self._scripts.run("delete_batch", batch.id, batch.tenant) == b"ok")
 
+    async def with_parts(self, now_s: float, *, limit: int) -> list[BatchId]:
+        """Return ended batches whose parts must be deleted from the file store."""
+        raw = await self._redis.zrangebyscore(
+            self._keys.ended_batches, "-inf", now_s * 1000, start=0, num=limit
+        )
+        return [BatchId(each.decode()) for each in raw]
+
+    async def delay_parts(self, batch_id: BatchId, until_s: float) -> None:
+        """Note that the parts of a batch couldn't be deleted, and when to try again."""
+        await self._redis.zadd(self._keys.ended_batches, {batch_id: until_s * 1000}, xx=True)
+
+    async def forget_parts(self, batch_id: BatchId) -> None:
+        """Note that the parts of a batch were deleted."""
+        await self._redis.zrem(self._keys.ended_batches, batch_id)
+
     async def open(self) -> list[BatchId]:
         """Return the batches that haven't ended, oldest first."""
         return [

@@ -1,13 +1,34 @@
-"""Records of the files that clients have uploaded. Their contents are in the file store."""
+"""Records of the files of clients. Their contents are in the file store.
+
+Each file has a record from the start of its upload until its content is deleted, and is charged to
+its tenant all that time. If a process dies, an upload that doesn't end is deleted like a file that
+has expired.
+"""
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from shared.errors import ErrorCode, JobError, JobFailed
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import FileId, Purpose, StoredFile
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from shared.store.scripts import Scripts, flat
+
+MIB = 1 << 20
+_FIELDS = ("name", "bytes", "created_s", "expires_s")
+"""Fields of a record that describe a complete file, beside its purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileQuota:
+    """Limits of what one tenant keeps."""
+
+    max_files: int
+    max_bytes: int
 
 
 def new_file_id() -> FileId:
@@ -21,20 +42,44 @@ class StoredFiles:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
+        self._scripts = Scripts(redis, keys)
+
+    async def reserve(
+        self, file_id: FileId, tenant: str, num_bytes: int, *, quota: FileQuota, until_s: float
+    ) -> None:
+        """Charge a tenant with a file that it uploads. May be repeated while the file grows.
+
+        Args:
+            file_id: the file.
+            tenant: the tenant.
+            num_bytes: size of the file as far as it is known.
+            quota: the tenant's limits.
+            until_s: Unix time in seconds at which the upload is given up.
+
+        Raises:
+            JobFailed: the tenant would exceed a limit, or the upload was given up.
+        """
+        limits = quota.max_files, quota.max_bytes
+        args = file_id, tenant, num_bytes, int(until_s * 1000), *limits
+        outcome, *used = await self._scripts.run("reserve_file", *args)
+        if outcome == b"gone":
+            raise JobFailed(_given_up())
+        if outcome != b"ok":
+            raise JobFailed(_over_quota(outcome.decode(), int(used[0]), quota))
 
     async def add(self, *files: StoredFile) -> None:
-        """Record files whose contents are in the file store. May be repeated."""
-        pipe = self._redis.pipeline(transaction=True)
+        """Record files whose contents are stored. Quotas don't apply. May be repeated."""
         for file in files:
-            record, of_tenant = self._keys.file(file.id), self._keys.files_of(file.tenant)
-            pipe.hset(record, mapping=_to_hash(file))
-            pipe.expireat(record, file.expires_s)
-            pipe.zadd(self._keys.files, {file.id: file.expires_s * 1000})
-            pipe.zadd(of_tenant, {file.id: file.created_s * 1000})
-            lifetime_s = file.expires_s - file.created_s
-            pipe.zremrangebyscore(of_tenant, "-inf", (file.created_s - lifetime_s) * 1000)
-            pipe.expireat(of_tenant, file.expires_s)
-        await pipe.execute()
+            await self._store(file, is_reserved=False)
+
+    async def complete(self, file: StoredFile) -> None:
+        """Record a file that was reserved. May be repeated.
+
+        Raises:
+            JobFailed: the upload was given up.
+        """
+        if not await self._store(file, is_reserved=True):
+            raise JobFailed(_given_up())
 
     async def get(self, file_id: FileId) -> StoredFile | None:
         """Return a file, or None if it doesn't exist or has expired."""
@@ -45,57 +90,59 @@ class StoredFiles:
         self, tenant: str, *, limit: int, after: str | None, purpose: Purpose | None
     ) -> Page[StoredFile] | None:
         """Return a page of the tenant's files, newest first; None if `after` isn't one of them."""
-        return await read_page(
-            self._redis,
-            self._keys.files_of(tenant),
-            self._read,
-            limit=limit,
-            after=after,
-            is_wanted=lambda file: purpose in (None, file.purpose),
-        )
+        keys = self._keys
+        key = keys.files_with(purpose, tenant) if purpose else keys.files_of(tenant)
+        return await read_page(self._redis, key, self._read, limit=limit, after=after)
 
-    async def delete(self, file: StoredFile) -> None:
-        """Delete a file's record. `due` then returns the file."""
-        pipe = self._redis.pipeline(transaction=True)
-        pipe.delete(self._keys.file(file.id))
-        pipe.zrem(self._keys.files_of(file.tenant), file.id)
-        pipe.zadd(self._keys.files, {file.id: 0}, xx=True)
-        await pipe.execute()
+    async def delete(self, file_id: FileId) -> None:
+        """Delete a file, or give up its upload. `due` then returns it."""
+        await self._scripts.run("delete_file", file_id, *_FIELDS)
 
     async def due(self, now_s: float, *, limit: int) -> list[FileId]:
-        """Return files whose contents must be deleted from the file store."""
+        """Return files that were deleted or have expired, and uploads that were given up."""
         raw = await self._redis.zrangebyscore(
             self._keys.files, "-inf", now_s * 1000, start=0, num=limit
         )
         return [FileId(each.decode()) for each in raw]
 
+    async def delay(self, file_id: FileId, until_s: float) -> None:
+        """Note that a content couldn't be deleted, and when to try again."""
+        await self._redis.zadd(self._keys.files, {file_id: until_s * 1000}, xx=True)
+
     async def forget(self, file_id: FileId) -> None:
-        """Note that the content of a file was deleted."""
-        await self._redis.zrem(self._keys.files, file_id)
+        """Note that the content of a deleted file is gone."""
+        await self._scripts.run("forget_file", file_id)
+
+    async def unknown(self, ids: Sequence[FileId]) -> list[FileId]:
+        """Return those of the files that the pool doesn't have."""
+        scores = await self._redis.zmscore(self._keys.files, list(ids)) if ids else []
+        return [each for each, score in zip(ids, scores, strict=True) if score is None]
+
+    async def _store(self, file: StoredFile, *, is_reserved: bool) -> bool:
+        values = file.name, file.num_bytes, file.created_s, file.expires_s
+        times_ms = file.created_s * 1000, file.expires_s * 1000
+        reply = await self._scripts.run(
+            "store_file",
+            *(file.id, file.tenant, file.num_bytes, *times_ms, file.purpose.value),
+            *(int(is_reserved), *flat(zip(_FIELDS, values, strict=True))),
+        )
+        return bool(reply)
 
     async def _read(self, ids: Sequence[str]) -> list[StoredFile | None]:
         pipe = self._redis.pipeline(transaction=False)
         for each in ids:
             pipe.hgetall(self._keys.file(FileId(each)))
         return [
-            _of_hash(FileId(each), fields) if fields else None
+            _of_hash(FileId(each), fields)
             for each, fields in zip(ids, await pipe.execute(), strict=True)
         ]
 
 
-def _to_hash(file: StoredFile) -> dict[str, Any]:
-    return {
-        "tenant": file.tenant,
-        "name": file.name,
-        "purpose": file.purpose.value,
-        "bytes": file.num_bytes,
-        "created_s": file.created_s,
-        "expires_s": file.expires_s,
-    }
-
-
-def _of_hash(file_id: FileId, raw: Mapping[bytes, bytes]) -> StoredFile:
-    fields = {name.decode(): value.decode() for name, value in raw.items()}
+def _of_hash(file_id: FileId, raw: Mapping[bytes, bytes]) -> StoredFile | None:
+    """Return a file, or None if it isn't complete, was deleted or has expired."""
+    fields: dict[str, Any] = {name.decode(): value.decode() for name, value in raw.items()}
+    if "purpose" not in fields or int(fields["expires_s"]) <= time.time():
+        return None
     return StoredFile(
         id=file_id,
         tenant=fields["tenant"],
@@ -105,3 +152,22 @@ def _of_hash(file_id: FileId, raw: Mapping[bytes, bytes]) -> StoredFile:
         created_s=int(fields["created_s"]),
         expires_s=int(fields["expires_s"]),
     )
+
+
+def _over_quota(limit: str, used: int, quota: FileQuota) -> JobError:
+    if limit == "files":
+        excess, setting = f"there are {used} files already", "--max-files-tenant"
+    else:
+        most, num = quota.max_bytes // MIB, used // MIB
+        excess = f"with this file, all files would have more than {most} MiB; they have {num} MiB"
+        setting = "--max-files-tenant-mb"
+    message = (
+        f"{excess}; delete files with DELETE /v1/files/FILE_ID, or ask the operator to raise "
+        f"{setting}"
+    )
+    return JobError(code=ErrorCode.QUOTA_EXCEEDED, message=message, param="file")
+
+
+def _given_up() -> JobError:
+    message = "the upload took too long and was given up; try again"
+    return JobError(code=ErrorCode.FILE_STORE_UNAVAILABLE, message=message)

@@ -25,7 +25,6 @@ async def read_page(
     *,
     limit: int,
     after: str | None,
-    is_wanted: Callable[[T], bool] = lambda _: True,
 ) -> Page[T] | None:
     """Return the newest items of a sorted set that come after the member `after`.
 
@@ -35,7 +34,6 @@ async def read_page(
         read: returns the items with the given ids, and None for those that have expired.
         limit: maximum number of items.
         after: the last id of the previous page; None for the first page.
-        is_wanted: returns whether an item belongs to the list.
 
     Returns:
         The page, or None if the sorted set has no member `after`.
@@ -53,5 +51,5 @@ async def read_page(
             break
         start += len(raw)
         items = await read([each.decode() for each in raw])
-        found += [item for item in items if item is not None and is_wanted(item)]
+        found += [item for item in items if item is not None]
     return Page(found[:limit], has_more=len(found) > limit)

@@ -1,7 +1,6 @@
 """Records of batches, and the rights to run them."""
 
 import time
-from dataclasses import replace
 
 import pytest
 from queue_support import eventually
@@ -10,15 +9,13 @@ from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
-from shared.store.batches.files import StoredFiles, new_file_id
+from shared.store.batches.files import StoredFiles
 from shared.store.batches.records import (
     Batch,
     BatchStatus,
     BatchUsage,
     FileId,
     LineError,
-    Purpose,
-    StoredFile,
 )
 from shared.store.connection import Redis
 from shared.store.keys import Keys
@@ -242,49 +239,3 @@ async def test_an_end_is_announced_until_it_is_forgotten(
     assert await ends.due(now + 61, limit=5) == [end]
     await ends.forget(end)
     assert await ends.due(now + 61, limit=5) == []
-
-
-def make_file(
-    tenant: str = "red", *, purpose: Purpose = Purpose.BATCH, age_s: int = 0
-) -> StoredFile:
-    now = int(time.time()) - age_s
-    return StoredFile(
-        id=new_file_id(),
-        tenant=tenant,
-        name="in.jsonl",
-        purpose=purpose,
-        num_bytes=12,
-        created_s=now,
-        expires_s=now + 1000,
-    )
-
-
-async def test_files_are_listed_by_tenant_and_purpose(files: StoredFiles) -> None:
-    old, new = make_file(age_s=9), make_file(purpose=Purpose.BATCH_OUTPUT)
-    await files.add(old, new, make_file("blue"))
-    assert await files.get(old.id) == old
-    page = await files.page("red", limit=5, after=None, purpose=None)
-    assert page is not None
-    assert page.items == [new, old]
-    page = await files.page("red", limit=5, after=None, purpose=Purpose.BATCH)
-    assert page is not None
-    assert page.items == [old]
-
-
-async def test_the_content_of_a_deleted_or_expired_file_is_due(files: StoredFiles) -> None:
-    deleted, kept = make_file(), make_file()
-    await files.add(deleted, kept)
-    now = time.time()
-    assert await files.due(now, limit=5) == []
-    await files.delete(deleted)
-    assert await files.get(deleted.id) is None
-    assert await files.due(now, limit=5) == [deleted.id]
-    await files.forget(deleted.id)
-    assert await files.due(now + 1001, limit=5) == [kept.id]
-
-
-async def test_expired_files_leave_the_lists(files: StoredFiles, redis: Redis, keys: Keys) -> None:
-    old = replace(make_file(age_s=1500), expires_s=int(time.time()) + 1000)
-    await files.add(old)
-    await files.add(make_file())
-    assert await redis.zscore(keys.files_of("red"), old.id) is None

@@ -1,0 +1,93 @@
+"""Deletes from the file store what nobody can read any more.
+
+- Files that were deleted or have expired, and uploads whose process has died.
+- Parts of batches that have ended.
+- Leftovers: files that the pool doesn't know, because Redis has lost its data, and objects that a
+  process was writing when it died. They are found by their age.
+"""
+
+import structlog
+
+from api.files.own_files import FOLDER, remove_file
+from api.files.store import FileStore
+from shared.errors import JobFailed
+from shared.store.batches.batches import Batches
+from shared.store.batches.files import StoredFiles
+from shared.store.batches.records import FileId
+
+PAGE = 100
+RETRY_S = 600
+"""Seconds until an object that couldn't be deleted is tried again."""
+PARTIAL_S = 3600
+"""Seconds without a write after which the process that wrote an object must have died."""
+LEFTOVERS_EVERY_S = 3600
+MAX_RUN_S = 8 * 86_400
+"""Seconds after which a batch has certainly ended. Its completion window is at most seven days."""
+WORK = "work"
+"""Folder in the file store with the parts of batches that haven't ended."""
+
+log = structlog.get_logger()
+
+
+class FileSweep:
+    """Deletes what is left in the file store of one pool. Every method may be repeated."""
+
+    def __init__(
+        self, store: FileStore, files: StoredFiles, batches: Batches, *, keep_s: int
+    ) -> None:
+        """Create a sweep. `keep_s` is how long all pools that use the store keep their files."""
+        self._store = store
+        self._files = files
+        self._batches = batches
+        self._keep_s = keep_s
+        self._searched_s = 0.0
+
+    async def run(self, now_s: float) -> None:
+        """Delete everything that is due at `now_s`, and search for leftovers once an hour."""
+        await self.delete_files(now_s)
+        await self.delete_parts(now_s)
+        if now_s - self._searched_s >= LEFTOVERS_EVERY_S:
+            self._searched_s = now_s
+            await self.delete_leftovers(now_s)
+
+    async def delete_files(self, now_s: float) -> None:
+        """Delete files that were deleted or have expired. One that can't be deleted waits."""
+        while due := await self._files.due(now_s, limit=PAGE):
+            for file_id in due:
+                try:
+                    await remove_file(self._store, self._files, file_id)
+                except JobFailed as error:
+                    log.warning("file_not_deleted", file_id=file_id, error=str(error))
+                    await self._files.delay(file_id, now_s + RETRY_S)
+
+    async def delete_parts(self, now_s: float) -> None:
+        """Delete the parts of batches that have ended."""
+        while due := await self._batches.with_parts(now_s, limit=PAGE):
+            for batch_id in due:
+                try:
+                    await self._store.delete(f"{WORK}/{batch_id}")
+                    await self._batches.forget_parts(batch_id)
+                except JobFailed as error:
+                    log.warning("parts_not_deleted", batch_id=batch_id, error=str(error))
+                    await self._batches.delay_parts(batch_id, now_s + RETRY_S)
+
+    async def delete_leftovers(self, now_s: float) -> None:
+        """Delete objects that no process writes any more and no record names."""
+        old_s = now_s - self._keep_s - MAX_RUN_S
+        names = [
+            each.name
+            for folder in (FOLDER, WORK)
+            for each in await self._store.objects(folder)
+            if each.written_s < (now_s - PARTIAL_S if each.is_partial else old_s)
+        ]
+        for start in range(0, len(names), PAGE):
+            await self._delete_unknown(names[start : start + PAGE])
+
+    async def _delete_unknown(self, names: list[str]) -> None:
+        ids = {FileId(name.removeprefix(f"{FOLDER}/")): name for name in names}
+        for each in await self._files.unknown(list(ids)):
+            try:
+                await self._store.delete(ids[each])
+                log.warning("leftover_deleted", name=ids[each])
+            except JobFailed as error:
+                log.warning("leftover_not_deleted", name=ids[each], error=str(error))
