@@ -20,7 +20,7 @@ from api.adapters.shadow_copies import ShadowCopies
 from api.context import Context
 from api.errors import add_error_handlers
 from api.files.store import FileStore
-from api.files.upload_slots import UploadSlots
+from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
@@ -204,7 +204,7 @@ class _Shared:
     metrics: Metrics
     tracer: "Tracer | None"
     store: FileStore | None
-    upload_slots: UploadSlots
+    upload_slots: FairSlots
     ledger: Ledger
     turns: Turns
     inspection_slots: FairSlots
@@ -223,7 +223,7 @@ class _Shared:
             metrics=metrics,
             tracer=tracer,
             store=store,
-            upload_slots=UploadSlots(),
+            upload_slots=FairSlots(MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT),
             ledger=Ledger(redis, Keys(settings.pool)),
             turns=Turns(MAX_TURNS),
             inspection_slots=FairSlots(MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT),

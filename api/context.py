@@ -8,7 +8,6 @@ from fastapi import Depends, Request
 
 from api.access.stored_keys import StoredKeys
 from api.files.store import FileStore
-from api.files.upload_slots import UploadSlots
 from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
 from api.follow.presence import Presence
@@ -98,8 +97,8 @@ class Context:
     """Open streams of the pool's state."""
     file_store: FileStore | None
     """Contents of files. None if the operator hasn't set --file-store."""
-    upload_slots: UploadSlots
-    """Limits how many files are received at the same time."""
+    upload_slots: FairSlots
+    """Limits the number of files that are received at the same time."""
     files: StoredFiles
     batches: Batches
     stored_keys: StoredKeys

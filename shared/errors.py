@@ -217,10 +217,6 @@ class ReachedLimit(StrEnum):
     """Bytes of the pool's unfinished requests."""
     TENANT_BYTES = "bytes of the tenant"
     """Bytes of one tenant's unfinished requests."""
-    UPLOADS = "uploads"
-    """Number of files that a front end receives at the same time."""
-    TENANT_UPLOADS = "uploads of the tenant"
-    """Number of files that a front end receives from one tenant at the same time."""
     BATCHES = "batches"
     """Number of the pool's batches that haven't ended."""
 

@@ -14,6 +14,10 @@ from shared.store.batches.files import MIB, FileQuota, new_file_id
 from shared.store.batches.records import FileId, Purpose, StoredFile
 
 DAY_S = 86_400
+MAX_UPLOADS = 16
+"""Number of files that a process receives at the same time. Each needs up to 3 MiB of memory."""
+MAX_UPLOADS_TENANT = 4
+"""Number of files that a process receives from one tenant at the same time."""
 MARGIN_S = 600
 """Seconds for which an upload may last beyond the time limit of a request's body."""
 MAX_NAME_CHARS = 255
@@ -29,9 +33,8 @@ async def receive_file(request: Request, context: Context, tenant: str) -> Store
     Raises:
         JobFailed: the body isn't a form with a file and a known purpose, is too large, or exceeds
             the tenant's quota; or the file store can't be used.
-        QueueFull: too many files are received at the same time.
     """
-    with context.upload_slots.hold(tenant):
+    async with context.upload_slots.slot(tenant):
         file_id = new_file_id()
         try:
             return await _receive(request, context, tenant, file_id)

@@ -30,7 +30,6 @@ from shared.store.batches.records import Purpose
 router = APIRouter(tags=["batches"])
 _MEANINGS = {
     **MEANINGS,
-    429: "Too many files are uploaded at the same time.",
     404: "The file doesn't exist, or the server keeps no files.",
     503: "Redis or the file store is unavailable at present.",
 }
@@ -48,7 +47,7 @@ _FORM = {
     "/v1/files",
     summary="Upload a file",
     response_model=FileBody,
-    responses=errors(400, 404, 413, 429, 503, meanings=_MEANINGS),
+    responses=errors(400, 404, 413, 503, meanings=_MEANINGS),
     openapi_extra={
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
     },

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from ops.control.batches.supervisor import BatchSupervisor, batch_supervisor
 from ops.control.batches.webhook import Webhook
+from ops.control.file_sweep import FileSweep, file_sweep
 from ops.control.process import MoreTasks
 from ops.control.tasks import EVERY_10_S, EVERY_SECOND, ControlTask
 from shared.settings import ControlSettings
@@ -24,16 +25,18 @@ def batch_tasks(settings: ControlSettings) -> MoreTasks:
         if settings.file_store is None:
             yield ()
             return
-        async with batch_supervisor(settings) as supervisor:
-            yield _tasks(supervisor, webhook)
+        async with batch_supervisor(settings) as supervisor, file_sweep(settings) as sweep:
+            yield _tasks(supervisor, sweep, webhook)
 
     return tasks
 
 
-def _tasks(supervisor: BatchSupervisor, webhook: Webhook | None) -> list[ControlTask]:
+def _tasks(
+    supervisor: BatchSupervisor, sweep: FileSweep, webhook: Webhook | None
+) -> list[ControlTask]:
     tasks = [
         ControlTask("start_batches", lambda _: supervisor.start_runs(), EVERY_SECOND, 10),
-        ControlTask("delete_files", lambda _: supervisor.delete_files(time.time()), EVERY_10_S, 60),
+        ControlTask("sweep_files", lambda _: sweep.run(time.time()), EVERY_10_S, 60),
     ]
     if webhook:
         announce = webhook.announce

@@ -482,7 +482,7 @@ class Keys:
 
     def files_with(self, purpose: Purpose, tenant: str) -> str:
         """ZSET: the members of `files_of` with one purpose, with the same scores."""
-        return f"{self.prefix}purpose:{purpose.value}:{tenant}"
+        return f"{self.prefix}purpose:{purpose}:{tenant}"
 
     def stored(self, tenant: str) -> str:
         """HASH: number and bytes of the tenant's files that have a record.

@@ -1,4 +1,4 @@
-"""Benchmark case for the scripts that handle batches."""
+"""Benchmark cases for the scripts that handle batches and files."""
 
 import time
 
@@ -10,7 +10,15 @@ from shared.store.batches.batches import (
     CommittedLines,
     new_batch_id,
 )
-from shared.store.batches.records import Batch, BatchStatus, BatchUsage, FileId
+from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
+from shared.store.batches.records import (
+    Batch,
+    BatchStatus,
+    BatchUsage,
+    FileId,
+    Purpose,
+    StoredFile,
+)
 
 RUNNER = "control"
 NUM_REQUESTS = 50_000
@@ -31,6 +39,27 @@ async def batches(pool: LargePool) -> None:
         with pool.meter.measuring("one batch"):
             await store.end(batch.id, RUNNER, BatchStatus.COMPLETED, keep_s=KEEP_S, announces=False)
             await store.delete(batch)
+
+
+async def files(pool: LargePool) -> None:
+    """Measure files from their upload to their deletion."""
+    store, quota = StoredFiles(pool.meter, pool.keys), FileQuota(max_files=99, max_bytes=99)
+    for _ in range(CALLS):
+        now = int(time.time())
+        file = StoredFile(
+            id=new_file_id(),
+            tenant="batches",
+            name="in.jsonl",
+            purpose=Purpose.BATCH,
+            num_bytes=9,
+            created_s=now,
+            expires_s=now + KEEP_S,
+        )
+        with pool.meter.measuring("one file"):
+            await store.reserve(file.id, file.tenant, 9, quota=quota, until_s=now + KEEP_S)
+            await store.complete(file)
+            await store.delete(file.id)
+            await store.forget(file.id)
 
 
 def _batch() -> Batch:

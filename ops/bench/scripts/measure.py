@@ -27,6 +27,7 @@ CASES: tuple[Case, ...] = (
     pool_cases.retired,
     pool_cases.small_scripts,
     batch_cases.batches,
+    batch_cases.files,
     version_cases.versions,
     pool_cases.another_base,
 )

@@ -247,7 +247,6 @@ class BatchRun:
         if not self._is_cancelled and time.time() >= batch.expires_s:
             status = BatchStatus.EXPIRED
         await self._end(status, output_file=files[ANSWERS], error_file=files[FAILURES])
-        await self._results.clear()
 
     async def _write_file(self, kind: str, names: Sequence[str]) -> FileId | None:
         written = await self._results.write_file(kind, names)

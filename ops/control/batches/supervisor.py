@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import structlog
 
 from api.app import create_app
-from api.files.own_files import content_name
 from api.files.store import FileStore
 from ops.control.batches.run import BatchRun, Parts
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
@@ -33,8 +32,6 @@ WAITING_SHARE = 0.25
 MAX_DEADLINE_S = 8 * 86_400
 """Seconds that a request of a batch may take. The batch's completion window ends earlier."""
 DAY_S = 86_400
-MAX_DELETED = 100
-"""Maximum number of files that one call deletes."""
 
 log = structlog.get_logger()
 
@@ -64,12 +61,6 @@ class BatchSupervisor:
     def window(self) -> int:
         """Return how many requests of each batch should run or wait."""
         return max(MIN_WINDOW, self._window // max(1, len(self._runs)))
-
-    async def delete_files(self, now_s: float) -> None:
-        """Delete the contents of files that were deleted or have expired."""
-        for file_id in await self._parts.files.due(now_s, limit=MAX_DELETED):
-            await self._parts.store.delete(content_name(file_id))
-            await self._parts.files.forget(file_id)
 
     async def stop(self) -> None:
         """Stop all runs. Other control processes can go on at once."""

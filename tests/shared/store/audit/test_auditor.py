@@ -20,7 +20,7 @@ from shared.store.audit import key_reader
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.rules import RULES
 from shared.store.audit.strays import Stray
-from shared.store.batches.records import BatchId, FileId
+from shared.store.batches.records import BatchId, FileId, Purpose
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.views.key_memory import key_kinds
@@ -219,8 +219,27 @@ CASES = {
     "calls for ever": Case(list_("calls"), lambda k: k.calls),
     "a reply to a call for ever": Case(list_("reply:c"), lambda k: k.reply(CallId("c"))),
     "a history for ever": Case(list_("history"), lambda k: k.history),
-    "a file for ever": Case(hash_("file:f", tenant="red"), lambda k: k.file(FileId("f"))),
-    "files of a tenant for ever": Case(zset("files:red"), lambda k: k.files_of("red")),
+    "a file that is never deleted": Case(
+        hash_("file:f", tenant="red"), lambda k: k.file(FileId("f"))
+    ),
+    "a file without a record": Case(zset("files", "f"), lambda k: k.files, "f"),
+    "a listed file that doesn't exist": Case(
+        zset("files:red", "f"), lambda k: k.files_of("red"), "f"
+    ),
+    "a file with a purpose that doesn't exist": Case(
+        zset("purpose:batch:red", "f"), lambda k: k.files_with(Purpose.BATCH, "red"), "f"
+    ),
+    "an account without files": Case(
+        hash_("stored:red", files=1, bytes=9), lambda k: k.stored("red")
+    ),
+    "an account below 0": Case(
+        all_of(
+            hash_("stored:red", files=1, bytes=-1),
+            hash_("file:f", tenant="red"),
+            zset("files", "f"),
+        ),
+        lambda k: k.stored("red"),
+    ),
     "an open batch that no process runs": Case(
         hash_("batch:b", status="in_progress"), lambda k: k.batch(BATCH)
     ),
@@ -264,6 +283,7 @@ def test_the_cases_cover_every_kind_that_can_be_a_stray(keys: Keys) -> None:
         "incidents",
         "served",
         "shadows",
+        "endedbatches",
         "webhooks",
     }
     assert set(RULES) - covered == always

@@ -6,14 +6,21 @@
   process was writing when it died. They are found by their age.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import structlog
 
 from api.files.own_files import FOLDER, remove_file
 from api.files.store import FileStore
+from ops.control.batches.results import WORK, Results
 from shared.errors import JobFailed
+from shared.settings import ControlSettings
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
 from shared.store.batches.records import FileId
+from shared.store.connection import connect
+from shared.store.keys import Keys
 
 PAGE = 100
 RETRY_S = 600
@@ -21,10 +28,9 @@ RETRY_S = 600
 PARTIAL_S = 3600
 """Seconds without a write after which the process that wrote an object must have died."""
 LEFTOVERS_EVERY_S = 3600
-MAX_RUN_S = 8 * 86_400
+DAY_S = 86_400
+MAX_RUN_S = 8 * DAY_S
 """Seconds after which a batch has certainly ended. Its completion window is at most seven days."""
-WORK = "work"
-"""Folder in the file store with the parts of batches that haven't ended."""
 
 log = structlog.get_logger()
 
@@ -65,7 +71,7 @@ class FileSweep:
         while due := await self._batches.with_parts(now_s, limit=PAGE):
             for batch_id in due:
                 try:
-                    await self._store.delete(f"{WORK}/{batch_id}")
+                    await Results(self._store, batch_id).clear()
                     await self._batches.forget_parts(batch_id)
                 except JobFailed as error:
                     log.warning("parts_not_deleted", batch_id=batch_id, error=str(error))
@@ -91,3 +97,19 @@ class FileSweep:
                 log.warning("leftover_deleted", name=ids[each])
             except JobFailed as error:
                 log.warning("leftover_not_deleted", name=ids[each], error=str(error))
+
+
+@asynccontextmanager
+async def file_sweep(settings: ControlSettings) -> AsyncIterator[FileSweep]:
+    """Provide a sweep of the pool's file store. `settings` must have one.
+
+    Raises:
+        SettingsError: the file store can't be used.
+    """
+    assert settings.file_store
+    redis, keys = connect(settings.redis_url), Keys(settings.pool)
+    store, files = FileStore(settings.file_store), StoredFiles(redis, keys)
+    try:
+        yield FileSweep(store, files, Batches(redis, keys), keep_s=settings.file_days * DAY_S)
+    finally:
+        await redis.aclose()
