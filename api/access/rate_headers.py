@@ -18,5 +18,5 @@ def rate_headers(rates: Sequence[Rate]) -> dict[str, str]:
             rate = min(of_unit, key=lambda each: each.remaining)
             headers[f"x-ratelimit-limit-{unit}"] = str(rate.limit)
             headers[f"x-ratelimit-remaining-{unit}"] = str(rate.remaining)
-            headers[f"x-ratelimit-reset-{unit}"] = f"{math.ceil(rate.left_ms / 1000)}s"
+            headers[f"x-ratelimit-reset-{unit}"] = f"{math.ceil(rate.wait_ms(rate.limit) / 1000)}s"
     return headers

@@ -277,3 +277,6 @@ class ClaimedJob:
     waited_ms: int = 0
     """Milliseconds for which the job was in the queue before this claim, since it was enqueued or
     last returned to the queue."""
+    token_limit: int | None = None
+    """Smallest limit of tokens of the API key; None if the key has none. Then nobody needs to know
+    the tokens of the job before its end."""

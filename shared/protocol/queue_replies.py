@@ -67,9 +67,9 @@ class Claim:
 
 
 def _claimed(
-    entry: tuple[bytes, int, int, bytes, int, int], claim_epoch: int
+    entry: tuple[bytes, int, int, bytes, int, int, int], claim_epoch: int
 ) -> ClaimedJob | Undecodable:
-    raw_id, try_, is_suspect, body, left_ms, waited_ms = entry
+    raw_id, try_, is_suspect, body, left_ms, waited_ms, token_limit = entry
     try:
         return ClaimedJob(
             job=decode_job(body),
@@ -78,6 +78,7 @@ def _claimed(
             claim_epoch=claim_epoch,
             left_ms=left_ms,
             waited_ms=waited_ms,
+            token_limit=token_limit or None,
         )
     except (ProtocolMismatch, AttributeError, TypeError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, ProtocolMismatch) else repr(error)
@@ -220,7 +221,7 @@ def _limited(job: Job, refusal: Sequence[Any]) -> RateLimited:
         message = f"Request too large for the limit of this API key: {limit}, requested "
         message += f"{needed:,}. Send a smaller one, or ask for a shorter answer with max_tokens"
         return RateLimited(message, retry_after_s=None)
-    retry_after_s = math.ceil(rate.left_ms / 1000)
+    retry_after_s = math.ceil(rate.wait_ms(needed) / 1000)
     message = f"Rate limit reached for this API key: {limit}, used {rate.used:,}, requested "
     message += f"{needed:,}. Please try again in {retry_after_s}s."
     return RateLimited(message, retry_after_s=retry_after_s)

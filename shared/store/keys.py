@@ -573,8 +573,9 @@ class Keys:
     def rate(self, key_id: str) -> str:
         """HASH: requests and tokens that an API key with limits has used in a minute and in a day.
 
-        `minute` and `day` are the numbers of these windows since the Unix epoch.
-        Expires two days after the last request.
+        `minute` and `day` are the numbers of these windows since the Unix epoch. `reserved` is the
+        number of tokens that unfinished jobs may still use. Expires two days after the last request
+        or publication.
         """
         return f"{self.prefix}rate:{key_id}"
 

@@ -284,6 +284,7 @@ class Queue:
         checkpoints: Sequence[Tokens] = (),
         *,
         claim_epochs: Mapping[JobId, int] | None = None,
+        used: Mapping[JobId, int] | None = None,
         num_acknowledged: int = 0,
     ) -> Standing:
         """Publish events to front ends and store checkpoints, in one transaction.
@@ -296,6 +297,8 @@ class Queue:
             checkpoints: tokens to store.
             claim_epochs: epochs of the jobs' claims. For a job without an epoch, the call checks
                 only that the worker owns it.
+            used: for jobs with checkpoints whose API keys limit tokens, the number of tokens that
+                the job has used so far.
             num_acknowledged: number of the worker's earlier publications that were written and
                 acknowledged. The standing says how many of them Redis has lost.
 
@@ -307,7 +310,8 @@ class Queue:
         jobs = {event.job: known.get(event.job, 0) for event in published}
         args: list[Arg] = [num_acknowledged, len(jobs), *flat(jobs.items()), len(events)]
         args += flat((api, encode_events(batch)) for api, batch in events.items())
-        args += flat((tokens.job, encode_events([tokens])) for tokens in checkpoints)
+        left = dict(used or {})  # each job is charged once, although several choices are stored
+        args += flat((t.job, encode_events([t]), left.pop(t.job, 0)) for t in checkpoints)
         reply = await self._scripts.run("publish", wid, *args)
         if reply == 0:
             raise self._residency.lease_lost(wid)

@@ -61,6 +61,8 @@ class Batch:
     """For each front end, the events to publish to it."""
     checkpoints: list[Tokens]
     ended: list[RunningJob]
+    used: dict[JobId, int]
+    """Tokens that jobs with checkpoints have used so far, if their API keys limit tokens."""
 
     def without(self, jobs: frozenset[JobId]) -> "Batch":
         """Return the batch without the events and checkpoints of `jobs`."""
@@ -241,7 +243,7 @@ class Publisher:
             job.conclude(JobState.DONE)
 
     def _collect(self, *, save_all: bool) -> Batch:
-        batch = Batch(self._lease.wid, self._jobs.claim_epochs, defaultdict(list), [], [])
+        batch = Batch(self._lease.wid, self._jobs.claim_epochs, defaultdict(list), [], [], {})
         self._num_publications += 1
         saves_everything, self._may_have_lost = self._may_have_lost, False
         for job in self._jobs:
@@ -256,6 +258,8 @@ class Publisher:
                 full = (c.full_checkpoint(job.claimed) for c in job.choices if c.ids)
                 batch.checkpoints.extend(full)
             batch.checkpoints.extend(self._due_checkpoints(job, save_all=save_all))
+            if job.claimed.token_limit is not None:
+                batch.used[job.id] = job.num_used
             if job.end:
                 batch.ended.append(job)
         return batch
@@ -277,6 +281,7 @@ class Publisher:
                 batch.events,
                 batch.checkpoints,
                 claim_epochs=batch.claim_epochs,
+                used=batch.used,
                 num_acknowledged=self._num_acknowledged[batch.wid],
             )
         except RedisUnavailable:

@@ -53,7 +53,7 @@ def choices_of(
             number,
             served.tokenizer.stream(job.job, prompt),
             prompt_ids=prompt.ids,
-            max_tokens=output_limit(job.job, len(prompt.ids), served.base.max_model_len),
+            max_tokens=_max_tokens(job, len(prompt.ids), served.base.max_model_len),
             reports=_reports(job.job, number),
         )
         if number in published_of:
@@ -62,6 +62,20 @@ def choices_of(
             choice.finish_at_limit()
         choices.append(choice)
     return choices
+
+
+def _max_tokens(job: RunningJob, num_prompt_tokens: int, max_model_len: int) -> int:
+    """Return the maximum number of tokens of each answer to a prompt.
+
+    An answer without `max_tokens` gets at most as many as the API key may use in one window.
+
+    Raises:
+        JobFailed: as `output_limit`.
+    """
+    most, limit = output_limit(job.job, num_prompt_tokens, max_model_len), job.claimed.token_limit
+    if limit is None or job.job.sampling.max_tokens is not None:
+        return most
+    return max(1, min(most, (limit - num_prompt_tokens) // job.job.num_choices))
 
 
 def request_of(

@@ -51,6 +51,11 @@ class RunningJob:
         return min(num_unfinished, self.job.num_sequences)
 
     @property
+    def num_used(self) -> int:
+        """Number of tokens of the prompts and answers so far."""
+        return self.num_prompt_tokens + sum(len(choice.ids) for choice in self.choices)
+
+    @property
     def age_s(self) -> float:
         """Seconds since the job was accepted."""
         return self.job.deadline_ms / 1000 - (self.deadline - time.monotonic())

@@ -1,5 +1,6 @@
 """Use of an API key's limits in the present minute and day."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,11 @@ class Window(StrEnum):
     MINUTE = "minute"
     DAY = "day"
 
+    @property
+    def length_ms(self) -> int:
+        """Length of the window, in milliseconds."""
+        return 60_000 if self is Window.MINUTE else 86_400_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
@@ -29,7 +35,11 @@ class Rate:
     window: Window
     limit: int
     used: int
-    """Number of requests, or of tokens. Unfinished requests count with their estimated tokens."""
+    """Number of requests, or of tokens.
+
+    Unfinished requests also count with the tokens that they have reserved and not yet used. It may
+    exceed the limit, and then what exceeds it counts in the next windows, too.
+    """
     left_ms: int
     """Milliseconds until the next window begins."""
 
@@ -37,6 +47,15 @@ class Rate:
     def remaining(self) -> int:
         """Number of requests or tokens that are left."""
         return max(0, self.limit - self.used)
+
+    def wait_ms(self, needed: int) -> int:
+        """Return the milliseconds until `needed` requests or tokens are left.
+
+        `needed` is at most the limit. Requests that end with fewer tokens than they have reserved
+        make the time shorter.
+        """
+        num_windows = math.ceil((self.used + needed - self.limit) / self.limit)
+        return self.left_ms + max(0, num_windows - 1) * self.window.length_ms
 
 
 def read_rates(row: Sequence[int]) -> tuple[Rate, ...]:

@@ -41,7 +41,8 @@ end
 
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
-  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible', 'model', 'key', 'books' }
+  'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible', 'model', 'key', 'books',
+  'metered', 'held', 'limit' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -386,7 +387,7 @@ local function release_retryable(job, error)
 end
 
 local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
-  'deadline', 'lag', 'retain', 'requeued', 'features', 'key', 'books' }
+  'deadline', 'lag', 'retain', 'requeued', 'features', 'key', 'books', 'metered', 'held', 'limit' }
 
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and

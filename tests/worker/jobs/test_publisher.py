@@ -34,6 +34,8 @@ class FakeQueue:
         self.publications: list[tuple[dict[ApiId, list[Event]], list[Tokens]]] = []
         self.nums_acknowledged: list[int] = []
         """For each publication, the number of earlier ones that were acknowledged."""
+        self.used: list[dict[JobId, int]] = []
+        """For each publication, the tokens that jobs have used."""
         self.replies: list[Standing | Exception] = []
         self.finished: list[tuple[WorkerId, End, Result, int]] = []
         self.outcome = FinishOutcome.OK
@@ -45,10 +47,12 @@ class FakeQueue:
         checkpoints: Sequence[Tokens],
         *,
         claim_epochs: Mapping[JobId, int],
+        used: Mapping[JobId, int],
         num_acknowledged: int,
     ) -> Standing:
         assert wid == WID
         self.nums_acknowledged.append(num_acknowledged)
+        self.used.append(dict(used))
         self.publications.append(({k: list(v) for k, v in events.items()}, list(checkpoints)))
         reply = self.replies.pop(0) if self.replies else Standing()
         if isinstance(reply, Exception):
@@ -387,3 +391,11 @@ async def test_a_job_that_was_restored_complete_ends_when_it_is_admitted(setup: 
     setup.publisher.report_admitted(job)
     await setup.publish()
     assert [end.state for _, end, _, _ in setup.queue.finished] == [JobState.DONE]
+
+
+async def test_the_tokens_of_jobs_whose_keys_limit_tokens_are_reported(setup: Setup) -> None:
+    limited, free = setup.admit(token_limit=100), setup.admit()
+    limited.num_prompt_tokens = 7
+    for _ in range(2):
+        await setup.publish([output(job.choices[0], "a") for job in (limited, free)])
+    assert setup.queue.used == [{limited.id: 8}, {limited.id: 9}]

@@ -257,3 +257,23 @@ def test_answers_with_too_many_scores_of_prompts_are_refused(
     with pytest.raises(JobFailed) as failure:  # without too many scores, the prompt is too long
         choices_of(job, [EncodedPrompt([1] * (MAX_PROMPT_SCORES // 21), "")], (), SERVED)
     assert (failure.value.error.param == "prompt_logprobs") is is_refused
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "n", "token_limit", "most"),
+    [
+        (None, 1, None, 18),  # what the prompt leaves in the context
+        (None, 1, 10, 8),
+        (None, 2, 10, 4),
+        (None, 1, 1000, 18),
+        (None, 1, 1, 1),
+        (15, 1, 10, 15),  # the queue has checked what the request asks for
+    ],
+)
+def test_an_answer_without_max_tokens_has_at_most_the_keys_limit(
+    max_tokens: int | None, n: int, token_limit: int | None, most: int
+) -> None:
+    sampling = SamplingParams(seed=1, n=n, max_tokens=max_tokens)
+    job = make_job(BASE, endpoint=Endpoint.CHAT, sampling=sampling, prompts=("ab",))
+    running = RunningJob(claim(job, token_limit=token_limit))
+    assert [choice.max_tokens for choice in choices(running)] == [most] * n

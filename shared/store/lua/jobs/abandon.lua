@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 59 commands.
+-- At most 61 commands.
 -- ARGV: id api grace_ms. Notes that no client of the API process waits for the job any more. If no
 -- other process has a client of the job, the job is cancelled after grace_ms, unless a client comes
 -- back or the job keeps running. A process that has died has no clients.

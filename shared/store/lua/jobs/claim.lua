@@ -147,7 +147,8 @@ local function take(source, job)
   redis.call('SADD', P .. 'run:' .. job.version, job.id)
   if job.reserved then redis.call('HDEL', key, 'reserved') end
   taken[#taken + 1] = { job.id, try, job.suspect and 1 or 0, redis.call('HGET', key, 'body') or '',
-    due_of(job) - (now - lag), math.max(0, now - (job.requeued or job.enq)) }
+    due_of(job) - (now - lag), math.max(0, now - (job.requeued or job.enq)),
+    tonumber(job.limit or 0) }
   for _, room in ipairs(job.preemptible and { idle } or { idle, budget }) do
     room.sequences = room.sequences - tonumber(job.sequences)
     room.tokens = room.tokens - tonumber(job.cost)

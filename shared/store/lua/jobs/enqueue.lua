@@ -1,5 +1,5 @@
 #!lua
--- At most 107 commands.
+-- At most 109 commands.
 -- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
 --       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
 --       spec keeps_running weight idempotency_digest body_digest retain_bytes
@@ -127,9 +127,9 @@ local most_tokens = too_large_for()
 if most_tokens then return { 'large', most_tokens } end
 local refusal = refused_version() or unserved() or limit_reached()
 if refusal then return with_rate(refusal) end
-local windows = key_id ~= '' and windows_of(books, key_id, now)
-if windows == nil then return { 'revoked' } end
-refusal = windows and exceeded(windows, tonumber(ARGV[6]))
+local account = key_id ~= '' and valid_account(books, key_id, now)
+if account == nil then return { 'revoked' } end
+refusal = account and exceeded(account, tonumber(ARGV[6]))
 if refusal then return refusal end
 
 -- Start-time fair queueing: the tag of an idle tenant's first job is the virtual time. The tags of
@@ -148,9 +148,9 @@ if features ~= '' then
   redis.call('HSET', job_key, 'features', features)
   redis.call('HSET', P .. 'featured:' .. version, id, features)
 end
-if windows then
+if account then
   redis.call('HSET', job_key, 'key', key_id)
-  charge_windows(books, key_id, windows, tonumber(ARGV[6]))
+  charge_request(account, id, tonumber(ARGV[6]))
 end
 if ARGV[30] ~= '' then redis.call('HSET', job_key, 'books', books) end
 if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
@@ -179,4 +179,4 @@ if rank == 0 then reindex(version) end
 count_waiting(tenant, 1)
 count_bytes(tenant, num_bytes)
 wake(version, features)
-return append_windows({ 'ok', rank + 1 }, windows or {})
+return append_windows({ 'ok', rank + 1 }, account or {})

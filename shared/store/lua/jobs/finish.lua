@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 58 commands.
+-- At most 60 commands.
 -- ARGV: wid id try claim_epoch state usage error num_tokens event result may_retry.
 -- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'.
 local wid, id, try, epoch, state = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 71 commands for each job; callers send 16 at a time.
+-- At most 73 commands for each job; callers send 16 at a time.
 -- ARGV: wid {id tokens}... Takes jobs from a worker that left or was declared dead. `tokens` are
 -- the job's published tokens that aren't in a checkpoint, or ''. Returns {number of requeued jobs,
 -- number of ended jobs}, or false if the worker is in the pool or its handover is complete.

@@ -1,70 +1,47 @@
 -- Included after common.lua in enqueue.lua. Limits of the API key with which a request was sent.
--- `books` is the prefix of the pool that has the key.
 
-local RATE_TTL_MS = 2 * DAY_MS
-local KEY_FIELDS = { 'digest', 'revoked_ms', 'expires_ms', 'requests_per_minute', 'tokens_per_minute',
-  'requests_per_day', 'tokens_per_day' }
-local RATE_FIELDS = { 'minute', 'minute_requests', 'minute_tokens', 'day', 'day_requests', 'day_tokens' }
-
--- Return the present window of `length_ms` with its limits, which are false if the key has none.
--- `counted` has the number of the window that was counted last, its requests and its tokens.
-local function window_of(name, length_ms, now, max_requests, max_tokens, counted)
-  local number = math.floor(now / length_ms)
-  local is_present = tonumber(counted[1]) == number
-  return {
-    name = name, number = number, left_ms = (number + 1) * length_ms - now,
-    max_requests = tonumber(max_requests), requests = is_present and tonumber(counted[2]) or 0,
-    max_tokens = tonumber(max_tokens), tokens = is_present and tonumber(counted[3]) or 0,
-  }
-end
-
--- Return the present minute and day of a key, or nil if the key is revoked, expired or unknown.
--- Front ends remember keys for some seconds, so only this check is exact.
-local function windows_of(books, key_id, now)
-  local digest, revoked_ms, expires_ms, minute_requests, minute_tokens, day_requests, day_tokens =
-    unpack(redis.call('HMGET', books .. 'key:' .. key_id, unpack(KEY_FIELDS)))
+-- Return the account of a key, or nil if the key is revoked, expired or unknown. Front ends remember
+-- keys for some seconds, so only this check is exact.
+local function valid_account(books, key_id, now)
+  local digest, revoked_ms, expires_ms =
+    unpack(redis.call('HMGET', books .. 'key:' .. key_id, 'digest', 'revoked_ms', 'expires_ms'))
   if not digest or revoked_ms or (expires_ms and now >= tonumber(expires_ms)) then return nil end
-  local counted = redis.call('HMGET', books .. 'rate:' .. key_id, unpack(RATE_FIELDS))
-  return {
-    window_of('minute', MINUTE_MS, now, minute_requests, minute_tokens, counted),
-    window_of('day', DAY_MS, now, day_requests, day_tokens, { unpack(counted, 4) }),
-  }
+  return read_account(books, key_id, now)
 end
 
 -- Return the refusal of a request with this cost if it exceeds a limit, or nil.
-local function exceeded(windows, cost)
-  for _, window in ipairs(windows) do
+local function exceeded(account, cost)
+  for _, window in ipairs(account) do
+    local tokens = window.tokens + account.reserved
     if window.max_requests and window.requests + 1 > window.max_requests then
       return { 'limited', 'requests', window.name, window.max_requests, window.requests, window.left_ms }
-    elseif window.max_tokens and window.tokens + cost > window.max_tokens then
-      return { 'limited', 'tokens', window.name, window.max_tokens, window.tokens, window.left_ms }
+    elseif window.max_tokens and tokens + cost > window.max_tokens then
+      return { 'limited', 'tokens', window.name, window.max_tokens, tokens, window.left_ms }
     end
   end
 end
 
--- Charge an accepted request to the windows of its key, unless the key has no limits.
-local function charge_windows(books, key_id, windows, cost)
-  local values, has_limits = {}, false
-  for _, window in ipairs(windows) do
-    window.requests, window.tokens = window.requests + 1, window.tokens + cost
-    values[#values + 1] = window.name
-    values[#values + 1] = window.number
-    values[#values + 1] = window.name .. '_requests'
-    values[#values + 1] = window.requests
-    values[#values + 1] = window.name .. '_tokens'
-    values[#values + 1] = window.tokens
+-- Charge an accepted request to its key, and reserve the tokens of its job. Each publication of the
+-- job turns a part of the reservation into use.
+local function charge_request(account, id, cost)
+  local limit, has_limits
+  for _, window in ipairs(account) do
+    window.requests = window.requests + 1
+    if window.max_tokens then limit = math.min(limit or math.huge, window.max_tokens) end
     has_limits = has_limits or window.max_requests or window.max_tokens
   end
-  if not has_limits then return end
-  redis.call('HSET', books .. 'rate:' .. key_id, unpack(values))
-  redis.call('PEXPIRE', books .. 'rate:' .. key_id, RATE_TTL_MS)
+  if limit then
+    account.reserved = account.reserved + cost
+    redis.call('HSET', P .. 'job:' .. id, 'metered', 0, 'held', cost, 'limit', limit)
+  end
+  if has_limits then write_account(account) end
 end
 
 -- Append limits and use of the windows to a reply, as shared/protocol/access/rates.py reads them.
-local function append_windows(reply, windows)
-  for _, window in ipairs(windows) do
+local function append_windows(reply, account)
+  for _, window in ipairs(account) do
     for _, value in ipairs({ window.left_ms, window.max_requests or -1, window.requests,
-      window.max_tokens or -1, window.tokens }) do
+      window.max_tokens or -1, window.tokens + account.reserved }) do
       reply[#reply + 1] = value
     end
   end

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- At most 11 commands, 2 for each API process, 2 for each checkpoint, and 20 for each job that other
--- API processes follow as well.
--- ARGV: wid num_acknowledged num_jobs {id claim_epoch}... num_apis {api payload}... {job payload}...
--- Publishes events and stores checkpoints. Returns the jobs in ARGV that the worker doesn't own, all
+-- At most 11 commands, 2 for each API process, 2 for each checkpoint, 20 for each job that other API
+-- processes follow as well, and 12 for each job whose API key limits tokens.
+-- ARGV: wid num_acknowledged num_jobs {id claim_epoch}... num_apis {api payload}... {job payload used}...
+-- Publishes events and stores checkpoints. If `used` isn't 0, it is the number of all tokens that the
+-- job has used so far, which are charged to the limits of its API key. Returns the jobs in ARGV that the worker doesn't own, all
 -- cancelled jobs of the worker, and how many of the worker's `num_acknowledged` earlier publications
 -- a failover has lost. If the first list isn't empty, nothing is written. If the worker was declared
 -- dead, the script writes nothing and returns 0.
@@ -17,7 +18,34 @@ for i = first, last - 1, 2 do
   reply(ARGV[i], ARGV[i + 1], wid, now)
   sent[#sent + 1] = ARGV[i + 1]
 end
-for i = last, #ARGV, 2 do checkpoint(ARGV[i], ARGV[i + 1]) end
+
+-- A key's use may exceed its limit by this share, because requests without `max_tokens` reserve less
+-- than their answers may have. Beyond it, answers end that have more tokens than they reserved.
+local MAX_EXCESS = 1 / 2
+local FIELDS = { 'key', 'books', 'metered', 'held' }
+
+local function is_far_over(account)
+  for _, window in ipairs(account) do
+    local limit = window.max_tokens
+    if limit and window.tokens + account.reserved > limit * (1 + MAX_EXCESS) then return true end
+  end
+end
+
+local function charge_job(id, used)
+  local key, book, metered, held = unpack(redis.call('HMGET', P .. 'job:' .. id, unpack(FIELDS)))
+  local job = { id = id, key = key, books = book, metered = metered, held = held }
+  local account, left = meter(job, used, now, false)
+  if not account or left > 0 or not is_far_over(account) then return end
+  redis.call('HSETNX', P .. 'job:' .. id, 'cancel', error_json('rate_limit_exceeded',
+    'the answer has more tokens than its request reserved, and the API key has used far more than its '
+    .. 'limit; send max_tokens, or try again later'))
+  notify_cancelled(wid, id)
+end
+
+for i = last, #ARGV, 3 do
+  checkpoint(ARGV[i], ARGV[i + 1])
+  if ARGV[i + 2] ~= '0' then charge_job(ARGV[i], tonumber(ARGV[i + 2])) end
+end
 
 -- Send a job's events to the API processes that were attached to it. Their copies also have the
 -- events of other jobs, which they ignore.

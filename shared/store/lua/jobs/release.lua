@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 71 commands for each job; callers send 16 at a time.
+-- At most 73 commands for each job; callers send 16 at a time.
 -- ARGV: wid {id tokens}... Takes jobs from a live worker. `tokens` are the job's published tokens
 -- that aren't in a checkpoint, or ''. Returns how many of the jobs the worker owned.
 local num, now = 0, now_ms()
