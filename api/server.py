@@ -1,6 +1,7 @@
 """Runs the front end as a process."""
 
 import asyncio
+import gc
 import math
 import resource
 import signal
@@ -77,6 +78,10 @@ async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
     _raise_open_file_limit()
     config = http_config(app, settings)
     pools = " ".join((settings.pool, *settings.further_pools))
+    # The objects that exist now stay for the life of the process. A collection would visit them
+    # all, for example while a large body is checked.
+    gc.collect()
+    gc.freeze()
     log.info("api_listening", url=_url(listener), pool=pools)
     await _Server(config, app, drain_s=settings.drain_s).serve(sockets=[listener])
     log.info("api_stopped")

@@ -4,10 +4,13 @@ A check is measured at sizes that double up to a limit. Only CPU time counts, be
 of a busy machine says nothing.
 """
 
+import gc
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -18,20 +21,12 @@ MAX_GROWTH = 2.5
 MIN_MEASURED_S = 0.05
 """CPU time in seconds from which on the growth is measured. Shorter times vary too much."""
 ATTEMPTS = 5
-FIRST_SHIFT = 10
-"""The smallest size is the limit divided by two to this power."""
+NUM_SIZES = 11
+"""Number of sizes. The smallest one is about a thousandth of the limit."""
 
 
 class NotLinear(AssertionError):
     """A check takes too long, or its time grows too fast."""
-
-
-def cpu_s(check: Callable[[T], object], value: T, *, refusals: type[Exception]) -> float:
-    """Return the CPU seconds of one run. `refusals` are errors that a check may end with."""
-    start_s = time.process_time()
-    with suppress(refusals):
-        check(value)
-    return time.process_time() - start_s
 
 
 def assert_linear(
@@ -53,28 +48,56 @@ def assert_linear(
 
     Raises:
         NotLinear: an input took longer, or the time grew by more than `MAX_GROWTH` between two
-            sizes of which one is twice the other. Each time is the best of `ATTEMPTS`.
+            sizes of which one is twice the other. Each time is the best of up to `ATTEMPTS`.
     """
-    before_s = 0.0
-    for shift in range(FIRST_SHIFT, -1, -1):
-        num_bytes = max_bytes >> shift
-        taken_s = _best_s(check, make(num_bytes), refusals)
-        if taken_s > max_s:
-            raise NotLinear(f"{num_bytes} bytes take {taken_s:.3f} s, more than {max_s} s")
-        if before_s >= MIN_MEASURED_S and taken_s > MAX_GROWTH * before_s:
-            message = f"{num_bytes} bytes take {taken_s:.3f} s, half of them {before_s:.3f} s"
-            raise NotLinear(message)
-        before_s = taken_s
+    sizes = [max_bytes >> shift for shift in reversed(range(NUM_SIZES))]
+    with _without_older_objects():
+        for small, large in pairwise(sizes):
+            pair = _Pair(check, refusals, make(small), make(large))
+            if fault := pair.fault(max_s):
+                raise NotLinear(f"{large} bytes take {fault}")
 
 
-def _best_s(check: Callable[[T], object], value: T, refusals: type[Exception]) -> float:
-    """Return the shortest time of up to `ATTEMPTS` runs.
+@contextmanager
+def _without_older_objects() -> Iterator[None]:
+    """Let the garbage collector look at objects of the block only.
 
-    A run that is too short to be measured ends the attempts.
+    Those of pytest would make the time depend on what ran before.
     """
-    best_s = cpu_s(check, value, refusals=refusals)
-    for _ in range(ATTEMPTS - 1):
-        if best_s < MIN_MEASURED_S:
-            break
-        best_s = min(best_s, cpu_s(check, value, refusals=refusals))
-    return best_s
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair(Generic[T]):
+    """An input and one of twice its size.
+
+    They are measured in turn, because the speed of a busy machine's cores changes.
+    """
+
+    check: Callable[[T], object]
+    refusals: type[Exception]
+    half: T
+    whole: T
+
+    def fault(self, max_s: float) -> str | None:
+        """Return what is wrong with the best times, or None as soon as nothing is."""
+        half_s = whole_s = float("inf")
+        for _ in range(ATTEMPTS):
+            half_s = min(half_s, self._cpu_s(self.half))
+            whole_s = min(whole_s, self._cpu_s(self.whole))
+            grows = half_s >= MIN_MEASURED_S and whole_s > MAX_GROWTH * half_s
+            if not grows and whole_s <= max_s:
+                return None
+        limit = f"half of them {half_s:.3f} s" if grows else f"more than {max_s} s"
+        return f"{whole_s:.3f} s, {limit}"
+
+    def _cpu_s(self, value: T) -> float:
+        start_s = time.process_time()
+        with suppress(self.refusals):
+            self.check(value)
+        return time.process_time() - start_s

@@ -1,0 +1,104 @@
+"""The check of a body takes linear CPU time, and at most half a second, whatever the body is."""
+
+from collections.abc import Callable
+
+import pytest
+from body_checks import CHECKS, BodyCheck
+from body_shapes import Shape, shape_at, shapes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linear_time import assert_linear
+
+from api.app import create_app
+from api.http.bounded_json import JsonBudget
+from shared.errors import JobFailed
+from shared.settings import ApiSettings
+
+MAX_BYTES = ApiSettings().max_body_bytes
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES = "/v1/messages"
+
+
+def check_shape(check: BodyCheck, shape: Shape) -> None:
+    """Measure a family of bodies up to the byte limit, and up to the last that keeps the bounds."""
+    for limit in (MAX_BYTES, largest(shape.body)):
+        assert_linear(check, shape.body, max_bytes=limit, refusals=JobFailed)
+
+
+def largest(make: Callable[[int], bytes]) -> int:
+    """Return the size in bytes up to which bodies keep the bounds of JSON."""
+    low, high = 0, MAX_BYTES
+    while high - low > MAX_BYTES >> 10:
+        middle = (low + high) // 2
+        try:
+            JsonBudget().spend(make(middle))
+            low = middle
+        except ValueError:
+            high = middle
+    return low
+
+
+def test_all_routes_with_json_bodies_are_measured() -> None:
+    app = create_app(ApiSettings())
+    takes_json = {
+        path.replace(":path}", "}")
+        for path, operations in app.state.openapi(with_keys=False)["paths"].items()
+        for operation in operations.values()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert takes_json == CHECKS.keys()
+
+
+@pytest.mark.parametrize("path", CHECKS)
+def test_the_bodies_that_grow_are_valid_at_first(path: str) -> None:
+    CHECKS[path].check_object(CHECKS[path].valid)
+
+
+ROUTES_AND_SHAPES = st.sampled_from(list(CHECKS)).flatmap(
+    lambda path: st.tuples(st.just(path), shapes(CHECKS[path].valid))
+)
+
+
+@given(ROUTES_AND_SHAPES)
+@settings(max_examples=8, deadline=None)
+def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
+    path, shape = drawn
+    check_shape(CHECKS[path], shape)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@given(ROUTES_AND_SHAPES)
+@settings(max_examples=300, deadline=None)
+def test_every_check_of_many_bodies_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
+    path, shape = drawn
+    check_shape(CHECKS[path], shape)
+
+
+_USER = b'{"role":"user","content":""}'
+_CALL = b'{"type":"function_call","call_id":"","name":"","arguments":""}'
+_RESULT = b'{"type":"tool_result","tool_use_id":"","content":""}'
+_OTHER = b'{"role":"user","content":"","b":1,"c":1,"d":1}'
+KNOWN = {
+    "an error for each message": (CHAT, ("messages",), "items", b"1"),
+    "unknown fields": (CHAT, (), "fields", b"1"),
+    "unknown fields of a message": (CHAT, ("messages", 0), "fields", b"1"),
+    "unknown fields of messages": (CHAT, ("messages",), "items", _OTHER),
+    "unknown fields of items": (RESPONSES, ("input",), "items", _OTHER),
+    "calls of one message": (RESPONSES, ("input",), "items", _CALL),
+    "strings as parts": (CHAT, ("messages", 1, "content"), "items", b'"a"'),
+    "small messages": (CHAT, ("messages",), "items", _USER),
+    "small items": (RESPONSES, ("input",), "items", _USER),
+    "results of tools": (MESSAGES, ("messages", 2, "content"), "items", _RESULT),
+    "arguments of calls": (RESPONSES, ("input", 3, "arguments"), "json", b"{}"),
+    "a schema as text": (COMPLETIONS, ("structured_outputs", "json"), "json", b"{}"),
+    "metadata": (CHAT, ("metadata",), "members", b"1"),
+    "token ids": (COMPLETIONS, ("prompt",), "items", b"123456"),
+}
+"""Bodies that have taken long, or do per byte."""
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_bodies_that_have_taken_long_are_checked_in_linear_time(name: str) -> None:
+    path, place, kind, unit = KNOWN[name]
+    check_shape(CHECKS[path], shape_at(CHECKS[path].valid, place, kind, unit, b""))
