@@ -1,14 +1,20 @@
-"""Generates families of JSON bodies: a valid body in which one place grows with the size."""
+"""Families of JSON bodies: a valid body in which one place grows with the size."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from hypothesis import strategies as st
+from linear_time import assert_linear
+
+from api.http.bounded_json import JsonBudget
+from shared.errors import JobFailed
+from shared.settings import ApiSettings
 
 PLACE = "\N{SNOWMAN}"
 """Text in a body in whose place a part is written that grows with the size."""
+MAX_BYTES = ApiSettings().max_body_bytes
 NEW = "new"
 """Name of a field that a valid body doesn't have."""
 Path = tuple[str | int, ...]
@@ -62,6 +68,31 @@ class Shape:
         escaped = orjson.dumps(self.unit.decode())[1:-1]
         number = left // (len(escaped) + 1)
         return b'"[' + ((escaped + b",") * number)[:-1] + b']"'
+
+
+def assert_bounded(check: Callable[[bytes], object], shape: Shape) -> None:
+    """Measure a check of a family of bodies.
+
+    The sizes grow up to the byte limit, and up to the largest body that keeps the bounds of JSON.
+
+    Raises:
+        NotLinear: as `assert_linear`.
+    """
+    for limit in (MAX_BYTES, _largest(shape)):
+        assert_linear(check, shape.body, max_bytes=limit, refusals=JobFailed)
+
+
+def _largest(shape: Shape) -> int:
+    """Return the size in bytes up to which bodies keep the bounds of JSON."""
+    low, high = 0, MAX_BYTES
+    while high - low > MAX_BYTES >> 10:
+        middle = (low + high) // 2
+        try:
+            JsonBudget().spend(shape.body(middle))
+            low = middle
+        except ValueError:
+            high = middle
+    return low
 
 
 def paths(value: Any, path: Path = ()) -> Iterator[Path]:

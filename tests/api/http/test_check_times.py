@@ -1,41 +1,16 @@
 """The check of a body takes linear CPU time, and at most half a second, whatever the body is."""
 
-from collections.abc import Callable
-
 import pytest
-from body_checks import CHECKS, BodyCheck
-from body_shapes import Shape, shape_at, shapes
+from body_checks import CHECKS
+from body_shapes import Shape, assert_bounded, shape_at, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linear_time import assert_linear
 
 from api.app import create_app
-from api.http.bounded_json import JsonBudget
-from shared.errors import JobFailed
 from shared.settings import ApiSettings
 
-MAX_BYTES = ApiSettings().max_body_bytes
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 MESSAGES = "/v1/messages"
-
-
-def check_shape(check: BodyCheck, shape: Shape) -> None:
-    """Measure a family of bodies up to the byte limit, and up to the last that keeps the bounds."""
-    for limit in (MAX_BYTES, largest(shape.body)):
-        assert_linear(check, shape.body, max_bytes=limit, refusals=JobFailed)
-
-
-def largest(make: Callable[[int], bytes]) -> int:
-    """Return the size in bytes up to which bodies keep the bounds of JSON."""
-    low, high = 0, MAX_BYTES
-    while high - low > MAX_BYTES >> 10:
-        middle = (low + high) // 2
-        try:
-            JsonBudget().spend(make(middle))
-            low = middle
-        except ValueError:
-            high = middle
-    return low
 
 
 def test_all_routes_with_json_bodies_are_measured() -> None:
@@ -63,7 +38,7 @@ ROUTES_AND_SHAPES = st.sampled_from(list(CHECKS)).flatmap(
 @settings(max_examples=8, deadline=None)
 def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
     path, shape = drawn
-    check_shape(CHECKS[path], shape)
+    assert_bounded(CHECKS[path], shape)
 
 
 @pytest.mark.slow
@@ -72,7 +47,7 @@ def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
 @settings(max_examples=300, deadline=None)
 def test_every_check_of_many_bodies_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
     path, shape = drawn
-    check_shape(CHECKS[path], shape)
+    assert_bounded(CHECKS[path], shape)
 
 
 _USER = b'{"role":"user","content":""}'
@@ -101,4 +76,4 @@ KNOWN = {
 @pytest.mark.parametrize("name", KNOWN)
 def test_bodies_that_have_taken_long_are_checked_in_linear_time(name: str) -> None:
     path, place, kind, unit = KNOWN[name]
-    check_shape(CHECKS[path], shape_at(CHECKS[path].valid, place, kind, unit, b""))
+    assert_bounded(CHECKS[path], shape_at(CHECKS[path].valid, place, kind, unit, b""))

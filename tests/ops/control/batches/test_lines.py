@@ -5,7 +5,9 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from body_checks import CHECKS
+from body_shapes import MAX_BYTES, Shape, assert_bounded, shape_at, shapes
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops.control.batches.lines import MAX_ERRORS, Checked, check_lines, in_order
@@ -17,6 +19,11 @@ def line(custom_id: Any = "a", **changes: Any) -> bytes:
     body = {"model": "extract", "messages": []}
     fields = {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body, **changes}
     return orjson.dumps({name: value for name, value in fields.items() if value is not ...})
+
+
+NESTED = orjson.loads("[" * 130 + "]" * 130)
+"""JSON that is nested more deeply than requests may be."""
+SMALL_LINE = orjson.loads(line(body=CHECKS[CHAT].valid))
 
 
 @pytest.fixture
@@ -46,6 +53,7 @@ def test_each_line_is_found_again_by_its_offset(checked: Any) -> None:
     [
         (b"{", "invalid_json_line", None),
         (b"[1]", "invalid_json_line", None),
+        (line(body={"model": "a", "x": NESTED}), "invalid_json_line", None),
         (b"\xff\xfe", "invalid_json_line", None),
         (line(...), "invalid_custom_id", "custom_id"),
         (line(7), "invalid_custom_id", "custom_id"),
@@ -104,3 +112,17 @@ def test_lines_are_grouped_by_model(tmp_path_factory: Any, models: list[str]) ->
     for model in set(models):
         numbers = [each.number for each in ordered if each.model == model]
         assert numbers == sorted(numbers)
+
+
+@given(shapes(SMALL_LINE) | st.just(shape_at(SMALL_LINE, ("body", "messages"), "items", b"1", b"")))
+@settings(max_examples=4, deadline=None)
+def test_the_check_of_a_line_is_linear_and_bounded(
+    tmp_path_factory: pytest.TempPathFactory, shape: Shape
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "input.jsonl"
+
+    def check(raw: bytes) -> None:
+        path.write_bytes(raw)
+        check_lines(path, CHAT, max_bytes=MAX_BYTES)
+
+    assert_bounded(check, shape)
