@@ -3,6 +3,7 @@
 import json
 from typing import Annotated, Any, Literal, Self
 
+import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from api.http.bounded_json import JsonBudget
@@ -20,13 +21,12 @@ def as_json_text(schema: Any) -> Any:
     """
     if not isinstance(schema, dict):
         raise ValueError("must be an object")
+    if len(orjson.dumps(schema)) > MAX_SCHEMA_BYTES:
+        raise ValueError(f"can have at most {MAX_SCHEMA_BYTES} bytes as compact JSON")
     try:
-        text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return json.dumps(schema, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         raise ValueError("can't contain NaN or an infinity") from None
-    if len(text.encode()) > MAX_SCHEMA_BYTES:
-        raise ValueError(f"can have at most {MAX_SCHEMA_BYTES} bytes as compact JSON")
-    return text
 
 
 JsonSchema = Annotated[

@@ -1,8 +1,8 @@
 """The request field `chat_template_kwargs`: further variables of the chat template."""
 
-import json
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import AfterValidator
 
 MAX_KWARGS_BYTES = 64 << 10
@@ -36,10 +36,10 @@ def check_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
     """
     if reserved := RESERVED & kwargs.keys():
         raise ValueError(f"can't set {min(reserved)!r}, which isn't a variable of the template")
+    if len(orjson.dumps(kwargs)) > MAX_KWARGS_BYTES:
+        raise ValueError(f"can have at most {MAX_KWARGS_BYTES} bytes as JSON")
     if is_deep(kwargs, MAX_KWARGS_DEPTH):
         raise ValueError(f"can't be nested in more than {MAX_KWARGS_DEPTH} levels")
-    if len(json.dumps(kwargs, ensure_ascii=False).encode()) > MAX_KWARGS_BYTES:
-        raise ValueError(f"can have at most {MAX_KWARGS_BYTES} bytes as JSON")
     return kwargs
 
 

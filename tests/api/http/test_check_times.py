@@ -67,6 +67,8 @@ KNOWN = {
     "results of tools": (MESSAGES, ("messages", 2, "content"), "items", _RESULT),
     "arguments of calls": (RESPONSES, ("input", 3, "arguments"), "json", b"{}"),
     "a schema as text": (COMPLETIONS, ("structured_outputs", "json"), "json", b"{}"),
+    "variables of the template": (CHAT, ("chat_template_kwargs", "a"), "items", b"1.25"),
+    "a schema": (COMPLETIONS, ("structured_outputs", "json"), "members", b"1.25"),
     "metadata": (CHAT, ("metadata",), "members", b"1"),
     "token ids": (COMPLETIONS, ("prompt",), "items", b"123456"),
 }
