@@ -95,6 +95,6 @@ def _check_adapter(name: str, source: str) -> None:
     if is_remote(source):
         return
     try:
-        AdapterFiles.find(source).check()
+        AdapterFiles.find(source, is_operators=True).check()
     except (AdapterRejected, OSError) as error:
         raise AdapterRejected(f"adapter {name} from {source}: {error}") from None

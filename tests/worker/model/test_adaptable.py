@@ -1,7 +1,7 @@
 """Adapters can change a module only if it is called once, with one row per token."""
 
 import pytest
-from peft import LoraConfig
+from targets import targeting
 from tiny import tiny_model
 from transformers import PreTrainedModel
 
@@ -35,19 +35,19 @@ def test_adapters_cannot_change_modules_after_the_rows_are_selected() -> None:
     assert {"model.layers.1.attn_norm", "model.final_norm"} <= base.norms.keys()
     message = r"target_modules matches lm_head\.dense \(not called once for each token\)"
     with pytest.raises(AdapterRejected, match=message):
-        base.targets(LoraConfig(target_modules=["q_proj", "dense"]))
+        base.targets(targeting(target_modules=["q_proj", "dense"]))
 
 
 def test_a_linear_that_returns_several_tensors_cannot_be_changed() -> None:
     base = base_of(tiny_model("phimoe", **PHIMOE))
     assert {"model.layers.0.self_attn.q_proj", "lm_head"} <= base.linears.keys()
-    assert base.targets(LoraConfig(target_modules=["o_proj"])) == [
+    assert base.targets(targeting(target_modules=["o_proj"])) == [
         "model.layers.0.self_attn.o_proj",
         "model.layers.1.self_attn.o_proj",
     ]
     message = r"target_modules matches model\.layers\.0\.mlp\.router \(doesn't return one tensor\)"
     with pytest.raises(AdapterRejected, match=message):
-        base.targets(LoraConfig(target_modules=["router"]))
+        base.targets(targeting(target_modules=["router"]))
 
 
 def test_the_refusal_of_a_model_names_at_most_three_of_its_linears() -> None:

@@ -34,6 +34,7 @@ class AdapterRoots:
             SettingsError: a root is neither a folder nor an organisation of the hub nor a URL.
         """
         at_start = list(at_start)
+        self._at_start = {*at_start, *map(str, map(_resolved, at_start))}
         self._organisations = {r.removeprefix(HUB) for r in roots if r.startswith(HUB)}
         for name in self._organisations:
             if not _ORGANISATION.fullmatch(name):
@@ -53,6 +54,10 @@ class AdapterRoots:
         """Return the roots, separated by spaces, for the log."""
         hubs = [HUB + name for name in self._organisations]
         return " ".join([*map(str, self._folders), *hubs, str(self.urls)]).strip()
+
+    def are_operators(self, source: str) -> bool:
+        """Return whether the settings name `source` as an adapter that is loaded at the start."""
+        return source in self._at_start
 
     def locate(self, source: str) -> str:
         """Return the full path of the folder `source`, or `source` itself if it is elsewhere.
@@ -96,6 +101,11 @@ class AdapterRoots:
             self.urls.checked(source)
         except SourceFailed as error:
             raise _refused(error.code, str(error)) from None
+
+
+def _resolved(source: str) -> Path:
+    path = Path(source).expanduser()
+    return path.resolve() if _is_folder(path) else path
 
 
 def _root(given: str) -> Path:

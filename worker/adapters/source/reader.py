@@ -175,9 +175,11 @@ class AdapterReader:
             yield AdapterFiles(self._store.staging(upload), source)
         elif is_remote(source):
             with self.stager.staged(source) as folder:
-                yield AdapterFiles(folder, without_query(source))
+                is_operators = self.roots.are_operators(source)
+                yield AdapterFiles(folder, without_query(source), is_operators=is_operators)
         else:
-            yield AdapterFiles.find(source)
+            is_operators = self.roots.are_operators(source)
+            yield AdapterFiles.find(source, is_operators=is_operators)
 
     def _read_source(self, name: str, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
         """Read an adapter from its source, after checking that it fits into memory."""
@@ -230,12 +232,15 @@ class AdapterReader:
 
         If the copy is intact, record its digests, so that `_read_unchanged` can use them.
         """
-        files = AdapterFiles(folder)
+        files = self._copied(entry, folder)
         adapter = self._read(entry.name, files)
         weights = adapter.weights
         if weights.digest == entry.digest and not files.have_changed():
             self._record_checked(weights, files)
         return adapter
+
+    def _copied(self, entry: Adapter, folder: Path) -> AdapterFiles:
+        return AdapterFiles(folder, is_operators=self.roots.are_operators(entry.source))
 
     def _record_checked(self, weights: LoRAAdapter, files: AdapterFiles) -> None:
         """Record that the files, which are now the copy of `weights`, were checked in full."""
@@ -249,7 +254,7 @@ class AdapterReader:
 
         Return None if the copy was never checked in full, or if its files have changed since then.
         """
-        files = AdapterFiles(folder)
+        files = self._copied(entry, folder)
         stamps, digests = self._checked.get(entry.digest, (None, None))
         if stamps != files.stamps:
             return None

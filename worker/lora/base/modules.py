@@ -1,12 +1,9 @@
 """Describes a base model's modules and finds an adapter's target modules by PEFT's rules."""
 
-import copy
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import EMBEDDING_LAYER_NAMES
 from torch import Tensor, nn
@@ -15,8 +12,9 @@ from transformers.pytorch_utils import Conv1D
 from shared.errors import AdapterRejected
 from worker.lora.base.base_weight import BaseTable, BaseWeight, base_table, row_squares
 from worker.lora.base.linear import can_join
-
-ALL_LINEAR = "all-linear"
+from worker.lora.base.targeting import Targeting
+from worker.lora.patterns.name_patterns import NamePatterns
+from worker.lora.patterns.pattern_form import PatternForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +69,30 @@ class BaseModules:
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
     """Weight properties of unquantised linears, by name. Empty until `serve_linears` has run."""
 
-    def targets(self, config: Any) -> list[str]:
-        """Return the names of the modules that a `peft.LoraConfig` targets.
+    @property
+    def names(self) -> list[str]:
+        """Names of all modules: the embedding, the linears in order, then the others."""
+        embedding = [self.embedding.name] if self.embedding else []
+        return [*embedding, *self.linears, *self.others]
+
+    def targets(self, targeting: Targeting) -> list[str]:
+        """Return the names of the modules that an adapter's configuration targets.
 
         The embedding comes first, then the linears in the order of `linears`.
 
         Raises:
             AdapterRejected: the configuration targets no module or an unsupported module.
         """
-        config = self._with_default_targets(config)
+        targeting = self._with_default_targets(targeting)
+        targeted = targeting.targeted(self.names)
         for name, kind in self.others.items():
-            if check_target_module_exists(config, name):
+            if name in targeted:
                 raise AdapterRejected(
                     f"target_modules matches {name} ({kind}); only linears inside the decoder, "
                     f"its input embedding and its output head are supported{self._advice}"
                 )
-        tied = self.tied_targets(config)
-        names = [self.embedding.name] if self.embedding else []
-        names += self.linears
-        targets = [n for n in names if n in tied or check_target_module_exists(config, n)]
+        targeted |= self.tied_targets(targeting)
+        targets = [name for name in self.names if name in targeted]
         if not targets:
             raise AdapterRejected(
                 "target_modules matches no module of the base model; check that the adapter was "
@@ -97,22 +100,21 @@ class BaseModules:
             )
         return targets
 
-    def tied_targets(self, config: Any) -> set[str]:
+    def tied_targets(self, targeting: Targeting) -> set[str]:
         """Return the names of the embedding and the head if `ensure_weight_tying` selects both.
 
         Otherwise, return an empty set. In PEFT, this setting makes an adapter that targets one of
         the two tied modules target both.
         """
-        is_saved = any(is_table(name) for name in config.modules_to_save or ())
-        if not config.ensure_weight_tying or is_saved or not self.is_tied:
+        is_saved = any(is_table(name) for name in targeting.saved_names)
+        if not targeting.ensure_weight_tying or is_saved or not self.is_tied:
             return set()
         assert self.embedding is not None
         assert self.head is not None
-        named = config.target_modules or ()
-        if isinstance(named, str):
-            is_named = any(re.fullmatch(named, name) for name in EMBEDDING_LAYER_NAMES)
+        if targeting.pattern is not None:
+            is_named = bool(targeting.pattern.first_matches(EMBEDDING_LAYER_NAMES))
         else:
-            is_named = any(is_table(name) for name in named)
+            is_named = any(is_table(name) for name in targeting.names or ())
         return {self.embedding.name, self.head} if is_named else set()
 
     @property
@@ -130,20 +132,23 @@ class BaseModules:
         named = ": target_modules=[" + ", ".join(f'"{end}"' for end in ends) + "]" if ends else ""
         return f"; train the attention modules{named}"
 
-    def _with_default_targets(self, config: Any) -> Any:
-        targets = config.target_modules
-        if targets is None:
-            targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(self.model_type)
-            if targets is None:
-                raise AdapterRejected(
-                    f"target_modules isn't set, and PEFT has no default for model type "
-                    f"{self.model_type!r}; name the modules in adapter_config.json"
-                )
-        elif isinstance(targets, str) and targets.lower() == ALL_LINEAR:
-            targets = self.all_linear
-        config = copy.copy(config)
-        config.target_modules = targets
-        return config
+    def _with_default_targets(self, targeting: Targeting) -> Targeting:
+        if targeting.is_all_linear:
+            return replace(targeting, names=self.all_linear, is_all_linear=False)
+        if targeting.names is not None or targeting.pattern is not None:
+            return targeting
+        defaults = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(self.model_type)
+        if defaults is None:
+            raise AdapterRejected(
+                f"target_modules isn't set, and PEFT has no default for model type "
+                f"{self.model_type!r}; name the modules in adapter_config.json"
+            )
+        if isinstance(defaults, str):
+            pattern = NamePatterns(
+                "target_modules", [defaults], PatternForm.NAME, may_be_slow=False
+            )
+            return replace(targeting, pattern=pattern)
+        return replace(targeting, names=frozenset(defaults))
 
 
 def is_table(name: str) -> bool:

@@ -9,7 +9,6 @@ from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
 from worker.lora.checkpoint.config import (
     AdapterConfig,
-    check_config,
     config_fields,
     parse_config,
     read_config,
@@ -35,15 +34,21 @@ class AdapterFiles:
     raise the same error.
     """
 
-    def __init__(self, folder: Path, source: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, source: str | None = None, *, is_operators: bool = False
+    ) -> None:
         """Create an object for the files in `folder`.
 
-        `source` is the folder or hub id from which `folder` was resolved. By default, `source` is
-        `folder`.
+        Args:
+            folder: the folder of the files.
+            source: the folder or hub id from which `folder` was resolved. By default, `folder`.
+            is_operators: whether the operator named the adapter. Then its patterns need not be
+                ones that are matched in linear time.
         """
         self.folder = folder
         self.source = str(folder) if source is None else source
         """The folder or hub id, as named in error messages."""
+        self._is_operators = is_operators
         self.stamps = _stamps(folder)
         """Stamps of the files when this object was created."""
         self._config_path = _Once(lambda: adapter_file(folder, CONFIG_FILE))
@@ -57,13 +62,15 @@ class AdapterFiles:
         )
 
     @classmethod
-    def find(cls, source: str) -> "AdapterFiles":
+    def find(cls, source: str, *, is_operators: bool = False) -> "AdapterFiles":
         """Return the files of the adapter at `source`, which is a folder or a hub id.
+
+        `is_operators` has the same meaning as in the constructor.
 
         Raises:
             AdapterRejected: the folder doesn't exist or can't be read, or the download failed.
         """
-        return cls(adapter_folder(source), source)
+        return cls(adapter_folder(source), source, is_operators=is_operators)
 
     @property
     def config(self) -> AdapterConfig:
@@ -109,8 +116,7 @@ class AdapterFiles:
             AdapterRejected: a file is missing or malformed, or a setting isn't supported.
             OSError: a file can't be read.
         """
-        check_config(self._config_text())
-        _ = self.header, self.prompt_paths
+        _ = self.config, self.header, self.prompt_paths
 
     def have_changed(self) -> bool:
         """Return whether a file has changed, appeared or vanished since this object was created."""
@@ -118,7 +124,7 @@ class AdapterFiles:
 
     def _parse_config(self) -> AdapterConfig:
         self._config_fields()  # raises the stored error if the text isn't JSON
-        return parse_config(self._config_text())
+        return parse_config(self._config_text(), self._is_operators)
 
 
 class _Once(Generic[T]):

@@ -6,26 +6,33 @@ as unsupported, because ignoring their values could silently give wrong answers.
 """
 
 import math
-import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.errors import AdapterRejected
+from worker.lora.base.targeting import Targeting
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
 from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS, UNKNOWN_FIELD
+from worker.lora.patterns.name_patterns import NamePatterns
+from worker.lora.patterns.pattern_form import PatternForm
+from worker.lora.patterns.pattern_values import PatternValues
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_SHOWN_CHARS = 80
+"""Maximum length of a field's name or value in an error message."""
+ALL_LINEAR = "all-linear"
 
-_TARGETING = (
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "ensure_weight_tying", "modules_to_save",
-)  # fmt: skip
 _READ = frozenset(
     (
-        *_TARGETING,
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "ensure_weight_tying",
+        "modules_to_save",
         "r",
         "lora_alpha",
         "use_rslora",
@@ -57,12 +64,6 @@ _SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
     "bias": ("none", "all", "lora_only"),  # the file holds all biases that were trained
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
-_ELEMENT_TYPES: Mapping[str, type] = {"layers_to_transform": int, "ensure_weight_tying": bool}
-"""For each targeting field that doesn't hold strings, the type of its value.
-
-If the value is a list, this is the type of the list's elements.
-"""
-
 T = TypeVar("T")
 
 
@@ -73,8 +74,8 @@ class AdapterConfig:
     r: int
     alpha: float
     use_rslora: bool
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
+    rank_pattern: PatternValues[int]
+    alpha_pattern: PatternValues[float]
     fan_in_fan_out: bool
     """Whether the targeted weights are stored as `[in, out]`, as in GPT-2."""
     use_dora: bool
@@ -87,16 +88,25 @@ class AdapterConfig:
 
     The key None stands for the input embedding.
     """
-    targeting: Any
-    """A `peft.LoraConfig` with only the fields that select modules."""
+    targeting: Targeting
+    """The fields that select modules for low-rank terms."""
+
+    def resolve(self, modules: Sequence[str]) -> None:
+        """Match the patterns of ranks and alphas against all modules of the base model.
+
+        Raises:
+            AdapterRejected: matching takes too much time or memory.
+        """
+        self.rank_pattern.resolve(modules)
+        self.alpha_pattern.resolve(modules)
 
     def rank(self, module: str) -> int:
         """Return the rank of a targeted module."""
-        return self.rank_pattern.get(_pattern_key(self.rank_pattern, module), self.r)
+        return self.rank_pattern.get(module, self.r)
 
     def scaling(self, module: str) -> float:
         """Return the factor by which PEFT multiplies a targeted module's `B @ A`."""
-        alpha = self.alpha_pattern.get(_pattern_key(self.alpha_pattern, module), self.alpha)
+        alpha = self.alpha_pattern.get(module, self.alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
@@ -123,25 +133,14 @@ def config_fields(text: bytes) -> Mapping[str, Any]:
 
 
 @cached_by_text
-def parse_config(text: bytes) -> AdapterConfig:
+def parse_config(text: bytes, may_be_slow: bool) -> AdapterConfig:
     """Parse and check the text of an adapter_config.json.
+
+    With `may_be_slow`, patterns that can't be matched in linear time are allowed.
 
     Raises:
         AdapterRejected: the text is malformed, or a setting isn't supported. The message names the
             field and its value.
-    """
-    config = check_config(text)
-    return replace(config, targeting=_lora_config(config.targeting))
-
-
-def check_config(text: bytes) -> AdapterConfig:
-    """Parse and check the text of an adapter_config.json without importing PEFT.
-
-    PEFT's own rules on combining fields aren't checked. In the result, `targeting` is a dict of the
-    fields instead of a `peft.LoraConfig`.
-
-    Raises:
-        AdapterRejected: as for `parse_config`.
     """
     fields = config_fields(text)
     _check_fields(fields)
@@ -150,14 +149,14 @@ def check_config(text: bytes) -> AdapterConfig:
         r=_rank("r", fields.get("r", 8)),
         alpha=_number("lora_alpha", fields.get("lora_alpha", 8)),
         use_rslora=_flag("use_rslora", fields.get("use_rslora", False)),
-        rank_pattern=_pattern("rank_pattern", fields, _rank),
-        alpha_pattern=_pattern("alpha_pattern", fields, _number),
+        rank_pattern=_pattern("rank_pattern", fields, _rank, may_be_slow),
+        alpha_pattern=_pattern("alpha_pattern", fields, _number, may_be_slow),
         fan_in_fan_out=_flag("fan_in_fan_out", fields.get("fan_in_fan_out", False)),
         use_dora=_flag("use_dora", fields.get("use_dora", False)),
         lora_bias=_flag("lora_bias", fields.get("lora_bias", False)),
         modules_to_save=tuple(_strings("modules_to_save", fields)),
         token_indices=_token_indices(fields),
-        targeting=_targeting(fields),
+        targeting=_targeting(fields, may_be_slow),
     )
 
 
@@ -179,49 +178,67 @@ def _check_combinations(fields: Mapping[str, Any]) -> None:
         raise AdapterRejected(
             "use_dora=True with lora_bias=True isn't supported: PEFT doesn't implement it"
         )
+    for name in ("layers_to_transform", "layers_pattern"):
+        if isinstance(fields.get("target_modules"), str) and fields.get(name) is not None:
+            raise AdapterRejected(f"`{name}` cannot be used when `target_modules` is a str.")
+    if fields.get("layers_pattern") and fields.get("layers_to_transform") is None:
+        raise AdapterRejected(
+            "When `layers_pattern` is specified, `layers_to_transform` must also be specified."
+        )
     if fields.get("use_dora") and fields.get("init_lora_weights") == "mica":
         raise AdapterRejected("use_dora=True with init_lora_weights='mica' isn't supported")
 
 
-def _targeting(fields: Mapping[str, Any]) -> dict[str, Any]:
-    selected = {name: fields[name] for name in _TARGETING if fields.get(name) is not None}
-    for name, value in selected.items():
-        element_type = _ELEMENT_TYPES.get(name, str)
-        values = value if isinstance(value, list) else [value]
-        if not all(type(v) is element_type for v in values):
-            raise _refusal(name, value, f"expected {element_type.__name__} or a list of them")
-    for name in ("target_modules", "exclude_modules"):
-        if isinstance(selected.get(name), str):
-            _check_regex(name, selected[name])
-    for pattern in selected.get("layers_pattern") or ():
-        _check_regex("layers_pattern", pattern)
-    return selected
+def _targeting(fields: Mapping[str, Any], may_be_slow: bool) -> Targeting:
+    def patterns(name: str, values: list[str], form: PatternForm) -> NamePatterns:
+        return NamePatterns(name, values, form, may_be_slow=may_be_slow)
+
+    def names_or_pattern(name: str) -> frozenset[str] | NamePatterns | None:
+        value = fields.get(name)
+        if isinstance(value, str):
+            return patterns(name, [value], PatternForm.NAME)
+        return None if value is None else frozenset(_one_or_more(name, fields, str))
+
+    targets = names_or_pattern("target_modules")
+    is_all_linear = str(fields.get("target_modules")).lower() == ALL_LINEAR
+    saved = _strings("modules_to_save", fields)
+    layers_pattern = _one_or_more("layers_pattern", fields, str)
+    return Targeting(
+        names=targets if isinstance(targets, frozenset) else None,
+        pattern=targets if isinstance(targets, NamePatterns) and not is_all_linear else None,
+        is_all_linear=is_all_linear,
+        excluded=names_or_pattern("exclude_modules") or frozenset(),
+        saved=patterns("modules_to_save", saved, PatternForm.PART),
+        saved_names=saved,
+        layers=frozenset(_one_or_more("layers_to_transform", fields, int)) or None,
+        layers_pattern=(
+            patterns("layers_pattern", layers_pattern, PatternForm.LAYER)
+            if layers_pattern
+            else None
+        ),
+        ensure_weight_tying=_flag(
+            "ensure_weight_tying", fields.get("ensure_weight_tying") or False
+        ),
+    )
 
 
-def _lora_config(targeting: Mapping[str, Any]) -> Any:
-    # Importing PEFT takes seconds, and `check_config` runs in processes without it.
-    from peft import LoraConfig
+def _one_or_more(name: str, fields: Mapping[str, Any], element: type[T]) -> list[T]:
+    """Return the values of a field that holds one value or a list of them."""
+    value = fields.get(name)
+    values = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    if not all(type(each) is element for each in values):
+        raise _refusal(name, value, f"expected {element.__name__} or a list of them")
+    return values
 
-    try:
-        return LoraConfig(**targeting)
-    except ValueError as error:  # PEFT's own rules on combining these fields
-        raise AdapterRejected(f"adapter_config.json: {error}") from None
 
-
-def _pattern(name: str, fields: Mapping[str, Any], read: Callable[[str, Any], T]) -> dict[str, T]:
+def _pattern(
+    name: str, fields: Mapping[str, Any], read: Callable[[str, Any], T], may_be_slow: bool
+) -> PatternValues[T]:
     pattern = fields.get(name) or {}
     if not isinstance(pattern, dict):
         raise _refusal(name, pattern, "expected an object")
-    for key in pattern:
-        _check_regex(name, key)
-    return {key: read(f"{name}[{key!r}]", value) for key, value in pattern.items()}
-
-
-def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
-    from peft.utils.other import get_pattern_key
-
-    key: str = get_pattern_key(patterns, module)
-    return key
+    values = {key: read(f"{name}[{key!r}]", value) for key, value in pattern.items()}
+    return PatternValues(name, values, may_be_slow=may_be_slow)
 
 
 def _strings(name: str, fields: Mapping[str, Any]) -> list[str]:
@@ -242,13 +259,6 @@ def _token_indices(fields: Mapping[str, Any]) -> dict[str | None, tuple[int, ...
                 raise _refusal(name, value, "expected a list of token ids, or an object of them")
             indices[module] = tuple(ids)
     return indices
-
-
-def _check_regex(name: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise _refusal(name, pattern, f"not a regular expression: {error}") from None
 
 
 def _rank(name: str, value: Any) -> int:
@@ -272,6 +282,8 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _refusal(name: str, value: Any, reason: str) -> AdapterRejected:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return AdapterRejected(f"{name}={shown} isn't supported: {reason}")
+    return AdapterRejected(f"{_shown(name)}={_shown(repr(value))} isn't supported: {reason}")
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."

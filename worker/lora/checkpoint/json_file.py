@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from shared import python_json
 from shared.errors import AdapterRejected
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_CACHED_TEXTS = 16
@@ -36,11 +37,16 @@ def json_object(text: bytes, name: str) -> dict[str, Any]:
     return fields
 
 
-def cached_by_text(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """Return a version of `parse` that caches results by text. Errors aren't cached."""
-    cached_parse = lru_cache(maxsize=MAX_CACHED_TEXTS)(parse)
+def cached_by_text(
+    parse: Callable[Concatenate[bytes, P], T],
+) -> Callable[Concatenate[bytes, P], T]:
+    """Return a version of `parse` that caches results by its arguments. Errors aren't cached."""
+    cached_parse: Any = lru_cache(maxsize=MAX_CACHED_TEXTS)(parse)
 
-    def parse_once(text: bytes) -> T:
-        return (cached_parse if len(text) <= MAX_CACHED_BYTES else parse)(text)
+    def parse_once(text: bytes, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = (cached_parse if len(text) <= MAX_CACHED_BYTES else parse)(
+            text, *args, **kwargs
+        )
+        return result
 
     return parse_once

@@ -77,6 +77,7 @@ def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Man
 
 @lru_cache(maxsize=MAX_CACHED_TEXTS)
 def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
+    config.resolve(base.names)
     trained = trained_modules(config, base)
     linears = [module for module in trained.targets if module in base.linears]
     _check_fan_in_fan_out(config, base, linears)

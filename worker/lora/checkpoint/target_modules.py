@@ -1,12 +1,15 @@
 """Finds the modules of the base model that an adapter changes, by PEFT's rules."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, is_table
-from worker.lora.checkpoint.config import AdapterConfig
+from worker.lora.checkpoint.config import MAX_SHOWN_CHARS, AdapterConfig
+
+MAX_SHOWN_NAMES = 5
+"""Maximum number of modules that an error message lists."""
 
 
 class TokenSource(NamedTuple):
@@ -62,7 +65,8 @@ def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:
 def _saved_modules(config: AdapterConfig, base: BaseModules) -> list[str]:
     embedding = base.embedding.name if base.embedding else ""
     supported = {embedding, *base.linears, *base.norms}
-    saved = {name for name in _module_names(base) if _ends_with(name, config.modules_to_save)}
+    ends = frozenset(config.modules_to_save)
+    saved = {name for name in base.names if _ends_with(name, ends)}
     if _saves_tied_tables(config, base):
         saved |= {embedding, *([base.head] if base.head else [])}
     for name in sorted(saved):
@@ -78,7 +82,7 @@ def _saved_modules(config: AdapterConfig, base: BaseModules) -> list[str]:
 def _saves_tied_tables(config: AdapterConfig, base: BaseModules) -> bool:
     """Return whether PEFT trains the embedding and the head in full and keeps them tied."""
     is_named = any(is_table(name) for name in config.modules_to_save)
-    return bool(config.targeting.ensure_weight_tying) and base.is_tied and is_named
+    return config.targeting.ensure_weight_tying and base.is_tied and is_named
 
 
 def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenSource]:
@@ -130,12 +134,14 @@ def _table(name: str | None, base: BaseModules) -> str:
     if name is None:
         matches = [base.embedding.name] if base.embedding else []
     else:
-        matches = [module for module in _module_names(base) if module.endswith(name)]
+        matches = [module for module in base.names if module.endswith(name)]
     if len(matches) == 1 and matches[0] in base.tables:
         return matches[0]
+    shown = ", ".join(matches[:MAX_SHOWN_NAMES]) or "no module"
+    more = ", ..." if len(matches) > MAX_SHOWN_NAMES else ""
     raise AdapterRejected(
-        f"trainable_token_indices={name!r} isn't supported: it must match only the input embedding "
-        f"or only the output head, but matches {', '.join(matches) or 'no module'}"
+        f"trainable_token_indices={repr(name)[:MAX_SHOWN_CHARS]} isn't supported: it must match "
+        f"only the input embedding or only the output head, but matches {shown}{more}"
     )
 
 
@@ -151,10 +157,5 @@ def _checked_ids(ids: Collection[int], vocab_size: int) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _module_names(base: BaseModules) -> list[str]:
-    embedding = [base.embedding.name] if base.embedding else []
-    return [*embedding, *base.linears, *base.others]
-
-
-def _ends_with(name: str, ends: Collection[str]) -> bool:
-    return any(name.endswith(end) for end in ends)
+def _ends_with(name: str, ends: Set[str]) -> bool:
+    return not ends.isdisjoint(name[index:] for index in range(len(name) + 1))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
+from targets import targeting
 from tiny import ARCHITECTURES, tiny_model
 from torch import nn
 from transformers import PretrainedConfig
@@ -63,7 +64,7 @@ def test_experts_cannot_be_targeted() -> None:
     base = base_modules(Experts())
     assert set(base.linears) == {"layers.0.o"}
     with pytest.raises(AdapterRejected, match=r"layers\.0\.experts\.0 \(Linear\)"):
-        base.targets(LoraConfig(target_modules="all-linear"))
+        base.targets(targeting(target_modules="all-linear"))
 
 
 @pytest.mark.parametrize(
@@ -81,10 +82,10 @@ def test_experts_cannot_be_targeted() -> None:
 )
 def test_unsupported_targets_are_refused_by_name(config: dict[str, object], message: str) -> None:
     with pytest.raises(AdapterRejected, match=message):
-        base_modules(tiny_model("llama")).targets(LoraConfig(**config))
+        base_modules(tiny_model("llama")).targets(targeting(**config))
 
 
 def test_a_model_without_peft_defaults_needs_explicit_targets() -> None:
     torch.manual_seed(0)
     with pytest.raises(AdapterRejected, match="target_modules isn't set"):
-        base_modules(Experts()).targets(LoraConfig())
+        base_modules(Experts()).targets(targeting())

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from targets import targeting
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
@@ -52,11 +52,11 @@ def test_all_linear_on_experts_that_were_separate_linears(
 
 def test_a_router(base: BaseModules) -> None:
     with pytest.raises(AdapterRejected) as caught:
-        base.targets(LoraConfig(target_modules=["q_proj", "gate"]))
+        base.targets(targeting(target_modules=["q_proj", "gate"]))
     assert str(caught.value).endswith(f"are supported; {ADVICE}")
 
 
 def test_other_models_get_no_advice_on_experts() -> None:
     with pytest.raises(AdapterRejected) as caught:
-        base_modules(tiny_model()).targets(LoraConfig(target_modules=["norm"]))
+        base_modules(tiny_model()).targets(targeting(target_modules=["norm"]))
     assert "attention" not in str(caught.value)

@@ -1,0 +1,109 @@
+"""Matches the patterns of one field in linear time."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from re import _parser as parser  # type: ignore[attr-defined]  # typeshed leaves it out
+from typing import Any
+
+import re2
+
+from shared.errors import AdapterRejected
+from worker.lora.patterns.linear_form import NOTHING, LinearForm, NotLinear, linear_form
+from worker.lora.patterns.linear_set import LinearSet
+from worker.lora.patterns.pattern_form import Match, PatternForm
+
+MAX_MATCH_CPU_S = 0.1
+"""Maximum CPU time, in seconds, for matching the patterns of one field."""
+MAX_LAYER_BYTES = 1 << 18
+"""Memory in bytes for matching one pattern of layers."""
+PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+"""A pattern that is a name. Its dots match any character."""
+_LAYER_GROUP = "idx"
+
+
+def linear_matcher(
+    patterns: Sequence[str], form: PatternForm
+) -> Callable[[Sequence[str]], Mapping[str, Match]]:
+    """Return a function that finds the first matching pattern of each name.
+
+    The function raises AdapterRejected if it takes too much time or memory.
+
+    Raises:
+        NotLinear: RE2 can't express a pattern.
+    """
+    match = _layers_match(patterns) if form is PatternForm.LAYER else _set_match(patterns, form)
+
+    def first_matches(names: Sequence[str]) -> dict[str, Match]:
+        end_s = time.thread_time() + MAX_MATCH_CPU_S
+        found = {}
+        for name in names:
+            if (first := match(name)) is not None:
+                found[name] = first
+            if time.thread_time() > end_s:
+                raise AdapterRejected(
+                    f"its patterns take more than {MAX_MATCH_CPU_S} s to match; write simpler ones"
+                )
+        return found
+
+    return first_matches
+
+
+def _set_match(patterns: Sequence[str], form: PatternForm) -> Callable[[str], Match | None]:
+    forms = [_form(pattern, form) for pattern in patterns]
+    at_start = LinearSet([each.text for each in forms], is_full=form is not PatternForm.PART)
+    after_dot = at_start
+    if any(each.has_start for each in forms):
+        texts = [NOTHING if each.has_start else each.text for each in forms]
+        after_dot = LinearSet(texts, is_full=True)
+
+    def match(name: str) -> Match | None:
+        matching = at_start.matching(name)
+        if form is PatternForm.END:
+            for index in _after_dots(name):
+                matching += after_dot.matching(name[index:])
+        return Match(min(matching)) if matching else None
+
+    return match
+
+
+def _form(pattern: str, form: PatternForm) -> LinearForm:
+    if PLAIN.fullmatch(pattern):
+        text = pattern.replace(".", "[ -~]")
+        is_part = form is PatternForm.PART
+        return LinearForm(rf"(?:[ -~]*\.)?{text}(?:\z|\.)" if is_part else text, has_start=False)
+    parsed = parser.parse(form.regex(pattern))
+    if form is not PatternForm.END:
+        return linear_form(parsed, parsed.state)
+    # What PEFT writes before the pattern costs most, since it can match at each dot. The pattern is
+    # therefore matched after each dot, where it matches alike unless it asks for the start.
+    _, (_, (*_, key)), _ = parsed
+    return linear_form(key, parsed.state)
+
+
+def _after_dots(name: str) -> Iterator[int]:
+    return (index for index, char in enumerate(name, 1) if char == ".")
+
+
+def _layers_match(patterns: Sequence[str]) -> Callable[[str], Match | None]:
+    options = re2.Options()
+    options.max_mem = MAX_LAYER_BYTES
+    options.log_errors = False
+    compiled = [_compiled(pattern, options) for pattern in patterns]
+
+    def match(name: str) -> Match | None:
+        for index, each in enumerate(compiled):
+            if found := each.match(name):
+                return Match(index, found[_LAYER_GROUP])
+        return None
+
+    return match
+
+
+def _compiled(pattern: str, options: Any) -> Any:
+    parsed = parser.parse(PatternForm.LAYER.regex(pattern))
+    form = linear_form(parsed, parsed.state, capture=_LAYER_GROUP)
+    try:
+        return re2.compile(form.text, options)
+    except re2.error:
+        raise NotLinear("it repeats or lists too much") from None

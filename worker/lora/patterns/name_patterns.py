@@ -1,0 +1,96 @@
+"""Regular expressions of adapters, matched against names of modules as PEFT matches them.
+
+PEFT uses Python's `re`, which takes exponential time for some patterns and holds the interpreter
+meanwhile. Here RE2 matches them in linear time. Patterns that RE2 can't express are matched by `re`
+in a child process with a limit of time, and only for adapters that the operator named.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from shared.errors import AdapterRejected
+from worker.lora.patterns.child import match_in_child
+from worker.lora.patterns.linear_form import NotLinear
+from worker.lora.patterns.linear_patterns import PLAIN, linear_matcher
+from worker.lora.patterns.pattern_form import Match, PatternForm
+
+MAX_PATTERNS = 4096
+"""Maximum number of patterns in one field. Some tools write one for each module."""
+MAX_PATTERN_CHARS = 4096
+"""Maximum length of one pattern."""
+MAX_REGEX_CHARS = 16_384
+"""Maximum total length of those patterns of a field that aren't plain names."""
+MAX_SHOWN_CHARS = 80
+"""Maximum length of a pattern in an error message."""
+
+
+class NamePatterns:
+    """The patterns of one field of an adapter's configuration."""
+
+    def __init__(
+        self, field: str, patterns: Iterable[str], form: PatternForm, *, may_be_slow: bool
+    ) -> None:
+        """Check the patterns of `field`.
+
+        With `may_be_slow`, patterns that RE2 can't express are allowed.
+
+        Raises:
+            AdapterRejected: a pattern isn't a regular expression, or isn't allowed.
+        """
+        self._field = field
+        self._patterns = tuple(patterns)
+        self._form = form
+        self._check_sizes()
+        for pattern in self._patterns:
+            self._check_syntax(pattern)
+        try:
+            self._match = linear_matcher(self._patterns, form)
+        except NotLinear as error:
+            if not may_be_slow:
+                raise self._refusal(
+                    f"a pattern can't be matched in linear time, because {error}; write it "
+                    "otherwise, list the modules, or name the adapter in a worker's --adapters"
+                ) from None
+            self._match = self._match_in_child
+
+    def first_matches(self, names: Sequence[str]) -> Mapping[str, Match]:
+        """Return the first pattern that matches, for each name that any pattern matches.
+
+        Raises:
+            AdapterRejected: matching takes too much time or memory.
+        """
+        if not self._patterns:
+            return {}
+        if not all(name.isascii() and name.isprintable() for name in names):
+            raise self._refusal("the base model has modules whose names aren't ASCII")
+        return self._match(names)
+
+    def _match_in_child(self, names: Sequence[str]) -> Mapping[str, Match]:
+        regexes = [self._form.regex(pattern) for pattern in self._patterns]
+        found = match_in_child(regexes, names, is_full=self._form is PatternForm.NAME)
+        if found is None:
+            raise self._refusal("it takes too much time or memory to match; write a simpler one")
+        return found
+
+    def _check_sizes(self) -> None:
+        if len(self._patterns) > MAX_PATTERNS:
+            raise self._refusal(f"it has more than {MAX_PATTERNS} patterns")
+        if any(len(pattern) > MAX_PATTERN_CHARS for pattern in self._patterns):
+            raise self._refusal(f"a pattern has more than {MAX_PATTERN_CHARS} characters")
+        if sum(len(each) for each in self._patterns if not PLAIN.fullmatch(each)) > MAX_REGEX_CHARS:
+            raise self._refusal(f"its patterns have more than {MAX_REGEX_CHARS} characters")
+
+    def _check_syntax(self, pattern: str) -> None:
+        """Refuse a pattern that PEFT couldn't compile, alone or with what PEFT writes around it."""
+        if PLAIN.fullmatch(pattern):
+            return
+        try:
+            re.compile(pattern)
+            re.compile(self._form.regex(pattern))
+        except (re.error, RecursionError, OverflowError) as error:
+            raise self._refusal(f"not a regular expression: {error}") from None
+
+    def _refusal(self, reason: str) -> AdapterRejected:
+        shown = ", ".join(map(repr, self._patterns[:2]))
+        shown = shown if len(shown) <= MAX_SHOWN_CHARS else shown[: MAX_SHOWN_CHARS - 3] + "..."
+        return AdapterRejected(f"{self._field}={shown} isn't supported: {reason}")
