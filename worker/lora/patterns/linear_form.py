@@ -8,7 +8,7 @@ everything, `^` matches the start only, and the classes of Unicode are those of 
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from re import _constants as sre  # type: ignore[attr-defined]  # typeshed leaves it out
-from typing import Any, NamedTuple
+from typing import Any
 
 ALPHABET = "".join(map(chr, range(ord(" "), ord("~") + 1)))
 """Characters that occur in names."""
@@ -16,6 +16,8 @@ MAX_REPEATS = 1000
 """Maximum count of a repetition in RE2."""
 NOTHING = r"[^\x00-\x{10FFFF}]"
 """RE2's form of a pattern that matches no text."""
+START = r"\A"
+"""RE2's form of the start of a name. It has no other meaning in a form."""
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_DIGIT: str.isdigit,
     sre.CATEGORY_NOT_DIGIT: lambda char: not char.isdigit(),
@@ -25,8 +27,8 @@ _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_NOT_WORD: lambda char: not (char.isalnum() or char == "_"),
 }
 _POSITIONS = {
-    sre.AT_BEGINNING: r"\A",
-    sre.AT_BEGINNING_STRING: r"\A",
+    sre.AT_BEGINNING: START,
+    sre.AT_BEGINNING_STRING: START,
     sre.AT_BOUNDARY: r"\b",
     sre.AT_NON_BOUNDARY: r"\B",
     sre.AT_END: r"\z",
@@ -46,16 +48,8 @@ class NotLinear(ValueError):
     """RE2 can't express a regular expression. The message names the part."""
 
 
-class LinearForm(NamedTuple):
-    """A regular expression in RE2's syntax."""
-
-    text: str
-    has_start: bool
-    """Whether a part matches only at the start of a name."""
-
-
-def linear_form(parsed: Any, state: Any, capture: str | None = None) -> LinearForm:
-    """Return the form of a pattern that `re._parser.parse` has read.
+def linear_form(parsed: Any, state: Any, capture: str | None = None) -> str:
+    """Return the form in RE2's syntax of a pattern that `re._parser.parse` has read.
 
     Args:
         parsed: the result of the parser, or a part of it.
@@ -65,8 +59,7 @@ def linear_form(parsed: Any, state: Any, capture: str | None = None) -> LinearFo
     Raises:
         NotLinear: the pattern has a part that RE2 doesn't support.
     """
-    form = _Form(state.groupdict.get(capture), capture)
-    return LinearForm(form.sequence(parsed, state.flags), form.has_start)
+    return _Form(state.groupdict.get(capture), capture).sequence(parsed, state.flags)
 
 
 class _Form:
@@ -75,7 +68,6 @@ class _Form:
     def __init__(self, captured: int | None, name: str | None) -> None:
         self._captured = captured
         self._name = name
-        self.has_start = False
 
     def sequence(self, parts: Iterable[Any], flags: int) -> str:
         return "".join(self._part(kind, value, flags) for kind, value in parts)
@@ -86,7 +78,6 @@ class _Form:
         if kind is sre.FAILURE:
             return NOTHING
         if kind is sre.AT:
-            self.has_start |= _POSITIONS[value] == r"\A"
             return _POSITIONS[value]
         if kind is sre.BRANCH:
             return "(?:" + "|".join(self.sequence(each, flags) for each in value[1]) + ")"

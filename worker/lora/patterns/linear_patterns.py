@@ -8,9 +8,8 @@ from typing import Any
 
 import re2
 
-from shared.errors import AdapterRejected
-from worker.lora.patterns.linear_form import NOTHING, LinearForm, NotLinear, linear_form
-from worker.lora.patterns.linear_set import LinearSet
+from worker.lora.patterns.linear_form import NOTHING, START, NotLinear, linear_form
+from worker.lora.patterns.linear_set import LinearSet, TooCostly
 from worker.lora.patterns.pattern_form import Match, PatternForm
 
 MAX_MATCH_CPU_S = 0.1
@@ -27,7 +26,7 @@ def linear_matcher(
 ) -> Callable[[Sequence[str]], Mapping[str, Match]]:
     """Return a function that finds the first matching pattern of each name.
 
-    The function raises AdapterRejected if it takes too much time or memory.
+    The function raises TooCostly if it takes too much time or memory.
 
     Raises:
         NotLinear: RE2 can't express a pattern.
@@ -41,9 +40,7 @@ def linear_matcher(
             if (first := match(name)) is not None:
                 found[name] = first
             if time.thread_time() > end_s:
-                raise AdapterRejected(
-                    f"its patterns take more than {MAX_MATCH_CPU_S} s to match; write simpler ones"
-                )
+                raise TooCostly(f"it takes more than {MAX_MATCH_CPU_S} s to match")
         return found
 
     return first_matches
@@ -51,11 +48,9 @@ def linear_matcher(
 
 def _set_match(patterns: Sequence[str], form: PatternForm) -> Callable[[str], Match | None]:
     forms = [_form(pattern, form) for pattern in patterns]
-    at_start = LinearSet([each.text for each in forms], is_full=form is not PatternForm.PART)
-    after_dot = at_start
-    if any(each.has_start for each in forms):
-        texts = [NOTHING if each.has_start else each.text for each in forms]
-        after_dot = LinearSet(texts, is_full=True)
+    at_start = after_dot = LinearSet(forms, is_full=form is not PatternForm.PART)
+    if form is PatternForm.END and any(START in each for each in forms):
+        after_dot = LinearSet([each.replace(START, NOTHING) for each in forms], is_full=True)
 
     def match(name: str) -> Match | None:
         matching = at_start.matching(name)
@@ -67,11 +62,10 @@ def _set_match(patterns: Sequence[str], form: PatternForm) -> Callable[[str], Ma
     return match
 
 
-def _form(pattern: str, form: PatternForm) -> LinearForm:
+def _form(pattern: str, form: PatternForm) -> str:
     if PLAIN.fullmatch(pattern):
         text = pattern.replace(".", "[ -~]")
-        is_part = form is PatternForm.PART
-        return LinearForm(rf"(?:[ -~]*\.)?{text}(?:\z|\.)" if is_part else text, has_start=False)
+        return rf"(?:[ -~]*\.)?{text}(?:\z|\.)" if form is PatternForm.PART else text
     parsed = parser.parse(form.regex(pattern))
     if form is not PatternForm.END:
         return linear_form(parsed, parsed.state)
@@ -104,6 +98,6 @@ def _compiled(pattern: str, options: Any) -> Any:
     parsed = parser.parse(PatternForm.LAYER.regex(pattern))
     form = linear_form(parsed, parsed.state, capture=_LAYER_GROUP)
     try:
-        return re2.compile(form.text, options)
+        return re2.compile(form, options)
     except re2.error:
         raise NotLinear("it repeats or lists too much") from None

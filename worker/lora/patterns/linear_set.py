@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import re2
 
-from shared.errors import AdapterRejected
 from worker.lora.patterns.linear_form import NotLinear
 
 MAX_BYTES = 8 << 20
 """Memory in bytes that the automaton of one set may take."""
 _ANYTHING = r"[ -~]*"
 """Pattern that matches every name. RE2 reports no match at all if its memory runs out."""
+
+
+class TooCostly(Exception):
+    """Matching takes too much time or memory. The message says how much."""
 
 
 class LinearSet:
@@ -41,12 +44,10 @@ class LinearSet:
         """Return the indices of the patterns that match, in no order.
 
         Raises:
-            AdapterRejected: the automaton needs more than MAX_BYTES.
+            TooCostly: the automaton needs more than MAX_BYTES.
         """
         found: list[int] = self._set.Match(name) or []
         if self._num_patterns not in found:
-            raise AdapterRejected(
-                f"its patterns need more than {MAX_BYTES} bytes to match; write simpler ones"
-            )
+            raise TooCostly(f"it takes more than {MAX_BYTES} bytes to match")
         found.remove(self._num_patterns)
         return found

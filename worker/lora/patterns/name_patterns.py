@@ -12,6 +12,7 @@ from shared.errors import AdapterRejected
 from worker.lora.patterns.child import match_in_child
 from worker.lora.patterns.linear_form import NotLinear
 from worker.lora.patterns.linear_patterns import PLAIN, linear_matcher
+from worker.lora.patterns.linear_set import TooCostly
 from worker.lora.patterns.pattern_form import Match, PatternForm
 
 MAX_PATTERNS = 4096
@@ -63,13 +64,16 @@ class NamePatterns:
             return {}
         if not all(name.isascii() and name.isprintable() for name in names):
             raise self._refusal("the base model has modules whose names aren't ASCII")
-        return self._match(names)
+        try:
+            return self._match(names)
+        except TooCostly as error:
+            raise self._refusal(f"{error}; write a simpler one") from None
 
     def _match_in_child(self, names: Sequence[str]) -> Mapping[str, Match]:
         regexes = [self._form.regex(pattern) for pattern in self._patterns]
         found = match_in_child(regexes, names, is_full=self._form is PatternForm.NAME)
         if found is None:
-            raise self._refusal("it takes too much time or memory to match; write a simpler one")
+            raise TooCostly("it takes too much time or memory to match")
         return found
 
     def _check_sizes(self) -> None:
