@@ -23,7 +23,7 @@ from worker.adapters.remote.tar_file import tar_members
 from worker.adapters.remote.zip_file import zip_members
 
 MAX_MEMBERS = 1000
-MAX_SMALL_BYTES = 64 << 20
+MAX_SMALL_BYTES = 2 << 20
 """Largest size of a file other than the weights."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _MALFORMED = (

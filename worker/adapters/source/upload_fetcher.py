@@ -14,8 +14,7 @@ from shared.protocol.ids import UploadId
 from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_of
 from shared.store.uploads import UploadGone, Uploads
 from worker.adapters.source.disk_store import AdapterStore
-
-MAX_HEADER_BYTES = 16 << 20
+from worker.lora.safetensors_header import MAX_HEADER_BYTES
 
 
 class UploadFetcher:

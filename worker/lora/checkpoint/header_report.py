@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 from math import prod
+from operator import not_
 
 import torch
 
@@ -14,7 +16,10 @@ from worker.lora.checkpoint.tensor_names import parse_name
 from worker.lora.safetensors_header import MAX_HEADER_BYTES, TensorInfo
 
 PREFIX = "base_model.model."
-MAX_PROMPT_FILE_BYTES = 64 << 20
+MAX_PROMPT_FILES = 16
+"""Maximum number of files that shape prompts and sampling."""
+MAX_PROMPT_FILE_BYTES = 2 << 20
+"""Maximum size of each of these files. The largest tokenizers' configurations have 1.2 MB."""
 WIDEST_DTYPE_BYTES = 8
 """Bytes per element of the widest dtype in the safetensors format."""
 
@@ -45,10 +50,10 @@ def report_headers(files: AdapterFiles, base: BaseModules) -> HeaderReport:
     except (AdapterRejected, OSError):
         return HeaderReport(trained_on=trained_on)
     names = [str(name) for name in tensors]
-    matched = tuple(name for name in names if _is_of_base(name, base))
+    are_matched = [_is_of_base(name, base) for name in names]
     return HeaderReport(
-        matched=matched,
-        unmatched=tuple(name for name in names if name not in set(matched)),
+        matched=tuple(compress(names, are_matched)),
+        unmatched=tuple(compress(names, map(not_, are_matched))),
         ranks=_ranks(tensors),
         trained_on=trained_on,
     )
@@ -78,6 +83,8 @@ def check_size(files: AdapterFiles, *, dtype: torch.dtype, max_bytes: int) -> No
         raise AdapterRejected(
             f"{weights} is larger than the tensors that its header lists; save it again"
         )
+    if len(files.prompt_paths) > MAX_PROMPT_FILES:
+        raise AdapterRejected(f"it has more than {MAX_PROMPT_FILES} files beside its weights")
     for path in files.prompt_paths:
         if path.stat().st_size > MAX_PROMPT_FILE_BYTES:
             raise AdapterRejected(f"{path} has more than {MAX_PROMPT_FILE_BYTES} bytes")

@@ -10,15 +10,16 @@ from shared.errors import AdapterRejected
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_CACHED_TEXTS = 16
+MAX_CACHED_TEXTS = 8
 """Maximum number of cached results per parser.
 
 A few are enough, because adapters trained with the same recipe have equal files.
 """
-MAX_CACHED_BYTES = 1 << 20
+MAX_CACHED_BYTES = 320 << 10
 """Maximum size in bytes of a text whose result is cached.
 
-The limit keeps hostile files from exhausting memory.
+The header of an adapter for all linears of 126 layers has 265 kB. The limit keeps hostile files
+from exhausting memory.
 """
 
 

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,11 @@ from worker.lora.checkpoint.json_file import json_object
 TEMPLATE = "chat_template.jinja"
 TOKENIZER = "tokenizer_config.json"
 GENERATION = "generation_config.json"
+
+MAX_TEMPLATE_CHARS = 32_768
+"""Maximum length of an adapter's chat templates, together."""
+MAX_TOKEN_LENGTHS = 48
+"""Maximum number of different lengths of added tokens. Each takes one pass over the templates."""
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token")
 _BOUNDS = {
@@ -53,6 +58,8 @@ def read_prompting(files: Mapping[str, bytes]) -> Prompting:
     """
     tokenizer, generation = _object(files, TOKENIZER), _object(files, GENERATION)
     templates = _templates(files, tokenizer)
+    if sum(map(len, templates.values())) > MAX_TEMPLATE_CHARS:
+        raise AdapterRejected(f"its chat templates have more than {MAX_TEMPLATE_CHARS} characters")
     return Prompting(
         templates=templates,
         special_tokens=_special_tokens(tokenizer),
@@ -121,10 +128,26 @@ def _token_ids(tokenizer: Mapping[str, Any], templates: Mapping[str, str]) -> di
         raise AdapterRejected(
             f"{TOKENIZER}: added_tokens_decoder isn't an object of token ids and their 'content'"
         )
+    return {token: ids[token] for token in sorted(_occurring(ids.keys(), templates.values()))}
+
+
+def _occurring(tokens: Set[str], templates: Iterable[str]) -> set[str]:
+    """Return the tokens that occur in a template, in time linear in its length."""
+    by_length: dict[int, set[str]] = {}
+    for token in tokens - {""}:
+        by_length.setdefault(len(token), set()).add(token)
+    if len(by_length) > MAX_TOKEN_LENGTHS:
+        raise AdapterRejected(
+            f"{TOKENIZER}: added_tokens_decoder has tokens of more than {MAX_TOKEN_LENGTHS} "
+            "different lengths"
+        )
     return {
-        token: number
-        for token, number in ids.items()
-        if token and any(token in template for template in templates.values())
+        token
+        for template in templates
+        for length, same in by_length.items()
+        for token in same.intersection(
+            template[start : start + length] for start in range(len(template) - length + 1)
+        )
     }
 
 
@@ -133,7 +156,7 @@ def _eos_ids(generation: Mapping[str, Any]) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(i) is int and i >= 0 for i in ids):
         raise AdapterRejected(
-            f"{GENERATION}: eos_token_id={value!r} isn't a token id or a list of token ids"
+            f"{GENERATION}: eos_token_id={repr(value)[:80]} isn't a token id or a list of token ids"
         )
     return tuple(ids)
 
@@ -148,7 +171,7 @@ def _sampling(generation: Mapping[str, Any]) -> dict[str, float]:
         # Compare, because math.isfinite raises for integers that no float can hold.
         if not is_number or not lowest <= value <= min(highest, sys.float_info.max):
             raise AdapterRejected(
-                f"{GENERATION}: {name}={value!r} isn't supported: expected {expected}"
+                f"{GENERATION}: {name}={repr(value)[:80]} isn't supported: expected {expected}"
             )
         sampling[name] = value
     if generation.get("do_sample") is False:

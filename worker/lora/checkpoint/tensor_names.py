@@ -4,6 +4,9 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
+MAX_DOTS = 32
+"""Maximum number of dots in a name that is parsed. Parsing takes time in proportion to it."""
+
 
 class TensorRole(StrEnum):
     """Role of a tensor in its module. The value is the suffix of the tensor's name."""
@@ -50,11 +53,14 @@ _NAME = re.compile(
 )
 
 
+_ROLES = frozenset(TensorRole)
+
+
 def parse_name(name: str) -> TensorKey | None:
     """Return the module and role of the tensor `name`, or None if PEFT writes no such name."""
-    match = _NAME.fullmatch(name)
+    match = _NAME.fullmatch(name) if name.count(".") <= MAX_DOTS else None
     if match is None:
         return None
     lora = match["lora"] and match["lora"] + match["kind"]
     role = lora or match["embedding"] or match["tokens"] or match["vector"] or match["plain"]
-    return TensorKey(match["module"], TensorRole(role)) if role in set(TensorRole) else None
+    return TensorKey(match["module"], TensorRole(role)) if role in _ROLES else None

@@ -14,7 +14,7 @@ from worker.lora.patterns.pattern_form import Match, PatternForm
 
 MAX_MATCH_CPU_S = 0.1
 """Maximum CPU time, in seconds, for matching the patterns of one field."""
-MAX_LAYER_BYTES = 1 << 18
+MAX_LAYER_BYTES = 1 << 16
 """Memory in bytes for matching one pattern of layers."""
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 """A pattern that is a name. Its dots match any character."""
@@ -26,9 +26,10 @@ def linear_matcher(
 ) -> Callable[[Sequence[str]], Mapping[str, Match]]:
     """Return a function that finds the first matching pattern of each name.
 
-    The function raises TooCostly if it takes too much time or memory.
+    The function holds megabytes of memory. It raises TooCostly if it takes too much time or memory.
 
     Raises:
+        re.error, RecursionError, OverflowError: PEFT couldn't compile a pattern.
         NotLinear: RE2 can't express a pattern.
     """
     match = _layers_match(patterns) if form is PatternForm.LAYER else _set_match(patterns, form)
@@ -66,13 +67,19 @@ def _form(pattern: str, form: PatternForm) -> str:
     if PLAIN.fullmatch(pattern):
         text = pattern.replace(".", "[ -~]")
         return rf"(?:[ -~]*\.)?{text}(?:\z|\.)" if form is PatternForm.PART else text
-    parsed = parser.parse(form.regex(pattern))
+    parsed = _parsed(pattern, form)
     if form is not PatternForm.END:
         return linear_form(parsed, parsed.state)
     # What PEFT writes before the pattern costs most, since it can match at each dot. The pattern is
     # therefore matched after each dot, where it matches alike unless it asks for the start.
     _, (_, (*_, key)), _ = parsed
     return linear_form(key, parsed.state)
+
+
+def _parsed(pattern: str, form: PatternForm) -> Any:
+    """Parse a pattern with what PEFT writes around it, if it is also valid without."""
+    parser.parse(pattern)
+    return parser.parse(form.regex(pattern))
 
 
 def _after_dots(name: str) -> Iterator[int]:
@@ -95,7 +102,7 @@ def _layers_match(patterns: Sequence[str]) -> Callable[[str], Match | None]:
 
 
 def _compiled(pattern: str, options: Any) -> Any:
-    parsed = parser.parse(PatternForm.LAYER.regex(pattern))
+    parsed = _parsed(pattern, PatternForm.LAYER)
     form = linear_form(parsed, parsed.state, capture=_LAYER_GROUP)
     try:
         return re2.compile(form, options)

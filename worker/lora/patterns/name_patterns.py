@@ -42,17 +42,7 @@ class NamePatterns:
         self._patterns = tuple(patterns)
         self._form = form
         self._check_sizes()
-        for pattern in self._patterns:
-            self._check_syntax(pattern)
-        try:
-            self._match = linear_matcher(self._patterns, form)
-        except NotLinear as error:
-            if not may_be_slow:
-                raise self._refusal(
-                    f"a pattern can't be matched in linear time, because {error}; write it "
-                    "otherwise, list the modules, or name the adapter in a worker's --adapters"
-                ) from None
-            self._match = self._match_in_child
+        self._is_linear = self._check_patterns(may_be_slow)
 
     def first_matches(self, names: Sequence[str]) -> Mapping[str, Match]:
         """Return the first pattern that matches, for each name that any pattern matches.
@@ -65,9 +55,29 @@ class NamePatterns:
         if not all(name.isascii() and name.isprintable() for name in names):
             raise self._refusal("the base model has modules whose names aren't ASCII")
         try:
-            return self._match(names)
+            if self._is_linear:
+                return linear_matcher(self._patterns, self._form)(names)
+            return self._match_in_child(names)
         except TooCostly as error:
             raise self._refusal(f"{error}; write a simpler one") from None
+
+    def _check_patterns(self, may_be_slow: bool) -> bool:
+        """Check that PEFT could compile the patterns. Return whether they match in linear time."""
+        try:
+            try:
+                linear_matcher(self._patterns, self._form)
+            except NotLinear as error:
+                if not may_be_slow:
+                    raise self._refusal(
+                        f"a pattern can't be matched in linear time, because {error}; write it "
+                        "otherwise, list the modules, or name the adapter in a worker's --adapters"
+                    ) from None
+                for pattern in self._patterns:
+                    re.compile(self._form.regex(pattern))
+                return False
+        except (re.error, RecursionError, OverflowError) as error:
+            raise self._refusal(f"not a regular expression: {error}") from None
+        return True
 
     def _match_in_child(self, names: Sequence[str]) -> Mapping[str, Match]:
         regexes = [self._form.regex(pattern) for pattern in self._patterns]
@@ -83,16 +93,6 @@ class NamePatterns:
             raise self._refusal(f"a pattern has more than {MAX_PATTERN_CHARS} characters")
         if sum(len(each) for each in self._patterns if not PLAIN.fullmatch(each)) > MAX_REGEX_CHARS:
             raise self._refusal(f"its patterns have more than {MAX_REGEX_CHARS} characters")
-
-    def _check_syntax(self, pattern: str) -> None:
-        """Refuse a pattern that PEFT couldn't compile, alone or with what PEFT writes around it."""
-        if PLAIN.fullmatch(pattern):
-            return
-        try:
-            re.compile(pattern)
-            re.compile(self._form.regex(pattern))
-        except (re.error, RecursionError, OverflowError) as error:
-            raise self._refusal(f"not a regular expression: {error}") from None
 
     def _refusal(self, reason: str) -> AdapterRejected:
         shown = ", ".join(map(repr, self._patterns[:2]))

@@ -40,7 +40,7 @@ by_regex = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(st.tuples(fields, layers).map(lambda two: two[0] | two[1]), by_regex),
        st.lists(name, min_size=1, max_size=8))  # fmt: skip
 def test_the_same_modules_are_targeted_as_by_peft(
@@ -51,7 +51,7 @@ def test_the_same_modules_are_targeted_as_by_peft(
     assert targeting(**config).targeted(modules) == expected
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.one_of(name, regex, st.just("^a|h")), st.integers(1, 9), max_size=5),
        st.lists(name, min_size=1, max_size=8))  # fmt: skip
 def test_the_same_pattern_gives_a_modules_rank_as_in_peft(

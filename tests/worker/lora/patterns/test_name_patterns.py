@@ -53,7 +53,7 @@ def expected(form: PatternForm, pattern: str, name: str) -> ReMatch[str] | None:
     return re.match(form.regex(pattern), name)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(PREFIXES, st.one_of(patterns, anything), st.sampled_from(PatternForm), st.lists(names))
 @example("", "a++a", PatternForm.NAME, ["aa"])
 @example("", "a{,2}", PatternForm.NAME, ["aa", "a{,2}"])
