@@ -12,7 +12,7 @@ LorikeetError
 │   └── EngineStalled        a step of the engine doesn't finish
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; the message says why
-│   ├── AdapterNotServed     another kind of engine serves it
+│   ├── AdapterNotServed     only other workers serve it
 │   ├── StoreFailed          the adapter's files can't be copied to the worker's store: HTTP 503
 │   └── SourceFailed         the adapter can't be fetched from its source; its code says why
 ├── GrammarRejected          the JSON schema of an answer can't be enforced
@@ -259,7 +259,7 @@ class AdapterRejected(LorikeetError):
 
 
 class AdapterNotServed(AdapterRejected):
-    """The worker's engine doesn't serve the adapter, but other engines do."""
+    """This worker doesn't serve the adapter, but one with other settings does."""
 
 
 class StoreFailed(AdapterRejected):

@@ -8,7 +8,7 @@ in a child process with a limit of time, and only for adapters that the operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from shared.errors import AdapterRejected
+from shared.errors import AdapterNotServed, AdapterRejected
 from worker.lora.patterns.child import match_in_child
 from worker.lora.patterns.linear_form import NotLinear
 from worker.lora.patterns.linear_patterns import PLAIN, linear_matcher
@@ -68,10 +68,11 @@ class NamePatterns:
                 linear_matcher(self._patterns, self._form)
             except NotLinear as error:
                 if not may_be_slow:
-                    raise self._refusal(
+                    reason = (
                         f"a pattern can't be matched in linear time, because {error}; write it "
                         "otherwise, list the modules, or name the adapter in a worker's --adapters"
-                    ) from None
+                    )
+                    raise AdapterNotServed(str(self._refusal(reason))) from None
                 for pattern in self._patterns:
                     re.compile(self._form.regex(pattern))
                 return False
