@@ -1,5 +1,5 @@
 #!lua
--- At most 209 commands.
+-- At most 210 commands.
 -- ARGV: id tenant max_open max_tenant created_ms keep_ms field value...
 -- Accepts a batch. Returns 'ok' | 'full' if the pool has `max_open` batches that haven't ended |
 -- 'many' if the tenant has `max_tenant` batches, ended or not. The call may be repeated. `keep_ms` is
