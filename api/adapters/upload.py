@@ -20,21 +20,21 @@ CONTENT_TYPES = ("application/octet-stream", "application/x-safetensors")
 
 @asynccontextmanager
 async def received(
-    request: Request, context: Context, config: str | None
+    request: Request, context: Context, tenant: str, config: str | None
 ) -> AsyncIterator[UploadId]:
     """Receive the body of `request` as an upload, which is deleted if the block raises.
 
     At most two pieces of the body are in memory at once.
 
     Raises:
-        JobFailed: the body is empty or too large, has another content type, or doesn't fit into
-            Redis' memory.
+        JobFailed: the body is empty or too large, has another content type, doesn't fit into
+            Redis' memory, or exceeds what the tenant may upload.
         RedisUnavailable: Redis can't be reached.
     """
     _check_content_type(request)
     upload = UploadId(secrets.token_hex(16))
     try:
-        await _write(request, context, upload, config)
+        await _write(request, context, tenant, upload, config)
         yield upload
     except BaseException:
         with suppress(RedisUnavailable):  # then the upload expires
@@ -42,7 +42,9 @@ async def received(
         raise
 
 
-async def _write(request: Request, context: Context, upload: UploadId, config: str | None) -> None:
+async def _write(
+    request: Request, context: Context, tenant: str, upload: UploadId, config: str | None
+) -> None:
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     max_bytes = context.settings.max_adapter_mb * MIB
@@ -55,12 +57,16 @@ async def _write(request: Request, context: Context, upload: UploadId, config: s
         if num_written > max_bytes:
             raise _too_large(context.settings.max_adapter_mb)
         num_left = max(0, size - num_written)
-        await context.uploads.append(upload, str(number), piece, num_left=num_left, ttl_ms=ttl_ms)
+        await context.uploads.append(
+            upload, str(number), piece, tenant=tenant, num_left=num_left, ttl_ms=ttl_ms
+        )
         number += 1
     if not num_written:
         raise invalid_value("the body is empty; send the bytes of adapter_model.safetensors")
     if config is not None:
-        await context.uploads.append(upload, CONFIG, config.encode(), num_left=0, ttl_ms=ttl_ms)
+        await context.uploads.append(
+            upload, CONFIG, config.encode(), tenant=tenant, num_left=0, ttl_ms=ttl_ms
+        )
 
 
 async def _pieces(request: Request, max_bytes: int) -> AsyncIterator[bytes]:

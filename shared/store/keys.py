@@ -460,6 +460,13 @@ class Keys:
         """
         return f"{self.prefix}upload:{upload}"
 
+    def uploads_of(self, tenant: str) -> str:
+        """ZSET: upload of the tenant -> its bytes.
+
+        Uploads that expired are removed when the tenant has reached a limit.
+        """
+        return f"{self.prefix}uploads:{tenant}"
+
     def file(self, file_id: FileId) -> str:
         """HASH: tenant, charged bytes, name, purpose, size and times of a file.
 

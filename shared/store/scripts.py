@@ -21,7 +21,7 @@ PARTS = {
     "cancelling": {"cancel", "abandon", "expire"},
     "following": {"attach", "abandon"},
     "forgetting": {"erase", "retain"},
-    "uploads": {"add_adapter", "set_base", "forget_unused"},
+    "uploads": {"add_adapter", "set_base", "forget_unused", "discard_upload"},
     "file_account": {"reserve_file", "store_file", "forget_file"},
     "changes": {
         *("add_adapter", "unload_adapter", "rollback_adapter", "set_base", "release_quarantine"),

@@ -34,7 +34,14 @@ class Uploads:
         self._scripts = Scripts(redis, keys)
 
     async def append(
-        self, upload: UploadId, field: str, piece: bytes, *, num_left: int, ttl_ms: int
+        self,
+        upload: UploadId,
+        field: str,
+        piece: bytes,
+        *,
+        tenant: str,
+        num_left: int,
+        ttl_ms: int,
     ) -> None:
         """Store one piece of an upload, which then expires after `ttl_ms`.
 
@@ -42,25 +49,23 @@ class Uploads:
             upload: the upload.
             field: `CONFIG`, or the number of the piece, from 0.
             piece: at most `PIECE_BYTES` bytes.
+            tenant: the tenant that is charged with the upload.
             num_left: number of bytes that follow, as far as it is known.
             ttl_ms: time in ms after which the upload expires unless a version is made from it.
 
         Raises:
-            JobFailed: the upload would leave too little of Redis' memory for jobs.
+            JobFailed: the upload would leave too little of Redis' memory for jobs, or the tenant
+                would exceed its part of the memory or has too many uploads.
             RedisUnavailable: Redis can't be reached.
         """
         try:
-            is_stored = await self._scripts.run(
-                "append_upload", upload, field, piece, num_left, ttl_ms
+            reply = await self._scripts.run(
+                "append_upload", upload, field, piece, num_left, ttl_ms, tenant
             )
         except OutOfMemory:
-            is_stored = False
-        if not is_stored:
-            message = (
-                "Redis has too little free memory for this adapter; unload adapters, lower "
-                "--keep-versions, or raise Redis' maxmemory"
-            )
-            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+            reply = b"memory"
+        if reply != b"ok":
+            raise JobFailed(_refusal(reply.decode()))
 
     async def config(self, upload: UploadId) -> bytes | None:
         """Return the text of adapter_config.json, or None if it wasn't sent. Retries."""
@@ -91,4 +96,16 @@ class Uploads:
 
     async def discard(self, upload: UploadId) -> None:
         """Delete an upload of which no version was made."""
-        await self._redis.unlink(self._keys.upload(upload))
+        await self._scripts.run("discard_upload", upload)
+
+
+def _refusal(limit: str) -> JobError:
+    if limit == "memory":
+        message = (
+            "Redis has too little free memory for this adapter; unload adapters, lower "
+            "--keep-versions, or raise Redis' maxmemory"
+        )
+        return JobError(code=ErrorCode.UNAVAILABLE, message=message)
+    what = "half of Redis' memory" if limit == "bytes" else "too many versions"
+    message = f"the adapters that this tenant has uploaded are {what}; unload some of them"
+    return JobError(code=ErrorCode.QUOTA_EXCEEDED, message=message)

@@ -62,7 +62,7 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
             )
         )
     if query.source is None:
-        async with received(request, context, query.config) as upload:
+        async with received(request, context, access.tenant, query.config) as upload:
             await _load(context, access, query, upload_source(upload), param=None)
     else:
         _check_without_body(request, query)

@@ -177,7 +177,9 @@ async def small_scripts(pool: LargePool) -> None:
             await inspections.take(asked)
             await inspections.answer(asked, Findings())
             await scripts.run("durability_barrier")
-            await uploads.append(UploadId(str(number)), "0", PIECE, num_left=0, ttl_ms=1000)
+            upload = UploadId(str(number))
+            await uploads.append(upload, "0", PIECE, tenant="red", num_left=0, ttl_ms=1000)
+            await uploads.discard(upload)
         with pool.meter.measuring("the same base"):
             await pool.registry.set_base(base_model("1"))
 

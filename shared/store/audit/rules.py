@@ -350,6 +350,7 @@ RULES: Mapping[str, Rule] = {
     "calls": Rule("list", _expires),
     "reply": Rule("list", _expires),
     "upload": Rule("hash", _upload, fields=("version",)),
+    "uploads": Rule("zset"),
     "file": Rule("hash", _file),
     "files": Rule("zset", of_member=_file_of),
     "purpose": Rule("zset", of_member=_file_of),

@@ -31,6 +31,8 @@ from shared.store.scripts import Arg, Scripts, flat
 
 MAX_OPEN = 1000
 """Maximum number of batches of a pool that haven't ended."""
+MAX_RECORD_BYTES = 64 << 10
+"""Memory in Redis that one batch needs at most: metadata, and the faults of its file."""
 LEASE_MS = 10_000
 """Milliseconds after which another control process may run the batch of a silent one."""
 MAX_LINES_PER_COMMIT = 250

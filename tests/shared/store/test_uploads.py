@@ -1,11 +1,12 @@
 """Files of adapters that clients send, from the first piece to the end of their version."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 from queue_support import eventually
 
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion, UploadId
@@ -14,7 +15,7 @@ from shared.store.audit.auditor import Auditor
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
-from shared.store.uploads import CONFIG, UploadGone, Uploads
+from shared.store.uploads import CONFIG, PIECE_BYTES, UploadGone, Uploads
 
 BASE = BaseModel(
     name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
@@ -56,8 +57,8 @@ async def _without_strays(redis: Redis, keys: Keys) -> AsyncIterator[None]:
 
 async def send(uploads: Uploads, upload: UploadId, *pieces: bytes) -> None:
     for number, piece in enumerate(pieces):
-        await uploads.append(upload, str(number), piece, num_left=0, ttl_ms=TTL_MS)
-    await uploads.append(upload, CONFIG, b"{}", num_left=0, ttl_ms=TTL_MS)
+        await uploads.append(upload, str(number), piece, tenant="red", num_left=0, ttl_ms=TTL_MS)
+    await uploads.append(upload, CONFIG, b"{}", tenant="red", num_left=0, ttl_ms=TTL_MS)
 
 
 async def read(uploads: Uploads, upload: UploadId) -> bytes:
@@ -126,3 +127,47 @@ async def test_another_base_model_deletes_uploads(
     await registry.load_adapter(made_from(ONE, "1"), replace=True)
     await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
     assert await is_gone(redis, keys, ONE)
+
+
+@pytest.fixture
+async def small(open_client: Callable[[str], Redis], own_server: EmbeddedRedis) -> Redis:
+    """Client of a Redis with little memory."""
+    client = open_client(own_server.url)
+    await client.config_set("maxmemory", "20mb")
+    return client
+
+
+async def test_a_tenant_uploads_at_most_half_of_the_memory(small: Redis, keys: Keys) -> None:
+    uploads, piece = Uploads(small, keys), bytes(PIECE_BYTES - 24_576)
+
+    async def fill(tenant: str, upload: str, num_pieces: int) -> None:
+        for number in range(num_pieces):
+            await uploads.append(
+                UploadId(upload), str(number), piece, tenant=tenant, num_left=0, ttl_ms=TTL_MS
+            )
+
+    await fill("red", "1", 5)
+    await fill("red", "2", 5)
+    with pytest.raises(JobFailed, match="half of Redis' memory") as refusal:
+        await fill("red", "3", 1)
+    assert refusal.value.error.code is ErrorCode.QUOTA_EXCEEDED
+    await fill("blue", "4", 1)
+    await uploads.discard(UploadId("1"))
+    await fill("red", "3", 1)
+    await small.delete(keys.upload(UploadId("2")))  # its front end has died, and it has expired
+    await fill("red", "5", 8)
+
+
+async def test_a_discarded_upload_is_no_longer_charged(
+    uploads: Uploads, registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await send(uploads, ONE, b"12")
+    await send(uploads, TWO, b"345")
+    assert await redis.zrange(keys.uploads_of("red"), 0, -1, withscores=True) == [
+        (ONE.encode(), 4),
+        (TWO.encode(), 5),
+    ]
+    await registry.load_adapter(made_from(ONE, "1"), replace=True)
+    await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
+    await uploads.discard(TWO)
+    assert not await redis.exists(keys.uploads_of("red"))

@@ -46,7 +46,7 @@ if state then return { 'dup', state } end
 local earlier = idem ~= '' and earlier_request()
 if earlier then return earlier end
 local now, lag = read_clock()
-local num_bytes = #ARGV[14] + #ARGV[24]
+local num_bytes = #ARGV[14] + #ARGV[18] + #ARGV[24]
 local tag_field, virtual_time_field = fair_queueing_fields(is_preemptible)
 local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated,
   revision, old_usage_days = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', virtual_time_field,

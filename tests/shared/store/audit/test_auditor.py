@@ -284,6 +284,7 @@ def test_the_cases_cover_every_kind_that_can_be_a_stray(keys: Keys) -> None:
         "served",
         "shadows",
         "endedbatches",
+        "uploads",
         "webhooks",
     }
     assert set(RULES) - covered == always

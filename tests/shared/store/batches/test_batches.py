@@ -108,9 +108,9 @@ async def test_an_ended_batch_can_be_deleted(batches: Batches, redis: Redis, key
     batch = await added(batches)
     assert not await batches.delete(batch)
     assert await batches.get(batch.id) == batch
-    await ended(batches, batch)
+    await ended(batches, batch, announces=True)
     assert await batches.delete(batch)
-    assert await redis.keys(f"{keys.prefix}batch*") == []
+    assert await redis.keys(f"{keys.prefix}*") == [keys.ended_batches.encode()]
 
 
 async def test_a_list_lives_as_long_as_its_batches(
@@ -124,10 +124,12 @@ async def test_a_list_lives_as_long_as_its_batches(
     assert await redis.ttl(keys.batches_of("red")) > 1900
 
 
-async def ended(batches: Batches, batch: Batch, *, keep_s: int = 9) -> None:
+async def ended(
+    batches: Batches, batch: Batch, *, keep_s: int = 9, announces: bool = False
+) -> None:
     """End a batch as a control process does whose input is faulty."""
     await batches.lease(batch.id, A)
-    await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=keep_s, announces=False)
+    await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=keep_s, announces=announces)
 
 
 async def test_only_one_process_runs_a_batch(

@@ -34,7 +34,7 @@ async def test_the_configuration_may_be_in_the_metadata(
 ) -> None:
     uploads, store = Uploads(redis, keys), AdapterStore(tmp_path / "store", max_bytes=1 << 20)
     if body is not None:
-        await uploads.append(UPLOAD, "0", body, num_left=0, ttl_ms=60_000)
+        await uploads.append(UPLOAD, "0", body, tenant="red", num_left=0, ttl_ms=60_000)
     fetcher, folder = UploadFetcher(uploads, store), store.staging(UPLOAD)
     if reason:
         with pytest.raises(AdapterRejected, match=reason):
