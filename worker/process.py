@@ -18,6 +18,7 @@ from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.load_model import load_simulated
 from worker.engine_vllm.environment import set_environment
 from worker.engine_vllm.interpreter import switch_python
+from worker.kernels.cpu.levels import VARIABLE as CPU_LEVEL
 from worker.served_model import ServedModel
 from worker.service import Worker
 from worker.startup.process_tuning import share_cores, use_huge_pages
@@ -58,6 +59,7 @@ def run_simulated(settings: WorkerSettings) -> None:
 
 def _load_native(settings: WorkerSettings) -> ServedModel:
     _check(settings)
+    os.environ[CPU_LEVEL] = settings.cpu_level
     share_cores()
     use_huge_pages()
     # This imports torch, which takes seconds. Errors of the settings and Redis are reported before.

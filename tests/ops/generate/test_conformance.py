@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 import pytest
+from anthropic.types.beta import message_count_tokens_params, message_create_params
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
@@ -84,10 +85,9 @@ def test_the_parts_of_messages_in_openais_client_are_listed() -> None:
 
 
 def test_anthropics_column_has_the_fields_of_its_client() -> None:
-    types = pytest.importorskip("anthropic.types.beta")
     sent: Mapping[str, Any] = {
-        MESSAGES: types.message_create_params.MessageCreateParamsNonStreaming,
-        COUNT_TOKENS: types.message_count_tokens_params.MessageCountTokensParams,
+        MESSAGES: message_create_params.MessageCreateParamsNonStreaming,
+        COUNT_TOKENS: message_count_tokens_params.MessageCountTokensParams,
     }
     for path, params in sent.items():
         assert set(get_type_hints(params)) <= names(path, ANTHROPIC)

@@ -14,7 +14,7 @@ from ops.bench.gpu.trials import Attention, Heads, LoRA, StoreKV, Trial
 from ops.packaging import wheel as packaging
 from ops.packaging.wheel import BuildFailed, build_wheel
 from worker.kernels.cpu import build
-from worker.kernels.cpu.levels import LEVELS, cpu_flags, usable_levels
+from worker.kernels.cpu.levels import LEVELS, VARIABLE, cpu_flags, usable_levels
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.reference import ReferenceKernels
 
@@ -61,12 +61,9 @@ def test_every_level_that_this_cpu_runs_computes_as_torch_does(
     package: Path, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # so that nothing is compiled
+    monkeypatch.setattr(build, "PREBUILT", package)
     for level in usable_levels(cpu_flags()):
-        (tmp_path / level.name).mkdir()
-        (tmp_path / level.name / f"{level.name}.so").write_bytes(
-            (package / f"{level.name}.so").read_bytes()
-        )
-        monkeypatch.setattr(build, "PREBUILT", tmp_path / level.name)
+        monkeypatch.setenv(VARIABLE, level.name)
         kernels = NativeKernels(dtype, tmp_path)
         for trial in TRIALS:
             got = trial.run(kernels, trial.inputs(dtype)).double()

@@ -16,7 +16,7 @@ import torch
 
 from shared.cache_folder import cache_folder
 from worker.kernels.cpu import build
-from worker.kernels.cpu.levels import cpu_flags
+from worker.kernels.cpu.levels import AUTO, LEVELS, VARIABLE, cpu_flags, usable_levels
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
@@ -31,33 +31,46 @@ use small sizes.
 NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 TRITON_DTYPES = (torch.float32, torch.float16)
 
-NARROWER = {
-    "native without AMX": ("amx_bf16", "-mno-amx-bf16"),
-    "native without AVX512_BF16": ("avx512_bf16", "-mno-amx-bf16", "-mno-avx512bf16"),
-    "native without AVX512": ("avx512f", "-mno-amx-bf16", "-mno-avx512f"),
-}
-"""Native kernels for lesser CPUs: the feature that is left out, and the compiler flags for it."""
-
 CPU_FLAGS = cpu_flags()
 SUPPORT = Path(__file__).parent
-QUANTISED_SOURCE = "quantised/linear.cpp"
-QUANTISED_PATHS = {
-    "VNNI": ("avx512_vnni",),
-    "AVX512": ("avx512bw", "-mno-avx512vnni"),
-    "AVX-VNNI, emulated": ("avx2", "-mno-avx512f", "-include", str(SUPPORT / "emulated_vnni.h")),
-    "AVX2": ("avx2", "-mno-avx512f", "-mno-avxvnni"),
-    "AMX, emulated": ("avx512_vnni", "-include", str(SUPPORT / "emulated_tiles.h")),
-}
-"""Ways to multiply by quantised weights: the feature that each needs, and its compiler flags."""
-QUANTISED_NAMES = [name for name, (feature, *_) in QUANTISED_PATHS.items() if feature in CPU_FLAGS]
-HAS_AMX = "amx_bf16" in CPU_FLAGS
-EMULATED_AMX = "native with emulated AMX"
-
-NATIVE_NAMES = [
-    "native",
-    *(name for name, (flag, *_) in NARROWER.items() if flag in CPU_FLAGS),
-    *([EMULATED_AMX] if "avx512bw" in CPU_FLAGS and not HAS_AMX else []),
+LEVELS_HERE = [level.name for level in usable_levels(CPU_FLAGS)]
+"""Levels of the kernels that this CPU can run, the fastest first. It is empty on other CPUs."""
+NATIVE = os.environ.get(VARIABLE, AUTO)
+"""Native kernels of the level that `LORIKEET_CPU_LEVEL` forces, or of the fastest one."""
+LESSER = [
+    level
+    for level in (
+        "avx512-bf16",
+        "avx512-vnni",
+        "avx2",
+    )  # the others have the same products of floats
+    if level in LEVELS_HERE[1:] and level != NATIVE
 ]
+"""Other levels, as lesser CPUs have them."""
+EMULATED_AMX = "emulated AMX"
+_WIDE = next((level for level in LEVELS_HERE if level.startswith("avx512")), None)
+"""The level whose vectors are used with emulated tiles."""
+NATIVE_NAMES = [
+    NATIVE,
+    *LESSER,
+    *([EMULATED_AMX] if _WIDE and "amx" not in LEVELS_HERE else []),
+]
+
+QUANTISED_SOURCE = "quantised/linear.cpp"
+_FLAGS = {level.name: level.compiler_flags for level in LEVELS}
+_EMULATED = {
+    "amx": ("avx512-vnni", "emulated_tiles.h"),
+    "avx-vnni": ("avx2", "emulated_vnni.h"),
+}
+"""Levels that are emulated on other CPUs: the level that the CPU needs, and a header."""
+QUANTISED_PATHS = {name: _FLAGS[name] for name in LEVELS_HERE} | {
+    f"{name}, emulated": (*_FLAGS[needed], "-include", str(SUPPORT / header))
+    for name, (needed, header) in _EMULATED.items()
+    if needed in LEVELS_HERE and name not in LEVELS_HERE
+}
+"""Compiler flags for each way to multiply by quantised weights."""
+QUANTISED_NAMES = list(QUANTISED_PATHS)
+
 SETS = [
     *(("torch", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
     *((name, dtype) for name in NATIVE_NAMES for dtype in NATIVE_DTYPES),
@@ -73,21 +86,20 @@ every_native_set = pytest.mark.parametrize(("name", "dtype"), NATIVE_SETS, ids=s
 """Decorator that runs a test with all native kernels in each of their dtypes."""
 
 ENGINE_SETS = [
-    *(pytest.param(("native", dtype)) for dtype in NATIVE_DTYPES),
-    *(
-        pytest.param((name, torch.bfloat16), marks=pytest.mark.slow)
-        for name in NATIVE_NAMES
-        if name == EMULATED_AMX
-    ),
+    *(pytest.param((NATIVE, dtype)) for dtype in NATIVE_DTYPES),
+    *(pytest.param((name, torch.bfloat16), marks=pytest.mark.slow) for name in NATIVE_NAMES[1:]),
 ]
 """Native kernels with which whole engines are tested."""
+
+every_level = pytest.mark.parametrize("level", NATIVE_NAMES)
+"""Decorator that runs a test of an engine with the native kernels of each level."""
 
 EPS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Largest rounding error of a result, relative to its largest value."""
 
 
 @functools.cache
-def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
+def native_kernels(dtype: torch.dtype, name: str = NATIVE) -> NativeKernels:
     """Return the native kernels `name`. Without a compiler, the test is skipped."""
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
@@ -98,8 +110,13 @@ def native_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
 @contextmanager
 def compiled_as(name: str) -> Iterator[None]:
     """Make native kernels that are loaded inside the context those of `name`."""
-    options = _with_emulated_amx() if name == EMULATED_AMX else NARROWER.get(name, ())[1:]
-    with mock.patch.object(build, "FLAGS", [*build.FLAGS, *options]):
+    emulates = name == EMULATED_AMX
+    options = _with_emulated_amx() if emulates else []
+    level = str(_WIDE) if emulates else name
+    with (
+        mock.patch.dict(os.environ, {VARIABLE: level}),
+        mock.patch.object(build, "FLAGS", [*build.FLAGS, *options]),
+    ):
         yield
 
 
@@ -111,12 +128,12 @@ def quantised_kernels(dtype: torch.dtype, path: str) -> NativeKernels:
     """
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    flags = list(QUANTISED_PATHS[path][1:])
+    flags = list(QUANTISED_PATHS[path])
     run = build._run
 
     def run_with_flags(command: list[str]) -> str:
         if any(part.endswith(QUANTISED_SOURCE) for part in command):
-            return run([*command, *flags])  # later flags win
+            return run([*(part for part in command if not part.startswith("-m")), *flags])
         return _compile_once(command, run) if "-c" in command else run(command)
 
     headers = b"".join(Path(flag).read_bytes() for flag in flags if flag.endswith(".h"))
@@ -147,7 +164,7 @@ def _objects() -> Path:
     return Path(folder.name)
 
 
-def linear_kernels(dtype: torch.dtype, name: str = "native") -> NativeKernels:
+def linear_kernels(dtype: torch.dtype, name: str = NATIVE) -> NativeKernels:
     """Return the native kernels `name`; the test is skipped if they have no packed product here."""
     kernels = native_kernels(dtype, name)
     if not kernels.can_pack(torch.zeros(4, 4, dtype=dtype)):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from engines import engine_of, greedy_request, load, random_prompt, run
+from kernel_sets import compiled_as, every_level
 from reference import check_greedy_along, logits_along, with_adapter
 from tiny import ARCHITECTURES, save_adapter, tiny_model
 
@@ -75,8 +76,12 @@ def test_each_request_alone_equals_the_reference(case: Case) -> None:
     check(case, tokens)
 
 
-def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(case: Case) -> None:
-    loaded = load(tiny_model(case.model_type))
+@every_level
+def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
+    case: Case, level: str
+) -> None:
+    with compiled_as(level):
+        loaded = load(tiny_model(case.model_type))
     engine, versions = engine_of(loaded, case.folders, num_blocks=32, budget=23)
     requests = [
         greedy_request(str(i), prompt, NUM_TOKENS, versions.get(name_of(i)))

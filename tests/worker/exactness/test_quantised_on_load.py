@@ -19,7 +19,13 @@ import torch
 from engines import Outputs, engine_of, outputs_of, random_prompt, tokens_of
 from engines import greedy_request as request
 from int8_product import exact_product, replace_product, rounded_product
-from kernel_sets import NATIVE_DTYPES, QUANTISED_NAMES, linear_kernels, quantised_kernels
+from kernel_sets import (
+    NATIVE_DTYPES,
+    QUANTISED_NAMES,
+    every_level,
+    linear_kernels,
+    quantised_kernels,
+)
 from kinds import kinds
 from reference import check_greedy_along, check_logprobs_along, logits_along, with_adapter
 from tiny import roughen, save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
@@ -89,9 +95,9 @@ def saved_adapter(folder: Path, model_type: str, kind: str | None) -> dict[str, 
     return {"a": save_adapter(folder, base=roughen(tiny_model(model_type)), **config)}
 
 
-def greedy_answers(model: PreTrainedModel, adapters: dict[str, Path]) -> dict[int, Answer]:
-    """Return what `model`, quantised, appends to each random prompt, by the prompt's seed."""
-    engine, versions = engine_of(load_quantised(model), adapters)
+def greedy_answers(loaded: LoadedModel, adapters: dict[str, Path]) -> dict[int, Answer]:
+    """Return what a model appends to each random prompt, by the prompt's seed."""
+    engine, versions = engine_of(loaded, adapters)
     requests = [
         request(str(seed), random_prompt(seed, 20), NUM_TOKENS, versions.get("a"))
         for seed in range(6)
@@ -125,7 +131,8 @@ def check_follows(
     adapters = saved_adapter(folder, model_type, kind)
     reference = reference_of(model_type, adapters.get("a"))
     replace_product(patch, exact_product)
-    for seed, answer in greedy_answers(roughen(tiny_model(model_type)), adapters).items():
+    loaded = load_quantised(roughen(tiny_model(model_type)))
+    for seed, answer in greedy_answers(loaded, adapters).items():
         tokens, logprobs = (list(column) for column in zip(*answer, strict=True))
         logits = logits_along(reference, random_prompt(seed, 20), tokens)
         check_greedy_along(logits, tokens)
@@ -134,13 +141,20 @@ def check_follows(
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("model_type", FUSED)
+@every_level
 def test_the_native_product_gives_the_answers_of_the_same_one_in_torch(
-    model_type: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    level: str,
+    model_type: str,
+    dtype: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapters = saved_adapter(tmp_path, model_type, next(iter(kinds(model_type))))
 
     def answers() -> dict[int, Answer]:
-        return greedy_answers(roughen(tiny_model(model_type)).to(dtype), adapters)
+        kernels = linear_kernels(dtype, level)
+        loaded = load_quantised(roughen(tiny_model(model_type)).to(dtype), kernels)
+        return greedy_answers(loaded, adapters)
 
     native = answers()
     replace_product(monkeypatch, rounded_product)

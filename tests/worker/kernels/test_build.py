@@ -3,18 +3,25 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from structlog.testing import capture_logs
 
-from worker.kernels.cpu import build
-from worker.kernels.cpu.build import NotCompiled, compile_library, load_library
-from worker.kernels.cpu.levels import cpu_flags, usable_levels
+from shared.errors import SettingsError
+from worker.kernels.cpu import build, levels
+from worker.kernels.cpu.build import NATIVE, NotCompiled, compile_library, load_library
+from worker.kernels.cpu.levels import LEVELS, VARIABLE, cpu_flags, usable_levels
 from worker.kernels.pick import pick_kernels
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def no_forced_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,29 @@ def test_other_sources_make_another_library(tmp_path: Path, source: Path, compil
     assert len(libraries(tmp_path)) == 2
 
 
+def test_the_forced_level_is_compiled_with_its_own_instructions(
+    tmp_path: Path, source: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = usable_levels(cpu_flags())[-1]
+    load_library(tmp_path / "cache")
+    assert NATIVE in calls.read_text()
+    calls.write_text("")
+    monkeypatch.setenv(VARIABLE, level.name)
+    assert load_library(tmp_path / "cache").answer() == 42
+    assert " ".join(level.compiler_flags) in calls.read_text()
+    assert NATIVE not in calls.read_text()
+    assert len(libraries(tmp_path / "cache")) == 2
+
+
+def test_a_forced_level_that_the_cpu_cannot_run_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "cpu_flags", lambda: LEVELS[-1].cpu_flags)
+    monkeypatch.setenv(VARIABLE, LEVELS[0].name)
+    with pytest.raises(SettingsError, match=r"LORIKEET_CPU_LEVEL=amx: .*; use auto, avx2"):
+        pick_kernels(CPU, torch.float32, tmp_path)
+
+
 def test_several_processes_at_once_get_one_library(
     tmp_path: Path, source: Path, compiler: str
 ) -> None:
@@ -158,16 +188,18 @@ def test_a_broken_library_is_compiled_again(
 def prebuilt(
     tmp_path: Path, source: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
 ) -> list[Path]:
-    """Libraries for this CPU's levels, the fastest first. Their answers are 0, 1, ...
+    """Libraries for two levels that this CPU can run, the faster first. Their answers are 0 and 1.
 
     The kernels that would be compiled here answer 42.
     """
-    levels = usable_levels(cpu_flags())
-    if not levels:
+    slower = levels.LEVELS[-1]
+    if slower not in usable_levels(cpu_flags()):
         pytest.skip("needs an x86 CPU with AVX2")
+    both = (replace(slower, name="faster"), slower)
+    monkeypatch.setattr(levels, "LEVELS", both)
     compiled = source.read_text()
-    paths = [tmp_path / "package" / f"{level.name}.so" for level in levels]
-    for number, (level, path) in enumerate(zip(levels, paths, strict=True)):
+    paths = [tmp_path / "package" / f"{level.name}.so" for level in both]
+    for number, (level, path) in enumerate(zip(both, paths, strict=True)):
         source.write_text(f'extern "C" int answer() {{ return {number}; }}\n')
         compile_library(compiler, level.compiler_flags, path)
     source.write_text(compiled)
@@ -186,12 +218,19 @@ def test_the_packages_fastest_library_is_loaded_without_a_compiler(
 def test_if_a_library_is_missing_or_broken_the_next_level_is_loaded(
     tmp_path: Path, prebuilt: list[Path]
 ) -> None:
-    if len(prebuilt) == 1:
-        pytest.skip("needs a CPU with AVX-512")
     prebuilt[0].unlink()
     assert load_library(tmp_path / "cache").answer() == 1
     prebuilt[0].write_bytes(b"\x7fELF")
     assert load_library(tmp_path / "cache").answer() == 1
+
+
+def test_the_forced_level_is_loaded_even_if_a_faster_one_is_usable(
+    tmp_path: Path, prebuilt: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, prebuilt[1].stem)
+    assert load_library(tmp_path / "cache").answer() == 1
+    prebuilt[1].unlink()
+    assert load_library(tmp_path / "cache").answer() == 42
 
 
 def test_if_none_of_the_packages_libraries_loads_the_kernels_are_compiled(

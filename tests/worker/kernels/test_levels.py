@@ -1,16 +1,29 @@
 """Which compiled kernels a CPU gets: every instruction that a level permits is one that it has."""
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.errors import SettingsError
+from shared.settings import WorkerSettings
 from worker.kernels.cpu.build import FLAGS, SOURCES
-from worker.kernels.cpu.levels import LEVELS, Level, cpu_flags, usable_levels
+from worker.kernels.cpu.levels import (
+    AUTO,
+    LEVELS,
+    VARIABLE,
+    Level,
+    cpu_flags,
+    forced_level,
+    usable_levels,
+)
 
 FEATURES = sorted(frozenset().union(*(level.cpu_flags for level in LEVELS)))
 MACHINES = st.sets(st.sampled_from(FEATURES))
@@ -46,6 +59,27 @@ def test_further_features_never_lead_to_a_slower_level(machine: set[str], more: 
 def test_a_cpu_that_can_run_a_level_can_run_the_slowest_one(machine: set[str]) -> None:
     usable = usable_levels(machine)
     assert usable[-1:] == ([LEVELS[-1]] if usable else [])
+
+
+@given(MACHINES, st.sampled_from(LEVELS))
+def test_a_level_can_be_forced_exactly_if_it_is_usable(machine: set[str], level: Level) -> None:
+    with mock.patch.dict(os.environ, {VARIABLE: level.name}):
+        if level in usable_levels(machine):
+            assert forced_level(machine) is level
+        else:
+            with pytest.raises(SettingsError, match=f"{VARIABLE}={level.name}: this CPU can't"):
+                forced_level(machine)
+
+
+@pytest.mark.parametrize("value", ["", AUTO])
+def test_by_default_no_level_is_forced(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    assert forced_level(LEVELS[0].cpu_flags) is None
+
+
+def test_the_setting_has_all_levels() -> None:
+    values = get_args(WorkerSettings.model_fields["cpu_level"].annotation)
+    assert values == (AUTO, *(level.name for level in LEVELS))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Loads the native kernels: a library that the package contains, or one compiled for this machine.
 
 A wheel contains libraries for several levels of CPUs (`levels.py`). A source checkout contains
-none, so the kernels are compiled there. The name of a compiled library is a digest of the sources,
-the compiler, the flags and the CPU. Therefore a library that was built for another machine or from
-other sources is never loaded.
+none, so the kernels are compiled there. `LORIKEET_CPU_LEVEL` forces one level in both cases. The
+name of a compiled library is a digest of the sources, the compiler, the flags and the CPU.
+Therefore a library that was built for another machine or from other sources is never loaded.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker.kernels.cpu.levels import cpu_flags, usable_levels
+from worker.kernels.cpu.levels import cpu_flags, forced_level, usable_levels
 
 SOURCES = Path(__file__).parent / "src"
 PREBUILT = Path(__file__).parent / "prebuilt"
@@ -39,14 +39,21 @@ def load_library(cache_folder: Path) -> ctypes.CDLL:
     Raises:
         NotCompiled: the package has no library for this CPU, and none can be compiled: no compiler
             is installed, the compiler failed, or the folder is not writable.
+        SettingsError: this CPU can't run the forced level.
     """
     loaded = (_load(path) for path in prebuilt_libraries())
     return next(filter(None, loaded), None) or _load_compiled(cache_folder)
 
 
 def prebuilt_libraries() -> list[Path]:
-    """Return the package's libraries that this CPU can run, the fastest first."""
-    paths = [PREBUILT / f"{level.name}.so" for level in usable_levels(cpu_flags())]
+    """Return the package's libraries that may be loaded on this CPU, the fastest first.
+
+    Raises:
+        SettingsError: this CPU can't run the forced level.
+    """
+    forced = forced_level(cpu_flags())
+    levels = [forced] if forced else usable_levels(cpu_flags())
+    paths = [PREBUILT / f"{level.name}.so" for level in levels]
     return [path for path in paths if path.is_file()]
 
 
@@ -85,12 +92,14 @@ def compile_library(compiler: str, cpu: Sequence[str], path: Path) -> None:
 
 
 def _load_compiled(cache_folder: Path) -> ctypes.CDLL:
+    forced = forced_level(cpu_flags())
+    cpu = forced.compiler_flags if forced else (NATIVE,)
     try:
         compiler = find_compiler()
-        path = cache_folder / "kernels" / f"{_key(_run([compiler, '--version']))}.so"
+        path = cache_folder / "kernels" / f"{_key(_run([compiler, '--version']), cpu)}.so"
         library = _load(path)
         if library is None:
-            compile_library(compiler, [NATIVE], path)
+            compile_library(compiler, cpu, path)
             library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NotCompiled(str(error)) from error
@@ -118,12 +127,12 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _key(compiler_version: str) -> str:
+def _key(compiler_version: str, cpu: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
         name = source.relative_to(SOURCES).as_posix()
         digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
-    flags = " ".join([NATIVE, *FLAGS])
+    flags = " ".join([*cpu, *FLAGS])
     for part in (compiler_version, flags, platform.machine(), " ".join(sorted(cpu_flags()))):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]

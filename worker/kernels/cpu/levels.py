@@ -1,8 +1,15 @@
 """Instruction-set levels of x86-64 for which a wheel contains compiled kernels."""
 
+import os
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
+
+from shared.errors import SettingsError
+
+VARIABLE = "LORIKEET_CPU_LEVEL"
+"""Environment variable of the setting `cpu_level`, which applies to all processes with kernels."""
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,23 @@ LEVELS = (
 def usable_levels(flags: Set[str]) -> list[Level]:
     """Return the levels that a CPU with these features can run, the fastest first."""
     return [level for level in LEVELS if level.cpu_flags <= flags]
+
+
+def forced_level(flags: Set[str]) -> Level | None:
+    """Return the level that `LORIKEET_CPU_LEVEL` names, or None if it names none.
+
+    Raises:
+        SettingsError: a CPU with these features can't run the level.
+    """
+    name = os.environ.get(VARIABLE) or AUTO
+    if name == AUTO:
+        return None
+    levels = usable_levels(flags)
+    found = next((level for level in levels if level.name == name), None)
+    if found is None:
+        names = ", ".join([AUTO, *(level.name for level in levels)])
+        raise SettingsError(f"{VARIABLE}={name}: this CPU can't run these kernels; use {names}")
+    return found
 
 
 def cpu_flags() -> frozenset[str]:
