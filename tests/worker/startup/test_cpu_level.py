@@ -1,21 +1,22 @@
 """A worker's `--cpu-level` reaches the kernels, which are loaded without its settings."""
 
-import subprocess
+import gc
+import os
 import sys
+from types import SimpleNamespace
 
-PROGRAM = """
-import os, sys
-from shared.settings import WorkerSettings, load_settings
+import pytest
+
+from shared.settings import WorkerSettings
 from worker import process
-from worker.startup import load_model
-
-load_model.load_served = lambda settings: print(os.environ["LORIKEET_CPU_LEVEL"])
-settings = load_settings(WorkerSettings, redis_url=sys.argv[1], model="m", cpu_level=sys.argv[2])
-process._load_native(settings)
-"""
+from worker.kernels.cpu.levels import VARIABLE
 
 
-def test_the_flag_is_the_level_of_the_process(redis_url: str) -> None:
-    command = [sys.executable, "-c", PROGRAM, redis_url, "avx2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "avx2\n"
+def test_the_flag_is_the_level_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "auto")  # restores it later
+    for name in ("_check", "share_cores", "use_huge_pages"):
+        monkeypatch.setattr(process, name, lambda *_: None)
+    loader = SimpleNamespace(load_served=lambda _: os.environ[VARIABLE])
+    monkeypatch.setitem(sys.modules, "worker.startup.load_model", loader)
+    assert process._load_native(WorkerSettings(model="m", cpu_level="avx2")) == "avx2"
+    gc.unfreeze()
