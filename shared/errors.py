@@ -219,6 +219,8 @@ class ReachedLimit(StrEnum):
     """Bytes of one tenant's unfinished requests."""
     BATCHES = "batches"
     """Number of the pool's batches that haven't ended."""
+    TENANT_BATCHES = "batches of the tenant"
+    """Number of one tenant's batches that haven't ended."""
 
 
 class QueueFull(LorikeetError):

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -102,25 +101,17 @@ class FileStore:
         return found
 
     @asynccontextmanager
-    async def local_copy(self, name: str) -> AsyncIterator[Path]:
-        """Provide an object as a file on this machine.
+    async def opened(self, name: str) -> AsyncIterator["OpenObject"]:
+        """Provide an object for reads at any position.
 
         Raises:
             ObjectMissing: the store has no such object.
         """
-        if self._is_local:
-            (await asyncio.to_thread(self._open, name)).close()
-            yield Path(self._path(name))
-            return
-        with tempfile.TemporaryDirectory(prefix="lorikeet-") as folder:
-            path = Path(folder) / "object"
-            await asyncio.to_thread(self._download, name, path)
-            yield path
-
-    def _download(self, name: str, path: Path) -> None:
-        with self._open(name) as source, path.open("wb") as target:
-            while piece := _guarded(source.read, PIECE_BYTES):
-                target.write(piece)
+        file = await asyncio.to_thread(self._open, name)
+        try:
+            yield OpenObject(file)
+        finally:
+            await asyncio.to_thread(file.close)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -149,6 +140,27 @@ class FileStore:
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
             self._files.rm(self._path(name), recursive=True)
+
+
+class OpenObject:
+    """An object that is read. The methods block, so callers use threads.
+
+    They raise `JobFailed` if the store can't be reached.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def readline(self, num_bytes: int) -> bytes:
+        """Return the rest of the line at the position, at most `num_bytes` of it."""
+        line: bytes = _guarded(self._file.readline, num_bytes)
+        return line
+
+    def read_at(self, offset: int, num_bytes: int) -> bytes:
+        """Return `num_bytes` from the position `offset`."""
+        _guarded(self._file.seek, offset)
+        content: bytes = _guarded(self._file.read, num_bytes)
+        return content
 
 
 class _Writer:

@@ -35,7 +35,7 @@ _MEANINGS = {
     400: "The request is invalid, or the tenant has too many batches.",
     404: "The batch or file doesn't exist, or the server keeps no files.",
     409: "The batch hasn't ended.",
-    429: "The pool has too many batches that haven't ended.",
+    429: "The pool or the tenant has too many batches that haven't ended.",
 }
 
 
@@ -65,6 +65,7 @@ async def create_batch(request: Request, context: InContext, access: InAccess) -
         models=access.models,
         key_id=access.key_id,
         books_pool=access.books_pool,
+        weight=context.settings.weight_by_tenant.get(access.tenant, 1.0),
         endpoint=body.endpoint,
         input_file=file.id,
         window=body.completion_window,

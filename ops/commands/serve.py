@@ -54,7 +54,6 @@ def control(**given: Any) -> None:
     warn_of_unknown_variables()
     settings = read_settings(ControlSettings, given)
     configure_logging(settings.log_level, process="control")
-    from ops.control.batch_tasks import batch_tasks
     from ops.control.process import run_control
 
-    run_control(settings, batch_tasks(settings))
+    run_control(settings)

@@ -1,4 +1,4 @@
-"""Control process: an arq worker that runs the tasks in `ops/control/tasks.py`.
+"""Control process: an arq worker that runs the tasks in `ops/control/tasks.py`, and batches.
 
 It needs neither torch nor a GPU. Any number of control processes may run. Each task is due at fixed
 times, and arq ensures that only one of the processes executes it.
@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -19,6 +18,8 @@ from arq.connections import ArqRedis
 from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 
+from ops.control.batches.webhook import Webhook
+from ops.control.batches.work import BatchWork
 from ops.control.tasks import TASKS, ControlTask, ControlTasks
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
@@ -33,17 +34,15 @@ FINISH_S = 2.0
 """Maximum seconds at shutdown to wait until arq has recorded the end of a running cron job."""
 HEALTH_S = 5.0
 """Seconds between two health reports to Redis."""
+POLL_S = 0.2
+"""Seconds between two looks for arq jobs."""
+MAX_JOBS = 64
+"""Maximum number of arq jobs that the process runs at a time: tasks, turns and webhook calls.
 
-MoreTasks = Callable[[], AbstractAsyncContextManager[Sequence[ControlTask]]]
-"""Function that provides further tasks of a control process while Redis is available."""
+Turns and calls have smaller limits of their own.
+"""
 
 log = structlog.get_logger()
-
-
-@contextlib.asynccontextmanager
-async def no_more_tasks() -> AsyncIterator[Sequence[ControlTask]]:
-    """Provide no further tasks."""
-    yield ()
 
 
 def _serialize(value: Any) -> bytes:
@@ -65,20 +64,20 @@ class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
         )
 
 
-def run_control(settings: ControlSettings, more_tasks: MoreTasks = no_more_tasks) -> None:
-    """Run the control tasks of a pool until SIGTERM or SIGINT.
+def run_control(settings: ControlSettings) -> None:
+    """Run the control tasks of a pool, and its batches, until SIGTERM or SIGINT.
 
-    If Redis becomes unavailable after the start, the process waits until Redis is back, and then
-    calls `more_tasks` again.
+    If Redis becomes unavailable after the start, the process waits until Redis is back.
 
     Raises:
         RedisUnavailable: no usable Redis was found at the start.
-        SettingsError: `redis_url` isn't the URL of a Redis server.
+        SettingsError: `redis_url` isn't the URL of a Redis server, the file store can't be used, or
+            the webhook's settings contradict each other.
     """
-    asyncio.run(_serve(settings, more_tasks))
+    asyncio.run(_serve(settings, Webhook.of(settings)))
 
 
-async def _serve(settings: ControlSettings, more_tasks: MoreTasks) -> None:
+async def _serve(settings: ControlSettings, webhook: Webhook | None) -> None:
     await check_redis_at(settings.redis_url)
     stopping = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -86,8 +85,7 @@ async def _serve(settings: ControlSettings, more_tasks: MoreTasks) -> None:
     log.info("control_started", pool=settings.pool)
     while not stopping.is_set():
         try:
-            async with more_tasks() as more:
-                await _run_until(stopping, settings, [*TASKS, *more])
+            await _run_until(stopping, settings, webhook)
         except RedisUnavailable as error:
             log.warning("redis_away", error=str(error), retry_s=RETRY_S)
             with contextlib.suppress(TimeoutError):
@@ -96,15 +94,34 @@ async def _serve(settings: ControlSettings, more_tasks: MoreTasks) -> None:
 
 
 async def _run_until(
-    stopping: asyncio.Event, settings: ControlSettings, tasks: Sequence[ControlTask]
+    stopping: asyncio.Event, settings: ControlSettings, webhook: Webhook | None
 ) -> None:
     """Run one arq worker until `stopping` is set.
 
     Raises:
         RedisUnavailable: Redis became unavailable while the arq worker ran.
     """
+    keys = Keys(settings.pool)
+    redis = _ArqClient(connect(settings.redis_url).connection_pool, keys.scheduler)
+    try:
+        async with _batch_work(settings, webhook, redis) as work:
+            await _run_worker(stopping, _arq_worker(settings, redis, keys, work))
+    finally:
+        await redis.aclose(close_connection_pool=True)
+
+
+def _batch_work(
+    settings: ControlSettings, webhook: Webhook | None, redis: _ArqClient
+) -> AbstractAsyncContextManager[BatchWork]:
+    if settings.file_store is None:
+        return contextlib.nullcontext(BatchWork())
+    from ops.control.batches.assembly import batch_work  # imports the whole front end
+
+    return batch_work(settings, webhook, redis)
+
+
+async def _run_worker(stopping: asyncio.Event, worker: Any) -> None:
     other_tasks = asyncio.all_tasks()
-    worker = _arq_worker(settings, tasks)
     running = asyncio.create_task(worker.async_run())
     until_stop = asyncio.create_task(stopping.wait())
     try:
@@ -117,16 +134,17 @@ async def _run_until(
         for task in started:
             task.cancel()
         await asyncio.gather(*started, return_exceptions=True)
-        # arq shields the task that records the end of a cron job from cancellation.
+        # arq shields the task that records the end of a job from cancellation.
         if shielded := asyncio.all_tasks() - other_tasks:
             await asyncio.wait(shielded, timeout=FINISH_S)
-        await worker.pool.aclose(close_connection_pool=True)
 
 
-def _arq_worker(settings: ControlSettings, tasks: Sequence[ControlTask]) -> Any:
-    keys = Keys(settings.pool)
-    redis = _ArqClient(connect(settings.redis_url).connection_pool, keys.scheduler)
+def _arq_worker(
+    settings: ControlSettings, redis: _ArqClient, keys: Keys, work: BatchWork
+) -> Worker:
+    tasks = [*TASKS, *work.tasks]
     return Worker(
+        functions=work.functions,
         queue_name=keys.scheduler,
         cron_jobs=[_cron_job(task, settings.pool) for task in tasks],
         redis_pool=redis,
@@ -135,6 +153,9 @@ def _arq_worker(settings: ControlSettings, tasks: Sequence[ControlTask]) -> Any:
         handle_signals=False,
         health_check_key=keys.control(socket.gethostname()),
         health_check_interval=HEALTH_S,
+        poll_delay=POLL_S,
+        max_jobs=MAX_JOBS,
+        keep_result=0,
         ctx={"tasks": ControlTasks(redis, keys, settings)},
     )
 

@@ -526,8 +526,25 @@ class Keys:
         """
         return f"{self.prefix}endedbatches"
 
+    @property
+    def turns(self) -> str:
+        """ZSET: tenant with open batches -> its tag, as in start-time fair queueing.
+
+        Tenants whose batches have ended are removed once their tag no longer counts.
+        """
+        return f"{self.prefix}turns"
+
+    def turns_of(self, tenant: str) -> str:
+        """ZSET: batch of the tenant that hasn't ended -> Unix time in ms of its next turn."""
+        return f"{self.prefix}turns:{tenant}"
+
+    @property
+    def turning(self) -> str:
+        """ZSET: batch that has a turn -> Unix time in ms at which its lease ends."""
+        return f"{self.prefix}turning"
+
     def batch_lease(self, batch_id: BatchId) -> str:
-        """STRING: the control process that runs the batch. Expires unless it is renewed."""
+        """STRING: number of the turn that the batch has. Expires unless it is renewed."""
         return f"{self.prefix}batchlease:{batch_id}"
 
     def batch_done(self, batch_id: BatchId) -> str:

@@ -28,7 +28,7 @@ from shared.protocol.codec import (
     encode_request,
     encode_worker_info,
 )
-from shared.protocol.enqueue import Enqueued, EnqueueOptions, QueueLimits
+from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey, QueueLimits
 from shared.protocol.events import End, Event, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
 from shared.protocol.jobs import Job, JobState
@@ -183,6 +183,14 @@ class Queue:
             case [b"same", earlier]:
                 return Enqueued(JobId(earlier.decode()), 0, is_new=False)
         raise enqueue_error(job, reply)
+
+    async def have_jobs(self, tenant: str, keys: Sequence[str]) -> list[bool]:
+        """Return for each idempotency key of a tenant whether it has a job."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key in keys:
+            digest = IdempotencyKey(key=key, body_digest="").digest
+            pipe.exists(self._keys.idempotency(tenant, digest))
+        return [bool(reply) for reply in await pipe.execute()]
 
     def _books_prefix(self, options: EnqueueOptions) -> str:
         """Return the prefix of the pool that keeps the books of a job, or '' if it is this pool."""

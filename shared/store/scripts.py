@@ -20,7 +20,7 @@ PARTS = {
     "limits": {"enqueue"},
     "cancelling": {"cancel", "abandon", "expire"},
     "following": {"attach", "abandon"},
-    "forgetting": {"erase", "retain"},
+    "forgetting": {"commit_lines", "erase", "retain"},
     "uploads": {"add_adapter", "set_base", "forget_unused", "discard_upload"},
     "file_account": {"reserve_file", "store_file", "forget_file"},
     "changes": {

@@ -175,13 +175,14 @@ async def test_a_batch_that_runs_out_of_time_keeps_the_answers_so_far(
     running: BatchPool, client: openai.AsyncOpenAI, redis: Redis, keys: Keys
 ) -> None:
     await start(running, max_num_seqs=4)
-    batch_id = await created(client, requests((NAME,), 400, max_tokens=40), completion_window="1h")
-    key = keys.batch(BatchId(batch_id))
-    await redis.hset(key, "expires_s", int(time.time()) + 6)  # type: ignore[misc]
+    batch_id = await created(client, requests((NAME,), 2000, max_tokens=40), completion_window="1h")
     running.control()
+    await eventually(lambda: num_done(client, batch_id), within_s=60)
+    key = keys.batch(BatchId(batch_id))
+    await redis.hset(key, "expires_s", int(time.time()) + 2)  # type: ignore[misc]
     batch = await ended(client, batch_id)
     counts = batch.request_counts
-    assert (batch.status, counts.completed + counts.failed) == ("expired", 400)
+    assert (batch.status, counts.completed + counts.failed) == ("expired", 2000)
     assert counts.completed > 0
     assert b"batch_expired" in await content(client, batch.error_file_id)
 

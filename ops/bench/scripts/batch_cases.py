@@ -20,7 +20,6 @@ from shared.store.batches.records import (
     StoredFile,
 )
 
-RUNNER = "control"
 NUM_REQUESTS = 50_000
 KEEP_S = 60
 
@@ -32,12 +31,18 @@ async def batches(pool: LargePool) -> None:
         batch = _batch()
         with pool.meter.measuring("one batch"):
             await store.add(batch, keep_s=KEEP_S, max_tenant=2 * CALLS)
-            await store.lease(batch.id, RUNNER)
-            await store.start(batch.id, RUNNER, num_requests=NUM_REQUESTS)
+            turn = await store.take_turn()
+            assert turn
+            await store.begin(turn)
+            await store.start(batch.id, turn.runner, num_requests=NUM_REQUESTS)
         with pool.meter.measuring(f"{MAX_LINES_PER_COMMIT} of {NUM_REQUESTS:,} requests"):
-            await store.commit(batch.id, RUNNER, _lines(number))
+            await store.commit(batch.id, turn.runner, _lines(number))
         with pool.meter.measuring("one batch"):
-            await store.end(batch.id, RUNNER, BatchStatus.COMPLETED, keep_s=KEEP_S, announces=False)
+            await store.release(turn)
+            turn = await store.take_turn()
+            assert turn
+            completed = BatchStatus.COMPLETED
+            await store.end(batch.id, turn.runner, completed, keep_s=KEEP_S, announces=False)
             await store.delete(batch)
 
 
@@ -80,7 +85,7 @@ def _lines(number: int) -> CommittedLines:
     stride = NUM_REQUESTS // MAX_LINES_PER_COMMIT
     return CommittedLines(
         parts=["1-answers", "1-failures"],
-        lines=range(number % stride, NUM_REQUESTS, stride),
+        lines=[(line, None) for line in range(number % stride, NUM_REQUESTS, stride)],
         num_completed=MAX_LINES_PER_COMMIT,
         num_failed=0,
         usage=BatchUsage(prompt_tokens=1, completion_tokens=1),

@@ -1,6 +1,5 @@
 """Answers the requests of a batch with the front end's own code, inside the control process."""
 
-import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -32,11 +31,27 @@ RETRIED = {429, 503, 504}
 
 A limit is reached, something is unavailable, or the deadline of the job is over.
 """
-MAX_WAIT_S = 30.0
+RETRY_S = 1.0
+"""Seconds until a request is sent again whose answer doesn't say when."""
 EXPIRED = JobError(
     code=ErrorCode.BATCH_EXPIRED,
     message="the batch's completion window was over before this request had ended",
 )
+
+
+INTERNAL = JobError(
+    code=ErrorCode.INTERNAL,
+    message="internal error; the control process' log has the details under the id of the batch",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The pool can't answer a request yet."""
+
+    wait_s: float
+    of_all: bool
+    """Whether this holds for all requests of the batch, because a limit is reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,31 +135,37 @@ class BatchClient:
         ) as client:
             yield cls(client, key=key, expires_s=expires_s)
 
-    async def answer(self, path: str, number: int, body: bytes) -> BatchAnswer:
-        """Return the answer to a request. It is sent again while the pool can't accept it.
+    async def answer(self, path: str, number: int, body: bytes) -> BatchAnswer | Later:
+        """Return the answer to a request.
 
-        If another process has sent the same request, the answer is that of the existing job.
+        If another turn has sent the same request, the answer is that of the existing job.
         """
-        while (left_s := self._expires_s - time.time()) > 0:
-            headers = {
-                "content-type": "application/json",
-                IDEMPOTENCY_HEADER: f"{self._key}-{number}",
-                ON_DISCONNECT_HEADER: "continue",
-                DEADLINE_HEADER: f"{max(left_s, 0.001):.3f}",
-            }
-            response = await self._client.post(path, content=body, headers=headers)
-            may_retry = response.headers.get(SHOULD_RETRY_HEADER) != "false"
-            if response.status_code not in RETRIED or not (may_retry or _is_late(response)):
-                return _answer_of(response)
-            wait_s = float(response.headers.get(RETRY_AFTER_HEADER, 1)) * random.uniform(1, 1.5)
-            await asyncio.sleep(min(wait_s, MAX_WAIT_S, max(left_s, 0)))
-        return expired_answer()
+        left_s = self._expires_s - time.time()
+        if left_s <= 0:
+            return failed_answer(EXPIRED)
+        headers = {
+            "content-type": "application/json",
+            IDEMPOTENCY_HEADER: idempotency_key(self._key, number),
+            ON_DISCONNECT_HEADER: "continue",
+            DEADLINE_HEADER: f"{max(left_s, 0.001):.3f}",
+        }
+        response = await self._client.post(path, content=body, headers=headers)
+        may_retry = response.headers.get(SHOULD_RETRY_HEADER) != "false"
+        if response.status_code not in RETRIED or not (may_retry or _is_late(response)):
+            return _answer_of(response)
+        wait_s = float(response.headers.get(RETRY_AFTER_HEADER, RETRY_S)) * random.uniform(1, 1.5)
+        return Later(wait_s, of_all=response.status_code == 429)
 
 
-def expired_answer() -> BatchAnswer:
-    """Return the answer to a request that didn't end in time."""
-    body = error_body(EXPIRED.message, EXPIRED.status, code=EXPIRED.code)
-    return BatchAnswer(status=EXPIRED.status, body=orjson.dumps(body), request_id="", job=None)
+def idempotency_key(key: str, number: int) -> str:
+    """Return the idempotency key of a request of the batch with the key `key`."""
+    return f"{key}-{number}"
+
+
+def failed_answer(error: JobError) -> BatchAnswer:
+    """Return the answer to a request that failed without a response."""
+    body = error_body(error.message, error.status, code=error.code)
+    return BatchAnswer(status=error.status, body=orjson.dumps(body), request_id="", job=None)
 
 
 def _is_late(response: httpx.Response) -> bool:

@@ -1,12 +1,13 @@
-"""Checks the input file of a batch, and finds its requests. Pure but for reading the file."""
+"""Checks the input file of a batch step by step, and finds its requests."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
+from api.files.store import OpenObject
 from api.http.bounded_json import JsonBudget
 from shared.store.batches.records import LineError
 
@@ -15,6 +16,7 @@ MAX_LINES = 50_000
 MAX_ERRORS = 20
 """Maximum number of faults that are reported."""
 MAX_ID_CHARS = 512
+MAX_MODEL_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,97 +31,136 @@ class Line:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Result of the check of an input file."""
-
-    lines: list[Line]
-    errors: list[LineError]
-    """The first faults. A file with faults is refused as a whole."""
-
-
 class _Fault(Exception):
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.param = code, message, param
 
 
-def check_lines(path: Path, endpoint: str, *, max_bytes: int) -> Checked:
-    """Check an input file.
+class LineCheck:
+    """Check of an input file with one JSON object per line. Empty lines are skipped."""
 
-    Args:
-        path: the file, with one JSON object per line. Empty lines are skipped.
-        endpoint: path that all requests must have as their `url`.
-        max_bytes: maximum size of a line.
-    """
-    lines: list[Line] = []
-    errors: list[LineError] = []
-    custom_ids: set[str] = set()
-    for number, offset, raw in _raw_lines(path, max_bytes):
-        if len(lines) == MAX_LINES:
-            message = f"the file has more than {MAX_LINES} requests; split it into several batches"
-            return Checked([], [*errors, LineError(code="too_many_requests", message=message)])
-        try:
-            model = _model_of(raw, endpoint, custom_ids, max_bytes)
-        except _Fault as fault:
-            errors.append(
-                LineError(code=fault.code, message=fault.message, param=fault.param, line=number)
-            )
-            if len(errors) == MAX_ERRORS:
-                break
-            continue
-        lines.append(Line(len(lines), offset, len(raw), model))
-    if not lines and not errors:
-        errors.append(LineError(code="empty_file", message="the file has no requests"))
-    return Checked([] if errors else lines, errors)
+    def __init__(self, file: IO[bytes] | OpenObject, endpoint: str, *, max_bytes: int) -> None:
+        """Begin a check.
 
+        Args:
+            file: the file, which nothing else reads.
+            endpoint: path that all requests must have as their `url`.
+            max_bytes: maximum size of a line.
+        """
+        self._file = file
+        self._endpoint = endpoint
+        self._max_bytes = max_bytes
+        self._ids: set[bytes] = set()
+        self._offset = 0
+        self._number = 0
+        self.lines: list[Line] = []
+        """The requests so far."""
+        self.errors: list[LineError] = []
+        """The first faults. A file with faults is refused as a whole."""
 
-def in_order(lines: list[Line]) -> list[Line]:
-    """Return the lines grouped by model. Models and their lines keep the order of the file."""
-    rank: dict[str, int] = {}
-    for line in lines:
-        rank.setdefault(line.model, len(rank))
-    return sorted(lines, key=lambda line: rank[line.model])
+    def step(self, num_bytes: int) -> bool:
+        """Check about `num_bytes` of the file, and return whether the check is complete.
 
-
-def _raw_lines(path: Path, max_bytes: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the number from 1, the offset and the start of each line that isn't empty."""
-    offset = 0
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(max_bytes + 2):
-            number, start, offset = number + 1, offset, offset + len(raw)
-            while not raw.endswith(b"\n") and (rest := file.readline(max_bytes + 2)):
-                offset += len(rest)
-                if rest.endswith(b"\n"):
-                    break
+        Raises:
+            JobFailed: the file can't be read.
+        """
+        end = self._offset + num_bytes
+        while self._offset < end:
+            start, raw = self._offset, self._read_line()
+            if not raw:
+                self._finish()
+                return True
+            self._number += 1
             if raw.strip():
-                yield number, start, raw
+                self._check(start, raw)
+            if len(self.errors) == MAX_ERRORS or len(self.lines) > MAX_LINES:
+                self._finish()
+                return True
+        return False
+
+    def _read_line(self) -> bytes:
+        """Return the next line, or the start of one that is too long."""
+        raw = self._file.readline(self._max_bytes + 2)
+        self._offset += len(raw)
+        last = raw
+        while last and not last.endswith(b"\n"):
+            last = self._file.readline(self._max_bytes + 2)
+            self._offset += len(last)
+        return raw
+
+    def _check(self, offset: int, raw: bytes) -> None:
+        try:
+            model = self._model_of(raw)
+        except _Fault as fault:
+            self._add_error(fault.code, fault.message, fault.param, self._number)
+        else:
+            self.lines.append(Line(len(self.lines), offset, len(raw), model))
+
+    def _finish(self) -> None:
+        if len(self.lines) > MAX_LINES:
+            message = f"the file has more than {MAX_LINES} requests; split it into several batches"
+            self._add_error("too_many_requests", message)
+        elif not self.lines and not self.errors:
+            self._add_error("empty_file", "the file has no requests")
+        if self.errors:
+            self.lines = []
+
+    def _add_error(
+        self, code: str, message: str, param: str | None = None, line: int | None = None
+    ) -> None:
+        self.errors.append(LineError(code=code, message=message, param=param, line=line))
+
+    def _model_of(self, raw: bytes) -> str:
+        """Return the model of a line's request, after checking the line."""
+        if len(raw) > self._max_bytes + 1:
+            raise _Fault("line_too_large", f"the line has more than {self._max_bytes} bytes")
+        line = _object(raw)
+        self._check_id(line.get("custom_id"))
+        if line.get("method") != "POST":
+            raise _Fault("invalid_method", "method must be POST", "method")
+        if line.get("url") != self._endpoint:
+            message = f"url must be {self._endpoint}, the batch's endpoint"
+            raise _Fault("mismatched_url", message, "url")
+        return _model_of(line.get("body"))
+
+    def _check_id(self, custom_id: Any) -> None:
+        if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARS:
+            message = f"custom_id must be a string of 1 to {MAX_ID_CHARS} characters"
+            raise _Fault("invalid_custom_id", message, "custom_id")
+        digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+        if digest in self._ids:
+            message = f"an earlier line has the custom_id {custom_id[:60]!r}"
+            raise _Fault("duplicate_custom_id", message, "custom_id")
+        self._ids.add(digest)
 
 
-def _model_of(raw: bytes, endpoint: str, custom_ids: set[str], max_bytes: int) -> str:
-    """Return the model of a line's request, after checking the line."""
-    if len(raw) > max_bytes + 1:
-        raise _Fault("line_too_large", f"the line has more than {max_bytes} bytes")
-    line = _object(raw)
-    custom_id = line.get("custom_id")
-    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARS:
-        message = f"custom_id must be a string of 1 to {MAX_ID_CHARS} characters"
-        raise _Fault("invalid_custom_id", message, "custom_id")
-    if custom_id in custom_ids:
-        message = f"an earlier line has the custom_id {custom_id[:60]!r}"
-        raise _Fault("duplicate_custom_id", message, "custom_id")
-    custom_ids.add(custom_id)
-    if line.get("method") != "POST":
-        raise _Fault("invalid_method", "method must be POST", "method")
-    if line.get("url") != endpoint:
-        raise _Fault("mismatched_url", f"url must be {endpoint}, the batch's endpoint", "url")
-    body = line.get("body")
+def encode_lines(lines: Sequence[Line]) -> bytes:
+    """Return the lines as bytes, from which `decode_lines` restores them."""
+    models = {line.model: 0 for line in lines}
+    for number, model in enumerate(models):
+        models[model] = number
+    rows = [(line.offset, line.num_bytes, models[line.model]) for line in lines]
+    return orjson.dumps({"models": list(models), "lines": rows})
+
+
+def decode_lines(encoded: bytes) -> list[Line]:
+    """Return the lines that were encoded with `encode_lines`."""
+    read = orjson.loads(encoded)
+    models = read["models"]
+    return [
+        Line(number, offset, num_bytes, models[model])
+        for number, (offset, num_bytes, model) in enumerate(read["lines"])
+    ]
+
+
+def _model_of(body: Any) -> str:
     if not isinstance(body, dict):
         raise _Fault("invalid_body", "body must be a JSON object", "body")
     model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise _Fault("missing_model", "body.model must name a model", "body.model")
+    if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL_CHARS:
+        message = f"body.model must name a model with at most {MAX_MODEL_CHARS} characters"
+        raise _Fault("missing_model", message, "body.model")
     for field in ("stream", "background"):
         if body.get(field):
             raise _Fault("unsupported_field", f"{field} isn't allowed in a batch", f"body.{field}")
@@ -127,6 +168,7 @@ def _model_of(raw: bytes, endpoint: str, custom_ids: set[str], max_bytes: int) -
 
 
 def _object(raw: bytes) -> dict[str, Any]:
+    """Parse a line with the limits of a request's body."""
     try:
         line = JsonBudget().loads(raw)
     except orjson.JSONDecodeError as error:

@@ -4,11 +4,14 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 
 from api.files.own_files import content_name
-from api.files.store import FileStore
+from api.files.store import FileStore, ObjectMissing
+from ops.control.batches.lines import Line, decode_lines, encode_lines
 from shared.store.batches.records import Batch, BatchId, FileId
 
 WORK = "work"
 """Folder in the file store with the parts of batches that haven't ended."""
+LINES = "lines"
+"""Name of the object with a batch's checked lines."""
 ANSWERS, FAILURES = "answers", "failures"
 """Last words of the names of parts: answers, and requests that failed."""
 
@@ -40,6 +43,18 @@ class Results:
         digits = self._id.removeprefix("batch_")
         file_id = FileId(f"file-{digits}-{kind}")
         return file_id, await self._store.write(content_name(file_id), self._content(chosen))
+
+    async def write_lines(self, lines: Sequence[Line]) -> None:
+        """Keep the checked lines of the input for later turns."""
+        await self._store.write(f"{WORK}/{self._id}/{LINES}", _each([encode_lines(lines)]))
+
+    async def read_lines(self) -> list[Line] | None:
+        """Return the checked lines of the input, or None if they haven't been written."""
+        try:
+            pieces = [piece async for piece in self._store.read(f"{WORK}/{self._id}/{LINES}")]
+        except ObjectMissing:
+            return None
+        return decode_lines(b"".join(pieces))
 
     async def clear(self) -> None:
         """Delete the parts."""

@@ -3,6 +3,7 @@
 Calls are signed as in version 1 of the Standard Webhooks specification, like those of OpenAI.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -13,13 +14,16 @@ import time
 import httpx
 import orjson
 import structlog
+from arq import Retry
 
 from shared.errors import SettingsError
 from shared.settings import ControlSettings
-from shared.store.batches.batch_ends import BatchEnd, BatchEnds
+from shared.store.batches.batch_ends import BatchEnd
 
-MAX_CALLS = 20
-"""Maximum number of ends that one task announces."""
+MAX_CALLS = 8
+"""Maximum number of simultaneous calls of a control process."""
+BUSY_S = 0.5, 2.0
+"""Seconds until a call is tried again that found no place, at least and at most."""
 TIMEOUT_S = 10.0
 FIRST_RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 GIVE_UP_S = 3 * 86_400
@@ -35,6 +39,7 @@ class Webhook:
     def __init__(self, url: str, secret: bytes) -> None:
         self._url = url
         self._secret = secret
+        self._calls = asyncio.Semaphore(MAX_CALLS)
 
     @classmethod
     def of(cls, settings: ControlSettings) -> "Webhook | None":
@@ -57,21 +62,22 @@ class Webhook:
             )
         return cls(settings.webhook_url, key)
 
-    async def announce(self, ends: BatchEnds) -> None:
-        """Announce the ends that are due. A call that fails is repeated later, for three days."""
-        now_s = time.time()
-        due = await ends.due(now_s, limit=MAX_CALLS)
-        if not due:
+    async def call(self, end: BatchEnd, num_tries: int) -> None:
+        """Announce the end of a batch.
+
+        Raises:
+            Retry: the call failed. It is repeated for three days, or other calls are to end first.
+        """
+        if self._calls.locked():
+            raise Retry(defer=random.uniform(*BUSY_S))
+        async with self._calls, httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+            if await self._call(client, end):
+                return
+        if time.time() - end.ended_s > GIVE_UP_S:
+            log.error("webhook_given_up", batch_id=end.batch)
             return
-        async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False) as client:
-            for end in due:
-                if await self._call(client, end):
-                    await ends.forget(end)
-                elif now_s - end.ended_s > GIVE_UP_S:
-                    log.error("webhook_given_up", batch_id=end.batch)
-                    await ends.forget(end)
-                else:
-                    await ends.delay(end, now_s + _pause_s(now_s - end.ended_s))
+        pause_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(num_tries, 16))
+        raise Retry(defer=pause_s * random.uniform(1, 1.25))
 
     async def _call(self, client: httpx.AsyncClient, end: BatchEnd) -> bool:
         event_id, now = f"evt_{end.batch.removeprefix('batch_')}", int(time.time())
@@ -102,8 +108,3 @@ class Webhook:
         signed = b".".join((event_id.encode(), str(timestamp).encode(), body))
         digest = hmac.new(self._secret, signed, hashlib.sha256).digest()
         return f"v1,{base64.b64encode(digest).decode()}"
-
-
-def _pause_s(age_s: float) -> float:
-    """Return the seconds until the next try, which grow with the age of the event."""
-    return min(MAX_RETRY_S, max(FIRST_RETRY_S, age_s)) * random.uniform(1, 1.25)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.protocol.ids import AdapterVersion, UploadId
 from shared.protocol.jobs import UNFINISHED, JobState
@@ -274,6 +274,11 @@ def _open_batch(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
         yield Doubt("the batch has no record", (facts.exists(facts.keys.batch(BatchId(batch))),))
 
 
+def _with_turns(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
+    if entry.name:
+        yield from _of_open_batch(facts, replace(entry, name=batch))
+
+
 def _with_entry(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
     yield Doubt("the version has no entry", (facts.has_entry(version),))
 
@@ -358,6 +363,8 @@ RULES: Mapping[str, Rule] = {
     "batch": Rule("hash", _batch, fields=("status",)),
     "batches": Rule("zset", _list_of_tenant, _open_batch),
     "endedbatches": Rule("zset"),
+    "turns": Rule("zset", of_member=_with_turns),
+    "turning": Rule("zset"),
     "batchlease": Rule("string", _expires),
     "batchdone": Rule("string", _of_open_batch),
     "batchparts": Rule("list", _of_open_batch),

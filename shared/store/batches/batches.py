@@ -16,6 +16,7 @@ from shared.errors import (
     QueueFull,
     ReachedLimit,
 )
+from shared.protocol.ids import JobId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import (
     Batch,
@@ -29,13 +30,19 @@ from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.scripts import Arg, Scripts, flat
 
-MAX_OPEN = 1000
+MAX_OPEN = 10_000
 """Maximum number of batches of a pool that haven't ended."""
 MAX_RECORD_BYTES = 64 << 10
 """Memory in Redis that one batch needs at most: metadata, and the faults of its file."""
+MAX_OPEN_TENANT = 200
+"""Maximum number of batches of one tenant that haven't ended."""
 LEASE_MS = 10_000
 """Milliseconds after which another control process may run the batch of a silent one."""
-MAX_LINES_PER_COMMIT = 250
+MAX_TURNS = 16
+"""Maximum number of batches of a pool that have a turn at the same time."""
+MAX_TURNS_TENANT = 8
+"""Maximum number of batches of one tenant that have a turn at the same time."""
+MAX_LINES_PER_COMMIT = 100
 
 _CANCELLABLE = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
 
@@ -46,11 +53,34 @@ class CommittedLines:
 
     parts: Sequence[str]
     """Objects in the file store with the results of the lines."""
-    lines: Sequence[int]
-    """Numbers of the lines, from 0."""
+    lines: Sequence[tuple[int, JobId | None]]
+    """Numbers of the lines, from 0, with the jobs that answered them."""
     num_completed: int
     num_failed: int
     usage: BatchUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The right to run a batch for some time."""
+
+    batch: BatchId
+    number: int
+
+    @property
+    def runner(self) -> str:
+        """Name of the turn's runner in the lease of the batch."""
+        return str(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Competition:
+    """Turns that run at the same time as a batch's own."""
+
+    num_tenants: int
+    """Number of tenants with turns, including the batch's own."""
+    num_turns: int
+    """Number of turns of the batch's tenant."""
 
 
 def new_batch_id() -> BatchId:
@@ -75,7 +105,7 @@ class Batches:
             max_tenant: maximum number of the tenant's batches, ended or not.
 
         Raises:
-            QueueFull: the pool has too many batches that haven't ended.
+            QueueFull: the pool or the tenant has too many batches that haven't ended.
             JobFailed: the tenant has too many batches.
         """
         fields = {
@@ -88,16 +118,20 @@ class Batches:
             "models": " ".join(batch.models),
             "key_id": batch.key_id,
             "books_pool": batch.books_pool,
+            "weight": batch.weight,
         }
         if batch.metadata is not None:
             fields["metadata"] = orjson.dumps(batch.metadata).decode()
         reply = await self._scripts.run(
             "add_batch",
-            *(batch.id, batch.tenant, MAX_OPEN, max_tenant, batch.created_s * 1000, keep_s * 1000),
+            *(batch.id, batch.tenant, MAX_OPEN, MAX_OPEN_TENANT, max_tenant),
+            *(batch.created_s * 1000, keep_s * 1000),
             *flat(fields.items()),
         )
         if reply == b"full":
             raise QueueFull(ReachedLimit.BATCHES, MAX_OPEN)
+        if reply == b"busy":
+            raise QueueFull(ReachedLimit.TENANT_BATCHES, MAX_OPEN_TENANT)
         if reply == b"many":
             raise JobFailed(_too_many(max_tenant))
 
@@ -141,15 +175,37 @@ class Batches:
             BatchId(raw.decode()) for raw in await self._redis.zrange(self._keys.batches, 0, -1)
         ]
 
-    async def lease(self, batch_id: BatchId, runner: str) -> bool:
-        """Get or renew the exclusive right to run a batch, and return whether the runner has it."""
-        reply = await self._scripts.run("lease_batch", batch_id, runner, LEASE_MS)
-        return bool(reply == b"ok")
+    async def take_turn(self) -> Turn | None:
+        """Give a turn to the batch that is next; None if none is due or enough turns run."""
+        reply = await self._scripts.run("take_turn", LEASE_MS, MAX_TURNS, MAX_TURNS_TENANT)
+        return Turn(BatchId(reply[0].decode()), reply[1]) if reply else None
 
-    async def release(self, batch_id: BatchId, runner: str) -> None:
-        """Give up the right to run a batch, so that another runner can go on at once."""
-        if await self._redis.get(self._keys.batch_lease(batch_id)) == runner.encode():
-            await self._redis.delete(self._keys.batch_lease(batch_id))
+    async def begin(self, turn: Turn) -> Competition:
+        """Begin a turn. Unless it ends or has results, it counts as a death of its process.
+
+        Raises:
+            LeaseLost: the turn has ended.
+        """
+        return await self._renew(turn, is_begin=True)
+
+    async def renew(self, turn: Turn) -> Competition:
+        """Renew the right to run a batch.
+
+        Raises:
+            LeaseLost: as in `begin`.
+        """
+        return await self._renew(turn, is_begin=False)
+
+    async def release(self, turn: Turn, *, wait_s: float = 0, failure: str = "") -> None:
+        """End a turn, so that the batch can have the next one. Does nothing if it has ended.
+
+        Args:
+            turn: the turn.
+            wait_s: seconds until the next turn is due.
+            failure: why the turn failed; empty if it didn't.
+        """
+        args = turn.batch, turn.runner, int(wait_s * 1000), failure
+        await self._scripts.run("release_turn", *args)
 
     async def start(self, batch_id: BatchId, runner: str, *, num_requests: int) -> BatchStatus:
         """Note that the input is valid, and return the batch's status after the call.
@@ -179,7 +235,7 @@ class Batches:
         return [raw.decode() for raw in await self._redis.lrange(key, 0, -1)]  # type: ignore[misc]
 
     async def commit(self, batch_id: BatchId, runner: str, ended: CommittedLines) -> None:
-        """Record lines that have ended. A line can be recorded only once.
+        """Record lines that have ended, and delete their jobs. A line can be recorded only once.
 
         Raises:
             LeaseLost: another runner runs the batch. Nothing was recorded.
@@ -187,7 +243,8 @@ class Batches:
         usage = ended.usage
         args: list[Arg] = [batch_id, runner, ended.num_completed, ended.num_failed]
         args += [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens]
-        args += [len(ended.parts), *ended.parts, *ended.lines]
+        args += [len(ended.parts), *ended.parts]
+        args += flat((number, job or "") for number, job in ended.lines)
         _check(batch_id, await self._scripts.run("commit_lines", *args))
 
     async def end(
@@ -224,6 +281,12 @@ class Batches:
         }
         args = batch_id, runner, status.value, int(time.time()), keep_s * 1000, int(announces)
         _check(batch_id, await self._scripts.run("end_batch", *args, *flat(fields.items())))
+
+    async def _renew(self, turn: Turn, *, is_begin: bool) -> Competition:
+        args = turn.batch, turn.runner, LEASE_MS, int(is_begin)
+        status, *counts = await self._scripts.run("renew_turn", *args)
+        _check(turn.batch, status)
+        return Competition(*counts)
 
     async def _move(
         self,
@@ -286,6 +349,7 @@ def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:
         models=tuple(text("models").split()),
         key_id=text("key_id"),
         books_pool=text("books_pool"),
+        weight=float(text("weight") or 1),
         metadata=orjson.loads(fields["metadata"]) if "metadata" in fields else None,
         status=BatchStatus(text("status")),
         times=times,
@@ -300,4 +364,7 @@ def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:
         output_file=FileId(text("output_file")) if text("output_file") else None,
         error_file=FileId(text("error_file")) if text("error_file") else None,
         errors=tuple(LineError(**error) for error in errors),
+        num_deaths=number("deaths"),
+        num_failures=number("failures"),
+        failure=text("failure"),
     )

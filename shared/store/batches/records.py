@@ -43,7 +43,7 @@ class BatchStatus(StrEnum):
     VALIDATING = "validating"
     """The input file is still to be checked."""
     FAILED = "failed"
-    """The input file is invalid. None of its requests has run."""
+    """The input file is invalid, or the batch's runs have failed. `errors` has the reason."""
     IN_PROGRESS = "in_progress"
     """The requests are being computed."""
     FINALIZING = "finalizing"
@@ -108,6 +108,8 @@ class Batch:
     """Id of the stored API key whose limits apply to the requests. Empty for other keys."""
     books_pool: str = ""
     """Name of the pool that has this key and the ledger. Empty for the batch's own pool."""
+    weight: float = 1.0
+    """Weight of the tenant. Batches get turns in these proportions."""
     metadata: dict[str, Any] | None = None
     status: BatchStatus = BatchStatus.VALIDATING
     times: dict[BatchStatus, int] = field(default_factory=dict)
@@ -119,3 +121,9 @@ class Batch:
     output_file: FileId | None = None
     error_file: FileId | None = None
     errors: tuple[LineError, ...] = ()
+    num_deaths: int = 0
+    """Number of turns that have begun since the last result, and neither ended nor had results."""
+    num_failures: int = 0
+    """Number of turns that have failed since the last result."""
+    failure: str = ""
+    """Why the last of them failed."""

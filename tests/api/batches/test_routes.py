@@ -163,12 +163,23 @@ async def test_bad_pages_are_refused(http: httpx.AsyncClient, path: str, query: 
     assert response.json()["error"]["param"] == query.partition("=")[0]
 
 
+async def end_next(batches: Batches) -> None:
+    """End the next batch as a control process does."""
+    turn = await batches.take_turn()
+    assert turn
+    status = BatchStatus.COMPLETED
+    await batches.end(turn.batch, turn.runner, status, keep_s=9, announces=False)
+
+
 async def test_an_ended_batch_shows_when_it_ended(
     client: openai.AsyncOpenAI, redis: Redis, keys: Keys
 ) -> None:
     batch, store = await created(client), Batches(redis, keys)
-    await store.lease(BatchId(batch.id), "control")
-    await store.end(BatchId(batch.id), "control", BatchStatus.COMPLETED, keep_s=9, announces=False)
+    turn = await store.take_turn()
+    assert turn
+    await store.end(
+        BatchId(batch.id), turn.runner, BatchStatus.COMPLETED, keep_s=9, announces=False
+    )
     found = await client.batches.retrieve(batch.id)
     assert (found.status, found.completed_at is not None) == ("completed", True)
 
@@ -180,8 +191,11 @@ async def test_an_ended_batch_can_be_deleted(
     response = await http.delete(f"/v1/batches/{batch.id}")
     assert (response.status_code, response.json()["error"]["code"]) == (409, "batch_conflict")
     assert "cancel" in response.json()["error"]["message"]
-    await store.lease(BatchId(batch.id), "control")
-    await store.end(BatchId(batch.id), "control", BatchStatus.COMPLETED, keep_s=9, announces=False)
+    turn = await store.take_turn()
+    assert turn
+    await store.end(
+        BatchId(batch.id), turn.runner, BatchStatus.COMPLETED, keep_s=9, announces=False
+    )
     response = await http.delete(f"/v1/batches/{batch.id}")
     assert response.json() == {"id": batch.id, "object": "batch", "deleted": True}
     assert (await http.delete(f"/v1/batches/{batch.id}")).status_code == 404

@@ -30,8 +30,8 @@ def store(tmp_path: Path) -> FileStore:
 async def test_an_object_is_read_as_it_was_written(store: FileStore) -> None:
     assert await store.write("files/x", pieces(b"one", b"two")) == 6
     assert await content(store, "files/x") == b"onetwo"
-    async with store.local_copy("files/x") as path:
-        assert path.read_bytes() == b"onetwo"
+    async with store.opened("files/x") as file:
+        assert (file.read_at(2, 3), file.readline(9)) == (b"etw", b"o")
     await store.write("files/x", pieces(b"new"))
     assert await content(store, "files/x") == b"new"
 
@@ -50,7 +50,7 @@ async def test_a_missing_object_is_not_found(store: FileStore) -> None:
     with pytest.raises(ObjectMissing):
         await content(store, "files/none")
     with pytest.raises(ObjectMissing):
-        async with store.local_copy("files/none"):
+        async with store.opened("files/none"):
             pass
 
 

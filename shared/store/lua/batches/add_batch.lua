@@ -1,11 +1,11 @@
 #!lua
--- At most 210 commands.
--- ARGV: id tenant max_open max_tenant created_ms keep_ms field value...
--- Accepts a batch. Returns 'ok' | 'full' if the pool has `max_open` batches that haven't ended |
--- 'many' if the tenant has `max_tenant` batches, ended or not. The call may be repeated. `keep_ms` is
--- the longest time for which a batch is kept.
-local id, tenant, max_tenant = ARGV[1], ARGV[2], tonumber(ARGV[4])
-local created_ms, keep_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+-- At most 213 commands.
+-- ARGV: id tenant max_open max_open_tenant max_tenant created_ms keep_ms field value...
+-- Accepts a batch. Returns 'ok' | 'full' if the pool has `max_open` batches that haven't ended | 'busy'
+-- if the tenant has `max_open_tenant` of them | 'many' if the tenant has `max_tenant` batches, ended or
+-- not. The call may be repeated. `keep_ms` is the longest time for which a batch is kept.
+local id, tenant, max_tenant = ARGV[1], ARGV[2], tonumber(ARGV[5])
+local created_ms, keep_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
 local key, list, open = P .. 'batch:' .. id, P .. 'batches:' .. tenant, P .. 'batches'
 local NUM_OLDEST = 100
 
@@ -18,10 +18,13 @@ end
 
 if redis.call('EXISTS', key) == 1 then return 'ok' end
 if redis.call('ZCARD', open) >= tonumber(ARGV[3]) then return 'full' end
+if redis.call('ZCARD', P .. 'turns:' .. tenant) >= tonumber(ARGV[4]) then return 'busy' end
 if redis.call('ZCARD', list) >= max_tenant then prune() end
 if redis.call('ZCARD', list) >= max_tenant then return 'many' end
-redis.call('HSET', key, 'tenant', tenant, unpack(ARGV, 7))
+redis.call('HSET', key, 'tenant', tenant, unpack(ARGV, 8))
 redis.call('ZADD', open, created_ms, id)
 redis.call('ZADD', list, created_ms, id)
+redis.call('ZADD', P .. 'turns:' .. tenant, created_ms, id)
+redis.call('ZADD', P .. 'turns', 'NX', 0, tenant)
 if redis.call('PTTL', list) < keep_ms then redis.call('PEXPIRE', list, keep_ms) end
 return 'ok'

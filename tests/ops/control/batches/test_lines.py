@@ -1,6 +1,6 @@
 """The check of a batch's input file."""
 
-from pathlib import Path
+import io
 from typing import Any
 
 import orjson
@@ -10,7 +10,7 @@ from body_shapes import MAX_BYTES, Shape, assert_bounded, shape_at, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.control.batches.lines import MAX_ERRORS, Checked, check_lines, in_order
+from ops.control.batches.lines import MAX_ERRORS, LineCheck, decode_lines, encode_lines
 
 CHAT = "/v1/chat/completions"
 
@@ -26,17 +26,15 @@ NESTED = orjson.loads("[" * 130 + "]" * 130)
 SMALL_LINE = orjson.loads(line(body=CHECKS[CHAT].valid))
 
 
-@pytest.fixture
-def checked(tmp_path: Path) -> Any:
-    def check(content: bytes, *, max_bytes: int = 1000) -> Checked:
-        path = tmp_path / "input.jsonl"
-        path.write_bytes(content)
-        return check_lines(path, CHAT, max_bytes=max_bytes)
-
+def checked(content: bytes, *, max_bytes: int = 1000, step: int = 1 << 20) -> LineCheck:
+    """Check a file in steps, and return the complete check."""
+    check = LineCheck(io.BytesIO(content), CHAT, max_bytes=max_bytes)
+    while not check.step(step):
+        pass
     return check
 
 
-def test_each_line_is_found_again_by_its_offset(checked: Any) -> None:
+def test_each_line_is_found_again_by_its_offset() -> None:
     content = b"\n".join([line("1"), b"", line("2", body={"model": "sql"}), b"  ", line("3")])
     found = checked(content)
     assert found.errors == []
@@ -65,18 +63,19 @@ def test_each_line_is_found_again_by_its_offset(checked: Any) -> None:
         (line(body="text"), "invalid_body", "body"),
         (line(body={}), "missing_model", "body.model"),
         (line(body={"model": 3}), "missing_model", "body.model"),
+        (line(body={"model": "m" * 257}), "missing_model", "body.model"),
         (line(body={"model": "a", "stream": True}), "unsupported_field", "body.stream"),
         (line(body={"model": "a", "background": True}), "unsupported_field", "body.background"),
         (line(body={"model": "a", "text": "x" * 1000}), "line_too_large", None),
     ],
 )
-def test_a_fault_names_its_line(checked: Any, raw: bytes, code: str, param: str | None) -> None:
+def test_a_fault_names_its_line(raw: bytes, code: str, param: str | None) -> None:
     found = checked(b"\n".join([line("first"), raw, line("last")]))
     assert found.lines == []
     assert [(each.code, each.param, each.line) for each in found.errors] == [(code, param, 2)]
 
 
-def test_a_long_line_does_not_hide_the_next(checked: Any) -> None:
+def test_a_long_line_does_not_hide_the_next() -> None:
     found = checked(b"\n".join([b"x" * 5000, b"{", line("a")]))
     assert [(each.code, each.line) for each in found.errors] == [
         ("line_too_large", 1),
@@ -84,45 +83,49 @@ def test_a_long_line_does_not_hide_the_next(checked: Any) -> None:
     ]
 
 
-def test_only_the_first_faults_are_reported(checked: Any) -> None:
+def test_only_the_first_faults_are_reported() -> None:
     found = checked(b"{\n" * 100)
     assert [each.line for each in found.errors] == list(range(1, MAX_ERRORS + 1))
 
 
-def test_an_empty_file_is_a_fault(checked: Any) -> None:
+def test_an_empty_file_is_a_fault() -> None:
     assert [each.code for each in checked(b"\n \n").errors] == ["empty_file"]
 
 
-def test_too_many_requests_are_a_fault(checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_requests_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ops.control.batches.lines.MAX_LINES", 2)
     content = [line(str(number)) for number in range(3)]
     assert [each.code for each in checked(b"\n".join(content)).errors] == ["too_many_requests"]
     assert checked(b"\n".join(content[:2])).errors == []
 
 
-@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
-def test_lines_are_grouped_by_model(tmp_path_factory: Any, models: list[str]) -> None:
-    path = tmp_path_factory.mktemp("lines") / "input.jsonl"
+@given(st.integers(1, 5000))
+def test_a_check_in_steps_finds_the_same(step: int) -> None:
+    content = b"\n".join([line("1"), b"{", b"x" * 3000, b"", line("2")] * 3)
+    assert checked(content, step=step).errors == checked(content).errors
+    content = b"\n".join(line(str(number)) for number in range(20))
+    assert checked(content, step=step).lines == checked(content).lines
+
+
+@pytest.mark.parametrize("word", [b"NaN", b"-Infinity"])
+def test_numbers_that_json_lacks_are_a_fault(word: bytes) -> None:
+    raw = line().replace(b'"messages":[]', b'"temperature":' + word)
+    assert [each.code for each in checked(raw).errors] == ["invalid_json_line"]
+
+
+def test_a_deep_line_is_a_fault_as_a_deep_body_is() -> None:
+    raw = line().replace(b'"messages":[]', b'"x":' + b"[" * 300 + b"]" * 300)
+    assert [(each.code, each.line) for each in checked(raw).errors] == [("invalid_json_line", 1)]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "\u00e9"]), min_size=1, max_size=40))
+def test_lines_are_read_as_they_were_kept(models: list[str]) -> None:
     rows = [line(str(i), body={"model": model}) for i, model in enumerate(models)]
-    path.write_bytes(b"\n".join(rows))
-    ordered = in_order(check_lines(path, CHAT, max_bytes=1000).lines)
-    assert sorted(each.number for each in ordered) == list(range(len(models)))
-    groups = [each.model for each in ordered]
-    assert groups == sorted(groups, key=list(dict.fromkeys(models)).index)
-    for model in set(models):
-        numbers = [each.number for each in ordered if each.model == model]
-        assert numbers == sorted(numbers)
+    lines = checked(b"\n".join(rows)).lines
+    assert decode_lines(encode_lines(lines)) == lines
 
 
 @given(shapes(SMALL_LINE) | st.just(shape_at(SMALL_LINE, ("body", "messages"), "items", b"1", b"")))
 @settings(max_examples=4, deadline=None)
-def test_the_check_of_a_line_is_linear_and_bounded(
-    tmp_path_factory: pytest.TempPathFactory, shape: Shape
-) -> None:
-    path = tmp_path_factory.mktemp("lines") / "input.jsonl"
-
-    def check(raw: bytes) -> None:
-        path.write_bytes(raw)
-        check_lines(path, CHAT, max_bytes=MAX_BYTES)
-
-    assert_bounded(check, shape)
+def test_the_check_of_a_line_is_linear_and_bounded(shape: Shape) -> None:
+    assert_bounded(lambda raw: checked(raw, max_bytes=MAX_BYTES, step=1 << 40), shape)

@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from arq import Retry
 from pydantic import SecretStr
 from threaded_server import running
 
 from ops.control.batches.webhook import Webhook
 from shared.errors import SettingsError
 from shared.settings import ControlSettings
-from shared.store.batches.batch_ends import BatchEnd, BatchEnds
+from shared.store.batches.batch_ends import BatchEnd
 from shared.store.batches.records import BatchId, BatchStatus
-from shared.store.connection import Redis
-from shared.store.keys import Keys
 
 KEY = b"0123456789abcdef"
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
@@ -59,16 +58,14 @@ def webhook(url: str, secret: str = SECRET) -> Webhook | None:
     return Webhook.of(ControlSettings(webhook_url=url, webhook_secret=SecretStr(secret)))
 
 
-async def waiting(redis: Redis, keys: Keys, age_s: int = 0) -> BatchEnds:
-    end = BatchEnd(BatchId("batch_1"), BatchStatus.COMPLETED, int(time.time()) - age_s)
-    await redis.zadd(keys.webhooks, {end.member: 0})
-    return BatchEnds(redis, keys)
+def an_end(age_s: int = 0) -> BatchEnd:
+    return BatchEnd(BatchId("batch_1"), BatchStatus.COMPLETED, int(time.time()) - age_s)
 
 
-async def test_the_call_is_signed(url: str, receiver: Receiver, redis: Redis, keys: Keys) -> None:
-    ends, hook = await waiting(redis, keys), webhook(url)
+async def test_the_call_is_signed(url: str, receiver: Receiver) -> None:
+    hook = webhook(url)
     assert hook is not None
-    await hook.announce(ends)
+    await hook.call(an_end(), 1)
     ((headers, body),) = receiver.calls
     event = json.loads(body)
     assert (event["type"], event["data"]) == ("batch.completed", {"id": "batch_1"})
@@ -77,34 +74,26 @@ async def test_the_call_is_signed(url: str, receiver: Receiver, redis: Redis, ke
     )
     expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{expected}"
-    await hook.announce(ends)
-    assert len(receiver.calls) == 1, "an end is announced once"
 
 
-async def test_a_failed_call_is_repeated_later(
-    url: str, receiver: Receiver, redis: Redis, keys: Keys
+@pytest.mark.parametrize(("num_tries", "least_s", "most_s"), [(1, 10, 12.5), (40, 3600, 4500)])
+async def test_a_failed_call_is_repeated_ever_later(
+    url: str, receiver: Receiver, num_tries: int, least_s: float, most_s: float
 ) -> None:
-    ends, hook = await waiting(redis, keys), webhook(url)
+    hook = webhook(url)
     receiver.statuses = [500]
     assert hook is not None
-    await hook.announce(ends)
-    await hook.announce(ends)
-    assert len(receiver.calls) == 1, "not at once"
-    (end,) = await ends.due(time.time() + 60, limit=5)
-    await ends.delay(end, 0)
-    await hook.announce(ends)
-    assert [json.loads(body)["id"] for _, body in receiver.calls] == ["evt_1", "evt_1"]
-    assert await ends.due(time.time() + 10**6, limit=5) == []
+    with pytest.raises(Retry) as caught:
+        await hook.call(an_end(), num_tries)
+    assert least_s * 1000 <= (caught.value.defer_score or 0) <= most_s * 1000
 
 
-async def test_a_url_that_never_answers_is_given_up(
-    url: str, receiver: Receiver, redis: Redis, keys: Keys
-) -> None:
-    ends, hook = await waiting(redis, keys, age_s=4 * 86_400), webhook(url)
+async def test_a_url_that_never_answers_is_given_up(url: str, receiver: Receiver) -> None:
+    hook = webhook(url)
     receiver.statuses = [500]
     assert hook is not None
-    await hook.announce(ends)
-    assert await ends.due(time.time() + 10**6, limit=5) == []
+    await hook.call(an_end(age_s=4 * 86_400), 50)
+    assert len(receiver.calls) == 1
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_c2hvcnQ=", f"{SECRET}!", SECRET[6:]])

@@ -247,6 +247,7 @@ CASES = {
     "an open batch without a record": Case(zset("batches", "b"), lambda k: k.batches, "b"),
     "batches of a tenant for ever": Case(zset("batches:red"), lambda k: k.batches_of("red")),
     "a lease of a batch for ever": Case(string("batchlease:b"), lambda k: k.batch_lease(BATCH)),
+    "a turn of an ended batch": Case(zset("turns:red", "b"), lambda k: k.turns_of("red"), "b"),
     "lines of an ended batch": Case(string("batchdone:b"), lambda k: k.batch_done(BATCH)),
     "results of an ended batch": Case(list_("batchparts:b"), lambda k: k.batch_parts(BATCH)),
     "a barrier for ever": Case(string("barrier"), lambda k: k.barrier),
@@ -285,6 +286,7 @@ def test_the_cases_cover_every_kind_that_can_be_a_stray(keys: Keys) -> None:
         "shadows",
         "endedbatches",
         "uploads",
+        "turning",
         "webhooks",
     }
     assert set(RULES) - covered == always

@@ -3,13 +3,11 @@
 import time
 
 import pytest
-from queue_support import eventually
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
-from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
-from shared.store.batches.files import StoredFiles
+from shared.store.batches.batches import Batches, CommittedLines, Turn, new_batch_id
 from shared.store.batches.records import (
     Batch,
     BatchStatus,
@@ -20,17 +18,13 @@ from shared.store.batches.records import (
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 
-A, B = "control-a", "control-b"
+A, B = "1", "2"
+"""Runners: the numbers of turns."""
 
 
 @pytest.fixture
 def batches(redis: Redis, keys: Keys) -> Batches:
     return Batches(redis, keys)
-
-
-@pytest.fixture
-def files(redis: Redis, keys: Keys) -> StoredFiles:
-    return StoredFiles(redis, keys)
 
 
 def make_batch(tenant: str = "red", created_s: int | None = None) -> Batch:
@@ -50,7 +44,11 @@ def make_batch(tenant: str = "red", created_s: int | None = None) -> Batch:
 def lines(*numbers: int, part: str = "p-answers") -> CommittedLines:
     usage = BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
     return CommittedLines(
-        parts=[part], lines=numbers, num_completed=len(numbers), num_failed=0, usage=usage
+        parts=[part],
+        lines=[(number, None) for number in numbers],
+        num_completed=len(numbers),
+        num_failed=0,
+        usage=usage,
     )
 
 
@@ -128,34 +126,14 @@ async def ended(
     batches: Batches, batch: Batch, *, keep_s: int = 9, announces: bool = False
 ) -> None:
     """End a batch as a control process does whose input is faulty."""
-    await batches.lease(batch.id, A)
+    while (turn := await batches.take_turn()) and turn.batch != batch.id:
+        pass
     await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=keep_s, announces=announces)
-
-
-async def test_only_one_process_runs_a_batch(
-    batches: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch = await added(batches)
-    monkeypatch.setattr(batches_module, "LEASE_MS", 300)
-    assert await batches.lease(batch.id, A)
-    assert not await batches.lease(batch.id, B)
-    assert await batches.lease(batch.id, A)
-    await eventually(lambda: batches.lease(batch.id, B))
-    assert not await batches.lease(batch.id, A)
-
-
-async def test_a_process_that_stops_gives_up_its_own_lease_only(batches: Batches) -> None:
-    batch = await added(batches)
-    assert await batches.lease(batch.id, A)
-    await batches.release(batch.id, B)
-    assert not await batches.lease(batch.id, B)
-    await batches.release(batch.id, A)
-    assert await batches.lease(batch.id, B)
 
 
 async def test_lines_count_once(batches: Batches) -> None:
     batch = await added(batches)
-    await batches.lease(batch.id, A)
+    await batches.take_turn()
     assert await batches.start(batch.id, A, num_requests=10) is BatchStatus.IN_PROGRESS
     await batches.commit(batch.id, A, lines(0, 9))
     with pytest.raises(LeaseLost):
@@ -170,8 +148,11 @@ async def test_lines_count_once(batches: Batches) -> None:
 
 async def test_a_process_without_the_lease_changes_nothing(batches: Batches) -> None:
     batch = await added(batches)
-    await batches.lease(batch.id, A)
+    await batches.take_turn()
+    await batches.release(Turn(batch.id, 9))
     for call in (
+        batches.begin(Turn(batch.id, 9)),
+        batches.renew(Turn(batch.id, 9)),
         batches.commit(batch.id, B, lines(1)),
         batches.start(batch.id, B, num_requests=1),
         batches.finalize(batch.id, B),
@@ -186,7 +167,7 @@ async def test_an_ended_batch_leaves_only_its_record(
     batches: Batches, redis: Redis, keys: Keys
 ) -> None:
     batch = await added(batches)
-    await batches.lease(batch.id, A)
+    await batches.take_turn()
     await batches.start(batch.id, A, num_requests=2)
     await batches.commit(batch.id, A, lines(0, 1))
     await batches.finalize(batch.id, A)
@@ -198,14 +179,17 @@ async def test_an_ended_batch_leaves_only_its_record(
     assert (found.status, found.output_file, found.error_file) == ("completed", "file-o", None)
     assert list(found.times) == ["in_progress", "finalizing", "completed"]
     assert 0 < await redis.pttl(keys.batch(batch.id)) <= 9000
-    left = {key.decode() for key in await redis.keys(f"{keys.prefix}batch*")}
+    assert await batches.take_turn() is None
+    left = {key.decode() for key in await redis.keys(f"{keys.prefix}*")}
     assert left == {keys.batch(batch.id), keys.batches_of("red")}
+    fields = {name.decode() for name in await redis.hkeys(keys.batch(batch.id))}  # type: ignore[misc]
+    assert fields.isdisjoint({"turn", "deaths", "failures", "failure", "is_alone"})
     assert await batches.open() == []
 
 
 async def test_a_cancelled_batch_is_not_finalized(batches: Batches) -> None:
     batch = await added(batches)
-    await batches.lease(batch.id, A)
+    await batches.take_turn()
     await batches.start(batch.id, A, num_requests=2)
     await batches.cancel(batch.id)
     await batches.finalize(batch.id, A)
@@ -221,7 +205,7 @@ async def test_a_cancelled_batch_is_not_finalized(batches: Batches) -> None:
 
 async def test_faults_of_the_input_are_kept(batches: Batches) -> None:
     batch, fault = await added(batches), LineError(code="x", message="bad", line=3)
-    await batches.lease(batch.id, A)
+    await batches.take_turn()
     await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=9, announces=False, errors=[fault])
     found = await batches.get(batch.id)
     assert found is not None
@@ -232,7 +216,7 @@ async def test_an_end_is_announced_until_it_is_forgotten(
     batches: Batches, redis: Redis, keys: Keys
 ) -> None:
     batch, ends, now = await added(batches), BatchEnds(redis, keys), time.time()
-    await batches.lease(batch.id, A)
+    await batches.take_turn()
     await batches.end(batch.id, A, BatchStatus.EXPIRED, keep_s=9, announces=True)
     (end,) = await ends.due(now, limit=5)
     assert (end.batch, end.status) == (batch.id, "expired")

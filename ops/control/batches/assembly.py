@@ -1,0 +1,101 @@
+"""Assembles the part of a control process that runs batches."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from arq.connections import ArqRedis
+
+from api.app import create_app
+from api.files.store import FileStore
+from ops.control.batches.announcements import Announcements
+from ops.control.batches.parts import Parts, Window
+from ops.control.batches.turns import BatchTurns
+from ops.control.batches.webhook import Webhook
+from ops.control.batches.work import BatchWork
+from ops.control.file_sweep import FileSweep, file_sweep
+from ops.control.tasks import EVERY_10_S, EVERY_SECOND, ControlTask
+from shared.settings import ApiSettings, ControlSettings, load_settings
+from shared.store.batches.batch_ends import BatchEnds
+from shared.store.batches.batches import Batches
+from shared.store.batches.files import StoredFiles
+from shared.store.connection import connect
+from shared.store.durability import durability_at
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
+
+MAX_DEADLINE_S = 8 * 86_400
+"""Seconds that a request of a batch may take. The batch's completion window ends earlier."""
+DAY_S = 86_400
+
+
+@asynccontextmanager
+async def batch_work(
+    settings: ControlSettings, webhook: Webhook | None, arq: ArqRedis
+) -> AsyncIterator[BatchWork]:
+    """Provide the work on batches.
+
+    Args:
+        settings: settings of the control process, with a file store.
+        webhook: the URL that is called when a batch ends.
+        arq: client that enqueues arq jobs for the control processes.
+
+    Raises:
+        SettingsError: the file store can't be used.
+        RedisUnavailable: Redis can't be reached.
+    """
+    assert settings.file_store
+    app_settings = _internal(settings)
+    app = create_app(app_settings, durability=await durability_at(app_settings), is_internal=True)
+    redis, keys = connect(settings.redis_url), Keys(settings.pool)
+    async with app.router.lifespan_context(app):
+        parts = Parts(
+            app=app,
+            store=FileStore(settings.file_store),
+            files=StoredFiles(redis, keys),
+            batches=Batches(redis, keys),
+            queue=Queue(redis, keys),
+            window=Window(PoolViews(redis, keys)),
+            checks=asyncio.Lock(),
+            keep_s=settings.file_days * DAY_S,
+            announces=webhook is not None,
+            max_line_bytes=app_settings.max_body_bytes,
+        )
+        announcements = Announcements(webhook, BatchEnds(redis, keys), arq) if webhook else None
+        try:
+            async with file_sweep(settings) as sweep:
+                yield _work(BatchTurns(parts, arq), sweep, announcements)
+        finally:
+            await redis.aclose()
+
+
+def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | None) -> BatchWork:
+    tasks = [
+        ControlTask("start_batches", lambda _: turns.start(), EVERY_SECOND, 10),
+        ControlTask("sweep_files", lambda _: sweep.run(time.time()), EVERY_10_S, 60),
+    ]
+    functions = [turns.function()]
+    if announcements:
+        tasks.append(ControlTask("call_webhook", lambda _: announcements.start(), EVERY_SECOND, 10))
+        functions.append(announcements.function())
+    return BatchWork(tasks, functions)
+
+
+def _internal(settings: ControlSettings) -> ApiSettings:
+    """Return settings of the app that answers the requests of batches.
+
+    Its limits are those of the environment, like those of a front end without flags.
+    """
+    return load_settings(
+        ApiSettings,
+        redis_url=settings.redis_url,
+        pool=settings.pool,
+        further_pools=(),
+        durability=settings.durability,
+        file_store=settings.file_store,
+        file_days=settings.file_days,
+        deadline_s=MAX_DEADLINE_S,
+        retain_s=DAY_S,
+    )

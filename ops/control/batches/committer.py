@@ -1,0 +1,110 @@
+"""Records the results of a batch's lines: first the results, then the fact that they count."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ops.control.batches.answers import BatchAnswer
+from ops.control.batches.lines import Line
+from ops.control.batches.results import ANSWERS, FAILURES, Results
+from shared.protocol.ids import JobId
+from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches, CommittedLines, Turn
+from shared.store.batches.records import BatchUsage
+
+COMMIT_S = 0.5
+"""Seconds between two records of what has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A line that has ended."""
+
+    number: int
+    result: bytes
+    """Line of an output file."""
+    usage: BatchUsage | None
+    """Tokens of the answer; None if the request failed."""
+    job: JobId | None
+
+    @classmethod
+    def of(cls, turn: Turn, line: Line, custom_id: str, answer: BatchAnswer) -> "Ended":
+        """Create the end of a line.
+
+        Raises:
+            ValueError: the answer isn't JSON.
+        """
+        return cls(
+            number=line.number,
+            result=answer.line(turn.batch, line.number, custom_id),
+            usage=answer.usage() if answer.is_success else None,
+            job=answer.job,
+        )
+
+
+class Committer:
+    """Records lines that have ended, some at a time."""
+
+    def __init__(self, batches: Batches, turn: Turn, results: Results) -> None:
+        self._batches = batches
+        self._turn = turn
+        self._results = results
+        self._ended: list[Ended] = []
+        self._is_stopped = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough lines have ended to be recorded together."""
+        return len(self._ended) >= MAX_LINES_PER_COMMIT
+
+    def add(self, ended: Ended) -> None:
+        """Record a line later."""
+        self._ended.append(ended)
+
+    async def run(self) -> None:
+        """Record what has ended from time to time, and for the last time after `stop`.
+
+        The task isn't interrupted, since a line can't be recorded again.
+        """
+        while not self._is_stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_stopped.wait(), COMMIT_S)
+            await self.commit()
+
+    def stop(self) -> None:
+        """Let `run` return."""
+        self._is_stopped.set()
+
+    async def commit(self) -> None:
+        """Record what has ended.
+
+        Raises:
+            LeaseLost: the turn has ended.
+            RedisUnavailable: the lines may have been recorded.
+            JobFailed: the file store can't be used.
+        """
+        while self._ended:
+            ended = self._ended[:MAX_LINES_PER_COMMIT]
+            await self._commit_some(ended)
+            del self._ended[: len(ended)]
+
+    async def _commit_some(self, ended: Sequence[Ended]) -> None:
+        answered = [each.usage for each in ended if each.usage]
+        failures = [each.result for each in ended if not each.usage]
+        answers = [each.result for each in ended if each.usage]
+        lines = CommittedLines(
+            parts=[
+                await self._results.write_part(kind, some)
+                for kind, some in ((ANSWERS, answers), (FAILURES, failures))
+                if some
+            ],
+            lines=[(each.number, each.job) for each in ended],
+            num_completed=len(answers),
+            num_failed=len(failures),
+            usage=BatchUsage(
+                prompt_tokens=sum(usage.prompt_tokens for usage in answered),
+                completion_tokens=sum(usage.completion_tokens for usage in answered),
+                cached_tokens=sum(usage.cached_tokens for usage in answered),
+            ),
+        )
+        await self._batches.commit(self._turn.batch, self._turn.runner, lines)

@@ -1,0 +1,55 @@
+"""Objects that all turns of a control process share."""
+
+import asyncio
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from api.files.store import FileStore
+from api.pool_status import CachedRead
+from shared.store.batches.batches import Batches, Competition
+from shared.store.batches.files import StoredFiles
+from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
+
+MIN_WINDOW = 4
+MAX_WINDOW = 1024
+WAITING_SHARE = 0.25
+"""Requests of batches that wait, as a share of the sequences that the pool computes at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What all turns of a control process share."""
+
+    app: FastAPI
+    """An internal app of the front end, which has started."""
+    store: FileStore
+    files: StoredFiles
+    batches: Batches
+    queue: Queue
+    window: "Window"
+    checks: asyncio.Lock
+    """Held for each step of the check of an input file, so that the checks take turns."""
+    keep_s: int
+    """Seconds for which output files and ended batches are kept."""
+    announces: bool
+    """Whether a webhook announces the ends of batches."""
+    max_line_bytes: int
+
+
+class Window:
+    """How many requests of each batch should run or wait."""
+
+    def __init__(self, views: PoolViews) -> None:
+        self._views = views
+        self._total = CachedRead(self._measure)
+
+    async def share(self, competition: Competition) -> int:
+        """Return the share of one turn. Tenants have equal shares, and so have their turns."""
+        shares = competition.num_tenants * competition.num_turns
+        return max(MIN_WINDOW, await self._total.get() // max(1, shares))
+
+    async def _measure(self) -> int:
+        slots = sum(worker.info.max_num_seqs for worker in await self._views.workers())
+        return min(MAX_WINDOW, round(slots * (1 + WAITING_SHARE)))

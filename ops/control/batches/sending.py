@@ -1,0 +1,121 @@
+"""Sends requests of a batch during one turn, so many at a time that idle capacity is used."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import structlog
+
+from ops.control.batches.answers import INTERNAL, BatchClient, Later, failed_answer
+from ops.control.batches.committer import Committer, Ended
+from ops.control.batches.input_file import InputFile
+from ops.control.batches.lines import Line
+from ops.control.batches.pending_lines import PendingLines
+from shared.errors import RedisUnavailable
+from shared.store.batches.batches import Turn
+
+TURN_S = 10.0
+"""Seconds after which a turn ends. Requests that still run are followed by the next turn."""
+
+log = structlog.get_logger()
+
+
+class Sending:
+    """The requests of one turn."""
+
+    def __init__(
+        self, turn: Turn, file: InputFile, pending: PendingLines, committer: Committer, window: int
+    ) -> None:
+        self._turn = turn
+        self._file = file
+        self._pending = pending
+        self._committer = committer
+        self._running: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._failure: BaseException | None = None
+        self.window = window
+        """Number of requests that should run or wait. It may change at any time."""
+
+    async def run(self, client: BatchClient, path: str) -> bool:
+        """Send requests until all have ended, none can be sent, or the turn is over.
+
+        Returns:
+            Whether some of the requests still run.
+        """
+        committing = self._start(self._committer.run())
+        try:
+            async with asyncio.timeout(TURN_S) as timer:
+                await self._send_all(client, path, committing)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+        finally:
+            still_run = self._running - {committing}
+            await _cancel(still_run)
+            self._committer.stop()
+            with suppress(Exception):  # `_failure` has it
+                await committing
+        if self._failure:
+            raise self._failure
+        return bool(still_run)
+
+    def stop(self) -> None:
+        """Send no more requests. Those that run may end."""
+        self._pending.take_all()
+        self._changed.set()
+
+    async def _send_all(
+        self, client: BatchClient, path: str, committing: "asyncio.Task[None]"
+    ) -> None:
+        while True:
+            self._changed.clear()
+            while len(self._running) <= self.window and (line := self._pending.pop(_now())):
+                raw = await self._file.read(line)
+                self._start(self._answer(client, path, line, raw))
+            if self._failure or self._running <= {committing}:
+                return
+            await self._changed.wait()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
+        self._changed.set()
+
+    async def _answer(self, client: BatchClient, path: str, line: Line, raw: bytes) -> None:
+        """Answer one request. Any failure is its result."""
+        custom_id = ""
+        try:
+            request = orjson.loads(raw)
+            custom_id = request["custom_id"]
+            answer = await client.answer(path, line.number, orjson.dumps(request["body"]))
+            if isinstance(answer, Later):
+                self._pending.put_back(line, _now(), answer.wait_s, of_all=answer.of_all)
+                return
+            ended = Ended.of(self._turn, line, custom_id, answer)
+        except RedisUnavailable:
+            raise
+        except Exception:
+            log.exception("batch_line_failed", batch_id=self._turn.batch, line=line.number)
+            ended = Ended.of(self._turn, line, custom_id, failed_answer(INTERNAL))
+        self._pending.succeeded(line.model)
+        self._committer.add(ended)
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+async def _cancel(tasks: set["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

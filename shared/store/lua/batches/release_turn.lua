@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- At most 9 commands.
+-- ARGV: id runner wait_ms failure
+-- Ends a turn. The next one is due after `wait_ms`; with 0, it has the place of the batch's age. With a
+-- `failure` other than '', counts a failed turn. Returns 'ok' | 'lost'.
+local id, runner, wait_ms, failure = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local key = P .. 'batch:' .. id
+if redis.call('GET', P .. 'batchlease:' .. id) ~= runner then return 'lost' end
+redis.call('DEL', P .. 'batchlease:' .. id)
+redis.call('ZREM', P .. 'turning', id)
+redis.call('HDEL', key, 'deaths', 'is_alone')
+if failure ~= '' then
+  redis.call('HINCRBY', key, 'failures', 1)
+  redis.call('HSET', key, 'failure', failure)
+end
+local tenant, created_s = unpack(redis.call('HMGET', key, 'tenant', 'created_s'))
+local due = wait_ms > 0 and now_ms() + wait_ms or created_s * 1000
+redis.call('ZADD', P .. 'turns:' .. tenant, 'XX', due, id)
+return 'ok'

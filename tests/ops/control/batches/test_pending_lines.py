@@ -1,0 +1,80 @@
+"""Requests of a batch that wait to be sent."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.control.batches.lines import Line
+from ops.control.batches.pending_lines import MAX_WAIT_S, PendingLines
+
+
+def lines(*models: str) -> list[Line]:
+    return [Line(number, 0, 1, model) for number, model in enumerate(models)]
+
+
+def popped(pending: PendingLines, now: float = 0) -> list[int]:
+    found = []
+    while line := pending.pop(now):
+        found.append(line.number)
+    return found
+
+
+def test_lines_are_grouped_by_model_in_the_order_of_the_file() -> None:
+    assert popped(PendingLines(lines("a", "b", "a", "c", "b"))) == [0, 2, 1, 4, 3]
+
+
+def test_a_model_that_is_away_leaves_its_place_to_others() -> None:
+    pending = PendingLines(lines("a", "a", "b"))
+    line = pending.pop(0)
+    assert line
+    pending.put_back(line, 0, 5, of_all=False)
+    assert popped(pending) == [2]
+    assert (bool(pending), pending.wait_s(1)) == (True, 4)
+    assert popped(pending, now=5) == [0, 1]
+    assert not pending
+
+
+def test_a_limit_holds_for_all_models() -> None:
+    pending = PendingLines(lines("a", "b"))
+    line = pending.pop(0)
+    assert line
+    pending.put_back(line, 0, 60, of_all=True)
+    assert (popped(pending, now=59), pending.wait_s(59)) == ([], 1)
+    assert popped(pending, now=60) == [0, 1]
+
+
+def test_waits_for_a_model_become_longer_until_it_is_back() -> None:
+    pending, now, waits = PendingLines(lines("a")), 0.0, []
+    for _ in range(7):
+        line = pending.pop(now)
+        assert line
+        pending.put_back(line, now, 1, of_all=False)
+        waits.append(pending.wait_s(now))
+        now += waits[-1]
+    assert waits == [1, 2, 4, 8, 16, 30, MAX_WAIT_S]
+    pending.succeeded("a")
+    line = pending.pop(now)
+    assert line
+    pending.put_back(line, now, 1, of_all=False)
+    assert pending.wait_s(now) == 1
+
+
+def test_requests_that_were_sent_together_count_as_one_attempt() -> None:
+    pending = PendingLines(lines("a", "a", "a"))
+    for line in [pending.pop(0) for _ in range(3)]:
+        assert line
+        pending.put_back(line, 0.5, 1, of_all=False)
+    assert pending.wait_s(0.5) == 1
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=20), st.randoms(use_true_random=False))
+def test_no_line_is_lost_or_doubled(models: list[str], random: object) -> None:
+    pending, now, served = PendingLines(lines(*models)), 0.0, []
+    while pending:
+        line = pending.pop(now)
+        if line is None:
+            now += pending.wait_s(now)
+        elif random.random() < 0.4:  # type: ignore[attr-defined]
+            pending.put_back(line, now, 1, of_all=random.random() < 0.5)  # type: ignore[attr-defined]
+        else:
+            served.append(line.number)
+    assert sorted(served) == list(range(len(models)))
