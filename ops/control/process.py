@@ -9,7 +9,7 @@ import contextlib
 import signal
 import socket
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
@@ -18,7 +18,6 @@ from arq.connections import ArqRedis
 from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 
-from ops.control.batches.webhook import Webhook
 from ops.control.batches.work import BatchWork
 from ops.control.tasks import TASKS, ControlTask, ControlTasks
 from shared.errors import RedisUnavailable
@@ -41,6 +40,9 @@ MAX_JOBS = 64
 
 Turns and calls have smaller limits of their own.
 """
+
+if TYPE_CHECKING:
+    from ops.control.batches.webhook import Webhook
 
 log = structlog.get_logger()
 
@@ -74,10 +76,18 @@ def run_control(settings: ControlSettings) -> None:
         SettingsError: `redis_url` isn't the URL of a Redis server, the file store can't be used, or
             the webhook's settings contradict each other.
     """
-    asyncio.run(_serve(settings, Webhook.of(settings)))
+    asyncio.run(_serve(settings, _webhook(settings)))
 
 
-async def _serve(settings: ControlSettings, webhook: Webhook | None) -> None:
+def _webhook(settings: ControlSettings) -> "Webhook | None":
+    if not settings.webhook_url:
+        return None
+    from ops.control.batches.webhook import Webhook  # imports an HTTP client
+
+    return Webhook.of(settings)
+
+
+async def _serve(settings: ControlSettings, webhook: "Webhook | None") -> None:
     await check_redis_at(settings.redis_url)
     stopping = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -94,7 +104,7 @@ async def _serve(settings: ControlSettings, webhook: Webhook | None) -> None:
 
 
 async def _run_until(
-    stopping: asyncio.Event, settings: ControlSettings, webhook: Webhook | None
+    stopping: asyncio.Event, settings: ControlSettings, webhook: "Webhook | None"
 ) -> None:
     """Run one arq worker until `stopping` is set.
 
@@ -111,7 +121,7 @@ async def _run_until(
 
 
 def _batch_work(
-    settings: ControlSettings, webhook: Webhook | None, redis: _ArqClient
+    settings: ControlSettings, webhook: "Webhook | None", redis: _ArqClient
 ) -> AbstractAsyncContextManager[BatchWork]:
     if settings.file_store is None:
         return contextlib.nullcontext(BatchWork())
