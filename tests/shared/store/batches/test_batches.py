@@ -181,7 +181,7 @@ async def test_an_ended_batch_leaves_only_its_record(
     assert 0 < await redis.pttl(keys.batch(batch.id)) <= 9000
     assert await batches.take_turn() is None
     left = {key.decode() for key in await redis.keys(f"{keys.prefix}*")}
-    assert left == {keys.batch(batch.id), keys.batches_of("red")}
+    assert left == {keys.batch(batch.id), keys.batches_of("red"), keys.ended_batches}
     fields = {name.decode() for name in await redis.hkeys(keys.batch(batch.id))}  # type: ignore[misc]
     assert fields.isdisjoint({"turn", "deaths", "failures", "failure", "is_alone"})
     assert await batches.open() == []
