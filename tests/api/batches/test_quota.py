@@ -56,8 +56,9 @@ async def test_failed_batches_with_large_metadata_fill_redis_for_nobody_else(
         created = await create(http, RED, LARGEST)
         assert created.status_code == 200, created.text
         batch = BatchId(created.json()["id"])
-        await batches.lease(batch, "control")
-        await batches.end(batch, "control", BatchStatus.FAILED, keep_s=60, announces=False)
+        turn = await batches.take_turn()
+        assert turn is not None
+        await batches.end(batch, turn.runner, BatchStatus.FAILED, keep_s=60, announces=False)
     refused = await create(http, RED, {})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "quota_exceeded")
     assert await memory_of(redis, keys) < NUM_BATCHES * MAX_RECORD_BYTES

@@ -109,10 +109,11 @@ async def test_the_parts_of_an_ended_batch_are_removed_later(
         expires_s=now + 3600,
     )
     await batches.add(batch, keep_s=KEEP_S, max_tenant=1)
-    await batches.lease(batch.id, "control")
+    turn = await batches.take_turn()
+    assert turn is not None
     part = await Results(store, batch.id).write_part(ANSWERS, [b"x"])
     await sweep.run(now + 100)
-    await batches.end(batch.id, "control", BatchStatus.FAILED, keep_s=KEEP_S, announces=False)
+    await batches.end(batch.id, turn.runner, BatchStatus.FAILED, keep_s=KEEP_S, announces=False)
     await sweep.run(now)
     assert names(tmp_path) == {part.rpartition("/")[2]}
     await sweep.run(now + 100)
