@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NewType
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+from llguidance.gbnf_to_lark import any_to_lark
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 
@@ -72,17 +72,19 @@ def choice_source(texts: Iterable[str]) -> GrammarSource:
 def lark_source(grammar: str) -> GrammarSource:
     """Return the grammar of texts that match a Lark or GBNF grammar.
 
+    The time that this takes can grow with the square of the grammar's length.
+
     Raises:
-        GrammarRejected: the grammar has a syntax error that is noticed before its compilation.
+        GrammarRejected: the grammar has an error that is noticed before its compilation.
     """
     if grammar.lstrip().startswith("{"):
         raise GrammarRejected("it is neither a Lark nor a GBNF grammar")
     try:
         return GrammarSource(any_to_lark(grammar))
-    except GbnfToLarkError as error:
-        raise GrammarRejected(str(error)) from None
     except RecursionError:
         raise GrammarRejected("it is nested too deeply") from None
+    except Exception as error:  # noqa: BLE001  (llguidance raises the class for an unknown rule)
+        raise GrammarRejected(str(error)) from None
 
 
 class GrammarState:

@@ -1,37 +1,32 @@
-"""Compiles the grammars of jobs on a separate thread, and caches the results."""
+"""Compiles the grammars of jobs, in fair turns between tenants, and caches the results."""
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import Callable
+import hashlib
+import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
-from shared.protocol.jobs import Job, SamplingParams
-from shared.protocol.tools import ToolChoice, ToolUse
-from shared.reasoning_form import ReasoningForm
-from worker.engine.grammar import (
-    Grammar,
-    GrammarCompiler,
-    GrammarSource,
-    choice_source,
-    json_source,
-    lark_source,
-    regex_source,
-)
-from worker.text.combined_grammar import after_reasoning, either
+from shared.protocol.jobs import Job
+from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource
+from worker.text.combined_grammar import after_reasoning
+from worker.text.compile_turns import MAX_RUNNING, MAX_SPENT_S, CompileTurns
+from worker.text.grammar_sandbox import build_grammar, encode_constraint
+from worker.text.grammar_source import constraint_of
 from worker.text.interface import EncodedPrompt
-from worker.text.tool_grammar import tool_source
+from worker.text.tenant_cache import TenantCache
 
 MAX_CACHED = 64
 """Maximum number of cached results. A result is a grammar or the reason for its rejection."""
-SANDBOX_TIMEOUT_S = 60.0
-"""Time limit of one compilation in the sandbox, in seconds of wall-clock time.
 
-The sandbox's own limit of CPU time is far lower, but can't end a process that hangs without using
-CPU time.
-"""
+
+@dataclass(slots=True)
+class _Turn:
+    """A turn to compile, which counts its CPU time."""
+
+    cpu_s: float = 0.0
 
 
 class GrammarCache:
@@ -39,101 +34,103 @@ class GrammarCache:
 
     def __init__(self, compiler: GrammarCompiler) -> None:
         self._compiler = compiler
-        # One thread never compiles a schema twice at once, and uses one core for costly schemas.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammars")
-        self._cached_compile = lru_cache(MAX_CACHED)(self._compile)
+        self._threads = ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="grammars")
+        self._turns: CompileTurns[asyncio.Future[None]] = CompileTurns()
+        self._cached: TenantCache[Grammar | str] = TenantCache(MAX_CACHED)
 
     async def for_job(self, job: Job, prompt: EncodedPrompt) -> Grammar | None:
         """Return the grammar of the answers to `prompt`, or None if any text is allowed.
 
         Raises:
-            JobFailed: the grammar can't be enforced; the error names the field.
+            JobFailed: the grammar can't be enforced, and the error names the field; or the job's
+                tenant has used too much CPU time for grammars.
         """
-        make_source, param = _source_of(job)
-        if make_source is None:
+        constraint, param = constraint_of(job)
+        if constraint is None:
             return None
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._thread, self._get, make_source, prompt)
+        result = await self._get(job.tenant, encode_constraint(constraint), prompt, param)
         if isinstance(result, Grammar):
             return result
         kind = "schema" if job.sampling.json_schema or param == "tools" else "constraint"
         message = f"{param}: the {kind} can't be enforced: {result}"
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
 
-    def _get(
-        self, make_source: Callable[[], GrammarSource], prompt: EncodedPrompt
+    async def _get(
+        self, tenant: str, constraint: bytes, prompt: EncodedPrompt, param: str
     ) -> Grammar | str:
         """Return the grammar, or the reason why the grammar can't be enforced."""
-        try:
-            return self._cached_compile(make_source(), prompt.reasoning, prompt.is_reasoning)
-        except GrammarRejected as error:
-            return str(error)
+        key = _key(constraint, prompt)
+        if (result := self._cached.get(tenant, key)) is not None:
+            return result
+        async with self._turn(tenant, param) as turn:
+            if (result := self._cached.get(tenant, key)) is None:  # from an earlier turn
+                loop = asyncio.get_running_loop()
+                compiling = loop.run_in_executor(self._threads, self._compile, constraint, prompt)
+                result, turn.cpu_s = await compiling
+                self._cached.put(tenant, key, result)
+        return result
 
-    def _compile(
-        self, source: GrammarSource, reasoning: ReasoningForm | None, is_open: bool
-    ) -> Grammar | str:
-        # The reason is returned, not raised, because lru_cache doesn't cache exceptions.
+    @asynccontextmanager
+    async def _turn(self, tenant: str, param: str) -> AsyncIterator[_Turn]:
+        """Wait for a turn of the tenant, which lasts as long as the context.
+
+        Raises:
+            JobFailed: the tenant has used too much CPU time, or too many of its jobs wait.
+        """
+        if not self._turns.has_room(tenant):
+            raise _try_again(param)
+        begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.add(tenant, begins)
+        self._begin_turns()
+        turn = _Turn()
         try:
-            check_in_sandbox(source)
-            if reasoning is not None:
-                token_id = self._compiler.token_id
-                source = after_reasoning(source, reasoning, is_open=is_open, token_id=token_id)
+            await begins
+            if self._turns.spent_s(tenant, time.monotonic()) >= MAX_SPENT_S:
+                raise _try_again(param)
+            yield turn
+        finally:
+            if not begins.cancelled():
+                self._turns.end(tenant, turn.cpu_s, time.monotonic())
+                self._begin_turns()
+
+    def _begin_turns(self) -> None:
+        """Begin as many turns as may run."""
+        while (found := self._turns.next(time.monotonic())) is not None:
+            tenant, begins = found
+            if begins.cancelled():  # the worker leaves
+                self._turns.end(tenant, 0.0, time.monotonic())
+            else:
+                begins.set_result(None)
+
+    def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
+        """Return a grammar or the reason for its rejection, and the CPU time that it took."""
+        built = build_grammar(constraint)
+        if built.error:
+            return built.error, built.cpu_s
+        start_s = time.thread_time()
+        result = self._compile_here(GrammarSource(built.text), prompt)
+        return result, built.cpu_s + time.thread_time() - start_s
+
+    def _compile_here(self, source: GrammarSource, prompt: EncodedPrompt) -> Grammar | str:
+        """Compile a grammar that the sandbox has compiled, so that its cost is bounded."""
+        if (reasoning := prompt.reasoning) is not None:
+            token_id, is_open = self._compiler.token_id, prompt.is_reasoning
+            source = after_reasoning(source, reasoning, is_open=is_open, token_id=token_id)
+        try:
             return self._compiler.compile(source)
         except GrammarRejected as error:
             return str(error)
 
 
-def _source_of(job: Job) -> tuple[Callable[[], GrammarSource] | None, str]:
-    """Return two values: a function that builds the job's grammar source, and a field name.
-
-    The name is that of the field that requires the grammar. For a job without a grammar, the
-    values are None and an empty string.
-    """
-    if job.tools and job.tools.choice is ToolChoice.REQUIRED:
-        return partial(tool_source, job.tools), "tools"
-    if not job.sampling.is_constrained:
-        return None, ""
-    param = job.sampling.constrained_by or "response_format"
-    if job.tools:
-        return partial(_call_or_answer_source, job.tools, job.sampling), param
-    return partial(_answer_source, job.sampling), param
+def _key(constraint: bytes, prompt: EncodedPrompt) -> bytes:
+    reasoning = f"{prompt.reasoning} {prompt.is_reasoning}\0"
+    return hashlib.sha256(reasoning.encode() + constraint).digest()
 
 
-def _call_or_answer_source(tools: ToolUse, sampling: SamplingParams) -> GrammarSource:
-    """Return the grammar of answers that either call tools or match the constraint."""
-    return either(tool_source(tools), _answer_source(sampling))
-
-
-def _answer_source(sampling: SamplingParams) -> GrammarSource:
-    """Return the grammar of answers that match the constraint of `sampling`."""
-    if sampling.regex is not None:
-        return regex_source(sampling.regex)
-    if sampling.choice:
-        return choice_source(sampling.choice)
-    if sampling.grammar is not None:
-        return lark_source(sampling.grammar)
-    assert sampling.json_schema is not None
-    return json_source(sampling.json_schema)
-
-
-def check_in_sandbox(source: GrammarSource) -> None:
-    """Compile a grammar in another process, so that a costly grammar can't harm this process.
-
-    Raises:
-        GrammarRejected: the grammar is invalid, or takes too much time or memory to compile.
-    """
-    command = [sys.executable, "-P", "-m", "worker.text.grammar_sandbox"]
-    try:
-        done = subprocess.run(
-            command, input=source.encode(), capture_output=True, timeout=SANDBOX_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise GrammarRejected(_TOO_COSTLY) from None
-    if done.returncode < 0:  # killed for exceeding a resource limit
-        raise GrammarRejected(_TOO_COSTLY)
-    done.check_returncode()
-    if reason := done.stdout.decode():
-        raise GrammarRejected(reason)
-
-
-_TOO_COSTLY = "it takes too much time or memory to compile"
+def _try_again(param: str) -> JobFailed:
+    message = (
+        f"{param}: the schemas and grammars of this tenant have taken too much CPU time on the "
+        "worker. Use fewer different ones, or simpler ones, and try again later."
+    )
+    code = ErrorCode.RATE_LIMIT_EXCEEDED
+    return JobFailed(JobError(code=code, message=message, param=param))

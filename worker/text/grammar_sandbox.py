@@ -1,20 +1,21 @@
-"""Compiles one grammar in its own process: `python -m worker.text.grammar_sandbox`.
+"""Builds and compiles one grammar in its own process: `python -m worker.text.grammar_sandbox`.
 
 llguidance limits most costs of a grammar, but not all. For example, a `multipleOf` of 10^8 takes
-minutes of CPU time and gigabytes of memory. The process reads the grammar from stdin. If the
-grammar can't be compiled, the process writes the reason to stdout. Otherwise it writes nothing. If
-the process exceeds a resource limit, the kernel kills it.
+minutes of CPU time and gigabytes of memory. The process's input is a `Constraint`. Its output is
+the grammar, once it has compiled there.
 """
 
-import resource
-import sys
+import json
 
+import orjson
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-MAX_CPU_S = 2
-"""Limit of the process's CPU time, in seconds."""
-MAX_BYTES = 256 << 20
-"""Limit of the process's address space in bytes, including the interpreter."""
+from shared.errors import GrammarRejected
+from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
+from worker.engine.grammar import GrammarSource
+from worker.sandbox import SandboxAnswer, answer_once, ask_sandbox
+from worker.text.grammar_source import Constraint, source_of
+
 _EOS_ID = 256
 
 
@@ -33,17 +34,41 @@ class _ByteTokenizer:
         return list(text)
 
 
-def main() -> None:
-    """Read a grammar from stdin and compile it. Write the error, if any, to stdout."""
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def encode_constraint(constraint: Constraint) -> bytes:
+    """Return a constraint as JSON. Equal constraints have equal JSON."""
+    return orjson.dumps(constraint)
+
+
+def build_grammar(constraint: bytes) -> SandboxAnswer:
+    """Build and compile a grammar in another process. Blocks until that process has ended.
+
+    Args:
+        constraint: the result of `encode_constraint`.
+    """
+    return ask_sandbox(__name__, constraint)
+
+
+def compiled_source(constraint: bytes) -> GrammarSource:
+    """Return the grammar of a constraint after compiling it in this process.
+
+    Raises:
+        GrammarRejected: the grammar is invalid.
+    """
+    source = source_of(_decode(constraint))
     tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokenizer()), slices=[])
     limits = LLParserLimits(verbose_errors=False)
-    source = sys.stdin.buffer.read().decode()
-    matcher = LLMatcher(tokenizer, source, log_level=0, limits=limits)
-    sys.stdout.buffer.write(matcher.get_error().encode())
+    if reason := LLMatcher(tokenizer, source, log_level=0, limits=limits).get_error():
+        raise GrammarRejected(reason)
+    return source
+
+
+def _decode(constraint: bytes) -> Constraint:
+    fields = json.loads(constraint)
+    if tools := fields["tools"]:
+        form, choice = ToolForm(tools.pop("form")), ToolChoice(tools.pop("choice"))
+        fields["tools"] = ToolUse(**tools, form=form, choice=choice)
+    return Constraint(**fields)
 
 
 if __name__ == "__main__":
-    main()
+    answer_once(compiled_source, rejections=(GrammarRejected,))

@@ -73,7 +73,8 @@ def tool_source(use: ToolUse) -> GrammarSource:
         GrammarRejected: the name of a parameter can't be written in this form.
     """
     layout = _LAYOUTS[use.form]
-    tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in use.names]
+    names = use.names
+    tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in names]
     more = f"({_literal(layout.between)} call)*" if use.name is None and use.is_parallel else ""
     rules = [
         "%llguidance {}",

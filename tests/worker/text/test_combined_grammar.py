@@ -11,14 +11,15 @@ from shared.protocol.tools import ToolForm, ToolUse
 from shared.reasoning_form import ReasoningForm
 from worker.engine.grammar import GrammarCompiler, GrammarSource, json_source
 from worker.text.combined_grammar import after_reasoning, either
-from worker.text.grammar_cache import check_in_sandbox
+from worker.text.grammar_sandbox import build_grammar, encode_constraint
+from worker.text.grammar_source import Constraint
 from worker.text.tool_grammar import tool_source
 
 THINK, MISTRAL = ReasoningForm.THINK, ReasoningForm.MISTRAL
-JSON = json_source('{"type": "object", "required": ["a"], "properties": {"a": {"const": 1}}}')
-CALLS = tool_source(
-    ToolUse(tools=({"type": "function", "function": FUNCTION},), form=ToolForm.HERMES)
-)
+SCHEMA = '{"type": "object", "required": ["a"], "properties": {"a": {"const": 1}}}'
+JSON = json_source(SCHEMA)
+TOOLS = ToolUse(tools=({"type": "function", "function": FUNCTION},), form=ToolForm.HERMES)
+CALLS = tool_source(TOOLS)
 PLAIN = tiny_tokenizer()
 
 
@@ -96,7 +97,8 @@ def test_a_marker_of_several_tokens_ends_the_reasoning_too(special: bool) -> Non
 
 def test_an_answer_either_calls_tools_or_is_json() -> None:
     source = either(CALLS, JSON)
-    check_in_sandbox(source)
+    built = build_grammar(encode_constraint(Constraint(tools=TOOLS, json_schema=SCHEMA)))
+    assert (built.text, built.error) == (source, "")
     for answer in (call(OSAKA), f"{call(OSAKA)}\n{call('{}')}", '{"a": 1}'):
         assert allows(source, answer)
         assert allows(reasoned(source=source), f"<think>why</think>\n{answer}")

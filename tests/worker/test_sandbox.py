@@ -1,0 +1,57 @@
+"""Costly work ends with its process, whatever it does."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.sandbox import MAX_CPU_S, START_CPU_S, TOO_COSTLY, SandboxAnswer, ask_sandbox
+
+PROGRAM = """
+from worker.sandbox import answer_once
+
+def work(question):
+    exec(question.decode(), globals())
+    return result
+
+answer_once(work, rejections=(ValueError,))
+"""
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch):
+    """Function that runs a program in the sandbox, and returns the answer with its `result`."""
+    (tmp_path / "scripted_sandbox.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    assert not sys.flags.ignore_environment
+    return lambda code: ask_sandbox("scripted_sandbox", code.encode())
+
+
+def test_a_result_and_its_cpu_time_are_returned(ask) -> None:
+    answer: SandboxAnswer = ask("result = '\u2603'")
+    assert (answer.text, answer.error) == ("\u2603", "")
+    assert 0 < answer.cpu_s < 60
+
+
+def test_the_message_of_a_rejection_is_returned(ask) -> None:
+    answer: SandboxAnswer = ask("raise ValueError('no good')")
+    assert (answer.text, answer.error) == ("", "no good")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "import re; re.match('(a+)+b', 'a' * 100)",
+        "result = b'x' * (1 << 30)",
+        "import os; os.abort()",
+    ],
+)
+def test_work_beyond_a_limit_is_ended(ask, code: str) -> None:
+    answer: SandboxAnswer = ask(code)
+    assert answer == SandboxAnswer("", TOO_COSTLY, START_CPU_S + MAX_CPU_S)
+
+
+def test_endless_recursion_is_a_rejection(ask) -> None:
+    answer: SandboxAnswer = ask("f = lambda: f()\nf()")
+    assert answer.error == "it is nested too deeply"

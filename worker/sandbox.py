@@ -1,0 +1,78 @@
+"""Runs work whose cost a client chooses in a child process with limits on CPU time and memory.
+
+A module that does such work ends with `answer_once`, and callers start it with `ask_sandbox`.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+MAX_CPU_S = 0.5
+"""Limit of the CPU time of one piece of work, in seconds, without the start of the process."""
+START_CPU_S = 0.2
+"""CPU time of the start of a process, in seconds. A process that was killed didn't report it."""
+MAX_BYTES = 256 << 20
+"""Limit of the process's address space in bytes, including the interpreter."""
+TIMEOUT_S = 60.0
+"""Limit of the wall-clock time in seconds, for a process that hangs without using CPU time."""
+TOO_COSTLY = "it takes too much time or memory"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxAnswer:
+    """Result of one piece of work."""
+
+    text: str
+    """The result; empty after an error."""
+    error: str
+    """The reason why there is no result; empty if there is one."""
+    cpu_s: float
+    """CPU time of the process in seconds."""
+
+
+def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
+    """Run `python -m MODULE` with `question` as its input. Blocks until the process has ended.
+
+    If the process exceeds a limit, the answer's error is `TOO_COSTLY`.
+    """
+    command = [sys.executable, "-P", "-m", module]
+    too_costly = SandboxAnswer("", TOO_COSTLY, START_CPU_S + MAX_CPU_S)
+    try:
+        done = subprocess.run(command, input=question, capture_output=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return too_costly
+    if done.returncode < 0:  # killed for exceeding a limit
+        return too_costly
+    done.check_returncode()
+    return SandboxAnswer(**json.loads(done.stdout))
+
+
+def answer_once(work: Callable[[bytes], str], rejections: tuple[type[Exception], ...]) -> None:
+    """Call `work` with this process's input, under the limits, and write its result as the output.
+
+    Args:
+        work: the function.
+        rejections: errors of `work` whose messages are for the client.
+    """
+    question = sys.stdin.buffer.read()
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The signal's default action ends the process. RLIMIT_CPU counts whole seconds only.
+    signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S)
+    text = error = ""
+    try:
+        text = work(question)
+    except rejections as rejection:
+        error = str(rejection)
+    except RecursionError:
+        error = "it is nested too deeply"
+    except MemoryError:
+        os.abort()
+    answer = SandboxAnswer(text, error, time.process_time())
+    sys.stdout.write(json.dumps(asdict(answer)))

@@ -1,0 +1,63 @@
+"""Decides which tenant may compile a grammar next. Pure: callers pass the time."""
+
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+MAX_WAITING = 256
+"""Maximum number of compilations of one tenant that wait for their turns."""
+MAX_RUNNING = 4
+"""Maximum number of compilations at a time, each of another tenant."""
+MAX_SPENT_S = 20.0
+"""CPU time of compilations, in seconds, at which a tenant's further ones are refused."""
+FORGIVEN_PER_S = 0.25
+"""CPU time that is forgiven per second. A tenant can use this share of a core for ever."""
+
+
+class CompileTurns(Generic[T]):
+    """Queue of compilations in which tenants take turns.
+
+    At most one compilation of a tenant runs at a time. The next turn is for the waiting tenant
+    whose compilations have used the least CPU time lately.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[T]] = {}
+        """Compilations of each waiting tenant. Tenants are in the order in which they came."""
+        self._running: set[str] = set()
+        self._spent: dict[str, tuple[float, float]] = {}
+        """CPU seconds of each tenant, and the time at which they were counted."""
+
+    def has_room(self, tenant: str) -> bool:
+        """Return whether another compilation of the tenant may wait."""
+        return len(self._waiting.get(tenant, ())) < MAX_WAITING
+
+    def add(self, tenant: str, item: T) -> None:
+        """Let a compilation wait for its turn."""
+        self._waiting.setdefault(tenant, deque()).append(item)
+
+    def next(self, now_s: float) -> tuple[str, T] | None:
+        """Begin the next turn, and return its tenant and compilation; None if none may begin."""
+        able = [tenant for tenant in self._waiting if tenant not in self._running]
+        if not able or len(self._running) >= MAX_RUNNING:
+            return None
+        tenant = min(able, key=lambda each: self.spent_s(each, now_s))
+        item = self._waiting[tenant].popleft()
+        if not self._waiting[tenant]:
+            del self._waiting[tenant]
+        self._running.add(tenant)
+        return tenant, item
+
+    def end(self, tenant: str, cpu_s: float, now_s: float) -> None:
+        """End the turn of a tenant, which took `cpu_s` seconds of CPU time."""
+        self._running.remove(tenant)
+        self._spent[tenant] = (self.spent_s(tenant, now_s) + cpu_s, now_s)
+        forgiven = [each for each in self._spent if self.spent_s(each, now_s) == 0]
+        for each in forgiven:
+            del self._spent[each]
+
+    def spent_s(self, tenant: str, now_s: float) -> float:
+        """Return the CPU seconds that the tenant has used lately."""
+        spent_s, at_s = self._spent.get(tenant, (0.0, now_s))
+        return max(0.0, spent_s - FORGIVEN_PER_S * (now_s - at_s))
