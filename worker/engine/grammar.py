@@ -5,7 +5,9 @@ recomputed or moved to another worker continues with the same constraints.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NewType
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -37,9 +39,24 @@ _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
 All other limits, such as the cost of a step, are llguidance's defaults.
 """
 
+MAX_TOKEN_S = 0.002
+"""CPU time that a grammar may take per token on average, in seconds.
+
+It is at least four times what schemas take. Ambiguous grammars take more with each token of the
+answer, without a limit, and all requests of a step wait for it.
+"""
+MAX_EXTRA_S = 0.25
+"""CPU time in seconds that all answers under a grammar may take in addition to `MAX_TOKEN_S`."""
+
 TOO_COMPLEX = JobError(
     code=ErrorCode.INVALID_VALUE,
     message="the schema became too complex to enforce while the answer was generated: simplify it",
+)
+
+
+_DIVERGED = JobError(
+    code=ErrorCode.RESUME_DIVERGED,
+    message="the tokens published by another worker don't follow the schema on this one",
 )
 
 
@@ -87,11 +104,39 @@ def lark_source(grammar: str) -> GrammarSource:
         raise GrammarRejected(str(error)) from None
 
 
+class GrammarCost:
+    """CPU time that the answers under one grammar have taken. Used by any number of threads."""
+
+    def __init__(self) -> None:
+        self._extra_s = 0.0
+        """Time beyond what all tokens so far may take."""
+        self.is_exceeded = False
+        """Whether the answers have taken too much time, so that they end."""
+
+    def add(self, cpu_s: float, *, num_tokens: int = 0) -> None:
+        """Count the CPU time of computations, after which answers have `num_tokens` more tokens."""
+        self._extra_s = max(0.0, self._extra_s + cpu_s - num_tokens * MAX_TOKEN_S)
+        self.is_exceeded = self.is_exceeded or self._extra_s > MAX_EXTRA_S
+
+    @contextmanager
+    def measured(self, *, num_tokens: int = 0) -> Iterator[None]:
+        """Count the CPU time that this thread spends inside the context."""
+        start_s = time.thread_time()
+        try:
+            yield
+        finally:
+            self.add(time.thread_time() - start_s, num_tokens=num_tokens)
+
+
 class GrammarState:
     """Parser state of one answer. It determines the tokens that the grammar allows next."""
 
-    def __init__(self, matcher: LLMatcher, source: GrammarSource) -> None:
+    def __init__(
+        self, matcher: LLMatcher, source: GrammarSource, cost: GrammarCost, mask_bytes: int
+    ) -> None:
         self._matcher = matcher
+        self._cost = cost
+        self._mask_bytes = mask_bytes
         self._mask: bytes | None = None
         """Result of `allowed`; None until it is computed."""
         self.source = source
@@ -103,8 +148,11 @@ class GrammarState:
         Token i is bit `i % 8` of byte `i // 8`. The mask's length depends only on the tokenizer. No
         bit is set if the grammar has become too complex to continue.
         """
+        if self._cost.is_exceeded:
+            return bytes(self._mask_bytes)
         if self._mask is None:
-            self._mask = _allowed(self._matcher)
+            with self._cost.measured():
+                self._mask = _allowed(self._matcher)
         return self._mask
 
     def only_token(self) -> int | None:
@@ -113,9 +161,14 @@ class GrammarState:
         return bits.bit_length() - 1 if bits.bit_count() == 1 else None
 
     def advance(self, token_id: int) -> bool:
-        """Advance the state by an output token, and return whether the grammar allows the token."""
+        """Advance the state by an output token, and return whether the grammar allows the token.
+
+        If the grammar has become too complex to continue, it allows no token.
+        """
         self._mask = None
-        return bool(self._matcher.consume_token(token_id))
+        with self._cost.measured(num_tokens=1):
+            is_allowed = bool(self._matcher.consume_token(token_id))
+        return is_allowed and not self._cost.is_exceeded
 
     def look_ahead(self, token_ids: Sequence[int]) -> list[bytes]:
         """Return the bitmask of allowed tokens after each of `token_ids`, if they come next.
@@ -123,13 +176,14 @@ class GrammarState:
         The state doesn't change. The result ends before the first token that isn't allowed.
         """
         # A copy takes some microseconds. Going back isn't possible in all grammars.
-        matcher, mask = self._matcher.deep_copy(), self.allowed()
-        masks: list[bytes] = []
-        for token_id in token_ids:
-            if not _has(mask, token_id) or not matcher.consume_token(token_id):
-                break
-            mask = _allowed(matcher)
-            masks.append(mask)
+        mask, masks = self.allowed(), list[bytes]()
+        with self._cost.measured():
+            matcher = self._matcher.deep_copy()
+            for token_id in token_ids:
+                if not _has(mask, token_id) or not matcher.consume_token(token_id):
+                    break
+                mask = _allowed(matcher)
+                masks.append(mask)
         return masks
 
 
@@ -146,9 +200,16 @@ def _has(mask: bytes, token_id: int) -> bool:
 class Grammar:
     """A compiled grammar, shared by any number of answers. Thread-safe."""
 
-    def __init__(self, matcher: LLMatcher, source: GrammarSource) -> None:
+    def __init__(self, matcher: LLMatcher, source: GrammarSource, mask_bytes: int) -> None:
         self._matcher = matcher
         self._source = source
+        self._mask_bytes = mask_bytes
+        self._cost = GrammarCost()
+
+    @property
+    def is_too_complex(self) -> bool:
+        """Whether answers under this grammar have taken too much CPU time. All of them end."""
+        return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
         """Return the state of an answer that already consists of the tokens `output_ids`.
@@ -156,11 +217,13 @@ class Grammar:
         Raises:
             JobFailed: the tokens don't follow the grammar.
         """
-        matcher = self._matcher.deep_copy()
-        if not matcher.consume_tokens(list(output_ids)):
-            message = "the tokens published by another worker don't follow the schema on this one"
-            raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
-        return GrammarState(matcher, self._source)
+        matcher, cost = self._matcher.deep_copy(), self._cost
+        if output_ids and not cost.is_exceeded:
+            with cost.measured(num_tokens=len(output_ids)):
+                is_allowed = matcher.consume_tokens(list(output_ids))
+            if not is_allowed:
+                raise JobFailed(_DIVERGED)
+        return GrammarState(matcher, self._source, cost, self._mask_bytes)
 
 
 class GrammarCompiler:
@@ -191,11 +254,12 @@ class GrammarCompiler:
         if self._tokenizer is None:
             raise GrammarRejected(f"the model's tokenizer can't be constrained: {self._reason}")
         matcher = LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
+        mask = b""
         if not matcher.is_error():
-            matcher.compute_bitmask()  # detects grammars that allow no text or are too complex
+            mask = matcher.compute_bitmask()  # detects grammars that allow no text
         if matcher.is_error():
             raise GrammarRejected(_reason(matcher))
-        return Grammar(matcher, source)
+        return Grammar(matcher, source, len(mask))
 
 
 def _reason(matcher: LLMatcher) -> str:

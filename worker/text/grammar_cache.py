@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 from shared.protocol.jobs import Job
-from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource
+from worker.engine.grammar import TOO_COMPLEX, Grammar, GrammarCompiler, GrammarSource
 from worker.text.combined_grammar import after_reasoning
 from worker.text.compile_turns import MAX_RUNNING, MAX_SPENT_S, CompileTurns
 from worker.text.grammar_sandbox import build_grammar, encode_constraint
@@ -50,6 +50,8 @@ class GrammarCache:
             return None
         result = await self._get(job.tenant, encode_constraint(constraint), prompt, param)
         if isinstance(result, Grammar):
+            if result.is_too_complex:
+                raise JobFailed(TOO_COMPLEX)
             return result
         kind = "schema" if job.sampling.json_schema or param == "tools" else "constraint"
         message = f"{param}: the {kind} can't be enforced: {result}"

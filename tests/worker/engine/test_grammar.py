@@ -1,6 +1,7 @@
 """Grammars token by token, with byte-level and SentencePiece tokenizers."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,16 @@ from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from shared.errors import ErrorCode, GrammarRejected, JobFailed
-from worker.engine.grammar import Grammar, GrammarCompiler, GrammarState, json_source
+from worker.engine.grammar import (
+    MAX_EXTRA_S,
+    MAX_TOKEN_S,
+    Grammar,
+    GrammarCompiler,
+    GrammarCost,
+    GrammarState,
+    json_source,
+    lark_source,
+)
 from worker.engine.logits import adjust
 from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.engine.sampler import sample
@@ -191,3 +201,45 @@ def test_an_unsupported_tokenizer_is_reported_when_a_grammar_is_compiled() -> No
     ):
         with pytest.raises(GrammarRejected, match=reason):
             compiler.compile(json_source("{}"))
+
+
+AMBIGUOUS = 'start: s\ns: s s | "a" | "a" "a" | s s s'
+"""Each token takes longer than the one before it."""
+
+
+def test_an_ambiguous_grammar_ends_before_its_tokens_take_long() -> None:
+    compiled = COMPILER.compile(lark_source(AMBIGUOUS))
+    token, start_s = ids_of("a")[0], time.process_time()
+    state, num_tokens = compiled.start(), 0
+    while any(state.allowed()):
+        state.advance(token)
+        num_tokens += 1
+        assert num_tokens < 1000
+    assert compiled.is_too_complex
+    # The last computation may have been long. Everything else is within the limits.
+    assert time.process_time() - start_s < MAX_EXTRA_S + num_tokens * MAX_TOKEN_S + 2
+    assert not any(compiled.start().allowed())
+    assert not compiled.start().advance(token)
+
+
+def test_tokens_that_take_little_time_pay_for_those_that_take_more() -> None:
+    cost = GrammarCost()
+    for _ in range(1000):
+        cost.add(0.9 * MAX_TOKEN_S, num_tokens=1)
+    cost.add(0.9 * MAX_EXTRA_S)
+    assert not cost.is_exceeded
+    for _ in range(1000):
+        cost.add(0.9 * MAX_TOKEN_S, num_tokens=1)
+    cost.add(0.9 * MAX_EXTRA_S)
+    assert not cost.is_exceeded
+    cost.add(0.2 * MAX_EXTRA_S)
+    assert cost.is_exceeded
+
+
+def test_json_of_many_tokens_stays_within_the_limits() -> None:
+    compiled = grammar({"type": "array", "items": {"type": "string", "maxLength": 30}})
+    state = compiled.start()
+    for token in ids_of(json.dumps([f"text {i}" for i in range(400)])):
+        assert state.allowed()
+        assert state.advance(token)
+    assert not compiled.is_too_complex
