@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI
 
 from api.access.authenticator import Authenticator
 from api.access.stored_keys import StoredKeys
+from api.access.web_pages import WebPages
 from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
 from api.context import Context
@@ -183,7 +184,8 @@ def create_app(
     for routes in _ROUTES:
         app.include_router(routes.router)
     app.add_middleware(TenantRequests, max_connections=settings.max_connections)
-    app.add_middleware(KeyCheck, authenticator=authenticator)
+    web_pages = WebPages(settings.host, settings.allowed_hosts, settings.cors_origins)
+    app.add_middleware(KeyCheck, authenticator=authenticator, web_pages=web_pages)
     app.add_middleware(Boundary, metrics=app_metrics)
     app.add_middleware(
         CanonicalPath, root_path=settings.root_path, pools=(settings.pool, *settings.further_pools)

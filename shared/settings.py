@@ -46,6 +46,7 @@ _SERVICE_NAME = re.compile(
 )
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 _POOL = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_HOST = re.compile(r"\*|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 """Origin as browsers send it: in lower case and without a path. `*` means every origin."""
 
@@ -97,6 +98,13 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not _ORIGIN.fullmatch(value):
             raise ValueError(f"{value!r} isn't an origin such as https://app.example:8443, or *")
+    return values
+
+
+def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not _HOST.fullmatch(value):
+            raise ValueError(f"{value!r} isn't the name of a host such as llm.example, or *")
     return values
 
 
@@ -202,6 +210,15 @@ class ApiSettings(FileSettings):
         (),
         description="Web site whose pages may call the API, such as https://app.example, or * for "
         "all. Repeat the flag for several sites; the variable separates them by spaces.",
+    )
+    allowed_hosts: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_hosts)
+    ] = Field(
+        (),
+        description="Name under which clients without an API key reach the server, such as "
+        "llm.example, or * for all. Addresses, localhost, --host, this machine's name and names "
+        "without a dot are always accepted. Repeat the flag for several names; the variable "
+        "separates them by spaces.",
     )
     max_body_bytes: int = _number(
         4_000_000,

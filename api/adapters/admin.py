@@ -1,12 +1,9 @@
 """Authorizes anonymous requests that manage adapters."""
 
-from collections.abc import Collection
-from urllib.parse import urlsplit
-
 from fastapi import Depends, Request
 
+from api.access.web_pages import is_from_another_site
 from api.context import Context, InContext
-from api.http.cors import ANY_ORIGIN
 from shared.api_keys import is_loopback
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
@@ -37,24 +34,12 @@ def _reason_to_refuse(request: Request, context: Context) -> str | None:
             "managed; start it with --api-key admin:KEY, or create one with `lorikeet keys create "
             "--tenant NAME --scopes adapters`"
         )
-    if _is_from_another_site(request, context.settings.cors_origins):
+    if is_from_another_site(request.headers, context.settings.cors_origins):
         return (
             "a web page of another site may not manage adapters; send the request directly, or "
             "name the site in the server's --cors-origins"
         )
     return None
-
-
-def _is_from_another_site(request: Request, trusted: Collection[str]) -> bool:
-    """Return whether the request comes from a web page of a site that isn't in `trusted`.
-
-    Browsers let any page send some requests, such as form posts, to the local machine. They set
-    the header Origin of such a request to the origin of the page.
-    """
-    origin = request.headers.get("origin")
-    if origin is None or (origin in trusted and origin != ANY_ORIGIN):
-        return False
-    return urlsplit(origin).netloc != request.headers.get("host")
 
 
 MAY_MANAGE = Depends(_check)

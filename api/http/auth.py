@@ -4,9 +4,10 @@ from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access.authenticator import Authenticator
+from api.access.web_pages import WebPages
 from api.errors import error_response, redis_error
 from api.http.scopes import API_KEY_HEADER, unauthenticated
-from shared.errors import RedisUnavailable
+from shared.errors import JobError, RedisUnavailable
 
 SCHEME = "bearer"
 
@@ -18,9 +19,10 @@ class KeyCheck:
     A request that this process makes itself brings its `access` in the state of its scope.
     """
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, web_pages: WebPages) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._web_pages = web_pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -40,10 +42,17 @@ class KeyCheck:
                 return error_response(request, redis_error())
             if access is None and not self._authenticator.guards.is_open(path):
                 return error_response(request, unauthenticated(request))
+            if access and access.is_anonymous and (error := self._reason_to_refuse(request, path)):
+                return error_response(request, error)
             state["access"] = access
         access = state["access"]
         state["tenant"] = access.tenant if access else None
         return None
+
+    def _reason_to_refuse(self, request: Request, path: str) -> JobError | None:
+        if self._authenticator.guards.is_always_open(path):
+            return None
+        return self._web_pages.reason_to_refuse(request.method, request.headers)
 
 
 def _sent_key(scope: Scope) -> str | None:

@@ -1,0 +1,95 @@
+"""Protects servers without keys from web pages that their users visit.
+
+Browsers let any page send requests to the local machine. A page of another site can't read the
+answers, but forms change something without reading them. And a page whose site's name suddenly
+refers to the local machine (DNS rebinding) counts as a page of the server itself.
+"""
+
+import socket
+from collections.abc import Collection, Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from api.http.cors import ANY_ORIGIN
+from shared.errors import ErrorCode, JobError
+
+ANY_HOST = "*"
+UNREGISTRABLE = ("localhost", "internal", "svc", "cluster.local")
+"""Domains below which nobody can register a public name."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of requests that change nothing."""
+_SAME_SITE = ("same-origin", "none")
+
+
+class WebPages:
+    """Decides which requests without a key a web page of another site may have sent."""
+
+    def __init__(self, host: str, allowed_hosts: Sequence[str], origins: Collection[str]) -> None:
+        """Create an object.
+
+        Args:
+            host: address or name on which the server listens.
+            allowed_hosts: further names of the server, or `*` for all names.
+            origins: sites whose pages may call the API, or `*` for all sites.
+        """
+        self._hosts = {each.lower() for each in (host, socket.gethostname(), *allowed_hosts)}
+        self._origins = origins
+
+    def reason_to_refuse(self, method: str, headers: Headers) -> JobError | None:
+        """Return the error of a request that such a page may have sent, or None."""
+        for host in headers.getlist("host"):
+            if not self._is_own(host):
+                return _denied(
+                    f"this server isn't known as {host[:200]!r}, so a request without an API key "
+                    "may come from a web page that poses as it; name the host in the server's "
+                    "--allowed-hosts, or send an API key"
+                )
+        trusts_all = ANY_ORIGIN in self._origins
+        if method in SAFE_METHODS or trusts_all or not is_from_another_site(headers, self._origins):
+            return None
+        return _denied(
+            "a web page of another site may not send this request without an API key; send the "
+            "request directly, or name the site in the server's --cors-origins"
+        )
+
+    def _is_own(self, host: str) -> bool:
+        """Return whether no public name that another site owns is in the header Host.
+
+        Pages of a site with an address for a name can reach nothing but this address.
+        """
+        if ANY_HOST in self._hosts or not host:
+            return True
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        is_public = "." in name and not name.endswith(tuple(f".{each}" for each in UNREGISTRABLE))
+        return name in self._hosts or _is_address(name) or (bool(name) and not is_public)
+
+
+def is_from_another_site(headers: Headers, trusted: Collection[str]) -> bool:
+    """Return whether the request comes from a web page of a site that isn't in `trusted`.
+
+    Browsers set the header Origin of a page's request to the origin of the page. Behind a proxy, it
+    can differ from the header Host, so `Sec-Fetch-Site`, which pages can't set, goes before it.
+    """
+    origin = headers.get("origin")
+    if origin is None or (origin in trusted and origin != ANY_ORIGIN):
+        return False
+    if headers.get("sec-fetch-site") in _SAME_SITE:
+        return False
+    return urlsplit(origin).netloc != headers.get("host")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _denied(message: str) -> JobError:
+    return JobError(code=ErrorCode.PERMISSION_DENIED, message=message)

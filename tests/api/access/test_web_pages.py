@@ -1,0 +1,133 @@
+"""Requests without a key that a web page of another site may have sent."""
+
+import asyncio
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from api_support import RunningApp, ScriptedWorker, client_of, error_of
+from key_support import bearer, new_key
+from pydantic import SecretStr, ValidationError
+
+from api.app import create_app
+from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
+from shared.store.registry import Registry
+from shared.store.views.pool_views import PoolViews
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
+KEY = "blue-" + "b" * 20
+OWN = (
+    *("localhost:8000", "LOCALHOST", "localhost.:8000", "a.localhost:1", "127.0.0.1:8000"),
+    *("[::1]:8000", "[::1]", "10.1.2.3:23333", "api:23333", "host.docker.internal:23333"),
+    *("lorikeet-api.default.svc.cluster.local:23333", socket.gethostname()),
+)
+FOREIGN = (
+    *("evil.example:8000", "EVIL.example", "127.0.0.1.evil.example", "localhost.evil.example"),
+    *("evil.example.", "evil-localhost.example", "[::1", "x.internal.example", "1.2.3"),
+)
+SITE = "https://app.example"
+
+
+@pytest.mark.parametrize("host", OWN)
+async def test_the_servers_own_names_and_all_addresses_are_accepted(
+    http: httpx.AsyncClient, host: str
+) -> None:
+    assert (await http.get("/v1/models", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+async def test_a_name_that_a_page_may_have_rebound_is_refused_without_a_key(
+    http: httpx.AsyncClient, worker: ScriptedWorker, views: PoolViews, host: str
+) -> None:
+    page = {"Host": host, "Origin": f"http://{host}"}
+    for method, path in (
+        *(("GET", "/v1/jobs"), ("GET", "/v1/models"), ("GET", "/v1/pool"), ("GET", "/metrics")),
+        *(("GET", "/ready"), ("POST", CHAT), ("POST", "/v1/load_lora_adapter")),
+    ):
+        reply = await http.request(method, path, headers=page, json=BODY if path == CHAT else None)
+        assert (path, reply.status_code) == (path, 403)
+        assert "--allowed-hosts" in reply.text
+        assert error_of(reply)[1] == "permission_denied"
+    assert (await views.counts()).waiting == 0
+    assert (await http.get("/health", headers=page)).status_code == 200
+
+
+async def test_a_request_without_host_comes_from_no_browser(server: RunningApp) -> None:
+    address = httpx.URL(server.url)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(b"GET /v1/models HTTP/1.0\r\n\r\n")
+    assert (await reader.readline()).split()[1] == b"200"
+    writer.close()
+
+
+async def test_keys_work_under_every_name(
+    settings: ApiSettings, registry: Registry, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store)
+    app = create_app(settings.model_copy(update={"api_keys": (SecretStr(f"blue:{KEY}"),)}))
+    async with client_of(app) as client:
+        for key in (secret, KEY):
+            headers = {**bearer(key), "Host": "llm.example", "Origin": SITE}
+            assert (await client.get("/v1/models", headers=headers)).status_code == 200
+            assert (await client.post(CHAT, json=BODY, headers=headers)).status_code == 202
+
+
+class TestAllowedHosts:
+    @pytest.fixture(params=[("llm.example",), ("*",)])
+    def changes(self, request: pytest.FixtureRequest) -> dict[str, Any]:
+        return {"allowed_hosts": request.param}
+
+    async def test_listed_names_are_accepted(
+        self, http: httpx.AsyncClient, settings: ApiSettings
+    ) -> None:
+        for host, is_listed in (("llm.example:1", True), ("evil.example", False)):
+            reply = await http.get("/v1/models", headers={"Host": host})
+            accepts = is_listed or settings.allowed_hosts == ("*",)
+            assert reply.status_code == (200 if accepts else 403), host
+
+
+class TestFurtherPools:
+    @pytest.fixture
+    def changes(self, pool: str) -> dict[str, Any]:
+        return {"further_pools": (f"{pool}-2",)}
+
+    async def test_paths_of_a_pool_are_checked_too(
+        self, http: httpx.AsyncClient, settings: ApiSettings
+    ) -> None:
+        for pool in (settings.pool, *settings.further_pools):
+            url = f"/pools/{pool}/v1/jobs"
+            assert (await http.get(url, headers={"Host": "evil.example"})).status_code == 403
+            assert (await http.get(url)).status_code == 200
+
+
+class TestCrossSite:
+    @pytest.fixture
+    def changes(self) -> dict[str, Any]:
+        return {"cors_origins": (SITE,)}
+
+    @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1"])
+    async def test_a_form_of_another_site_changes_nothing(
+        self, http: httpx.AsyncClient, worker: ScriptedWorker, views: PoolViews, origin: str
+    ) -> None:
+        for method, path in (("POST", CHAT), ("POST", "/v1/files"), ("DELETE", "/v1/jobs/x")):
+            reply = await http.request(method, path, headers={"Origin": origin}, json=BODY)
+            assert (path, reply.status_code) == (path, 403)
+            assert "--cors-origins" in reply.text
+        assert (await views.counts()).waiting == 0
+
+    async def test_pages_of_the_server_and_of_listed_sites_may_send_requests(
+        self, http: httpx.AsyncClient, worker: ScriptedWorker
+    ) -> None:
+        own = str(http.base_url).rstrip("/")
+        proxied = {"Origin": "https://llm.example", "Sec-Fetch-Site": "same-origin"}
+        for headers in ({"Origin": own}, {"Origin": SITE}, proxied, {}):
+            assert (await http.post(CHAT, json=BODY, headers=headers)).status_code == 202
+
+
+@pytest.mark.parametrize("host", ["http://llm.example", "llm.example:80", "a b", ".example", ""])
+def test_an_allowed_host_is_a_name(host: str) -> None:
+    with pytest.raises(ValidationError, match="the name of a host"):
+        ApiSettings(allowed_hosts=(host,))
