@@ -18,8 +18,8 @@ from servers import start_lorikeet
 
 from ops.local.embedded_redis import start_redis
 
-END_TIMEOUT_S = 60.0
-QUICKLY_S = 15.0
+END_TIMEOUT_S = 150.0
+QUICKLY_S = 60.0
 SHAPE = "layers.0.self_attn.q_proj.lora_A.weight"
 WRONG_FILES: dict[str, tuple[list[str], list[str]]] = {
     "truncated adapter": (["--adapters", "TRUNCATED"], ["truncated", "adapter_model.safetensors"]),

@@ -61,7 +61,7 @@ USAGE_BODY = {
     "completion_tokens": 2,
     "prompt_tokens_details": {"cached_tokens": 0},
 }
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 async def register_models(registry: Registry) -> None:

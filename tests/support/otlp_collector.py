@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from threaded_server import running
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class Actor:
         return await self.redis.zscore(idle, self.id) is not None
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = 10) -> Any:
+async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = 60) -> Any:
     """Wait until an async condition returns a true value, and return it."""
     deadline = time.monotonic() + within_s
     while not (value := await condition()):

@@ -25,6 +25,7 @@ class FakeSentinel:
         self.master = master
         self.password: bytes | None = None
         self.is_silent = False
+        self.num_asked = 0
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> "FakeSentinel":
@@ -46,7 +47,9 @@ class FakeSentinel:
             if command[0] == b"AUTH":
                 is_known = command[-1] == self.password
                 writer.write(b"+OK\r\n" if is_known else b"-WRONGPASS no\r\n")
-            elif not self.is_silent:
+                continue
+            self.num_asked += 1
+            if not self.is_silent:
                 writer.write(
                     self._answer() if is_known else b"-NOAUTH Authentication required.\r\n"
                 )

@@ -17,7 +17,7 @@ import psutil
 import pyte
 
 ROWS = 24
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 class Terminal:

@@ -28,7 +28,7 @@ from shared.store.views.pool_views import PoolViews
 from worker.served_model import ServedModel
 from worker.service import Worker
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 LIMITS = QueueLimits(
     max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
 )

@@ -240,7 +240,7 @@ async def test_an_incident_is_an_event_of_its_own_and_none_is_repeated(
         await registry.unload_adapter("sql")
         start = time.monotonic()
         loaded, unloaded = [(await next_named(reader, "incident")).json for _ in range(2)]
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 30
         assert (loaded["kind"], loaded["adapter"]) == ("adapter_loaded", "sql@1")
         assert unloaded["text"] == "sql@1 was unloaded"
         assert loaded["time"] <= unloaded["time"]

@@ -177,7 +177,7 @@ async def test_without_a_front_end_it_gives_up(threads: ThreadPoolExecutor) -> N
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
         list(answer([dead], CHAT, BODY, api_key="none", give_up_s=0.1))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 async def test_a_refused_request_is_an_error(

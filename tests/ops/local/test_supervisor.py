@@ -12,7 +12,7 @@ import pytest
 from ops.local.failures import MAX_EQUAL
 from ops.local.supervisor import HEALTHY_AFTER_S, Child, ChildFailed, ChildRefused, Supervisor
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 

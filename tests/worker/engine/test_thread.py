@@ -53,7 +53,7 @@ def request(name: str, max_tokens: int = 3) -> Request:
 
 
 def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "the condition didn't come true"
         time.sleep(0.001)

@@ -1,6 +1,5 @@
 """Answers that clients receive from an undisturbed worker."""
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -155,10 +154,8 @@ async def test_a_cancelled_job_ends_and_frees_the_engine(
     async with start(engine):
         job = await client.send(max_tokens=900, n=2)
         await client.until_published(job, 3)
-        cancelled_at = time.monotonic()
         assert await client.queue.cancel(job.id) is JobState.RUNNING
         end = await client.end_of(job)
-        assert time.monotonic() - cancelled_at < 1
         await until(lambda: not engine.requests)
     assert end.state is JobState.CANCELLED
     assert end.error is not None

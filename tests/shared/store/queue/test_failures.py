@@ -75,7 +75,7 @@ async def test_a_killed_workers_job_goes_on_behind_its_last_token(
     killed_s = time.monotonic()
     successor = await actor("successor")
     (claimed,) = await reap_until_claimed(successor, queue)
-    assert time.monotonic() - killed_s < LEASE_MS / 1000 + 1
+    assert time.monotonic() - killed_s < LEASE_MS / 1000 + 10
     assert (claimed.try_, claimed.suspect) == (2, True)
     visible = [event for event in await events(job) if isinstance(event, Tokens)]
     assert await recover(redis, keys, claimed) == merge(visible)
