@@ -10,7 +10,7 @@ from queue_support import LIMITS, Actor, eventually, make_job
 from sentinels import FakeSentinel
 
 from ops.chaos.cluster.replicated import Replicated
-from ops.control.tasks import TASKS
+from ops.control import process
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import WorkerId
@@ -20,7 +20,6 @@ from shared.store.durability import Durability
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.views.pool_views import PoolViews
-from worker import control
 
 Start = Callable[..., Awaitable[Replicated]]
 
@@ -252,7 +251,7 @@ async def test_the_control_process_finds_the_master(
     await Actor(Queue(redis, keys), redis, keys, "w1", ["a@1"]).register(lease_ms=100)
     settings = ControlSettings(redis_url=url_of(sentinel), pool=keys.pool)
     stopping = asyncio.Event()
-    running = asyncio.create_task(control._run_until(stopping, settings, TASKS))
+    running = asyncio.create_task(process._run_until(stopping, settings, None))
 
     async def is_given_up() -> bool:
         return not await redis.zcard(keys.workers)
