@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from ops.chaos.checks.breaks import unexplained_breaks
 from ops.chaos.checks.ledger import difference, seen_sum
 from ops.chaos.checks.restarts import loops, unexplained
 from ops.chaos.load.record import Outcome
@@ -15,7 +16,7 @@ MAX_SHOWN = 20
 
 def failures_of(findings: Findings, options: Options) -> list[str]:
     """Return every reason why the run failed; none if it passed."""
-    parts = (_faults, _requests, _jobs, _ledger, _keys, _processes)
+    parts = (_faults, _requests, _breaks, _jobs, _ledger, _keys, _processes)
     return [reason for part in parts for reason in part(findings, options)]
 
 
@@ -49,6 +50,15 @@ def _requests(findings: Findings, _: Options) -> Iterator[str]:
     known = {job for record in records for job in record.jobs}
     orphans = sorted(findings.jobs - known)
     yield from _listed([f"job {job} belongs to no request" for job in orphans])
+
+
+def _breaks(findings: Findings, _: Options) -> Iterator[str]:
+    yield from _listed(
+        [
+            f"broke without a fault: {r.key} ({r.client}, job {r.jobs}): {r.break_reason}"
+            for r in unexplained_breaks(findings.records, findings.faults)
+        ]
+    )
 
 
 def _jobs(findings: Findings, _: Options) -> Iterator[str]:

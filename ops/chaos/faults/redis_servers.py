@@ -3,14 +3,12 @@
 import signal
 from abc import abstractmethod
 
-from ops.chaos.cluster.commands import LEASE_MS
+from api.delivery import KEEP_ALIVE_S
 from ops.chaos.cluster.pool import DOWN_AFTER_MS
 from ops.chaos.cluster.replicated import SERVICE
 from ops.chaos.cluster.supervised import is_suspended
 from ops.chaos.faults.fault import Fault, Scene
 from shared.store.connection import ResponseError
-
-LONGEST_LEASE_S = max(LEASE_MS.values()) / 1000
 
 
 class RedisFault(Fault):
@@ -71,10 +69,13 @@ class PauseRedis(MasterFault):
 
 
 class FreezeRedis(RedisFault):
-    """SIGSTOP of all servers and Sentinels for longer than a lease."""
+    """SIGSTOP of all servers and Sentinels, for longer than a lease.
+
+    Streams have no output for so long that front ends send comments.
+    """
 
     kind = "freeze-redis"
-    hold_s = (1.2 * LONGEST_LEASE_S, 1.7 * LONGEST_LEASE_S)
+    hold_s = (KEEP_ALIVE_S + 1.0, KEEP_ALIVE_S + 4.0)
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)

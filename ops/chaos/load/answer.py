@@ -46,7 +46,7 @@ class Answer:
                 self.is_ended = True
             return 0
         self.usage = usage_of(body) or self.usage
-        return sum(self._add_choice(choice) for choice in body["choices"])
+        return sum(map(self._add_choice, body["choices"]))
 
     def add_body(self, body: Mapping[str, Any]) -> None:
         """Add the body of an answer that isn't streamed."""
@@ -55,15 +55,17 @@ class Answer:
         self.usage = usage_of(body)
         self.is_ended = True
 
-    def _add_choice(self, choice: Mapping[str, Any]) -> int:
-        index = choice["index"]
-        text = choice_text(choice)
-        if index in self.finishes:
+    def add(self, choice: int, text: str, finish: str | None) -> int:
+        """Add a part of a choice, and return its number of characters."""
+        if choice in self.finishes:
             self.num_after_finish += len(text)
-        self.texts[index] = self.texts.get(index, "") + text
-        if choice["finish_reason"]:
-            self.finishes[index] = choice["finish_reason"]
+        self.texts[choice] = self.texts.get(choice, "") + text
+        if finish:
+            self.finishes[choice] = finish
         return len(text)
+
+    def _add_choice(self, choice: Mapping[str, Any]) -> int:
+        return self.add(choice["index"], choice_text(choice), choice["finish_reason"])
 
 
 def usage_of(body: Mapping[str, Any]) -> list[int]:

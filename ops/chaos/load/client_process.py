@@ -8,7 +8,9 @@ clients have their answers.
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -19,10 +21,15 @@ from ops.chaos.load.front_ends import FrontEnds
 from ops.chaos.load.manners import StallingExchange, exchange_of
 from ops.chaos.load.record import Outcome, append
 from ops.chaos.load.requests import ChaosRequest, Manner
+from ops.chaos.load.sdk_exchange import SdkExchange, fits
+from ops.chaos.load.sdks.available import AvailableSdks
+from ops.chaos.load.sdks.sdk import Sdk
 from ops.chaos.load.workload import Workload
 from shared.cancel_tasks import cancel_tasks
 
 STATUS_S = 0.5
+OFFICIAL_ONE_IN = 3
+"""One client in this number reads all its streams with an official client."""
 STALLING = 900_000
 """Number of the first client that stalls."""
 
@@ -58,8 +65,9 @@ class Status:
 class Clients:
     """The clients of this process."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, sdks: AvailableSdks) -> None:
         self._workload = workload
+        self._sdks = sdks
         self._texts = workload.texts()
         self._rng = Random(f"{workload.seed}:{workload.first_client}:behaviour")
         self._front_ends = FrontEnds(workload.urls, self._rng)
@@ -76,17 +84,27 @@ class Clients:
             reading = group.create_task(self._read_commands(group))
             printing = group.create_task(self._print_status())
             numbers = range(first, first + self._workload.num_clients)
-            clients = [group.create_task(self._ask_repeatedly(number)) for number in numbers]
+            clients = [group.create_task(self._work(number)) for number in numbers]
             await asyncio.wait(clients)
             if self._stalling:
                 await asyncio.wait(self._stalling)
             await cancel_tasks(reading, printing)
         await self._front_ends.close()
 
-    async def _ask_repeatedly(self, number: int) -> None:
+    async def _work(self, number: int) -> None:
+        """Ask repeatedly, with an official client or with the own reader."""
         source = self._workload.source(number)
+        turn, rest = divmod(number, OFFICIAL_ONE_IN)
+        sdk = self._sdks.all[turn % len(self._sdks.all)] if rest == 0 else None
         while not self._is_over:
-            await self._ask(source.draw())
+            if sdk:
+                await self._ask_officially(source.draw(Manner.OFFICIAL, partial(fits, sdk)), sdk)
+            else:
+                await self._ask(source.draw())
+
+    async def _ask_officially(self, request: ChaosRequest, sdk: Sdk) -> None:
+        exchange = SdkExchange(request, self._front_ends, self._texts, self._rng, sdk)
+        await self._run([exchange])
 
     async def _ask(self, request: ChaosRequest) -> None:
         num_copies = 2 if request.manner is Manner.TWICE else 1
@@ -94,10 +112,14 @@ class Clients:
             exchange_of(request, self._front_ends, self._texts, self._rng)
             for _ in range(num_copies)
         ]
+        await self._run(exchanges)
+
+    async def _run(self, exchanges: Sequence[Exchange]) -> None:
+        """Run one request, or two with the same key, and write down how it ended."""
         self._exchanges.update(exchanges)
         records = await asyncio.gather(*(each.run() for each in exchanges))
         self._exchanges.difference_update(exchanges)
-        if num_copies == 2:
+        if len(exchanges) == 2:
             compare_copies(*exchanges)
         for record in records:
             self._counts[record.outcome] += 1
@@ -146,5 +168,12 @@ def compare_copies(first: Exchange, second: Exchange) -> None:
         record.problems.append("two requests with one key got different answers")
 
 
+async def main(workload: Workload) -> None:
+    """Run the clients of a workload."""
+    sdks = await AvailableSdks.start(Path(workload.records).with_suffix(".sdks.log"))
+    await Clients(workload, sdks).run()
+    await sdks.close()
+
+
 if __name__ == "__main__":
-    asyncio.run(Clients(Workload.read(Path(sys.argv[1]))).run())
+    asyncio.run(main(Workload.read(Path(sys.argv[1]))))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import orjson
 
+OWN_READER = "own reader"
+
 
 class Outcome(StrEnum):
     """End of a request."""
@@ -39,6 +41,11 @@ class Record:
     """Number of refusals before the request was accepted: 429, 503, or no connection."""
     num_replays: int = 0
     """Number of responses that said that an earlier request had made the job."""
+    client: str = OWN_READER
+    """What reads the stream: an official client, or the reader of `sse.py`."""
+    broken_s: float = 0.0
+    """Time at which the stream of an official client broke; 0 if it didn't."""
+    break_reason: str = ""
     ended_s: float = 0.0
     arrivals_ms: list[int] = field(default_factory=list)
     """Milliseconds from `sent_s` until each part of a stream arrived."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 import httpx
@@ -15,12 +16,13 @@ AT_ONCE = 8
 
 
 def draw_questions(seed: int, *, models: Sequence[str], lengths: tuple[int, int]) -> list[Question]:
-    """Draw the questions of a run."""
+    """Draw the questions of a run. Every API can ask the first one."""
     rng = Random(f"{seed}:questions")
-    return [
+    first, *others = [
         random_question(rng, number, models=models, lengths=lengths, n=rng.choice((1, 1, 1, 2)))
         for number in range(NUM_QUESTIONS)
     ]
+    return [replace(first, is_chat=True, n=1), *others]
 
 
 async def ask_undisturbed(

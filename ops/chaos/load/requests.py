@@ -1,7 +1,7 @@
 """Draws the requests of the chaos clients."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -27,6 +27,8 @@ class Manner(StrEnum):
     """Sends its request to two front ends at the same moment."""
     BACKGROUND = "background"
     """Starts a background job and asks for its answer later."""
+    OFFICIAL = "official client"
+    """Reads a stream with an official client, which doesn't continue it."""
     STALL = "stall"
     """Stops reading a stream of several choices for long, as a fault of the run."""
 
@@ -131,8 +133,13 @@ class RequestSource:
         self._questions = questions
         self._num_drawn = 0
 
-    def draw(self, manner: Manner | None = None) -> ChaosRequest:
-        """Return the next request. Its manner is random if `manner` is None."""
+    def draw(
+        self, manner: Manner | None = None, fits: Callable[[Question], bool] = lambda _: True
+    ) -> ChaosRequest:
+        """Return the next request. Its manner is random if `manner` is None.
+
+        `fits` says which questions the client can ask.
+        """
         rng = self._rng
         self._num_drawn += 1
         if manner is None:
@@ -141,7 +148,7 @@ class RequestSource:
         return ChaosRequest(
             key=f"chaos-{self._seed}-{self._client}-{self._num_drawn}",
             manner=manner,
-            question=self._question(manner),
+            question=next(filter(fits, iter(lambda: self._question(manner), None))),
             is_stream=is_stream,
         )
 

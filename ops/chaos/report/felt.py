@@ -11,7 +11,7 @@ from ops.chaos.faults.fault import FaultRecord
 from ops.chaos.load.record import Record
 from ops.chaos.load.requests import Manner
 
-STEADY = frozenset((Manner.STREAM, Manner.TWICE, Manner.CANCEL))
+STEADY = frozenset((Manner.STREAM, Manner.OFFICIAL, Manner.TWICE, Manner.CANCEL))
 """Manners of clients that read all the time."""
 MIN_FELT_S = 0.5
 """A stream is affected by a fault if one of its gaps is at least this much longer than usual."""

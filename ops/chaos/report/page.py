@@ -1,6 +1,6 @@
 """Renders a report as one HTML page that needs no other file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from ops.chaos.report.plots import felt_times, timeline
@@ -77,20 +77,28 @@ def _failures(report: RunReport) -> Iterable[str]:
 
 def _requests(report: RunReport) -> Iterable[str]:
     yield _table(
-        ("answered", "cancelled by the client", "lost", "refused at first", "resumed", "replayed"),
+        (
+            *("answered", "cancelled by the client", "lost", "refused at first", "resumed"),
+            *("replayed", "broken"),
+        ),
         [
             (
                 *(report.outcomes.get(name, 0) for name in ("answered", "cancelled", "lost")),
-                *(report.refusals, report.resumes, report.replays),
+                *(report.refusals, report.resumes, report.replays, report.breaks),
             )
         ],
     )
-    manners = ", ".join(f"{count:,} {name}" for name, count in sorted(report.manners.items()))
+    manners, clients = _counted(report.manners), _counted(report.clients)
     yield (
         "<p class='note'>Every answer was checked token by token, and compared with the one that "
         f"the pool had stored. Streams had {report.tokens:,} tokens. How clients behaved: "
-        f"{escape(manners)}.</p>"
+        f"{escape(manners)}. What read their answers: {escape(clients)}. Official clients don't "
+        "continue a stream. Theirs may only break if a fault hits a front end or its network.</p>"
     )
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
 
 
 def _costs(report: RunReport) -> Iterable[str]:

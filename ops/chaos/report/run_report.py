@@ -78,6 +78,10 @@ class RunReport:
     """Number of requests, by outcome."""
     manners: Mapping[str, int]
     """Number of requests, by manner."""
+    clients: Mapping[str, int]
+    """Number of requests, by what reads their streams."""
+    breaks: int
+    """Number of streams of official clients that broke."""
     refusals: int
     """Number of refusals before requests were accepted."""
     resumes: int
@@ -118,6 +122,8 @@ def build_report(
         outcomes=Counter({outcome.value: 0 for outcome in Outcome})
         + Counter(record.outcome.value for record in records),
         manners=Counter(record.manner for record in records),
+        clients=Counter(record.client for record in records),
+        breaks=sum(record.broken_s > 0 for record in records),
         refusals=sum(record.num_refusals for record in records),
         resumes=sum(record.num_resumes for record in records),
         replays=sum(record.num_replays for record in records),

@@ -78,3 +78,4 @@ async function read({ id, library, api, url, fields, headers }) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) read(JSON.parse(line));
+process.exit();

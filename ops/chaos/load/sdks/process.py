@@ -7,11 +7,14 @@ The program reads one `SdkRequest` in JSON from each line of its input. The JSON
 * `end`: the stream is complete,
 * `error`, and perhaps `status`: the library raised an error of its own,
 * `choked`: the library couldn't read the stream.
+
+The program ends when its input ends.
 """
 
 import asyncio
 import itertools
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
@@ -22,7 +25,6 @@ import orjson
 
 from ops.chaos.load.sdks.sdk import Api, Part, SdkChoked, SdkError, SdkRequest
 from shared.cancel_tasks import cancel_tasks
-from shared.die_with_parent import die_with_parent
 from shared.errors import LorikeetError
 
 VENV = Path(__file__).parents[4] / ".venv-clients"
@@ -45,18 +47,24 @@ class SdkProgram:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, words: Sequence[str], log: Path) -> "SdkProgram":
-        """Start a program in the clients' environment. `log` gets what it prints as errors."""
+    async def start(cls, words: Sequence[str], log: Path, **variables: str) -> "SdkProgram":
+        """Start a program in the clients' environment.
+
+        Args:
+            words: the command.
+            log: file for what the program prints as errors.
+            variables: further variables of its environment.
+        """
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
                 *words,
                 cwd=VENV,  # Node finds packages relative to it
-                env={**os.environ, "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}"},
+                env={**os.environ, "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}", **variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 limit=LINE_BYTES,
-                preexec_fn=die_with_parent,
+                process_group=0,  # the command may be a script that starts the program
             )
         return cls(process)
 
@@ -74,7 +82,7 @@ class SdkProgram:
     async def close(self) -> None:
         """End the program."""
         if self._process.returncode is None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
         await cancel_tasks(self._reading)
 
@@ -91,12 +99,14 @@ class SdkProgram:
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            reply = orjson.loads(line)
-            if replies := self._open.get(reply["id"]):
-                replies.put_nowait(reply)
-        for replies in self._open.values():
-            replies.put_nowait(None)
+        try:
+            while line := await self._process.stdout.readline():
+                reply = orjson.loads(line)
+                if replies := self._open.get(reply["id"]):
+                    replies.put_nowait(reply)
+        finally:
+            for replies in self._open.values():
+                replies.put_nowait(None)
 
 
 class ProgramSdk:

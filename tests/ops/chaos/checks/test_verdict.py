@@ -23,6 +23,7 @@ def test_a_run_without_losses_passes() -> None:
         ({"records": []}, "no request was answered"),
         ({"records": [record(), record(outcome=Outcome.LOST, reason="status 404")]}, "status 404"),
         ({"records": [record(problems=["choice 0: gap at token 5"])]}, "gap at token 5"),
+        ({"records": [record(broken_s=110.5, break_reason="eof")]}, "broke without a fault"),
         ({"jobs": frozenset(["j1", "j2"])}, "job j2 belongs to no request"),
         ({"aftermath": aftermath(dead=("j1: it killed its worker",))}, "dead letter j1"),
         ({"aftermath": aftermath(totals={"dead": 1})}, "1 jobs are dead"),
