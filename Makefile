@@ -53,7 +53,8 @@ test-all: test
 test-long: $(READY)
 	$(BIN)/pytest -m long tests/chaos $(ARGS)
 
-# 200 clients of a pool for 20 minutes, each kind of fault three times. Writes chaos-report/.
+# 200 clients of a pool for 20 minutes, each kind of fault three times. Writes chaos-report/. After
+# `make clients`, some of them are the official clients for Node.
 chaos: $(READY)
 	$(BIN)/python -m ops.chaos $(ARGS)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from ops.chaos.load.sdks.sdk import FINISHES
 from ops.chaos.load.sse import Event
 
 DONE = "[DONE]"
@@ -55,6 +56,11 @@ class Answer:
         self.usage = usage_of(body)
         self.is_ended = True
 
+    def add_job(self, body: Mapping[str, Any]) -> None:
+        """Add the answer of a job that is done, from what the pool says about the job."""
+        viewed = body.get("answer")
+        self.add_body({**body, "choices": [_only_choice(viewed)]} if viewed else body)
+
     def add(self, choice: int, text: str, finish: str | None) -> int:
         """Add a part of a choice, and return its number of characters."""
         if choice in self.finishes:
@@ -72,6 +78,19 @@ def usage_of(body: Mapping[str, Any]) -> list[int]:
     """Return the prompt and completion tokens that a body or a chunk states, or an empty list."""
     usage = body.get("usage")
     return [usage["prompt_tokens"], usage["completion_tokens"]] if usage else []
+
+
+def _only_choice(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer of /v1/messages or /v1/responses as a choice."""
+    if "content" in answer:
+        parts, end = answer["content"], answer["stop_reason"]
+    else:
+        parts, end = (
+            [part for item in answer["output"] for part in item["content"]],
+            answer["status"],
+        )
+    text = "".join(part["text"] for part in parts)
+    return {"index": 0, "text": text, "finish_reason": FINISHES[end]}
 
 
 def choice_text(choice: Mapping[str, Any]) -> str:

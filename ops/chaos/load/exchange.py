@@ -151,7 +151,7 @@ class Exchange:
         if body["state"] != "done":
             self.answer.error = body["error"]["code"] if body["error"] else body["state"]
             return True
-        self.answer.add_body(body)
+        self.answer.add_job(body)
         return True
 
     async def _job_body(self) -> dict[str, Any] | None:
@@ -223,12 +223,12 @@ class Exchange:
         if body is None or body["state"] in UNFINISHED:
             return False
         question = self.request.question
-        if body["choices"] is None:
+        if body["choices"] is None and not body.get("answer"):
             self.record.problems.append(f"the job is {body['state']}, but has no stored answer")
             return True
         usage = self.record.usage = usage_of(body)
         stored = Answer()
-        stored.add_body(body)
+        stored.add_job(body)
         if stored.texts != self.answer.texts or stored.finishes != self.answer.finishes:
             self.record.problems.append("the stored answer differs from the received one")
         if usage[1:] != [question.n * question.num_tokens]:

@@ -50,3 +50,17 @@ def test_bodies_of_both_endpoints_are_read(form: dict[str, Any]) -> None:
     answer = Answer()
     answer.add_body({"choices": [{"index": 0, "finish_reason": "length", **form}]})
     assert (answer.texts, answer.is_ended) == ({0: "abc"}, True)
+
+
+@pytest.mark.parametrize(
+    "viewed",
+    [
+        {"content": [{"text": "ab"}, {"text": "c"}], "stop_reason": "max_tokens"},
+        {"output": [{"content": [{"text": "ab"}, {"text": "c"}]}], "status": "incomplete"},
+    ],
+)
+def test_answers_of_jobs_have_the_format_of_their_endpoint(viewed: dict[str, Any]) -> None:
+    answer = Answer()
+    answer.add_job({"choices": None, "answer": viewed, "usage": None})
+    assert (answer.texts, answer.finishes) == ({0: "abc"}, {0: "length"})
+    assert answer.is_ended
