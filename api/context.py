@@ -12,8 +12,8 @@ from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
 from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
-from api.http.fair_slots import FairSlots
-from api.http.turns import Turns
+from api.http.turns.fair_slots import FairSlots
+from api.http.turns.turns import Turns
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
 from api.model_cache import ModelCache

@@ -13,7 +13,7 @@ from api.context import Context
 from api.draft import Draft, Wanted
 from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.body import read_json_object
-from api.http.checks import begin_check
+from api.http.turns.checks import begin_check
 from api.jobs.background import start_in_background
 from api.pools import pools_of
 from api.request_trace import RequestTrace

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from api.schema.metadata import LIMITS, Metadata
+from api.schema.base import METADATA_LIMITS, Metadata
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 """Paths of the requests that a batch may have."""
@@ -30,7 +30,7 @@ class CreateBatchRequest(BaseModel):
         description="Time after which requests that haven't ended expire: 24h, or another number "
         f"of hours or days such as 2h or 3d, at most {MAX_WINDOW_H // 24}d.",
     )
-    metadata: Metadata | None = Field(None, description=f"The batch repeats it. {LIMITS}")
+    metadata: Metadata | None = Field(None, description=f"The batch repeats it. {METADATA_LIMITS}")
 
     @field_validator("completion_window")
     @classmethod

@@ -6,8 +6,8 @@ import orjson
 from fastapi import Request
 
 from api.http.bounded_json import JsonBudget
-from api.http.checks import begin_check
 from api.http.content_encoding import Decoder
+from api.http.turns.checks import begin_check
 from shared import python_json
 from shared.errors import ErrorCode, JobError, JobFailed
 

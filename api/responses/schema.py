@@ -4,9 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from api.schema.base import IGNORED, TEXT_OR_LIST, USER, USER_AS_WELL, JobRequest, RequestModel
+from api.schema.base import (
+    IGNORED,
+    METADATA_LIMITS,
+    TEXT_OR_LIST,
+    USER,
+    USER_AS_WELL,
+    JobRequest,
+    Metadata,
+    RequestModel,
+)
 from api.schema.generation import ServiceTier
-from api.schema.metadata import LIMITS, Metadata
 from api.schema.tools import MAX_TOOLS
 
 MAX_INCLUDED = 100
@@ -102,7 +110,9 @@ class ResponseRequest(ResponsePrompt, JobRequest):
         description="Whether the response can be retrieved and continued until it expires. "
         "Defaults to true.",
     )
-    metadata: Metadata | None = Field(None, description=f"The response repeats it. {LIMITS}")
+    metadata: Metadata | None = Field(
+        None, description=f"The response repeats it. {METADATA_LIMITS}"
+    )
     max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Maximum number of tokens of the output, including reasoning."
     )

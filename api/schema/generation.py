@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, RequestModel
-from api.schema.metadata import Metadata
+from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, Metadata, RequestModel
 from api.schema.response_format import (
     ChoiceField,
     GrammarField,

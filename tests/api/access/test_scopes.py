@@ -1,15 +1,14 @@
 """A table over all routes: no route can be used without a key that has its scope."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from api_support import client_of, error_of
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
 from key_support import bearer, new_key
 from queue_support import LIMITS, make_job
+from routes_support import example_path, routes
 
 from api.app import create_app
 from api.http.guards import Guards, Key, Work, guard_of, guarded
@@ -47,28 +46,11 @@ async def http(app: FastAPI, registry: Registry) -> AsyncIterator[httpx.AsyncCli
 def operations(app: FastAPI) -> list[tuple[str, str, str]]:
     """Return the method, the template and an example of the path of each route that needs a key."""
     return [
-        (method, route.path, route.path.replace("{", "").replace("}", "").replace(":path", ""))
+        (method, route.path, example_path(route.path))
         for route in routes(app)
         for method in sorted(route.methods)
         if guard_of(route).key is Key.NEEDED
     ]
-
-
-def routes(app: FastAPI) -> list[APIRoute]:
-    """Return all routes, those of included routers too. Mounted apps would have no check."""
-    found = list(flattened(app.routes))
-    assert len(found) > 50
-    assert all(isinstance(route, APIRoute) for route in found)
-    return found
-
-
-def flattened(found: Iterable[Any]) -> Iterator[Any]:
-    for route in found:
-        included = getattr(route, "original_router", None)
-        if included is None:
-            yield route
-        else:
-            yield from flattened(included.routes)
 
 
 def test_every_route_declares_its_guard(app: FastAPI) -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from api.schema.metadata import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
+from api.schema.base import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
 from shared.store.batches.batches import MAX_RECORD_BYTES, Batches
 from shared.store.batches.records import BatchId, BatchStatus
 from shared.store.connection import Redis

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from api.http.pacing import Pacer
+from api.http.turns.pacing import Pacer
 
 
 async def start_all(pacer: Pacer, count: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ import asyncio
 
 from fastapi import Request
 
-from api.http.fair_slots import FairSlots
+from api.http.turns.fair_slots import FairSlots
 
 SMALL_BYTES = 16_384
 """Size up to which a body is checked at once. `Pacer` limits how many requests start in one turn of

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from api.http.fair_slots import FairSlots
+from api.http.turns.fair_slots import FairSlots
 from shared.errors import RedisUnavailable
 
 STALL_S = 1.0

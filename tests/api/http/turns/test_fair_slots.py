@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http.fair_slots import FairSlots
+from api.http.turns.fair_slots import FairSlots
 
 TENANTS = st.sampled_from(["red", "blue", "green"])
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.http.checks import SMALL_BYTES, begin_check, check_slots
-from api.http.fair_slots import FairSlots
+from api.http.turns.checks import SMALL_BYTES, begin_check, check_slots
+from api.http.turns.fair_slots import FairSlots
 
 CHECK_S = 0.01
 

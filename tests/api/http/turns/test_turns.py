@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from api.http import turns
-from api.http.turns import Turns
+from api.http.turns import turns
+from api.http.turns.turns import Turns
 from shared.errors import RedisUnavailable
 
 
