@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.text import Text
 
+from ops.local.redis_login import DEFAULT_REDIS_URL, with_login
 from shared.errors import SettingsError
 from shared.settings import (
     ENV_PREFIX,
@@ -90,7 +91,8 @@ def read_settings(cls: type[S], given: Given, **more: Any) -> S:
         SettingsError: a value is invalid. The message names its setting.
     """
     values = {name: given.get(name) for name in cls.model_fields}
-    values["redis_url"] = values["redis_url"] or redis_from_environment()
+    url = values["redis_url"] or redis_from_environment() or DEFAULT_REDIS_URL
+    values["redis_url"] = with_login(url)
     return load_settings(cls, **{**values, **more})
 
 

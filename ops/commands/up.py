@@ -28,9 +28,9 @@ from ops.local.cores import usable_cores
 from ops.local.data_folder import ADAPTERS, FILES, data_folder
 from ops.local.devices import AUTO, devices_of_workers
 from ops.local.gpus import usable_gpus
-from ops.local.own_redis import DEFAULT_REDIS_URL
 from ops.local.ports import usable_port
 from ops.local.process_output import Lines, StartOutput
+from ops.local.redis_login import DEFAULT_REDIS_URL, with_login
 from ops.local.up import WEBHOOK_SECRET, Plan, Ready, run_plan, worker_names
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import (
@@ -74,6 +74,7 @@ def up(
     given |= {"host": api.host, "port": usable_port(api.host, api.port)}
     redis_url = given["redis_url"] or redis_from_environment()
     if redis_url:
+        redis_url = with_login(redis_url)
         asyncio.run(check_redis_at(redis_url))
     given |= base_model(base, given, default=DEMO)
     worker = read_settings(WorkerSettings, given)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -55,10 +55,10 @@ class EmbeddedRedis:
     started the server ends.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, password: str) -> None:
         self._process = process
         self.port = port
-        self.url = f"redis://127.0.0.1:{port}/0"
+        self.url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/0"
 
     @property
     def pid(self) -> int:
@@ -118,6 +118,8 @@ def start_redis(
     server: Path | None = None,
     syncs_always: bool = False,
     inherited: Sequence[int] = (),
+    password: str = "",
+    max_memory_bytes: int = 0,
 ) -> EmbeddedRedis:
     """Start a server that listens on 127.0.0.1 and never evicts keys. Wait until it answers.
 
@@ -127,6 +129,9 @@ def start_redis(
         port: port to listen on. The default is a free port.
         server: program to run. The default is the program that `find_server` returns.
         inherited: open files that the server inherits, such as a lock that it must hold.
+        password: letters and digits that clients must know. Every user of this machine can use a
+            server without a password.
+        max_memory_bytes: memory beyond which the server refuses writes; 0 for no limit.
 
     Raises:
         PortInUse: another process listens on `port`.
@@ -139,8 +144,8 @@ def start_redis(
     for attempt in range(PORT_ATTEMPTS):
         chosen = port if port is not None else free_port()
         try:
-            fsync = "always" if syncs_always else "everysec"
-            return _start(program, directory, chosen, fsync, inherited)
+            options = _options(directory, chosen, syncs_always, password, max_memory_bytes)
+            return _start(program, directory, options, inherited)
         except PortInUse:  # another process has taken the free port in the meantime
             if port is not None or attempt == PORT_ATTEMPTS - 1:
                 raise
@@ -148,12 +153,13 @@ def start_redis(
 
 
 def _start(
-    program: Path, directory: Path | None, port: int, fsync: str, inherited: Sequence[int]
+    program: Path, directory: Path | None, options: Mapping[str, str], inherited: Sequence[int]
 ) -> EmbeddedRedis:
+    port, password = int(options["port"]), options.get("requirepass", "")
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            _command(program, directory, port, fsync),
-            stdin=subprocess.DEVNULL,
+            _command(program, port),
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             cwd=directory or tempfile.gettempdir(),
@@ -161,37 +167,60 @@ def _start(
             pass_fds=inherited,
         )
         try:
-            _wait_until_ready(process, port, log)
+            _configure(process, options)
+            _wait_until_ready(process, port, password, log)
         except BaseException:
             process.kill()
             process.wait()
             raise
-    return EmbeddedRedis(process, port)
+    return EmbeddedRedis(process, port, password)
 
 
-def _command(program: Path, directory: Path | None, port: int, fsync: str) -> list[str]:
+def _command(program: Path, port: int) -> list[str]:
+    """Return the command of a server that reads its options from its standard input.
+
+    Every user of the machine can read a command line. The port is in it for people.
+    """
+    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
+    return [*wrapper, str(program), "-", "--port", str(port)]
+
+
+def _options(
+    directory: Path | None, port: int, syncs_always: bool, password: str, max_memory_bytes: int
+) -> dict[str, str]:
     options = {
-        "--port": str(port),
-        "--bind": "127.0.0.1",
-        "--protected-mode": "yes",
-        "--daemonize": "no",
-        "--loglevel": "warning",
-        "--maxmemory-policy": "noeviction",
-        "--save": "",
-        "--appendonly": "yes" if directory else "no",
-        "--appendfsync": fsync,
+        "port": str(port),
+        "bind": "127.0.0.1",
+        "protected-mode": "yes",
+        "daemonize": "no",
+        "loglevel": "warning",
+        "maxmemory": str(max_memory_bytes),
+        "maxmemory-policy": "noeviction",
+        "save": '""',
+        "appendonly": "yes" if directory else "no",
+        "appendfsync": "always" if syncs_always else "everysec",
     }
     if directory is None:
         # The server runs in the shared /tmp, and must neither load nor leave files there.
-        options |= {"--dbfilename": f"{uuid.uuid4().hex}.rdb", "--rdb-del-sync-files": "yes"}
-    words = [word for option in options.items() for word in option]
-    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
-    return [*wrapper, str(program), *words]
+        options |= {"dbfilename": f"{uuid.uuid4().hex}.rdb", "rdb-del-sync-files": "yes"}
+    if password:
+        options["requirepass"] = password
+    return options
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: IO[bytes]) -> None:
+def _configure(process: "subprocess.Popen[bytes]", options: Mapping[str, str]) -> None:
+    """Send a server its options. One that ends before it reads them is noticed later."""
+    assert process.stdin is not None
+    text = "".join(f"{name} {value}\n" for name, value in options.items())
+    with contextlib.suppress(BrokenPipeError), process.stdin as file:
+        file.write(text.encode())
+
+
+def _wait_until_ready(
+    process: "subprocess.Popen[bytes]", port: int, password: str, log: IO[bytes]
+) -> None:
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    while (answer := _answer(port, process.pid)) != _READY:
+    while (answer := _answer(port, process.pid, password)) != _READY:
         if answer == _LOADING:
             deadline_s = time.monotonic() + START_TIMEOUT_S
         if process.poll() is not None or time.monotonic() > deadline_s:
@@ -206,14 +235,17 @@ _READY, _LOADING = b"+PONG", b"-LOADING"
 """First words of the answers to PING."""
 
 
-def _answer(port: int, pid: int) -> bytes | None:
+def _answer(port: int, pid: int, password: str) -> bytes | None:
     """Return the first word of the answer to PING, or None if process `pid` doesn't answer."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
         connection.makefile("rb") as reply,
     ):
-        connection.sendall(b"PING\r\nINFO server\r\nQUIT\r\n")
+        login = f"AUTH {password}\r\n" if password else ""
+        connection.sendall(f"{login}PING\r\nINFO server\r\nQUIT\r\n".encode())
+        if login:
+            reply.readline()
         answer = reply.readline().split()
         if answer and b"process_id:%d\r\n" % pid in reply.readlines():
             return answer[0]

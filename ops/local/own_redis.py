@@ -1,6 +1,7 @@
 """The Redis of `lorikeet up`, which keeps its data over restarts or for this run only."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -15,16 +16,24 @@ from ops.local.embedded_redis import (
     start_redis,
 )
 from ops.local.ports import LOOPBACK, usable_port
+from ops.local.redis_login import DEFAULT_REDIS_URL, published
 from ops.local.supervisor import Show
 from ops.local.temporary_folder import temporary_folder
 from shared.errors import SettingsError
-from shared.settings import PoolSettings
+from worker.model.machine_memory import machine_memory
 
 REDIS_CHECK_S = 0.5
-DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
-"""URL of the Redis that commands such as `lorikeet queue` use by default."""
+PASSWORD_BYTES = 16
+MEMORY_SHARE = 1 / 8
+"""The part of this machine's memory that the server may use."""
+MIN_MEMORY_BYTES = 256 << 20
 WRITER_FILE = "written-by"
 """File with the name and version of the server that last used the data."""
+
+
+def max_memory_bytes() -> int:
+    """Return the memory that the server may use, in bytes. Beyond it, requests are refused."""
+    return max(MIN_MEMORY_BYTES, int(machine_memory().total * MEMORY_SHARE))
 
 
 class OwnRedis:
@@ -45,8 +54,12 @@ class OwnRedis:
         self._syncs_always = syncs_always
         self._inherited = [] if lock is None else [lock]
         self._program = find_server()
+        self._password = secrets.token_hex(PASSWORD_BYTES)
         self._server = self._start_near(DEFAULT_REDIS_URL)
         self.url = self._server.url
+        """URL with the password of the server, which only this user may know."""
+        self.public_url = f"redis://{LOOPBACK}:{self._server.port}/0"
+        """URL without the password. Commands of this user find it (`redis_login.py`)."""
 
     async def keep_running(self, show: Show) -> None:
         """Restart the server on the same port whenever it has ended.
@@ -84,6 +97,8 @@ class OwnRedis:
                 server=self._program,
                 syncs_always=self._syncs_always,
                 inherited=self._inherited,
+                password=self._password,
+                max_memory_bytes=max_memory_bytes(),
             )
         except PortInUse:
             raise
@@ -137,6 +152,7 @@ def own_redis(data: DataFolder | None, *, syncs_always: bool) -> Iterator[OwnRed
     with kept as folder:
         redis = OwnRedis(folder, syncs_always=syncs_always, lock=data.lock if data else None)
         try:
-            yield redis
+            with published(redis.url):
+                yield redis
         finally:
             redis.stop()

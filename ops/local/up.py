@@ -71,7 +71,8 @@ class Ready:
     names: Sequence[str]
     """Names of the models, with the base model first."""
     redis_url: str | None
-    """URL of the Redis that this process started, or None if it started no Redis."""
+    """URL of the Redis that this process started, without its password, or None if it started no
+    Redis."""
     notes: Sequence[str]
     """What became of adapters that aren't served as the settings say."""
 
@@ -133,7 +134,7 @@ async def _supervise(
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop)
     watches = [redis.keep_running(show)] if redis else []
-    own_url = redis.url if redis else None
+    own_url = redis.public_url if redis else None
 
     async def ready() -> None:
         names = await _names_when_ready(plan.url, pool)

@@ -16,7 +16,7 @@ from shared.store.connection import connect
 def server_program(path: Path, *options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let OwnRedis start its server with more options, and count its starts in `path`.starts."""
     words = " ".join(options)
-    path.write_text(f'#!/bin/sh\necho $1 >> {path}.starts\nexec {find_server()} "$@" {words}\n')
+    path.write_text(f'#!/bin/sh\necho "$@" >> {path}.starts\nexec {find_server()} "$@" {words}\n')
     path.chmod(0o755)
     monkeypatch.setattr(own_redis, "find_server", lambda: path)
 
@@ -33,10 +33,10 @@ def test_it_uses_the_default_port_if_that_is_free(
     monkeypatch.setattr(own_redis, "DEFAULT_REDIS_URL", f"redis://127.0.0.1:{usual}/0")
     first = OwnRedis(tmp_path / "first", syncs_always=False)
     try:
-        assert first.url == own_redis.DEFAULT_REDIS_URL
+        assert first.public_url == own_redis.DEFAULT_REDIS_URL
         second = OwnRedis(tmp_path / "second", syncs_always=False)
         second.stop()
-        assert second.url != first.url
+        assert second.public_url != first.public_url
     finally:
         first.stop()
 

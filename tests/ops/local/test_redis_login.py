@@ -1,0 +1,135 @@
+"""The Redis of `lorikeet up` serves its own user, and nobody else of the machine."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ops.local.own_redis import MIN_MEMORY_BYTES, OwnRedis, own_redis
+from ops.local.redis_login import published, url_file, with_login
+from shared.store.connection import check_redis_at, connect
+
+IN_ANOTHER_PROCESS = """
+import sys, time
+from ops.local.redis_login import published
+with published(sys.argv[1]):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnRedis]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with own_redis(None, syncs_always=False) as started:
+        yield started
+
+
+def port_of(redis: OwnRedis) -> int:
+    return int(redis.public_url.rpartition(":")[2].partition("/")[0])
+
+
+def ask(port: int, *words: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(" ".join(words).encode() + b"\r\n")
+        return connection.makefile("rb").readline()
+
+
+async def test_commands_of_the_user_find_the_password(redis: OwnRedis) -> None:
+    assert with_login(redis.public_url) == redis.url
+    for url in (redis.url, with_login(redis.public_url.replace("127.0.0.1", "localhost"))):
+        await check_redis_at(url)
+
+
+def test_a_client_without_the_password_is_refused(redis: OwnRedis) -> None:
+    for words in (("PING",), ("KEYS", "*"), ("AUTH", "x"), ("CONFIG", "GET", "requirepass")):
+        assert ask(port_of(redis), *words).startswith((b"-NOAUTH", b"-WRONGPASS")), words
+
+
+def test_nobody_else_can_read_the_password(redis: OwnRedis) -> None:
+    password = redis.url.partition(":")[2].strip("/:").partition("@")[0]
+    assert len(password) == 32
+    path = url_file(port_of(redis))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    assert not any(password in word for process in processes for word in process.cmdline())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run a program as another user")
+def test_another_user_of_the_machine_gets_neither_the_password_nor_the_jobs(
+    redis: OwnRedis,
+) -> None:
+    port, path = port_of(redis), url_file(port_of(redis))
+    script = f"exec 3<>/dev/tcp/127.0.0.1/{port}; echo PING >&3; read -r reply <&3; echo $reply"
+    done = subprocess.run(
+        ["bash", "-c", f"{script}; cat {path}"],
+        user="nobody",
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.stdout.startswith("NOAUTH") or done.stdout.startswith("-NOAUTH")
+    assert "Permission denied" in done.stderr
+    assert "redis://" not in done.stdout
+
+
+async def test_its_memory_is_limited(redis: OwnRedis) -> None:
+    client = connect(redis.url)
+    found = await client.config_get("maxmemory*")
+    await client.aclose()
+    most = max(MIN_MEMORY_BYTES, psutil.virtual_memory().total // 8)
+    assert MIN_MEMORY_BYTES <= int(found["maxmemory"]) <= most
+    assert found["maxmemory-policy"] == "noeviction"
+
+
+def test_after_the_end_no_password_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with own_redis(None, syncs_always=False) as started:
+        path, url = url_file(port_of(started)), started.public_url
+        assert path.exists()
+    assert not path.exists()
+    assert with_login(url) == url
+
+
+def test_the_file_of_a_killed_process_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    url, login = "redis://127.0.0.1:5/3", "redis://:secret@127.0.0.1:5/0"
+    words = [sys.executable, "-c", IN_ANOTHER_PROCESS, login]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert with_login(url) == "redis://:secret@127.0.0.1:5/3"
+        process.kill()
+    assert url_file(5).exists()
+    assert with_login(url) == url
+    with published(login):
+        assert with_login(url) == "redis://:secret@127.0.0.1:5/3"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "redis://:other@127.0.0.1:5/0",
+            "redis://user:pw@localhost:5/0",
+            "rediss://127.0.0.1:5/0",
+        ),
+        *("redis://10.0.0.1:5/0", "redis://127.0.0.1:6/0", "redis+sentinel://127.0.0.1:5/main"),
+        *("localhost:5", "redis://127.0.0.1:x/0", "", "redis://[::1"),
+    ],
+)
+def test_other_urls_stay_as_they_are(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with published("redis://:secret@127.0.0.1:5/0"):
+        assert with_login(url) == url
