@@ -48,6 +48,7 @@ MEASUREMENTS = {
     "first-token": "first token through queue and front end against a direct call",
     "workers": "16 workers against one",
     "shadow": "latency with and without a shadow that computes copies",
+    "hostile-batches": "batches of 19 tenants without and beside a hostile one, under SIGKILLs",
     "fairness": "waiting times beside a heavy tenant, and shares by weight",
 }
 """Descriptions of all kinds of results, in the order of the page."""

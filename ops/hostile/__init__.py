@@ -1,0 +1,1 @@
+"""Runs a pool with clients that try to hurt others, and checks that the others don't notice."""

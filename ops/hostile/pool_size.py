@@ -1,0 +1,62 @@
+"""How much a pool keeps in Redis and in its file store."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+CHANGING = {
+    *("arq", "audit", "barrier", "cnt", "control", "history", "incidents", "out", "reported"),
+    *("served", "w", "wake"),
+}
+"""Kinds of keys that come and go, or whose size varies, without any client."""
+LATER = {"endedbatches"}
+"""Kinds of keys that are deleted a minute after the ends of batches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSize:
+    """Size of what a pool keeps."""
+
+    keys: dict[str, int]
+    """Number of keys by kind."""
+    redis_bytes: int
+    """Memory of these keys."""
+    num_objects: int
+    object_bytes: int
+
+    def excess_over(self, before: "PoolSize") -> list[str]:
+        """Return what is more than before."""
+        found = [
+            f"{number - before.keys.get(kind, 0)} more keys of the kind {kind}"
+            for kind, number in self.keys.items()
+            if number > before.keys.get(kind, 0)
+        ]
+        if self.num_objects > before.num_objects:
+            found.append(f"{self.num_objects - before.num_objects} more objects in the file store")
+        return found
+
+
+async def pool_size(redis: Redis, prefix: str, files: Path, *, waits: bool) -> PoolSize:
+    """Measure a pool. Unless it `waits`, keys that are deleted later don't count."""
+    keys: Counter[str] = Counter()
+    num_bytes = 0
+    left_out = CHANGING if waits else CHANGING | LATER
+    async for key in redis.scan_iter(match=f"{prefix}*", count=1000):
+        kind = key.decode().removeprefix(prefix).partition(":")[0]
+        if kind not in left_out:
+            keys[kind] += 1
+            num_bytes += await redis.memory_usage(key) or 0
+    sizes = await asyncio.to_thread(_object_sizes, files)
+    return PoolSize(
+        keys=dict(sorted(keys.items())),
+        redis_bytes=num_bytes,
+        num_objects=len(sizes),
+        object_bytes=sum(sizes),
+    )
+
+
+def _object_sizes(folder: Path) -> list[int]:
+    return [path.stat().st_size for path in folder.rglob("*") if path.is_file()]

@@ -1,0 +1,75 @@
+"""A source of one adapter that goes away and comes back."""
+
+import http.server
+import io
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PERIOD_S = 16.0
+"""Seconds of one period. The source is away in its second half."""
+
+
+class Source:
+    """The state of a source."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.num_answers = 0
+        self.num_refusals = 0
+        self.is_reliable = False
+        """Whether the source is always there."""
+        self._started_s = time.monotonic()
+
+    @property
+    def url(self) -> str:
+        """URL of the adapter's archive."""
+        return f"http://127.0.0.1:{self.port}/a.tgz"
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the source answers with an error now."""
+        age_s = time.monotonic() - self._started_s
+        return not self.is_reliable and age_s % PERIOD_S > PERIOD_S / 2
+
+
+@contextmanager
+def flaky_source() -> Iterator[Source]:
+    """Provide a source, which first is there."""
+    archive = _archive()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"" if source.is_away else archive
+            source.num_refusals += source.is_away
+            source.num_answers += not source.is_away
+            self.send_response(200 if body else 500)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    source = Source(server.server_port)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield source
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _archive() -> bytes:
+    """Return an archive with files of the names that an adapter has."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in (("adapter_config.json", b"{}"), ("adapter_model.safetensors", b"x")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
