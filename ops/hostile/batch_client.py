@@ -15,6 +15,7 @@ PAGE = 100
 POLL_S = 0.5
 MAX_POLLS = 600
 TIMEOUT_S = 120.0
+KEEP_ALIVE_S = 1.0
 MAX_TRIES = 10
 """Number of attempts of a call that gets a 429 or 503."""
 
@@ -24,8 +25,10 @@ class BatchClient:
 
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
+        # The server closes idle connections after some seconds, which must not meet a request.
+        limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
         self._http = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False
+            base_url=url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False
         )
 
     async def __aenter__(self) -> "BatchClient":

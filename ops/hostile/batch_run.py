@@ -21,7 +21,7 @@ from shared.store.keys import Keys
 HOSTILE = "hostile"
 REQUESTS_PER_MINUTE = 60
 """Limit of the hostile tenant's slow key."""
-POLL_S = 0.5
+POLL_S = 1.0
 END_TIMEOUT_S = 1800.0
 SETTLE_TIMEOUT_S = 120.0
 HUGE_METADATA = {str(number): "x" * 20_000 for number in range(50)}

@@ -85,14 +85,18 @@ class BatchAnswer:
         )
 
     def usage(self) -> BatchUsage:
-        """Return the tokens that the answer's `usage` reports."""
+        """Return the tokens that the answer's `usage` reports.
+
+        Raises:
+            ValueError, AttributeError: the answer isn't a JSON object, or has no valid usage.
+        """
         usage = orjson.loads(self.body).get("usage") or {}
         prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
         return BatchUsage(
-            prompt_tokens=prompt,
-            completion_tokens=usage.get("completion_tokens", usage.get("output_tokens", 0)),
-            cached_tokens=details.get("cached_tokens") or 0,
+            prompt_tokens=int(prompt),
+            completion_tokens=int(usage.get("completion_tokens", usage.get("output_tokens", 0))),
+            cached_tokens=int(details.get("cached_tokens") or 0),
         )
 
 

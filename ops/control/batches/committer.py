@@ -32,12 +32,13 @@ class Ended:
         """Create the end of a line.
 
         Raises:
-            ValueError: the answer isn't JSON.
+            ValueError, AttributeError: the answer isn't a JSON object, or has no valid usage.
         """
+        usage = answer.usage()  # of failed requests, too, since it reads the answer
         return cls(
             number=line.number,
             result=answer.line(turn.batch, line.number, custom_id),
-            usage=answer.usage() if answer.is_success else None,
+            usage=usage if answer.is_success else None,
             job=answer.job,
         )
 

@@ -20,6 +20,8 @@ from shared.store.batches.batches import Turn
 TURN_S = 10.0
 """Seconds after which a turn ends. Requests that still run are followed by the next turn."""
 
+MAX_REASON_CHARS = 300
+
 log = structlog.get_logger()
 
 
@@ -104,8 +106,11 @@ class Sending:
             ended = Ended.of(self._turn, line, custom_id, answer)
         except RedisUnavailable:
             raise
-        except Exception:
-            log.exception("batch_line_failed", batch_id=self._turn.batch, line=line.number)
+        except Exception as error:  # noqa: BLE001  # a client may cause one for each line
+            reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
+            log.error(
+                "batch_line_failed", batch_id=self._turn.batch, line=line.number, error=reason
+            )
             ended = Ended.of(self._turn, line, custom_id, failed_answer(INTERNAL))
         self._pending.succeeded(line.model)
         self._committer.add(ended)
