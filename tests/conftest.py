@@ -17,13 +17,12 @@ import pytest
 import structlog
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
-from shared.errors import SettingsError
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.residency import ResidencyStore
 from shared.store.views.pool_views import PoolViews
-from worker.kernels.cpu.levels import cpu_flags, forced_level
+from worker.kernels.cpu.levels import LevelUnavailable, cpu_flags, forced_level
 
 pytest_plugins = ["left_out"]
 
@@ -36,7 +35,7 @@ def pytest_configure() -> None:
     """Refuse a forced level of kernels that this CPU can't run, instead of failing each test."""
     try:
         forced_level(cpu_flags())
-    except SettingsError as error:
+    except LevelUnavailable as error:
         raise pytest.UsageError(str(error)) from None
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from shared.errors import EngineBroken
+from shared.errors import EngineBroken, SettingsError
 from shared.event_loop import run
 from shared.settings import WorkerSettings
 from shared.store.connection import Redis, check_redis, connect
@@ -19,6 +19,7 @@ from worker.engine_simulated.load_model import load_simulated
 from worker.engine_vllm.environment import set_environment
 from worker.engine_vllm.interpreter import switch_python
 from worker.kernels.cpu.levels import VARIABLE as CPU_LEVEL
+from worker.kernels.cpu.levels import LevelUnavailable, cpu_flags, forced_level
 from worker.served_model import ServedModel
 from worker.service import Worker
 from worker.startup.process_tuning import share_cores, use_huge_pages
@@ -57,9 +58,17 @@ def run_simulated(settings: WorkerSettings) -> None:
     run_with(settings, lambda _: served)
 
 
+def _force_cpu_level(name: str) -> None:
+    os.environ[CPU_LEVEL] = name
+    try:
+        forced_level(cpu_flags())
+    except LevelUnavailable as error:
+        raise SettingsError(str(error)) from None
+
+
 def _load_native(settings: WorkerSettings) -> ServedModel:
     _check(settings)
-    os.environ[CPU_LEVEL] = settings.cpu_level
+    _force_cpu_level(settings.cpu_level)
     share_cores()
     use_huge_pages()
     # This imports torch, which takes seconds. Errors of the settings and Redis are reported before.

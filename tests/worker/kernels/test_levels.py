@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import SettingsError
 from shared.settings import WorkerSettings
 from worker.kernels.cpu.build import FLAGS, SOURCES
 from worker.kernels.cpu.levels import (
@@ -20,6 +19,7 @@ from worker.kernels.cpu.levels import (
     LEVELS,
     VARIABLE,
     Level,
+    LevelUnavailable,
     cpu_flags,
     forced_level,
     usable_levels,
@@ -67,7 +67,7 @@ def test_a_level_can_be_forced_exactly_if_it_is_usable(machine: set[str], level:
         if level in usable_levels(machine):
             assert forced_level(machine) is level
         else:
-            with pytest.raises(SettingsError, match=f"{VARIABLE}={level.name}: this CPU can't"):
+            with pytest.raises(LevelUnavailable, match=f"{VARIABLE}={level.name}: this CPU can't"):
                 forced_level(machine)
 
 

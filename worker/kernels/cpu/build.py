@@ -39,7 +39,7 @@ def load_library(cache_folder: Path) -> ctypes.CDLL:
     Raises:
         NotCompiled: the package has no library for this CPU, and none can be compiled: no compiler
             is installed, the compiler failed, or the folder is not writable.
-        SettingsError: this CPU can't run the forced level.
+        LevelUnavailable: this CPU can't run the forced level.
     """
     loaded = (_load(path) for path in prebuilt_libraries())
     return next(filter(None, loaded), None) or _load_compiled(cache_folder)
@@ -49,7 +49,7 @@ def prebuilt_libraries() -> list[Path]:
     """Return the package's libraries that may be loaded on this CPU, the fastest first.
 
     Raises:
-        SettingsError: this CPU can't run the forced level.
+        LevelUnavailable: this CPU can't run the forced level.
     """
     forced = forced_level(cpu_flags())
     levels = [forced] if forced else usable_levels(cpu_flags())

@@ -5,11 +5,13 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import SettingsError
-
 VARIABLE = "LORIKEET_CPU_LEVEL"
 """Environment variable of the setting `cpu_level`, which applies to all processes with kernels."""
 AUTO = "auto"
+
+
+class LevelUnavailable(Exception):
+    """The CPU can't run the forced level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def forced_level(flags: Set[str]) -> Level | None:
     """Return the level that `LORIKEET_CPU_LEVEL` names, or None if it names none.
 
     Raises:
-        SettingsError: a CPU with these features can't run the level.
+        LevelUnavailable: a CPU with these features can't run the level.
     """
     name = os.environ.get(VARIABLE) or AUTO
     if name == AUTO:
@@ -62,7 +64,7 @@ def forced_level(flags: Set[str]) -> Level | None:
     found = next((level for level in levels if level.name == name), None)
     if found is None:
         names = ", ".join([AUTO, *(level.name for level in levels)])
-        raise SettingsError(f"{VARIABLE}={name}: this CPU can't run these kernels; use {names}")
+        raise LevelUnavailable(f"{VARIABLE}={name}: this CPU can't run these kernels; use {names}")
     return found
 
 
