@@ -3,19 +3,20 @@
 from api.context import Context
 from api.files.own_files import file_store
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
 from shared.store.batches.records import Batch, BatchId
 
 
-async def own_batch(context: Context, tenant: str, batch_id: str) -> Batch:
-    """Return a batch of the tenant.
+async def own_batch(context: Context, access: Access, batch_id: str) -> Batch:
+    """Return a batch that the client may see.
 
     Raises:
-        JobFailed: there is no such batch, or it belongs to another tenant, or the server keeps no
-            files.
+        JobFailed: there is no such batch, or it belongs to another tenant or a key with rights to
+            other models, or the server keeps no files.
     """
     file_store(context)
     batch = await context.batches.get(BatchId(batch_id))
-    if batch is None or batch.tenant != tenant:
+    if batch is None or batch.tenant != access.tenant or not access.covers(batch.models):
         raise JobFailed(batch_not_found(batch_id))
     return batch
 

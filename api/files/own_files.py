@@ -3,6 +3,7 @@
 from api.context import Context
 from api.files.store import FileStore
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
 from shared.store.batches.files import StoredFiles
 from shared.store.batches.records import FileId, StoredFile
 
@@ -28,17 +29,17 @@ def file_store(context: Context) -> FileStore:
 
 
 async def own_file(
-    context: Context, tenant: str, file_id: str, *, param: str | None = None
+    context: Context, access: Access, file_id: str, *, param: str | None = None
 ) -> StoredFile:
-    """Return a file of the tenant. `param` is the field of the request that names the file.
+    """Return a file that the client may see. `param` is the request's field that names the file.
 
     Raises:
-        JobFailed: there is no such file, or it belongs to another tenant, or the server keeps no
-            files.
+        JobFailed: there is no such file, or it belongs to another tenant or a key with rights to
+            other models, or the server keeps no files.
     """
     file_store(context)
     file = await context.files.get(FileId(file_id))
-    if file is None or file.tenant != tenant:
+    if file is None or file.tenant != access.tenant or not access.covers(file.models):
         raise JobFailed(file_not_found(file_id, param=param))
     return file
 

@@ -10,6 +10,7 @@ from api.context import Context
 from api.files.form import MAX_FIELDS_BYTES, FileForm
 from api.files.own_files import content_name, file_store, remove_file
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_param
+from shared.protocol.access.rights import Access
 from shared.store.batches.files import MIB, FileQuota, new_file_id
 from shared.store.batches.records import FileId, Purpose, StoredFile
 
@@ -25,7 +26,7 @@ PURPOSES = ("batch",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
-async def receive_file(request: Request, context: Context, tenant: str) -> StoredFile:
+async def receive_file(request: Request, context: Context, access: Access) -> StoredFile:
     """Receive the field `file` of a form, and store it.
 
     The tenant is charged before its bytes are written. An upload that fails leaves nothing.
@@ -34,17 +35,19 @@ async def receive_file(request: Request, context: Context, tenant: str) -> Store
         JobFailed: the body isn't a form with a file and a known purpose, is too large, or exceeds
             the tenant's quota; or the file store can't be used.
     """
-    async with context.upload_slots.slot(tenant):
+    async with context.upload_slots.slot(access.tenant):
         file_id = new_file_id()
         try:
-            return await _receive(request, context, tenant, file_id)
+            return await _receive(request, context, access, file_id)
         except BaseException:
             await _give_up(context, file_id)
             raise
 
 
-async def _receive(request: Request, context: Context, tenant: str, file_id: FileId) -> StoredFile:
-    settings, now = context.settings, time.time()
+async def _receive(
+    request: Request, context: Context, access: Access, file_id: FileId
+) -> StoredFile:
+    settings, tenant, now = context.settings, access.tenant, time.time()
     form = FileForm(request.headers.get("content-type", ""))
     quota = FileQuota(settings.max_files_tenant, settings.max_files_tenant_mb * MIB)
     until_s = now + settings.body_timeout_s + MARGIN_S
@@ -64,6 +67,7 @@ async def _receive(request: Request, context: Context, tenant: str, file_id: Fil
     file = StoredFile(
         id=file_id,
         tenant=tenant,
+        models=access.models,
         name=_name_of(form),
         purpose=Purpose.BATCH,
         num_bytes=num_bytes,

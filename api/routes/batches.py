@@ -13,7 +13,7 @@ from api.batches.schema import (
     DeletedBatch,
     window_h,
 )
-from api.context import InAccess, InContext, InTenant
+from api.context import InAccess, InContext
 from api.errors import json_response
 from api.files.bodies import page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
@@ -55,7 +55,7 @@ async def create_batch(request: Request, context: InContext, access: InAccess) -
     file_store(context)
     raw = await read_json_object(request, context.settings.max_body_bytes)
     body = validate(CreateBatchRequest, raw)
-    file = await own_file(context, access.tenant, body.input_file_id, param="input_file_id")
+    file = await own_file(context, access, body.input_file_id, param="input_file_id")
     if file.purpose is not Purpose.BATCH:
         raise invalid_param("input_file_id", f"has the purpose {file.purpose}, not batch")
     now = int(time.time())
@@ -86,11 +86,11 @@ async def create_batch(request: Request, context: InContext, access: InAccess) -
     openapi_extra={"parameters": PAGE_PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_batches(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def list_batches(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the tenant's batches, newest first."""
     file_store(context)
     wanted = read_page_query(request.query_params)
-    page = await context.batches.page(tenant, limit=wanted.limit, after=wanted.after)
+    page = await context.batches.page(access, limit=wanted.limit, after=wanted.after)
     if page is None:
         raise JobFailed(batch_not_found(wanted.after or "", param="after"))
     return json_response(page_body([batch_body(batch) for batch in page.items], page))
@@ -103,9 +103,9 @@ async def list_batches(request: Request, context: InContext, tenant: InTenant) -
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_batch(batch_id: str, context: InContext, tenant: InTenant) -> Response:
+async def get_batch(batch_id: str, context: InContext, access: InAccess) -> Response:
     """Return the status of a batch, the numbers of its requests, and its output files."""
-    return json_response(batch_body(await own_batch(context, tenant, batch_id)))
+    return json_response(batch_body(await own_batch(context, access, batch_id)))
 
 
 @router.delete(
@@ -114,9 +114,9 @@ async def get_batch(batch_id: str, context: InContext, tenant: InTenant) -> Resp
     responses=errors(404, 409, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_batch(batch_id: str, context: InContext, tenant: InTenant) -> DeletedBatch:
+async def delete_batch(batch_id: str, context: InContext, access: InAccess) -> DeletedBatch:
     """Delete the record of a batch that has ended. Its files are kept."""
-    batch = await own_batch(context, tenant, batch_id)
+    batch = await own_batch(context, access, batch_id)
     if not await context.batches.delete(batch):
         message = f"the batch {batch.id} hasn't ended; cancel it with POST /v1/batches/ID/cancel"
         raise JobFailed(JobError(code=ErrorCode.BATCH_CONFLICT, message=message))
@@ -130,11 +130,11 @@ async def delete_batch(batch_id: str, context: InContext, tenant: InTenant) -> D
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_batch(batch_id: str, context: InContext, tenant: InTenant) -> Response:
+async def cancel_batch(batch_id: str, context: InContext, access: InAccess) -> Response:
     """Start no more requests of a batch. Those that run still end, and their answers are kept.
 
     Cancelling a batch that has ended has no effect.
     """
-    batch = await own_batch(context, tenant, batch_id)
+    batch = await own_batch(context, access, batch_id)
     await context.batches.cancel(batch.id)
-    return json_response(batch_body(await own_batch(context, tenant, batch_id)))
+    return json_response(batch_body(await own_batch(context, access, batch_id)))

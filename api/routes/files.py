@@ -6,7 +6,7 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.context import InContext, InTenant
+from api.context import InAccess, InContext
 from api.errors import json_response
 from api.files.bodies import file_body, page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
@@ -53,14 +53,14 @@ _FORM = {
     },
 )
 @guarded(Work.FILE_UPLOAD, Scope.INFERENCE)
-async def upload_file(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def upload_file(request: Request, context: InContext, access: InAccess) -> Response:
     """Store the requests of a batch, as one JSON object per line.
 
     The tenant's files have limits in number and in bytes. Beyond them, uploads are refused until
     files are deleted.
     """
     file_store(context)
-    return json_response(file_body(await receive_file(request, context, tenant)))
+    return json_response(file_body(await receive_file(request, context, access)))
 
 
 @router.get(
@@ -80,12 +80,12 @@ async def upload_file(request: Request, context: InContext, tenant: InTenant) ->
     },
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_files(request: Request, context: InContext, tenant: InTenant) -> Response:
+async def list_files(request: Request, context: InContext, access: InAccess) -> Response:
     """Return the tenant's files, newest first."""
     file_store(context)
     wanted = read_page_query(request.query_params, also=["purpose"])
     purpose = _purpose(request.query_params.get("purpose"))
-    page = await context.files.page(tenant, limit=wanted.limit, after=wanted.after, purpose=purpose)
+    page = await context.files.page(access, limit=wanted.limit, after=wanted.after, purpose=purpose)
     if page is None:
         raise JobFailed(file_not_found(wanted.after or "", param="after"))
     return json_response(page_body([file_body(file) for file in page.items], page))
@@ -98,9 +98,9 @@ async def list_files(request: Request, context: InContext, tenant: InTenant) -> 
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_file(file_id: str, context: InContext, tenant: InTenant) -> Response:
+async def get_file(file_id: str, context: InContext, access: InAccess) -> Response:
     """Return the name and size of a file."""
-    return json_response(file_body(await own_file(context, tenant, file_id)))
+    return json_response(file_body(await own_file(context, access, file_id)))
 
 
 @router.get(
@@ -112,9 +112,9 @@ async def get_file(file_id: str, context: InContext, tenant: InTenant) -> Respon
     },
 )
 @guarded(Work.CONTENT, Scope.INFERENCE)
-async def get_file_content(file_id: str, context: InContext, tenant: InTenant) -> Response:
+async def get_file_content(file_id: str, context: InContext, access: InAccess) -> Response:
     """Return the content of a file."""
-    file = await own_file(context, tenant, file_id)
+    file = await own_file(context, access, file_id)
     pieces = file_store(context).read(content_name(file.id))
     try:
         first = await anext(pieces, b"")
@@ -134,9 +134,9 @@ async def get_file_content(file_id: str, context: InContext, tenant: InTenant) -
     "/v1/files/{file_id}", summary="Delete a file", responses=errors(404, 503, meanings=_MEANINGS)
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_file(file_id: str, context: InContext, tenant: InTenant) -> DeletedFile:
+async def delete_file(file_id: str, context: InContext, access: InAccess) -> DeletedFile:
     """Delete a file. A batch that still reads the file fails."""
-    file = await own_file(context, tenant, file_id)
+    file = await own_file(context, access, file_id)
     with suppress(JobFailed):  # then a control process deletes the content
         await remove_file(file_store(context), context.files, file.id)
     return DeletedFile(id=file.id, deleted=True)

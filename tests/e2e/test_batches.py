@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 from batch_pool import PATH, BatchPool, batch_pool, check_answers, requests
+from key_support import new_key
 from queue_support import eventually
 from simulated_workers import NAME
 
@@ -88,6 +89,23 @@ async def test_a_batch_of_several_models_is_answered(
     listed = [file.filename async for file in client.files.list()]
     assert listed == [f"{batch_id}_answers.jsonl", "in.jsonl"]
     assert await redis.zcard(keys.jobs("default")) == 0, "answers aren't kept twice"
+
+
+async def test_answers_belong_to_the_rights_of_the_key_that_created_the_batch(
+    running: BatchPool, client: openai.AsyncOpenAI, redis: Redis, keys: Keys
+) -> None:
+    await start(running)
+    running.control()
+    secrets = [
+        (await new_key(KeyStore(redis, keys), models=models))[0]
+        for models in (("a",), ("a", "b"), ("b",))
+    ]
+    own, wider, other = (client.with_options(api_key=secret) for secret in secrets)
+    batch = await ended(own, await created(own, requests(("a",), 3, max_tokens=2)))
+    for each in (own, wider):
+        check_answers(await content(each, batch.output_file_id), ("a",), 3, max_tokens=2)
+    with pytest.raises(openai.NotFoundError):
+        await content(other, batch.output_file_id)
 
 
 async def test_failed_requests_have_a_file_of_their_own(

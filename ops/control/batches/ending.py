@@ -84,6 +84,7 @@ class Ending:
         file = StoredFile(
             id=file_id,
             tenant=batch.tenant,
+            models=batch.models,
             name=file_name(batch, kind),
             purpose=Purpose.BATCH_OUTPUT,
             num_bytes=num_bytes,

@@ -1,9 +1,11 @@
 """Rights of the clients that send an API key."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+_WILDCARDS = frozenset("*?[")
 ALL_MODELS = "*"
 """Pattern that every model's name matches."""
 
@@ -62,6 +64,17 @@ class Access:
     def allows_all(self) -> bool:
         """Whether every model may be used and seen."""
         return ALL_MODELS in self.models
+
+    def covers(self, models: Sequence[str]) -> bool:
+        """Return whether these rights include those to the models of other patterns.
+
+        A pattern with wildcards is covered by an equal one and by `*`. The rights to everything
+        that it may match can't be compared otherwise.
+        """
+        return self.allows_all or all(
+            each in self.models or (_WILDCARDS.isdisjoint(each) and self.allows(each))
+            for each in models
+        )
 
     def allows(self, name: str) -> bool:
         """Return whether the model with this name may be used and seen.

@@ -16,6 +16,7 @@ from shared.errors import (
     QueueFull,
     ReachedLimit,
 )
+from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import (
@@ -140,10 +141,15 @@ class Batches:
         (found,) = await self._read([batch_id])
         return found
 
-    async def page(self, tenant: str, *, limit: int, after: str | None) -> Page[Batch] | None:
-        """Return a page of a tenant's batches, newest first; None if `after` isn't one of them."""
-        key = self._keys.batches_of(tenant)
-        return await read_page(self._redis, key, self._read, limit=limit, after=after)
+    async def page(self, access: Access, *, limit: int, after: str | None) -> Page[Batch] | None:
+        """Return a page of the batches that a client may see, newest first.
+
+        Returns None if `after` isn't a batch of its tenant.
+        """
+        key = self._keys.batches_of(access.tenant)
+        return await read_page(
+            self._redis, key, self._read, access=access, limit=limit, after=after
+        )
 
     async def cancel(self, batch_id: BatchId) -> None:
         """Make a batch start no more requests. Batches that have ended are left as they are."""

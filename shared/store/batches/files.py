@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import FileId, Purpose, StoredFile
 from shared.store.connection import Redis
@@ -19,7 +20,7 @@ from shared.store.keys import Keys
 from shared.store.scripts import Scripts, flat
 
 MIB = 1 << 20
-_FIELDS = ("name", "bytes", "created_s", "expires_s")
+_FIELDS = ("name", "bytes", "created_s", "expires_s", "models")
 """Fields of a record that describe a complete file, beside its purpose."""
 
 
@@ -87,12 +88,18 @@ class StoredFiles:
         return found
 
     async def page(
-        self, tenant: str, *, limit: int, after: str | None, purpose: Purpose | None
+        self, access: Access, *, limit: int, after: str | None, purpose: Purpose | None
     ) -> Page[StoredFile] | None:
-        """Return a page of the tenant's files, newest first; None if `after` isn't one of them."""
+        """Return a page of the files that a client may see, newest first.
+
+        Returns None if `after` isn't a file of its tenant.
+        """
         keys = self._keys
+        tenant = access.tenant
         key = keys.files_with(purpose, tenant) if purpose else keys.files_of(tenant)
-        return await read_page(self._redis, key, self._read, limit=limit, after=after)
+        return await read_page(
+            self._redis, key, self._read, access=access, limit=limit, after=after
+        )
 
     async def delete(self, file_id: FileId) -> None:
         """Delete a file, or give up its upload. `due` then returns it."""
@@ -119,7 +126,10 @@ class StoredFiles:
         return [each for each, score in zip(ids, scores, strict=True) if score is None]
 
     async def _store(self, file: StoredFile, *, is_reserved: bool) -> bool:
-        values = file.name, file.num_bytes, file.created_s, file.expires_s
+        values = (
+            *(file.name, file.num_bytes, file.created_s, file.expires_s),
+            " ".join(file.models),
+        )
         times_ms = file.created_s * 1000, file.expires_s * 1000
         reply = await self._scripts.run(
             "store_file",
@@ -151,6 +161,7 @@ def _of_hash(file_id: FileId, raw: Mapping[bytes, bytes]) -> StoredFile | None:
         num_bytes=int(fields["bytes"]),
         created_s=int(fields["created_s"]),
         expires_s=int(fields["expires_s"]),
+        models=tuple(fields["models"].split()),
     )
 
 

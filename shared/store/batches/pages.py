@@ -2,11 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from shared.protocol.access.rights import Access
 from shared.store.connection import Redis
 
-T = TypeVar("T")
+NUM_READ = 200
+"""Number of items that are read at a time for a client that may not see all of them."""
+
+
+class Owned(Protocol):
+    """An item of a tenant."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Patterns of the models of the key that created the item."""
+
+
+T = TypeVar("T", bound=Owned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +36,19 @@ async def read_page(
     key: str,
     read: Callable[[Sequence[str]], Awaitable[Sequence[T | None]]],
     *,
+    access: Access,
     limit: int,
     after: str | None,
 ) -> Page[T] | None:
     """Return the newest items of a sorted set that come after the member `after`.
 
+    Items that the client may not see are left out. Limits of the tenant's items bound the time.
+
     Args:
         redis: the client.
         key: a sorted set of ids.
         read: returns the items with the given ids, and None for those that have expired.
+        access: rights of the client.
         limit: maximum number of items.
         after: the last id of the previous page; None for the first page.
 
@@ -44,12 +61,13 @@ async def read_page(
         if rank is None:
             return None
         start = rank + 1
+    num_read = limit + 1 if access.allows_all else max(limit + 1, NUM_READ)
     found: list[T] = []
     while len(found) <= limit:
-        raw = await redis.zrevrange(key, start, start + limit)
+        raw = await redis.zrevrange(key, start, start + num_read - 1)
         if not raw:
             break
         start += len(raw)
         items = await read([each.decode() for each in raw])
-        found += [item for item in items if item is not None]
+        found += [item for item in items if item is not None and access.covers(item.models)]
     return Page(found[:limit], has_more=len(found) > limit)

@@ -35,6 +35,8 @@ class StoredFile:
     """Unix time in seconds."""
     expires_s: int
     """Unix time in seconds at which the file is deleted."""
+    models: tuple[str, ...] = (ALL_MODELS,)
+    """Patterns of the models of the key that created the file. Other keys need the same rights."""
 
 
 class BatchStatus(StrEnum):

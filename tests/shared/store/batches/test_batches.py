@@ -5,6 +5,7 @@ import time
 import pytest
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
+from shared.protocol.access.rights import Access
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, CommittedLines, Turn, new_batch_id
@@ -18,6 +19,8 @@ from shared.store.batches.records import (
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 
+RED = Access(tenant="red", scopes=frozenset())
+BLUE = Access(tenant="blue", scopes=frozenset())
 A, B = "1", "2"
 """Runners: the numbers of turns."""
 
@@ -69,13 +72,13 @@ async def test_pages_have_the_newest_batches_first(batches: Batches) -> None:
     now = int(time.time())
     made = [await added(batches, make_batch(created_s=now - age)) for age in (30, 20, 10)]
     await added(batches, make_batch("blue"))
-    page = await batches.page("red", limit=2, after=None)
+    page = await batches.page(RED, limit=2, after=None)
     assert page is not None
     assert ([each.id for each in page.items], page.has_more) == ([made[2].id, made[1].id], True)
-    page = await batches.page("red", limit=2, after=made[1].id)
+    page = await batches.page(RED, limit=2, after=made[1].id)
     assert page is not None
     assert ([each.id for each in page.items], page.has_more) == ([made[0].id], False)
-    assert await batches.page("blue", limit=2, after=made[0].id) is None
+    assert await batches.page(BLUE, limit=2, after=made[0].id) is None
 
 
 async def test_a_pool_has_a_limited_number_of_open_batches(

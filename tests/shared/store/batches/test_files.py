@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import ErrorCode, JobFailed
+from shared.protocol.access.rights import Access
 from shared.store.batches.files import MIB, FileQuota, StoredFiles, new_file_id
 from shared.store.batches.records import FileId, Purpose, StoredFile
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 
+RED = Access(tenant="red", scopes=frozenset())
 QUOTA = FileQuota(max_files=3, max_bytes=100)
 
 
@@ -56,10 +58,10 @@ async def test_files_are_listed_by_tenant_and_purpose(files: StoredFiles) -> Non
     old, new = make_file(age_s=9), make_file(purpose=Purpose.BATCH_OUTPUT)
     await files.add(old, new, make_file("blue"))
     assert await files.get(old.id) == old
-    page = await files.page("red", limit=5, after=None, purpose=None)
+    page = await files.page(RED, limit=5, after=None, purpose=None)
     assert page is not None
     assert page.items == [new, old]
-    page = await files.page("red", limit=5, after=None, purpose=Purpose.BATCH)
+    page = await files.page(RED, limit=5, after=None, purpose=Purpose.BATCH)
     assert page is not None
     assert page.items == [old]
 
@@ -69,7 +71,7 @@ async def test_a_list_by_purpose_reads_only_files_of_the_purpose(
 ) -> None:
     await files.add(*[make_file(purpose=Purpose.BATCH_OUTPUT) for _ in range(50)])
     before = await num_calls(redis)
-    page = await files.page("red", limit=5, after=None, purpose=Purpose.BATCH)
+    page = await files.page(RED, limit=5, after=None, purpose=Purpose.BATCH)
     assert page is not None
     assert page.items == []
     assert await num_calls(redis) == before
@@ -97,7 +99,7 @@ async def test_an_expired_file_is_not_found(files: StoredFiles) -> None:
     old = make_file(age_s=1500)
     await files.add(old)
     assert await files.get(old.id) is None
-    page = await files.page("red", limit=5, after=None, purpose=None)
+    page = await files.page(RED, limit=5, after=None, purpose=None)
     assert page is not None
     assert page.items == []
     assert await files.due(time.time(), limit=5) == [old.id]
