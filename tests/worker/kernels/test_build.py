@@ -10,10 +10,9 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from shared.errors import SettingsError
 from worker.kernels.cpu import build, levels
 from worker.kernels.cpu.build import NATIVE, NotCompiled, compile_library, load_library
-from worker.kernels.cpu.levels import LEVELS, VARIABLE, cpu_flags, usable_levels
+from worker.kernels.cpu.levels import LEVELS, VARIABLE, LevelUnavailable, cpu_flags, usable_levels
 from worker.kernels.pick import pick_kernels
 
 CPU = torch.device("cpu")
@@ -124,7 +123,7 @@ def test_a_forced_level_that_the_cpu_cannot_run_is_an_error(
 ) -> None:
     monkeypatch.setattr(build, "cpu_flags", lambda: LEVELS[-1].cpu_flags)
     monkeypatch.setenv(VARIABLE, LEVELS[0].name)
-    with pytest.raises(SettingsError, match=r"LORIKEET_CPU_LEVEL=amx: .*; use auto, avx2"):
+    with pytest.raises(LevelUnavailable, match=r"LORIKEET_CPU_LEVEL=amx: .*; use auto, avx2"):
         pick_kernels(CPU, torch.float32, tmp_path)
 
 
