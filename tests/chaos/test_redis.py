@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 async def test_running_streams_survive_a_restart_of_redis_and_new_requests_get_a_503(
     server: Server, client: openai.AsyncOpenAI, views: PoolViews, models: TinyModels
 ) -> None:
-    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=4)
+    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=4, has_chats=True)
 
     async def all_are_running() -> bool:
         return all(stream.is_in_progress for stream in streams)

@@ -72,7 +72,9 @@ async def test_a_suspended_redis_makes_no_job_suspect_and_loses_no_worker(
 ) -> None:
     server.wait_for_workers(NUM_WORKERS)
     for number in range(TIMES):
-        streams = greedy_streams(NUM_RUNNING + NUM_WAITING, lengths=(300, 400), seed=number + 10)
+        streams = greedy_streams(
+            NUM_RUNNING + NUM_WAITING, lengths=(300, 400), seed=number + 10, has_chats=True
+        )
         num_ended = sum((await views.counts()).totals.values())
         async with followed(server.api_url, streams):
             await eventually(partial(all_are_accepted, views, num_ended), within_s=PATIENCE_S)

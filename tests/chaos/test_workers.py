@@ -84,7 +84,7 @@ async def streams_in_progress(
 
     Yields the streams and one of the workers, once half of the streams have received text.
     """
-    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=seed)
+    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=seed, has_chats=True)
 
     async def busy_worker() -> WorkerId | None:
         if sum(stream.is_in_progress for stream in streams) < NUM_STREAMS / 2:

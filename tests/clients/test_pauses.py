@@ -7,8 +7,7 @@ import asyncio
 import itertools
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +16,12 @@ import pytest
 import pytest_asyncio
 from queue_support import eventually
 from replicated_pool import SimulatedWorkers, front_end, replicated_servers, simulated_workers
-from simulated_workers import BASE, NAME
+from simulated_stream import SimulatedStream
 
 from ops.chaos.cluster.replicated import Replicated
-from ops.chaos.load.requests import Question
 from ops.chaos.load.sdks.in_process import AnthropicSdk, OpenaiSdk
 from ops.chaos.load.sdks.process import ProgramSdk, SdkProgram, node_sdks, start_node
-from ops.chaos.load.sdks.sdk import Api, Sdk, SdkRequest, fields_of
-from worker.engine_simulated.checker import check
-from worker.engine_simulated.tokens import chat_text, prompt_ids
+from ops.chaos.load.sdks.sdk import Api, Sdk
 
 PAUSE_S = 25.0
 STEP_MS = 100
@@ -60,62 +56,6 @@ class Pool:
     url: str
     sdks: list[Sdk]
     seeds: "itertools.count[int]" = field(default_factory=itertools.count)
-
-
-@dataclass
-class Reading:
-    """One stream of one client."""
-
-    sdk: Sdk
-    api: Api
-    url: str
-    seed: int
-    num_tokens: int
-    text: str = ""
-    finish: str | None = None
-    longest_s: float = 0.0
-    """Longest time between two parts."""
-
-    @property
-    def question(self) -> Question:
-        return Question(
-            model=NAME,
-            prompt=f"{self.sdk.name} {self.api}",
-            is_chat=self.api is not Api.COMPLETIONS,
-            seed=self.seed,
-            n=1,
-            num_tokens=self.num_tokens,
-        )
-
-    async def follow(self) -> None:
-        """Read the stream to its end."""
-        fields = fields_of(self.api, self.question)
-        asked = SdkRequest(api=self.api, url=self.url, fields=fields, headers={})
-        last_s = None
-        async for part in self.sdk.stream(asked):
-            now_s = time.monotonic()
-            if self.text and part.text:
-                self.longest_s = max(self.longest_s, now_s - (last_s or now_s))
-            last_s = now_s if part.text else last_s
-            self.text += part.text
-            self.finish = part.finish or self.finish
-
-    def problem(self, *, pause_s: float = 0) -> str | None:
-        """Return what is wrong with the whole stream, or None."""
-        question = self.question
-        prompt = chat_text(question.messages) if question.is_chat else question.prompt
-        verdict = check(
-            self.text,
-            version=BASE,
-            prompt=prompt_ids(prompt),
-            seed=self.seed,
-            num_tokens=self.num_tokens,
-        )
-        if verdict.violation:
-            return str(verdict.violation)
-        if self.finish not in ("length", None):
-            return f"finish reason {self.finish}"
-        return None if self.longest_s >= pause_s else f"the longest pause was {self.longest_s} s"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -154,36 +94,40 @@ async def pool(clients: list[Sdk], tmp_path_factory: pytest.TempPathFactory) -> 
         )
         url = await stack.enter_async_context(front_end(folder, servers.url, "strict"))
         pool = Pool(servers, workers, url, clients)
-        short = readings(
-            pool, num_tokens=WARM_UP_TOKENS
-        )  # returns once every program has imported its library
+        short = streams_of(pool, num_tokens=WARM_UP_TOKENS)
+        # This takes until every program has imported its library.
         assert await asyncio.wait_for(follow_all(short), START_S) == {}
         assert problems_of(short) == {}
         yield pool
 
 
-def readings(pool: Pool, *, num_tokens: int) -> list[Reading]:
+def streams_of(pool: Pool, *, num_tokens: int) -> list[SimulatedStream]:
     """Return a stream of each client and API."""
     return [
-        Reading(sdk, api, pool.url, next(pool.seeds), num_tokens)
+        SimulatedStream(sdk, api, pool.url, next(pool.seeds), num_tokens)
         for sdk in pool.sdks
         for api in sorted(sdk.apis)
     ]
 
 
-async def follow_all(streams: list[Reading]) -> dict[str, BaseException]:
+async def follow_all(streams: Sequence[SimulatedStream]) -> dict[str, BaseException]:
     """Follow all streams to their ends, and return the errors of the clients."""
     ends = await asyncio.gather(*(each.follow() for each in streams), return_exceptions=True)
-    return {
-        f"{each.sdk.name}, {each.api}": end
-        for each, end in zip(streams, ends, strict=True)
-        if isinstance(end, BaseException)
-    }
+    named = zip((each.name for each in streams), ends, strict=True)
+    return {name: end for name, end in named if isinstance(end, BaseException)}
 
 
-def problems_of(streams: list[Reading], *, pause_s: float = 0) -> dict[str, str]:
-    found = {f"{each.sdk.name}, {each.api}": each.problem(pause_s=pause_s) for each in streams}
-    return {name: problem for name, problem in found.items() if problem}
+def problems_of(streams: Sequence[SimulatedStream], *, pause_s: float = 0) -> dict[str, str]:
+    """Return what is wrong with whole streams that had a pause."""
+    found = {}
+    for each in streams:
+        if problem := each.problem():
+            found[each.name] = problem
+        elif each.finish not in ("length", None):  # LangChain's completions have none
+            found[each.name] = f"finish reason {each.finish}"
+        elif each.longest_s < pause_s:
+            found[each.name] = f"the longest pause was {each.longest_s} s"
+    return found
 
 
 async def stop_redis(pool: Pool) -> None:
@@ -215,7 +159,7 @@ async def fail_over(pool: Pool) -> None:
 async def test_all_clients_get_the_whole_answer_after_a_pause(
     pool: Pool, pause: Callable[[Pool], Awaitable[None]]
 ) -> None:
-    streams = readings(pool, num_tokens=NUM_TOKENS)
+    streams = streams_of(pool, num_tokens=NUM_TOKENS)
 
     async def all_have_begun() -> bool:
         return all(each.text for each in streams) or following.done()

@@ -36,7 +36,7 @@ class TinyModels:
         save_tiny_model(folder / BASE)
         for seed, (name, config) in enumerate(RANDOM_ADAPTERS.items()):
             save_adapter(folder / name, seed=seed, **config)
-        train_adapter(folder / POLYGLOT, _chat_ids(tiny_tokenizer(), QUESTION), ANSWER)
+        train_adapter(folder / POLYGLOT, chat_ids(tiny_tokenizer(), QUESTION), ANSWER)
         return cls(folder)
 
     @property
@@ -59,7 +59,7 @@ class TinyModels:
 
     def chat_ids(self, content: str) -> list[int]:
         """Return the prompt of a chat with one user message."""
-        return _chat_ids(self.tokenizer, content)
+        return chat_ids(self.tokenizer, content)
 
     def text_ids(self, text: str) -> list[int]:
         """Return the prompt of a text completion."""
@@ -72,7 +72,8 @@ class TinyModels:
         return text
 
 
-def _chat_ids(tokenizer: PreTrainedTokenizerFast, content: str) -> list[int]:
+def chat_ids(tokenizer: PreTrainedTokenizerFast, content: str) -> list[int]:
+    """Return the prompt of a chat with one user message."""
     messages = [{"role": "user", "content": content}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

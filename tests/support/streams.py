@@ -5,12 +5,19 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import openai
 from engines import random_prompt
+from own_reader import OwnReader
 from reference import check_greedy_along, check_logprobs_along, logits_along
-from served_tiny import NAMES, TinyModels
+from served_tiny import NAMES, TinyModels, chat_ids
+from tiny import tiny_tokenizer
 
+from ops.chaos.load.sdks.available import AvailableSdks
+from ops.chaos.load.sdks.sdk import Api, Sdk, SdkRequest
 from shared.protocol.ids import JobId
 from shared.protocol.results import Choice, FinishReason
 from shared.store.views.pool_views import PoolViews
@@ -26,6 +33,8 @@ class GreedyStream:
     ignore_eos: bool
     """Whether the model may not end the answer earlier."""
     asks_logprobs: bool
+    message: str | None = None
+    """Message of the user, if the prompt is that of a chat."""
     text: str = ""
     logprobs: list[float] = field(default_factory=list)
     finish: str | None = None
@@ -55,17 +64,47 @@ class GreedyStream:
                 self.logprobs += chunk.choices[0].logprobs.token_logprobs
             self.finish = chunk.choices[0].finish_reason
 
+    @property
+    def api(self) -> Api:
+        """API that the stream uses."""
+        return Api.COMPLETIONS if self.message is None else Api.MESSAGES
+
+    async def read(self, sdk: Sdk, url: str) -> None:
+        """Send the request with any client library, and collect its stream to the end."""
+        prompt: dict[str, Any] = {"prompt": self.prompt}
+        if self.message is not None:
+            prompt = {"messages": [{"role": "user", "content": self.message}]}
+        fields = {
+            "model": self.model,
+            "max_tokens": self.num_tokens,
+            "temperature": 0,
+            "stream": True,
+            "ignore_eos": self.ignore_eos,
+            **prompt,
+        }
+        asked = SdkRequest(api=self.api, url=url, fields=fields, headers={})
+        async for part in sdk.stream(asked):
+            assert self.finish is None
+            self.job = JobId(part.job) if part.job else self.job
+            self.text += part.text
+            self.finish = part.finish
+
 
 def greedy_streams(
-    count: int, *, lengths: tuple[int, int], seed: int, may_stop: bool = False
+    count: int,
+    *,
+    lengths: tuple[int, int],
+    seed: int,
+    may_stop: bool = False,
+    has_chats: bool = False,
 ) -> list[GreedyStream]:
     """Return requests for the base model and each adapter in turn, with random prompts and lengths.
 
     With `may_stop`, every seventh request ends at an end-of-sequence token if the model predicts
-    one. Every third request asks for logprobs.
+    one. Every third request asks for logprobs. With `has_chats`, every other third is a chat.
     """
     rng = random.Random(seed)
-    return [
+    streams = [
         GreedyStream(
             model=NAMES[i % len(NAMES)],
             prompt=random_prompt(1000 * seed + i, rng.randint(3, 60)),
@@ -75,13 +114,19 @@ def greedy_streams(
         )
         for i in range(count)
     ]
+    for number, stream in enumerate(streams[1::3] if has_chats else ()):
+        stream.message = f"Question {number} of {seed}"
+        stream.prompt = chat_ids(tiny_tokenizer(), stream.message)
+    return streams
 
 
 @asynccontextmanager
 async def followed(api_url: str, streams: Sequence[GreedyStream]) -> AsyncIterator[None]:
     """Follow all streams concurrently, and wait for their ends at exit.
 
-    The clients run on a separate thread, so that they don't delay the test's event loop.
+    OpenAI's client reads those with logprobs. The others are read in turn by all official clients
+    that speak their API, and by the reader of this project. The clients run on a separate thread,
+    so that they don't delay the test's event loop.
     """
     following = asyncio.create_task(asyncio.to_thread(_follow_all, api_url, streams))
     yield
@@ -89,17 +134,26 @@ async def followed(api_url: str, streams: Sequence[GreedyStream]) -> AsyncIterat
 
 
 def _follow_all(api_url: str, streams: Sequence[GreedyStream]) -> None:
-    async def follow_all() -> None:
+    async def follow_all(log: Path) -> None:
+        sdks = await AvailableSdks.start(log)
+        readers = (OwnReader(), *sdks.all)
+        url = api_url.removesuffix("/v1")
         async with (
             openai.AsyncOpenAI(
                 base_url=api_url, api_key="none", max_retries=0, timeout=100
             ) as client,
             asyncio.TaskGroup() as group,
         ):
-            for stream in streams:
-                group.create_task(stream.follow(client))
+            for number, stream in enumerate(streams):
+                fitting = [reader for reader in readers if stream.api in reader.apis]
+                reader = fitting[number // 3 % len(fitting)]
+                group.create_task(
+                    stream.follow(client) if stream.asks_logprobs else stream.read(reader, url)
+                )
+        await sdks.close()
 
-    asyncio.run(follow_all())
+    with TemporaryDirectory() as folder:
+        asyncio.run(follow_all(Path(folder) / "clients.log"))
 
 
 async def check_exact(

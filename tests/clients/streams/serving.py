@@ -25,6 +25,7 @@ async def _serve(apis: Mapping[str, Read]) -> None:
     reader = asyncio.StreamReader(limit=1 << 20)
     protocol = asyncio.StreamReaderProtocol(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    print("{}", file=sys.__stdout__, flush=True)
     async with asyncio.TaskGroup() as group:
         while line := await reader.readline():
             request = json.loads(line)

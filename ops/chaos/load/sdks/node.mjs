@@ -77,5 +77,6 @@ async function read({ id, library, api, url, fields, headers }) {
   }
 }
 
+process.stdout.write("{}\n");
 for await (const line of createInterface({ input: process.stdin })) read(JSON.parse(line));
 process.exit();

@@ -1,7 +1,8 @@
 """Client libraries in a program of another language or environment.
 
-The program reads one `SdkRequest` in JSON from each line of its input. The JSON also has the field
-`id`. It prints lines in JSON with the same `id` and one of:
+The program prints an empty object once it is ready. From each line of its input, it reads one
+`SdkRequest` in JSON, with the fields `id` and `library` as well. It prints lines in JSON with the
+same `id` and one of:
 
 * the fields of a `Part`,
 * `end`: the stream is complete,
@@ -48,12 +49,15 @@ class SdkProgram:
 
     @classmethod
     async def start(cls, words: Sequence[str], log: Path, **variables: str) -> "SdkProgram":
-        """Start a program in the clients' environment.
+        """Start a program in the clients' environment, and return once it is ready.
 
         Args:
             words: the command.
             log: file for what the program prints as errors.
             variables: further variables of its environment.
+
+        Raises:
+            ProgramEnded: the program can't start. `log` says why.
         """
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
@@ -66,6 +70,9 @@ class SdkProgram:
                 limit=LINE_BYTES,
                 process_group=0,  # the command may be a script that starts the program
             )
+        assert process.stdout is not None
+        if not await process.stdout.readline():
+            raise ProgramEnded(f"the program of a client library has ended: {log}")
         return cls(process)
 
     async def stream(self, request: SdkRequest, library: str) -> AsyncIterator[Part]:
