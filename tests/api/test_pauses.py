@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,7 +12,8 @@ from sse_events import sse_events
 from api import delivery
 from api.jobs.keep_alive import keep_alive
 from ops.chaos.load.requests import Question
-from ops.chaos.load.sdks.in_process import AnthropicSdk, OpenaiSdk
+from ops.chaos.load.sdks.available import AvailableSdks
+from ops.chaos.load.sdks.process import has_node_clients, start_node
 from ops.chaos.load.sdks.sdk import Api, Part, Sdk, SdkError, SdkRequest, fields_of
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
@@ -21,6 +23,15 @@ from shared.store.views.pool_views import PoolViews
 
 NUM_COMMENTS = 3
 APIS = list(Api)
+PYTHON = [("for Python", api) for api in APIS]
+NODE = [
+    pytest.param(
+        "for Node",
+        api,
+        marks=[pytest.mark.slow, pytest.mark.skipif(not has_node_clients(), reason="make clients")],
+    )
+    for api in APIS
+]
 
 
 @pytest.fixture
@@ -38,11 +49,12 @@ def comments(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.fixture
-async def sdks() -> AsyncIterator[dict[Api, Sdk]]:
-    openai, anthropic = OpenaiSdk(), AnthropicSdk()
-    yield {api: anthropic if api is Api.MESSAGES else openai for api in Api}
-    await openai.close()
-    await anthropic.close()
+async def sdk(language: str, api: Api, tmp_path: Path) -> AsyncIterator[Sdk]:
+    """The official client of `api` for Python or Node."""
+    log = tmp_path / "node.log"
+    available = AvailableSdks(await start_node(log) if language == "for Node" else None)
+    yield next(each for each in reversed(available.all) if api in each.apis)
+    await available.close()
 
 
 def asked(api: Api, url: str) -> SdkRequest:
@@ -67,16 +79,16 @@ async def begun(worker: ScriptedWorker, parts: list[Part], text: str) -> Claimed
     return job
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
 async def test_a_stream_with_pauses_arrives_whole(
     server: RunningApp,
     worker: ScriptedWorker,
     comments: list[bytes],
-    sdks: dict[Api, Sdk],
+    sdk: Sdk,
     api: Api,
 ) -> None:
     parts: list[Part] = []
-    reading = asyncio.create_task(read(sdks[api], asked(api, server.url), parts))
+    reading = asyncio.create_task(read(sdk, asked(api, server.url), parts))
     await until(lambda: len(comments) >= NUM_COMMENTS)  # before the first token
     job = await begun(worker, parts, "one")
     for index, text in enumerate((" two", " three"), 1):
@@ -84,25 +96,25 @@ async def test_a_stream_with_pauses_arrives_whole(
         await until(lambda num_sent=num_sent: len(comments) >= num_sent + NUM_COMMENTS)
         await worker.tokens(job, index, (index,), text)
     await until(lambda: text_of(parts) == "one two three")
+    await worker.tokens(job, 3, (4,), "", FinishReason.LENGTH)
     num_sent = len(comments)
     await until(lambda: len(comments) >= num_sent + NUM_COMMENTS)  # before the end
-    await worker.tokens(job, 3, (4,), "", FinishReason.LENGTH)
     await worker.finish(job, Choice(text="one two three", finish=FinishReason.LENGTH, ids=()))
     await reading
     assert (text_of(parts), parts[0].job) == ("one two three", job.job.id)
     assert [part.finish for part in parts if part.finish] == ["length"]
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
 async def test_a_job_that_fails_after_a_pause_is_an_error_of_the_client(
     server: RunningApp,
     worker: ScriptedWorker,
     comments: list[bytes],
-    sdks: dict[Api, Sdk],
+    sdk: Sdk,
     api: Api,
 ) -> None:
     parts: list[Part] = []
-    reading = asyncio.create_task(read(sdks[api], asked(api, server.url), parts))
+    reading = asyncio.create_task(read(sdk, asked(api, server.url), parts))
     job = await begun(worker, parts, "one")
     num_sent = len(comments)
     await until(lambda: len(comments) > num_sent)
@@ -112,16 +124,16 @@ async def test_a_job_that_fails_after_a_pause_is_an_error_of_the_client(
     assert text_of(parts) == "one"
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
 async def test_a_stopping_front_end_is_an_error_of_the_client(
     server: RunningApp,
     worker: ScriptedWorker,
     comments: list[bytes],
-    sdks: dict[Api, Sdk],
+    sdk: Sdk,
     api: Api,
 ) -> None:
     parts: list[Part] = []
-    reading = asyncio.create_task(read(sdks[api], asked(api, server.url), parts))
+    reading = asyncio.create_task(read(sdk, asked(api, server.url), parts))
     await begun(worker, parts, "one")
     num_sent = len(comments)
     await until(lambda: len(comments) > num_sent)
