@@ -19,8 +19,8 @@ class Source:
         self.port = port
         self.num_answers = 0
         self.num_refusals = 0
-        self.is_reliable = False
-        """Whether the source is always there."""
+        self.is_held_away: bool | None = None
+        """Whether the source is away; None if it goes away and comes back by itself."""
         self._started_s = time.monotonic()
 
     @property
@@ -31,8 +31,9 @@ class Source:
     @property
     def is_away(self) -> bool:
         """Whether the source answers with an error now."""
-        age_s = time.monotonic() - self._started_s
-        return not self.is_reliable and age_s % PERIOD_S > PERIOD_S / 2
+        if self.is_held_away is not None:
+            return self.is_held_away
+        return (time.monotonic() - self._started_s) % PERIOD_S > PERIOD_S / 2
 
 
 @contextmanager

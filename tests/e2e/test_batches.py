@@ -15,6 +15,7 @@ from key_support import new_key
 from queue_support import eventually
 from simulated_workers import NAME
 
+from ops.hostile.source import flaky_source
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.key_store import KeyStore
 from shared.store.batches.records import BatchId
@@ -264,3 +265,70 @@ async def test_other_requests_do_not_wait_for_a_batch(
     assert time.monotonic() - started < 2
     assert all(answer.choices[0].text for answer in answers)
     await client.batches.cancel(batch_id)
+
+
+async def test_batches_with_a_slow_key_hold_no_places(
+    running: BatchPool, client: openai.AsyncOpenAI, redis: Redis, keys: Keys
+) -> None:
+    access = Access(tenant="slow", scopes=frozenset({Scope.INFERENCE}))
+    _, secret = await KeyStore(redis, keys).create(access, KeyLimits(requests_per_minute=1))
+    await start(running)
+    running.control()
+    async with openai.AsyncOpenAI(api_key=secret, base_url=f"{running.url}/v1") as slow:
+        slow_ids = [await created(slow, requests((NAME,), 500, max_tokens=1)) for _ in range(8)]
+        await eventually(lambda: has_begun(slow, slow_ids), within_s=60)
+    batch = await ended(client, await created(client, requests((NAME,), 3, max_tokens=1)))
+    assert batch.status == "completed"
+
+
+async def has_begun(client: openai.AsyncOpenAI, ids: list[str]) -> bool:
+    found = [await client.batches.retrieve(batch_id) for batch_id in ids]
+    return all(batch.status == "in_progress" for batch in found)
+
+
+@pytest.mark.parametrize("size", [1, 300], ids=["alone", "in a large file"])
+async def test_a_deep_line_ends_its_batch_and_no_other(
+    running: BatchPool, client: openai.AsyncOpenAI, size: int
+) -> None:
+    await start(running)
+    running.control()
+    rows = requests((NAME,), size, max_tokens=1)
+    deep = rows.replace(b'"seed":0', b'"x":' + b"[" * 300 + b"]" * 300)
+    bad_ids = [await created(client, deep) for _ in range(8)]
+    good = await ended(client, await created(client, requests((NAME,), 3, max_tokens=1)))
+    assert good.status == "completed"
+    for bad_id in bad_ids:
+        bad = await ended(client, bad_id)
+        assert (bad.status, bad.errors.data[0].line) == ("failed", 1)
+        assert "nested" in bad.errors.data[0].message
+
+
+async def test_a_batch_goes_on_when_a_source_comes_back(
+    running: BatchPool, client: openai.AsyncOpenAI
+) -> None:
+    others = [f"other-{number}" for number in range(10)]
+    with flaky_source() as source:
+        source.is_held_away = False
+        running.worker(
+            adapters=[f"{name}={name}" for name in others],
+            adapter_memory_mb=8,
+            adapter_host_mb=0,
+            adapter_roots=(source.url.rpartition("/")[0],),
+            adapter_private_hosts=("127.0.0.1",),
+        )
+        await running.api()
+        running.control()
+        body = {"lora_name": "flaky", "lora_path": source.url}
+        await client.post("/load_lora_adapter", body=body, cast_to=str)
+        await ended(client, await created(client, requests(others, 30, max_tokens=2)))
+        source.is_held_away = True
+        batch_id = await created(client, requests(("flaky", others[0]), 16, max_tokens=2))
+
+        async def has_the_rest() -> bool:
+            return source.num_refusals > 0 and await num_done(client, batch_id) == 8
+
+        await eventually(has_the_rest, within_s=60)
+        source.is_held_away = False
+        batch = await ended(client, batch_id)
+    counts = batch.request_counts
+    assert (batch.status, counts.completed, counts.failed) == ("completed", 16, 0)
