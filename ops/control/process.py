@@ -96,11 +96,19 @@ async def _serve(settings: ControlSettings, webhook: "Webhook | None") -> None:
     while not stopping.is_set():
         try:
             await _run_until(stopping, settings, webhook)
-        except RedisUnavailable as error:
-            log.warning("redis_away", error=str(error), retry_s=RETRY_S)
+        except* RedisUnavailable as group:  # the front end's app raises it in a group
+            error = str(_first(group))
+            log.warning("redis_away", error=error, retry_s=RETRY_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), RETRY_S)
     log.info("control_stopped")
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first error in nested groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _run_until(

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from ops.bench.server_processes import ServerFailed
 from ops.hostile.batch_client import ENDED, BatchClient, num_done, statuses
 from ops.hostile.batch_inputs import ADAPTERS, FLAKY, HostileKind, custom_ids, requests
 from ops.hostile.pool import ADMIN, HostilePool
@@ -206,6 +207,8 @@ class Run:
             done = sum(map(num_done, found))
             who = "hostile lines" if HOSTILE in clients else "lines"
             self._report(f"{who}, {self._pool.num_kills} kills", done, num_lines)
+            if self._pool.control_has_died():
+                raise ServerFailed("control has ended by itself:\n" + self._pool.control_log())
             if {status for batches in found for status in statuses(batches)} <= ENDED:
                 return
             due = done * (num_kills + 1) // max(1, num_lines)

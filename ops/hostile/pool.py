@@ -50,6 +50,10 @@ class HostilePool:
         self.num_kills += 1
         self.start_control()
 
+    def control_has_died(self) -> bool:
+        """Return whether the control process has ended by itself."""
+        return self._control is not None and self._control.poll() is not None
+
     def stop_control(self) -> None:
         """Stop the control process."""
         self._controls.close()

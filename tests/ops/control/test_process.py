@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from child_processes import child_processes
@@ -23,7 +24,9 @@ from shared.settings import ControlSettings
 from ops.control.process import run_control
 configure_logging("info", process="control")
 assert "torch" not in sys.modules
-run_control(ControlSettings(redis_url=sys.argv[1], pool=sys.argv[2]))
+run_control(
+    ControlSettings(redis_url=sys.argv[1], pool=sys.argv[2], file_store=(sys.argv[3:] or [None])[0])
+)
 """
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -33,8 +36,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 def start_control() -> Iterator[Start]:
     with child_processes() as start_process:
 
-        def start(url: str, pool: str) -> "subprocess.Popen[str]":
-            command = [sys.executable, "-c", CODE, url, pool]
+        def start(url: str, pool: str, *store: str) -> "subprocess.Popen[str]":
+            command = [sys.executable, "-c", CODE, url, pool, *store]
             return start_process(command, stderr=subprocess.PIPE)
 
         yield start
@@ -92,10 +95,18 @@ class Outage:
     port: int
 
 
-@pytest.fixture
-async def outage(start_control: Start, start_server, open_client, pool: str, keys: Keys) -> Outage:
+@pytest.fixture(params=[False, True], ids=["without batches", "with batches"])
+async def outage(
+    start_control: Start,
+    start_server,
+    open_client,
+    pool: str,
+    keys: Keys,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Outage:
     server = start_server()
-    control = start_control(server.url, pool)
+    control = start_control(server.url, pool, *[str(tmp_path)] * request.param)
     redis = open_client(server.url)
     await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
     server.stop()
