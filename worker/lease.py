@@ -65,13 +65,18 @@ class Lease:
     async def acquire(self, member: Member) -> None:
         """Register the worker under the current id.
 
-        If that id is lost during the registration, the lease isn't held afterwards.
+        If that id is lost during the registration, the lease isn't held afterwards, and `run`
+        acquires it under another one.
 
         Raises:
             LorikeetError: the pool rejects this worker, or Redis is unavailable.
         """
         wid = self.wid
-        await member.enter(wid)
+        try:
+            await member.enter(wid)
+        except LeaseLost:  # the registration takes several calls, and one of them was late
+            self.lose(wid)
+            return
         if wid != self.wid:
             # The id was lost meanwhile. The worker won't renew that id, so it must leave the pool.
             await member.leave(wid)

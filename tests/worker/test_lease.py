@@ -86,6 +86,20 @@ async def test_a_lease_is_not_held_if_the_pool_rejects_the_worker(member: FakeMe
     assert not lease.is_held.is_set()
 
 
+async def test_a_lease_that_ends_during_the_registration_is_acquired_under_another_id(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=30)
+    before = lease.wid
+    member.entry_error = LeaseLost("scripted")
+    await lease.acquire(member)
+    assert not lease.is_held.is_set()
+    member.entry_error = None
+    async with running(lease, member):
+        await until(lambda: len(member.entered) == 1)
+    assert member.entered != [before]
+
+
 async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
     member: FakeMember,
 ) -> None:

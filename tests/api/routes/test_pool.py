@@ -300,8 +300,8 @@ async def test_a_signal_ends_open_streams_at_once(redis_url: str, pool: str) -> 
             start = time.monotonic()
             os.kill(process.pid, signal.SIGTERM)
             await reader.rest()
-        assert process.wait(10) == 0
-        assert time.monotonic() - start < 10  # the drain time is 30 s
+        assert process.wait(25) == 0
+        assert time.monotonic() - start < 25  # the drain time is 30 s
 
 
 async def test_a_large_pool_is_a_small_event(

@@ -1,5 +1,6 @@
 """Assignment of jobs to workers, and its order."""
 
+import asyncio
 from dataclasses import replace
 
 import orjson
@@ -415,11 +416,13 @@ async def test_a_worker_of_very_many_adapters_gets_the_first_jobs_of_its_own(
 ) -> None:
     versions = [f"x{i}@1" for i in range(1500)]
     held = versions[200:]
+    jobs = {version: make_job(version, priority=-i) for i, version in enumerate(versions)}
+    limits = replace(LIMITS, max_waiting=10_000, max_waiting_tenant=10_000)
+    for start in range(0, len(versions), 50):
+        some = versions[start : start + 50]
+        await asyncio.gather(*(queue.enqueue(jobs[version], limits) for version in some))
     worker = await actor(holds=held if are_reported else [])
     worker.holds = held
-    jobs = {version: make_job(version, priority=-i) for i, version in enumerate(versions)}
-    for job in jobs.values():
-        await queue.enqueue(job, replace(LIMITS, max_waiting=10_000, max_waiting_tenant=10_000))
     first = [jobs[version].id for version in held[:20]]
     assert await worker.claim_ids(sequences=20) == first
     last = versions[-30:]

@@ -28,7 +28,7 @@ from shared.store.token_streams import ReplyReader, merge, read_checkpoints, rec
 from shared.store.views.pool_views import PoolViews
 
 ACTOR = Path(__file__).parents[3] / "support" / "actor_process.py"
-LEASE_MS = 500
+LEASE_MS = 1000
 
 Start = Callable[[str], "subprocess.Popen[str]"]
 
@@ -46,7 +46,7 @@ def start_actor(redis_url: str, pool: str) -> Iterator[Start]:
 
 async def next_line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
-    line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), 10)
+    line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), 60)
     return line.strip()
 
 
