@@ -23,6 +23,8 @@ CHUNKS_READ = 30
 PAUSE_S = 0.5
 """Seconds between two requests of a client."""
 END_TIMEOUT_S = 60.0
+MARGIN_S = 1.0
+"""Seconds by which a run that begins with a minute ends before the end of its last one."""
 
 Report = Callable[[str, int, int], None]
 
@@ -59,6 +61,7 @@ class Overruns:
         await self._client.begin(tokens_per_minute=LIMIT)
         if aligned:
             await self._wait(MINUTE_S - time.time() % MINUTE_S, "waiting for the next minute")
+            self._seconds -= MARGIN_S
         started = time.time()
         self._until = started + self._seconds
         kinds = {
@@ -75,7 +78,7 @@ class Overruns:
             for name, send in kinds.items():
                 group.create_task(self._repeat(name, send))
             await self._wait(self._seconds, "overruns")
-            windows = int((time.time() - 0.001) // MINUTE_S) - int(started // MINUTE_S) + 1
+            windows = int(time.time() // MINUTE_S) - int(started // MINUTE_S) + 1
             await self._stop()
         used = await self._client.ledger()
         return OverrunResult(
