@@ -1,6 +1,7 @@
 """Registers unknown adapters at their first request, from the source that a template names."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import TypeVar
 from api.access.model_rights import may_use
 from api.adapters.inspection import inspect
 from api.context import Context
+from api.http.turns.fair_slots import FairSlots
 from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
@@ -27,23 +29,32 @@ loading adapters.
 """
 MAX_NAMES = 1024
 """Maximum number of names that wait for a lookup. Requests for further ones are refused."""
+MAX_NAMES_PER_TENANT = 128
+"""Maximum number of names of one tenant among them."""
 POLL_S = 0.1
 """Seconds between two looks at the lookup of another front end."""
 
 
 class OnDemand:
-    """Looks up unknown adapters of one front end. Each name is looked up once at a time."""
+    """Looks up unknown adapters of one front end. Each name is looked up once at a time.
+
+    Tenants get turns, so that nonsense of one tenant doesn't delay another tenant's names.
+    """
 
     def __init__(self, template: SourceTemplate | None, lookups: SourceLookups) -> None:
         """Create an object that provides nothing if `template` is None."""
         self._template = template
         self._lookups = lookups
-        self._slots = asyncio.Semaphore(MAX_LOOKUPS)
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._slots = FairSlots(MAX_LOOKUPS)
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        """Lookups by tenant and name. Two tenants' lookups of one name wait for their own turns."""
+        self._num_running: Counter[str] = Counter()
+        """Number of lookups of each tenant."""
 
-    async def provide(self, context: Context, model: str, unknown: JobError) -> bool:
+    async def provide(self, context: Context, tenant: str, model: str, unknown: JobError) -> bool:
         """Register the adapter that `model` names, and return whether it may be registered now.
 
+        The lookup counts against `tenant`.
         `unknown` is the error for names of which no adapter exists. It is remembered for a while.
 
         Raises:
@@ -56,7 +67,8 @@ class OnDemand:
         source = self._template.source_of(name)
         if source is None:
             return False
-        lookup = self._running.get(name) or self._start(context, name, source, unknown)
+        lookup = self._running.get((tenant, name))
+        lookup = lookup or self._start(context, tenant, name, source, unknown)
         limit_s = context.settings.deadline_s
         try:
             async with asyncio.timeout(limit_s):
@@ -72,22 +84,27 @@ class OnDemand:
         await cancel_tasks(*self._running.values())
 
     def _start(
-        self, context: Context, name: str, source: str, unknown: JobError
+        self, context: Context, tenant: str, name: str, source: str, unknown: JobError
     ) -> "asyncio.Task[None]":
-        if len(self._running) >= MAX_NAMES:
+        is_over = self._num_running[tenant] >= MAX_NAMES_PER_TENANT
+        if is_over or len(self._running) >= MAX_NAMES:
             message = "too many unknown adapters are being looked up; try again"
             raise JobFailed(JobError(code=ErrorCode.QUEUE_FULL, message=message, param="model"))
-        task = asyncio.create_task(self._look_up(context, name, source, unknown))
-        self._running[name] = task
-        task.add_done_callback(lambda ended: self._ended(name, ended))
+        task = asyncio.create_task(self._look_up(context, tenant, name, source, unknown))
+        self._running[tenant, name] = task
+        self._num_running[tenant] += 1
+        task.add_done_callback(lambda ended: self._ended(tenant, name, ended))
         return task
 
-    def _ended(self, name: str, task: "asyncio.Task[None]") -> None:
-        del self._running[name]
+    def _ended(self, tenant: str, name: str, task: "asyncio.Task[None]") -> None:
+        del self._running[tenant, name]
+        self._num_running -= Counter([tenant])  # also forgets tenants without lookups
         if not task.cancelled():
             task.exception()  # else asyncio reports it if no request waits any more
 
-    async def _look_up(self, context: Context, name: str, source: str, unknown: JobError) -> None:
+    async def _look_up(
+        self, context: Context, tenant: str, name: str, source: str, unknown: JobError
+    ) -> None:
         while True:
             state = await self._lookups.state(name)
             if state.refusal:
@@ -95,9 +112,9 @@ class OnDemand:
             if state.is_running:
                 await asyncio.sleep(POLL_S)
                 continue
-            if await context.registry.adapter(name):
-                return
-            async with self._slots:
+            async with self._slots.slot(tenant):
+                if await context.registry.adapter(name):  # also if it was registered meanwhile
+                    return
                 if (await self._lookups.begin(name)).is_mine:
                     await self._register(context, name, source, unknown)
                     return
@@ -142,7 +159,9 @@ async def with_adapter(
         error = failed.error
         is_unknown = error.code is ErrorCode.MODEL_NOT_FOUND and isinstance(model, str)
         may_look_up = is_unknown and await may_use(context, access, str(model))
-        if not may_look_up or not await context.on_demand.provide(context, str(model), error):
+        if not may_look_up or not await context.on_demand.provide(
+            context, access.tenant, str(model), error
+        ):
             raise
     return await admit()
 

@@ -7,9 +7,11 @@ from typing import Any
 import httpx
 import pytest
 from adapter_readers import Reader, adapter
-from api_support import BASE, error_of, running_app, until
+from api_support import BASE, RunningApp, error_of, running_app, until
+from pydantic import SecretStr
 
 from api.adapters import on_demand
+from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
 from shared.store.connection import Redis
@@ -23,6 +25,12 @@ from shared.store.sources.staging import Phase, Staging
 @pytest.fixture
 def changes() -> dict[str, Any]:
     return {"adapter_source": "s3://bucket/{name}"}
+
+
+TWO_TENANTS = {
+    "adapter_source": "s3://bucket/{name}",
+    "api_keys": (SecretStr("red:the-api-key-of-red"), SecretStr("blue:the-api-key-of-blue")),
+}
 
 
 def answers(code: ErrorCode | None = None) -> Callable[[Inspection], Findings]:
@@ -201,6 +209,43 @@ async def test_names_beyond_the_limit_are_refused(
     assert error_of(await ask(http, "one-more"))[:2] == (429, "queue_full")
     go.set()
     assert {reply.status_code for reply in await asyncio.gather(*waiting)} <= {200, 202}
+
+
+@pytest.mark.parametrize("changes", [TWO_TENANTS])
+async def test_names_of_one_tenant_neither_displace_nor_delay_those_of_another(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    finder: Reader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(on_demand, "MAX_NAMES_PER_TENANT", 3)
+    go = asyncio.Event()
+    answer = finder.answer
+
+    async def late(inspection_id: Any) -> None:
+        await go.wait()
+        await answer(inspection_id)
+
+    def begin(tenant: str, model: str) -> "asyncio.Task[httpx.Response]":
+        body = {"model": model, "prompt": "x", "max_tokens": 1, "background": True}
+        headers = {"Authorization": f"Bearer the-api-key-of-{tenant}"}
+        return asyncio.create_task(http.post("/v1/completions", json=body, headers=headers))
+
+    finder.answer = late
+    lookups = server.context.on_demand
+    lookups._slots = FairSlots(1)
+    red = [begin("red", f"name-{number}") for number in range(3)]
+    await until(lambda: lookups._num_running["red"] == 3)
+    assert error_of(await begin("red", "one-more"))[:2] == (429, "queue_full")
+    blue = [begin("blue", "mine"), begin("blue", "name-2")]
+    await until(lambda: lookups._num_running["blue"] == 2)
+    go.set()
+    replies = await asyncio.gather(*red, *blue)
+    assert {reply.status_code for reply in replies} <= {200, 202}
+    assert not lookups._running
+    names = [asked.name for asked in finder.asked]
+    assert sorted(names) == ["mine", "name-0", "name-1", "name-2"]
+    assert names.index("mine") < 3
 
 
 @pytest.mark.parametrize("changes", [{}])
