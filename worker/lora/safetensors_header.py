@@ -15,7 +15,7 @@ import orjson
 from shared.errors import AdapterRejected
 from worker.lora.checkpoint.json_file import cached_by_text
 
-MAX_HEADER_BYTES = 4 << 20
+MAX_HEADER_BYTES = 2 << 20
 MAX_TENSORS = 16_384
 """Maximum number of tensors in a file. An adapter for all linears of 400 layers has 5,600."""
 MAX_NAME_CHARS = 512
