@@ -1,0 +1,245 @@
+"""`python -m ops.hostile.adapters`: sends mutated adapters to a pool that serves another tenant.
+
+The run fails if a request gets a status of 500 or above that isn't an announced overload, if an
+accepted adapter doesn't answer, if the other tenant waits more than a second longer than before, or
+if a process ends or grows. With --quick, it doesn't compare waits.
+"""
+
+import asyncio
+import random
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from ops.bench.json_files import write_json
+from ops.bench.machine import Machine, this_machine
+from ops.bench.options import RESULTS, ResultsFolder
+from ops.bench.progress import progress
+from ops.demo.model import demo_model
+from ops.hostile.adapter_mutations import Sent, mutated, read_adapter
+from ops.hostile.adapter_pool import AdapterPool, adapter_pool
+from ops.hostile.neighbour import Neighbour, Waits
+from shared.cancel_tasks import cancel_tasks
+
+GOOD = Path(__file__).parents[1] / "demo/adapters/pirate"
+MAX_LONGER_S = 1.0
+"""Seconds that the other tenant may wait longer than before the attack."""
+MAX_GROWTH_MIB = 64.0
+"""Memory that a process may gain after the first fifth of the attack."""
+WARM_UP_SHARE = 0.2
+UNDISTURBED_SHARE = 0.15
+QUICK_MINUTES = 0.75
+MAX_QUERY_BYTES = 6_000
+"""Size of a configuration up to which it is sent as a query parameter."""
+TIMEOUT_S = 60.0
+NUM_ATTACKERS = 2
+MAX_SHOWN = 20
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """Findings of one run."""
+
+    seed: int
+    minutes: float
+    machine: Machine
+    statuses: Counter[int] = field(default_factory=Counter)
+    """Numbers of uploads by HTTP status."""
+    mutations: Counter[str] = field(default_factory=Counter)
+    """Numbers of uploads by mutation."""
+    num_answered: int = 0
+    """Number of accepted adapters, each of which answered a request."""
+    slowest_upload_s: float = 0.0
+    slowest_changes: tuple[str, ...] = ()
+    """Mutations of the adapter whose upload took longest."""
+    undisturbed: Waits = field(default_factory=Waits)
+    attacked: Waits = field(default_factory=Waits)
+    memory_mib: dict[str, list[float]] = field(default_factory=dict)
+    """Memory of each process after the warm-up, and at the end."""
+    failures: list[str] = field(default_factory=list)
+
+    def fail(self, reason: str) -> None:
+        """Record a failure."""
+        if len(self.failures) < MAX_SHOWN:
+            self.failures.append(reason)
+
+
+@app.command()
+def adapters(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run.")] = 20,
+    seed: Annotated[int | None, typer.Option(help="Seed of the mutations.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Base model. By default the demo's.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A short run, for CI.")] = False,
+    results: ResultsFolder = RESULTS,
+) -> None:
+    """Send mutated adapters to a pool, and check that another tenant isn't disturbed."""
+    console = Console()
+    minutes = QUICK_MINUTES if quick else minutes
+    seed = random.randrange(10**6) if seed is None else seed
+    report = Report(seed=seed, minutes=minutes, machine=this_machine())
+    folder = (model or demo_model()).absolute()
+    with (
+        TemporaryDirectory(prefix="lorikeet-hostile-") as scratch,
+        progress(console) as shown,
+        adapter_pool(folder, Path(scratch)) as pool,
+    ):
+        asyncio.run(_run(pool, report, shown))
+    _check(report, compares=not quick)
+    path = results / f"{datetime.now(UTC):%Y-%m-%d}-{report.machine.commit}-hostile-adapters.json"
+    if not quick:
+        write_json(report, path)
+    _print(console, report)
+    if not quick:
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+    sys.exit(bool(report.failures))
+
+
+async def _run(pool: AdapterPool, report: Report, shown: Progress) -> None:
+    length_s = 60 * report.minutes
+    good = read_adapter(
+        *((GOOD / f"adapter_{name}").read_bytes() for name in ("config.json", "model.safetensors"))
+    )
+    bar = shown.add_task("undisturbed", total=round(length_s))
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+        neighbour = Neighbour(pool)
+        async with neighbour.running():
+            await _wait(UNDISTURBED_SHARE * length_s, shown, bar)
+            report.undisturbed, neighbour.waits = neighbour.waits, report.attacked
+            attackers = [
+                asyncio.create_task(Attacker(pool, client, report, good, number).run())
+                for number in range(NUM_ATTACKERS)
+            ]
+            shown.update(bar, description="mutated adapters")
+            attack_s = (1 - UNDISTURBED_SHARE) * length_s
+            await _wait(WARM_UP_SHARE * attack_s, shown, bar)
+            before = pool.memory_mib()
+            await _wait((1 - WARM_UP_SHARE) * attack_s, shown, bar)
+            for attacker in attackers:
+                if attacker.done():
+                    attacker.result()  # an attacker ends only by an error
+            await cancel_tasks(*attackers)
+    after = pool.memory_mib()
+    report.memory_mib = {
+        role: [round(before[role], 1), round(after.get(role, 0), 1)] for role in before
+    }
+    for role in pool.processes.keys() - after.keys():
+        report.fail(f"the process {role} ended")
+
+
+class Attacker:
+    """Sends one mutated adapter after the other."""
+
+    def __init__(
+        self, pool: AdapterPool, client: httpx.AsyncClient, report: Report, good: Sent, number: int
+    ) -> None:
+        self._url = pool.url
+        self._client = client
+        self._report = report
+        self._good = good
+        self._name = f"red-{number}"
+        self._rng = random.Random(f"{report.seed}-{number}")
+        self._headers = {"Authorization": f"Bearer {pool.hostile_key}"}
+
+    async def run(self) -> None:
+        """Send adapters until cancelled."""
+        while True:
+            sent = mutated(self._rng, self._good)
+            try:
+                await self._send(sent)
+            except httpx.HTTPError as error:
+                self._report.fail(f"{sent.changes}: {error!r}")
+
+    async def _send(self, sent: Sent) -> None:
+        start_s = time.monotonic()
+        config = sent.config_bytes().decode(errors="replace")
+        is_short = len(config.encode()) <= MAX_QUERY_BYTES
+        query = {"name": self._name} | ({"config": config} if is_short else {})
+        reply = await self._client.post(
+            f"{self._url}/v1/adapters",
+            params=query,
+            content=sent.weights(None if is_short else config),
+            headers={**self._headers, "Content-Type": "application/octet-stream"},
+        )
+        report = self._report
+        if (taken_s := time.monotonic() - start_s) > report.slowest_upload_s:
+            report.slowest_upload_s, report.slowest_changes = taken_s, sent.changes
+        report.statuses[reply.status_code] += 1
+        report.mutations.update(sent.changes)
+        self._check_status(sent, reply)
+        if reply.status_code == 200:
+            await self._ask(sent)
+
+    async def _ask(self, sent: Sent) -> None:
+        """Send a request to the adapter, and unload it."""
+        body = {"model": self._name, "prompt": "Ahoy", "max_tokens": 2}
+        url = f"{self._url}/v1/completions"
+        reply = await self._client.post(url, json=body, headers=self._headers)
+        if reply.status_code == 200:
+            self._report.num_answered += 1
+        else:
+            self._report.fail(
+                f"{sent.changes}: accepted, but {reply.status_code} {reply.text[:200]}"
+            )
+        await self._client.delete(f"{self._url}/v1/adapters/{self._name}", headers=self._headers)
+
+    def _check_status(self, sent: Sent, reply: httpx.Response) -> None:
+        is_overload = reply.status_code == 503 and "retry-after" in reply.headers
+        if reply.status_code >= 500 and not is_overload:
+            self._report.fail(f"{sent.changes}: {reply.status_code} {reply.text[:200]}")
+
+
+async def _wait(seconds: float, shown: Progress, bar: TaskID) -> None:
+    start_s = time.monotonic()
+    while (passed_s := time.monotonic() - start_s) < seconds:
+        step_s = min(1.0, seconds - passed_s)
+        await asyncio.sleep(step_s)
+        shown.advance(bar, step_s)
+
+
+def _check(report: Report, *, compares: bool = True) -> None:
+    before, after = report.undisturbed, report.attacked
+    for waits in (before, after):
+        for reason in waits.failures:
+            report.fail(f"a request of the other tenant failed: {reason}")
+    for name in ("health_s", "stream_s") if compares else ():
+        longer_s = getattr(after, name) - getattr(before, name)
+        if longer_s > MAX_LONGER_S:
+            report.fail(f"the other tenant waited {longer_s:.2f} s longer: {name}")
+    for role, (start, end) in report.memory_mib.items():
+        if end - start > MAX_GROWTH_MIB:
+            report.fail(f"the process {role} grew from {start} to {end} MiB")
+    if not report.num_answered:
+        report.fail("no adapter was accepted")
+
+
+def _print(console: Console, report: Report) -> None:
+    statuses = ", ".join(f"{number} x {status}" for status, number in report.statuses.items())
+    before, after = report.undisturbed, report.attacked
+    lines = [
+        f"seed {report.seed}: {report.statuses.total()} adapters: {statuses}",
+        f"{report.num_answered} accepted adapters answered; slowest upload "
+        f"{report.slowest_upload_s:.2f} s ({', '.join(report.slowest_changes)})",
+        f"longest wait of the other tenant, before and during the attack: /health "
+        f"{before.health_s:.2f} and {after.health_s:.2f} s, streams {before.stream_s:.2f} and "
+        f"{after.stream_s:.2f} s",
+        *(f"memory of {role}: {a} to {b} MiB" for role, (a, b) in report.memory_mib.items()),
+        *(f"FAILED: {reason}" for reason in report.failures),
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    app()
