@@ -110,6 +110,12 @@ def many_items(rng: random.Random, sent: Sent) -> Sent:
     return replace(sent, config=sent.config | {name: value})
 
 
+def base_name(rng: random.Random, sent: Sent) -> Sent:
+    """Name a base model by a very long name."""
+    name = rng.choice(("a" + "-hf" * 300_000, "/" * 900_000, "models--" * 9_000, "-" * 900_000))
+    return replace(sent, config=sent.config | {"base_model_name_or_path": name})
+
+
 def nested(rng: random.Random, sent: Sent) -> Sent:
     """Nest arrays or objects deeply, in the configuration or in the header."""
     depth = rng.choice((50, 127, 500, 50_000))
@@ -221,7 +227,7 @@ def served_setting(rng: random.Random, sent: Sent) -> Sent:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    *(field_value, pattern, many_items, nested, flipped_config, duplicate_keys),
+    *(field_value, pattern, many_items, base_name, nested, flipped_config, duplicate_keys),
     *(flipped_header, header_size, tensor_entry, more_tensors, missing_tensor),
     *(flipped_data, special_values, data_size, served_setting, served_setting),
 )

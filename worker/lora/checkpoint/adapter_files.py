@@ -22,6 +22,9 @@ from worker.lora.safetensors_header import Header, read_header
 
 T = TypeVar("T")
 
+MAX_BASE_NAME_CHARS = 1024
+"""Maximum length of the name of a base model. Comparing names takes quadratic time."""
+
 FileStamp = tuple[str, int, int, int, int]
 """Name, inode, size, mtime and ctime of a file. Writing or replacing the file changes the stamp."""
 
@@ -79,12 +82,12 @@ class AdapterFiles:
 
     @property
     def base_model_name(self) -> str | None:
-        """The base model named in adapter_config.json, or None if the name can't be read."""
+        """The base model named in adapter_config.json. None if it can't be read or is too long."""
         try:
             name = self._config_fields().get("base_model_name_or_path")
         except (AdapterRejected, OSError):
             return None
-        return name if isinstance(name, str) else None
+        return name if isinstance(name, str) and len(name) <= MAX_BASE_NAME_CHARS else None
 
     @property
     def weights_path(self) -> Path:

@@ -14,6 +14,7 @@ from linear_time import assert_linear
 from wide_base import wide_base
 
 from shared.errors import AdapterRejected
+from worker.adapters.source.base_names import names_another_base
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import MAX_CONFIG_BYTES, parse_config
 from worker.lora.checkpoint.header_report import MAX_PROMPT_FILE_BYTES, check_size, report_headers
@@ -100,6 +101,19 @@ def test_any_configuration_is_checked_in_linear_time(shape: tuple[str, str, str]
     config_is_linear(shape)
 
 
+def test_the_name_of_the_base_is_compared_in_little_time(folder: Path) -> None:
+    def make(num_bytes: int) -> Path:
+        name = "a" + "-hf" * ((num_bytes - 60) // 3)
+        config = {"peft_type": "LORA", "base_model_name_or_path": name}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        return folder
+
+    def check(folder: Path) -> None:
+        names_another_base(AdapterFiles(folder).base_model_name, ["b"])
+
+    assert_linear(check, make, max_bytes=MAX_CONFIG_BYTES, refusals=AdapterRejected)
+
+
 names = st.sampled_from(
     [
         f"{Q}.0.self_attn.q_proj.lora_A{{}}",
@@ -127,9 +141,9 @@ entries = st.sampled_from(
 header_shapes = st.tuples(names, entries, st.sampled_from(["", '"__metadata__":']))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapter")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path
     config = {"peft_type": "LORA", "target_modules": ["q_proj"]}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
