@@ -41,6 +41,13 @@ MAX_JOBS = 64
 Turns and calls have smaller limits of their own.
 """
 
+IN_PROGRESS_S = 75
+"""Seconds for which arq takes a job for running whose process died.
+
+Until then, each look for jobs finds it again, which costs two round trips. Turns may take longer,
+but arq doesn't run them twice.
+"""
+
 if TYPE_CHECKING:
     from ops.control.batches.webhook import Webhook
 
@@ -161,7 +168,7 @@ def _arq_worker(
     settings: ControlSettings, redis: _ArqClient, keys: Keys, work: BatchWork
 ) -> Worker:
     tasks = [*TASKS, *work.tasks]
-    return Worker(
+    worker = Worker(
         functions=work.functions,
         queue_name=keys.scheduler,
         cron_jobs=[_cron_job(task, settings.pool) for task in tasks],
@@ -176,6 +183,8 @@ def _arq_worker(
         keep_result=0,
         ctx={"tasks": ControlTasks(redis, keys, settings)},
     )
+    worker.in_progress_timeout_s = IN_PROGRESS_S
+    return worker
 
 
 def _cron_job(task: ControlTask, pool: str) -> Any:

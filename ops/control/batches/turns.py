@@ -10,7 +10,7 @@ from arq.worker import Function, func
 from ops.control.batches.parts import Parts
 from ops.control.batches.turn import BatchTurn
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
-from shared.store.batches.batches import Turn
+from shared.store.batches.batches import PROMISE_MS, Turn
 from shared.store.batches.records import BatchId
 
 MAX_TURN_S = 600
@@ -19,8 +19,6 @@ AWAY_S = 5.0
 """Seconds until a batch goes on that the file store or Redis interrupted."""
 FAILED_S = 10.0
 """Seconds until a batch goes on whose turn failed."""
-JOB_TTL_S = 60
-"""Seconds after which arq forgets a turn that no process has begun."""
 MAX_REASON_CHARS = 300
 
 log = structlog.get_logger()
@@ -45,7 +43,9 @@ class BatchTurns:
         while turn := await self._parts.batches.take_turn():
             job_id = f"{turn.batch}:{turn.number}"
             args = turn.batch, turn.number
-            await self._arq.enqueue_job("run_batch", *args, _job_id=job_id, _expires=JOB_TTL_S)
+            await self._arq.enqueue_job(
+                "run_batch", *args, _job_id=job_id, _expires=PROMISE_MS / 1000
+            )
 
     async def _run_job(self, _: dict[str, Any], batch_id: str, number: int) -> None:
         """Run one turn, and let the next batch begin."""

@@ -39,6 +39,8 @@ MAX_OPEN_TENANT = 200
 """Maximum number of batches of one tenant that haven't ended."""
 LEASE_MS = 10_000
 """Milliseconds after which another control process may run the batch of a silent one."""
+PROMISE_MS = 60_000
+"""Milliseconds after which another turn replaces one that no control process has begun."""
 MAX_TURNS = 16
 """Maximum number of batches of a pool that have a turn at the same time."""
 MAX_TURNS_TENANT = 8
@@ -183,7 +185,7 @@ class Batches:
 
     async def take_turn(self) -> Turn | None:
         """Give a turn to the batch that is next; None if none is due or enough turns run."""
-        reply = await self._scripts.run("take_turn", LEASE_MS, MAX_TURNS, MAX_TURNS_TENANT)
+        reply = await self._scripts.run("take_turn", PROMISE_MS, MAX_TURNS, MAX_TURNS_TENANT)
         return Turn(BatchId(reply[0].decode()), reply[1]) if reply else None
 
     async def begin(self, turn: Turn) -> Competition:

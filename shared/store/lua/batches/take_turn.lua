@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- At most 3 commands for each tenant with open batches, and 60.
--- ARGV: lease_ms max_turns max_tenant_turns
+-- ARGV: promise_ms max_turns max_tenant_turns
 -- Gives a turn to the batch that is next. Returns {id, number of its turn}, or {} if no batch is due or
 -- enough turns run. Tenants take turns by start-time fair queueing, where each turn costs the same.
 -- A tenant's batches are in the order in which they are due.
-local lease_ms, max_turns, max_tenant_turns = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local promise_ms, max_turns, max_tenant_turns = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local DEATHS_UNTIL_ALONE = 2
 local now = now_ms()
 
@@ -40,8 +40,8 @@ local function give(id, tenant, tag, virtual_time, is_alone)
   local key, start = P .. 'batch:' .. id, math.max(tag, virtual_time)
   local turn = redis.call('HINCRBY', key, 'turn', 1)
   if is_alone then redis.call('HSET', key, 'is_alone', 1) end
-  redis.call('SET', P .. 'batchlease:' .. id, turn, 'PX', lease_ms)
-  redis.call('ZADD', P .. 'turning', now + lease_ms, id)
+  redis.call('SET', P .. 'batchlease:' .. id, turn, 'PX', promise_ms)
+  redis.call('ZADD', P .. 'turning', now + promise_ms, id)
   redis.call('ZADD', P .. 'turns', start + 1 / (redis.call('HGET', key, 'weight') or 1), tenant)
   redis.call('HSET', P .. 'cnt', 'turns_vtime', start)
   return { id, turn }

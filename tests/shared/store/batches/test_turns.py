@@ -76,11 +76,26 @@ async def test_a_silent_runner_loses_its_turn(
     await batches.begin(first)
     second = await eventually(batches.take_turn)
     assert second == Turn(batch.id, 2)
+    await batches.begin(second)
     for call in (batches.renew(first), batches.commit(batch.id, first.runner, line())):
         with pytest.raises(LeaseLost):
             await call
     await batches.release(first)
     await batches.renew(second)
+
+
+async def test_a_turn_that_no_process_begins_is_replaced(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await added(batches)
+    monkeypatch.setattr(batches_module, "PROMISE_MS", 300)
+    first = await taken(batches)
+    assert await eventually(batches.take_turn) == Turn(batch.id, 2)
+    with pytest.raises(LeaseLost):
+        await batches.begin(first)
+    found = await batches.get(batch.id)
+    assert found
+    assert found.num_deaths == 0
 
 
 async def test_a_batch_waits_for_as_long_as_its_turn_says(batches: Batches) -> None:
