@@ -17,6 +17,8 @@ from worker.lora.patterns.pattern_form import Match, PatternForm
 
 MAX_PATTERNS = 4096
 """Maximum number of patterns in one field. Some tools write one for each module."""
+MAX_LAYER_PATTERNS = 16
+"""Maximum number of patterns in `layers_pattern`. Each is matched for itself."""
 MAX_PATTERN_CHARS = 4096
 """Maximum length of one pattern."""
 MAX_REGEX_CHARS = 16_384
@@ -88,8 +90,9 @@ class NamePatterns:
         return found
 
     def _check_sizes(self) -> None:
-        if len(self._patterns) > MAX_PATTERNS:
-            raise self._refusal(f"it has more than {MAX_PATTERNS} patterns")
+        most = MAX_LAYER_PATTERNS if self._form is PatternForm.LAYER else MAX_PATTERNS
+        if len(self._patterns) > most:
+            raise self._refusal(f"it has more than {most} patterns")
         if any(len(pattern) > MAX_PATTERN_CHARS for pattern in self._patterns):
             raise self._refusal(f"a pattern has more than {MAX_PATTERN_CHARS} characters")
         if sum(len(each) for each in self._patterns if not PLAIN.fullmatch(each)) > MAX_REGEX_CHARS:

@@ -87,6 +87,7 @@ def config_is_linear(shape: tuple[str, str, str]) -> None:
 
 @FEW
 @example(("target_modules", '"m{}"', "[]"))
+@example(("layers_pattern", '"m{}"', "[]"))
 @example(("rank_pattern", '"model.layers.{}.x":1', "{}"))
 @given(config_shapes)
 def test_a_configuration_is_checked_in_linear_time(shape: tuple[str, str, str]) -> None:

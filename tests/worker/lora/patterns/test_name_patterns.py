@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shared.errors import AdapterRejected
 from worker.lora.patterns.name_patterns import (
+    MAX_LAYER_PATTERNS,
     MAX_PATTERN_CHARS,
     MAX_PATTERNS,
     MAX_REGEX_CHARS,
@@ -162,9 +163,9 @@ def test_an_operators_pattern_that_takes_too_long_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"),
+    ("patterns", "message"),
     [
-        (["a"] * (MAX_PATTERNS + 1), f"more than {MAX_PATTERNS} patterns"),
+        (["a"] * (MAX_LAYER_PATTERNS + 1), f"more than {MAX_LAYER_PATTERNS} patterns"),
         (["a" * (MAX_PATTERN_CHARS + 1)], f"more than {MAX_PATTERN_CHARS} characters"),
         (["a*" * 2000] * 5, f"more than {MAX_REGEX_CHARS} characters"),
         (["(" * 2000 + ")" * 2000], "not a regular expression"),
@@ -174,10 +175,15 @@ def test_an_operators_pattern_that_takes_too_long_is_refused() -> None:
     ],
     ids=["patterns", "length", "sum", "nesting", "repeat", "syntax", "group"],
 )
-def test_patterns_beyond_a_limit_are_refused(sizes: list[str], message: str) -> None:
+def test_patterns_beyond_a_limit_are_refused(patterns: list[str], message: str) -> None:
     with pytest.raises(AdapterRejected, match=message) as caught:
-        NamePatterns("layers_pattern", sizes, PatternForm.LAYER, may_be_slow=True)
+        NamePatterns("layers_pattern", patterns, PatternForm.LAYER, may_be_slow=True)
     assert len(str(caught.value)) < 400
+
+
+def test_more_patterns_than_modules_are_refused() -> None:
+    with pytest.raises(AdapterRejected, match=f"more than {MAX_PATTERNS} patterns"):
+        NamePatterns("rank_pattern", ["a"] * (MAX_PATTERNS + 1), PatternForm.END, may_be_slow=False)
 
 
 def test_patterns_that_take_too_long_together_are_refused() -> None:
