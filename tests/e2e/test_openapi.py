@@ -59,6 +59,7 @@ CASES = [
     ("GET /v1/batches", NEGATIVE, 30),
     ("GET /v1/batches/{batch_id}", POSITIVE, 20),
     ("POST /v1/batches/{batch_id}/cancel", POSITIVE, 20),
+    ("DELETE /v1/batches/{batch_id}", POSITIVE, 20),
     ("GET /v1/jobs", POSITIVE, 40),
     ("GET /v1/jobs", NEGATIVE, 60),
     ("GET /v1/jobs/{job_id}", POSITIVE, 70),
