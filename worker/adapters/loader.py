@@ -108,12 +108,20 @@ class AdapterLoader:
             if not self._residency.is_resident(version):
                 self._not_loaded(version)
 
-    async def evict(self, version: AdapterVersion) -> None:
-        """Remove a version from device and host memory.
+    async def evict_forgotten(self, version: AdapterVersion) -> bool:
+        """Remove a version from device and host memory, if the registry has forgotten it.
 
-        Requests that still use the version end with an error.
+        Return whether it has. While the registry is asked, no job can begin to use the version:
+        the same content may be registered again at any time, and is the same version.
         """
-        async with self._lock(version), self._no_evictions:
+        async with self._lock(version):
+            is_forgotten = bool(await self._registry.forgotten([version]))
+            if is_forgotten:
+                await self._evict(version)
+            return is_forgotten
+
+    async def _evict(self, version: AdapterVersion) -> None:
+        async with self._no_evictions:
             self._host.drop(version)
             if self._residency.is_resident(version):
                 await self._call(lambda engine: engine.remove_adapter(version))

@@ -99,8 +99,8 @@ class Retention:
     async def _evict_forgotten(self) -> None:
         known = sorted(self._residency.known - {self._base})
         for version in await self._registry.forgotten(known):
-            await self._loader.evict(version)
-            log.info("adapter_evicted", version=version, reason="nothing refers to it")
+            if await self._loader.evict_forgotten(version):
+                log.info("adapter_evicted", version=version, reason="nothing refers to it")
 
     async def _discard_uploads(self) -> None:
         """Delete the copies of uploaded versions that the registry has forgotten.

@@ -1,5 +1,6 @@
 """Adapters that are loaded, replaced and unloaded while a worker runs their jobs."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable
@@ -135,6 +136,31 @@ async def test_versions_that_nobody_refers_to_go_without_mail_as_well(
         await redis.delete(keys.version(V1))
         await until(lambda: engine.adapters == [])
         assert await residents(client.views) == {BASE.version}
+
+
+async def test_a_version_that_is_registered_again_before_its_eviction_keeps_its_jobs(
+    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
+) -> None:
+    before = AdapterVersion("before@v1")  # evicted first, in the order of names
+    async with start(engine) as worker:
+        loader, residency = worker.parts.adapters.loader, worker.parts.adapters.residency
+        for version in (before, V1):
+            await load(registry, version)
+            await client.end_of(await client.send(version=version))
+        async with loader._lock(before):
+            for name in ("before", "one"):
+                await registry.unload_adapter(name)
+            await until(lambda: is_waited_for(loader._lock(before)))
+            await load(registry, V1)
+            job = await client.send(version=V1, max_tokens=200)
+            await client.until_published(job, 2)
+        await until(lambda: not residency.is_resident(before))
+        assert (await client.end_of(job)).state is JobState.DONE
+        check_answers(client, [job])
+
+
+def is_waited_for(lock: asyncio.Lock) -> bool:
+    return bool(lock._waiters)
 
 
 async def test_an_adapter_loaded_at_run_time_is_served_by_workers_started_later(

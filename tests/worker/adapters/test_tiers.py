@@ -170,11 +170,13 @@ async def test_an_evicted_version_is_removed_from_every_tier_and_can_be_loaded_a
     client: Client, engine: ScriptedEngine, serve: Serve, registry: Registry, tiers: Tiers
 ) -> None:
     async with serve(adapters=("one=v1",)) as worker:
-        await worker.parts.adapters.loader.evict(ONE)
+        assert not await worker.parts.adapters.loader.evict_forgotten(ONE)  # it is registered
+        assert engine.adapters == [ONE]
+        await registry.unload_adapter("one")
+        await until(lambda: reports_only_the_base(client))
         assert ONE not in tiers.host
         assert engine.adapters == []
-        await until(lambda: reports_only_the_base(client))
-        await worker.parts.adapters.loader.evict(ONE)
+        await register(registry, ONE)
         assert (await client.end_of(await client.send(version=ONE))).state is JobState.DONE
     assert tiers.files.read == ["one", "one"]
 
