@@ -172,11 +172,13 @@ async def test_an_evicted_version_is_removed_from_every_tier_and_can_be_loaded_a
     async with serve(adapters=("one=v1",)) as worker:
         assert not await worker.parts.adapters.loader.evict_forgotten(ONE)  # it is registered
         assert engine.adapters == [ONE]
+        entry = await registry.adapter_by_version(ONE)
+        assert entry is not None
         await registry.unload_adapter("one")
         await until(lambda: reports_only_the_base(client))
         assert ONE not in tiers.host
         assert engine.adapters == []
-        await register(registry, ONE)
+        await registry.load_adapter(entry, replace=True)
         assert (await client.end_of(await client.send(version=ONE))).state is JobState.DONE
     assert tiers.files.read == ["one", "one"]
 
