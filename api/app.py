@@ -100,9 +100,9 @@ _ROUTES = (
     *(candidates, pins, adapters, rollouts, lora_adapters, jobs, job_stream),
     *(pool, health, server_info, docs, console),
 )
-MAX_INSPECTIONS = 8
+MAX_INSPECTIONS = 16
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
-MAX_INSPECTIONS_OF_TENANT = 4
+MAX_INSPECTIONS_OF_TENANT = 8
 """Maximum number of concurrent inspections that one tenant has asked for."""
 MAX_TURNS = 32
 """Maximum number of requests that are accepted at the same time. It is smaller than the number of

@@ -10,8 +10,7 @@ import random
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -21,14 +20,13 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from ops.bench.json_files import write_json
-from ops.bench.machine import Machine, this_machine
 from ops.bench.options import RESULTS, ResultsFolder
 from ops.bench.progress import progress
 from ops.demo.model import demo_model
 from ops.hostile.adapter_mutations import Sent, mutated, read_adapter
 from ops.hostile.adapter_pool import AdapterPool, adapter_pool
 from ops.hostile.neighbour import Neighbour, Waits
+from ops.hostile.results import write_result
 from shared.cancel_tasks import cancel_tasks
 
 GOOD = Path(__file__).parents[1] / "demo/adapters/pirate"
@@ -54,7 +52,6 @@ class Report:
 
     seed: int
     minutes: float
-    machine: Machine
     statuses: Counter[int] = field(default_factory=Counter)
     """Numbers of uploads by HTTP status."""
     mutations: Counter[str] = field(default_factory=Counter)
@@ -88,7 +85,7 @@ def adapters(
     console = Console()
     minutes = QUICK_MINUTES if quick else minutes
     seed = random.randrange(10**6) if seed is None else seed
-    report = Report(seed=seed, minutes=minutes, machine=this_machine())
+    report = Report(seed=seed, minutes=minutes)
     folder = (model or demo_model()).absolute()
     with (
         TemporaryDirectory(prefix="lorikeet-hostile-") as scratch,
@@ -97,11 +94,11 @@ def adapters(
     ):
         asyncio.run(_run(pool, report, shown))
     _check(report, compares=not quick)
-    path = results / f"{datetime.now(UTC):%Y-%m-%d}-{report.machine.commit}-hostile-adapters.json"
+    says = _says(report)
+    for line in says:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if not quick:
-        write_json(report, path)
-    _print(console, report)
-    if not quick:
+        path = write_result(results, "hostile-adapters", asdict(report), says)
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
     sys.exit(bool(report.failures))
 
@@ -224,10 +221,11 @@ def _check(report: Report, *, compares: bool = True) -> None:
         report.fail("no adapter was accepted")
 
 
-def _print(console: Console, report: Report) -> None:
+def _says(report: Report) -> list[str]:
+    """Return the findings as sentences."""
     statuses = ", ".join(f"{number} x {status}" for status, number in report.statuses.items())
     before, after = report.undisturbed, report.attacked
-    lines = [
+    return [
         f"seed {report.seed}: {report.statuses.total()} adapters: {statuses}",
         f"{report.num_answered} accepted adapters answered; slowest upload "
         f"{report.slowest_upload_s:.2f} s ({', '.join(report.slowest_changes)})",
@@ -237,8 +235,6 @@ def _print(console: Console, report: Report) -> None:
         *(f"memory of {role}: {a} to {b} MiB" for role, (a, b) in report.memory_mib.items()),
         *(f"FAILED: {reason}" for reason in report.failures),
     ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,20 @@ times, because one SIGKILL takes longer than all batches.
 """
 
 import asyncio
-import time
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ops.bench.json_files import write_json
-from ops.bench.machine import this_machine
 from ops.bench.options import RESULTS, ResultsFolder
 from ops.bench.progress import progress
 from ops.hostile.batch_inputs import hostile_kinds
 from ops.hostile.batch_run import HOSTILE, Report, Run, RunResult, Sizes
 from ops.hostile.pool import hostile_pool
+from ops.hostile.results import write_result
 from ops.hostile.source import flaky_source
 
 MAX_RATIO = 1.5
@@ -111,14 +109,9 @@ def _write(
     ratio: float,
     faults: list[str],
 ) -> Path:
-    machine = this_machine()
-    name = f"{time.strftime('%Y-%m-%d')}-{machine.commit[:10]}-hostile-batches.json"
-    summary = _lines(without, beside, ratio, faults)
-    figures: dict[str, Any] = {"sizes": asdict(sizes), "without": without, "beside": beside}
-    figures |= {"ratio": ratio, "faults": faults, "summary": summary, "machine": machine}
-    path = results / name
-    write_json(figures, path)
-    return path
+    figures = {"sizes": asdict(sizes), "without": without, "beside": beside, "ratio": ratio}
+    says = _lines(without, beside, ratio, faults)
+    return write_result(results, "hostile-batches", {**figures, "faults": faults}, says)
 
 
 if __name__ == "__main__":

@@ -5,22 +5,20 @@ its limit allows, or if the ledger differs from the answers.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ops.bench.json_files import write_json
-from ops.bench.machine import this_machine
 from ops.bench.options import RESULTS, ResultsFolder
 from ops.bench.progress import progress
 from ops.hostile.ledger_run import MAX_TOKENS, LedgerResult, ledger_run
 from ops.hostile.limit_pool import LimitPool, limit_pool
 from ops.hostile.overruns import OverrunResult, overrun
+from ops.hostile.results import write_result
 
 MAX_RATIO = 1.1
 MAX_EXCESS = 0.6
@@ -118,12 +116,8 @@ def _lines(over: OverrunResult, ledger: LedgerResult, faults: list[str]) -> list
 
 
 def _write(results: Path, over: OverrunResult, ledger: LedgerResult, faults: list[str]) -> Path:
-    machine = this_machine()
-    path = results / f"{time.strftime('%Y-%m-%d')}-{machine.commit[:10]}-hostile-limits.json"
-    figures: dict[str, Any] = {"overruns": over, "ratio": over.ratio, "ledger": ledger}
-    summary = _lines(over, ledger, faults)
-    write_json(figures | {"faults": faults, "summary": summary, "machine": machine}, path)
-    return path
+    figures = {"overruns": over, "ratio": over.ratio, "ledger": ledger, "faults": faults}
+    return write_result(results, "hostile-limits", figures, _lines(over, ledger, faults))
 
 
 if __name__ == "__main__":

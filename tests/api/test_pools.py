@@ -24,7 +24,7 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.registry import Registry
 
-OTHER_BASE = replace(BASE, name="other/base", version=AdapterVersion("other@000000000000"))
+OTHER_BASE = replace(BASE, name="other/base", version=AdapterVersion("other/base@000000000000"))
 ONLY_THERE = replace(ADAPTER, name="chat", version=AdapterVersion("chat@111111111111"))
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "background": True}
 

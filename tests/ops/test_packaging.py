@@ -38,6 +38,7 @@ NEEDS = {
     "ops/bench/load": set(),  # `lorikeet bench`
     "ops/bench/load/plot.py": {"bench"},
     "ops/bench/scale": {"bench", WORKER, API},
+    "ops/chaos/load": {"dev"},
     "ops/chaos/report/plots.py": {"bench"},
     "ops/demo": {DEMO, WORKER},
     "ops/doctor": {WORKER},
@@ -50,13 +51,13 @@ NEEDS = {
 FROM_ELSEWHERE = {"triton", "vllm"}
 """Imported where they exist: PyTorch's CUDA wheels install Triton, and its absence is handled. vLLM
 has a virtual environment of its own, whose packages worker/engine_vllm/requirements*.txt list."""
-OTHER_ENVIRONMENT = ROOT / "tests" / "clients" / "scenarios"
-"""Runs in the clients' virtual environment, whose packages tests/clients/requirements.txt lists."""
+OTHER_ENVIRONMENT = [ROOT / "tests" / "clients" / name for name in ("scenarios", "streams")]
+"""Run in the clients' virtual environment, whose packages tests/clients/requirements.txt lists."""
 SOURCES = sorted(
     path
     for top in FIRST_PARTY
     for path in (ROOT / top).rglob("*.py")
-    if not path.is_relative_to(OTHER_ENVIRONMENT)
+    if not any(path.is_relative_to(folder) for folder in OTHER_ENVIRONMENT)
 )
 SUPPORT = {path.stem for path in (ROOT / "tests").rglob("*.py")}
 """Test modules import each other by these names."""

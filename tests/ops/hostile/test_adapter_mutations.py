@@ -73,7 +73,7 @@ def test_waits_of_later_times_are_added() -> None:
     ],
 )
 def test_a_run_fails_for_its_reason(changes: dict[str, object], failure: str | None) -> None:
-    report = Report(seed=1, minutes=1, machine=None, num_answered=1)  # type: ignore[arg-type]
+    report = Report(seed=1, minutes=1, num_answered=1)
     for name, value in changes.items():
         setattr(report, name, value)
     _check(report)

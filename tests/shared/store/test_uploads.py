@@ -133,7 +133,7 @@ async def test_another_base_model_deletes_uploads(
 async def small(open_client: Callable[[str], Redis], own_server: EmbeddedRedis) -> Redis:
     """Client of a Redis with little memory."""
     client = open_client(own_server.url)
-    await client.config_set("maxmemory", "20mb")
+    await client.config_set("maxmemory", "40mb")
     return client
 
 
@@ -146,8 +146,8 @@ async def test_a_tenant_uploads_at_most_half_of_the_memory(small: Redis, keys: K
                 UploadId(upload), str(number), piece, tenant=tenant, num_left=0, ttl_ms=TTL_MS
             )
 
-    await fill("red", "1", 5)
-    await fill("red", "2", 5)
+    await fill("red", "1", 10)
+    await fill("red", "2", 10)
     with pytest.raises(JobFailed, match="half of Redis' memory") as refusal:
         await fill("red", "3", 1)
     assert refusal.value.error.code is ErrorCode.QUOTA_EXCEEDED
@@ -155,7 +155,7 @@ async def test_a_tenant_uploads_at_most_half_of_the_memory(small: Redis, keys: K
     await uploads.discard(UploadId("1"))
     await fill("red", "3", 1)
     await small.delete(keys.upload(UploadId("2")))  # its front end has died, and it has expired
-    await fill("red", "5", 8)
+    await fill("red", "5", 18)
 
 
 async def test_a_discarded_upload_is_no_longer_charged(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_sets import kernels_of
+from kernel_sets import NATIVE, kernels_of
 from lora import attach_siblings, empty_pool, random_adapter, small_base
 from torch import nn
 
@@ -36,7 +36,7 @@ ONE_PAGE_OF_ALL = 4 * 8 * sum(s.in_features + s.out_features for s in BASE.linea
 
 Sequences = list[tuple[AdapterVersion | None, int]]
 
-pytestmark = pytest.mark.parametrize("name", ["torch", "native"])
+pytestmark = pytest.mark.parametrize("name", ["torch", NATIVE])
 
 
 @pytest.fixture

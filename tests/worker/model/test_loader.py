@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_sets import kernels_of
+from kernel_sets import NATIVE, kernels_of
 from tiny import ARCHITECTURES, save_tiny_model, tiny_model
 from transformers import PreTrainedModel
 
@@ -130,7 +130,7 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
         load_model(str(save_tiny_model(tmp_path)), device="abacus")
 
 
-@pytest.mark.parametrize("kernels", ["torch", "native"])
+@pytest.mark.parametrize("kernels", ["torch", NATIVE])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gemma2", "phi3", "opt", "gpt2"])
 @torch.inference_mode()
 def test_loading_does_not_change_the_logits(model_type: str, kernels: str) -> None:

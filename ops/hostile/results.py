@@ -1,0 +1,18 @@
+"""Writes the result of a run with hostile clients, in the form of the benchmarks' results."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ops.bench.json_files import write_json
+from ops.bench.machine import this_machine
+
+
+def write_result(folder: Path, kind: str, figures: Mapping[str, Any], says: Sequence[str]) -> Path:
+    """Write figures as a JSON file, and return its path. `says` has the findings as sentences."""
+    machine, now = this_machine(), datetime.now(UTC)
+    path = folder / f"{now:%Y-%m-%d}-{machine.commit}-{kind}.json"
+    head = {"date": now.isoformat(timespec="seconds"), "machine": machine, "says": says}
+    write_json({**head, **figures}, path)
+    return path
