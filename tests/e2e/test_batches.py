@@ -268,17 +268,27 @@ async def test_other_requests_do_not_wait_for_a_batch(
 
 
 async def test_batches_with_a_slow_key_hold_no_places(
-    running: BatchPool, client: openai.AsyncOpenAI, redis: Redis, keys: Keys
+    running: BatchPool, redis: Redis, keys: Keys
 ) -> None:
-    access = Access(tenant="slow", scopes=frozenset({Scope.INFERENCE}))
-    _, secret = await KeyStore(redis, keys).create(access, KeyLimits(requests_per_minute=1))
+    slow_secret = await secret_of(KeyStore(redis, keys), "slow", KeyLimits(requests_per_minute=1))
+    fast_secret = await secret_of(KeyStore(redis, keys), "fast", KeyLimits())
     await start(running)
     running.control()
-    async with openai.AsyncOpenAI(api_key=secret, base_url=f"{running.url}/v1") as slow:
+    async with (
+        openai.AsyncOpenAI(api_key=slow_secret, base_url=f"{running.url}/v1") as slow,
+        openai.AsyncOpenAI(api_key=fast_secret, base_url=f"{running.url}/v1") as fast,
+    ):
         slow_ids = [await created(slow, requests((NAME,), 500, max_tokens=1)) for _ in range(8)]
         await eventually(lambda: has_begun(slow, slow_ids), within_s=60)
-    batch = await ended(client, await created(client, requests((NAME,), 3, max_tokens=1)))
+        batch = await ended(fast, await created(fast, requests((NAME,), 3, max_tokens=1)))
     assert batch.status == "completed"
+
+
+async def secret_of(store: KeyStore, tenant: str, limits: KeyLimits) -> str:
+    """Create a key for requests of a tenant, and return it."""
+    access = Access(tenant=tenant, scopes=frozenset({Scope.INFERENCE}))
+    _, secret = await store.create(access, limits)
+    return secret
 
 
 async def has_begun(client: openai.AsyncOpenAI, ids: list[str]) -> bool:
