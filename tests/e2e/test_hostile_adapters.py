@@ -41,8 +41,21 @@ MAX_WAIT_S = 5.0
 def server(models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hostile")
     with lorikeet_up(folder, *models.flags, workers=2, api_key=f"blue:{BLUE}") as server:
+        wait_for_workers(server, 2)
         yield server
         assert "Traceback" not in server.log_text()
+
+
+def wait_for_workers(server: Server, number: int, deadline_s: float = 120) -> None:
+    end_s = time.monotonic() + deadline_s
+    while num_workers(server) < number:
+        assert time.monotonic() < end_s, "a worker didn't start in time"
+        time.sleep(0.1)
+
+
+def num_workers(server: Server) -> int:
+    found: int = httpx.get(f"{server.url}/ready/worker", headers=bearer(BLUE)).json()["num_workers"]
+    return found
 
 
 @pytest.fixture
