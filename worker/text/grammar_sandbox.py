@@ -12,8 +12,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from shared.errors import GrammarRejected
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
+from shared.sandbox import SandboxAnswer, answer_once, ask_sandbox
 from worker.engine.grammar import GrammarSource
-from worker.sandbox import SandboxAnswer, answer_once, ask_sandbox
 from worker.text.grammar_source import Constraint, source_of
 
 _EOS_ID = 256

@@ -1,24 +1,17 @@
 """Matches regular expressions in a child process: `python -m worker.lora.patterns.child`.
 
-Python's `re` can take exponential time, and no thread can interrupt it. If the process exceeds a
-limit of CPU time or memory, the kernel kills it.
+Python's `re` can take exponential time, and no thread can interrupt it.
 """
 
 import json
 import re
-import resource
-import subprocess
-import sys
 from collections.abc import Sequence
 
+from shared.sandbox import START_CPU_S, answer_once, ask_sandbox
 from worker.lora.patterns.pattern_form import Match
 
 MAX_CPU_S = 2
-"""Limit of the process's CPU time, in seconds."""
-MAX_BYTES = 256 << 20
-"""Limit of the process's address space in bytes, including the interpreter."""
-TIMEOUT_S = 60.0
-"""Time limit in seconds of wall-clock time, for a process that waits instead of computing."""
+"""Limit of the process's CPU time, in seconds, with its start."""
 
 
 def match_in_child(
@@ -29,23 +22,16 @@ def match_in_child(
     With `is_full`, regexes match whole names. Otherwise they match the start of a name. Names that
     no regex matches are left out. Return None if the limits don't suffice.
     """
-    command = [sys.executable, "-P", "-m", "worker.lora.patterns.child"]
     asked = json.dumps([regexes, names, is_full]).encode()
-    try:
-        done = subprocess.run(command, input=asked, capture_output=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    answer = ask_sandbox("worker.lora.patterns.child", asked)
+    if not answer.text:
         return None
-    if done.returncode:
-        return None
-    return {name: Match(index, layer) for name, index, layer in json.loads(done.stdout)}
+    return {name: Match(index, layer) for name, index, layer in json.loads(answer.text)}
 
 
-def main() -> None:
-    """Read regexes and names from stdin, and write the first match of each name to stdout."""
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    regexes, names, is_full = json.load(sys.stdin)
+def _first_matches(question: bytes) -> str:
+    """Return the first match of each name as JSON. `question` has regexes and names."""
+    regexes, names, is_full = json.loads(question)
     compiled = [re.compile(regex) for regex in regexes]
     found = []
     for name in names:
@@ -53,8 +39,9 @@ def main() -> None:
             if match := regex.fullmatch(name) if is_full else regex.match(name):
                 found.append((name, index, match.groupdict().get("idx")))
                 break
-    json.dump(found, sys.stdout)
+    return json.dumps(found)
 
 
 if __name__ == "__main__":
-    main()
+    # Whatever goes wrong, the patterns can't be matched.
+    answer_once(_first_matches, (Exception,), MAX_CPU_S - START_CPU_S)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from worker.sandbox import MAX_CPU_S, START_CPU_S, TOO_COSTLY, SandboxAnswer, ask_sandbox
+from shared.sandbox import MAX_CPU_S, START_CPU_S, TOO_COSTLY, SandboxAnswer, ask_sandbox
 
 PROGRAM = """
-from worker.sandbox import answer_once
+from shared.sandbox import answer_once
 
 def work(question):
     exec(question.decode(), globals())

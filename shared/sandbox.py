@@ -55,19 +55,24 @@ def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
     return SandboxAnswer(**json.loads(done.stdout))
 
 
-def answer_once(work: Callable[[bytes], str], rejections: tuple[type[Exception], ...]) -> None:
+def answer_once(
+    work: Callable[[bytes], str],
+    rejections: tuple[type[Exception], ...],
+    max_cpu_s: float = MAX_CPU_S,
+) -> None:
     """Call `work` with this process's input, under the limits, and write its result as the output.
 
     Args:
         work: the function.
         rejections: errors of `work` whose messages are for the client.
+        max_cpu_s: limit of the CPU time in seconds.
     """
     os.nice(NICENESS)
     question = sys.stdin.buffer.read()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The signal's default action ends the process. RLIMIT_CPU counts whole seconds only.
-    signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S)
+    signal.setitimer(signal.ITIMER_PROF, max_cpu_s)
     text = error = ""
     try:
         text = work(question)
