@@ -12,13 +12,12 @@ from api.adapters.comparisons import MAX_PAIRS
 from api.app import MAX_INSPECTIONS_OF_TENANT
 from api.files.list_query import MAX_LIMIT as MAX_FILES
 from api.files.upload import MAX_UPLOADS_TENANT
-from api.http.bounded_json import MAX_NODES, MAX_VALUES
 from api.http.guards import Work
 from api.jobs.list_query import MAX_LIMIT as MAX_JOBS
 from api.pool.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
 from api.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
-from shared.python_json import MAX_DEPTH
+from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES
 from shared.store.batches.batches import MAX_OPEN
 
 _JSON = "`--max-body-bytes`, compressed or not"

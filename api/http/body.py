@@ -5,11 +5,11 @@ from typing import Any, NoReturn
 import orjson
 from fastapi import Request
 
-from api.http.bounded_json import JsonBudget
 from api.http.content_encoding import Decoder
 from api.http.turns.checks import begin_check
 from shared import python_json
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.json_budget import JsonBudget, TooComplex
 
 
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     """
     try:
         JsonBudget().spend(body)
-    except ValueError as error:
+    except TooComplex as error:
         _reject(f"the body's JSON {error}")
     try:
         value = orjson.loads(body)
@@ -73,7 +73,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 def _parse_with_nan(body: bytes, reason: str) -> Any:
     """Parse JSON as Python writes it."""
     try:
-        value = python_json.loads(body.decode())
+        value = python_json.loads(body.decode(), JsonBudget())
         orjson.dumps(value)  # refuses unpaired surrogates, which the json module accepts
     except (ValueError, TypeError):
         _reject(f"the body isn't valid JSON: {reason}")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from api.schema.base import IGNORED, MAX_LISTED, TEXT_OR_LIST, JobRequest, RequestModel
+from api.schema.base import IGNORED, MAX_LISTED, OPTIONAL_TEXT_OR_LIST, JobRequest, RequestModel
 from api.schema.generation import MAX_STOPS
 from api.schema.tools import MAX_TOOLS
 
@@ -87,7 +87,7 @@ class PromptRequest(RequestModel):
         max_length=MAX_LISTED,
         description="Messages with text, tool_use, tool_result and thinking blocks.",
     )
-    system: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(
+    system: Annotated[Any, WithJsonSchema(OPTIONAL_TEXT_OR_LIST)] = Field(
         None, description="Text, or text blocks."
     )
     tools: Annotated[

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from api.http.bounded_json import JsonBudget
+import orjson
+
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage, Message, ToolMessage
 from api.schema.tools import (
@@ -17,6 +18,7 @@ from api.schema.tools import (
     mode_of,
 )
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.json_budget import JsonBudget
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
 
@@ -101,7 +103,9 @@ def _template_call(call: ToolCall, budget: JsonBudget) -> dict[str, Any]:
     text. They aren't refused, because the client may only be repeating what the model wrote.
     """
     try:
-        arguments = budget.loads((call.function.arguments or "{}").encode())
+        text = (call.function.arguments or "{}").encode()
+        budget.spend(text)
+        arguments = orjson.loads(text)
     except ValueError:
         arguments = call.function.arguments
     function = {"name": call.function.name, "arguments": arguments}

@@ -4,9 +4,8 @@ Such fields are accepted and listed in a header. Clients that prefer strict hand
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel
 
@@ -14,8 +13,7 @@ from api.http.validation import unknown_field_error
 from shared.errors import JobFailed
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownField:
+class UnknownField(NamedTuple):
     """One field that its object has in addition to the known ones."""
 
     prefix: str

@@ -106,7 +106,7 @@ def unknown_in_view(
         if field.prefix:
             yield field
         elif field.name not in known and field.name not in CHAT:
-            yield replace(field, known=suggested)
+            yield field._replace(known=suggested)
     for name, kinds in objects.items():
         yield from unknown_in(getattr(request, name), name, kinds)
 

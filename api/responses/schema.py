@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from api.schema.base import (
     IGNORED,
     METADATA_LIMITS,
+    OPTIONAL_TEXT_OR_LIST,
     TEXT_OR_LIST,
     USER,
     USER_AS_WELL,
@@ -72,7 +73,7 @@ class ResponsePrompt(RequestModel):
     model: str = Field(
         min_length=1, description="Base model or adapter; GET /v1/models lists their names."
     )
-    input: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(
+    input: Annotated[Any, WithJsonSchema(OPTIONAL_TEXT_OR_LIST)] = Field(
         None, description=f"{_INPUT} Required without previous_response_id."
     )
     instructions: str | None = Field(None, description="System message before the input.")

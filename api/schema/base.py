@@ -9,12 +9,13 @@ USER_AS_WELL = "Used in place of `user` if that is missing."
 MAX_LISTED = 10_000
 """Maximum number of messages, items or content parts in one list.
 
-`api.http.bounded_json` bounds all lists of a body together.
+`shared.json_budget` bounds all lists of a body together.
 """
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 """Description of a field that is ignored."""
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
 """JSON Schema of a field that is text or a list."""
+OPTIONAL_TEXT_OR_LIST = {"anyOf": [*TEXT_OR_LIST["anyOf"], {"type": "null"}]}
 
 
 MAX_KEYS = 16

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from api.http.bounded_json import JsonBudget
 from api.schema.base import RequestModel
+from shared.json_budget import JsonBudget
 
 MAX_SCHEMA_BYTES = 128 << 10
 ANY_OBJECT = '{"type":"object"}'
@@ -92,7 +92,8 @@ def as_schema_text(schema: Any) -> Any:
     """
     if isinstance(schema, str):
         try:
-            schema = JsonBudget().loads(schema.encode())
+            JsonBudget().spend(schema.encode())
+            schema = orjson.loads(schema)
         except ValueError:
             raise ValueError("must be an object, or a text with a JSON object") from None
     return as_json_text(schema)

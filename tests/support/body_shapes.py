@@ -8,8 +8,8 @@ import orjson
 from hypothesis import strategies as st
 from linear_time import assert_linear
 
-from api.http.bounded_json import JsonBudget
 from shared.errors import JobFailed
+from shared.json_budget import JsonBudget
 from shared.settings import ApiSettings
 
 PLACE = "\N{SNOWMAN}"

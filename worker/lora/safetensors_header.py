@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
 from shared.errors import AdapterRejected
-from worker.lora.checkpoint.json_file import cached_by_text
+from shared.json_budget import JsonBudget
+from worker.lora.checkpoint.json_file import cached_by_text, json_object
 
 MAX_HEADER_BYTES = 2 << 20
 MAX_TENSORS = 16_384
@@ -22,6 +21,9 @@ MAX_NAME_CHARS = 512
 """Maximum length of a tensor's name."""
 MAX_DIMENSIONS = 8
 MAX_DTYPE_CHARS = 16
+_MAX_NODES = 10 * MAX_TENSORS
+"""An entry has five strings, an object and two lists."""
+_MAX_VALUES = 16 * MAX_TENSORS
 TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Names of the supported dtypes in torch, by their names in safetensors files."""
 _TOO_MANY = "only adapters of single experts have so many tensors, and they aren't supported"
@@ -101,22 +103,11 @@ def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:
 
 @cached_by_text
 def _parse_header(text: bytes) -> Header:
-    entries = _entries(text)
+    entries = json_object(text, "its header", JsonBudget(_MAX_NODES, _MAX_VALUES))
     if len(entries) > MAX_TENSORS + 1:  # one is the metadata
         raise AdapterRejected(f"its header lists more than {MAX_TENSORS} tensors; {_TOO_MANY}")
     infos = {name: _info(name, e) for name, e in entries.items() if name != "__metadata__"}
     return Header(text, infos, _checked_end(infos))
-
-
-def _entries(text: bytes) -> dict[str, Any]:
-    """Parse the header, which is plain JSON, unlike files that Python's json module writes."""
-    try:
-        entries = orjson.loads(text)
-    except ValueError as error:
-        raise AdapterRejected(f"its header isn't JSON: {error}") from None
-    if not isinstance(entries, dict):
-        raise AdapterRejected("its header isn't a JSON object")
-    return entries
 
 
 def _checked_end(infos: Mapping[str, TensorInfo]) -> int:

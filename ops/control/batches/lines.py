@@ -8,7 +8,7 @@ from typing import IO, Any
 import orjson
 
 from api.files.store import OpenObject
-from api.http.bounded_json import JsonBudget
+from shared.json_budget import JsonBudget, TooComplex
 from shared.store.batches.records import LineError
 
 MAX_LINES = 50_000
@@ -170,11 +170,12 @@ def _model_of(body: Any) -> str:
 def _object(raw: bytes) -> dict[str, Any]:
     """Parse a line with the limits of a request's body."""
     try:
-        line = JsonBudget().loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise _Fault("invalid_json_line", f"the line isn't valid JSON: {error}") from None
-    except ValueError as error:
+        JsonBudget().spend(raw)
+        line = orjson.loads(raw)
+    except TooComplex as error:
         raise _Fault("invalid_json_line", f"the line's JSON {error}") from None
+    except ValueError as error:
+        raise _Fault("invalid_json_line", f"the line isn't valid JSON: {error}") from None
     if not isinstance(line, dict):
         raise _Fault("invalid_json_line", "the line must be a JSON object")
     return line

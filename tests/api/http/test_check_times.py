@@ -3,7 +3,7 @@
 import pytest
 from body_checks import CHECKS
 from body_shapes import Shape, assert_bounded, shape_at, shapes
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from api.app import create_app
@@ -29,13 +29,15 @@ def test_the_bodies_that_grow_are_valid_at_first(path: str) -> None:
     CHECKS[path].check_object(CHECKS[path].valid)
 
 
+MEASURED = settings(deadline=None, phases=[Phase.explicit, Phase.generate])
+"""Hypothesis traces what it repeats, so a repeated body would take longer."""
 ROUTES_AND_SHAPES = st.sampled_from(list(CHECKS)).flatmap(
     lambda path: st.tuples(st.just(path), shapes(CHECKS[path].valid))
 )
 
 
 @given(ROUTES_AND_SHAPES)
-@settings(max_examples=8, deadline=None)
+@settings(MEASURED, max_examples=8)
 def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
     path, shape = drawn
     assert_bounded(CHECKS[path], shape)
@@ -44,7 +46,7 @@ def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @given(ROUTES_AND_SHAPES)
-@settings(max_examples=300, deadline=None)
+@settings(MEASURED, max_examples=300)
 def test_every_check_of_many_bodies_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
     path, shape = drawn
     assert_bounded(CHECKS[path], shape)

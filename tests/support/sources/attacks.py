@@ -171,7 +171,7 @@ def bombs() -> Iterator[Attack]:
         yield Attack(f"many members in {format_}", reason, script=_with(*many, format_=format_))
         big = Member("chat_template.jinja", bytes(30 * MIB))
         make = _body(lambda files, f=format_, big=big: archive(f, [*_good(files), big]))
-        reason = "over 200 times|more than --adapter-download-mb"
+        reason = "over 200 times|more than --adapter-download-mb|more than 2097152 bytes"
         yield Attack(f"large template in {format_}", reason, script=make)
     for size in (18, 20, 23):
         reason = "over 200 times its size"

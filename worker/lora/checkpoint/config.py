@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.errors import AdapterRejected
+from shared.json_budget import JsonBudget
 from worker.lora.base.targeting import Targeting
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
 from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS, UNKNOWN_FIELD
@@ -21,6 +22,8 @@ from worker.lora.patterns.pattern_form import PatternForm
 from worker.lora.patterns.pattern_values import PatternValues
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_VALUES = 1 << 16
+"""Maximum number of values in lists and objects. Every rank of 400 layers takes 2,800."""
 MAX_SHOWN_CHARS = 80
 """Maximum length of a field's name or value in an error message."""
 ALL_LINEAR = "all-linear"
@@ -129,7 +132,7 @@ def config_fields(text: bytes) -> Mapping[str, Any]:
     Raises:
         AdapterRejected: `text` isn't a JSON object.
     """
-    return json_object(text, "adapter_config.json")
+    return json_object(text, "adapter_config.json", JsonBudget(max_values=MAX_VALUES))
 
 
 @cached_by_text

@@ -6,6 +6,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from shared import python_json
 from shared.errors import AdapterRejected
+from shared.json_budget import JsonBudget, TooComplex
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,14 +24,16 @@ from exhausting memory.
 """
 
 
-def json_object(text: bytes, name: str) -> dict[str, Any]:
+def json_object(text: bytes, name: str, budget: JsonBudget) -> dict[str, Any]:
     """Parse a JSON object. `name` describes the text in error messages.
 
     Raises:
-        AdapterRejected: the text isn't JSON or isn't a JSON object.
+        AdapterRejected: the text isn't JSON, isn't a JSON object, or exceeds the budget.
     """
     try:
-        fields = python_json.loads(text)
+        fields = python_json.loads(text, budget)
+    except TooComplex as error:
+        raise AdapterRejected(f"{name} {error}") from None
     except ValueError as error:
         raise AdapterRejected(f"{name} isn't JSON: {error}") from None
     if not isinstance(fields, dict):

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import AdapterRejected
+from shared.json_budget import JsonBudget
 from worker.lora.checkpoint.json_file import json_object
 
 TEMPLATE = "chat_template.jinja"
 TOKENIZER = "tokenizer_config.json"
 GENERATION = "generation_config.json"
 
+_MAX_NODES = 1 << 17
+"""Maximum number of arrays, objects and strings in a file. Gemma's 6,000 tokens take 56,000."""
 MAX_TEMPLATE_CHARS = 32_768
 """Maximum length of an adapter's chat templates, together."""
 MAX_TOKEN_LENGTHS = 48
@@ -73,7 +76,7 @@ def read_prompting(files: Mapping[str, bytes]) -> Prompting:
 def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if name not in files:
         return {}
-    return json_object(files[name], name)
+    return json_object(files[name], name, JsonBudget(_MAX_NODES))
 
 
 def _templates(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> dict[str, str]:

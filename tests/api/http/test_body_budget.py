@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.http.body import parse_json_object
-from api.http.bounded_json import MAX_NODES, MAX_VALUES, JsonBudget
 from shared.errors import JobFailed
-from shared.python_json import MAX_DEPTH
+from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES, JsonBudget, TooComplex
 
 TEXT = st.text(alphabet='ab"\\[]{},: \n\u00e9', max_size=8)
 VALUES = st.recursive(
@@ -31,15 +30,15 @@ def num_nodes(value: Any) -> int:
 @given(VALUES)
 def test_nodes_are_counted_exactly(value: Any) -> None:
     budget = JsonBudget()
-    assert budget.loads(orjson.dumps(value)) == value
-    assert MAX_NODES - budget.nodes == num_nodes(value)
+    budget.spend(orjson.dumps(value))
+    assert budget.num_nodes == num_nodes(value)
 
 
 def test_texts_share_a_budget() -> None:
-    budget = JsonBudget(nodes=5)
-    assert budget.loads(b'["a"]') == ["a"]
-    with pytest.raises(ValueError, match="has more than"):
-        budget.loads(b'["a",["b"]]')
+    budget = JsonBudget(max_nodes=4)
+    budget.spend(b'["a"]')
+    with pytest.raises(TooComplex, match="has more than 4 arrays, objects and strings"):
+        budget.spend(b'["a",["b"]]')
 
 
 @pytest.mark.parametrize(
