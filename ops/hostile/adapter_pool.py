@@ -2,7 +2,7 @@
 
 import subprocess
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class AdapterPool:
     """Processes by role, such as `worker`."""
     redis_pid: int
     hostile_key: str
-    """API key that may manage and use the adapters `red-*`."""
+    """API key of the tenant `red`."""
     neighbours_key: str = _NEIGHBOURS_KEY
 
     def memory_mib(self) -> dict[str, float]:
@@ -40,10 +40,11 @@ class AdapterPool:
 
 
 @contextmanager
-def adapter_pool(model: Path, scratch: Path) -> Iterator[AdapterPool]:
+def adapter_pool(model: Path, scratch: Path, rights: Sequence[str]) -> Iterator[AdapterPool]:
     """Serve `model` with Redis, a worker, a control process and a front end.
 
-    `scratch` receives the processes' data and logs.
+    `scratch` receives the processes' data and logs. `rights` are flags of `lorikeet keys create`,
+    for the hostile key.
 
     Raises:
         ServerFailed: a process didn't start.
@@ -74,11 +75,10 @@ def adapter_pool(model: Path, scratch: Path) -> Iterator[AdapterPool]:
             url, ready="/ready/worker", names={BASE}, started=[*started.values()],
             timeout_s=START_TIMEOUT_S, scratch=scratch, api_key=_NEIGHBOURS_KEY,
         )  # fmt: skip
-        yield AdapterPool(url, started, redis.pid, _hostile_key(redis.url))
+        yield AdapterPool(url, started, redis.pid, _hostile_key(redis.url, rights))
 
 
-def _hostile_key(redis_url: str) -> str:
-    rights = ["--scopes", "adapters", "--scopes", "inference", "--adapters", "red-*"]
+def _hostile_key(redis_url: str, rights: Sequence[str]) -> str:
     command = [_PROGRAM, "keys", "create", "--tenant", "red", *rights, "--redis-url", redis_url]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, check=True)
     return done.stdout.decode().strip()

@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,15 +26,12 @@ from ops.bench.progress import progress
 from ops.demo.model import demo_model
 from ops.hostile.adapter_mutations import Sent, mutated, read_adapter
 from ops.hostile.adapter_pool import AdapterPool, adapter_pool
-from ops.hostile.neighbour import Neighbour, Waits
+from ops.hostile.observation import Observation, observe
 from ops.hostile.results import write_result
 from shared.cancel_tasks import cancel_tasks
 
 GOOD = Path(__file__).parents[1] / "demo/adapters/pirate"
-MAX_LONGER_S = 1.0
-"""Seconds that the other tenant may wait longer than before the attack."""
-MAX_GROWTH_MIB = 64.0
-"""Memory that a process may gain after the first fifth of the attack."""
+RIGHTS = ("--scopes", "adapters", "--scopes", "inference", "--adapters", "red-*")
 WARM_UP_SHARE = 0.2
 UNDISTURBED_SHARE = 0.15
 QUICK_MINUTES = 0.75
@@ -61,10 +59,7 @@ class Report:
     slowest_upload_s: float = 0.0
     slowest_changes: tuple[str, ...] = ()
     """Mutations of the adapter whose upload took longest."""
-    undisturbed: Waits = field(default_factory=Waits)
-    attacked: Waits = field(default_factory=Waits)
-    memory_mib: dict[str, list[float]] = field(default_factory=dict)
-    """Memory of each process after the warm-up, and at the end."""
+    observation: Observation = field(default_factory=Observation)
     failures: list[str] = field(default_factory=list)
 
     def fail(self, reason: str) -> None:
@@ -90,10 +85,12 @@ def adapters(
     with (
         TemporaryDirectory(prefix="lorikeet-hostile-") as scratch,
         progress(console) as shown,
-        adapter_pool(folder, Path(scratch)) as pool,
+        adapter_pool(folder, Path(scratch), RIGHTS) as pool,
     ):
         asyncio.run(_run(pool, report, shown))
-    _check(report, compares=not quick)
+    report.failures += report.observation.faults(compares=not quick)
+    if not report.num_answered:
+        report.fail("no adapter was accepted")
     says = _says(report)
     for line in says:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -109,30 +106,27 @@ async def _run(pool: AdapterPool, report: Report, shown: Progress) -> None:
         *((GOOD / f"adapter_{name}").read_bytes() for name in ("config.json", "model.safetensors"))
     )
     bar = shown.add_task("undisturbed", total=round(length_s))
-    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-        neighbour = Neighbour(pool)
-        async with neighbour.running():
-            await _wait(UNDISTURBED_SHARE * length_s, shown, bar)
-            report.undisturbed, neighbour.waits = neighbour.waits, report.attacked
+    attack_s = (1 - UNDISTURBED_SHARE) * length_s
+
+    async def wait(seconds: float) -> None:
+        await _wait(seconds, shown, bar)
+
+    async def attack(warmed_up: Callable[[], None]) -> None:
+        shown.update(bar, description="mutated adapters")
+        async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
             attackers = [
                 asyncio.create_task(Attacker(pool, client, report, good, number).run())
                 for number in range(NUM_ATTACKERS)
             ]
-            shown.update(bar, description="mutated adapters")
-            attack_s = (1 - UNDISTURBED_SHARE) * length_s
-            await _wait(WARM_UP_SHARE * attack_s, shown, bar)
-            before = pool.memory_mib()
-            await _wait((1 - WARM_UP_SHARE) * attack_s, shown, bar)
+            await wait(WARM_UP_SHARE * attack_s)
+            warmed_up()
+            await wait((1 - WARM_UP_SHARE) * attack_s)
             for attacker in attackers:
                 if attacker.done():
                     attacker.result()  # an attacker ends only by an error
             await cancel_tasks(*attackers)
-    after = pool.memory_mib()
-    report.memory_mib = {
-        role: [round(before[role], 1), round(after.get(role, 0), 1)] for role in before
-    }
-    for role in pool.processes.keys() - after.keys():
-        report.fail(f"the process {role} ended")
+
+    report.observation = await observe(pool, wait(UNDISTURBED_SHARE * length_s), attack)
 
 
 class Attacker:
@@ -205,34 +199,14 @@ async def _wait(seconds: float, shown: Progress, bar: TaskID) -> None:
         shown.advance(bar, step_s)
 
 
-def _check(report: Report, *, compares: bool = True) -> None:
-    before, after = report.undisturbed, report.attacked
-    for waits in (before, after):
-        for reason in waits.failures:
-            report.fail(f"a request of the other tenant failed: {reason}")
-    for name in ("health_s", "stream_s") if compares else ():
-        longer_s = getattr(after, name) - getattr(before, name)
-        if longer_s > MAX_LONGER_S:
-            report.fail(f"the other tenant waited {longer_s:.2f} s longer: {name}")
-    for role, (start, end) in report.memory_mib.items():
-        if end - start > MAX_GROWTH_MIB:
-            report.fail(f"the process {role} grew from {start} to {end} MiB")
-    if not report.num_answered:
-        report.fail("no adapter was accepted")
-
-
 def _says(report: Report) -> list[str]:
     """Return the findings as sentences."""
     statuses = ", ".join(f"{number} x {status}" for status, number in report.statuses.items())
-    before, after = report.undisturbed, report.attacked
     return [
         f"seed {report.seed}: {report.statuses.total()} adapters: {statuses}",
         f"{report.num_answered} accepted adapters answered; slowest upload "
         f"{report.slowest_upload_s:.2f} s ({', '.join(report.slowest_changes)})",
-        f"longest wait of the other tenant, before and during the attack: /health "
-        f"{before.health_s:.2f} and {after.health_s:.2f} s, streams {before.stream_s:.2f} and "
-        f"{after.stream_s:.2f} s",
-        *(f"memory of {role}: {a} to {b} MiB" for role, (a, b) in report.memory_mib.items()),
+        *report.observation.says(),
         *(f"FAILED: {reason}" for reason in report.failures),
     ]
 

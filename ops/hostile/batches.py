@@ -26,7 +26,9 @@ MAX_RATIO = 1.5
 """How many times as long the other tenants' batches may take beside a hostile tenant."""
 LOG_LINES_PER_BATCH = 20
 """Lines that control may log for each batch. A loop would log more."""
-QUICK = Sizes(tenants=4, batches=24, lines=12, kills=1, waits=False)
+QUICK = Sizes(tenants=4, batches=24, lines=60, kills=1, waits=False)
+"""The batches take long enough that control is killed before they end."""
+HOSTILE_LINES = 12
 
 
 def main(
@@ -62,7 +64,7 @@ def main(
 def _run(sizes: Sizes, report: Report, *, has_hostile: bool) -> RunResult:
     report("starting", 0, 1)
     tenants = [f"tenant-{number}" for number in range(1, sizes.tenants)]
-    kinds = hostile_kinds(sizes.lines) if has_hostile else []
+    kinds = hostile_kinds(HOSTILE_LINES) if has_hostile else []
     with (
         TemporaryDirectory(prefix="lorikeet-hostile-") as folder,
         flaky_source() as source,

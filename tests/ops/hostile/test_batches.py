@@ -1,8 +1,11 @@
 """The run of batches beside a hostile tenant, and what it notices."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
+import pytest
 
 from ops.hostile.batch_inputs import ADAPTERS, custom_ids, hostile_kinds, requests
 from ops.hostile.pool_size import PoolSize, pool_size
@@ -44,3 +47,12 @@ def test_a_source_can_be_held_away() -> None:
         assert not source.is_away
         source.is_held_away = True
         assert source.is_away
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_short_run_finds_no_fault() -> None:
+    command = [sys.executable, "-m", "ops.hostile.batches", "--quick"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "no faults" in run.stdout
