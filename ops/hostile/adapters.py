@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -27,7 +27,7 @@ from ops.demo.model import demo_model
 from ops.hostile.adapter_mutations import Sent, mutated, read_adapter
 from ops.hostile.adapter_pool import AdapterPool, adapter_pool
 from ops.hostile.observation import Observation, observe
-from ops.hostile.results import write_result
+from ops.hostile.results import figures_of, write_result
 from shared.cancel_tasks import cancel_tasks
 
 GOOD = Path(__file__).parents[1] / "demo/adapters/pirate"
@@ -95,7 +95,7 @@ def adapters(
     for line in says:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     if not quick:
-        path = write_result(results, "hostile-adapters", asdict(report), says)
+        path = write_result(results, "hostile-adapters", figures_of(report), says)
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
     sys.exit(bool(report.failures))
 

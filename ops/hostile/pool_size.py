@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ CHANGING = {
     *("served", "w", "wake"),
 }
 """Kinds of keys that come and go, or whose size varies, without any client."""
+_SIZES = {b"hash": "hlen", b"list": "llen", b"set": "scard", b"stream": "xlen", b"zset": "zcard"}
+"""Method that returns the size of a container, by its type."""
 LATER = {"endedbatches"}
 """Kinds of keys that are deleted a minute after the ends of batches."""
 
@@ -22,6 +25,8 @@ class PoolSize:
 
     keys: dict[str, int]
     """Number of keys by kind."""
+    items: dict[str, int]
+    """Number of members, fields and entries by kind."""
     redis_bytes: int
     """Memory of these keys."""
     num_objects: int
@@ -30,9 +35,8 @@ class PoolSize:
     def excess_over(self, before: "PoolSize") -> list[str]:
         """Return what is more than before."""
         found = [
-            f"{number - before.keys.get(kind, 0)} more keys of the kind {kind}"
-            for kind, number in self.keys.items()
-            if number > before.keys.get(kind, 0)
+            *_excess("keys", self.keys, before.keys),
+            *_excess("items", self.items, before.items),
         ]
         if self.num_objects > before.num_objects:
             found.append(f"{self.num_objects - before.num_objects} more objects in the file store")
@@ -42,20 +46,37 @@ class PoolSize:
 async def pool_size(redis: Redis, prefix: str, files: Path, *, waits: bool) -> PoolSize:
     """Measure a pool. Unless it `waits`, keys that are deleted later don't count."""
     keys: Counter[str] = Counter()
+    items: Counter[str] = Counter()
     num_bytes = 0
     left_out = CHANGING if waits else CHANGING | LATER
     async for key in redis.scan_iter(match=f"{prefix}*", count=1000):
         kind = key.decode().removeprefix(prefix).partition(":")[0]
         if kind not in left_out:
             keys[kind] += 1
+            items[kind] += await _num_items(redis, key)
             num_bytes += await redis.memory_usage(key) or 0
     sizes = await asyncio.to_thread(_object_sizes, files)
     return PoolSize(
         keys=dict(sorted(keys.items())),
+        items=dict(sorted(items.items())),
         redis_bytes=num_bytes,
         num_objects=len(sizes),
         object_bytes=sum(sizes),
     )
+
+
+def _excess(what: str, after: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
+    return [
+        f"{number - before.get(kind, 0)} more {what} of the kind {kind}"
+        for kind, number in after.items()
+        if number > before.get(kind, 0)
+    ]
+
+
+async def _num_items(redis: Redis, key: bytes) -> int:
+    """Return the size of a container, or 0 for text or a key that is gone."""
+    method = _SIZES.get(await redis.type(key))
+    return await getattr(redis, method)(key) if method else 0
 
 
 def _object_sizes(folder: Path) -> list[int]:

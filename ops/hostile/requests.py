@@ -11,7 +11,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ from typing import Annotated, Any
 import schemathesis
 import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
 from rich.console import Console
 from schemathesis import GenerationMode
 
@@ -27,13 +30,15 @@ from ops.bench.progress import progress
 from ops.demo.model import demo_model
 from ops.hostile.adapter_pool import AdapterPool, adapter_pool
 from ops.hostile.observation import Observation, observe
-from ops.hostile.results import write_result
+from ops.hostile.results import figures_of, write_result
 
 RIGHTS = ("--scopes", "adapters", "--scopes", "inference")
 ENDLESS = {"GET /v1/pool/events"}
 """Operations whose responses don't end."""
 UNDISTURBED_S = 60.0
 QUICK_CASES, QUICK_S = 150, 5.0
+EACH = 10
+"""Requests of one kind to one operation, before the next operation."""
 WARM_UP_SHARE = 0.2
 TIMEOUT_S = 60.0
 MAX_SHOWN = 20
@@ -90,13 +95,13 @@ def requests(
     for line in says:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     if not quick:
-        path = write_result(results, "hostile-requests", asdict(report), says)
+        path = write_result(results, "hostile-requests", figures_of(report), says)
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
     sys.exit(bool(report.failures))
 
 
 class Sender:
-    """Sends requests to every operation of the pool's document, one after the other."""
+    """Sends requests to every operation of the pool's document in turn."""
 
     def __init__(
         self,
@@ -118,16 +123,18 @@ class Sender:
         """Send all requests."""
         found = [each.ok() for each in self._document.get_all_operations()]
         operations = [each for each in found if each.label not in ENDLESS]
-        modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-        share = -(-self._number // (len(operations) * len(modes)))
-        for operation in operations:
-            for mode in modes:
-                self._try(operation, mode, share)
+        for round_number in count():
+            for operation in operations:
+                for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                    if self._num_sent >= self._number:
+                        return
+                    with suppress(Unsatisfiable):  # some operations have no invalid requests
+                        self._try(operation, mode, self._report.seed + round_number)
 
-    def _try(self, operation: Any, mode: GenerationMode, number: int) -> None:
-        @seed(self._report.seed)
+    def _try(self, operation: Any, mode: GenerationMode, seed_number: int) -> None:
+        @seed(seed_number)
         @settings(
-            max_examples=number,
+            max_examples=EACH,
             database=None,
             deadline=None,
             phases=[Phase.generate],
@@ -142,7 +149,8 @@ class Sender:
     def _send(self, label: str, case: Any) -> None:
         report, start_s = self._report, time.monotonic()
         try:
-            reply = case.call(headers=self._headers, timeout=TIMEOUT_S)
+            case.headers = {**(case.headers or {}), **self._headers}  # keys are generated as well
+            reply = case.call(timeout=TIMEOUT_S)
         except OSError as error:  # errors of the client are OSErrors
             report.fail(f"{label}: {error!r}")
             return

@@ -1,12 +1,18 @@
 """Writes the result of a run with hostile clients, in the form of the benchmarks' results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ops.bench.json_files import write_json
 from ops.bench.machine import this_machine
+
+
+def figures_of(report: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass. `asdict` can't copy counters."""
+    return {each.name: getattr(report, each.name) for each in fields(report)}
 
 
 def write_result(folder: Path, kind: str, figures: Mapping[str, Any], says: Sequence[str]) -> Path:

@@ -35,9 +35,11 @@ async def test_what_a_run_leaves_behind_is_noticed(
 
     before = await measure()
     await redis.set(f"{keys.prefix}res:1", "x")
+    await redis.hset(f"{keys.prefix}res:2", mapping={"a": 1, "b": 2})
     (tmp_path / "object").write_text("x")
     assert (await measure()).excess_over(before) == [
-        "1 more keys of the kind res",
+        "2 more keys of the kind res",
+        "2 more items of the kind res",
         "1 more objects in the file store",
     ]
 
