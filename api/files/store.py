@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from glob import escape, glob
 from pathlib import Path
 from typing import IO, Any
 
@@ -92,7 +93,10 @@ class FileStore:
             await asyncio.to_thread(file.close)
 
     async def delete(self, name: str) -> None:
-        """Delete an object or a folder of objects, if it exists."""
+        """Delete an object or a folder of objects, if it exists.
+
+        What a process had written of the object when it died is deleted as well.
+        """
         await asyncio.to_thread(_guarded, self._delete, name)
 
     async def objects(self, folder: str) -> list[StoredObject]:
@@ -140,6 +144,9 @@ class FileStore:
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
             self._files.rm(self._path(name), recursive=True)
+        if self._is_local:
+            for partial in glob(f"{escape(self._path(name))}{_PARTIAL}*"):
+                Path(partial).unlink(missing_ok=True)
 
 
 class OpenObject:

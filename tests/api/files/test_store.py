@@ -1,5 +1,7 @@
 """The file store in a folder."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,6 +46,26 @@ async def test_a_write_that_fails_leaves_nothing(store: FileStore, tmp_path: Pat
     with pytest.raises(ValueError, match="gone"):
         await store.write("files/x", broken())
     assert files_in(tmp_path) == []
+
+
+async def test_what_a_killed_writer_left_is_deleted_with_the_object(
+    store: FileStore, tmp_path: Path
+) -> None:
+    write = """
+import asyncio, os, signal, sys
+from api.files.store import FileStore
+
+async def killed():
+    yield b"half"
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(FileStore(sys.argv[1]).write("files/x", killed()))
+"""
+    subprocess.run([sys.executable, "-c", write, str(tmp_path / "a" / "b")], check=False)
+    await store.write("files/x-y", pieces(b"another object"))
+    assert len(files_in(tmp_path)) == 2
+    await store.delete("files/x")
+    assert [path.name for path in files_in(tmp_path)] == ["x-y"]
 
 
 async def test_a_missing_object_is_not_found(store: FileStore) -> None:
