@@ -1,6 +1,7 @@
 """The file store in a folder."""
 
-import subprocess
+import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -61,7 +62,9 @@ async def killed():
 
 asyncio.run(FileStore(sys.argv[1]).write("files/x", killed()))
 """
-    subprocess.run([sys.executable, "-c", write, str(tmp_path / "a" / "b")], check=False)
+    folder = str(tmp_path / "a" / "b")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", write, folder)
+    assert await process.wait() == -signal.SIGKILL
     await store.write("files/x-y", pieces(b"another object"))
     assert len(files_in(tmp_path)) == 2
     await store.delete("files/x")
