@@ -240,7 +240,7 @@ def header(text: bytes) -> bytes:
         (struct.pack("<Q", 100) + b"{}", "is truncated within its header"),
         (struct.pack("<Q", 1 << 40) + b"{}", "its header has 1099511627776 bytes, over"),
         (header(b"not JSON"), "its header isn't JSON"),
-        (header(b"[" * 100_000), "its header isn't JSON"),
+        (header(b"[" * 100_000), "its header is nested in more than 128 levels"),
         (header(b"[]"), "its header isn't a JSON object"),
         (header(b'{"x": 3}'), "invalid entry for tensor 'x'"),
         (header(b'{"x": {"dtype": "F32", "shape": [1]}}'), "invalid entry for tensor 'x'"),
