@@ -42,7 +42,12 @@ class SimulatedTokenizer:
     def __init__(self) -> None:
         self._table = SimulatedTokenTable()
 
-    def encode(self, job: Job, style: PromptStyle = BASE_STYLE) -> list[EncodedPrompt]:
+    async def render(self, job: Job, style: PromptStyle) -> None:
+        """Leave chats to `encode`. There are no templates."""
+
+    def encode(
+        self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
+    ) -> list[EncodedPrompt]:
         """Tokenize the prompts of a job. A chat counts as one prompt.
 
         Raises:

@@ -24,6 +24,7 @@ async def encode(
     Raises:
         JobFailed: the client's input is invalid; the error names the field.
     """
-    if len(orjson.dumps((job.messages, job.prompts, job.tools))) <= SHORT_BYTES:
-        return tokenizer.encode(job, style)
-    return await asyncio.to_thread(tokenizer.encode, job, style)
+    text = await tokenizer.render(job, style)
+    if len(orjson.dumps((job.messages, job.prompts, job.tools, text))) <= SHORT_BYTES:
+        return tokenizer.encode(job, style, text)
+    return await asyncio.to_thread(tokenizer.encode, job, style, text)

@@ -10,6 +10,7 @@ from shared.reasoning_form import ReasoningSetting
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.prompt_style import PromptStyle
 from worker.text.reasoning_format import base_reasoning_form, reasoning_form
+from worker.text.template_sandbox import TemplateTooCostly
 from worker.text.tool_call_format import adapter_tool_form
 
 
@@ -32,7 +33,8 @@ def adapter_style(
 
     Raises:
         AdapterRejected: the base model's tokenizer lacks a token that the templates need, an
-            end token is outside the vocabulary, or a template has a syntax error.
+            end token is outside the vocabulary, or a template has a syntax error or takes too much
+            time.
     """
     for token, number in prompting.token_ids.items():
         if hf_tokenizer.convert_tokens_to_ids(token) != number:
@@ -71,6 +73,8 @@ def _tool_form(prompting: Prompting, hf_tokenizer: Any, setting: ToolSetting) ->
             form = adapter_tool_form(hf_tokenizer, template, prompting.special_tokens, setting)
         except TemplateSyntaxError as error:
             raise AdapterRejected(f"the chat template has a syntax error: {error}") from None
+        except TemplateTooCostly as error:
+            raise AdapterRejected(f"the chat template can't be used: {error}") from None
     return form
 
 

@@ -3,30 +3,22 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 from shared.protocol.jobs import Job
 from worker.engine.grammar import TOO_COMPLEX, Grammar, GrammarCompiler, GrammarSource
 from worker.text.combined_grammar import after_reasoning
-from worker.text.compile_turns import MAX_RUNNING, MAX_SPENT_S, CompileTurns
 from worker.text.grammar_sandbox import build_grammar, encode_constraint
 from worker.text.grammar_source import constraint_of
 from worker.text.interface import EncodedPrompt
 from worker.text.tenant_cache import TenantCache
+from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
+MAX_RUNNING = 4
+"""Maximum number of compilations at a time, each of another tenant."""
 MAX_CACHED = 64
 """Maximum number of cached results. A result is a grammar or the reason for its rejection."""
-
-
-@dataclass(slots=True)
-class _Turn:
-    """A turn to compile, which counts its CPU time."""
-
-    cpu_s: float = 0.0
 
 
 class GrammarCache:
@@ -35,7 +27,7 @@ class GrammarCache:
     def __init__(self, compiler: GrammarCompiler) -> None:
         self._compiler = compiler
         self._threads = ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="grammars")
-        self._turns: CompileTurns[asyncio.Future[None]] = CompileTurns()
+        self._turns = TenantTurns(MAX_RUNNING)
         self._cached: TenantCache[Grammar | str] = TenantCache(MAX_CACHED)
 
     async def for_job(self, job: Job, prompt: EncodedPrompt) -> Grammar | None:
@@ -64,45 +56,17 @@ class GrammarCache:
         key = _key(constraint, prompt)
         if (result := self._cached.get(tenant, key)) is not None:
             return result
-        async with self._turn(tenant, param) as turn:
-            if (result := self._cached.get(tenant, key)) is None:  # from an earlier turn
-                loop = asyncio.get_running_loop()
-                compiling = loop.run_in_executor(self._threads, self._compile, constraint, prompt)
-                result, turn.cpu_s = await compiling
-                self._cached.put(tenant, key, result)
-        return result
-
-    @asynccontextmanager
-    async def _turn(self, tenant: str, param: str) -> AsyncIterator[_Turn]:
-        """Wait for a turn of the tenant, which lasts as long as the context.
-
-        Raises:
-            JobFailed: the tenant has used too much CPU time, or too many of its jobs wait.
-        """
-        if not self._turns.has_room(tenant):
-            raise _try_again(param)
-        begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.add(tenant, begins)
-        self._begin_turns()
-        turn = _Turn()
         try:
-            await begins
-            if self._turns.spent_s(tenant, time.monotonic()) >= MAX_SPENT_S:
-                raise _try_again(param)
-            yield turn
-        finally:
-            if not begins.cancelled():
-                self._turns.end(tenant, turn.cpu_s, time.monotonic())
-                self._begin_turns()
-
-    def _begin_turns(self) -> None:
-        """Begin as many turns as may run."""
-        while (found := self._turns.next(time.monotonic())) is not None:
-            tenant, begins = found
-            if begins.cancelled():  # the worker leaves
-                self._turns.end(tenant, 0.0, time.monotonic())
-            else:
-                begins.set_result(None)
+            async with self._turns.turn(tenant) as turn:
+                if (result := self._cached.get(tenant, key)) is None:  # from an earlier turn
+                    loop = asyncio.get_running_loop()
+                    compile_, threads = self._compile, self._threads
+                    compiling = loop.run_in_executor(threads, compile_, constraint, prompt)
+                    result, turn.cpu_s = await compiling
+                    self._cached.put(tenant, key, result)
+        except SpentTooMuch:
+            raise _try_again(param) from None
+        return result
 
     def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
         """Return a grammar or the reason for its rejection, and the CPU time that it took."""

@@ -33,10 +33,22 @@ class EncodedPrompt:
 class PromptTokenizer(Protocol):
     """Converts the prompts of jobs to token ids, and token ids to text. Thread-safe."""
 
-    def encode(self, job: Job, style: PromptStyle) -> Sequence[EncodedPrompt]:
+    async def render(self, job: Job, style: PromptStyle) -> str | None:
+        """Render the chat of a job by the template of an adapter, in another process.
+
+        Return None for `encode` to render it, if it is a chat.
+
+        Raises:
+            JobFailed: the template rejects the messages or takes too much time.
+        """
+        ...
+
+    def encode(
+        self, job: Job, style: PromptStyle, text: str | None = None
+    ) -> Sequence[EncodedPrompt]:
         """Tokenize the prompts of a job. A chat counts as one prompt.
 
-        This takes seconds for megabytes of text.
+        This takes seconds for megabytes of text. `text` is the result of `render`.
 
         Raises:
             JobFailed: the client's input is invalid; the error names the field.

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.context_length import PARAMS
-from shared.errors import invalid_value
+from shared.errors import JobFailed, invalid_value
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
 from shared.protocol.tools import ToolUse
 from shared.reasoning_form import ReasoningForm
+from worker.text.adapter_templates import AdapterTemplates
 from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.detokenizer import TextStream, TokenBytes
 from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.reasoning_format import is_open
+from worker.text.template_sandbox import TemplateChat
 
 USUAL_ROLES = ("system", "user", "assistant", "tool")
 MAX_REASON_CHARS = 500
@@ -36,18 +38,38 @@ class Tokenizer:
         self._vocab_size = vocab_size
         self._reasoning = reasoning
         self._token_bytes = TokenBytes(hf_tokenizer)
+        self._templates = AdapterTemplates()
 
-    def encode(self, job: Job, style: PromptStyle = BASE_STYLE) -> list[EncodedPrompt]:
+    async def render(self, job: Job, style: PromptStyle) -> str | None:
+        """Render the chat of a job by the template of an adapter, in another process.
+
+        Return None for `encode` to render it, if it is a chat.
+
+        Raises:
+            JobFailed: the template rejects the messages, takes too much time, or doesn't show the
+                base model's form of tool calls although the chat has tools.
+        """
+        chat = self._adapters_chat(job, style)
+        if chat is None:
+            return None
+        rendered = await self._templates.render(job.tenant, chat)
+        if rendered.error:
+            raise _rejected(rendered.error, job.messages or ())
+        return rendered.text
+
+    def encode(
+        self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
+    ) -> list[EncodedPrompt]:
         """Tokenize the prompts of a job. A chat counts as one prompt.
 
-        This takes seconds for megabytes of text.
+        This takes seconds for megabytes of text. `text` is the result of `render`.
 
         Raises:
             JobFailed: the client's input is invalid; the error names the field.
         """
         self._check_sampling(job.sampling)
         if job.endpoint is Endpoint.CHAT:
-            return [self._encode_chat(job, style)]
+            return [self._encode_chat(job, style, text)]
         limit = job.sampling.truncate_prompt_tokens
         encoded = []
         for i, prompt in enumerate(job.prompts):
@@ -59,69 +81,16 @@ class Tokenizer:
         return encoded
 
     def encode_chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: ToolUse | None = None,
-        style: PromptStyle = BASE_STYLE,
+        self, messages: Sequence[Mapping[str, Any]], tools: ToolUse | None = None
     ) -> list[int]:
-        """Render a chat with the chat template, and tokenize the text.
+        """Render a chat with the base model's chat template, and tokenize the text.
 
         The text ends with the header of the answer.
 
         Raises:
-            JobFailed: as `render`.
+            JobFailed: the model has no chat template, or the template rejects the messages.
         """
-        return self._encode(
-            self.render(messages, tools, style), "messages", add_special_tokens=False
-        )
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: ToolUse | None = None,
-        style: PromptStyle = BASE_STYLE,
-        *,
-        variables: Mapping[str, Any] | None = None,
-        prompt_end: PromptEnd = PromptEnd.ANSWER,
-    ) -> str:
-        """Render a chat with the chat template.
-
-        Args:
-            messages: the chat.
-            tools: the tools that the template shows.
-            style: the style of the adapter.
-            variables: further variables of the template.
-            prompt_end: what the text ends with.
-
-        Raises:
-            JobFailed: the model has no chat template, the template rejects the messages, or the
-                chat has tools but the adapter's template doesn't show the base model's form of tool
-                calls.
-        """
-        template = style.template(has_tools=tools is not None)
-        if template is None and not self._hf.chat_template:
-            raise invalid_value("this model has no chat template; use /v1/completions")
-        if template is not None and tools and style.tool_form is not tools.form:
-            raise invalid_value(
-                "this adapter's chat template doesn't teach the base model's form of tool calls; "
-                "send the request without tools",
-                "tools",
-            )
-        joined = [_with_joined_text(i, message) for i, message in enumerate(messages)]
-        try:
-            return render_chat(
-                self._hf,
-                joined,
-                tools=tools.tools if tools else None,
-                template=template,
-                special_tokens=style.special_tokens,
-                variables=variables or {},
-                prompt_end=prompt_end,
-            )
-        except TEMPLATE_ERRORS as error:
-            reason = str(error)[:MAX_REASON_CHARS] + _unusual_role(messages)
-            message = f"the model's chat template rejects the messages: {reason}"
-            raise invalid_value(message, "messages") from None
+        return self._encode(self._rendered(messages, tools), "messages", add_special_tokens=False)
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
         """Return the token ids of a prompt.
@@ -197,15 +166,65 @@ class Tokenizer:
             echo=prompt.echo,
         )
 
-    def _encode_chat(self, job: Job, style: PromptStyle) -> EncodedPrompt:
-        messages = job.messages or ()
-        text = self.render(
-            messages,
-            job.tools,
-            style,
-            variables=job.template_kwargs,
+    def _adapters_chat(self, job: Job, style: PromptStyle) -> TemplateChat | None:
+        """Return the chat if it needs the template of an adapter, unless that is the base's own."""
+        template = style.template(has_tools=job.tools is not None)
+        if job.endpoint is not Endpoint.CHAT or template is None:
+            return None
+        base_tokens = self._hf.special_tokens_map
+        if (
+            template == self._hf.chat_template
+            and style.special_tokens.items() <= base_tokens.items()
+        ):
+            return None
+        if job.tools and style.tool_form is not job.tools.form:
+            raise invalid_value(
+                "this adapter's chat template doesn't teach the base model's form of tool calls; "
+                "send the request without tools",
+                "tools",
+            )
+        return TemplateChat(
+            template=template,
+            messages=_joined(job.messages or ()),
+            base_tokens=base_tokens,
+            special_tokens=style.special_tokens,
+            variables=job.template_kwargs or {},
+            tools=job.tools.tools if job.tools else None,
             prompt_end=job.prompt_end,
         )
+
+    def _rendered(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: ToolUse | None = None,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        prompt_end: PromptEnd = PromptEnd.ANSWER,
+    ) -> str:
+        """Return a chat rendered with the base model's chat template.
+
+        Raises:
+            JobFailed: the model has no chat template, or the template rejects the messages.
+        """
+        if not self._hf.chat_template:
+            raise invalid_value("this model has no chat template; use /v1/completions")
+        try:
+            return render_chat(
+                self._hf,
+                _joined(messages),
+                tools=tools.tools if tools else None,
+                variables=variables or {},
+                prompt_end=prompt_end,
+            )
+        except TEMPLATE_ERRORS as error:
+            raise _rejected(str(error), messages) from None
+
+    def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
+        messages = job.messages or ()
+        if text is None:
+            text = self._rendered(
+                messages, job.tools, variables=job.template_kwargs, prompt_end=job.prompt_end
+            )
         ids = self._encode(text, "messages", add_special_tokens=False)
         ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]
         form = style.reasoning or (None if style.templates else self._reasoning)
@@ -242,6 +261,15 @@ class Tokenizer:
         # With `verbose`, it would warn about long texts, which `choices_of` rejects.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return _not_empty(list(encoding["input_ids"]), param)
+
+
+def _rejected(error: str, messages: Sequence[Mapping[str, Any]]) -> JobFailed:
+    reason = error[:MAX_REASON_CHARS] + _unusual_role(messages)
+    return invalid_value(f"the model's chat template rejects the messages: {reason}", "messages")
+
+
+def _joined(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [_with_joined_text(i, message) for i, message in enumerate(messages)]
 
 
 def _unusual_role(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """Detects the form of a model's tool calls from the example in its chat template."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from shared.errors import SettingsError
 from shared.protocol.jobs import PromptEnd
 from shared.protocol.tools import DEEPSEEK_CALL, DEEPSEEK_SEPARATOR, ToolForm, ToolSetting
 from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
+from worker.text.template_sandbox import TEMPLATES, TemplateChat, TemplateTooCostly
 
 _TOOL_NAME = "probe_of_the_template"
 _FIELD = {"type": "string", "description": "a field"}
@@ -78,11 +79,23 @@ def adapter_tool_form(
 
     Raises:
         TemplateSyntaxError: the template has a syntax error.
+        TemplateTooCostly: rendering it takes too much time or memory.
     """
-    render = partial(render_chat, hf_tokenizer, template=template, special_tokens=special_tokens)
+
+    def render(messages: Sequence[Mapping[str, Any]], **fields: Any) -> str:
+        return TEMPLATES.render_text(
+            TemplateChat(
+                template=template,
+                messages=messages,
+                base_tokens=hf_tokenizer.special_tokens_map,
+                special_tokens=special_tokens,
+                **fields,
+            )
+        )
+
     try:
         form, shows_tools = _probe(render)
-    except TemplateSyntaxError:
+    except (TemplateSyntaxError, TemplateTooCostly):
         raise
     except TEMPLATE_ERRORS:
         return None

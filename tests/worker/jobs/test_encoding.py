@@ -19,7 +19,9 @@ class RecordingTokenizer(SimulatedTokenizer):
 
     thread: int | None = None
 
-    def encode(self, job: Job, style: PromptStyle = BASE_STYLE) -> list[EncodedPrompt]:
+    def encode(
+        self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
+    ) -> list[EncodedPrompt]:
         self.thread = threading.get_ident()
         return super().encode(job, style)
 

@@ -1,3 +1,5 @@
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,13 +10,14 @@ from shared.errors import AdapterRejected, JobFailed
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import ToolForm, ToolUse
+from worker.jobs.encoding import encode
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.adapter_style import adapter_style
+from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
 HF = tiny_tokenizer()
-TOKENIZER = Tokenizer(HF, vocab_size=len(HF))
 OWN = (
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
 )
@@ -43,8 +46,13 @@ def chat(tools: ToolUse | None = None) -> Job:
     )
 
 
+def encoded(job: Job, own: PromptStyle) -> Sequence[EncodedPrompt]:
+    # Each call has an event loop of its own, and so a tokenizer of its own.
+    return asyncio.run(encode(Tokenizer(HF, vocab_size=len(HF)), job, own))
+
+
 def text_of(job: Job, own: PromptStyle) -> str:
-    (prompt,) = TOKENIZER.encode(job, own)
+    (prompt,) = encoded(job, own)
     text: str = HF.decode(prompt.ids)
     return text
 
@@ -109,7 +117,7 @@ def test_tools_are_offered_only_in_the_base_models_form(
         assert '"f"' in text_of(job, own)
     else:
         with pytest.raises(JobFailed) as caught:
-            TOKENIZER.encode(job, own)
+            encoded(job, own)
         assert caught.value.error.param == "tools"
     assert text_of(replace(job, tools=None), own)
 
@@ -125,4 +133,10 @@ def test_tools_are_offered_only_in_the_base_models_form(
 def test_a_template_that_fails_for_any_chat_fails_the_request(template: str) -> None:
     own = style_of(Prompting(templates={"default": template}))
     with pytest.raises(JobFailed, match="chat template rejects the messages"):
-        TOKENIZER.encode(chat(), own)
+        encoded(chat(), own)
+
+
+@pytest.mark.parametrize("template", ["{{ 10 ** 10 ** 10 }}", "{{ 'x' * 10 ** 10 }}"])
+def test_an_adapter_whose_template_takes_too_much_time_or_memory_is_rejected(template: str) -> None:
+    with pytest.raises(AdapterRejected, match="takes too much time or memory"):
+        style_of(Prompting(templates={"default": template}))

@@ -1,5 +1,6 @@
 """Detection of reasoning in chat templates, and in prompts that begin it."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,8 @@ def encoded(
     """Return the text and the tokens of a chat's prompt."""
     hf = tokenizer(template)
     text = Tokenizer(hf, vocab_size=len(hf), reasoning=base_reasoning_form(hf, "auto"))
-    (prompt,) = text.encode(replace(job(), messages=messages or (HI,), **fields), style)
+    asked = replace(job(), messages=messages or (HI,), **fields)
+    (prompt,) = text.encode(asked, style, asyncio.run(text.render(asked, style)))
     return hf.decode(prompt.ids), prompt
 
 

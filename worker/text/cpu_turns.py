@@ -1,4 +1,4 @@
-"""Decides which tenant may compile a grammar next. Pure: callers pass the time."""
+"""Decides which tenant's work runs next, by its CPU time. Pure: callers pass the time."""
 
 from collections import deque
 from typing import Generic, TypeVar
@@ -6,41 +6,41 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MAX_WAITING = 256
-"""Maximum number of compilations of one tenant that wait for their turns."""
-MAX_RUNNING = 4
-"""Maximum number of compilations at a time, each of another tenant."""
+"""Maximum number of items of one tenant that wait for their turns."""
 MAX_SPENT_S = 20.0
-"""CPU time of compilations, in seconds, at which a tenant's further ones are refused."""
+"""CPU time in seconds at which a tenant's further work is refused."""
 FORGIVEN_PER_S = 0.25
 """CPU time that is forgiven per second. A tenant can use this share of a core for ever."""
 
 
-class CompileTurns(Generic[T]):
-    """Queue of compilations in which tenants take turns.
+class CpuTurns(Generic[T]):
+    """Queue of work in which tenants take turns.
 
-    At most one compilation of a tenant runs at a time. The next turn is for the waiting tenant
-    whose compilations have used the least CPU time lately.
+    At most one item of a tenant runs at a time. The next turn is for the waiting tenant whose work
+    has used the least CPU time lately.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_running: int) -> None:
+        """Create a queue of which `max_running` items run at a time, each of another tenant."""
+        self._max_running = max_running
         self._waiting: dict[str, deque[T]] = {}
-        """Compilations of each waiting tenant. Tenants are in the order in which they came."""
+        """Items of each waiting tenant. Tenants are in the order in which they came."""
         self._running: set[str] = set()
         self._spent: dict[str, tuple[float, float]] = {}
         """CPU seconds of each tenant, and the time at which they were counted."""
 
     def has_room(self, tenant: str) -> bool:
-        """Return whether another compilation of the tenant may wait."""
+        """Return whether another item of the tenant may wait."""
         return len(self._waiting.get(tenant, ())) < MAX_WAITING
 
     def add(self, tenant: str, item: T) -> None:
-        """Let a compilation wait for its turn."""
+        """Let an item wait for its turn."""
         self._waiting.setdefault(tenant, deque()).append(item)
 
     def next(self, now_s: float) -> tuple[str, T] | None:
-        """Begin the next turn, and return its tenant and compilation; None if none may begin."""
+        """Begin the next turn, and return its tenant and item; None if none may begin."""
         able = [tenant for tenant in self._waiting if tenant not in self._running]
-        if not able or len(self._running) >= MAX_RUNNING:
+        if not able or len(self._running) >= self._max_running:
             return None
         tenant = min(able, key=lambda each: self.spent_s(each, now_s))
         item = self._waiting[tenant].popleft()

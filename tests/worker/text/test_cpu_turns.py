@@ -4,7 +4,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.text.compile_turns import FORGIVEN_PER_S, MAX_RUNNING, MAX_WAITING, CompileTurns
+from worker.text.cpu_turns import FORGIVEN_PER_S, MAX_WAITING, CpuTurns
+
+MAX_RUNNING = 4
 
 TENANTS = st.sampled_from("abcdef")
 
@@ -14,7 +16,7 @@ class TurnsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns: CompileTurns[int] = CompileTurns()
+        self.turns: CpuTurns[int] = CpuTurns(MAX_RUNNING)
         self.now_s = 0.0
         self.num_added = 0
         self.waiting: list[tuple[str, int]] = []
@@ -68,7 +70,7 @@ test_turns_are_fair_in_any_order_of_events = TurnsMachine.TestCase
 
 
 def test_a_newcomer_waits_for_no_compilation_of_a_tenant_with_many() -> None:
-    turns: CompileTurns[str] = CompileTurns()
+    turns: CpuTurns[str] = CpuTurns(MAX_RUNNING)
     for number in range(12):
         turns.add("hostile", f"hostile {number}")
     assert turns.next(0) == ("hostile", "hostile 0")
@@ -78,7 +80,7 @@ def test_a_newcomer_waits_for_no_compilation_of_a_tenant_with_many() -> None:
 
 
 def test_the_number_of_a_tenants_waiting_compilations_is_limited() -> None:
-    turns: CompileTurns[int] = CompileTurns()
+    turns: CpuTurns[int] = CpuTurns(MAX_RUNNING)
     for number in range(MAX_WAITING):
         assert turns.has_room("a")
         turns.add("a", number)

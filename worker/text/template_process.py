@@ -1,0 +1,93 @@
+"""Renders chats by adapters' templates: `python -m worker.text.template_process`.
+
+A template is a program. Jinja's sandbox keeps it from files and the network, but not from endless
+loops, huge numbers and huge texts. The process reads one chat after the other, and ends itself when
+a chat exceeds a limit.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import TemplateSyntaxError
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from shared.protocol.jobs import PromptEnd
+from worker.text.chat_template import render_chat
+from worker.text.template_frames import read_frame, write_frame
+
+NICENESS = 5
+"""Niceness of the process. Beside the engine's thread, it gets a quarter of a core."""
+MAX_CPU_S = 1.0
+"""Limit of the CPU time of one chat, in seconds."""
+MAX_BYTES = 1 << 30
+"""Limit of the process's address space in bytes, including the interpreter."""
+MAX_TEXT_CHARS = 1 << 20
+"""Number of characters that a template may write for any chat."""
+MAX_GROWTH = 4
+"""How many times as long as the chat the text may be, if that is more."""
+
+
+class _Renderer(PreTrainedTokenizerBase):  # type: ignore[misc]  # transformers has no types
+    """A tokenizer that only has special tokens, for transformers' own rendering."""
+
+    def __init__(self, special_tokens: Mapping[str, str]) -> None:
+        self._tokens = dict(special_tokens)
+        self.chat_template = None
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        return self._tokens
+
+
+def main() -> None:
+    """Answer chats from the standard input until it ends."""
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while (question := read_frame(sys.stdin.fileno())) is not None:
+        # The signal's default action ends the process. RLIMIT_CPU counts whole seconds only.
+        signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S)
+        answer = _answer(question)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        write_frame(sys.stdout.fileno(), answer)
+
+
+def _answer(question: bytes) -> bytes:
+    start_s = time.process_time()
+    text = error = ""
+    is_malformed = False
+    try:
+        text = _rendered(json.loads(question))
+        limit = max(MAX_TEXT_CHARS, MAX_GROWTH * len(question))
+        if len(text) > limit:
+            text, error = "", f"it writes more than {limit} characters"
+    except TemplateSyntaxError as failure:
+        error, is_malformed = str(failure), True
+    except MemoryError:
+        os.abort()
+    except Exception as failure:  # noqa: BLE001  (a template can raise anything)
+        error = str(failure) or type(failure).__name__
+    answer = {"text": text, "error": error, "is_malformed": is_malformed}
+    return json.dumps({**answer, "cpu_s": time.process_time() - start_s}).encode()
+
+
+def _rendered(chat: Mapping[str, Any]) -> str:
+    return render_chat(
+        _Renderer(chat["base_tokens"]),
+        chat["messages"],
+        tools=chat["tools"],
+        template=chat["template"],
+        special_tokens=chat["special_tokens"],
+        variables=chat["variables"],
+        prompt_end=PromptEnd(chat["prompt_end"]),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Renders chats by adapters' templates in child processes, which end when a chat costs too much."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError
+
+from shared.protocol.jobs import PromptEnd
+from worker.text.template_frames import read_frame, write_frame
+
+NUM_PROCESSES = 2
+"""Number of processes. While a chat of one tenant exceeds its limits, another tenant has one."""
+KILLED_CPU_S = 2.2
+"""CPU time in seconds of a chat that exceeds its limits, and of the start of another process."""
+TIMEOUT_S = 60.0
+"""Limit of the wall-clock time in seconds, for a process that hangs without using CPU time."""
+TOO_COSTLY = "it takes too much time or memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateChat:
+    """A chat, and the template of an adapter that renders it."""
+
+    template: str
+    messages: Sequence[Mapping[str, Any]]
+    base_tokens: Mapping[str, Any]
+    """Special tokens of the base model's tokenizer by their variable names, such as `bos_token`."""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    """Those of the adapter, which override the base model's."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Further variables, which override all others."""
+    tools: Sequence[Mapping[str, Any]] | None = None
+    prompt_end: PromptEnd = PromptEnd.ANSWER
+
+    def encode(self) -> bytes:
+        """Return the chat as JSON."""
+        names = ("template", "base_tokens", "special_tokens", "variables", "prompt_end")
+        fields = {name: getattr(self, name) for name in names}
+        tools = None if self.tools is None else list(self.tools)
+        return json.dumps({**fields, "messages": list(self.messages), "tools": tools}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered chat, or the reason why there is none."""
+
+    text: str
+    error: str
+    """Empty if the chat was rendered."""
+    is_malformed: bool
+    """Whether the template has a syntax error."""
+    cpu_s: float
+    """CPU time that it took, in seconds."""
+
+
+class TemplateTooCostly(TemplateError):
+    """A template exceeds a limit."""
+
+
+class TemplateSandbox:
+    """The template processes of a worker. Thread-safe. The first chat starts them."""
+
+    def __init__(self) -> None:
+        self._slots = threading.BoundedSemaphore(NUM_PROCESSES)
+        self._lock = threading.Lock()
+        self._idle: deque[_Process] = deque()
+        self._has_started = False
+
+    def render(self, chat: TemplateChat) -> Rendered:
+        """Render a chat. Blocks until it is rendered, or has exceeded a limit."""
+        with self._slots:
+            process = self._take()
+            answer = process.ask(chat.encode())
+            if answer is None:
+                process.end()
+                process = _Process()  # starts meanwhile, so that the next chat needn't wait
+            self._idle.append(process)
+        return answer or Rendered("", TOO_COSTLY, False, KILLED_CPU_S)
+
+    def render_text(self, chat: TemplateChat) -> str:
+        """Render a chat, and return its text.
+
+        Raises:
+            TemplateSyntaxError: the template has a syntax error.
+            TemplateTooCostly: the template exceeds a limit.
+            TemplateError: the template rejects the chat.
+        """
+        rendered = self.render(chat)
+        if rendered.error == TOO_COSTLY:
+            raise TemplateTooCostly(TOO_COSTLY)
+        if rendered.is_malformed:
+            raise TemplateSyntaxError(rendered.error, 0)
+        if rendered.error:
+            raise TemplateError(rendered.error)
+        return rendered.text
+
+    def _take(self) -> "_Process":
+        with self._lock:
+            if not self._has_started:
+                self._idle.extend(_Process() for _ in range(NUM_PROCESSES))
+                self._has_started = True
+            process = self._idle.popleft()
+        if process.has_ended:
+            process.end()
+            process = _Process()
+        return process
+
+
+class _Process:
+    """A child process, which ends with this one."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-P", "-m", "worker.text.template_process"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def ask(self, question: bytes) -> Rendered | None:
+        """Return the answer; None if the process has ended, or doesn't answer in time."""
+        try:
+            write_frame(self._stdin.fileno(), question)
+        except BrokenPipeError:
+            return None
+        answer = read_frame(self._stdout.fileno(), TIMEOUT_S)
+        return None if answer is None else Rendered(**json.loads(answer))
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._stdin.close()
+        self._stdout.close()
+
+
+TEMPLATES = TemplateSandbox()
+"""The template processes of this worker, which its loader and its jobs share."""
