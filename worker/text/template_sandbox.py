@@ -74,13 +74,16 @@ class TemplateSandbox:
 
     def render(self, chat: TemplateChat) -> Rendered:
         """Render a chat. Blocks until it is rendered, or has exceeded a limit."""
+        question = chat.encode()
         with self._slots:
-            process = self._take()
-            answer = process.ask(chat.encode())
-            if answer is None:
-                process.end()
-                process = _Process()  # starts meanwhile, so that the next chat needn't wait
-            self._idle.append(process)
+            process, answer = self._take(), None
+            try:
+                answer = process.ask(question)
+            finally:
+                if answer is None:
+                    process.end()
+                    process = _Process()  # starts meanwhile, so that the next chat needn't wait
+                self._idle.append(process)
         return answer or Rendered("", TOO_COSTLY, False, KILLED_CPU_S)
 
     def render_text(self, chat: TemplateChat) -> str:
@@ -105,7 +108,7 @@ class TemplateSandbox:
             if not self._has_started:
                 self._idle.extend(_Process() for _ in range(NUM_PROCESSES))
                 self._has_started = True
-            process = self._idle.popleft()
+            process = self._idle.popleft() if self._idle else _Process()
         if process.has_ended:
             process.end()
             process = _Process()
