@@ -303,7 +303,7 @@ class ApiSettings(FileSettings):
     retain_mb: int = _number(
         512,
         "Maximum memory of all finished jobs in MiB, and never more than half of Redis' memory. "
-        "Beyond it, the oldest are deleted before --retain-s.",
+        "Beyond it, the oldest ones of the tenant that keeps most are deleted before --retain-s.",
     )
     usage_days: int = Field(
         400,

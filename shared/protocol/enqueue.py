@@ -27,7 +27,8 @@ class QueueLimits:
     max_bytes_tenant: int = 256 * MIB
     """Maximum total bytes of one tenant's unfinished requests."""
     retain_bytes: int = 512 * MIB
-    """Maximum memory of all ended jobs, in bytes. Those that expire first are deleted first."""
+    """Maximum memory of all ended jobs, in bytes. Beyond it, the oldest jobs of the tenant that
+    keeps most are deleted first."""
     usage_days: int = 400
     """Number of days for which the ledger of usage is kept."""
 

@@ -123,6 +123,11 @@ class Keys:
         """ZSET: job id, kept bytes and tenant of an ended job -> Unix time in ms of its expiry."""
         return f"{self.prefix}ended"
 
+    @property
+    def kept(self) -> str:
+        """ZSET: tenant -> bytes that are kept of its ended jobs."""
+        return f"{self.prefix}kept"
+
     def jobs(self, tenant: str) -> str:
         """ZSET: job of the tenant -> Unix time in ms at which it was enqueued.
 

@@ -37,9 +37,9 @@ STORED: Sequence[StoredBound] = (
         "the tenant, by the job",
     ),
     StoredBound(
-        ("res", "ended", "idem"),
+        ("res", "ended", "kept", "idem"),
         "`--retain-s`, `--retain-mb`, and half of Redis' memory",
-        "the pool: beyond the limit, the answers that expire first are deleted",
+        "the tenant: beyond the limit, the oldest answers of the one that keeps most are deleted",
     ),
     StoredBound(
         ("dead", "reported"), "10,000 letters, `--dead-letters-mb`", "the tenant, by the job"

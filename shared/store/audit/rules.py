@@ -139,6 +139,10 @@ def _ended(facts: Facts, entry: Entry, member: str) -> Iterable[Doubt]:
     return _with_record(facts, entry, member.partition(" ")[0])
 
 
+def _keeper(facts: Facts, _: Entry, tenant: str) -> Iterable[Doubt]:
+    yield Doubt("the tenant has no jobs", (facts.exists(facts.keys.jobs(tenant)),))
+
+
 def _live_worker(facts: Facts, _: Entry, worker: str) -> Iterable[Doubt]:
     yield Doubt("the worker isn't in the pool", (facts.is_live_worker(worker),))
 
@@ -307,6 +311,7 @@ RULES: Mapping[str, Rule] = {
     "apis": Rule("zset"),
     "abandoned": Rule("zset", of_member=_unfinished),
     "ended": Rule("zset", of_member=_ended),
+    "kept": Rule("zset", of_member=_keeper),
     "jobs": Rule("zset", of_member=_with_record),
     "idem": Rule("string", _expires),
     "due": Rule("zset", of_member=_unfinished),

@@ -360,6 +360,7 @@ local function index_ended(job, num_bytes, now, was_done)
   redis.call('HSET', P .. 'job:' .. job.id, 'kept', job.kept)
   redis.call('ZADD', P .. 'ended', now + job.retain, ended_member(job))
   redis.call('HINCRBY', P .. 'cnt', 'kept', job.kept)
+  redis.call('ZINCRBY', P .. 'kept', job.kept, job.tenant)
   if job.idem then redis.call('PEXPIRE', idempotency_key(job.tenant, job.idem), job.retain) end
 end
 

@@ -5,6 +5,9 @@ local function unindex(member)
   local id, num_bytes, tenant = string.match(member, '^(%S+) (%d+) (.*)$')
   if redis.call('ZREM', P .. 'ended', member) == 1 then
     redis.call('HINCRBY', P .. 'cnt', 'kept', -num_bytes)
+    if tonumber(redis.call('ZINCRBY', P .. 'kept', -num_bytes, tenant)) <= 0 then
+      redis.call('ZREM', P .. 'kept', tenant)
+    end
   end
   redis.call('ZREM', P .. 'jobs:' .. tenant, id)
   return id, tenant

@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
--- At most 900 commands.
+-- At most 1,600 commands.
 -- Removes a page of expired jobs from the indexes. If the kept jobs need more memory than the limit,
--- also deletes those that expire first. Returns {number of expired jobs, number of deleted jobs,
+-- also deletes the oldest ones of the tenants that keep most. Returns {number of expired jobs, number of deleted jobs,
 -- 1 if another call is needed}.
 local MEMORY_SHARE = 1 / 2 -- of Redis' `maxmemory`, which kept jobs never exceed
 local PAGE = 64
 local MAX_DELETED = 64
 local NUM_OLDEST = 16
 local NUM_FOLLOWED = 8
+local NUM_CANDIDATES = 4 -- jobs of a tenant of which the first kept one is deleted
 local now = now_ms()
 local expired = redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', now, 'LIMIT', 0, PAGE)
-local _, id, tenant
+local _, tenant
 for _, member in ipairs(expired) do _, tenant = unindex(member) end
 
 local kept, limit, max_memory =
@@ -18,16 +19,31 @@ local kept, limit, max_memory =
 if limit and tonumber(max_memory or 0) > 0 then
   limit = math.min(limit, max_memory * MEMORY_SHARE)
 end
+-- Return an ended job to delete: one of the oldest of the tenant that keeps most, or the job that
+-- expires first if those haven't ended. Return nil if there is none.
+local function next_to_delete()
+  local keeper = redis.call('ZREVRANGE', P .. 'kept', 0, 0)[1]
+  local oldest = keeper and redis.call('ZRANGE', P .. 'jobs:' .. keeper, 0, NUM_CANDIDATES - 1) or {}
+  for _, id in ipairs(oldest) do
+    local job = read_job(id)
+    if job.kept then return job end
+  end
+  local member = redis.call('ZRANGE', P .. 'ended', 0, 0)[1]
+  if not member then return nil end
+  local job = read_job((unindex(member)))
+  job.kept = false
+  return job
+end
+
 local num_deleted = 0
 while limit and tonumber(kept or 0) > tonumber(limit) and num_deleted < MAX_DELETED do
-  local member = redis.call('ZRANGE', P .. 'ended', 0, 0)[1]
-  if not member then
+  local job = next_to_delete()
+  if not job then
     redis.call('HSET', P .. 'cnt', 'kept', 0)
+    redis.call('DEL', P .. 'kept')
     break
   end
-  id, tenant = unindex(member)
-  local job = read_job(id)
-  job.kept = false
+  tenant = job.tenant or tenant
   forget_ended(job)
   num_deleted = num_deleted + 1
   kept = redis.call('HGET', P .. 'cnt', 'kept')

@@ -158,7 +158,27 @@ async def test_expired_jobs_leave_the_indexes(
     assert member.decode().split() == [kept, str(await kept_bytes(redis, keys)), "default"]
 
 
-async def test_the_answers_that_expire_first_are_deleted_beyond_the_limit_in_bytes(
+async def test_a_tenant_that_keeps_much_loses_its_own_answers_first(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    worker: Actor = await actor()
+    soon = replace(LIMITS, retain_ms=LIMITS.retain_ms // 2)
+    quiet = [await ended_job(queue, worker, soon, tenant="quiet") for _ in range(2)]
+    large = [await ended_job(queue, worker, tenant="large") for _ in range(6)]
+    size = await kept_bytes(redis, keys) // 8
+    limits = replace(LIMITS, retain_bytes=4 * size + size // 2)
+    large.append(await ended_job(queue, worker, limits, tenant="large"))
+    await queue.retain()
+    assert [await views.job(job) is not None for job in quiet] == [True, True]
+    assert [await views.job(job) is not None for job in large] == [False] * 5 + [True] * 2
+    kept = await redis.zrange(keys.kept, 0, -1, withscores=True)
+    assert sum(num_bytes for _, num_bytes in kept) == await kept_bytes(redis, keys)
+    for job in (*quiet, *large):
+        await queue.erase(job)
+    assert not await redis.exists(keys.kept)
+
+
+async def test_the_oldest_answers_are_deleted_beyond_the_limit_in_bytes(
     queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
 ) -> None:
     worker: Actor = await actor()
