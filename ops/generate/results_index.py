@@ -50,6 +50,7 @@ MEASUREMENTS = {
     "shadow": "latency with and without a shadow that computes copies",
     "hostile-batches": "batches of 19 tenants without and beside a hostile one, under SIGKILLs",
     "hostile-limits": "tokens beyond a key's limit, and the ledger under SIGKILLs",
+    "hostile-requests": "waits of a tenant beside generated requests of another",
     "hostile-adapters": "waits of a tenant beside mutated adapters of another",
     "fairness": "waiting times beside a heavy tenant, and shares by weight",
 }

@@ -142,8 +142,8 @@ class TokenizationDesk:
                 return self._tokens(ids, with_names=call.with_names)
             case EncodeChat(job=job):
                 style = await self._styles.style(job.version)
-                text = await tokenizer.render(job, style)
-                (prompt,) = await asyncio.to_thread(tokenizer.encode, job, style, text)
+                rendered = await tokenizer.render(job, style)
+                (prompt,) = await asyncio.to_thread(tokenizer.encode, job, style, rendered)
                 return self._tokens(prompt.ids, with_names=call.with_names)
             case Decode(ids=ids):
                 return Reply(text=await asyncio.to_thread(tokenizer.decode, ids))

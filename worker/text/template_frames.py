@@ -31,7 +31,10 @@ def read_frame(file: int, timeout_s: float | None = None) -> bytes | None:
     """
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     head = _read(file, _HEAD.size, end_s)
-    return None if head is None else _read(file, *_HEAD.unpack(head), end_s)
+    if head is None:
+        return None
+    (num_bytes,) = _HEAD.unpack(head)
+    return _read(file, num_bytes, end_s)
 
 
 def _read(file: int, num_bytes: int, end_s: float | None) -> bytes | None:

@@ -1,5 +1,6 @@
 """Renders chats by adapters' templates in child processes, which end when a chat costs too much."""
 
+import atexit
 import json
 import subprocess
 import sys
@@ -103,6 +104,11 @@ class TemplateSandbox:
             raise TemplateError(rendered.error)
         return rendered.text
 
+    def close(self) -> None:
+        """End the idle processes."""
+        while self._idle:
+            self._idle.pop().end()
+
     def _take(self) -> "_Process":
         with self._lock:
             if not self._has_started:
@@ -150,3 +156,4 @@ class _Process:
 
 TEMPLATES = TemplateSandbox()
 """The template processes of this worker, which its loader and its jobs share."""
+atexit.register(TEMPLATES.close)

@@ -171,18 +171,18 @@ class Tokenizer:
         template = style.template(has_tools=job.tools is not None)
         if job.endpoint is not Endpoint.CHAT or template is None:
             return None
-        base_tokens = self._hf.special_tokens_map
-        if (
-            template == self._hf.chat_template
-            and style.special_tokens.items() <= base_tokens.items()
-        ):
-            return None
         if job.tools and style.tool_form is not job.tools.form:
             raise invalid_value(
                 "this adapter's chat template doesn't teach the base model's form of tool calls; "
                 "send the request without tools",
                 "tools",
             )
+        base_tokens = self._hf.special_tokens_map
+        if (
+            template == self._hf.chat_template
+            and style.special_tokens.items() <= base_tokens.items()
+        ):
+            return None
         return TemplateChat(
             template=template,
             messages=_joined(job.messages or ()),

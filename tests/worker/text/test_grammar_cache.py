@@ -13,7 +13,7 @@ from worker_support import Client
 from shared.errors import ErrorCode
 from shared.protocol.jobs import JobState, SamplingParams
 from worker.service import Worker
-from worker.text import grammar_cache
+from worker.text import tenant_turns
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
@@ -96,7 +96,7 @@ async def test_a_schema_waits_for_no_costly_schemas_of_another_tenant(
 async def test_a_tenant_whose_schemas_take_too_much_cpu_time_is_asked_to_come_back(
     client: Client, engine: ScriptedEngine, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grammar_cache, "MAX_SPENT_S", 0.1)
+    monkeypatch.setattr(tenant_turns, "MAX_SPENT_S", 0.1)
     async with start(engine):
         costly, refused = [
             await client.send(sampling=each, tenant="a") for each in costly_schemas(2)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ CHATS: list[dict[str, Any]] = [
 ]
 COSTLY = [
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-    "{{ 10 ** 10 ** 10 }}",
+    "{{ 10 ** (10 ** 10) }}",
     "{{ 'x' * 10 ** 10 }}",
     "{% set n = namespace(x='x') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     "{{ ('%' ~ 10 ** 10 ~ 'd') | format(1) }}",
@@ -42,8 +43,10 @@ COSTLY = [
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> TemplateSandbox:
-    return TemplateSandbox()
+def sandbox() -> Iterator[TemplateSandbox]:
+    sandbox = TemplateSandbox()
+    yield sandbox
+    sandbox.close()
 
 
 def chat(template: str, **fields: Any) -> TemplateChat:

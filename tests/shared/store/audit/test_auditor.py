@@ -159,6 +159,9 @@ CASES = {
         all_of(ends(), zset("abandoned")), lambda k: k.abandoned, JOB
     ),
     "an index entry of a deleted answer": Case(zset("ended", ENDED), lambda k: k.ended, ENDED),
+    "bytes that are kept of a tenant without jobs": Case(
+        zset("kept", "red"), lambda k: k.kept, "red"
+    ),
     "a listed job that was deleted": Case(zset("jobs:red"), lambda k: k.jobs("red"), JOB),
     "an idempotency key for ever": Case(string("idem:red:d"), lambda k: k.idempotency("red", "d")),
     "a deadline of an ended job": Case(all_of(ends(), zset("due")), lambda k: k.due, JOB),
