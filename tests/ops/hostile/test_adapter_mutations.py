@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.hostile.adapter_mutations import MUTATIONS, Mutation, Sent, mutated, read_adapter
-from ops.hostile.adapters import GOOD, Report, _check
-from ops.hostile.neighbour import Waits
+from ops.hostile.adapters import GOOD
 from shared.errors import AdapterRejected
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 
@@ -53,29 +52,3 @@ def test_some_mutated_adapters_pass_the_check_of_their_files(good: Sent, tmp_pat
     rng = random.Random(1)
     outcomes = Counter(is_served(mutated(rng, good), tmp_path) for _ in range(60))
     assert min(outcomes[True], outcomes[False]) >= 5
-
-
-def test_waits_of_later_times_are_added() -> None:
-    waits = Waits(health_s=2, stream_s=1, num_health=1, failures=["a"])
-    waits.add(Waits(health_s=1, stream_s=3, num_health=2, num_streams=4, failures=["b"] * 9))
-    assert waits == Waits(2, 3, 3, 4, ["a", "b", "b", "b", "b"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "failure"),
-    [
-        ({}, None),
-        ({"attacked": Waits(health_s=1.2)}, "waited 1.20 s longer: health_s"),
-        ({"attacked": Waits(stream_s=2.5)}, "waited 2.50 s longer: stream_s"),
-        ({"attacked": Waits(failures=["x"])}, "request of the other tenant failed: x"),
-        ({"memory_mib": {"worker": [100.0, 165.0]}}, "worker grew from 100.0 to 165.0 MiB"),
-        ({"num_answered": 0}, "no adapter was accepted"),
-    ],
-)
-def test_a_run_fails_for_its_reason(changes: dict[str, object], failure: str | None) -> None:
-    report = Report(seed=1, minutes=1, num_answered=1)
-    for name, value in changes.items():
-        setattr(report, name, value)
-    _check(report)
-    assert len(report.failures) == (failure is not None)
-    assert failure is None or failure in report.failures[0]
