@@ -17,7 +17,7 @@ from api.jobs.list_query import MAX_LIMIT as MAX_JOBS
 from api.pool.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
 from api.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
-from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES
+from shared.json_text import MAX_DEPTH, MAX_NODES, MAX_VALUES
 from shared.store.batches.batches import MAX_OPEN
 
 _JSON = "`--max-body-bytes`, compressed or not"

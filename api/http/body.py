@@ -9,7 +9,7 @@ from api.http.content_encoding import Decoder
 from api.http.turns.checks import begin_check
 from shared import python_json
 from shared.errors import ErrorCode, JobError, JobFailed
-from shared.json_budget import JsonBudget, TooComplex
+from shared.json_text import JsonBudget, TooComplex
 
 
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from ops.bench.options import RESULTS, ResultsFolder
 from ops.bench.progress import progress
-from ops.hostile.batch_inputs import hostile_kinds
-from ops.hostile.batch_run import HOSTILE, Report, Run, RunResult, Sizes
+from ops.hostile.batching.inputs import hostile_kinds
+from ops.hostile.batching.run import HOSTILE, Report, Run, RunResult, Sizes
 from ops.hostile.pool import hostile_pool
 from ops.hostile.results import write_result
 from ops.hostile.source import flaky_source

@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from ops.bench.server_processes import clean_environment, process, wait_until_serves
-from ops.hostile.batch_inputs import ADAPTERS, BASE
+from ops.hostile.batching.inputs import ADAPTERS, BASE
 from ops.local.embedded_redis import start_redis
 from ops.local.ports import free_port
 

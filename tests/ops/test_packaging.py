@@ -43,6 +43,7 @@ NEEDS = {
     "ops/demo": {DEMO, WORKER},
     "ops/doctor": {WORKER},
     "ops/generate/console_screenshots.py": {"dev"},
+    "ops/hostile/requests.py": {"dev"},
     "ops/generate/models": {WORKER},
     "ops/demo/plot.py": {"bench"},
     "tests": {API, WORKER, DEMO, "dev"},

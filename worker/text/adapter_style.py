@@ -10,7 +10,7 @@ from shared.reasoning_form import ReasoningSetting
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.prompt_style import PromptStyle
 from worker.text.reasoning_format import base_reasoning_form, reasoning_form
-from worker.text.template_sandbox import TemplateTooCostly
+from worker.text.templates.sandbox import TemplateTooCostly
 from worker.text.tool_call_format import adapter_tool_form
 
 

@@ -12,8 +12,8 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from shared.context_length import RARE_BYTES, SPACE_MARK
-from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.detokenizer import BYTE_OF_CHARACTER
+from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
 
 _BYTE_TOKENS = {name for name, byte in BYTE_OF_CHARACTER.items() if byte not in RARE_BYTES}
 _FALLBACK_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))

@@ -8,13 +8,13 @@ from shared.errors import JobFailed, invalid_value
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
 from shared.protocol.tools import ToolUse
 from shared.reasoning_form import ReasoningForm
-from worker.text.adapter_templates import AdapterTemplates
-from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.detokenizer import TextStream, TokenBytes
 from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.reasoning_format import is_open
-from worker.text.template_sandbox import TemplateChat
+from worker.text.templates.adapter_templates import AdapterTemplates
+from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
+from worker.text.templates.sandbox import TemplateChat
 
 USUAL_ROLES = ("system", "user", "assistant", "tool")
 MAX_REASON_CHARS = 500

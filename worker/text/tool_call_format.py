@@ -12,8 +12,8 @@ from jinja2 import TemplateSyntaxError
 from shared.errors import SettingsError
 from shared.protocol.jobs import PromptEnd
 from shared.protocol.tools import DEEPSEEK_CALL, DEEPSEEK_SEPARATOR, ToolForm, ToolSetting
-from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
-from worker.text.template_sandbox import TEMPLATES, TemplateChat, TemplateTooCostly
+from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
+from worker.text.templates.sandbox import TEMPLATES, TemplateChat, TemplateTooCostly
 
 _TOOL_NAME = "probe_of_the_template"
 _FIELD = {"type": "string", "description": "a field"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from api.http.body import parse_json_object
 from shared.errors import JobFailed
-from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES, JsonBudget, TooComplex
+from shared.json_text import MAX_DEPTH, MAX_NODES, MAX_VALUES, JsonBudget, TooComplex
 
 TEXT = st.text(alphabet='ab"\\[]{},: \n\u00e9', max_size=8)
 VALUES = st.recursive(

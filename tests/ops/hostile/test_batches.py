@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ops.hostile.batch_inputs import ADAPTERS, custom_ids, hostile_kinds, requests
+from ops.hostile.batching.inputs import ADAPTERS, custom_ids, hostile_kinds, requests
 from ops.hostile.pool_size import PoolSize, pool_size
 from ops.hostile.source import flaky_source
 from shared.store.connection import Redis

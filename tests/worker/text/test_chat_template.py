@@ -8,7 +8,7 @@ from written_calls import CALL_END, END, SEP
 from shared.errors import JobFailed
 from shared.protocol.jobs import PromptEnd
 from shared.protocol.tools import ToolForm, ToolUse
-from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
+from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.tokenizer import Tokenizer
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

@@ -1,4 +1,4 @@
-"""Renders chats by adapters' templates: `python -m worker.text.template_process`.
+"""Renders chats by adapters' templates: `python -m worker.text.templates.process`.
 
 A template is a program. Jinja's sandbox keeps it from files and the network, but not from endless
 loops, huge numbers and huge texts. The process reads one chat after the other, and ends itself when
@@ -18,8 +18,8 @@ from jinja2 import TemplateSyntaxError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from shared.protocol.jobs import PromptEnd
-from worker.text.chat_template import render_chat
-from worker.text.template_frames import read_frame, write_frame
+from worker.text.templates.chat_template import render_chat
+from worker.text.templates.frames import read_frame, write_frame
 
 NICENESS = 5
 """Niceness of the process. Beside the engine's thread, it gets a quarter of a core."""

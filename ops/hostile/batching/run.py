@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops.bench.server_processes import ServerFailed
-from ops.hostile.batch_client import ENDED, BatchClient, num_done, statuses
-from ops.hostile.batch_inputs import ADAPTERS, FLAKY, HostileKind, custom_ids, requests
+from ops.hostile.batching.client import ENDED, BatchClient, num_done, statuses
+from ops.hostile.batching.inputs import ADAPTERS, FLAKY, HostileKind, custom_ids, requests
 from ops.hostile.pool import ADMIN, HostilePool
 from ops.hostile.pool_size import PoolSize, pool_size
 from ops.hostile.source import Source

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from shared.protocol.jobs import PromptEnd
-from worker.text.template_frames import read_frame, write_frame
+from worker.text.templates.frames import read_frame, write_frame
 
 NUM_PROCESSES = 2
 """Number of processes. While a chat of one tenant exceeds its limits, another tenant has one."""
@@ -125,7 +125,7 @@ class _Process:
     """A child process, which ends with this one."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-m", "worker.text.template_process"]
+        command = [sys.executable, "-P", "-m", "worker.text.templates.process"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0

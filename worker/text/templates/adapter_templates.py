@@ -4,7 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from shared.errors import ErrorCode, JobError, JobFailed
-from worker.text.template_sandbox import NUM_PROCESSES, TEMPLATES, Rendered, TemplateChat
+from worker.text.templates.sandbox import NUM_PROCESSES, TEMPLATES, Rendered, TemplateChat
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 _TRY_AGAIN = (

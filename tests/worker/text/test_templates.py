@@ -13,10 +13,10 @@ from tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3
 
 from shared.protocol.jobs import PromptEnd
-from worker.text.adapter_templates import AdapterTemplates
-from worker.text.chat_template import TEMPLATE_ERRORS, render_chat
-from worker.text.template_process import MAX_TEXT_CHARS
-from worker.text.template_sandbox import TOO_COSTLY, Rendered, TemplateChat, TemplateSandbox
+from worker.text.templates.adapter_templates import AdapterTemplates
+from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
+from worker.text.templates.process import MAX_TEXT_CHARS
+from worker.text.templates.sandbox import TOO_COSTLY, Rendered, TemplateChat, TemplateSandbox
 
 HF = tiny_tokenizer()
 USER = {"role": "user", "content": "你好"}
@@ -65,7 +65,7 @@ def processes() -> list[int]:
     """Return the ids of this process's template processes."""
     found = []
     for pid in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
-        if b"worker.text.template_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"worker.text.templates.process" in Path(f"/proc/{pid}/cmdline").read_bytes():
             found.append(int(pid))
     return found
 

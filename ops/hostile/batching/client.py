@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import orjson
 
-from ops.hostile.batch_inputs import PATH
+from ops.hostile.batching.inputs import PATH
 
 ENDED = {"completed", "failed", "expired", "cancelled"}
 PAGE = 100

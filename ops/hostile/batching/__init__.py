@@ -1,0 +1,1 @@
+"""Runs of batches with a hostile tenant."""

@@ -1,0 +1,1 @@
+"""Chat templates, those of adapters in processes with limits."""
