@@ -65,14 +65,15 @@ def warning(request: RequestModel, others: OtherFields = NO_OTHERS) -> str | Non
     `others` are fields that `request` lacks. The value is visible ASCII with single spaces, and has
     at most 1,000 characters.
     """
-    unknown = (field.path for field in all_unknown(request, others))
-    listed = _listed(chain(map(others.renamed, _ignored(request)), others.ignored, unknown))
+    known = chain(map(others.renamed, _ignored(request)), others.ignored)
+    listed = _listed(known, all_unknown(request, others))
     return f"not used: {listed}" if listed else None
 
 
-def _listed(paths: Iterator[str]) -> str:
+def _listed(known: Iterator[str], unknown: Iterator[UnknownField]) -> str:
+    paths = chain(known, (field.path for field in unknown))
     shown = ", ".join(_shown(path) for path in islice(paths, MAX_LISTED))
-    num_more = sum(1 for _ in paths)
+    num_more = sum(1 for _ in known) + sum(1 for _ in unknown)
     return shown + (f" and {num_more} more" if num_more else "")
 
 

@@ -33,8 +33,9 @@ def unknown_fields(request: BaseModel, prefix: str = "") -> Iterator[UnknownFiel
 
     Free-form objects, such as JSON Schemas and `metadata`, have no unknown fields.
     """
+    known = field_names(type(request))
     for name in request.model_extra or ():
-        yield UnknownField(prefix, name, field_names(type(request)))
+        yield UnknownField(prefix, name, known)
     for attribute, name in _parts(type(request)):
         yield from _inside(getattr(request, attribute), prefix + name)
 

@@ -5,6 +5,7 @@ neither Redis nor a worker.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +23,12 @@ from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, war
 from api.requests.request_headers import RequestHeaders
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
+from api.requests.unknown_fields import refuse_unknown
 from api.requests.viewed import ViewedRequest
 from api.responses import translate as responses
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest
 from api.schema.base import JobRequest, RequestModel
+from shared.errors import JobFailed
 from shared.protocol.codec import encode_job
 from shared.protocol.jobs import Job
 from shared.protocol.tools import ToolForm
@@ -59,8 +62,8 @@ class BodyCheck:
 
 
 def _warned(request: RequestModel, others: OtherFields = NO_OTHERS) -> None:
-    for _ in all_unknown(request, others):
-        pass
+    with suppress(JobFailed):  # clients may ask for it
+        refuse_unknown(all_unknown(request, others))
     warning(request, others)
 
 
