@@ -55,6 +55,19 @@ def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
     return SandboxAnswer(**json.loads(done.stdout))
 
 
+def limit_process(max_bytes: int) -> None:
+    """Lower this process's priority, and limit its address space to `max_bytes`."""
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def end_after_cpu_s(seconds: float) -> None:
+    """End this process after these seconds of CPU time from now; 0 lifts the limit."""
+    # The signal's default action ends the process. RLIMIT_CPU counts whole seconds only.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def answer_once(
     work: Callable[[bytes], str],
     rejections: tuple[type[Exception], ...],
@@ -67,12 +80,9 @@ def answer_once(
         rejections: errors of `work` whose messages are for the client.
         max_cpu_s: limit of the CPU time in seconds.
     """
-    os.nice(NICENESS)
     question = sys.stdin.buffer.read()
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The signal's default action ends the process. RLIMIT_CPU counts whole seconds only.
-    signal.setitimer(signal.ITIMER_PROF, max_cpu_s)
+    limit_process(MAX_BYTES)
+    end_after_cpu_s(max_cpu_s)
     text = error = ""
     try:
         text = work(question)

@@ -30,6 +30,7 @@ from shared.store.retry import MAX_DELAY_S
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import AdapterSource
+from worker.jobs.encoding import encode
 from worker.text.interface import PromptTokenizer
 from worker.text.prompt_style import PromptStyle
 
@@ -137,13 +138,12 @@ class TokenizationDesk:
         tokenizer = self._tokenizer
         match call:
             case EncodeText(text=text, add_special_tokens=adds):
-                encode = tokenizer.encode_text
-                ids = await asyncio.to_thread(encode, text, add_special_tokens=adds)
+                encode_text = tokenizer.encode_text
+                ids = await asyncio.to_thread(encode_text, text, add_special_tokens=adds)
                 return self._tokens(ids, with_names=call.with_names)
             case EncodeChat(job=job):
                 style = await self._styles.style(job.version)
-                rendered = await tokenizer.render(job, style)
-                (prompt,) = await asyncio.to_thread(tokenizer.encode, job, style, rendered)
+                (prompt,) = await encode(tokenizer, job, style)
                 return self._tokens(prompt.ids, with_names=call.with_names)
             case Decode(ids=ids):
                 return Reply(text=await asyncio.to_thread(tokenizer.decode, ids))

@@ -7,8 +7,6 @@ a chat exceeds a limit.
 
 import json
 import os
-import resource
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -18,11 +16,10 @@ from jinja2 import TemplateSyntaxError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from shared.protocol.jobs import PromptEnd
+from shared.sandbox import end_after_cpu_s, limit_process
 from worker.text.templates.chat_template import render_chat
 from worker.text.templates.frames import read_frame, write_frame
 
-NICENESS = 5
-"""Niceness of the process. Beside the engine's thread, it gets a quarter of a core."""
 MAX_CPU_S = 1.0
 """Limit of the CPU time of one chat, in seconds."""
 MAX_BYTES = 1 << 30
@@ -47,14 +44,11 @@ class _Renderer(PreTrainedTokenizerBase):  # type: ignore[misc]  # transformers 
 
 def main() -> None:
     """Answer chats from the standard input until it ends."""
-    os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_process(MAX_BYTES)
     while (question := read_frame(sys.stdin.fileno())) is not None:
-        # The signal's default action ends the process. RLIMIT_CPU counts whole seconds only.
-        signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S)
+        end_after_cpu_s(MAX_CPU_S)
         answer = _answer(question)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        end_after_cpu_s(0)
         write_frame(sys.stdout.fileno(), answer)
 
 

@@ -13,15 +13,13 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from shared.protocol.jobs import PromptEnd
+from shared.sandbox import TIMEOUT_S, TOO_COSTLY
 from worker.text.templates.frames import read_frame, write_frame
 
 NUM_PROCESSES = 2
 """Number of processes. While a chat of one tenant exceeds its limits, another tenant has one."""
 KILLED_CPU_S = 2.2
 """CPU time in seconds of a chat that exceeds its limits, and of the start of another process."""
-TIMEOUT_S = 60.0
-"""Limit of the wall-clock time in seconds, for a process that hangs without using CPU time."""
-TOO_COSTLY = "it takes too much time or memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
