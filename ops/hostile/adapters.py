@@ -7,7 +7,6 @@ if a process ends or grows. With --quick, it doesn't compare waits.
 
 import asyncio
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,8 +25,8 @@ from ops.bench.progress import progress
 from ops.demo.model import demo_model
 from ops.hostile.adapter_mutations import Sent, mutated, read_adapter
 from ops.hostile.adapter_pool import AdapterPool, adapter_pool
-from ops.hostile.observation import Observation, observe
-from ops.hostile.results import figures_of, write_result
+from ops.hostile.observation import AttackReport, observe
+from ops.hostile.results import conclude, figures_of
 from shared.cancel_tasks import cancel_tasks
 
 GOOD = Path(__file__).parents[1] / "demo/adapters/pirate"
@@ -39,19 +38,15 @@ MAX_QUERY_BYTES = 6_000
 """Size of a configuration up to which it is sent as a query parameter."""
 TIMEOUT_S = 60.0
 NUM_ATTACKERS = 2
-MAX_SHOWN = 20
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class Report(AttackReport):
     """Findings of one run."""
 
-    seed: int
     minutes: float
-    statuses: Counter[int] = field(default_factory=Counter)
-    """Numbers of uploads by HTTP status."""
     mutations: Counter[str] = field(default_factory=Counter)
     """Numbers of uploads by mutation."""
     num_answered: int = 0
@@ -59,13 +54,6 @@ class Report:
     slowest_upload_s: float = 0.0
     slowest_changes: tuple[str, ...] = ()
     """Mutations of the adapter whose upload took longest."""
-    observation: Observation = field(default_factory=Observation)
-    failures: list[str] = field(default_factory=list)
-
-    def fail(self, reason: str) -> None:
-        """Record a failure."""
-        if len(self.failures) < MAX_SHOWN:
-            self.failures.append(reason)
 
 
 @app.command()
@@ -91,13 +79,11 @@ def adapters(
     report.failures += report.observation.faults(compares=not quick)
     if not report.num_answered:
         report.fail("no adapter was accepted")
-    says = _says(report)
-    for line in says:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if not quick:
-        path = write_result(results, "hostile-adapters", figures_of(report), says)
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
-    sys.exit(bool(report.failures))
+    conclude(
+        *(console, "hostile-adapters", figures_of(report), _says(report)),
+        folder=None if quick else results,
+        has_failed=bool(report.failures),
+    )
 
 
 async def _run(pool: AdapterPool, report: Report, shown: Progress) -> None:
@@ -166,9 +152,8 @@ class Attacker:
         report = self._report
         if (taken_s := time.monotonic() - start_s) > report.slowest_upload_s:
             report.slowest_upload_s, report.slowest_changes = taken_s, sent.changes
-        report.statuses[reply.status_code] += 1
+        report.count(str(sent.changes), reply)
         report.mutations.update(sent.changes)
-        self._check_status(sent, reply)
         if reply.status_code == 200:
             await self._ask(sent)
 
@@ -184,11 +169,6 @@ class Attacker:
                 f"{sent.changes}: accepted, but {reply.status_code} {reply.text[:200]}"
             )
         await self._client.delete(f"{self._url}/v1/adapters/{self._name}", headers=self._headers)
-
-    def _check_status(self, sent: Sent, reply: httpx.Response) -> None:
-        is_overload = reply.status_code == 503 and "retry-after" in reply.headers
-        if reply.status_code >= 500 and not is_overload:
-            self._report.fail(f"{sent.changes}: {reply.status_code} {reply.text[:200]}")
 
 
 async def _wait(seconds: float, shown: Progress, bar: TaskID) -> None:

@@ -19,7 +19,7 @@ from ops.bench.progress import progress
 from ops.hostile.batching.inputs import hostile_kinds
 from ops.hostile.batching.run import HOSTILE, Report, Run, RunResult, Sizes
 from ops.hostile.pool import hostile_pool
-from ops.hostile.results import write_result
+from ops.hostile.results import conclude
 from ops.hostile.source import flaky_source
 
 MAX_RATIO = 1.5
@@ -53,12 +53,13 @@ def main(
         beside = _run(sizes, report, has_hostile=True)
     ratio = beside.seconds / without.seconds
     faults = _faults(without, beside, ratio, sizes, compares=not quick)
-    for line in _lines(without, beside, ratio, faults):
-        console.print(line, highlight=False, soft_wrap=True)
-    if not quick:
-        path = _write(results, sizes, without, beside, ratio, faults)
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if faults else 0)
+    figures = {"sizes": asdict(sizes), "without": without, "beside": beside, "ratio": ratio}
+    conclude(
+        *(console, "hostile-batches", {**figures, "faults": faults}),
+        _lines(without, beside, ratio, faults),
+        folder=None if quick else results,
+        has_failed=bool(faults),
+    )
 
 
 def _run(sizes: Sizes, report: Report, *, has_hostile: bool) -> RunResult:
@@ -101,19 +102,6 @@ def _lines(without: RunResult, beside: RunResult, ratio: float, faults: list[str
         *[f"fault: {fault}" for fault in faults[:20]],
         f"{len(faults)} faults" if faults else "no faults",
     ]
-
-
-def _write(
-    results: Path,
-    sizes: Sizes,
-    without: RunResult,
-    beside: RunResult,
-    ratio: float,
-    faults: list[str],
-) -> Path:
-    figures = {"sizes": asdict(sizes), "without": without, "beside": beside, "ratio": ratio}
-    says = _lines(without, beside, ratio, faults)
-    return write_result(results, "hostile-batches", {**figures, "faults": faults}, says)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ops.bench.progress import progress
 from ops.hostile.ledger_run import MAX_TOKENS, LedgerResult, ledger_run
 from ops.hostile.limit_pool import LimitPool, limit_pool
 from ops.hostile.overruns import OverrunResult, overrun
-from ops.hostile.results import write_result
+from ops.hostile.results import conclude
 
 MAX_RATIO = 1.1
 MAX_EXCESS = 0.6
@@ -48,12 +48,12 @@ def main(
 
         over, ledger = _run(seconds, kills, report, aligned=not quick)
     faults = [*_overrun_faults(over), *_ledger_faults(ledger, kills)]
-    for line in _lines(over, ledger, faults):
-        console.print(line, highlight=False, soft_wrap=True)
-    if not quick:
-        path = _write(results, over, ledger, faults)
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if faults else 0)
+    figures = {"overruns": over, "ratio": over.ratio, "ledger": ledger, "faults": faults}
+    conclude(
+        *(console, "hostile-limits", figures, _lines(over, ledger, faults)),
+        folder=None if quick else results,
+        has_failed=bool(faults),
+    )
 
 
 def _run(
@@ -113,11 +113,6 @@ def _lines(over: OverrunResult, ledger: LedgerResult, faults: list[str]) -> list
         *[f"fault: {fault}" for fault in faults],
         f"{len(faults)} faults" if faults else "no faults",
     ]
-
-
-def _write(results: Path, over: OverrunResult, ledger: LedgerResult, faults: list[str]) -> Path:
-    figures = {"overruns": over, "ratio": over.ratio, "ledger": ledger, "faults": faults}
-    return write_result(results, "hostile-limits", figures, _lines(over, ledger, faults))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What an attack on a pool does to the other tenant's waits and to the memory of the processes."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ops.hostile.adapter_pool import AdapterPool
 from ops.hostile.neighbour import Neighbour, Waits
@@ -10,6 +12,7 @@ MAX_LONGER_S = 1.0
 """Seconds that the other tenant may wait longer than before the attack."""
 MAX_GROWTH_MIB = 64.0
 """Memory that a process may gain after the warm-up."""
+MAX_SHOWN = 20
 
 Attack = Callable[[Callable[[], None]], Awaitable[None]]
 """An attack. It calls its argument once, after its warm-up."""
@@ -66,3 +69,30 @@ async def observe(pool: AdapterPool, peace: Awaitable[None], attack: Attack) -> 
     }
     observed.ended = sorted(pool.processes.keys() - after.keys())
     return observed
+
+
+@dataclass(slots=True, kw_only=True)
+class AttackReport:
+    """Findings of an attack with requests."""
+
+    seed: int
+    statuses: Counter[int] = field(default_factory=Counter)
+    """Numbers of responses by HTTP status."""
+    observation: Observation = field(default_factory=Observation)
+    failures: list[str] = field(default_factory=list)
+
+    def fail(self, reason: str) -> None:
+        """Record a failure."""
+        if len(self.failures) < MAX_SHOWN:
+            self.failures.append(reason)
+
+    def count(self, what: str, reply: Any, *, may_be_late: bool = False) -> None:
+        """Count a response. One of 500 or above fails, unless it announces an overload.
+
+        `reply` is a response of httpx or requests. With `may_be_late`, it may be a 504.
+        """
+        status = reply.status_code
+        self.statuses[status] += 1
+        is_overload = status == 503 and "retry-after" in reply.headers
+        if status >= 500 and not is_overload and not (may_be_late and status == 504):
+            self.fail(f"{what}: {status} {reply.text[:200]}")

@@ -7,12 +7,10 @@ the other tenant waits more than a second longer than before, or if a process en
 """
 
 import asyncio
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,8 +27,8 @@ from ops.bench.options import RESULTS, ResultsFolder
 from ops.bench.progress import progress
 from ops.demo.model import demo_model
 from ops.hostile.adapter_pool import AdapterPool, adapter_pool
-from ops.hostile.observation import Observation, observe
-from ops.hostile.results import figures_of, write_result
+from ops.hostile.observation import AttackReport, observe
+from ops.hostile.results import conclude, figures_of
 
 RIGHTS = ("--scopes", "adapters", "--scopes", "inference")
 ENDLESS = {"GET /v1/pool/events"}
@@ -41,27 +39,16 @@ EACH = 10
 """Requests of one kind to one operation, before the next operation."""
 WARM_UP_SHARE = 0.2
 TIMEOUT_S = 60.0
-MAX_SHOWN = 20
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class Report(AttackReport):
     """Findings of one run."""
 
-    seed: int
-    statuses: Counter[int] = field(default_factory=Counter)
-    """Numbers of responses by HTTP status."""
     slowest_s: float = 0.0
     slowest_operation: str = ""
-    observation: Observation = field(default_factory=Observation)
-    failures: list[str] = field(default_factory=list)
-
-    def fail(self, reason: str) -> None:
-        """Record a failure."""
-        if len(self.failures) < MAX_SHOWN:
-            self.failures.append(reason)
 
 
 @app.command()
@@ -91,13 +78,11 @@ def requests(
 
         report.observation = asyncio.run(observe(pool, asyncio.sleep(undisturbed_s), attack))
     report.failures += report.observation.faults(compares=not quick)
-    says = _says(report)
-    for line in says:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if not quick:
-        path = write_result(results, "hostile-requests", figures_of(report), says)
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
-    sys.exit(bool(report.failures))
+    conclude(
+        *(console, "hostile-requests", figures_of(report), _says(report)),
+        folder=None if quick else results,
+        has_failed=bool(report.failures),
+    )
 
 
 class Sender:
@@ -156,10 +141,7 @@ class Sender:
             return
         if (taken_s := time.monotonic() - start_s) > report.slowest_s:
             report.slowest_s, report.slowest_operation = taken_s, label
-        report.statuses[reply.status_code] += 1
-        is_announced = reply.status_code == 503 and "retry-after" in reply.headers
-        if reply.status_code >= 500 and reply.status_code != 504 and not is_announced:
-            report.fail(f"{label}: {reply.status_code} {reply.text[:200]}")
+        report.count(label, reply, may_be_late=True)
         self._num_sent += 1
         if self._num_sent == int(WARM_UP_SHARE * self._number):
             self._warmed_up()
