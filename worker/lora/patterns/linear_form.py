@@ -7,7 +7,7 @@ everything, `^` matches the start only, and the classes of Unicode are those of 
 
 from collections.abc import Callable, Iterable
 from itertools import groupby
-from re import _constants as sre  # type: ignore[attr-defined]  # typeshed leaves it out
+from re import _constants as sre  # type: ignore[attr-defined, unused-ignore]  # typeshed leaves it out
 from typing import Any
 
 ALPHABET = "".join(map(chr, range(ord(" "), ord("~") + 1)))
