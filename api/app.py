@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 
+from api.access.auth import KeyCheck
 from api.access.authenticator import Authenticator
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
 from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
-from api.context import Context
-from api.errors import add_error_handlers
-from api.files.store import FileStore
+from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT
 from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
-from api.http.auth import KeyCheck
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
+from api.http.errors import add_error_handlers
 from api.http.guards import Guards
 from api.http.middleware import Boundary
 from api.http.scopes import check_scope
@@ -36,13 +35,15 @@ from api.http.turns.fair_slots import FairSlots
 from api.http.turns.tenant_requests import TenantRequests
 from api.http.turns.turns import Turns
 from api.metrics.metrics import Metrics
-from api.model_cache import ModelCache
 from api.openapi.document import describe
-from api.pool.body import pool_body
-from api.pool.feed import PoolFeed
-from api.pool.state import PoolReader
-from api.pool_status import CachedRead, pool_snapshot, readiness
-from api.pools import Pools, settings_of_pools
+from api.pool_state.body import pool_body
+from api.pool_state.feed import PoolFeed
+from api.pool_state.state import PoolReader
+from api.pools.context import Context
+from api.pools.file_store import FileStore
+from api.pools.model_cache import ModelCache
+from api.pools.pool_status import CachedRead, pool_snapshot, readiness
+from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
     batches,
     chat,
@@ -62,7 +63,6 @@ from api.routes import (
 from api.routes.access import audit_log, usage
 from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
 from api.routes.pages import console, docs
-from api.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT
 from shared.adapter_sources import SourceTemplate
 from shared.api_keys import api_keys, metrics_key
 from shared.protocol.enqueue import QueueLimits

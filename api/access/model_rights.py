@@ -7,7 +7,7 @@ from shared.protocol.access.rights import Access
 from shared.protocol.adapters import own_name
 
 if TYPE_CHECKING:
-    from api.context import Context
+    from api.pools.context import Context
 
 
 async def may_use(context: "Context", access: Access, model: str) -> bool:

@@ -3,7 +3,7 @@
 from fastapi import Depends, Request
 
 from api.access.web_pages import is_from_another_site
-from api.context import Context, InContext
+from api.pools.context import Context, InContext
 from shared.api_keys import is_loopback
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access

@@ -1,8 +1,8 @@
 """Builds the parts of a response that compare a shadow's answers with the current version's."""
 
 from api.adapters.schema import Agreement, DifferingPair
-from api.context import Context
 from api.jobs.own_jobs import own_job
+from api.pools.context import Context
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion, JobId

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum, auto
 
-from api.context import Context
+from api.pools.context import Context
 from shared.adapter_sources import without_query
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.adapters import Adapter

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from api.access.model_rights import may_use
 from api.adapters.inspection import inspect
-from api.context import Context
 from api.http.turns.fair_slots import FairSlots
+from api.pools.context import Context
 from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable

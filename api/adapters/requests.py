@@ -7,11 +7,11 @@ from pydantic import BaseModel
 
 from api.access.model_rights import model_not_found
 from api.adapters.bodies import adapter_body
-from api.context import Context
 from api.http.body import read_json_object
 from api.http.validation import validate
 from api.openapi import document
 from api.openapi.responses import Responses, errors
+from api.pools.context import Context
 from api.schema.adapters import AdapterBody
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access

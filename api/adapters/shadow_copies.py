@@ -13,7 +13,7 @@ from shared.protocol.jobs import Job
 from shared.store.versions.shadows import MAX_PENDING, ShadowPair
 
 if TYPE_CHECKING:
-    from api.context import Context
+    from api.pools.context import Context
 
 SHADOWS_DEADLINE_S = 600.0
 """Seconds within which a copy must be computed. Then the pair isn't compared."""

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import Request
 
-from api.context import Context
 from api.http.content_encoding import Decoder
+from api.pools.context import Context
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_value
 from shared.protocol.ids import UploadId
 from shared.store.uploads import CONFIG, PIECE_BYTES

@@ -1,7 +1,7 @@
 """Finds batches on behalf of their tenants."""
 
-from api.context import Context
 from api.files.own_files import file_store
+from api.pools.context import Context
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 from shared.store.batches.records import Batch, BatchId

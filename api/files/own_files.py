@@ -1,7 +1,7 @@
 """Finds files on behalf of their tenants."""
 
-from api.context import Context
-from api.files.store import FileStore
+from api.pools.context import Context
+from api.pools.file_store import FileStore
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 from shared.store.batches.files import StoredFiles

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 
-from api.context import Context
 from api.files.form import MAX_FIELDS_BYTES, FileForm
 from api.files.own_files import content_name, file_store, remove_file
+from api.pools.context import Context
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_param
 from shared.protocol.access.rights import Access
 from shared.store.batches.files import MIB, FileQuota, new_file_id

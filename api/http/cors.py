@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api.headers import (
+from api.http.headers import (
     JOB_HEADER,
     LOCATION_HEADER,
     RATE_HEADERS,

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import error_response
+from api.http.errors import error_response
 from api.http.request_id import request_id_of, with_request_id
 from api.http.turns.pacing import Pacer
 from api.metrics.metrics import Metrics

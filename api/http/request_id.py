@@ -6,7 +6,7 @@ import secrets
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope
 
-from api.headers import REQUEST_ID_HEADER
+from api.http.headers import REQUEST_ID_HEADER
 
 _VALID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 

@@ -1,7 +1,7 @@
 """Finds jobs on behalf of their tenants."""
 
-from api.context import Context
 from api.jobs.list_query import ListQuery
+from api.pools.context import Context
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import job_id_of, name_of

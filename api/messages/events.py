@@ -1,7 +1,7 @@
 """Typed events of a stream of /v1/messages. Pure."""
 
+from api.http.anthropic_errors import error_body
 from api.messages.body import content_block, message_head, stop_fields, usage_body
-from api.messages.errors import error_body
 from api.render.blocks import Added, BlockEvent, BlockKind, BlockReader, Closed, Opened
 from api.render.typed_stream import TypedEvent
 from shared.errors import JobError

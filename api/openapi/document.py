@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.access.auth import SCHEME
 from api.adapters.schema import PinRequest, SetCandidateRequest
 from api.batches.schema import CreateBatchRequest
-from api.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
-from api.http.auth import SCHEME
 from api.http.guards import Guards
+from api.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.messages.schema import MessageRequest, PromptRequest
 from api.openapi.parameters import Parameters
 from api.responses.schema import ResponsePrompt, ResponseRequest

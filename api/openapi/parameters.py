@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.headers import (
+from api.http.headers import (
     DEADLINE_HEADER,
     IDEMPOTENCY_HEADER,
     ON_DISCONNECT_HEADER,

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.errors import RETRY_AFTER_S
-from api.headers import (
+from api.http.errors import RETRY_AFTER_S
+from api.http.headers import (
     JOB_HEADER,
     LOCATION_HEADER,
     PREFERENCE_APPLIED_HEADER,

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from api.errors import job_error_body
 from api.follow.transcript import Delta
+from api.http.errors import job_error_body
 from api.render.catch_up import CatchUp, Misplaced, Replay
 from api.render.event_ids import (
     END_ID,

@@ -5,7 +5,12 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.headers import DEADLINE_HEADER, IDEMPOTENCY_HEADER, ON_DISCONNECT_HEADER, PREFER_HEADER
+from api.http.headers import (
+    DEADLINE_HEADER,
+    IDEMPOTENCY_HEADER,
+    ON_DISCONNECT_HEADER,
+    PREFER_HEADER,
+)
 from shared.errors import ErrorCode, JobError, JobFailed
 
 MAX_KEY_CHARS = 255

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.errors import job_error_body
+from api.http.errors import job_error_body
 from api.render.blocks import Added, Block, BlockEvent, BlockKind, BlockReader, Closed, Opened
 from api.render.logprobs import chat_logprobs
 from api.render.typed_stream import TypedEvent

@@ -2,8 +2,8 @@
 
 import orjson
 
-from api.context import Context
 from api.jobs.own_jobs import own_job_and_result
+from api.pools.context import Context
 from api.responses.items import Item
 from api.responses.stored import conversation, is_stored
 from shared.errors import ErrorCode, JobError, JobFailed

@@ -13,16 +13,16 @@ from api.batches.schema import (
     DeletedBatch,
     window_h,
 )
-from api.context import InAccess, InContext
-from api.errors import json_response
 from api.files.bodies import page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
 from api.files.own_files import file_store, own_file
 from api.http.body import read_json_object
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi.document import takes
 from api.openapi.responses import MEANINGS, errors
+from api.pools.context import InAccess, InContext
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
 from shared.store.batches.batches import new_batch_id

@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import InAccess, InContext
+from api.answers.submission import submit
 from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
+from api.pools.context import InAccess, InContext
 from api.requests.translate import chat_job, parse_chat
 from api.schema.chat import ChatCompletion, ChatCompletionRequest
-from api.submission import submit
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["inference"])

@@ -6,8 +6,6 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.context import InAccess, InContext
-from api.errors import json_response
 from api.files.bodies import file_body, page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
 from api.files.own_files import (
@@ -18,11 +16,13 @@ from api.files.own_files import (
     remove_file,
 )
 from api.files.schema import DeletedFile, FileBody, FileList
-from api.files.store import ObjectMissing
 from api.files.upload import PURPOSES, receive_file
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.parameters import query
 from api.openapi.responses import MEANINGS, errors
+from api.pools.context import InAccess, InContext
+from api.pools.file_store import ObjectMissing
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
 from shared.store.batches.records import Purpose

@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import InContext
-from api.errors import json_response
+from api.http.errors import json_response
 from api.http.guards import Key, Work, guarded
 from api.openapi.responses import Responses
-from api.pool_status import Readiness
+from api.pools.context import InContext
+from api.pools.pool_status import Readiness
 
 router = APIRouter(tags=["operations"])
 _NOT_READY: Responses = {503: {"description": "Jobs aren't accepted; `reason` says why."}}

@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.answer import AttachedAnswer, spec_of
-from api.context import InAccess, InContext
-from api.formats import position_after
-from api.headers import LAST_EVENT_HEADER
+from api.answers.answer import AttachedAnswer, spec_of
+from api.answers.formats import position_after
 from api.http.guards import Work, guarded
+from api.http.headers import LAST_EVENT_HEADER
 from api.jobs.own_jobs import own_job
 from api.openapi.parameters import header, query
 from api.openapi.responses import event_stream
+from api.pools.context import InAccess, InContext
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import JobId

@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import InAccess, InContext
-from api.errors import json_response
+from api.answers.background import job_headers
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
-from api.jobs.background import job_headers
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, read_list_query
 from api.jobs.own_jobs import job_not_found, own_job, own_job_and_result, own_jobs
 from api.openapi.responses import MEANINGS, errors
+from api.pools.context import InAccess, InContext
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope

@@ -2,19 +2,19 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.admission import admit
-from api.context import InAccess, InContext
-from api.errors import json_response
+from api.answers.admission import admit
+from api.answers.submission import parse_request, submit_json
+from api.answers.tokenization import count_tokens
 from api.http.body import read_json_object
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.messages.schema import MessageBody, MessageRequest, PromptRequest, TokenCount
 from api.messages.translate import viewed_message, viewed_prompt
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE
 from api.openapi.responses import errors, inference
-from api.pools import pools_of
-from api.submission import parse_request, submit_json
-from api.tokenization import count_tokens
+from api.pools.context import InAccess, InContext
+from api.pools.pools import pools_of
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["inference"])

@@ -5,10 +5,10 @@ from pathlib import PurePath
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.context import Context, InAccess, InContext
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pools import pools_of
+from api.pools.context import Context, InAccess, InContext
+from api.pools.pools import pools_of
 from api.schema.models import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
 from shared.errors import JobFailed

@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
-from api.context import InContext
-from api.errors import json_response
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pool.schema import PoolBody
+from api.pool_state.schema import PoolBody
+from api.pools.context import InContext
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["operations"])

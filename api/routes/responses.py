@@ -2,16 +2,18 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.admission import admit
-from api.answer import AttachedAnswer, spec_of
-from api.context import Context, InAccess, InContext
-from api.errors import json_response
+from api.answers.admission import admit
+from api.answers.answer import AttachedAnswer, spec_of
+from api.answers.submission import parse_request, submit_json
+from api.answers.tokenization import count_tokens
 from api.http.body import read_json_object
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.parameters import INFERENCE, query
 from api.openapi.responses import errors, inference
-from api.pools import pools_of
+from api.pools.context import Context, InAccess, InContext
+from api.pools.pools import pools_of
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.lookup import earlier_items, own_response
@@ -30,8 +32,6 @@ from api.responses.translate import (
     viewed_prompt,
     viewed_response,
 )
-from api.submission import parse_request, submit_json
-from api.tokenization import count_tokens
 from shared.errors import invalid_value
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import JobId

@@ -8,10 +8,10 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.access.model_rights import check_model
 from api.adapters.requests import registered_base
-from api.context import Context, InAccess, InContext
 from api.http.guards import Key, Work, guarded
 from api.openapi.parameters import query
 from api.openapi.responses import errors
+from api.pools.context import Context, InAccess, InContext
 from api.schema.server_info import (
     LoraConfig,
     ModelConfig,

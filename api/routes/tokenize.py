@@ -5,14 +5,16 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from api.admission import admit
-from api.context import Context, InAccess, InContext, InTenant
-from api.errors import json_response
+from api.answers.admission import admit
+from api.answers.submission import parse_request
+from api.answers.tokenization import ask_tokenizer
 from api.http.body import read_json_object
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.responses import errors
-from api.pools import pools_of
+from api.pools.context import Context, InAccess, InContext, InTenant
+from api.pools.pools import pools_of
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
 from api.schema.tokenize import (
@@ -22,8 +24,6 @@ from api.schema.tokenize import (
     TokenizeRequest,
     TokenizerInfo,
 )
-from api.submission import parse_request
-from api.tokenization import ask_tokenizer
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.tokenization import Decode, Describe

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from api.files.own_files import FOLDER, remove_file
-from api.files.store import FileStore
+from api.pools.file_store import FileStore
 from ops.control.batches.results import WORK, Results
 from shared.errors import JobFailed
 from shared.settings import ControlSettings

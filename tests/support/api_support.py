@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sse_events import sse_events
 
 from api.app import create_app
-from api.context import Context
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
+from api.pools.context import Context
 from api.server import http_config
 from shared.errors import JobError
 from shared.protocol.adapters import Adapter, BaseModel

@@ -5,7 +5,7 @@ from collections import Counter
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import error_response
+from api.http.errors import error_response
 from shared.errors import ErrorCode, JobError
 from shared.protocol.access.rights import Access
 

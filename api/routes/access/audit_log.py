@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request, Response
 
 from api.access.change_query import PARAMETERS, read_change_query
 from api.adapters.schema import ChangeList
-from api.context import InAccess, InContext
-from api.errors import json_response
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
+from api.pools.context import InAccess, InContext
 from shared.protocol.access.rights import Scope
 from shared.store.versions.changes import Change
 

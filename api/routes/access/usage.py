@@ -10,10 +10,10 @@ from fastapi.responses import StreamingResponse
 from api.access.schema import UsageList
 from api.access.usage_query import PARAMETERS, Format, Group, UsageQuery, read_usage_query
 from api.access.usage_rows import UsageRow, usage_rows
-from api.context import InAccess, InContext
-from api.errors import json_response
+from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
+from api.pools.context import InAccess, InContext
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access, Scope
 

@@ -16,12 +16,12 @@ from api.adapters.requests import (
     shown_adapter,
     takes,
 )
-from api.context import Context, InAccess, InContext
-from api.errors import job_error_body
+from api.http.errors import job_error_body
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
-from api.pools import pools_of
+from api.pools.context import Context, InAccess, InContext
+from api.pools.pools import pools_of
 from api.schema.adapters import (
     AdapterBody,
     AdapterDetails,

@@ -18,10 +18,10 @@ from api.adapters.requests import (
     takes,
 )
 from api.adapters.schema import CandidateDetails, CandidateQuery, SetCandidateRequest
-from api.context import Context, InAccess, InContext
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
+from api.pools.context import Context, InAccess, InContext
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope

@@ -10,10 +10,10 @@ from api.access.model_rights import check_model, may_use
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import inspect
 from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
-from api.context import InAccess, InContext
 from api.http.guards import Work, guarded
 from api.openapi.responses import Responses
-from api.pools import pools_of
+from api.pools.context import InAccess, InContext
+from api.pools.pools import pools_of
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Scope

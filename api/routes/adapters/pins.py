@@ -6,8 +6,8 @@ from api.access.model_rights import check_model, model_not_found
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.requests import adapter_errors, read_request, takes
 from api.adapters.schema import Pin, PinRequest
-from api.context import InAccess, InContext
 from api.http.guards import Work, guarded
+from api.pools.context import InAccess, InContext
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 

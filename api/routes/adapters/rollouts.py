@@ -15,11 +15,11 @@ from api.adapters.requests import (
     shown_adapter,
 )
 from api.adapters.upload import received
-from api.context import Context, InAccess, InContext
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
-from api.pools import pools_of
+from api.pools.context import Context, InAccess, InContext
+from api.pools.pools import pools_of
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 from shared.protocol.access.rights import Access, Scope

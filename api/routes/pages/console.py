@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from api.context import InContext
 from api.http.guards import Key, Work, guarded
+from api.pools.context import InContext
 
 router = APIRouter(include_in_schema=False)
 FOLDER = Path(__file__).parents[2] / "static"

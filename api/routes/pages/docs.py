@@ -4,11 +4,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.staticfiles import StaticFiles
 
-from api.context import InContext
-from api.errors import json_response
+from api.http.errors import json_response
 from api.http.guards import Key, Work, guarded
+from api.http.shared_document import document_of
 from api.openapi.document import with_models
-from api.openapi.shared_document import document_of
+from api.pools.context import InContext
 from api.routes.models import model_cards
 from shared.errors import RedisUnavailable
 from shared.protocol.access.rights import Access

@@ -3,7 +3,7 @@
 import signal
 from abc import abstractmethod
 
-from api.delivery import KEEP_ALIVE_S
+from api.answers.delivery import KEEP_ALIVE_S
 from ops.chaos.cluster.pool import DOWN_AFTER_MS
 from ops.chaos.cluster.replicated import SERVICE
 from ops.chaos.cluster.supervised import is_suspended

@@ -11,8 +11,8 @@ import orjson
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import error_body
-from api.headers import (
+from api.http.errors import error_body
+from api.http.headers import (
     DEADLINE_HEADER,
     IDEMPOTENCY_HEADER,
     JOB_HEADER,

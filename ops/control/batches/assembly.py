@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from arq.connections import ArqRedis
 
 from api.app import create_app
-from api.files.store import FileStore
+from api.pools.file_store import FileStore
 from ops.control.batches.announcements import Announcements
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from api.files.own_files import content_name
-from api.files.store import ObjectMissing, OpenObject
+from api.pools.file_store import ObjectMissing, OpenObject
 from ops.control.batches.lines import Line, LineCheck
 from ops.control.batches.parts import Parts
 from ops.control.batches.results import Results

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import orjson
 
-from api.files.store import OpenObject
+from api.pools.file_store import OpenObject
 from shared.json_text import JsonBudget, TooComplex
 from shared.store.batches.records import LineError
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
-from api.files.store import FileStore
-from api.pool_status import CachedRead
+from api.pools.file_store import FileStore
+from api.pools.pool_status import CachedRead
 from shared.store.batches.batches import Batches, Competition
 from shared.store.batches.files import StoredFiles
 from shared.store.queue import Queue

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 
 from api.files.own_files import content_name
-from api.files.store import FileStore, ObjectMissing
+from api.pools.file_store import FileStore, ObjectMissing
 from ops.control.batches.lines import Line, decode_lines, encode_lines
 from shared.store.batches.records import Batch, BatchId, FileId
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET, S3Server, s3_server
 
-from api.files.store import PIECE_BYTES, FileStore, ObjectMissing
+from api.pools.file_store import PIECE_BYTES, FileStore, ObjectMissing
 from shared.errors import ErrorCode, JobFailed
 
 LARGE = bytes(range(256)) * (6 * PIECE_BYTES // 256)

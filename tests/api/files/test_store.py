@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.files.store import FileStore, ObjectMissing
+from api.pools.file_store import FileStore, ObjectMissing
 from shared.errors import ErrorCode, JobFailed, SettingsError
 
 
@@ -54,7 +54,7 @@ async def test_what_a_killed_writer_left_is_deleted_with_the_object(
 ) -> None:
     write = """
 import asyncio, os, signal, sys
-from api.files.store import FileStore
+from api.pools.file_store import FileStore
 
 async def killed():
     yield b"half"

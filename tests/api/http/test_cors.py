@@ -50,7 +50,7 @@ async def test_pages_can_read_answers_errors_and_lorikeets_headers(
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr("api.draft.Draft.of", broken)
+    monkeypatch.setattr("api.answers.draft.Draft.of", broken)
     body = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
     failed = await http.post(CHAT, json=body, headers={"Origin": SITE})
     assert (failed.status_code, allowed(failed)) == (500, SITE)

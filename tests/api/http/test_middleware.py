@@ -36,7 +36,7 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr("api.draft.Draft.of", broken)
+    monkeypatch.setattr("api.answers.draft.Draft.of", broken)
     with capture_logs() as logs:
         response = await http.post(CHAT, content=body_of(CHAT, {}))
     assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]
@@ -60,7 +60,7 @@ async def test_a_request_that_is_cancelled_before_its_response_is_told_to_come_a
         tasks.append(asyncio.current_task())
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("api.draft.Draft.of", hanging)
+    monkeypatch.setattr("api.answers.draft.Draft.of", hanging)
     request = asyncio.create_task(http.post(CHAT, content=body_of(CHAT, {})))
     await until(lambda: tasks)
     assert tasks[0]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rendered_job import events, spec, writer
 from sse_events import SseEvent, answer_in, sse_events
 
-from api.errors import job_error_body
 from api.follow.transcript import Delta
+from api.http.errors import job_error_body
 from api.render.catch_up import Misplaced
 from api.render.event_ids import parse_event_id
 from api.render.stream_writer import DONE, StreamWriter

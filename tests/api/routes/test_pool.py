@@ -29,7 +29,7 @@ from pydantic import SecretStr
 from sse_events import EventReader, SseEvent
 
 from api.app import create_app
-from api.pool.schema import PoolBody
+from api.pool_state.schema import PoolBody
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, WorkerId

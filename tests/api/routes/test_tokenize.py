@@ -7,7 +7,7 @@ import httpx
 import pytest
 from api_support import ADAPTER, error_of
 
-from api import tokenization
+from api.answers import tokenization
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import CallId
 from shared.protocol.tokenization import (

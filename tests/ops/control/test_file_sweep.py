@@ -12,7 +12,7 @@ from queue_support import eventually
 
 from api.access.authenticator import ANONYMOUS
 from api.files.own_files import content_name
-from api.files.store import FileStore
+from api.pools.file_store import FileStore
 from ops.control.batches.results import ANSWERS, Results
 from ops.control.file_sweep import MAX_RUN_S, PARTIAL_S, RETRY_S, FileSweep
 from shared.store.batches.batches import Batches, new_batch_id

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from api.files.own_files import content_name
-from api.files.store import FileStore
+from api.pools.file_store import FileStore
 from ops.control.batches import sending
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.pool.incident_text import incident_body
-from api.pool.load import load_of
-from api.pool.state import PoolState
+from api.pool_state.incident_text import incident_body
+from api.pool_state.load import load_of
+from api.pool_state.state import PoolState
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.views.activity import Activity, VersionActivity
 from shared.store.views.pool_views import QueueCounts, WorkerView

@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import structlog
 
-from api.errors import job_error_body
-from api.pool.incident_text import incident_body
-from api.pool.rates import Point
-from api.pool.state import PoolState
+from api.http.errors import job_error_body
+from api.pool_state.incident_text import incident_body
+from api.pool_state.rates import Point
+from api.pool_state.state import PoolState
 from api.render.sse import RETRY
 from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.store.views.incidents import Incident

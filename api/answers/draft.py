@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from api.access.model_rights import check_model
 from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
-from api.admission import admission_to
-from api.context import Context
+from api.answers.admission import admission_to
+from api.pools.context import Context
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 
 from api.access.stored_keys import StoredKeys
-from api.files.store import FileStore
 from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
 from api.follow.presence import Presence
@@ -16,10 +15,11 @@ from api.http.turns.fair_slots import FairSlots
 from api.http.turns.turns import Turns
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
-from api.model_cache import ModelCache
-from api.pool.feed import PoolFeed
-from api.pool.state import PoolState
-from api.pool_status import CachedRead, Readiness
+from api.pool_state.feed import PoolFeed
+from api.pool_state.state import PoolState
+from api.pools.file_store import FileStore
+from api.pools.model_cache import ModelCache
+from api.pools.pool_status import CachedRead, Readiness
 from shared.protocol.access.rights import Access
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
@@ -135,5 +135,5 @@ InContext = Annotated[Context, Depends(_context)]
 """Type of a route parameter that receives the context of the request's pool.
 
 That is the pool in the path of the request, or of the adapter or job that the path names. Routes
-whose body names the model ask `api.pools` for its context.
+whose body names the model ask `api.pools.pools` for its context.
 """

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from api.context import Context
 from api.http.canonical_path import POOL, POOLS_PATH
+from api.pools.context import Context
 from shared.errors import JobFailed, SettingsError
 from shared.protocol.ids import job_id_of
 from shared.settings import ApiSettings

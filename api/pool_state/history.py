@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from api.pool.rates import Point, points
+from api.pool_state.rates import Point, points
 from shared.store.views.history import MAX_SAMPLES, HistoryView, Sample
 
 NEW_SAMPLES = 30

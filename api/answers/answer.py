@@ -8,16 +8,16 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from api.access.rate_headers import rate_headers
-from api.context import Context
-from api.delivery import Delivery
-from api.draft import Draft
+from api.answers.delivery import Delivery
+from api.answers.draft import Draft
+from api.answers.formats import AnyPosition
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
-from api.formats import AnyPosition
-from api.headers import JOB_HEADER, REPLAYED_HEADER
+from api.http.headers import JOB_HEADER, REPLAYED_HEADER
 from api.jobs.own_jobs import own_job
+from api.metrics.request_trace import RequestTrace
 from api.metrics.stream_timing import StreamTiming
-from api.request_trace import RequestTrace
+from api.pools.context import Context
 from api.schema.base import JobRequest
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec

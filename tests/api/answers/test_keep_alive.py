@@ -7,8 +7,8 @@ import pytest
 from api_support import ScriptedWorker
 from queue_support import LIMITS, Actor, make_job
 
-from api import delivery
-from api.jobs.keep_alive import comment, keep_alive
+from api.answers import delivery
+from api.answers.keep_alive import comment, keep_alive
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.store.connection import Redis

@@ -6,13 +6,13 @@ import structlog
 from fastapi import Response
 
 from api.access.rate_headers import rate_headers
-from api.context import Context
-from api.draft import Draft
-from api.errors import json_response
-from api.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
+from api.answers.draft import Draft
+from api.http.errors import json_response
+from api.http.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
 from api.jobs.own_jobs import own_job_and_result
-from api.request_trace import RequestTrace
+from api.metrics.request_trace import RequestTrace
+from api.pools.context import Context
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
 from shared.protocol.enqueue import Enqueued

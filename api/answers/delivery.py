@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from api.context import Context
-from api.errors import json_response
+from api.answers.formats import AnyPosition, Stream, stream_of, whole_body
+from api.answers.keep_alive import keep_alive
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
 from api.follow.transcript import Delta
-from api.formats import AnyPosition, Stream, stream_of, whole_body
-from api.jobs.keep_alive import keep_alive
+from api.http.errors import json_response
 from api.metrics.stream_timing import StreamTiming
+from api.pools.context import Context
 from api.render.catch_up import Misplaced
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.answers import AnswerSpec

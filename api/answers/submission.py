@@ -8,15 +8,15 @@ from fastapi import Request, Response
 
 from api.adapters.on_demand import with_adapter
 from api.adapters.request_key import request_key
-from api.answer import Answer
-from api.context import Context
-from api.draft import Draft, Wanted
-from api.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
+from api.answers.answer import Answer
+from api.answers.background import start_in_background
+from api.answers.draft import Draft, Wanted
 from api.http.body import read_json_object
+from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.turns.checks import begin_check
-from api.jobs.background import start_in_background
-from api.pools import pools_of
-from api.request_trace import RequestTrace
+from api.metrics.request_trace import RequestTrace
+from api.pools.context import Context
+from api.pools.pools import pools_of
 from api.requests.enqueue_options import enqueue_options
 from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
 from api.requests.request_headers import RequestHeaders, read_request_headers

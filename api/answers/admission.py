@@ -6,7 +6,7 @@ import time
 
 from api.access.model_rights import check_model, model_not_found
 from api.adapters.on_demand import with_adapter
-from api.context import Context
+from api.pools.context import Context
 from api.requests.translate import Admission
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access

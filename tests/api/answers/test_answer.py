@@ -11,7 +11,7 @@ from chat_stream import MESSAGES, admitted_stream
 from raw_client import with_settings
 from sse_events import sse_events
 
-from api import delivery
+from api.answers import delivery
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState

@@ -7,7 +7,9 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from api.headers import (
+from api.http.anthropic_errors import PATH as MESSAGES_PATH
+from api.http.anthropic_errors import error_body as messages_error_body
+from api.http.headers import (
     AUTHENTICATE_HEADER,
     JOB_HEADER,
     PREFERENCE_APPLIED_HEADER,
@@ -15,9 +17,7 @@ from api.headers import (
     SHOULD_RETRY_HEADER,
     STRICT_HANDLING,
 )
-from api.messages.errors import PATH as MESSAGES_PATH
-from api.messages.errors import error_body as messages_error_body
-from api.openapi.shared_document import document_of
+from api.http.shared_document import document_of
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RateLimited, RedisUnavailable
 
 RETRY_AFTER_S = {503: 2}

@@ -8,8 +8,8 @@ from api_support import (
     RunningApp,
 )
 
-from api import pool_status
-from api.pool_status import CachedRead
+from api.pools.pool_status import CachedRead
+from api.pools.pools import pool_status
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from api_support import ADAPTER, BASE, ScriptedWorker, error_of
 
-from api import model_cache
-from api.model_cache import ModelCache
+from api.pools.model_cache import ModelCache
+from api.pools.pools import model_cache
 from shared.protocol.ids import AdapterVersion
 from shared.store.connection import Redis
 from shared.store.keys import Keys

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 
-from api.context import Context
+from api.pools.context import Context
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job

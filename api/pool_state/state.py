@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.pool.history import History
-from api.pool.rates import Point, Rates, current_rates
+from api.pool_state.history import History
+from api.pool_state.rates import Point, Rates, current_rates
 from shared.protocol.adapters import BaseModel
 from shared.store.connection import Redis, unix_ms
 from shared.store.keys import Keys

@@ -9,8 +9,8 @@ import pytest
 from api_support import RunningApp, ScriptedWorker, until
 from sse_events import sse_events
 
-from api import delivery
-from api.jobs.keep_alive import keep_alive
+from api.answers import delivery
+from api.answers.keep_alive import keep_alive
 from ops.chaos.load.requests import Question
 from ops.chaos.load.sdks.available import AvailableSdks
 from ops.chaos.load.sdks.process import has_node_clients, start_node

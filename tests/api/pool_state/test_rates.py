@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from api.pool.rates import PLOT_S, Rates, current_rates, points, quantile, rates_at
+from api.pool_state.rates import PLOT_S, Rates, current_rates, points, quantile, rates_at
 from shared.protocol.workers import FIRST_TOKEN_BOUNDS_S
 from shared.store.views.history import Sample
 from worker.jobs.first_tokens import FirstTokens
