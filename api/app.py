@@ -1,12 +1,8 @@
 """Builds the FastAPI app."""
 
 import asyncio
-import os
-import socket
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -17,13 +13,7 @@ from api.access.auth import KeyCheck
 from api.access.authenticator import Authenticator
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
-from api.adapters.on_demand import OnDemand
-from api.adapters.shadow_copies import ShadowCopies
-from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT
-from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT
-from api.follow.cancel_queue import CancelQueue
-from api.follow.presence import Presence
-from api.follow.reply_hub import ReplyHub
+from api.assembly import PoolLoops, ProcessParts, assembled_pool
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
@@ -31,18 +21,10 @@ from api.http.guards import Guards
 from api.http.middleware import Boundary
 from api.http.scopes import check_scope
 from api.http.turns.checks import check_slots
-from api.http.turns.fair_slots import FairSlots
 from api.http.turns.tenant_requests import TenantRequests
-from api.http.turns.turns import Turns
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
-from api.pool_state.body import pool_body
-from api.pool_state.feed import PoolFeed
-from api.pool_state.state import PoolReader
-from api.pools.context import Context
 from api.pools.file_store import FileStore
-from api.pools.model_cache import ModelCache
-from api.pools.pool_status import CachedRead, pool_snapshot, readiness
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
     batches,
@@ -63,33 +45,10 @@ from api.routes import (
 from api.routes.access import audit_log, usage
 from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
 from api.routes.pages import console, docs
-from shared.adapter_sources import SourceTemplate
 from shared.api_keys import api_keys, metrics_key
-from shared.protocol.enqueue import QueueLimits
-from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
-from shared.store.access.key_store import KeyStore
-from shared.store.access.ledger import Ledger
-from shared.store.batches.batches import Batches
-from shared.store.batches.files import StoredFiles
-from shared.store.calls.tokenizations import Tokenizations
-from shared.store.connection import Redis, connect
-from shared.store.dead_letters import DeadLetters
+from shared.store.connection import connect
 from shared.store.durability import Durability
-from shared.store.inspections import Inspections
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.sources.lookups import SourceLookups
-from shared.store.sources.progress import StagingProgress
-from shared.store.token_streams import ReplyReader, read_checkpoints
-from shared.store.uploads import Uploads
-from shared.store.versions.candidates import Candidates
-from shared.store.versions.changes import Changes
-from shared.store.versions.pins import Pins
-from shared.store.versions.shadows import Shadows
-from shared.store.views.adapter_views import AdapterViews
-from shared.store.views.pool_views import PoolViews
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
@@ -100,13 +59,6 @@ _ROUTES = (
     *(candidates, pins, adapters, rollouts, lora_adapters, jobs, job_stream),
     *(pool, health, server_info, docs, console),
 )
-MAX_INSPECTIONS = 16
-"""Maximum number of concurrent inspections of adapters. Further inspections wait."""
-MAX_INSPECTIONS_OF_TENANT = 8
-"""Maximum number of concurrent inspections that one tenant has asked for."""
-MAX_TURNS = 32
-"""Maximum number of requests that are accepted at the same time. It is smaller than the number of
-Redis connections, so that calls for running answers don't wait for one."""
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""
 
@@ -132,7 +84,7 @@ def create_app(
             reachable from the network, a pool is named twice, or the file store can't be used.
     """
     keys = () if is_internal else api_keys(settings)
-    pools = settings_of_pools(settings)
+    of_pools = settings_of_pools(settings)
     app_metrics, guards = Metrics(), Guards(routes.router for routes in _ROUTES)
     authenticator = Authenticator(
         keys,
@@ -146,31 +98,22 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
-        shared = _Shared.of(settings, redis, app_metrics, tracer, store)
-        contexts = [
-            _context(
-                of_pool, redis, Queue(redis, Keys(of_pool.pool), durability=durability), shared
-            )
-            for of_pool in pools
-        ]
-        app.state.context, app.state.pools = contexts[0], Pools(contexts)
+        process = ProcessParts.of(settings, redis, app_metrics, tracer, store)
+        pools = [assembled_pool(of_pool, redis, durability, process) for of_pool in of_pools]
+        app.state.pools, app.state.stored_keys = Pools(pools), pools[0].part(StoredKeys)
         try:
             async with asyncio.TaskGroup() as loops:
                 tasks = [
-                    loops.create_task(loop.run())
-                    for each in contexts
-                    for loop in (each.replies, each.cancels, each.presence, each.pool_feed)
+                    loops.create_task(run) for pool in pools for run in pool.part(PoolLoops).runs()
                 ]
                 yield
-                for each in contexts:
-                    each.pool_feed.stop()
-                    await each.cancels.finish()
+                for pool in pools:
+                    await pool.part(PoolLoops).finish()
                 for task in tasks:
                     task.cancel()
         finally:
-            for each in contexts:
-                await each.on_demand.close()
-                await each.shadow_copies.close()
+            for pool in pools:
+                await pool.part(PoolLoops).close()
             await redis.aclose()
 
     app = FastAPI(
@@ -186,7 +129,7 @@ def create_app(
     app.add_middleware(TenantRequests, max_connections=settings.max_connections)
     web_pages = WebPages(settings.host, settings.allowed_hosts, settings.cors_origins)
     app.add_middleware(KeyCheck, authenticator=authenticator, web_pages=web_pages)
-    app.add_middleware(Boundary, metrics=app_metrics)
+    app.add_middleware(Boundary, count_request=app_metrics.count_request)
     app.add_middleware(
         CanonicalPath, root_path=settings.root_path, pools=(settings.pool, *settings.further_pools)
     )
@@ -194,92 +137,8 @@ def create_app(
     add_error_handlers(app)
     app.state.metrics, app.state.guards = app_metrics, guards
     app.state.check_slots = check_slots()
+    app.state.max_body_bytes = settings.max_body_bytes
+    app.state.max_deadline_s = settings.deadline_s
     app.state.openapi_lock = asyncio.Lock()
     app.state.openapi = cache(partial(describe, app, settings=settings, guards=guards))
     return app
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shared:
-    """Objects that the contexts of all pools share."""
-
-    metrics: Metrics
-    tracer: "Tracer | None"
-    store: FileStore | None
-    upload_slots: FairSlots
-    ledger: Ledger
-    turns: Turns
-    inspection_slots: FairSlots
-    call_slots: FairSlots
-
-    @classmethod
-    def of(
-        cls,
-        settings: ApiSettings,
-        redis: Redis,
-        metrics: Metrics,
-        tracer: "Tracer | None",
-        store: FileStore | None,
-    ) -> "_Shared":
-        return cls(
-            metrics=metrics,
-            tracer=tracer,
-            store=store,
-            upload_slots=FairSlots(MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT),
-            ledger=Ledger(redis, Keys(settings.pool)),
-            turns=Turns(MAX_TURNS),
-            inspection_slots=FairSlots(MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT),
-            call_slots=FairSlots(MAX_CALLS, max_per_tenant=MAX_CALLS_OF_TENANT),
-        )
-
-
-def _context(settings: ApiSettings, redis: Redis, queue: Queue, shared: _Shared) -> Context:
-    keys = Keys(settings.pool)
-    api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
-    registry, views = Registry(redis, keys), PoolViews(redis, keys)
-    replies = ReplyHub(ReplyReader(redis, keys, api_id))
-    grace_ms = int(settings.disconnect_grace_s * 1000)
-    cancels = CancelQueue(queue, replies, api_id, grace_ms=grace_ms)
-    pool_state = CachedRead(PoolReader(redis, keys, registry, views).read)
-    body_of = partial(pool_body, pool=settings.pool, version=version("lorikeet-serve"))
-    return Context(
-        settings=settings,
-        api_id=api_id,
-        limits=QueueLimits.of(settings),
-        queue=queue,
-        views=views,
-        registry=registry,
-        models=ModelCache(registry),
-        read_checkpoints=partial(read_checkpoints, redis, keys),
-        replies=replies,
-        cancels=cancels,
-        presence=Presence(queue, replies, cancels, api_id),
-        metrics=shared.metrics,
-        adapter_views=AdapterViews(redis, keys),
-        letters=DeadLetters(redis, keys),
-        inspections=Inspections(redis, keys),
-        uploads=Uploads(redis, keys),
-        staging=StagingProgress(redis, keys),
-        on_demand=OnDemand(SourceTemplate.of(settings.adapter_source), SourceLookups(redis, keys)),
-        candidates=Candidates(redis, keys),
-        pins=Pins(redis, keys),
-        changes=Changes(redis, keys),
-        shadows=Shadows(redis, keys),
-        shadow_copies=ShadowCopies(),
-        inspection_slots=shared.inspection_slots,
-        tokenizations=Tokenizations(redis, keys),
-        turns=shared.turns,
-        call_slots=shared.call_slots,
-        readiness=CachedRead(partial(readiness, registry, views)),
-        pool_snapshot=CachedRead(partial(pool_snapshot, registry, views)),
-        pool_state=pool_state,
-        pool_body=body_of,
-        pool_feed=PoolFeed(pool_state.renew, body_of),
-        file_store=shared.store,
-        upload_slots=shared.upload_slots,
-        files=StoredFiles(redis, keys),
-        batches=Batches(redis, keys),
-        stored_keys=StoredKeys(KeyStore(redis, keys)),
-        ledger=shared.ledger,
-        tracer=shared.tracer,
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from api.access import change_query, usage_query
 from api.adapters.comparisons import MAX_PAIRS
 from api.answers.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
-from api.app import MAX_INSPECTIONS_OF_TENANT
+from api.assembly import MAX_INSPECTIONS_OF_TENANT
 from api.files.list_query import MAX_LIMIT as MAX_FILES
 from api.files.upload import MAX_UPLOADS_TENANT
 from api.http.guards import Work

@@ -35,7 +35,7 @@ class KeyCheck:
         """Set the rights of a request, or return the response that refuses it."""
         state, request, path = scope.setdefault("state", {}), Request(scope), scope["path"]
         if "access" not in state:
-            stored = request.app.state.context.stored_keys
+            stored = request.app.state.stored_keys
             try:
                 access = await self._authenticator.access_of(path, _sent_key(scope), stored)
             except RedisUnavailable:

@@ -1,16 +1,12 @@
 """Which models a client may use. Every route that is given a model's name asks here."""
 
-from typing import TYPE_CHECKING
-
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import own_name
-
-if TYPE_CHECKING:
-    from api.pools.context import Context
+from shared.store.registry import Registry
 
 
-async def may_use(context: "Context", access: Access, model: str) -> bool:
+async def may_use(registry: Registry, access: Access, model: str) -> bool:
     """Return whether the client may use the model to which `model` refers, in any of its forms.
 
     Raises:
@@ -18,17 +14,17 @@ async def may_use(context: "Context", access: Access, model: str) -> bool:
     """
     if access.allows_all:
         return True
-    return access.allows(own_name(model, await context.registry.base()))
+    return access.allows(own_name(model, await registry.base()))
 
 
-async def check_model(context: "Context", access: Access, model: str) -> None:
+async def check_model(registry: Registry, access: Access, model: str) -> None:
     """Check that the client may use the model to which `model` refers.
 
     Raises:
         JobFailed: it may not. The error is that of an unknown name.
         RedisUnavailable: the name of the base model can't be read.
     """
-    if not await may_use(context, access, model):
+    if not await may_use(registry, access, model):
         raise JobFailed(model_not_found(model))
 
 

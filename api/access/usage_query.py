@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from starlette.datastructures import QueryParams
 
+from api.http.parameters import Parameters, query
 from api.http.query import check_known, read_limit
-from api.openapi.parameters import Parameters, query
 from shared.errors import invalid_value
 
 DEFAULT_DAYS, MAX_DAYS = 30, 400

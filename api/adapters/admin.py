@@ -1,15 +1,30 @@
 """Authorizes anonymous requests that manage adapters."""
 
+from dataclasses import dataclass
+from typing import Annotated
+
 from fastapi import Depends, Request
 
 from api.access.web_pages import is_from_another_site
-from api.pools.context import Context, InContext
+from api.pools.requested import part_of_pool
 from shared.api_keys import is_loopback
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 
 
-def _check(request: Request, context: InContext) -> None:
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """Who can send requests without a key."""
+
+    host: str
+    """Address on which the server listens."""
+    cors_origins: tuple[str, ...]
+    """Sites whose web pages may send requests."""
+
+
+def _check(
+    request: Request, reachability: Annotated[Reachability, Depends(part_of_pool(Reachability))]
+) -> None:
     """Check that a client without a key may manage adapters. `check_scope` checks keys.
 
     Any client may, provided that the server listens only on a loopback address. Even then, requests
@@ -19,22 +34,22 @@ def _check(request: Request, context: InContext) -> None:
     Raises:
         JobFailed: the client may not manage adapters.
     """
-    reason = _reason_to_refuse(request, context)
+    reason = _reason_to_refuse(request, reachability)
     if reason:
         raise JobFailed(JobError(code=ErrorCode.PERMISSION_DENIED, message=reason))
 
 
-def _reason_to_refuse(request: Request, context: Context) -> str | None:
+def _reason_to_refuse(request: Request, reachability: Reachability) -> str | None:
     access: Access = request.state.access
     if not access.is_anonymous:
         return None
-    if not is_loopback(context.settings.host):
+    if not is_loopback(reachability.host):
         return (
             "a server that is reachable from the network needs API keys before adapters can be "
             "managed; start it with --api-key admin:KEY, or create one with `lorikeet keys create "
             "--tenant NAME --scopes adapters`"
         )
-    if is_from_another_site(request.headers, context.settings.cors_origins):
+    if is_from_another_site(request.headers, reachability.cors_origins):
         return (
             "a web page of another site may not manage adapters; send the request directly, or "
             "name the site in the server's --cors-origins"

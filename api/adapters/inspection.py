@@ -10,15 +10,19 @@ import secrets
 from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum, auto
+from typing import Annotated
 
-from api.pools.context import Context
+from fastapi import Depends
+
+from api.http.turns.fair_slots import FairSlots
+from api.pools.requested import part_of_pool
 from shared.adapter_sources import without_query
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import why_unserved
 from shared.protocol.ids import InspectionId, WorkerId
-from shared.store.inspections import Findings, Inspection
-from shared.store.views.pool_views import WorkerView
+from shared.store.inspections import Findings, Inspection, Inspections
+from shared.store.views.pool_views import PoolViews, WorkerView
 
 TAKE_S = 5.0
 """Seconds within which a worker must take an inspection from its mailbox."""
@@ -40,108 +44,118 @@ class _NoFindings(Enum):
     """The worker died while it inspected the adapter."""
 
 
-async def inspect(context: Context, tenant: str, inspection: Inspection) -> Findings:
-    """Have a worker inspect an adapter for `tenant`, and return the worker's findings.
+class Inspector:
+    """Has the workers of one pool inspect adapters."""
 
-    Raises:
-        JobFailed: no live worker is left to ask, `MAX_DEATHS` workers died while they inspected
-            the adapter, or the inspection took longer than the setting `deadline_s`.
-        RedisUnavailable: Redis can't be reached.
-    """
-    limit_s = context.settings.deadline_s
-    try:
-        async with asyncio.timeout(limit_s), context.inspection_slots.slot(tenant):
-            return await _checked(context, await _ask_workers(context, inspection))
-    except TimeoutError:
+    def __init__(
+        self, inspections: Inspections, views: PoolViews, slots: FairSlots, *, limit_s: float
+    ) -> None:
+        """Create an object whose inspections take at most `limit_s` seconds.
+
+        `slots` limits the number of concurrent ones, because each uses a Redis connection.
+        """
+        self._inspections = inspections
+        self._views = views
+        self._slots = slots
+        self._limit_s = limit_s
+
+    async def inspect(self, tenant: str, inspection: Inspection) -> Findings:
+        """Have a worker inspect an adapter for `tenant`, and return the worker's findings.
+
+        Raises:
+            JobFailed: no live worker is left to ask, `MAX_DEATHS` workers died while they inspected
+                the adapter, or the inspection took too long.
+            RedisUnavailable: Redis can't be reached.
+        """
+        try:
+            async with asyncio.timeout(self._limit_s), self._slots.slot(tenant):
+                return await self._checked(await self._ask_workers(inspection))
+        except TimeoutError:
+            source = without_query(inspection.source)
+            message = f"no worker has read {source!r} within {self._limit_s:g} s; try again"
+            raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
+
+    async def checked_adapter(
+        self, tenant: str, name: str, source: str, *, param: str | None
+    ) -> Adapter:
+        """Have a worker inspect an adapter for `tenant`, and return the adapter.
+
+        `param` names the part of the request that has the source.
+
+        Raises:
+            JobFailed: as `inspect`, or the adapter can't be served.
+            RedisUnavailable: Redis can't be reached.
+        """
+        findings = await self.inspect(tenant, Inspection(name=name, source=source))
+        if findings.adapter is None:
+            assert findings.error is not None  # findings have either an adapter or an error
+            raise JobFailed(replace(findings.error, param=param))
+        return findings.adapter
+
+    async def _ask_workers(self, inspection: Inspection) -> Findings:
+        asked: set[WorkerId] = set()
+        deaths = 0
+        while deaths < MAX_DEATHS:
+            wid = await self._least_busy(asked)
+            if wid is None:
+                raise _unavailable("no worker is alive that could read the adapter; try again")
+            asked.add(wid)
+            reply = await self._ask(wid, inspection)
+            if isinstance(reply, Findings):
+                return reply
+            deaths += reply is _NoFindings.DIED
         source = without_query(inspection.source)
-        message = f"no worker has read {source!r} within {limit_s:g} s; try again"
-        raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
+        raise _unavailable(f"{deaths} workers died while they read {source!r}")
+
+    async def _checked(self, findings: Findings) -> Findings:
+        """Return the findings, or an error in place of an adapter that no live worker serves."""
+        adapter = findings.adapter
+        reason = adapter and _why_unserved(adapter, await self._alive())
+        if not reason:
+            return findings
+        error = JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")
+        return replace(findings, adapter=None, error=error)
+
+    async def _alive(self) -> list[WorkerView]:
+        return [w for w in await self._views.workers() if w.lease_left_ms > 0]
+
+    async def _least_busy(self, excluded: Collection[WorkerId]) -> WorkerId | None:
+        """Return the live worker with the fewest running jobs among those not in `excluded`.
+
+        Workers that don't serve every adapter come after all others, since they may refuse what
+        others serve. Returns None if there is no such worker.
+        """
+        alive = [w for w in await self._alive() if w.id not in excluded]
+        best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)
+        return best.id if best else None
+
+    async def _ask(self, wid: WorkerId, inspection: Inspection) -> Findings | _NoFindings:
+        inspection_id = InspectionId(secrets.token_hex(16))
+        clock = asyncio.get_running_loop().time
+        if not await self._inspections.ask(wid, inspection_id, inspection):
+            return _NoFindings.NOT_TAKEN
+        is_taken, take_until_s = False, clock() + TAKE_S
+        while True:
+            reply = await self._inspections.next_reply(inspection_id, timeout_s=POLL_S)
+            if isinstance(reply, Findings):
+                return reply
+            is_taken = is_taken or reply is True
+            if not is_taken and clock() > take_until_s:
+                await self._inspections.withdraw(inspection_id)
+                return _NoFindings.NOT_TAKEN
+            if reply is None and not await self._is_alive(wid):
+                return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN
+
+    async def _is_alive(self, wid: WorkerId) -> bool:
+        return any(w.id == wid for w in await self._alive())
 
 
-async def checked_adapter(
-    context: Context, tenant: str, name: str, source: str, *, param: str | None
-) -> Adapter:
-    """Have a worker inspect an adapter for `tenant`, and return the adapter.
-
-    `param` names the part of the request that has the source.
-
-    Raises:
-        JobFailed: as `inspect`, or the adapter can't be served.
-        RedisUnavailable: Redis can't be reached.
-    """
-    findings = await inspect(context, tenant, Inspection(name=name, source=source))
-    if findings.adapter is None:
-        assert findings.error is not None  # findings have either an adapter or an error
-        raise JobFailed(replace(findings.error, param=param))
-    return findings.adapter
-
-
-async def _ask_workers(context: Context, inspection: Inspection) -> Findings:
-    asked: set[WorkerId] = set()
-    deaths = 0
-    while deaths < MAX_DEATHS:
-        wid = await _least_busy(context, asked)
-        if wid is None:
-            raise _unavailable("no worker is alive that could read the adapter; try again")
-        asked.add(wid)
-        reply = await _ask(context, wid, inspection)
-        if isinstance(reply, Findings):
-            return reply
-        deaths += reply is _NoFindings.DIED
-    source = without_query(inspection.source)
-    raise _unavailable(f"{deaths} workers died while they read {source!r}")
-
-
-async def _checked(context: Context, findings: Findings) -> Findings:
-    """Return the findings, or an error in place of an adapter that no live worker serves."""
-    adapter = findings.adapter
-    reason = adapter and _why_unserved(adapter, await _alive(context))
-    if not reason:
-        return findings
-    error = JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")
-    return replace(findings, adapter=None, error=error)
+InInspector = Annotated[Inspector, Depends(part_of_pool(Inspector))]
 
 
 def _why_unserved(adapter: Adapter, workers: Collection[WorkerView]) -> str | None:
     serving = [worker.info.serves for worker in workers]
     return why_unserved(f"adapter {adapter.name}", adapter.needs, serving)
-
-
-async def _alive(context: Context) -> list[WorkerView]:
-    return [w for w in await context.views.workers() if w.lease_left_ms > 0]
-
-
-async def _least_busy(context: Context, excluded: Collection[WorkerId]) -> WorkerId | None:
-    """Return the live worker with the fewest running jobs among those not in `excluded`.
-
-    Workers that don't serve every adapter come after all others, since they may refuse what others
-    serve. Returns None if there is no such worker.
-    """
-    alive = [w for w in await _alive(context) if w.id not in excluded]
-    best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)
-    return best.id if best else None
-
-
-async def _ask(context: Context, wid: WorkerId, inspection: Inspection) -> Findings | _NoFindings:
-    inspections, inspection_id = context.inspections, InspectionId(secrets.token_hex(16))
-    clock = asyncio.get_running_loop().time
-    if not await inspections.ask(wid, inspection_id, inspection):
-        return _NoFindings.NOT_TAKEN
-    is_taken, take_until_s = False, clock() + TAKE_S
-    while True:
-        reply = await inspections.next_reply(inspection_id, timeout_s=POLL_S)
-        if isinstance(reply, Findings):
-            return reply
-        is_taken = is_taken or reply is True
-        if not is_taken and clock() > take_until_s:
-            await inspections.withdraw(inspection_id)
-            return _NoFindings.NOT_TAKEN
-        if reply is None and not await _is_alive(context, wid):
-            return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN
-
-
-async def _is_alive(context: Context, wid: WorkerId) -> bool:
-    return any(w.id == wid for w in await _alive(context))
 
 
 def _unavailable(message: str) -> JobFailed:

@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from api.access.model_rights import may_use
-from api.adapters.inspection import inspect
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.http.turns.fair_slots import FairSlots
-from api.pools.context import Context
 from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.access.rights import Access
 from shared.store.inspections import Inspection
+from shared.store.registry import Registry
 from shared.store.sources.lookups import LEASE_MS, SourceLookups
 from shared.store.versions.changes import POOL
 
@@ -41,17 +42,33 @@ class OnDemand:
     Tenants get turns, so that nonsense of one tenant doesn't delay another tenant's names.
     """
 
-    def __init__(self, template: SourceTemplate | None, lookups: SourceLookups) -> None:
-        """Create an object that provides nothing if `template` is None."""
+    def __init__(
+        self,
+        template: SourceTemplate | None,
+        lookups: SourceLookups,
+        registry: Registry,
+        inspector: Inspector,
+        new_versions: NewVersions,
+        *,
+        limit_s: float,
+    ) -> None:
+        """Create an object whose requests wait for at most `limit_s` seconds.
+
+        It provides nothing if `template` is None.
+        """
         self._template = template
         self._lookups = lookups
+        self._registry = registry
+        self._inspector = inspector
+        self._new_versions = new_versions
+        self._limit_s = limit_s
         self._slots = FairSlots(MAX_LOOKUPS)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         """Lookups by tenant and name. Two tenants' lookups of one name wait for their own turns."""
         self._num_running: Counter[str] = Counter()
         """Number of lookups of each tenant."""
 
-    async def provide(self, context: Context, tenant: str, model: str, unknown: JobError) -> bool:
+    async def provide(self, tenant: str, model: str, unknown: JobError) -> bool:
         """Register the adapter that `model` names, and return whether it may be registered now.
 
         The lookup counts against `tenant`.
@@ -63,34 +80,56 @@ class OnDemand:
         """
         if self._template is None:
             return False
-        name = await _adapter_name(context, model)
+        name = await self._adapter_name(model)
         source = self._template.source_of(name)
         if source is None:
             return False
         lookup = self._running.get((tenant, name))
-        lookup = lookup or self._start(context, tenant, name, source, unknown)
-        limit_s = context.settings.deadline_s
+        lookup = lookup or self._start(tenant, name, source, unknown)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(self._limit_s):
                 # Requests that leave don't end the lookup, since others may wait for it.
                 await asyncio.shield(lookup)
         except TimeoutError:
-            message = f"the adapter {name!r} couldn't be loaded within {limit_s:g} s; try again"
+            message = (
+                f"the adapter {name!r} couldn't be loaded within {self._limit_s:g} s; try again"
+            )
             raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
         return True
+
+    async def with_adapter(
+        self, access: Access, model: object, admit: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Return what `admit` returns. If `model` is unknown, look it up and call `admit` again.
+
+        Models that the client may not use aren't looked up.
+
+        Raises:
+            JobFailed: as `admit` or `provide`.
+            RedisUnavailable: Redis can't be reached.
+        """
+        try:
+            return await admit()
+        except JobFailed as failed:
+            error = failed.error
+            is_unknown = error.code is ErrorCode.MODEL_NOT_FOUND and isinstance(model, str)
+            may_look_up = is_unknown and await may_use(self._registry, access, str(model))
+            if not may_look_up or not await self.provide(access.tenant, str(model), error):
+                raise
+        return await admit()
 
     async def close(self) -> None:
         """Cancel all lookups."""
         await cancel_tasks(*self._running.values())
 
     def _start(
-        self, context: Context, tenant: str, name: str, source: str, unknown: JobError
+        self, tenant: str, name: str, source: str, unknown: JobError
     ) -> "asyncio.Task[None]":
         is_over = self._num_running[tenant] >= MAX_NAMES_PER_TENANT
         if is_over or len(self._running) >= MAX_NAMES:
             message = "too many unknown adapters are being looked up; try again"
             raise JobFailed(JobError(code=ErrorCode.QUEUE_FULL, message=message, param="model"))
-        task = asyncio.create_task(self._look_up(context, tenant, name, source, unknown))
+        task = asyncio.create_task(self._look_up(tenant, name, source, unknown))
         self._running[tenant, name] = task
         self._num_running[tenant] += 1
         task.add_done_callback(lambda ended: self._ended(tenant, name, ended))
@@ -102,9 +141,7 @@ class OnDemand:
         if not task.cancelled():
             task.exception()  # else asyncio reports it if no request waits any more
 
-    async def _look_up(
-        self, context: Context, tenant: str, name: str, source: str, unknown: JobError
-    ) -> None:
+    async def _look_up(self, tenant: str, name: str, source: str, unknown: JobError) -> None:
         while True:
             state = await self._lookups.state(name)
             if state.refusal:
@@ -113,18 +150,18 @@ class OnDemand:
                 await asyncio.sleep(POLL_S)
                 continue
             async with self._slots.slot(tenant):
-                if await context.registry.adapter(name):  # also if it was registered meanwhile
+                if await self._registry.adapter(name):  # also if it was registered meanwhile
                     return
                 if (await self._lookups.begin(name)).is_mine:
-                    await self._register(context, name, source, unknown)
+                    await self._register(name, source, unknown)
                     return
 
-    async def _register(self, context: Context, name: str, source: str, unknown: JobError) -> None:
+    async def _register(self, name: str, source: str, unknown: JobError) -> None:
         """Register an adapter while this front end holds the lease of its name."""
         renewal = asyncio.create_task(self._renew(name))
         refusal = None
         try:
-            refusal = await _load(context, name, source, unknown)
+            refusal = await self._load(name, source, unknown)
         finally:
             await cancel_tasks(renewal)
             with suppress(RedisUnavailable):  # then the lease expires
@@ -141,53 +178,22 @@ class OnDemand:
             with suppress(RedisUnavailable):
                 await self._lookups.renew(name)
 
+    async def _adapter_name(self, model: str) -> str:
+        """Return the name of the adapter in `model`, which may have the base's name before it."""
+        base_name, colon, name = model.rpartition(":")
+        base = await self._registry.base() if colon else None
+        return name if base and base.name == base_name else model
 
-async def with_adapter(
-    context: Context, access: Access, model: object, admit: Callable[[], Awaitable[T]]
-) -> T:
-    """Return what `admit` returns. If `model` is unknown, look it up and call `admit` again.
-
-    Models that the client may not use aren't looked up.
-
-    Raises:
-        JobFailed: as `admit` or `OnDemand.provide`.
-        RedisUnavailable: Redis can't be reached.
-    """
-    try:
-        return await admit()
-    except JobFailed as failed:
-        error = failed.error
-        is_unknown = error.code is ErrorCode.MODEL_NOT_FOUND and isinstance(model, str)
-        may_look_up = is_unknown and await may_use(context, access, str(model))
-        if not may_look_up or not await context.on_demand.provide(
-            context, access.tenant, str(model), error
-        ):
-            raise
-    return await admit()
-
-
-async def _adapter_name(context: Context, model: str) -> str:
-    """Return the name of the adapter in `model`, which may have the base model's name before it."""
-    base_name, colon, name = model.rpartition(":")
-    base = await context.registry.base() if colon else None
-    return name if base and base.name == base_name else model
-
-
-async def _load(context: Context, name: str, source: str, unknown: JobError) -> JobError | None:
-    """Load an adapter from its source, and return the error of requests for it, if any."""
-    findings = await inspect(context, POOL, Inspection(name=name, source=source))
-    if findings.adapter is None:
-        assert findings.error is not None  # findings have either an adapter or an error
-        is_missing = findings.error.code is ErrorCode.SOURCE_NOT_FOUND
-        return unknown if is_missing else replace(findings.error, param="model")
-    try:
-        await context.registry.load_adapter(
-            findings.adapter,
-            replace=False,
-            keep_versions=context.settings.keep_versions,
-            by=POOL,
-        )
-    except JobFailed as failed:
-        if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # an operator has just loaded it
-            raise
-    return None
+    async def _load(self, name: str, source: str, unknown: JobError) -> JobError | None:
+        """Load an adapter from its source, and return the error of requests for it, if any."""
+        findings = await self._inspector.inspect(POOL, Inspection(name=name, source=source))
+        if findings.adapter is None:
+            assert findings.error is not None  # findings have either an adapter or an error
+            is_missing = findings.error.code is ErrorCode.SOURCE_NOT_FOUND
+            return unknown if is_missing else replace(findings.error, param="model")
+        try:
+            await self._new_versions.load(findings.adapter, replace=False, by=POOL)
+        except JobFailed as failed:
+            if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # an operator has just loaded it
+                raise
+        return None

@@ -1,19 +1,16 @@
 """Enqueues copies of jobs for shadows, after the jobs themselves."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import structlog
 
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import LorikeetError
-from shared.protocol.enqueue import EnqueueOptions
+from shared.protocol.enqueue import EnqueueOptions, QueueLimits
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Job
-from shared.store.versions.shadows import MAX_PENDING, ShadowPair
-
-if TYPE_CHECKING:
-    from api.pools.context import Context
+from shared.store.queue import Queue
+from shared.store.versions.shadows import MAX_PENDING, ShadowPair, Shadows
 
 SHADOWS_DEADLINE_S = 600.0
 """Seconds within which a copy must be computed. Then the pair isn't compared."""
@@ -26,17 +23,20 @@ log = structlog.get_logger()
 class ShadowCopies:
     """Copies of one front end. A copy that can't be enqueued is left out; no client notices."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: Queue, limits: QueueLimits, shadows: Shadows) -> None:
+        self._queue = queue
+        self._limits = limits
+        self._shadows = shadows
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, original: JobId, copy: Job, context: "Context", *, books_pool: str) -> None:
+    def start(self, original: JobId, copy: Job, *, books_pool: str) -> None:
         """Enqueue the copy of a job in the background.
 
         `books_pool` names the pool that has the ledger.
         """
         if len(self._tasks) >= MAX_TASKS:
             return
-        task = asyncio.create_task(_enqueue(original, copy, context, books_pool))
+        task = asyncio.create_task(self._enqueue(original, copy, books_pool))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -44,13 +44,12 @@ class ShadowCopies:
         """Cancel what hasn't been enqueued."""
         await cancel_tasks(*self._tasks)
 
-
-async def _enqueue(original: JobId, copy: Job, context: "Context", books_pool: str) -> None:
-    try:
-        if await context.shadows.num_pending() >= MAX_PENDING:
-            return
-        options = EnqueueOptions(keeps_running=True, books_pool=books_pool)
-        await context.queue.enqueue(copy, context.limits, options=options)
-        await context.shadows.add(ShadowPair(original=original, copy=copy.id))
-    except LorikeetError as error:
-        log.info("shadow_left_out", job_id=original, version=copy.version, error=str(error))
+    async def _enqueue(self, original: JobId, copy: Job, books_pool: str) -> None:
+        try:
+            if await self._shadows.num_pending() >= MAX_PENDING:
+                return
+            options = EnqueueOptions(keeps_running=True, books_pool=books_pool)
+            await self._queue.enqueue(copy, self._limits, options=options)
+            await self._shadows.add(ShadowPair(original=original, copy=copy.id))
+        except LorikeetError as error:
+            log.info("shadow_left_out", job_id=original, version=copy.version, error=str(error))

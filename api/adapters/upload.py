@@ -3,14 +3,16 @@
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from api.http.content_encoding import Decoder
-from api.pools.context import Context
+from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_value
 from shared.protocol.ids import UploadId
-from shared.store.uploads import CONFIG, PIECE_BYTES
+from shared.store.uploads import CONFIG, PIECE_BYTES, Uploads
 
 MIB = 1 << 20
 MARGIN_S = 60
@@ -18,55 +20,64 @@ MARGIN_S = 60
 CONTENT_TYPES = ("application/octet-stream", "application/x-safetensors")
 
 
-@asynccontextmanager
-async def received(
-    request: Request, context: Context, tenant: str, config: str | None
-) -> AsyncIterator[UploadId]:
-    """Receive the body of `request` as an upload, which is deleted if the block raises.
+class AdapterUploads:
+    """Receives uploads of one pool."""
 
-    At most two pieces of the body are in memory at once.
+    def __init__(self, uploads: Uploads, *, max_mb: int, deadline_s: float) -> None:
+        """Create an object that refuses adapters of more than `max_mb` MiB.
 
-    Raises:
-        JobFailed: the body is empty or too large, has another content type, doesn't fit into
-            Redis' memory, or exceeds what the tenant may upload.
-        RedisUnavailable: Redis can't be reached.
-    """
-    _check_content_type(request)
-    upload = UploadId(secrets.token_hex(16))
-    try:
-        await _write(request, context, tenant, upload, config)
-        yield upload
-    except BaseException:
-        with suppress(RedisUnavailable):  # then the upload expires
-            await context.uploads.discard(upload)
-        raise
+        `deadline_s` is the number of seconds within which workers inspect an upload.
+        """
+        self._uploads = uploads
+        self._max_mb = max_mb
+        self._ttl_ms = int((deadline_s + MARGIN_S) * 1000)
+
+    @asynccontextmanager
+    async def received(
+        self, request: Request, tenant: str, config: str | None
+    ) -> AsyncIterator[UploadId]:
+        """Receive the body of `request` as an upload, which is deleted if the block raises.
+
+        At most two pieces of the body are in memory at once.
+
+        Raises:
+            JobFailed: the body is empty or too large, has another content type, doesn't fit into
+                Redis' memory, or exceeds what the tenant may upload.
+            RedisUnavailable: Redis can't be reached.
+        """
+        _check_content_type(request)
+        upload = UploadId(secrets.token_hex(16))
+        try:
+            await self._write(request, tenant, upload, config)
+            yield upload
+        except BaseException:
+            with suppress(RedisUnavailable):  # then the upload expires
+                await self._uploads.discard(upload)
+            raise
+
+    async def _write(
+        self, request: Request, tenant: str, upload: UploadId, config: str | None
+    ) -> None:
+        declared = request.headers.get("content-length", "")
+        size = int(declared) if declared.isdecimal() else 0
+        max_bytes = self._max_mb * MIB
+        if size > max_bytes:
+            raise _too_large(self._max_mb)
+        append = partial(self._uploads.append, upload, tenant=tenant, ttl_ms=self._ttl_ms)
+        num_written = number = 0
+        async for piece in _pieces(request, max_bytes):
+            num_written += len(piece)
+            if num_written > max_bytes:
+                raise _too_large(self._max_mb)
+            await append(str(number), piece, num_left=max(0, size - num_written))
+            number += 1
+        if not num_written:
+            raise invalid_value("the body is empty; send the bytes of adapter_model.safetensors")
+        if config is not None:
+            await append(CONFIG, config.encode(), num_left=0)
 
 
-async def _write(
-    request: Request, context: Context, tenant: str, upload: UploadId, config: str | None
-) -> None:
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else 0
-    max_bytes = context.settings.max_adapter_mb * MIB
-    if size > max_bytes:
-        raise _too_large(context.settings.max_adapter_mb)
-    ttl_ms = int((context.settings.deadline_s + MARGIN_S) * 1000)
-    num_written = number = 0
-    async for piece in _pieces(request, max_bytes):
-        num_written += len(piece)
-        if num_written > max_bytes:
-            raise _too_large(context.settings.max_adapter_mb)
-        num_left = max(0, size - num_written)
-        await context.uploads.append(
-            upload, str(number), piece, tenant=tenant, num_left=num_left, ttl_ms=ttl_ms
-        )
-        number += 1
-    if not num_written:
-        raise invalid_value("the body is empty; send the bytes of adapter_model.safetensors")
-    if config is not None:
-        await context.uploads.append(
-            upload, CONFIG, config.encode(), tenant=tenant, num_left=0, ttl_ms=ttl_ms
-        )
+InAdapterUploads = Annotated[AdapterUploads, Depends(part_of_pool(AdapterUploads))]
 
 
 async def _pieces(request: Request, max_bytes: int) -> AsyncIterator[bytes]:

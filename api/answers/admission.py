@@ -5,17 +5,17 @@ import secrets
 import time
 
 from api.access.model_rights import check_model, model_not_found
-from api.adapters.on_demand import with_adapter
-from api.pools.context import Context
+from api.answers.intake import Intake
+from api.pools.registered_base import no_base
 from api.requests.translate import Admission
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import fingerprint_of
 from shared.protocol.ids import JobId
 from shared.store.registry import Found
 
 
-async def admit(context: Context, access: Access, model: str) -> Admission:
+async def admit(intake: Intake, access: Access, model: str) -> Admission:
     """Return the `Admission` of a request whose job isn't queued. `model` names its model.
 
     The registry is read, because no later step would notice that a remembered model is outdated.
@@ -25,17 +25,17 @@ async def admit(context: Context, access: Access, model: str) -> Admission:
         JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.
         RedisUnavailable: the registry can't be read.
     """
-    await check_model(context, access, model)
+    await check_model(intake.registry, access, model)
 
     async def admission() -> Admission:
-        found = await context.registry.find(model)
-        return admission_to(found, context, access.tenant, model)
+        found = await intake.registry.find(model)
+        return admission_to(found, intake, access.tenant, model)
 
-    return await with_adapter(context, access, model, admission)
+    return await intake.on_demand.with_adapter(access, model, admission)
 
 
 def admission_to(
-    found: Found, context: Context, tenant: str, model: str, *, deadline_s: float | None = None
+    found: Found, intake: Intake, tenant: str, model: str, *, deadline_s: float | None = None
 ) -> Admission:
     """Return the `Admission` of a request. `model` names the base model or an adapter.
 
@@ -49,8 +49,7 @@ def admission_to(
     """
     base, version = found.base, found.version
     if base is None:
-        message = "no worker has registered a base model; start a worker, or try again soon"
-        raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+        raise JobFailed(no_base())
     if version is None:
         raise JobFailed(model_not_found(model))
     return Admission(
@@ -63,8 +62,8 @@ def admission_to(
         embedding_size=base.embedding_size,
         tool_form=found.tool_form,
         reasoning=found.reasoning,
-        reply_to=context.api_id,
+        reply_to=intake.api_id,
         created_s=int(time.time()),
-        deadline_ms=math.ceil((deadline_s or context.settings.deadline_s) * 1000),
+        deadline_ms=math.ceil((deadline_s or intake.settings.deadline_s) * 1000),
         random_seed=secrets.randbits(63),
     )

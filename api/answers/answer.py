@@ -7,17 +7,17 @@ import structlog
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from api.access.own_job import own_job
 from api.access.rate_headers import rate_headers
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft
-from api.answers.formats import AnyPosition
+from api.answers.following import Following
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
+from api.formats import AnyPosition
 from api.http.headers import JOB_HEADER, REPLAYED_HEADER
-from api.jobs.own_jobs import own_job
 from api.metrics.request_trace import RequestTrace
 from api.metrics.stream_timing import StreamTiming
-from api.pools.context import Context
 from api.schema.base import JobRequest
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
@@ -41,7 +41,7 @@ class Answer(Response):
 
     def __init__(
         self,
-        context: Context,
+        following: Following,
         request: JobRequest,
         draft: Draft,
         headers: Mapping[str, str],
@@ -52,18 +52,18 @@ class Answer(Response):
         `trace` ends together with the response.
         """
         super().__init__()
-        self._context = context
+        self._following = following
         self._draft = draft
         self._is_stream = bool(request.stream)
         self._extra_headers = dict(headers)
-        self._timing = StreamTiming(context.metrics)
+        self._timing = StreamTiming(following.metrics)
         self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Queue the job, follow it, and send its answer."""
-        context, job = self._context, self._draft.job
+        following, job = self._following, self._draft.job
         scope.setdefault("state", {})["job_id"] = job.id
-        with context.cancels.client(job.id, job.num_choices) as inbox, self._trace:
+        with following.cancels.client(job.id, job.num_choices) as inbox, self._trace:
             enqueued = await self._enqueue()
             if enqueued.is_new:
                 await self._answer(inbox, scope, receive, send)
@@ -72,16 +72,16 @@ class Answer(Response):
                 await (await self._earlier(enqueued.id))(scope, receive, send)
 
     async def _enqueue(self) -> Enqueued:
-        context, job = self._context, self._draft.job
+        following, job = self._following, self._draft.job
         try:
             enqueued = await self._draft.enqueue()
         except RedisUnavailable:
             # The job may be queued despite the error. With a key, the client's next attempt is
             # answered by the job.
             if self._draft.options.idempotency:
-                context.cancels.abandon(job.id)
+                following.cancels.abandon(job.id)
             else:
-                context.cancels.add(job.id)
+                following.cancels.add(job.id)
             raise
         self._extra_headers |= rate_headers(enqueued.rates)
         event = "job_accepted" if enqueued.is_new else "job_replayed"
@@ -89,13 +89,13 @@ class Answer(Response):
         return enqueued
 
     async def _answer(self, inbox: Inbox, scope: Scope, receive: Receive, send: Send) -> None:
-        context, job = self._context, self._draft.job
+        following, job = self._following, self._draft.job
         spec = AnswerSpec.of(job)
         follower = Follower(
-            spec, inbox, context.views, context.read_checkpoints, left_ms=job.deadline_ms
+            spec, inbox, following.views, following.read_checkpoints, left_ms=job.deadline_ms
         )
         headers = {JOB_HEADER: job.id, **self._extra_headers}
-        delivery = Delivery(context, spec, inbox, follower, headers=headers, timing=self._timing)
+        delivery = Delivery(following, spec, inbox, follower, headers=headers, timing=self._timing)
         try:
             if self._is_stream:
                 await delivery.send_stream(receive, send)
@@ -109,12 +109,12 @@ class Answer(Response):
 
     async def _earlier(self, job_id: JobId) -> "AttachedAnswer":
         """Return the response with the answer of an earlier request's job."""
-        view = await own_job(self._context, self._draft.access, job_id)
+        view = await own_job(self._following.views, self._draft.access, job_id)
         headers = {REPLAYED_HEADER: "true", **self._extra_headers}
-        return AttachedAnswer(self._context, view, is_stream=self._is_stream, headers=headers)
+        return AttachedAnswer(self._following, view, is_stream=self._is_stream, headers=headers)
 
     def _count(self, follower: Follower) -> None:
-        metrics = self._context.metrics
+        metrics = self._following.metrics
         if follower.usage is not None:
             metrics.count_tokens(self._draft.job.model, follower.usage)
         if follower.error and follower.error.code is ErrorCode.RESUME_DIVERGED:
@@ -126,7 +126,7 @@ class AttachedAnswer(Response):
 
     def __init__(
         self,
-        context: Context,
+        following: Following,
         view: JobView,
         *,
         is_stream: bool,
@@ -136,7 +136,7 @@ class AttachedAnswer(Response):
         """Create a response.
 
         Args:
-            context: the app's context.
+            following: with what the answer is followed.
             view: the job.
             is_stream: whether to send the answer as a stream.
             after: position of a stream that is continued.
@@ -146,7 +146,7 @@ class AttachedAnswer(Response):
             JobFailed: an older release accepted the job.
         """
         super().__init__()
-        self._context = context
+        self._following = following
         self._view = view
         self._spec = spec_of(view)
         self._is_stream = is_stream
@@ -155,19 +155,19 @@ class AttachedAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Attach this process to the job, follow it from its beginning, and send its answer."""
-        context, spec = self._context, self._spec
+        following, spec = self._following, self._spec
         scope.setdefault("state", {})["job_id"] = spec.id
-        with context.cancels.client(spec.id, spec.num_choices) as inbox:
+        with following.cancels.client(spec.id, spec.num_choices) as inbox:
             follower = Follower(
                 spec,
                 inbox,
-                context.views,
-                context.read_checkpoints,
+                following.views,
+                following.read_checkpoints,
                 left_ms=self._view.left_ms,
-                attach=partial(context.queue.attach, api=context.api_id),
+                attach=partial(following.queue.attach, api=following.api_id),
             )
             delivery = Delivery(
-                *(context, spec, inbox, follower),
+                *(following, spec, inbox, follower),
                 headers=self._extra_headers,
                 is_only_client=False,
             )

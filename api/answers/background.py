@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import structlog
 from fastapi import Response
 
+from api.access.own_job import own_job_and_result
 from api.access.rate_headers import rate_headers
 from api.answers.draft import Draft
+from api.answers.following import Following
 from api.http.errors import json_response
 from api.http.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
-from api.jobs.own_jobs import own_job_and_result
 from api.metrics.request_trace import RequestTrace
-from api.pools.context import Context
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
 from shared.protocol.enqueue import Enqueued
@@ -22,10 +22,12 @@ log = structlog.get_logger()
 
 
 async def start_in_background(
-    context: Context,
+    following: Following,
     draft: Draft,
     headers: Mapping[str, str],
     trace: RequestTrace,
+    *,
+    root_path: str,
 ) -> Response:
     """Enqueue the job of a request, and return a response that describes the job.
 
@@ -33,7 +35,8 @@ async def start_in_background(
 
     The response has status 202, or 200 if it describes the job of an earlier request that has
     ended. In the API of responses, it is the response object, with status 200. It gets the
-    additional `headers`. `trace` learns which job answers the request.
+    additional `headers`. `trace` learns which job answers the request. `root_path` is that of the
+    pool.
 
     Raises:
         RedisUnavailable: Redis may not have accepted the job.
@@ -41,18 +44,18 @@ async def start_in_background(
     try:
         enqueued = await draft.enqueue()
         job = draft.job
-        view, result = await own_job_and_result(context, draft.access, enqueued.id)
+        view, result = await own_job_and_result(following.views, draft.access, enqueued.id)
         is_unfinished = view.state in UNFINISHED
     except RedisUnavailable:
         # Without a key, the client's next attempt is another job, so this one must not run.
         if draft.options.idempotency is None:
-            context.cancels.add(draft.job.id)
+            following.cancels.add(draft.job.id)
         raise
     if enqueued.is_new:
         log.info("job_accepted", job_id=job.id, version=job.version, is_background=True)
     else:
         trace.replay(job, enqueued.id)
-    sent = {**headers, **job_headers(enqueued, context.settings.root_path)}
+    sent = {**headers, **job_headers(enqueued, root_path)}
     if job.view is View.RESPONSES:
         return json_response(retrieved_body(view, result), headers=sent)
     return json_response(job_body(view, result), 202 if is_unfinished else 200, sent)

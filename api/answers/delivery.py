@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from api.answers.formats import AnyPosition, Stream, stream_of, whole_body
+from api.answers.following import Following
 from api.answers.keep_alive import keep_alive
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
 from api.follow.transcript import Delta
+from api.formats import AnyPosition, Stream, stream_of, whole_body
 from api.http.errors import json_response
 from api.metrics.stream_timing import StreamTiming
-from api.pools.context import Context
 from api.render.catch_up import Misplaced
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
@@ -49,7 +49,7 @@ class Delivery:
 
     def __init__(
         self,
-        context: Context,
+        following: Following,
         spec: AnswerSpec,
         inbox: Inbox,
         follower: Follower,
@@ -61,7 +61,7 @@ class Delivery:
         """Create the delivery of the answer to `spec`'s job.
 
         Args:
-            context: the app's context.
+            following: with what the answer is followed.
             spec: format of the answer.
             inbox: inbox that `follower` reads. It learns that the client has left.
             follower: follower of the job.
@@ -70,7 +70,7 @@ class Delivery:
             is_only_client: whether a failure of the delivery cancels the job. Otherwise, the job is
                 abandoned, since it may have other clients.
         """
-        self._context = context
+        self._following = following
         self._spec = spec
         self._inbox = inbox
         self._follower = follower
@@ -154,7 +154,7 @@ class Delivery:
         """Return the events for `updates`, or a comment if there are no updates."""
         if updates:
             return writer.chunks(_deltas(updates))
-        return await keep_alive(self._context.views, self._spec.id)
+        return await keep_alive(self._following.views, self._spec.id)
 
     async def _updates(self) -> list[Update]:
         updates = await self._follower.updates(KEEP_ALIVE_S)
@@ -167,10 +167,10 @@ class Delivery:
         if self._follower.has_ended:
             return
         if not self._is_only_client:
-            self._context.cancels.abandon(self._spec.id)
+            self._following.cancels.abandon(self._spec.id)
         else:
             error = failure.error if isinstance(failure, JobFailed) else None
-            self._context.cancels.add(self._spec.id, error)
+            self._following.cancels.add(self._spec.id, error)
 
 
 @asynccontextmanager

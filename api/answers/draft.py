@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from api.access.model_rights import check_model
 from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
 from api.answers.admission import admission_to
-from api.pools.context import Context
+from api.answers.intake import Intake
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access
@@ -43,14 +43,14 @@ class Draft:
 
     def __init__(
         self,
-        context: Context,
+        intake: Intake,
         access: Access,
         found: Found,
         admission: Admission,
         wanted: Wanted,
         options: EnqueueOptions,
     ) -> None:
-        self._context = context
+        self._intake = intake
         self._found = found
         self._admission = admission
         self._wanted = wanted
@@ -62,7 +62,7 @@ class Draft:
     @classmethod
     async def of(
         cls,
-        context: Context,
+        intake: Intake,
         access: Access,
         wanted: Wanted,
         options: EnqueueOptions,
@@ -80,15 +80,15 @@ class Draft:
 
         def made(found: Found) -> Draft:
             serving = found.canary_for(wanted.key)
-            admission = admission_to(serving, context, access.tenant, model, deadline_s=deadline_s)
-            return cls(context, access, found, admission, wanted, options)
+            admission = admission_to(serving, intake, access.tenant, model, deadline_s=deadline_s)
+            return cls(intake, access, found, admission, wanted, options)
 
         model = wanted.model
-        await check_model(context, access, model)
-        if remembered := context.models.remembered(model):
+        await check_model(intake.registry, access, model)
+        if remembered := intake.models.remembered(model):
             with suppress(JobFailed):  # the model as it is now may serve the request
                 return made(remembered)
-        return made(await context.models.read(model))
+        return made(await intake.models.read(model))
 
     async def enqueue(self) -> Enqueued:
         """Enqueue the job, or find the job of an earlier request with the same key.
@@ -100,7 +100,7 @@ class Draft:
             RateLimited: a limit of the API key is reached.
             RedisUnavailable: Redis may not have accepted the job.
         """
-        async with self._context.turns.turn(self.access.tenant):
+        async with self._intake.turns.turn(self.access.tenant):
             enqueued = await self._enqueue_latest()
         if enqueued.is_new:
             self._start_shadow()
@@ -116,9 +116,9 @@ class Draft:
         return await self._enqueue("")
 
     async def _enqueue(self, registry_revision: str) -> Enqueued:
-        return await self._context.queue.enqueue(
+        return await self._intake.queue.enqueue(
             self.job,
-            self._context.limits,
+            self._intake.limits,
             options=self.options,
             registry_revision=registry_revision,
         )
@@ -126,9 +126,9 @@ class Draft:
     async def _remake(self) -> None:
         """Make the job of the model as it is now, with the id of the job that was refused."""
         model, old = self._wanted.model, self._admission
-        found = await self._context.models.read(model)
+        found = await self._intake.models.read(model)
         serving = found.canary_for(self._wanted.key)
-        new = admission_to(serving, self._context, old.tenant, model)
+        new = admission_to(serving, self._intake, old.tenant, model)
         self._admission = replace(
             new,
             id=old.id,
@@ -146,7 +146,7 @@ class Draft:
             return
         admission = admission_to(
             shadow,
-            self._context,
+            self._intake,
             SHADOW_TENANT,
             self._wanted.model,
             deadline_s=SHADOWS_DEADLINE_S,
@@ -156,9 +156,8 @@ class Draft:
             JobFailed
         ):  # the candidate can't serve such a request, such as one with tools
             copy = self._wanted.job_of(replace(admission, random_seed=seed))
-            self._context.shadow_copies.start(
+            self._intake.shadow_copies.start(
                 self.job.id,
                 replace(copy, is_preemptible=True),
-                self._context,
                 books_pool=self.access.books_pool,
             )

@@ -6,16 +6,16 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
-from api.adapters.on_demand import with_adapter
 from api.adapters.request_key import request_key
 from api.answers.answer import Answer
 from api.answers.background import start_in_background
 from api.answers.draft import Draft, Wanted
+from api.answers.following import Following
+from api.answers.intake import Intake
 from api.http.body import read_json_object
 from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.turns.checks import begin_check
 from api.metrics.request_trace import RequestTrace
-from api.pools.context import Context
 from api.pools.pools import pools_of
 from api.requests.enqueue_options import enqueue_options
 from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
@@ -32,7 +32,6 @@ R = TypeVar("R", bound=JobRequest)
 
 async def submit(
     request: Request,
-    context: Context,
     access: Access,
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
@@ -41,7 +40,6 @@ async def submit(
 
     Args:
         request: the HTTP request.
-        context: context of any pool of the app.
         access: rights of the request.
         parse: validates the JSON body of the endpoint's requests.
         job_of: makes a job of a valid request.
@@ -52,13 +50,12 @@ async def submit(
         RateLimited: the request runs in the background, and a limit of its API key is reached.
         RedisUnavailable: Redis can't be reached.
     """
-    raw = await read_json_object(request, context.settings.max_body_bytes)
-    return await submit_json(request, context, access, raw, parse, job_of)
+    raw = await read_json_object(request)
+    return await submit_json(request, access, raw, parse, job_of)
 
 
 async def submit_json(
     request: Request,
-    context: Context,
     access: Access,
     raw: dict[str, Any],
     parse: Callable[[dict[str, Any]], R],
@@ -69,20 +66,20 @@ async def submit_json(
 
     `others` are those of `parse_request`. The other arguments and the errors are those of `submit`.
     """
-    context = await pools_of(request).of_model(request, raw.get("model"))
-    trace = RequestTrace.begin(context.tracer, request)
+    pool = await pools_of(request).of_model(request, raw.get("model"))
+    intake, following = pool.part(Intake), pool.part(Following)
+    trace = RequestTrace.begin(intake.tracer, request)
 
     async def drafted() -> tuple[R, dict[str, str], Draft]:
-        async with context.turns.turn(access.tenant):
+        async with intake.turns.turn(access.tenant):
             await begin_check(request)
-            body, headers, answer_headers = parse_request(request, context, raw, parse, others)
-            weight = context.settings.weight_by_tenant.get(access.tenant, 1.0)
+            body, headers, answer_headers = parse_request(request, raw, parse, others)
             options = enqueue_options(
                 headers,
                 body,
                 path=request.url.path,
                 raw=raw,
-                weight=weight,
+                weight=intake.weight_of(access.tenant),
                 key_id=access.key_id,
                 books_pool=access.books_pool,
             )
@@ -94,16 +91,20 @@ async def submit_json(
                 ),
                 accept=lambda job: trace.accept(job, is_stream=bool(body.stream)),
             )
-            draft = await Draft.of(context, access, wanted, options, deadline_s=headers.deadline_s)
+            draft = await Draft.of(intake, access, wanted, options, deadline_s=headers.deadline_s)
         return body, answer_headers, draft
 
     try:
         # An unknown adapter is loaded between two turns, because that may take long.
-        body, answer_headers, draft = await with_adapter(context, access, raw.get("model"), drafted)
+        body, answer_headers, draft = await intake.on_demand.with_adapter(
+            access, raw.get("model"), drafted
+        )
         if not body.background or body.stream:
-            return Answer(context, body, draft, answer_headers, trace)
+            return Answer(following, body, draft, answer_headers, trace)
         request.state.job_id = draft.job.id
-        response = await start_in_background(context, draft, answer_headers, trace)
+        response = await start_in_background(
+            following, draft, answer_headers, trace, root_path=pool.root_path
+        )
     except BaseException as failure:
         trace.end(failure)
         raise
@@ -118,7 +119,6 @@ def is_preemptible(request: Request) -> bool:
 
 def parse_request(
     request: Request,
-    context: Context,
     raw: dict[str, Any],
     parse: Callable[[dict[str, Any]], B],
     others: OtherFields = NO_OTHERS,
@@ -132,7 +132,7 @@ def parse_request(
         JobFailed: the body or a header is invalid, or a field is unknown and the client asked for
             strict handling.
     """
-    headers = read_request_headers(request.headers, max_deadline_s=context.settings.deadline_s)
+    headers = read_request_headers(request.headers, max_deadline_s=request.app.state.max_deadline_s)
     request.state.is_strict = headers.is_strict
     body = parse(raw)
     answer_headers = {}

@@ -2,12 +2,17 @@
 
 import asyncio
 import secrets
+from typing import Annotated
 
-from api.pools.context import Context
+from fastapi import Depends
+
+from api.http.turns.fair_slots import FairSlots
+from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
 from shared.protocol.tokenization import Call, EncodeChat, Reply
+from shared.store.calls.tokenizations import Tokenizations
 
 ATTEMPT_S = 4.0
 """Seconds within which a reply must arrive before the call is sent again.
@@ -26,50 +31,58 @@ LIMIT_S = 10.0
 """Maximum seconds for a call, including the wait for others."""
 
 
-async def ask_tokenizer(context: Context, tenant: str, call: Call) -> Reply:
-    """Have any live worker answer a call of `tenant`, and return the reply.
+class TokenizerCalls:
+    """Calls for tokenization to the workers of one pool."""
 
-    Raises:
-        JobFailed: the worker refuses the input, or no worker has answered in time.
-        RedisUnavailable: Redis can't be reached.
-    """
-    try:
-        async with asyncio.timeout(LIMIT_S), context.call_slots.slot(tenant):
-            reply = await _ask(context, call)
-    except TimeoutError:
-        reply = None
-    if reply is None:
-        message = "no worker has answered in time; start a worker, or try again"
-        raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
-    if reply.error:
-        raise JobFailed(reply.error)
-    return reply
+    def __init__(self, tokenizations: Tokenizations, slots: FairSlots) -> None:
+        """Create an object. `slots` limits the number of concurrent calls."""
+        self._tokenizations = tokenizations
+        self._slots = slots
+
+    async def ask(self, tenant: str, call: Call) -> Reply:
+        """Have any live worker answer a call of `tenant`, and return the reply.
+
+        Raises:
+            JobFailed: the worker refuses the input, or no worker has answered in time.
+            RedisUnavailable: Redis can't be reached.
+        """
+        try:
+            async with asyncio.timeout(LIMIT_S), self._slots.slot(tenant):
+                reply = await self._ask(call)
+        except TimeoutError:
+            reply = None
+        if reply is None:
+            message = "no worker has answered in time; start a worker, or try again"
+            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+        if reply.error:
+            raise JobFailed(reply.error)
+        return reply
+
+    async def count_tokens(self, chat: Job) -> int:
+        """Return the number of tokens of a chat's prompt. `chat` isn't queued.
+
+        Raises:
+            JobFailed: as `ask`.
+            RedisUnavailable: Redis can't be reached.
+        """
+        return len((await self.ask(chat.tenant, EncodeChat(job=chat))).ids)
+
+    async def _ask(self, call: Call) -> Reply | None:
+        call_id = CallId(secrets.token_hex(16))
+        for _ in range(MAX_ATTEMPTS):
+            await self._tokenizations.send(call_id, call)
+            if reply := await self._reply(call_id):
+                return reply
+            await self._tokenizations.withdraw(call_id, call)
+        return None
+
+    async def _reply(self, call_id: CallId) -> Reply | None:
+        clock = asyncio.get_running_loop().time
+        end_s = clock() + ATTEMPT_S
+        while (left_s := end_s - clock()) > 0:
+            if reply := await self._tokenizations.next_reply(call_id, timeout_s=left_s):
+                return reply
+        return None
 
 
-async def count_tokens(context: Context, chat: Job) -> int:
-    """Return the number of tokens of a chat's prompt. `chat` isn't queued.
-
-    Raises:
-        JobFailed: as `ask_tokenizer`.
-        RedisUnavailable: Redis can't be reached.
-    """
-    return len((await ask_tokenizer(context, chat.tenant, EncodeChat(job=chat))).ids)
-
-
-async def _ask(context: Context, call: Call) -> Reply | None:
-    call_id = CallId(secrets.token_hex(16))
-    for _ in range(MAX_ATTEMPTS):
-        await context.tokenizations.send(call_id, call)
-        if reply := await _reply(context, call_id):
-            return reply
-        await context.tokenizations.withdraw(call_id, call)
-    return None
-
-
-async def _reply(context: Context, call_id: CallId) -> Reply | None:
-    clock = asyncio.get_running_loop().time
-    end_s = clock() + ATTEMPT_S
-    while (left_s := end_s - clock()) > 0:
-        if reply := await context.tokenizations.next_reply(call_id, timeout_s=left_s):
-            return reply
-    return None
+InTokenizer = Annotated[TokenizerCalls, Depends(part_of_pool(TokenizerCalls))]

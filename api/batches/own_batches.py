@@ -1,24 +1,75 @@
 """Finds batches on behalf of their tenants."""
 
-from api.files.own_files import file_store
-from api.pools.context import Context
-from shared.errors import ErrorCode, JobError, JobFailed
+import time
+from typing import Annotated
+
+from fastapi import Depends
+
+from api.files.own_files import TenantFiles
+from api.pools.requested import part_of_pool
+from api.schema.batches import CreateBatchRequest, window_h
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.access.rights import Access
-from shared.store.batches.records import Batch, BatchId
+from shared.settings import ApiSettings
+from shared.store.batches.batches import Batches, new_batch_id
+from shared.store.batches.records import Batch, BatchId, Purpose
+
+HOUR_S, DAY_S = 3600, 86_400
 
 
-async def own_batch(context: Context, access: Access, batch_id: str) -> Batch:
-    """Return a batch that the client may see.
+class TenantBatches:
+    """Batches of the tenants of one pool."""
 
-    Raises:
-        JobFailed: there is no such batch, or it belongs to another tenant or a key with rights to
-            other models, or the server keeps no files.
-    """
-    file_store(context)
-    batch = await context.batches.get(BatchId(batch_id))
-    if batch is None or batch.tenant != access.tenant or not access.covers(batch.models):
-        raise JobFailed(batch_not_found(batch_id))
-    return batch
+    def __init__(self, batches: Batches, files: TenantFiles, settings: ApiSettings) -> None:
+        self.records = batches
+        self._files = files
+        self._settings = settings
+
+    async def own(self, access: Access, batch_id: str) -> Batch:
+        """Return a batch that the client may see.
+
+        Raises:
+            JobFailed: there is no such batch, or it belongs to another tenant or a key with rights
+                to other models, or the server keeps no files.
+        """
+        self._files.store()
+        batch = await self.records.get(BatchId(batch_id))
+        if batch is None or batch.tenant != access.tenant or not access.covers(batch.models):
+            raise JobFailed(batch_not_found(batch_id))
+        return batch
+
+    async def create(self, access: Access, body: CreateBatchRequest) -> Batch:
+        """Let a control process run the requests of a file.
+
+        Raises:
+            JobFailed: the client has no such file, the file isn't one of requests, or there are
+                too many batches.
+        """
+        file = await self._files.own(access, body.input_file_id, param="input_file_id")
+        if file.purpose is not Purpose.BATCH:
+            raise invalid_param("input_file_id", f"has the purpose {file.purpose}, not batch")
+        now = int(time.time())
+        batch = Batch(
+            id=new_batch_id(),
+            tenant=access.tenant,
+            models=access.models,
+            key_id=access.key_id,
+            books_pool=access.books_pool,
+            weight=self._settings.weight_by_tenant.get(access.tenant, 1.0),
+            endpoint=body.endpoint,
+            input_file=file.id,
+            window=body.completion_window,
+            created_s=now,
+            expires_s=now + window_h(body.completion_window) * HOUR_S,
+            metadata=body.metadata,
+        )
+        keep_s = batch.expires_s - now + self._settings.file_days * DAY_S
+        max_tenant = self._settings.max_batches_tenant
+        await self.records.add(batch, keep_s=keep_s, max_tenant=max_tenant)
+        return batch
+
+
+InBatches = Annotated[TenantBatches, Depends(part_of_pool(TenantBatches))]
 
 
 def batch_not_found(batch_id: str, *, param: str | None = None) -> JobError:

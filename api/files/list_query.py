@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from starlette.datastructures import QueryParams
 
+from api.http.parameters import Parameters, query
 from api.http.query import check_known, read_limit
-from api.openapi.parameters import Parameters, query
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100

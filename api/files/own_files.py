@@ -1,7 +1,11 @@
 """Finds files on behalf of their tenants."""
 
-from api.pools.context import Context
+from typing import Annotated
+
+from fastapi import Depends
+
 from api.pools.file_store import FileStore
+from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 from shared.store.batches.files import StoredFiles
@@ -16,32 +20,40 @@ def content_name(file_id: FileId) -> str:
     return f"{FOLDER}/{file_id}"
 
 
-def file_store(context: Context) -> FileStore:
-    """Return the server's file store.
+class TenantFiles:
+    """Files of the tenants of one pool."""
 
-    Raises:
-        JobFailed: the server has none.
-    """
-    if context.file_store is None:
-        message = "this server keeps no files; ask the operator to set --file-store"
-        raise JobFailed(JobError(code=ErrorCode.NO_FILE_STORE, message=message))
-    return context.file_store
+    def __init__(self, records: StoredFiles, store: FileStore | None) -> None:
+        """Create an object. `store` has the contents; None: the operator hasn't set one."""
+        self.records = records
+        self._store = store
+
+    def store(self) -> FileStore:
+        """Return the server's file store.
+
+        Raises:
+            JobFailed: the server has none.
+        """
+        if self._store is None:
+            message = "this server keeps no files; ask the operator to set --file-store"
+            raise JobFailed(JobError(code=ErrorCode.NO_FILE_STORE, message=message))
+        return self._store
+
+    async def own(self, access: Access, file_id: str, *, param: str | None = None) -> StoredFile:
+        """Return a file that the client may see. `param` is the request's field that names it.
+
+        Raises:
+            JobFailed: there is no such file, or it belongs to another tenant or a key with rights
+                to other models, or the server keeps no files.
+        """
+        self.store()
+        file = await self.records.get(FileId(file_id))
+        if file is None or file.tenant != access.tenant or not access.covers(file.models):
+            raise JobFailed(file_not_found(file_id, param=param))
+        return file
 
 
-async def own_file(
-    context: Context, access: Access, file_id: str, *, param: str | None = None
-) -> StoredFile:
-    """Return a file that the client may see. `param` is the request's field that names the file.
-
-    Raises:
-        JobFailed: there is no such file, or it belongs to another tenant or a key with rights to
-            other models, or the server keeps no files.
-    """
-    file_store(context)
-    file = await context.files.get(FileId(file_id))
-    if file is None or file.tenant != access.tenant or not access.covers(file.models):
-        raise JobFailed(file_not_found(file_id, param=param))
-    return file
+InFiles = Annotated[TenantFiles, Depends(part_of_pool(TenantFiles))]
 
 
 async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> None:

@@ -3,14 +3,17 @@
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from api.files.form import MAX_FIELDS_BYTES, FileForm
-from api.files.own_files import content_name, file_store, remove_file
-from api.pools.context import Context
+from api.files.own_files import TenantFiles, content_name, remove_file
+from api.http.turns.fair_slots import FairSlots
+from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_param
 from shared.protocol.access.rights import Access
+from shared.settings import ApiSettings
 from shared.store.batches.files import MIB, FileQuota, new_file_id
 from shared.store.batches.records import FileId, Purpose, StoredFile
 
@@ -26,64 +29,76 @@ PURPOSES = ("batch",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
-async def receive_file(request: Request, context: Context, access: Access) -> StoredFile:
-    """Receive the field `file` of a form, and store it.
+class FileUploads:
+    """Receives files for one pool."""
 
-    The tenant is charged before its bytes are written. An upload that fails leaves nothing.
+    def __init__(self, files: TenantFiles, slots: FairSlots, settings: ApiSettings) -> None:
+        """Create an object. `slots` limits the number of files received at the same time."""
+        self._files = files
+        self._slots = slots
+        self._settings = settings
+        self._quota = FileQuota(settings.max_files_tenant, settings.max_files_tenant_mb * MIB)
 
-    Raises:
-        JobFailed: the body isn't a form with a file and a known purpose, is too large, or exceeds
-            the tenant's quota; or the file store can't be used.
-    """
-    async with context.upload_slots.slot(access.tenant):
-        file_id = new_file_id()
+    async def receive(self, request: Request, access: Access) -> StoredFile:
+        """Receive the field `file` of a form, and store it.
+
+        The tenant is charged before its bytes are written. An upload that fails leaves nothing.
+
+        Raises:
+            JobFailed: the body isn't a form with a file and a known purpose, is too large, or
+                exceeds the tenant's quota; or the file store can't be used.
+        """
+        async with self._slots.slot(access.tenant):
+            file_id = new_file_id()
+            try:
+                return await self._receive(request, access, file_id)
+            except BaseException:
+                await self._give_up(file_id)
+                raise
+
+    async def _receive(self, request: Request, access: Access, file_id: FileId) -> StoredFile:
+        settings, now = self._settings, time.time()
+        form = FileForm(request.headers.get("content-type", ""))
+        until_s = now + settings.body_timeout_s + MARGIN_S
+
+        async def reserve(num_bytes: int) -> None:
+            await self._files.records.reserve(
+                file_id, access.tenant, num_bytes, quota=self._quota, until_s=until_s
+            )
+
+        async def charged() -> AsyncIterator[bytes]:
+            """Yield the file's content, each piece after it was charged to the tenant."""
+            size = 0
+            async for piece in form.content(_limited(request, settings.max_file_mb)):
+                size += len(piece)
+                await reserve(size)
+                yield piece
+            _check(form, size)
+
+        await reserve(max(0, _declared(request, settings.max_file_mb) - MAX_FIELDS_BYTES))
+        num_bytes = await self._files.store().write(content_name(file_id), charged())
+        file = StoredFile(
+            id=file_id,
+            tenant=access.tenant,
+            models=access.models,
+            name=_name_of(form),
+            purpose=Purpose.BATCH,
+            num_bytes=num_bytes,
+            created_s=int(now),
+            expires_s=int(now) + settings.file_days * DAY_S,
+        )
+        await self._files.records.complete(file)
+        return file
+
+    async def _give_up(self, file_id: FileId) -> None:
+        """Delete what an upload has left. If that fails, a control process does it later."""
         try:
-            return await _receive(request, context, access, file_id)
-        except BaseException:
-            await _give_up(context, file_id)
-            raise
+            await remove_file(self._files.store(), self._files.records, file_id)
+        except (RedisUnavailable, JobFailed):
+            return
 
 
-async def _receive(
-    request: Request, context: Context, access: Access, file_id: FileId
-) -> StoredFile:
-    settings, tenant, now = context.settings, access.tenant, time.time()
-    form = FileForm(request.headers.get("content-type", ""))
-    quota = FileQuota(settings.max_files_tenant, settings.max_files_tenant_mb * MIB)
-    until_s = now + settings.body_timeout_s + MARGIN_S
-
-    async def charged() -> AsyncIterator[bytes]:
-        """Yield the file's content, each piece after it was charged to the tenant."""
-        size = 0
-        async for piece in form.content(_limited(request, settings.max_file_mb)):
-            size += len(piece)
-            await context.files.reserve(file_id, tenant, size, quota=quota, until_s=until_s)
-            yield piece
-        _check(form, size)
-
-    declared = max(0, _declared(request, settings.max_file_mb) - MAX_FIELDS_BYTES)
-    await context.files.reserve(file_id, tenant, declared, quota=quota, until_s=until_s)
-    num_bytes = await file_store(context).write(content_name(file_id), charged())
-    file = StoredFile(
-        id=file_id,
-        tenant=tenant,
-        models=access.models,
-        name=_name_of(form),
-        purpose=Purpose.BATCH,
-        num_bytes=num_bytes,
-        created_s=int(now),
-        expires_s=int(now) + settings.file_days * DAY_S,
-    )
-    await context.files.complete(file)
-    return file
-
-
-async def _give_up(context: Context, file_id: FileId) -> None:
-    """Delete what an upload has left. If that fails, a control process does it later."""
-    try:
-        await remove_file(file_store(context), context.files, file_id)
-    except (RedisUnavailable, JobFailed):
-        return
+InFileUploads = Annotated[FileUploads, Depends(part_of_pool(FileUploads))]
 
 
 def _declared(request: Request, max_mb: int) -> int:

@@ -12,13 +12,13 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.json_text import JsonBudget, TooComplex
 
 
-async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
-    """Read the body of the request as a JSON object.
+async def read_json_object(request: Request) -> dict[str, Any]:
+    """Read the body of the request, of the size that the app accepts, as a JSON object.
 
     Raises:
         JobFailed: as in `read_body` and `parse_json_object`.
     """
-    body = await read_body(request, max_bytes)
+    body = await read_body(request, request.app.state.max_body_bytes)
     request.state.num_body_bytes = len(body)
     await begin_check(request)
     return parse_json_object(body)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 from fastapi import Request, Response
@@ -11,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.errors import error_response
 from api.http.request_id import request_id_of, with_request_id
 from api.http.turns.pacing import Pacer
-from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 
 CLIENT_GONE_STATUS = 499
@@ -26,6 +26,9 @@ _STOPPING = JobError(
     message="this server stops; send the request again",
 )
 
+CountRequest = Callable[[str, int, float], None]
+"""Records the path template of an ended request, its status, and how many seconds it took."""
+
 log = structlog.get_logger()
 
 
@@ -36,9 +39,9 @@ class Boundary:
     id.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, count_request: CountRequest) -> None:
         self._app = app
-        self._metrics = metrics
+        self._count_request = count_request
         self._pacer = Pacer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +78,7 @@ class Boundary:
             await _internal_error(Request(scope))(scope, receive, recording_send)
         finally:
             seconds = time.monotonic() - start_s
-            self._metrics.count_request(_endpoint(scope), status, seconds)
+            self._count_request(_endpoint(scope), status, seconds)
 
 
 def _internal_error(request: Request) -> Response:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.answers.formats import whole_body
 from api.follow.transcript import ChoiceTranscript
+from api.formats import whole_body
 from api.http.errors import job_error_body
 from api.render.openai_chunks import usage_body
 from api.schema.completions import CompletionChoice

@@ -5,8 +5,8 @@ from typing import get_args
 
 from starlette.datastructures import QueryParams
 
+from api.http.parameters import Parameters, query
 from api.http.query import check_known, read_limit
-from api.openapi.parameters import Parameters, query
 from api.schema.jobs import State
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import JobId, job_id_of

@@ -7,7 +7,6 @@ from api.adapters.request_key import USER_ID
 from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
 from api.messages.known_fields import MESSAGES, TEXTS, TOOLS
-from api.messages.schema import MessageRequest, MessageToolChoice, PromptRequest
 from api.requests.object_kinds import Kinds
 from api.requests.template_options import thinking_switch
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
@@ -18,6 +17,7 @@ from api.requests.viewed import (
     unknown_in_view,
     unused_in_view,
 )
+from api.schema.anthropic import MessageRequest, MessageToolChoice, PromptRequest
 from shared.errors import invalid_param
 from shared.protocol.jobs import View
 

@@ -9,23 +9,23 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api.access.auth import SCHEME
-from api.adapters.schema import PinRequest, SetCandidateRequest
-from api.batches.schema import CreateBatchRequest
 from api.http.guards import Guards
 from api.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
-from api.messages.schema import MessageRequest, PromptRequest
-from api.openapi.parameters import Parameters
-from api.responses.schema import ResponsePrompt, ResponseRequest
+from api.http.parameters import Parameters
+from api.schema.adapter_versions import PinRequest, SetCandidateRequest
 from api.schema.adapters import (
     LoadAdapterRequest,
     UnloadAdapterRequest,
     ValidateAdapterRequest,
 )
+from api.schema.anthropic import MessageRequest, PromptRequest
+from api.schema.batches import CreateBatchRequest
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
 from api.schema.errors import ErrorBody
 from api.schema.models import ModelCard
+from api.schema.responses import ResponsePrompt, ResponseRequest
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from shared.settings import ApiSettings
 

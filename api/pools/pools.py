@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fastapi import Request
 
 from api.http.canonical_path import POOL, POOLS_PATH
-from api.pools.context import Context
+from api.pools.pool import Pool
 from shared.errors import JobFailed, SettingsError
 from shared.protocol.ids import job_id_of
 from shared.settings import ApiSettings
@@ -39,20 +39,20 @@ def settings_of_pools(settings: ApiSettings) -> list[ApiSettings]:
 
 
 class Pools:
-    """Finds the context of the pool that a request is for.
+    """Finds the pool that a request is for.
 
     A request whose path begins with `/pools/NAME` is for this pool. Others are for the first pool
     that has their model or job, or else for the first of all.
     """
 
-    def __init__(self, contexts: Sequence[Context]) -> None:
+    def __init__(self, pools: Sequence[Pool]) -> None:
         """Create an object that prefers earlier pools, which have distinct names."""
-        self.all = tuple(contexts)
-        self._by_name = {context.settings.pool: context for context in contexts}
-        self._by_model: dict[str, tuple[float, Context]] = {}
+        self.all = tuple(pools)
+        self._by_name = {pool.name: pool for pool in pools}
+        self._by_model: dict[str, tuple[float, Pool]] = {}
 
-    async def of_request(self, request: Request) -> Context:
-        """Return the context of a request by its path.
+    async def of_request(self, request: Request) -> Pool:
+        """Return the pool of a request by its path.
 
         Raises:
             RedisUnavailable: the registry or the jobs can't be read.
@@ -66,8 +66,8 @@ class Pools:
             return await self._with_job(job)
         return self.all[0]
 
-    async def of_model(self, request: Request, model: object) -> Context:
-        """Return the context of a request whose body names a model.
+    async def of_model(self, request: Request, model: object) -> Pool:
+        """Return the pool of a request whose body names a model.
 
         Raises:
             RedisUnavailable: the registry can't be read.
@@ -76,8 +76,8 @@ class Pools:
             return known
         return await self._with_model(model) if isinstance(model, str) else self.all[0]
 
-    async def of_job(self, request: Request, job: str | None) -> Context:
-        """Return the context of a request whose body names a job; None for no job.
+    async def of_job(self, request: Request, job: str | None) -> Pool:
+        """Return the pool of a request whose body names a job; None for no job.
 
         Raises:
             RedisUnavailable: the jobs can't be read.
@@ -86,43 +86,43 @@ class Pools:
             return known
         return self.all[0] if job is None else await self._with_job(job)
 
-    def shown_to(self, request: Request) -> Sequence[Context]:
-        """Return the contexts of the pools whose models a request lists."""
+    def shown_to(self, request: Request) -> Sequence[Pool]:
+        """Return the pools whose models a request lists."""
         known = self._known(request)
         return self.all if known is None else (known,)
 
-    def _known(self, request: Request) -> Context | None:
-        """Return the only context, or that of the pool in the request's path, if it names one."""
+    def _known(self, request: Request) -> Pool | None:
+        """Return the only pool, or that in the request's path, if it names one."""
         if len(self.all) == 1:
             return self.all[0]
         name = getattr(request.state, POOL, None)
         return None if name is None else self._by_name[name]
 
-    async def _with_model(self, model: str) -> Context:
+    async def _with_model(self, model: str) -> Pool:
         remembered = self._by_model.get(model)
         if remembered and time.monotonic() - remembered[0] < MAX_AGE_S:
             return remembered[1]
         started_s = time.monotonic()
-        for context in self.all:
-            if await _has_model(context, model):
+        for pool in self.all:
+            if await _has_model(pool, model):
                 if len(self._by_model) >= MAX_MODELS:
                     self._by_model.clear()
-                self._by_model[model] = started_s, context
-                return context
+                self._by_model[model] = started_s, pool
+                return pool
         return await self._with_base(model.rpartition(":")[0])
 
-    async def _with_base(self, name: str) -> Context:
-        """Return the context of a base model that is named before an adapter."""
-        for context in self.all if name else ():
-            base = await context.registry.base()
+    async def _with_base(self, name: str) -> Pool:
+        """Return the pool of a base model that is named before an adapter."""
+        for pool in self.all if name else ():
+            base = await pool.registry.base()
             if base and base.name == name:
-                return context
+                return pool
         return self.all[0]
 
-    async def _with_job(self, job: str) -> Context:
-        for context in self.all:
-            if await context.views.job(job_id_of(job)):
-                return context
+    async def _with_job(self, job: str) -> Pool:
+        for pool in self.all:
+            if await pool.views.job(job_id_of(job)):
+                return pool
         return self.all[0]
 
 
@@ -132,9 +132,9 @@ def pools_of(request: Request) -> Pools:
     return pools
 
 
-async def _has_model(context: Context, model: str) -> bool:
+async def _has_model(pool: Pool, model: str) -> bool:
     try:
-        found = context.models.remembered(model) or await context.models.read(model)
+        found = pool.models.remembered(model) or await pool.models.read(model)
     except JobFailed:  # it is quarantined
         return True
     return found.version is not None

@@ -8,14 +8,13 @@ from typing import Protocol
 from api.http.headers import (
     DEADLINE_HEADER,
     IDEMPOTENCY_HEADER,
+    KEY_PATTERN,
+    MAX_KEY_CHARS,
     ON_DISCONNECT_HEADER,
     PREFER_HEADER,
 )
 from shared.errors import ErrorCode, JobError, JobFailed
 
-MAX_KEY_CHARS = 255
-KEY_PATTERN = rf"[!-~]{{1,{MAX_KEY_CHARS}}}"
-"""Regular expression of idempotency keys: visible ASCII characters."""
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
 """One preference of a list with commas between them. Quoted strings may contain commas."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.responses.schema import ResponseRequest, TextFormat
+from api.schema.responses import ResponseRequest, TextFormat
 
 
 def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import orjson
 
-from api.jobs.own_jobs import own_job_and_result
-from api.pools.context import Context
+from api.access.own_job import own_job_and_result
 from api.responses.items import Item
 from api.responses.stored import conversation, is_stored
 from shared.errors import ErrorCode, JobError, JobFailed
@@ -12,12 +11,13 @@ from shared.protocol.ids import RESPONSE_PREFIX
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Result
 from shared.store.views.job_view import JobView
+from shared.store.views.pool_views import PoolViews
 
 PREVIOUS = "previous_response_id"
 
 
 async def own_response(
-    context: Context, access: Access, response_id: str
+    views: PoolViews, access: Access, response_id: str
 ) -> tuple[JobView, Result | None]:
     """Return the job of a stored response of this tenant, and its result, if it has one.
 
@@ -25,14 +25,18 @@ async def own_response(
         JobFailed: there is no such response, it isn't stored, or it belongs to another tenant.
     """
     if response_id.startswith(RESPONSE_PREFIX):
-        view, result = await own_job_and_result(context, access, response_id)
+        view, result = await own_job_and_result(views, access, response_id)
         if is_stored(view):
             return view, result
     raise JobFailed(_not_found(response_id))
 
 
-async def earlier_items(context: Context, access: Access, response_id: str | None) -> list[Item]:
+async def earlier_items(
+    views: PoolViews, access: Access, response_id: str | None, *, max_bytes: int
+) -> list[Item]:
     """Return the items of the conversation that a request continues, or none without an id.
+
+    `max_bytes` is the size that the body of a request may have.
 
     Raises:
         JobFailed: the tenant has no such response, the response isn't completed, or the
@@ -41,7 +45,7 @@ async def earlier_items(context: Context, access: Access, response_id: str | Non
     if response_id is None:
         return []
     try:
-        view, result = await own_response(context, access, response_id)
+        view, result = await own_response(views, access, response_id)
     except JobFailed:
         raise _refusal(
             f"the response {response_id[:100]!r} doesn't exist or isn't stored"
@@ -50,10 +54,9 @@ async def earlier_items(context: Context, access: Access, response_id: str | Non
         raise _refusal(f"the response {response_id!r} isn't completed")
     assert view.spec is not None
     items = conversation(view.spec, result)
-    limit = context.settings.max_body_bytes
-    if len(orjson.dumps(items)) > limit:
+    if len(orjson.dumps(items)) > max_bytes:
         message = (
-            f"{PREVIOUS}: the conversation has more than {limit} bytes, which --max-body-bytes"
+            f"{PREVIOUS}: the conversation has more than {max_bytes} bytes, which --max-body-bytes"
         )
         message += " allows; send a shorter one as input"
         code = ErrorCode.REQUEST_TOO_LARGE

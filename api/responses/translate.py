@@ -17,8 +17,8 @@ from api.requests.viewed import (
 from api.responses.echo import echoed_fields
 from api.responses.items import Item, chat_messages, checked_items
 from api.responses.known_fields import ITEMS, TOOL_CHOICE, TOOLS
-from api.responses.schema import ResponsePrompt, ResponseRequest, TextFormat
 from api.schema.base import MAX_LISTED
+from api.schema.responses import ResponsePrompt, ResponseRequest, TextFormat
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.jobs import View
 

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.access.requested import InAccess
 from api.answers.submission import submit
 from api.http.guards import Work, guarded
+from api.http.parameters import INFERENCE
 from api.openapi.document import takes
-from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
-from api.pools.context import InAccess, InContext
 from api.requests.translate import chat_job, parse_chat
 from api.schema.chat import ChatCompletion, ChatCompletionRequest
 from shared.protocol.access.rights import Scope
@@ -22,9 +22,7 @@ router = APIRouter(tags=["inference"])
     openapi_extra=takes(ChatCompletionRequest, parameters=INFERENCE),
 )
 @guarded(Work.ANSWER, Scope.INFERENCE)
-async def create_chat_completion(
-    request: Request, context: InContext, access: InAccess
-) -> Response:
+async def create_chat_completion(request: Request, access: InAccess) -> Response:
     """Generate the next message of a conversation.
 
     With `stream`, the answer is sent as server-sent events with `chat.completion.chunk` objects.
@@ -32,4 +30,4 @@ async def create_chat_completion(
     Fields of OpenAI's API that aren't listed here are accepted only with a value that has no
     effect. Any other value is refused with an error that names the field.
     """
-    return await submit(request, context, access, parse_chat, chat_job)
+    return await submit(request, access, parse_chat, chat_job)

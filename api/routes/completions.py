@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.access.requested import InAccess
 from api.answers.submission import submit
 from api.http.guards import Work, guarded
+from api.http.parameters import INFERENCE
 from api.openapi.document import takes
-from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
-from api.pools.context import InAccess, InContext
 from api.requests.translate import completion_job, parse_completion
 from api.schema.completions import Completion, CompletionRequest
 from shared.protocol.access.rights import Scope
@@ -22,9 +22,9 @@ router = APIRouter(tags=["inference"])
     openapi_extra=takes(CompletionRequest, parameters=INFERENCE),
 )
 @guarded(Work.ANSWER, Scope.INFERENCE)
-async def create_completion(request: Request, context: InContext, access: InAccess) -> Response:
+async def create_completion(request: Request, access: InAccess) -> Response:
     """Continue one or more prompts. The model receives them unchanged, without a chat template.
 
     `max_tokens` defaults to 16, as in OpenAI's API. With `echo` it may be 0, to score prompts.
     """
-    return await submit(request, context, access, parse_completion, completion_job)
+    return await submit(request, access, parse_completion, completion_job)

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.access.requested import InAccess
 from api.answers.submission import submit
 from api.http.guards import Work, guarded
+from api.http.parameters import INFERENCE
 from api.openapi.document import takes
-from api.openapi.parameters import INFERENCE
 from api.openapi.responses import inference
-from api.pools.context import InAccess, InContext
 from api.requests.embeddings import embedding_job, parse_embedding
 from api.schema.embeddings import EmbeddingRequest, Embeddings
 from shared.protocol.access.rights import Scope
@@ -22,10 +22,10 @@ router = APIRouter(tags=["inference"])
     openapi_extra=takes(EmbeddingRequest, parameters=INFERENCE),
 )
 @guarded(Work.ANSWER, Scope.INFERENCE)
-async def create_embeddings(request: Request, context: InContext, access: InAccess) -> Response:
+async def create_embeddings(request: Request, access: InAccess) -> Response:
     """Return the embedding of each input: its hidden states after the model's final norm, pooled.
 
     Adapters apply. An input may fill the context, and is tokenized with the tokenizer's special
     tokens.
     """
-    return await submit(request, context, access, parse_embedding, embedding_job)
+    return await submit(request, access, parse_embedding, embedding_job)

@@ -6,23 +6,22 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from api.access.requested import InAccess
 from api.files.bodies import file_body, page_body
 from api.files.list_query import PAGE_PARAMETERS, read_page_query
 from api.files.own_files import (
+    InFiles,
     content_name,
     file_not_found,
-    file_store,
-    own_file,
     remove_file,
 )
-from api.files.schema import DeletedFile, FileBody, FileList
-from api.files.upload import PURPOSES, receive_file
+from api.files.upload import PURPOSES, InFileUploads
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
-from api.openapi.parameters import query
+from api.http.parameters import query
 from api.openapi.responses import MEANINGS, errors
-from api.pools.context import InAccess, InContext
 from api.pools.file_store import ObjectMissing
+from api.schema.files import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
 from shared.store.batches.records import Purpose
@@ -53,14 +52,16 @@ _FORM = {
     },
 )
 @guarded(Work.FILE_UPLOAD, Scope.INFERENCE)
-async def upload_file(request: Request, context: InContext, access: InAccess) -> Response:
+async def upload_file(
+    request: Request, files: InFiles, uploads: InFileUploads, access: InAccess
+) -> Response:
     """Store the requests of a batch, as one JSON object per line.
 
     The tenant's files have limits in number and in bytes. Beyond them, uploads are refused until
     files are deleted.
     """
-    file_store(context)
-    return json_response(file_body(await receive_file(request, context, access)))
+    files.store()
+    return json_response(file_body(await uploads.receive(request, access)))
 
 
 @router.get(
@@ -80,12 +81,12 @@ async def upload_file(request: Request, context: InContext, access: InAccess) ->
     },
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_files(request: Request, context: InContext, access: InAccess) -> Response:
+async def list_files(request: Request, files: InFiles, access: InAccess) -> Response:
     """Return the tenant's files, newest first."""
-    file_store(context)
+    files.store()
     wanted = read_page_query(request.query_params, also=["purpose"])
     purpose = _purpose(request.query_params.get("purpose"))
-    page = await context.files.page(access, limit=wanted.limit, after=wanted.after, purpose=purpose)
+    page = await files.records.page(access, limit=wanted.limit, after=wanted.after, purpose=purpose)
     if page is None:
         raise JobFailed(file_not_found(wanted.after or "", param="after"))
     return json_response(page_body([file_body(file) for file in page.items], page))
@@ -98,9 +99,9 @@ async def list_files(request: Request, context: InContext, access: InAccess) -> 
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_file(file_id: str, context: InContext, access: InAccess) -> Response:
+async def get_file(file_id: str, files: InFiles, access: InAccess) -> Response:
     """Return the name and size of a file."""
-    return json_response(file_body(await own_file(context, access, file_id)))
+    return json_response(file_body(await files.own(access, file_id)))
 
 
 @router.get(
@@ -112,10 +113,10 @@ async def get_file(file_id: str, context: InContext, access: InAccess) -> Respon
     },
 )
 @guarded(Work.CONTENT, Scope.INFERENCE)
-async def get_file_content(file_id: str, context: InContext, access: InAccess) -> Response:
+async def get_file_content(file_id: str, files: InFiles, access: InAccess) -> Response:
     """Return the content of a file."""
-    file = await own_file(context, access, file_id)
-    pieces = file_store(context).read(content_name(file.id))
+    file = await files.own(access, file_id)
+    pieces = files.store().read(content_name(file.id))
     try:
         first = await anext(pieces, b"")
     except ObjectMissing:
@@ -134,11 +135,11 @@ async def get_file_content(file_id: str, context: InContext, access: InAccess) -
     "/v1/files/{file_id}", summary="Delete a file", responses=errors(404, 503, meanings=_MEANINGS)
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_file(file_id: str, context: InContext, access: InAccess) -> DeletedFile:
+async def delete_file(file_id: str, files: InFiles, access: InAccess) -> DeletedFile:
     """Delete a file. A batch that still reads the file fails."""
-    file = await own_file(context, access, file_id)
+    file = await files.own(access, file_id)
     with suppress(JobFailed):  # then a control process deletes the content
-        await remove_file(file_store(context), context.files, file.id)
+        await remove_file(files.store(), files.records, file.id)
     return DeletedFile(id=file.id, deleted=True)
 
 

@@ -2,14 +2,15 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.access.own_job import own_job
+from api.access.requested import InAccess
 from api.answers.answer import AttachedAnswer, spec_of
-from api.answers.formats import position_after
+from api.answers.following import InFollowing
+from api.formats import position_after
 from api.http.guards import Work, guarded
 from api.http.headers import LAST_EVENT_HEADER
-from api.jobs.own_jobs import own_job
-from api.openapi.parameters import header, query
+from api.http.parameters import header, query
 from api.openapi.responses import event_stream
-from api.pools.context import InAccess, InContext
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import JobId
@@ -36,7 +37,7 @@ _PARAMETERS = [
 )
 @guarded(Work.STREAM, Scope.INFERENCE)
 async def stream_job(
-    job_id: str, request: Request, context: InContext, access: InAccess
+    job_id: str, request: Request, following: InFollowing, access: InAccess
 ) -> Response:
     """Send the answer of a job as server-sent events, as its endpoint streams it.
 
@@ -44,7 +45,7 @@ async def stream_job(
     with the given id, on every front end, until the answer expires. An error of the job is an
     event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
     """
-    view = await own_job(context, access, job_id)
+    view = await own_job(following.views, access, job_id)
     spec = spec_of(view)
     if spec.endpoint is Endpoint.EMBEDDINGS:
         raise JobFailed(_not_streamed(view.id))
@@ -53,7 +54,7 @@ async def stream_job(
     else:
         last = request.headers.get(LAST_EVENT_HEADER, "")
         position = position_after(last, spec, param=LAST_EVENT_HEADER)
-    return AttachedAnswer(context, view, is_stream=True, after=position)
+    return AttachedAnswer(following, view, is_stream=True, after=position)
 
 
 def _not_streamed(job_id: JobId) -> JobError:

@@ -2,19 +2,20 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.access.requested import InAccess
 from api.answers.admission import admit
+from api.answers.intake import Intake
 from api.answers.submission import parse_request, submit_json
-from api.answers.tokenization import count_tokens
+from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
-from api.messages.schema import MessageBody, MessageRequest, PromptRequest, TokenCount
+from api.http.parameters import INFERENCE
 from api.messages.translate import viewed_message, viewed_prompt
 from api.openapi.document import takes
-from api.openapi.parameters import INFERENCE
 from api.openapi.responses import errors, inference
-from api.pools.context import InAccess, InContext
 from api.pools.pools import pools_of
+from api.schema.anthropic import MessageBody, MessageRequest, PromptRequest, TokenCount
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["inference"])
@@ -27,15 +28,15 @@ router = APIRouter(tags=["inference"])
     openapi_extra=takes(MessageRequest, parameters=INFERENCE),
 )
 @guarded(Work.ANSWER, Scope.INFERENCE)
-async def create_message(request: Request, context: InContext, access: InAccess) -> Response:
+async def create_message(request: Request, access: InAccess) -> Response:
     """Generate the next message of a conversation, in the format of Anthropic's API.
 
     With `stream`, the message is sent as typed server-sent events. The API key may be sent in the
     header `X-Api-Key`. Errors have Anthropic's format.
     """
-    raw = await read_json_object(request, context.settings.max_body_bytes)
+    raw = await read_json_object(request)
     viewed = viewed_message(raw)
-    return await submit_json(request, context, access, raw, viewed.parse, viewed.job, viewed.others)
+    return await submit_json(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
 @router.post(
@@ -46,12 +47,12 @@ async def create_message(request: Request, context: InContext, access: InAccess)
     openapi_extra=takes(PromptRequest),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def count_message_tokens(request: Request, context: InContext, access: InAccess) -> Response:
+async def count_message_tokens(request: Request, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/messages has."""
-    raw = await read_json_object(request, context.settings.max_body_bytes)
+    raw = await read_json_object(request)
     viewed = viewed_prompt(raw)
-    chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
-    context = await pools_of(request).of_model(request, chat.model)
-    admission = await admit(context, access, chat.model)
-    num_tokens = await count_tokens(context, viewed.job(chat, admission))
+    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
+    pool = await pools_of(request).of_model(request, chat.model)
+    admission = await admit(pool.part(Intake), access, chat.model)
+    num_tokens = await pool.part(TokenizerCalls).count_tokens(viewed.job(chat, admission))
     return json_response({"input_tokens": num_tokens}, headers=headers)

@@ -5,15 +5,17 @@ from pathlib import PurePath
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
+from api.access.requested import InAccess
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pools.context import Context, InAccess, InContext
 from api.pools.pools import pools_of
+from api.pools.requested import InRegistry
 from api.schema.models import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter, BaseModel
+from shared.store.registry import Registry
 
 router = APIRouter(tags=["models"])
 
@@ -32,15 +34,15 @@ async def list_models(request: Request, access: InAccess) -> ModelList:
     responses=errors(404, 503),
 )
 @guarded(Work.READ, Scope.INFERENCE, Scope.ADAPTERS)
-async def get_model(model_id: str, context: InContext, access: InAccess) -> ModelCard:
+async def get_model(model_id: str, registry: InRegistry, access: InAccess) -> ModelCard:
     """Return the base model or one adapter."""
-    await check_model(context, access, model_id)
-    base = await context.registry.base()
+    await check_model(registry, access, model_id)
+    base = await registry.base()
     if base is not None and model_id == base.name:
         return _base_card(base)
     if base is not None:
         name = model_id.removeprefix(f"{base.name}:")
-        if adapter := await context.registry.adapter(name):
+        if adapter := await registry.adapter(name):
             return _adapter_card(adapter, base).model_copy(update={"id": model_id})
     raise JobFailed(model_not_found(model_id))
 
@@ -55,8 +57,8 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
         RedisUnavailable: the registry can't be read.
     """
     cards: dict[str, ModelCard] = {}
-    for context in pools_of(request).shown_to(request):
-        for card in await _cards(context):
+    for pool in pools_of(request).shown_to(request):
+        for card in await _cards(pool.registry):
             if not access.allows(card.id):
                 continue
             is_taken = card.id in cards and card.parent is not None
@@ -65,13 +67,13 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
     return list(cards.values())
 
 
-async def _cards(context: Context) -> list[ModelCard]:
+async def _cards(registry: Registry) -> list[ModelCard]:
     """Return the card of a pool's base model, and then those of its adapters in order of name.
 
     The list is empty before the first worker has registered.
     """
-    base = await context.registry.base()
-    adapters = await context.registry.adapters() if base else []
+    base = await registry.base()
+    adapters = await registry.adapters() if base else []
     if base is None:
         return []
     return [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]

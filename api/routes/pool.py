@@ -6,8 +6,8 @@ from fastapi.responses import StreamingResponse
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pool_state.schema import PoolBody
-from api.pools.context import InContext
+from api.pools.reports import InReports
+from api.schema.pool import PoolBody
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["operations"])
@@ -25,10 +25,10 @@ _HEADERS = {
     responses={**errors(403, meanings=_DENIED), **errors(503)},
 )
 @guarded(Work.SUMMARY, Scope.ADMIN)
-async def get_pool(context: InContext) -> Response:
+async def get_pool(reports: InReports) -> Response:
     """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
-    state = await context.pool_state.get()
-    return json_response({**context.pool_body(state), "history": state.points})
+    state = await reports.state.get()
+    return json_response({**reports.body_of(state), "history": state.points})
 
 
 @router.get(
@@ -46,7 +46,7 @@ async def get_pool(context: InContext) -> Response:
     },
 )
 @guarded(Work.STREAM, Scope.ADMIN)
-async def stream_pool(context: InContext) -> Response:
+async def stream_pool(reports: InReports) -> Response:
     """Send the state of the pool as server-sent events until the client leaves."""
-    events = context.pool_feed.events()
+    events = reports.feed.events()
     return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)

@@ -2,29 +2,25 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.access.requested import InAccess
 from api.answers.admission import admit
 from api.answers.answer import AttachedAnswer, spec_of
+from api.answers.following import InFollowing
+from api.answers.intake import Intake
 from api.answers.submission import parse_request, submit_json
-from api.answers.tokenization import count_tokens
+from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
+from api.http.parameters import INFERENCE, query
 from api.openapi.document import takes
-from api.openapi.parameters import INFERENCE, query
 from api.openapi.responses import errors, inference
-from api.pools.context import Context, InAccess, InContext
 from api.pools.pools import pools_of
+from api.pools.requested import InQueue, InViews
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
+from api.responses.items import Item
 from api.responses.lookup import earlier_items, own_response
-from api.responses.schema import (
-    DeletedResponse,
-    InputItems,
-    InputTokens,
-    ResponseBody,
-    ResponsePrompt,
-    ResponseRequest,
-)
 from api.responses.stored import retrieved_body
 from api.responses.translate import (
     parse_prompt,
@@ -32,10 +28,19 @@ from api.responses.translate import (
     viewed_prompt,
     viewed_response,
 )
+from api.schema.responses import (
+    DeletedResponse,
+    InputItems,
+    InputTokens,
+    ResponseBody,
+    ResponsePrompt,
+    ResponseRequest,
+)
 from shared.errors import invalid_value
-from shared.protocol.access.rights import Scope
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
+from shared.store.queue import Queue
 
 router = APIRouter(tags=["inference"])
 ERRORS = errors(400, 404, 503)
@@ -57,18 +62,17 @@ _PARAMETERS = [
     openapi_extra=takes(ResponseRequest, parameters=INFERENCE),
 )
 @guarded(Work.ANSWER, Scope.INFERENCE)
-async def create_response(request: Request, context: InContext, access: InAccess) -> Response:
+async def create_response(request: Request, access: InAccess) -> Response:
     """Generate a response to text, or to the items of a conversation.
 
     With `stream`, the response is sent as typed server-sent events. With `background`, the response
     is generated without its client, which retrieves it later.
     """
-    raw = await read_json_object(request, context.settings.max_body_bytes)
+    raw = await read_json_object(request)
     body = parse_response(raw)
-    of_earlier = await pools_of(request).of_job(request, body.previous_response_id)
-    earlier = await earlier_items(of_earlier, access, body.previous_response_id)
+    earlier = await _earlier_items(request, access, body.previous_response_id)
     viewed = viewed_response(body, earlier)
-    return await submit_json(request, context, access, raw, viewed.parse, viewed.job, viewed.others)
+    return await submit_json(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
 @router.post(
@@ -79,20 +83,19 @@ async def create_response(request: Request, context: InContext, access: InAccess
     openapi_extra=takes(ResponsePrompt),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def count_input_tokens(request: Request, context: InContext, access: InAccess) -> Response:
+async def count_input_tokens(request: Request, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/responses has.
 
     Fields of /v1/responses that don't change the prompt are accepted and have no effect.
     """
-    raw = await read_json_object(request, context.settings.max_body_bytes)
-    prompt, pools = parse_prompt(raw), pools_of(request)
-    of_earlier = await pools.of_job(request, prompt.previous_response_id)
-    earlier = await earlier_items(of_earlier, access, prompt.previous_response_id)
+    raw = await read_json_object(request)
+    prompt = parse_prompt(raw)
+    earlier = await _earlier_items(request, access, prompt.previous_response_id)
     viewed = viewed_prompt(prompt, earlier)
-    chat, _, headers = parse_request(request, context, raw, viewed.parse, viewed.others)
-    context = await pools.of_model(request, chat.model)
-    admission = await admit(context, access, chat.model)
-    num_tokens = await count_tokens(context, viewed.job(chat, admission))
+    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
+    pool = await pools_of(request).of_model(request, chat.model)
+    admission = await admit(pool.part(Intake), access, chat.model)
+    num_tokens = await pool.part(TokenizerCalls).count_tokens(viewed.job(chat, admission))
     body = InputTokens(input_tokens=num_tokens)
     return json_response(body.model_dump(), headers=headers)
 
@@ -106,7 +109,7 @@ async def count_input_tokens(request: Request, context: InContext, access: InAcc
 )
 @guarded(Work.STREAM, Scope.INFERENCE)
 async def get_response(
-    response_id: str, request: Request, context: InContext, access: InAccess
+    response_id: str, request: Request, following: InFollowing, access: InAccess
 ) -> Response:
     """Return a stored response in its present state, or its events as a stream.
 
@@ -114,11 +117,11 @@ async def get_response(
     """
     is_stream = _flag(request.query_params.get(STREAM))
     after = _starting_after(request.query_params.get(STARTING_AFTER), is_stream=is_stream)
-    view, result = await own_response(context, access, response_id)
+    view, result = await own_response(following.views, access, response_id)
     if is_stream:
-        return AttachedAnswer(context, view, is_stream=True, after=after)
+        return AttachedAnswer(following, view, is_stream=True, after=after)
     if view.state in UNFINISHED:
-        await context.queue.undo_abandon(view.id)
+        await following.queue.undo_abandon(view.id)
     return json_response(retrieved_body(view, result))
 
 
@@ -129,16 +132,18 @@ async def get_response(
     responses=ERRORS,
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_response(response_id: str, context: InContext, access: InAccess) -> Response:
+async def cancel_response(
+    response_id: str, views: InViews, queue: InQueue, access: InAccess
+) -> Response:
     """Cancel a response that runs in the background, and return it.
 
     Cancelling a response that has already ended has no effect.
     """
-    view, _ = await own_response(context, access, response_id)
+    view, _ = await own_response(views, access, response_id)
     if not (spec_of(view).request or {})["echo"]["background"]:
         raise invalid_value("only a response with background: true can be cancelled", "response_id")
-    state = await context.queue.cancel(view.id)
-    view, result = await own_response(context, access, response_id)
+    state = await queue.cancel(view.id)
+    view, result = await own_response(views, access, response_id)
     body = retrieved_body(view, result)
     if state is JobState.RUNNING and view.state in UNFINISHED:
         body["status"] = "cancelled"  # the worker has been asked to stop
@@ -148,14 +153,14 @@ async def cancel_response(response_id: str, context: InContext, access: InAccess
 @router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
 async def delete_response(
-    response_id: str, context: InContext, access: InAccess
+    response_id: str, views: InViews, queue: InQueue, access: InAccess
 ) -> DeletedResponse:
     """Erase a response with its input. Later responses of the conversation keep copies of both.
 
     A response that is in progress is cancelled. Once it has ended, a second request erases it.
     """
-    view, _ = await own_response(context, access, response_id)
-    return DeletedResponse(id=response_id, deleted=await _erase(context, view.id))
+    view, _ = await own_response(views, access, response_id)
+    return DeletedResponse(id=response_id, deleted=await _erase(queue, view.id))
 
 
 @router.get(
@@ -167,20 +172,27 @@ async def delete_response(
 )
 @guarded(Work.READ, Scope.INFERENCE)
 async def list_input_items(
-    response_id: str, request: Request, context: InContext, access: InAccess
+    response_id: str, request: Request, views: InViews, access: InAccess
 ) -> Response:
     """Return the items of the conversation before the response, newest first by default."""
     page = read_page(request.query_params)
-    view, _ = await own_response(context, access, response_id)
+    view, _ = await own_response(views, access, response_id)
     return json_response(input_items_body(spec_of(view), page))
 
 
-async def _erase(context: Context, job_id: JobId) -> bool:
+async def _erase(queue: Queue, job_id: JobId) -> bool:
     """Erase a job, or cancel it if it hasn't ended. Return whether it is erased."""
-    if await context.queue.erase(job_id) not in UNFINISHED:
+    if await queue.erase(job_id) not in UNFINISHED:
         return True
-    await context.queue.cancel(job_id)
-    return await context.queue.erase(job_id) not in UNFINISHED
+    await queue.cancel(job_id)
+    return await queue.erase(job_id) not in UNFINISHED
+
+
+async def _earlier_items(request: Request, access: Access, previous: str | None) -> list[Item]:
+    """Return the items of the conversation that a request continues."""
+    pool = await pools_of(request).of_job(request, previous)
+    max_bytes: int = request.app.state.max_body_bytes
+    return await earlier_items(pool.views, access, previous, max_bytes=max_bytes)
 
 
 def _flag(value: str | None) -> bool:

@@ -1,17 +1,22 @@
 """Routes by which monitoring and vLLM's clients learn about the server: metrics and limits."""
 
 from importlib.metadata import version
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.access.model_rights import check_model
-from api.adapters.requests import registered_base
+from api.access.requested import InAccess
+from api.follow.reply_hub import ReplyHub
 from api.http.guards import Key, Work, guarded
-from api.openapi.parameters import query
+from api.http.parameters import query
+from api.metrics.metrics import Metrics
 from api.openapi.responses import errors
-from api.pools.context import Context, InAccess, InContext
+from api.pools.registered_base import registered_base
+from api.pools.reports import InReports
+from api.pools.requested import InRegistry, InViews, part_of_pool
 from api.schema.server_info import (
     LoraConfig,
     ModelConfig,
@@ -23,7 +28,7 @@ from api.schema.server_info import (
 )
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Scope
-from shared.store.views.pool_views import WorkerView
+from shared.store.views.pool_views import PoolViews, WorkerView
 
 router = APIRouter(tags=["operations"])
 FORMAT = "config_format"
@@ -39,9 +44,11 @@ _METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."
     responses=errors(403, meanings=_METRICS_DENIED),
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
-async def metrics(context: InContext) -> Response:
+async def get_metrics(
+    metrics: Annotated[Metrics, Depends(part_of_pool(Metrics))], reports: InReports
+) -> Response:
     """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
-    body = context.metrics.exposition(await context.pool_snapshot.get())
+    body = metrics.exposition(await reports.snapshot.get())
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -58,9 +65,9 @@ async def get_version() -> ServerVersion:
     responses=errors(403, meanings=_METRICS_DENIED),
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
-async def get_load(context: InContext) -> ServerLoad:
+async def get_load(replies: Annotated[ReplyHub, Depends(part_of_pool(ReplyHub))]) -> ServerLoad:
     """Return the number of jobs whose answers clients of this front end are waiting for."""
-    return ServerLoad(server_load=len(context.replies.jobs))
+    return ServerLoad(server_load=len(replies.jobs))
 
 
 @router.get(
@@ -74,14 +81,16 @@ async def get_load(context: InContext) -> ServerLoad:
     },
 )
 @guarded(Work.SUMMARY, Scope.INFERENCE)
-async def get_server_info(request: Request, context: InContext, access: InAccess) -> ServerInfo:
+async def get_server_info(
+    request: Request, registry: InRegistry, views: InViews, access: InAccess
+) -> ServerInfo:
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
         message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
         raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=FORMAT))
-    base = await registered_base(context)
-    await check_model(context, access, base.name)
-    workers = await _live_workers(context)
+    base = await registered_base(registry)
+    await check_model(registry, access, base.name)
+    workers = await _live_workers(views)
     return ServerInfo(
         vllm_config=VllmConfig(
             model_config_=ModelConfig(
@@ -96,10 +105,10 @@ async def get_server_info(request: Request, context: InContext, access: InAccess
 
 @router.get("/get_world_size", summary="Number of workers", responses=errors(503))
 @guarded(Work.SUMMARY, Scope.INFERENCE)
-async def get_world_size(context: InContext) -> WorldSize:
+async def get_world_size(views: InViews) -> WorldSize:
     """Return the number of live workers of the pool."""
-    return WorldSize(world_size=len(await _live_workers(context)))
+    return WorldSize(world_size=len(await _live_workers(views)))
 
 
-async def _live_workers(context: Context) -> list[WorkerView]:
-    return [worker for worker in await context.views.workers() if worker.lease_left_ms > 0]
+async def _live_workers(views: PoolViews) -> list[WorkerView]:
+    return [worker for worker in await views.workers() if worker.lease_left_ms > 0]

@@ -5,16 +5,19 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
+from api.access.requested import InAccess, InTenant
 from api.answers.admission import admit
+from api.answers.intake import Intake
 from api.answers.submission import parse_request
-from api.answers.tokenization import ask_tokenizer
+from api.answers.tokenization import InTokenizer, TokenizerCalls
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.document import takes
 from api.openapi.responses import errors
-from api.pools.context import Context, InAccess, InContext, InTenant
+from api.pools.pool import Pool
 from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
 from api.schema.tokenize import (
@@ -24,7 +27,6 @@ from api.schema.tokenize import (
     TokenizeRequest,
     TokenizerInfo,
 )
-from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.tokenization import Decode, Describe
 
@@ -40,16 +42,16 @@ B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
     openapi_extra=takes(TokenizeRequest),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def tokenize(request: Request, context: InContext, access: InAccess) -> Response:
+async def tokenize(request: Request, access: InAccess) -> Response:
     """Return the tokens of a text or a chat, without running the model.
 
     A chat is rendered with the adapter's own chat template if `model` names an adapter that has
     one.
     """
-    body, headers = await _read(request, context, parse_tokenize)
-    context = await pools_of(request).of_model(request, body.model)
-    admission = await _admit(context, access, body.model)
-    reply = await ask_tokenizer(context, access.tenant, encode_call(body, admission))
+    body, headers = await _read(request, parse_tokenize)
+    pool = await pools_of(request).of_model(request, body.model)
+    admission = await _admit(pool, access, body.model)
+    reply = await pool.part(TokenizerCalls).ask(access.tenant, encode_call(body, admission))
     answer = {
         "count": len(reply.ids),
         "max_model_len": admission.max_model_len,
@@ -67,12 +69,12 @@ async def tokenize(request: Request, context: InContext, access: InAccess) -> Re
     openapi_extra=takes(DetokenizeRequest),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def detokenize(request: Request, context: InContext, access: InAccess) -> Response:
+async def detokenize(request: Request, access: InAccess) -> Response:
     """Return the text of token ids, including special tokens."""
-    body, headers = await _read(request, context, parse_detokenize)
-    context = await pools_of(request).of_model(request, body.model)
-    await _admit(context, access, body.model)
-    reply = await ask_tokenizer(context, access.tenant, Decode(ids=tuple(body.tokens)))
+    body, headers = await _read(request, parse_detokenize)
+    pool = await pools_of(request).of_model(request, body.model)
+    await _admit(pool, access, body.model)
+    reply = await pool.part(TokenizerCalls).ask(access.tenant, Decode(ids=tuple(body.tokens)))
     return json_response({"prompt": reply.text, "content": reply.text}, headers=headers)
 
 
@@ -83,26 +85,20 @@ async def detokenize(request: Request, context: InContext, access: InAccess) -> 
     responses=errors(500, 503),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def tokenizer_info(context: InContext, tenant: InTenant) -> Response:
+async def tokenizer_info(tokenizer: InTokenizer, tenant: InTenant) -> Response:
     """Return the special tokens and the chat template of the base model's tokenizer."""
-    return json_response((await ask_tokenizer(context, tenant, Describe())).description)
+    return json_response((await tokenizer.ask(tenant, Describe())).description)
 
 
-async def _read(
-    request: Request, context: Context, parse: Callable[[dict[str, Any]], B]
-) -> tuple[B, dict[str, str]]:
+async def _read(request: Request, parse: Callable[[dict[str, Any]], B]) -> tuple[B, dict[str, str]]:
     """Return the body of a request, and headers for its response."""
-    raw = await read_json_object(request, context.settings.max_body_bytes)
-    body, _, headers = parse_request(request, context, raw, parse)
+    raw = await read_json_object(request)
+    body, _, headers = parse_request(request, raw, parse)
     return body, headers
 
 
-async def _admit(context: Context, access: Access, model: str | None) -> Admission:
+async def _admit(pool: Pool, access: Access, model: str | None) -> Admission:
     """Return the admission of a request. Without a `model`, the base model serves it."""
     if model is None:
-        base = await context.registry.base()
-        if base is None:
-            message = "no worker has registered a base model; start a worker, or try again soon"
-            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
-        model = base.name
-    return await admit(context, access, model)
+        model = (await registered_base(pool.registry)).name
+    return await admit(pool.part(Intake), access, model)

@@ -16,9 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sse_events import sse_events
 
 from api.app import create_app
+from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
-from api.pools.context import Context
+from api.pools.pool import Pool
+from api.pools.reports import PoolReports
 from api.server import http_config
 from shared.errors import JobError
 from shared.protocol.adapters import Adapter, BaseModel
@@ -240,9 +242,9 @@ class RunningApp:
     server: _Server
 
     @property
-    def context(self) -> Context:
-        context: Context = self.app.state.context
-        return context
+    def pool(self) -> Pool:
+        pool: Pool = self.app.state.pools.all[0]
+        return pool
 
 
 @asynccontextmanager
@@ -257,9 +259,9 @@ async def running_app(settings: ApiSettings, **options: Any) -> AsyncIterator[Ru
     try:
         yield RunningApp(app, f"http://127.0.0.1:{port}", server)
     finally:
-        for context in app.state.pools.all:
-            context.pool_feed.stop()
-            context.replies.stop()
+        for pool in app.state.pools.all:
+            pool.part(PoolReports).feed.stop()
+            pool.part(ReplyHub).stop()
         server.stopping.set()
         await task
 
@@ -299,9 +301,9 @@ def metric_samples(
 async def waiting_job(server: RunningApp) -> str:
     """Wait until one job is in the queue, and return its id."""
     async with asyncio.timeout(DEADLINE_S):
-        while not (await server.context.views.counts()).waiting:
+        while not (await server.pool.views.counts()).waiting:
             pass
-    (job_id,) = server.context.replies._inboxes
+    (job_id,) = server.pool.part(ReplyHub)._inboxes
     return job_id
 
 

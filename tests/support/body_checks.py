@@ -12,8 +12,6 @@ from typing import Any
 from pydantic import BaseModel
 from translated_jobs import ADMISSION
 
-from api.adapters.schema import PinRequest, SetCandidateRequest
-from api.batches.schema import CreateBatchRequest
 from api.http.body import parse_json_object
 from api.http.validation import validate
 from api.messages import translate as messages
@@ -26,8 +24,10 @@ from api.requests.translate import Admission, chat_job, completion_job, parse_ch
 from api.requests.unknown_fields import refuse_unknown
 from api.requests.viewed import ViewedRequest
 from api.responses import translate as responses
+from api.schema.adapter_versions import PinRequest, SetCandidateRequest
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest
 from api.schema.base import JobRequest, RequestModel
+from api.schema.batches import CreateBatchRequest
 from shared.errors import JobFailed
 from shared.protocol.codec import encode_job
 from shared.protocol.jobs import Job

@@ -16,6 +16,7 @@ from sse_events import sse_events
 
 from api.http import protocol
 from api.http.connection_limits import Refusal
+from api.metrics.metrics import Metrics
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
@@ -107,7 +108,7 @@ def refusal(response: bytes) -> tuple[int, str]:
 
 def refused(server: RunningApp) -> dict[str, float]:
     """Return how many connections were refused or closed early, by reason."""
-    text = server.context.metrics.exposition(None).decode()
+    text = server.pool.part(Metrics).exposition(None).decode()
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     counts = {
         s.labels["reason"]: s.value for s in samples if s.name == "lorikeet_http_refused_total"

@@ -4,8 +4,8 @@ import re
 
 import orjson
 
-from api.render.json_scan import ObjectScan
 from api.render.tool_forms.body import Head, loads
+from api.render.tool_forms.json_scan import ObjectScan
 
 _HEAD = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'

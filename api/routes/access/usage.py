@@ -3,19 +3,22 @@
 import csv
 import io
 from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.access.schema import UsageList
+from api.access.requested import InAccess
 from api.access.usage_query import PARAMETERS, Format, Group, UsageQuery, read_usage_query
 from api.access.usage_rows import UsageRow, usage_rows
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pools.context import InAccess, InContext
+from api.pools.requested import part_of_pool
+from api.schema.access import UsageList
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access, Scope
+from shared.store.access.ledger import Ledger
 
 router = APIRouter(tags=["operations"])
 COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
@@ -37,7 +40,9 @@ _DENIED = {403: "The key may not see the usage of the other tenant."}
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE, Scope.ADMIN)
-async def get_usage(request: Request, context: InContext, access: InAccess) -> Response:
+async def get_usage(
+    request: Request, ledger: Annotated[Ledger, Depends(part_of_pool(Ledger))], access: InAccess
+) -> Response:
     """Return ended requests and their tokens per UTC day, tenant and model.
 
     Tokens are those in the `usage` of the answers. Clients see their own tenant. Keys with the
@@ -47,10 +52,10 @@ async def get_usage(request: Request, context: InContext, access: InAccess) -> R
     rows at once.
     """
     accept = request.headers.get("accept", "")
-    today = await context.ledger.today()
+    today = await ledger.today()
     query = read_usage_query(request.query_params, accept=accept, today=today)
     _check_tenant(access, query)
-    rows = usage_rows(context.ledger, access, query)
+    rows = usage_rows(ledger, access, query)
     if query.format is Format.CSV:
         return StreamingResponse(_csv(rows, query.groups), media_type="text/csv")
     return json_response(await _page(rows, query))

@@ -1,27 +1,28 @@
 """/v1/adapters: adapter management at run time."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
 from api.access.model_rights import check_model, model_not_found
+from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import adapter_body, staging_body, version_body
-from api.adapters.inspection import inspect
+from api.adapters.bodies import staging_body
+from api.adapters.inspection import InInspector
 from api.adapters.requests import (
     READS,
     adapter_errors,
     read_request,
-    registered_base,
-    shown_adapter,
     takes,
 )
+from api.adapters.shown_adapters import InShownAdapters, ShownAdapters
 from api.http.errors import job_error_body
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
-from api.pools.context import Context, InAccess, InContext
 from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
+from api.pools.requested import InRegistry, part_of_pool
 from api.schema.adapters import (
     AdapterBody,
     AdapterDetails,
@@ -36,10 +37,11 @@ from api.schema.adapters import (
 )
 from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
-from shared.protocol.access.rights import Access, Scope
+from shared.protocol.access.rights import Scope
 from shared.protocol.adapters import Adapter
 from shared.protocol.adapters import BaseModel as Base
 from shared.store.inspections import Findings, Inspection
+from shared.store.sources.progress import StagingProgress
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 UNNAMED = "unnamed"
@@ -52,9 +54,9 @@ async def list_adapters(request: Request, access: InAccess) -> AdapterList:
     """Return all versions of all adapters, with their size, their usage and their workers."""
     pools = pools_of(request).shown_to(request)
     lists = [
-        await _list(context, access)
-        for context in pools
-        if len(pools) == 1 or await context.registry.base()
+        await pool.part(ShownAdapters).all(access)
+        for pool in pools
+        if len(pools) == 1 or await pool.registry.base()
     ]
     return AdapterList(
         data=[body for each in lists for body in each.data],
@@ -67,17 +69,21 @@ async def list_adapters(request: Request, access: InAccess) -> AdapterList:
 )
 @guarded(Work.READ, Scope.ADAPTERS)
 async def get_adapter(
-    name: str, context: InContext, access: InAccess
+    name: str,
+    registry: InRegistry,
+    shown: InShownAdapters,
+    progress: Annotated[StagingProgress, Depends(part_of_pool(StagingProgress))],
+    access: InAccess,
 ) -> AdapterDetails | StagedAdapter:
     """Return all versions of one adapter, with their size, their usage and their workers.
 
     While a worker fetches the adapter from a URL, `staging` has the progress.
     """
-    await check_model(context, access, name)
-    base = await registered_base(context)
-    staging = staging_body(await context.staging.of(name))
+    await check_model(registry, access, name)
+    base = await registered_base(registry)
+    staging = staging_body(await progress.of(name))
     try:
-        found = await shown_adapter(context, name, base)
+        found = await shown.one(name)
     except JobFailed:
         if staging is None:
             raise
@@ -93,19 +99,19 @@ async def get_adapter(
 )
 @guarded(Work.INSPECTION, Scope.ADAPTERS)
 async def validate_adapter(
-    request: Request, context: InContext, access: InAccess
+    request: Request, registry: InRegistry, inspector: InInspector, access: InAccess
 ) -> ValidationBody:
     """Check an adapter without loading it.
 
     The response lists the adapter's matched and unmatched tensors, its size and its ranks. If the
     adapter can't be loaded, `error` has the reason.
     """
-    body = await read_request(request, context, ValidateAdapterRequest)
+    body = await read_request(request, ValidateAdapterRequest)
     if body.lora_name is not None:
-        await check_model(context, access, body.lora_name)
-    base = await registered_base(context)
+        await check_model(registry, access, body.lora_name)
+    base = await registered_base(registry)
     inspection = Inspection(name=body.lora_name or UNNAMED, source=body.lora_path)
-    findings = await inspect(context, access.tenant, inspection)
+    findings = await inspector.inspect(access.tenant, inspection)
     if findings.error and findings.source is None:  # no file was read
         raise JobFailed(findings.error)
     return _validation(findings, base, is_named=body.lora_name is not None)
@@ -119,7 +125,11 @@ async def validate_adapter(
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def roll_back_adapter(
-    request: Request, name: str, context: InContext, access: InAccess
+    request: Request,
+    name: str,
+    registry: InRegistry,
+    shown: InShownAdapters,
+    access: InAccess,
 ) -> AdapterBody:
     """Make a previous version of an adapter the current version.
 
@@ -131,42 +141,24 @@ async def roll_back_adapter(
     becomes the first of the previous versions.
     """
     query = validate(RollBackQuery, dict(request.query_params))
-    await check_model(context, access, name)
-    base = await registered_base(context)
-    version = await context.registry.roll_back_adapter(name, query.version, by=access.actor)
+    await check_model(registry, access, name)
+    await registered_base(registry)
+    version = await registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
         raise JobFailed(model_not_found(name))
-    return await shown_adapter(context, name, base)
+    return await shown.one(name)
 
 
 @router.delete(
     "/v1/adapters/{name:path}", summary="Unload an adapter", responses=adapter_errors(403, 404, 503)
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def delete_adapter(name: str, context: InContext, access: InAccess) -> DeletedAdapter:
+async def delete_adapter(name: str, registry: InRegistry, access: InAccess) -> DeletedAdapter:
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
-    await check_model(context, access, name)
-    if not await context.registry.unload_adapter(name, by=access.actor):
+    await check_model(registry, access, name)
+    if not await registry.unload_adapter(name, by=access.actor):
         raise JobFailed(model_not_found(name))
     return DeletedAdapter(id=name)
-
-
-async def _list(context: Context, access: Access) -> AdapterList:
-    """Return the adapters of one pool."""
-    base = await registered_base(context)
-    views = await context.adapter_views.adapters()
-    retired = await context.adapter_views.retired()
-    workers = await context.views.workers()
-    return AdapterList(
-        data=[
-            adapter_body(view, base, workers)
-            for view in views
-            if access.allows(view.current.adapter.name)
-        ],
-        draining=[
-            version_body(view, workers) for view in retired if access.allows(view.adapter.name)
-        ],
-    )
 
 
 def _validation(findings: Findings, base: Base, *, is_named: bool) -> ValidationBody:

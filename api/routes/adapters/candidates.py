@@ -1,33 +1,37 @@
 """/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
 
 from api.access.model_rights import check_model, model_not_found
+from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
-from api.adapters.inspection import checked_adapter
+from api.adapters.inspection import InInspector
+from api.adapters.new_versions import InNewVersions
 from api.adapters.requests import (
     READS,
     adapter_errors,
-    adapter_view,
-    add_candidate,
     read_request,
-    registered_base,
-    shown_adapter,
     takes,
 )
-from api.adapters.schema import CandidateDetails, CandidateQuery, SetCandidateRequest
+from api.adapters.shown_adapters import InShownAdapters, ShownAdapters
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
-from api.pools.context import Context, InAccess, InContext
+from api.pools.requested import InRegistry, InViews, part_of_pool
+from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
+from shared.store.versions.candidates import Candidates
 from shared.store.versions.refusals import conflict
+from shared.store.versions.shadows import Shadows
 
+InCandidates = Annotated[Candidates, Depends(part_of_pool(Candidates))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
 
@@ -37,18 +41,25 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
     responses=adapter_errors(403, 404, 409, 503),
 )
 @guarded(Work.READ, Scope.ADAPTERS)
-async def get_candidate(name: str, context: InContext, access: InAccess) -> CandidateDetails:
+async def get_candidate(
+    name: str,
+    registry: InRegistry,
+    views: InViews,
+    shown: InShownAdapters,
+    shadows: Annotated[Shadows, Depends(part_of_pool(Shadows))],
+    access: InAccess,
+) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
-    await check_model(context, access, name)
-    view = await adapter_view(context, name)
-    body = candidate_body(view, await context.views.workers())
+    await check_model(registry, access, name)
+    view = await shown.view(name)
+    body = candidate_body(view, await views.workers())
     if body is None:
         raise JobFailed(conflict(f"adapter {name} has no candidate version"))
     version = AdapterVersion(body.version)
     return CandidateDetails(
         **dict(body),
-        agreement=agreement(await context.shadows.comparison(version)),
-        differing=await differing_pairs(context, access, version),
+        agreement=agreement(await shadows.comparison(version)),
+        differing=await differing_pairs(shadows, views, access, version),
     )
 
 
@@ -65,28 +76,35 @@ async def get_candidate(name: str, context: InContext, access: InAccess) -> Cand
 )
 @guarded(Work.INSPECTION, Scope.ADAPTERS)
 async def set_candidate(
-    request: Request, name: str, context: InContext, access: InAccess
+    request: Request,
+    name: str,
+    registry: InRegistry,
+    candidates: InCandidates,
+    inspector: InInspector,
+    new_versions: InNewVersions,
+    shown: InShownAdapters,
+    access: InAccess,
 ) -> AdapterBody:
     """Let a version answer a share of an adapter's requests, or compute copies of them.
 
     With `source`, a worker checks the adapter first. The requests of one `user` get the same
     version as long as the share doesn't shrink. Requests for `name@digest` aren't affected.
     """
-    body = await read_request(request, context, SetCandidateRequest)
-    await check_model(context, access, name)
+    body = await read_request(request, SetCandidateRequest)
+    await check_model(registry, access, name)
     if body.source is not None and body.version is not None:
         raise invalid_value("send `source` or `version`, but not both", "version")
-    if await context.registry.adapter(name) is None:
+    if await registry.adapter(name) is None:
         raise JobFailed(model_not_found(name))
     version = body.version
     if body.source is not None:
-        adapter = await checked_adapter(context, access.tenant, name, body.source, param="source")
-        await add_candidate(context, access, adapter)
+        adapter = await inspector.checked_adapter(access.tenant, name, body.source, param="source")
+        await new_versions.add_candidate(adapter, by=access.actor)
         version = adapter.version
-    found = await context.candidates.set(
+    found = await candidates.set(
         name, version, mode=body.mode, percent=body.percent, by=access.actor
     )
-    return await _changed(context, name, found)
+    return await _changed(shown, name, found)
 
 
 @router.delete(
@@ -97,16 +115,21 @@ async def set_candidate(
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def drop_candidate(
-    request: Request, name: str, context: InContext, access: InAccess
+    request: Request,
+    name: str,
+    registry: InRegistry,
+    candidates: InCandidates,
+    shown: InShownAdapters,
+    access: InAccess,
 ) -> AdapterBody:
     """Let the current version answer all requests again. Accepted requests still end normally.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
     version = _expected(request)
-    await check_model(context, access, name)
-    ended = await context.candidates.drop(name, version, by=access.actor)
-    return await _changed(context, name, ended)
+    await check_model(registry, access, name)
+    ended = await candidates.drop(name, version, by=access.actor)
+    return await _changed(shown, name, ended)
 
 
 @router.post(
@@ -117,16 +140,21 @@ async def drop_candidate(
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def promote_candidate(
-    request: Request, name: str, context: InContext, access: InAccess
+    request: Request,
+    name: str,
+    registry: InRegistry,
+    candidates: InCandidates,
+    shown: InShownAdapters,
+    access: InAccess,
 ) -> AdapterBody:
     """Let the candidate answer all requests. The replaced version can be rolled back to.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
     version = _expected(request)
-    await check_model(context, access, name)
-    ended = await context.candidates.promote(name, version, by=access.actor)
-    return await _changed(context, name, ended)
+    await check_model(registry, access, name)
+    ended = await candidates.promote(name, version, by=access.actor)
+    return await _changed(shown, name, ended)
 
 
 def _expected(request: Request) -> AdapterVersion | None:
@@ -134,8 +162,8 @@ def _expected(request: Request) -> AdapterVersion | None:
     return validate(CandidateQuery, dict(request.query_params)).version
 
 
-async def _changed(context: Context, name: str, version: AdapterVersion | None) -> AdapterBody:
+async def _changed(shown: ShownAdapters, name: str, version: AdapterVersion | None) -> AdapterBody:
     """Return the response body after a change of `version`, which is None for an unknown name."""
     if version is None:
         raise JobFailed(model_not_found(name))
-    return await shown_adapter(context, name, await registered_base(context))
+    return await shown.one(name)

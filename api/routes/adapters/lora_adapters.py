@@ -7,13 +7,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from api.access.model_rights import check_model, may_use
+from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.inspection import inspect
-from api.adapters.requests import READS, adapter_errors, read_request, registered_base, takes
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
+from api.adapters.requests import READS, adapter_errors, read_request, takes
 from api.http.guards import Work, guarded
 from api.openapi.responses import Responses
-from api.pools.context import InAccess, InContext
 from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Scope
@@ -43,7 +45,7 @@ def _responses(*statuses: int) -> Responses:
     ),
 )
 @guarded(Work.INSPECTION, Scope.ADAPTERS)
-async def load_adapter(request: Request, context: InContext, access: InAccess) -> Response:
+async def load_adapter(request: Request, access: InAccess) -> Response:
     """Load an adapter, after a worker has read and checked its files.
 
     Once the call returns, every server of the pool accepts the name. GET /v1/adapters/{name} has
@@ -52,25 +54,21 @@ async def load_adapter(request: Request, context: InContext, access: InAccess) -
     With `load_inplace`, new requests for the name use the new weights. Earlier requests keep the
     version for which they were accepted, even if the folder of that version is overwritten.
     """
-    body = await read_request(request, context, LoadAdapterRequest)
-    context = await pools_of(request).of_model(request, body.lora_name)
-    await check_model(context, access, body.lora_name)
-    base = await registered_base(context)
+    body = await read_request(request, LoadAdapterRequest)
+    pool = await pools_of(request).of_model(request, body.lora_name)
+    await check_model(pool.registry, access, body.lora_name)
+    base = await registered_base(pool.registry)
     name = body.lora_name
     if name == base.name:
         raise JobFailed(_base_name(name))
-    if not body.load_inplace and (taken := await context.registry.adapter(name)):
+    if not body.load_inplace and (taken := await pool.registry.adapter(name)):
         raise JobFailed(already_loaded(name, taken.version))
-    findings = await inspect(context, access.tenant, Inspection(name=name, source=body.lora_path))
+    inspection = Inspection(name=name, source=body.lora_path)
+    findings = await pool.part(Inspector).inspect(access.tenant, inspection)
     if findings.adapter is None:
         assert findings.error is not None  # findings have either an adapter or an error
         raise JobFailed(_in_vllms_words(findings.error, body.lora_path))
-    await context.registry.load_adapter(
-        findings.adapter,
-        replace=body.load_inplace,
-        keep_versions=context.settings.keep_versions,
-        by=access.actor,
-    )
+    await pool.part(NewVersions).load(findings.adapter, replace=body.load_inplace, by=access.actor)
     return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
 
@@ -82,15 +80,15 @@ async def load_adapter(request: Request, context: InContext, access: InAccess) -
     openapi_extra=takes(UnloadAdapterRequest, unload={"lora_name": "sql"}),
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def unload_adapter(request: Request, context: InContext, access: InAccess) -> Response:
+async def unload_adapter(request: Request, access: InAccess) -> Response:
     """Unload an adapter. New requests for it get status 404.
 
     Waiting and running requests are still answered. Then the memory of the adapter is freed.
     Repeated calls within an hour also succeed.
     """
-    name = (await read_request(request, context, UnloadAdapterRequest)).lora_name
-    context = await pools_of(request).of_model(request, name)
-    if not await may_use(context, access, name) or not await context.registry.unload_adapter(
+    name = (await read_request(request, UnloadAdapterRequest)).lora_name
+    registry = (await pools_of(request).of_model(request, name)).registry
+    if not await may_use(registry, access, name) or not await registry.unload_adapter(
         name, by=access.actor
     ):
         raise JobFailed(_not_loaded(name))

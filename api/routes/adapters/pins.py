@@ -1,16 +1,21 @@
 """/v1/adapters/{name}/pin: adapters that stay in the memory of workers."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
 
 from api.access.model_rights import check_model, model_not_found
+from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.requests import adapter_errors, read_request, takes
-from api.adapters.schema import Pin, PinRequest
 from api.http.guards import Work, guarded
-from api.pools.context import InAccess, InContext
+from api.pools.requested import InRegistry, part_of_pool
+from api.schema.adapter_versions import Pin, PinRequest
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
+from shared.store.versions.pins import Pins
 
+InPins = Annotated[Pins, Depends(part_of_pool(Pins))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
 
@@ -21,15 +26,17 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
     openapi_extra=takes(PinRequest, two={"min_replicas": 2}),
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def pin_adapter(request: Request, name: str, context: InContext, access: InAccess) -> Pin:
+async def pin_adapter(
+    request: Request, name: str, registry: InRegistry, pins: InPins, access: InAccess
+) -> Pin:
     """Keep the current version of an adapter on a minimum number of workers.
 
     Workers load it within seconds, also after a change of the version. Its memory is used for
     other adapters only if nothing else can make room for one that has requests.
     """
-    body = await read_request(request, context, PinRequest)
-    await check_model(context, access, name)
-    if not await context.pins.set(name, body.min_replicas, by=access.actor):
+    body = await read_request(request, PinRequest)
+    await check_model(registry, access, name)
+    if not await pins.set(name, body.min_replicas, by=access.actor):
         raise JobFailed(model_not_found(name))
     return Pin(id=name, min_replicas=body.min_replicas)
 
@@ -40,9 +47,9 @@ async def pin_adapter(request: Request, name: str, context: InContext, access: I
     responses=adapter_errors(403, 404, 503),
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def unpin_adapter(name: str, context: InContext, access: InAccess) -> Pin:
+async def unpin_adapter(name: str, registry: InRegistry, pins: InPins, access: InAccess) -> Pin:
     """Let workers evict an adapter again when others need its memory. May be repeated."""
-    await check_model(context, access, name)
-    if not await context.pins.set(name, 0, by=access.actor):
+    await check_model(registry, access, name)
+    if not await pins.set(name, 0, by=access.actor):
         raise JobFailed(model_not_found(name))
     return Pin(id=name, min_replicas=0)

@@ -5,21 +5,22 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model
+from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.inspection import checked_adapter
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.adapters.requests import (
     READS,
     adapter_errors,
-    add_candidate,
-    registered_base,
-    shown_adapter,
 )
-from api.adapters.upload import received
+from api.adapters.shown_adapters import ShownAdapters
+from api.adapters.upload import AdapterUploads
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
-from api.pools.context import Context, InAccess, InContext
+from api.pools.pool import Pool
 from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 from shared.protocol.access.rights import Access, Scope
@@ -39,7 +40,7 @@ NOT_PAUSED = (
     openapi_extra=document.takes_adapter(UploadAdapterQuery),
 )
 @guarded(Work.ADAPTER_UPLOAD, Scope.ADAPTERS)
-async def upload_adapter(request: Request, context: InContext, access: InAccess) -> AdapterBody:
+async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     """Make the safetensors file in the body a new version of an adapter.
 
     With `source`, the adapter is loaded from there, and there is no body. A worker checks the files
@@ -50,9 +51,9 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
     With `candidate=true`, the adapter is tried out beside the current version instead.
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
-    context = await pools_of(request).of_model(request, query.name)
-    await check_model(context, access, query.name)
-    base = await registered_base(context)
+    pool = await pools_of(request).of_model(request, query.name)
+    await check_model(pool.registry, access, query.name)
+    base = await registered_base(pool.registry)
     if query.name == base.name:
         raise JobFailed(
             JobError(
@@ -62,28 +63,31 @@ async def upload_adapter(request: Request, context: InContext, access: InAccess)
             )
         )
     if query.source is None:
-        async with received(request, context, access.tenant, query.config) as upload:
-            await _load(context, access, query, upload_source(upload), param=None)
+        async with pool.part(AdapterUploads).received(
+            request, access.tenant, query.config
+        ) as upload:
+            await _load(pool, access, query, upload_source(upload), param=None)
     else:
         _check_without_body(request, query)
-        await _load(context, access, query, query.source, param="source")
-    return await shown_adapter(context, query.name, base)
+        await _load(pool, access, query, query.source, param="source")
+    return await pool.part(ShownAdapters).one(query.name)
 
 
 async def _load(
-    context: Context, access: Access, query: UploadAdapterQuery, source: str, *, param: str | None
+    pool: Pool, access: Access, query: UploadAdapterQuery, source: str, *, param: str | None
 ) -> None:
     """Make the adapter at `source` the new version of a name, or its candidate.
 
     `param` has the source.
     """
-    adapter = await checked_adapter(context, access.tenant, query.name, source, param=param)
-    if query.candidate == "true":
-        await add_candidate(context, access, adapter)
-        return
-    await context.registry.load_adapter(
-        adapter, replace=True, keep_versions=context.settings.keep_versions, by=access.actor
+    adapter = await pool.part(Inspector).checked_adapter(
+        access.tenant, query.name, source, param=param
     )
+    new_versions = pool.part(NewVersions)
+    if query.candidate == "true":
+        await new_versions.add_candidate(adapter, by=access.actor)
+        return
+    await new_versions.load(adapter, replace=True, by=access.actor)
 
 
 def _check_without_body(request: Request, query: UploadAdapterQuery) -> None:

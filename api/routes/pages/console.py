@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api.http.guards import Key, Work, guarded
-from api.pools.context import InContext
+from api.pools.requested import InPool
 
 router = APIRouter(include_in_schema=False)
 FOLDER = Path(__file__).parents[2] / "static"
@@ -28,13 +28,13 @@ _page = (FOLDER / PAGE).read_text(encoding="utf-8")
 @router.head("/")
 @router.get("/")
 @guarded(Work.CONSTANT, key=Key.IGNORED)
-async def page(request: Request, context: InContext) -> Response:
+async def page(request: Request, pool: InPool) -> Response:
     """Return the console's page.
 
     With a root path, the page names its files by absolute paths. Relative ones would point outside
     the root path if the page's URL has no slash at its end, which a proxy may hide from the server.
     """
-    root = context.settings.root_path
+    root = pool.root_path
     if not root:
         return await _file(PAGE, request)
     return HTMLResponse(_page.replace('"static/', f'"{root}/static/'), headers=_HEADERS)

@@ -8,7 +8,7 @@ from api.http.errors import json_response
 from api.http.guards import Key, Work, guarded
 from api.http.shared_document import document_of
 from api.openapi.document import with_models
-from api.pools.context import InContext
+from api.pools.requested import InPool
 from api.routes.models import model_cards
 from shared.errors import RedisUnavailable
 from shared.protocol.access.rights import Access
@@ -28,9 +28,9 @@ _files = StaticFiles(packages=[("fastapi_swagger", "resources")])
 
 @router.get("/docs")
 @guarded(Work.CONSTANT, key=Key.IGNORED)
-async def swagger_ui(context: InContext) -> Response:
+async def swagger_ui(pool: InPool) -> Response:
     """Return Swagger UI."""
-    root = context.settings.root_path
+    root = pool.root_path
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title="Lorikeet",

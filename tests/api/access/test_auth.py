@@ -212,7 +212,7 @@ async def test_the_limit_of_one_tenant_does_not_affect_others(
 ) -> None:
     first = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED)))
     async with asyncio.timeout(10):
-        while not (await server.context.views.counts()).waiting:
+        while not (await server.pool.views.counts()).waiting:
             pass
     refused = await http.post(CHAT, json=BODY, headers=bearer(RED))
     assert refused.status_code == 429

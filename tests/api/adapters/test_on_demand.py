@@ -11,6 +11,7 @@ from api_support import BASE, RunningApp, error_of, running_app, until
 from pydantic import SecretStr
 
 from api.adapters import on_demand
+from api.answers.intake import Intake
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
@@ -232,7 +233,7 @@ async def test_names_of_one_tenant_neither_displace_nor_delay_those_of_another(
         return asyncio.create_task(http.post("/v1/completions", json=body, headers=headers))
 
     finder.answer = late
-    lookups = server.context.on_demand
+    lookups = server.pool.part(Intake).on_demand
     lookups._slots = FairSlots(1)
     red = [begin("red", f"name-{number}") for number in range(3)]
     await until(lambda: lookups._num_running["red"] == 3)
@@ -311,4 +312,4 @@ async def test_a_lookup_over_the_deadline_is_a_504(
         reply = await ask(client, "sql")
         assert error_of(reply)[:2] == (504, "deadline_exceeded")
         assert "secret" not in reply.text
-        await until(lambda: not app.context.on_demand._running)
+        await until(lambda: not app.pool.part(Intake).on_demand._running)

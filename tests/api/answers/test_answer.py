@@ -12,6 +12,7 @@ from raw_client import with_settings
 from sse_events import sse_events
 
 from api.answers import delivery
+from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
@@ -139,7 +140,7 @@ async def test_a_full_queue_is_a_429_with_retry_after(
 
 async def until_waiting(running: RunningApp, number: int) -> None:
     async with asyncio.timeout(10):
-        while (await running.context.views.counts()).waiting != number:
+        while (await running.pool.views.counts()).waiting != number:
             pass
 
 
@@ -152,7 +153,7 @@ async def test_disconnecting_cancels_a_waiting_job(
     await until_waiting(server, 1)
     request.cancel()
     await until_waiting(server, 0)
-    await until(lambda: 'status="499"' in server.context.metrics.exposition(None).decode())
+    await until(lambda: 'status="499"' in server.pool.part(Metrics).exposition(None).decode())
 
 
 @with_settings(disconnect_grace_s=0)
@@ -263,7 +264,7 @@ async def test_a_worker_that_diverges_ends_the_stream_and_is_counted(
     assert response.text.endswith("data: [DONE]\n\n")
     assert (await other.mail()).job == job.job.id
     await until(
-        lambda: b"lorikeet_resume_diverged_total 1.0" in server.context.metrics.exposition(None)
+        lambda: b"lorikeet_resume_diverged_total 1.0" in server.pool.part(Metrics).exposition(None)
     )
 
 

@@ -8,10 +8,12 @@ import pytest
 from api_support import ADAPTER, USAGE_BODY, RunningApp, ScriptedWorker, error_of, running_app
 from queue_support import eventually
 
+from api.answers.following import Following
 from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.settings import ApiSettings
+from shared.store.queue import Queue
 from shared.store.views.pool_views import PoolViews
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -70,8 +72,8 @@ async def test_a_job_in_the_background_is_not_cancelled_for_want_of_a_client(
     http: httpx.AsyncClient, server: RunningApp
 ) -> None:
     job_id = JobId((await http.post(CHAT, json=BODY)).json()["id"])
-    context = server.context
-    await context.queue.abandon(job_id, context.api_id, grace_ms=0)
+    following = server.pool.part(Following)
+    await following.queue.abandon(job_id, following.api_id, grace_ms=0)
     assert (await http.get(f"/v1/jobs/{job_id}")).json()["state"] == "queued"
 
 
@@ -168,14 +170,14 @@ async def test_a_job_without_a_key_is_cancelled_if_redis_fails_before_the_client
     monkeypatch: pytest.MonkeyPatch,
     key: str | None,
 ) -> None:
-    enqueue = server.context.queue.enqueue
+    enqueue = server.pool.part(Queue).enqueue
 
     async def enqueue_and_fail(*args: Any, **options: Any) -> None:
         await enqueue(*args, **options)
         raise RedisUnavailable
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.context.queue, "enqueue", enqueue_and_fail)
+        patched.setattr(server.pool.part(Queue), "enqueue", enqueue_and_fail)
         reply = await http.post(CHAT, json=BODY, headers=keyed(key) if key else {})
     assert error_of(reply) == (503, "service_unavailable", None)
     job_id = JobId(reply.headers["x-lorikeet-job"])

@@ -10,6 +10,8 @@ from queue_support import eventually
 from raw_client import with_settings
 from sse_events import EventReader, answer_in
 
+from api.answers.following import Following
+from api.follow.reply_hub import ReplyHub
 from shared.errors import RedisUnavailable
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason
@@ -104,7 +106,7 @@ async def test_a_job_is_kept_until_its_last_client_leaves(
 ) -> None:
     requests = [asyncio.create_task(http.post(URL, json=BODY, headers=KEY)) for _ in range(3)]
     job = await worker.take()
-    inboxes = server.context.replies._inboxes
+    inboxes = server.pool.part(ReplyHub)._inboxes
     await eventually(lambda: _true(len(inboxes.get(job.job.id, ())) == 3))
     for request in requests[:2]:
         request.cancel()
@@ -128,7 +130,7 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
     headers: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    accept = server.context.queue.enqueue
+    accept = server.pool.part(Queue).enqueue
     accepted = []
 
     async def accept_but_fail(*args: object, **options: object) -> None:
@@ -136,7 +138,7 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
         raise RedisUnavailable("no reply")
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.context.queue, "enqueue", accept_but_fail)
+        patched.setattr(server.pool.part(Queue), "enqueue", accept_but_fail)
         assert (await http.post(URL, json=BODY, headers=headers)).status_code == 503
     job_id = accepted[0].id
     if not headers:
@@ -169,7 +171,7 @@ async def test_a_stopping_server_hands_its_streams_to_their_clients(
         await worker.tokens(job, 0, (1,), "one", checkpoint=True)
         first = EventReader(response)
         text = await first.until("one")
-        server.context.replies.stop()
+        server.pool.part(ReplyHub).stop()
         last = await first.next()
         assert await first.next() is None
     assert last is not None
@@ -199,7 +201,7 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=body, headers=KEY))
     job = await worker.take()
-    server.context.replies.stop()
+    server.pool.part(ReplyHub).stop()
     reply = await request
     assert error_of(reply) == (503, "server_stopping", None)
     assert reply.headers["x-lorikeet-job"] == job.job.id
@@ -218,7 +220,7 @@ async def test_a_stream_that_continues_is_interrupted_with_the_id_of_its_client(
 ) -> None:
     accepted = await http.post(URL, json={**BODY, "background": True})
     async with http.stream("GET", f"{accepted.headers['location']}/stream") as response:
-        server.context.replies.stop()
+        server.pool.part(ReplyHub).stop()
         (last,) = await EventReader(response).rest()
     assert (last.id, last.json["error"]["code"]) == ("start.0", "server_stopping")
     job = await worker.take()
@@ -242,9 +244,9 @@ async def test_a_stopping_server_does_not_abandon_a_job_that_keeps_running(
 ) -> None:
     request = asyncio.create_task(http.post(URL, json={**STREAM, **fields}, headers=headers))
     job = await worker.take()
-    server.context.replies.stop()
+    server.pool.part(ReplyHub).stop()
     await request
-    await server.context.cancels.finish()
+    await server.pool.part(Following).cancels.finish()
     assert await redis.hget(keys.job(job.job.id), "gone") == b"1"
     assert not await is_abandoned(redis, keys, job)
 
@@ -259,7 +261,7 @@ async def test_a_client_that_leaves_the_server_it_came_back_to_after_a_stop_ends
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=STREAM))
     job = await worker.take()
-    server.context.replies.stop()
+    server.pool.part(ReplyHub).stop()
     await request
     await left_s(redis, keys, job)
     async with other.stream("GET", f"/v1/jobs/{job.job.id}/stream"):

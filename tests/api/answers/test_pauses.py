@@ -11,6 +11,7 @@ from sse_events import sse_events
 
 from api.answers import delivery
 from api.answers.keep_alive import keep_alive
+from api.follow.reply_hub import ReplyHub
 from ops.chaos.load.requests import Question
 from ops.chaos.load.sdks.available import AvailableSdks
 from ops.chaos.load.sdks.process import has_node_clients, start_node
@@ -137,7 +138,7 @@ async def test_a_stopping_front_end_is_an_error_of_the_client(
     await begun(worker, parts, "one")
     num_sent = len(comments)
     await until(lambda: len(comments) > num_sent)
-    server.context.replies.stop()
+    server.pool.part(ReplyHub).stop()
     with pytest.raises(SdkError, match="this server stops"):
         await reading
     assert text_of(parts) == "one"

@@ -8,6 +8,7 @@ import pytest
 from api_support import RunningApp
 from queue_support import API, LIMITS, eventually, make_job
 
+from api.answers.following import Following
 from api.follow import presence
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence
@@ -43,7 +44,7 @@ async def running(
 async def test_a_running_front_end_reports_that_it_is_alive(
     server: RunningApp, redis: Redis, keys: Keys
 ) -> None:
-    assert await eventually(lambda: redis.zscore(keys.apis, server.context.api_id))
+    assert await eventually(lambda: redis.zscore(keys.apis, server.pool.part(Following).api_id))
 
 
 async def test_a_front_end_that_counted_as_dead_is_attached_to_its_jobs_again(

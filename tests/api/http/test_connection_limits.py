@@ -23,7 +23,9 @@ from raw_client import (
     with_settings,
 )
 
+from api.follow.reply_hub import ReplyHub
 from api.http import protocol
+from api.metrics.metrics import Metrics
 from shared.protocol.results import Choice, FinishReason
 
 
@@ -122,7 +124,7 @@ async def test_an_incomplete_body_times_out(
         await client.send(post(BODY)[:-1])
         assert refusal(await client.rest()) == (408, "request_timeout")
         assert refused(server) == {"body_timeout": 1}
-        metrics = server.context.metrics
+        metrics = server.pool.part(Metrics)
         # The app is informed of the disconnection while the connection still exists.
         await until(lambda: b'status="499"' in metrics.exposition(None))
         assert len(open_connections(server)) == 1
@@ -183,7 +185,7 @@ async def test_a_client_that_reads_nothing_is_disconnected_and_its_job_cancelled
             index += 1
         assert (cut.result().kind, cut.result().job) == ("cancel", job.job.id)
         assert refused(server) == {"slow_reader": 1}
-        await until(lambda: not server.context.replies._inboxes)
+        await until(lambda: not server.pool.part(ReplyHub)._inboxes)
 
 
 @with_settings(send_timeout_s=2 * SOON_S)

@@ -10,6 +10,8 @@ from api_support import RunningApp, until
 from openai.types.chat import ChatCompletionMessageParam
 from structlog.testing import capture_logs
 
+from api.metrics.metrics import Metrics
+
 CHAT = "/v1/chat/completions"
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
 
@@ -26,7 +28,7 @@ async def test_a_client_that_disconnects_while_it_sends_causes_no_error(server: 
         writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
         await writer.drain()
         writer.close()
-        await until(lambda: 'status="499"' in server.context.metrics.exposition(None).decode())
+        await until(lambda: 'status="499"' in server.pool.part(Metrics).exposition(None).decode())
     assert logs == []
 
 
@@ -48,7 +50,7 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
         "param": None,
         "code": "internal_error",
     }
-    assert 'status="500"' in server.context.metrics.exposition(None).decode()
+    assert 'status="500"' in server.pool.part(Metrics).exposition(None).decode()
 
 
 async def test_a_request_that_is_cancelled_before_its_response_is_told_to_come_again(

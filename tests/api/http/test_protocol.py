@@ -23,8 +23,9 @@ from raw_client import (
     with_settings,
 )
 
-from api.follow.reply_hub import max_events
+from api.follow.reply_hub import ReplyHub, max_events
 from api.http import protocol
+from api.metrics.metrics import Metrics
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason
@@ -74,7 +75,7 @@ async def test_a_client_that_pauses_gets_every_token_once_from_bounded_memory(
         for index, word in enumerate(words):
             finish = FinishReason.STOP if word is words[-1] else None
             await worker.tokens(job, index, (index,), word, finish, checkpoint=True)
-        (inbox,) = server.context.replies._inboxes[JobId(job.job.id)]
+        (inbox,) = server.pool.part(ReplyHub)._inboxes[JobId(job.job.id)]
         await until(lambda: bool(inbox._newest) and inbox._newest[0].index == len(words) - 1)
         assert len(inbox._events) == max_events(1)
         (connection,) = open_connections(server)
@@ -101,7 +102,7 @@ async def test_a_pipelined_request_is_discarded_and_the_running_one_is_answered(
             await until(lambda: connection._phase is protocol.Phase.CLOSING)
         await worker.answer(job, "hello")
         assert streamed_text(await client.rest()) == "hello"
-    counts = await server.context.views.counts()
+    counts = await server.pool.views.counts()
     assert counts.waiting == 0
     assert counts.totals[JobState.DONE] == 1
 
@@ -161,7 +162,7 @@ async def test_a_malformed_body_is_a_400_and_disconnects_the_app(
         head = post_head("Transfer-Encoding: chunked", "Expect: 100-continue")
         await client.send(head + b"hello\r\n")
         assert refusal(await client.rest()) == (400, "invalid_value")
-        metrics = server.context.metrics
+        metrics = server.pool.part(Metrics)
         await until(lambda: f'endpoint="{CHAT}",status="499"'.encode() in metrics.exposition(None))
 
 

@@ -14,8 +14,8 @@ from sse_events import sse_events
 from typed_events import folded
 from written_calls import BEGIN, CALL, CALL_END, END, SEP, Call, use, written
 
-from api.answers.formats import stream_of, whole_body
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.formats import stream_of, whole_body
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import View
 from shared.protocol.parameter_types import rendered_tools

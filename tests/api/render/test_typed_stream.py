@@ -9,8 +9,8 @@ from rendered_job import spec
 from sse_events import SseEvent, sse_events
 from typed_events import folded
 
-from api.answers.formats import position_after, stream_of, whole_body
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.formats import position_after, stream_of, whole_body
 from api.render.catch_up import Misplaced
 from api.render.typed_stream import After
 from shared.errors import ErrorCode, JobError, JobFailed

@@ -9,6 +9,7 @@ from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
 from chat_stream import MESSAGES, admitted_stream
 from sse_events import sse_events
 
+from api.metrics.metrics import Metrics
 from shared.protocol.results import Choice, FinishReason
 
 
@@ -174,7 +175,7 @@ async def test_tokens_are_counted_by_model(
     )
     await worker.answer(await worker.take())
     await request
-    metrics = server.context.metrics.exposition(None).decode()
+    metrics = server.pool.part(Metrics).exposition(None).decode()
     assert 'lorikeet_completion_tokens_total{model="extract"} 2.0' in metrics
     assert 'lorikeet_prompt_tokens_total{model="extract"} 3.0' in metrics
     assert "lorikeet_time_to_first_token_seconds_count 1.0" in metrics

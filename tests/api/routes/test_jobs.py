@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from weather_tool import ANSWER
 from weather_tool import BODY as TOOL_BODY
 
+from api.answers.following import Following
 from api.app import create_app
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
@@ -61,7 +62,9 @@ async def test_a_job_whose_client_has_left_is_kept_if_it_is_looked_up(
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=BODY))
     job = (await worker.take()).job
-    await server.context.queue.abandon(job.id, server.context.api_id, grace_ms=60_000)
+    await server.pool.part(Queue).abandon(
+        job.id, server.pool.part(Following).api_id, grace_ms=60_000
+    )
     assert await redis.zscore(keys.abandoned, job.id) is not None
     await http.get(f"/v1/jobs/{job.id}")
     assert await redis.zscore(keys.abandoned, job.id) is None

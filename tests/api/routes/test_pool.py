@@ -29,7 +29,8 @@ from pydantic import SecretStr
 from sse_events import EventReader, SseEvent
 
 from api.app import create_app
-from api.pool_state.schema import PoolBody
+from api.pools.reports import PoolReports
+from api.schema.pool import PoolBody
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
@@ -268,7 +269,7 @@ async def test_all_streams_share_one_read_per_second(
 
     await asyncio.gather(*(follow() for _ in range(8)))
     assert num_reads <= 6
-    await until(lambda: server.context.pool_feed.num_streams == 0)
+    await until(lambda: server.pool.part(PoolReports).feed.num_streams == 0)
 
 
 async def test_the_stream_reports_an_outage_and_goes_on_after_it(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from api.batches.schema import CreateBatchRequest
 from api.openapi.document import MANAGEMENT_REQUESTS, REQUESTS, TOKENIZER_REQUESTS
+from api.schema.batches import CreateBatchRequest
 
 MODELS = (*REQUESTS, *TOKENIZER_REQUESTS, *MANAGEMENT_REQUESTS, CreateBatchRequest)
 WRAPPERS = ("function-after", "nullable", "default", "model-field")

@@ -16,13 +16,13 @@ from openai.types.responses import response_create_params
 from pydantic import BaseModel
 
 from api.messages import translate as messages
-from api.messages.schema import MessageRequest, PromptRequest
 from api.requests import embeddings, tokenize, unsupported_fields
 from api.responses import translate as responses
-from api.responses.schema import ResponseRequest
+from api.schema.anthropic import MessageRequest, PromptRequest
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
+from api.schema.responses import ResponseRequest
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from ops.generate.conformance import chat
 from ops.generate.conformance.page import PAGE, page

@@ -5,11 +5,11 @@ from typing import Any
 from api.http.headers import (
     DEADLINE_HEADER,
     IDEMPOTENCY_HEADER,
+    KEY_PATTERN,
     ON_DISCONNECT_HEADER,
     PREFER_HEADER,
     STRICT_HANDLING,
 )
-from api.requests.request_headers import KEY_PATTERN
 
 Parameters = list[dict[str, Any]]
 

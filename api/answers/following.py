@@ -1,0 +1,29 @@
+"""What a pool's answers are followed and sent with."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+
+from api.follow.cancel_queue import CancelQueue
+from api.follow.follower import ReadCheckpoints
+from api.metrics.metrics import Metrics
+from api.pools.requested import part_of_pool
+from shared.protocol.ids import ApiId
+from shared.store.queue import Queue
+from shared.store.views.pool_views import PoolViews
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """Objects of one pool with which the answer of a job is read and sent."""
+
+    api_id: ApiId
+    queue: Queue
+    views: PoolViews
+    read_checkpoints: ReadCheckpoints
+    cancels: CancelQueue
+    metrics: Metrics
+
+
+InFollowing = Annotated[Following, Depends(part_of_pool(Following))]

@@ -1,0 +1,48 @@
+"""What a pool accepts requests for answers with."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends
+
+from api.adapters.on_demand import OnDemand
+from api.adapters.shadow_copies import ShadowCopies
+from api.http.turns.turns import Turns
+from api.pools.model_cache import ModelCache
+from api.pools.requested import part_of_pool
+from shared.protocol.enqueue import QueueLimits
+from shared.protocol.ids import ApiId
+from shared.settings import ApiSettings
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """Objects of one pool with which a request becomes a job."""
+
+    settings: ApiSettings
+    api_id: ApiId
+    limits: QueueLimits
+    queue: Queue
+    registry: Registry
+    models: ModelCache
+    """Models of the registry that requests have named."""
+    turns: Turns
+    """Limits the number of requests that are accepted at the same time."""
+    on_demand: OnDemand
+    """Registers unknown adapters at their first request."""
+    shadow_copies: ShadowCopies
+    """Enqueues copies of jobs for shadows."""
+    tracer: "Tracer | None"
+    """Records requests as spans. None if tracing is off."""
+
+    def weight_of(self, tenant: str) -> float:
+        """Return the tenant's weight among those whose jobs wait."""
+        return self.settings.weight_by_tenant.get(tenant, 1.0)
+
+
+InIntake = Annotated[Intake, Depends(part_of_pool(Intake))]

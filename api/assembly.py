@@ -1,0 +1,248 @@
+"""Assembles the parts with which a front end serves a pool."""
+
+import os
+import socket
+import uuid
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from api.access.stored_keys import StoredKeys
+from api.adapters.admin import Reachability
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
+from api.adapters.on_demand import OnDemand
+from api.adapters.shadow_copies import ShadowCopies
+from api.adapters.shown_adapters import ShownAdapters
+from api.adapters.upload import AdapterUploads
+from api.answers.following import Following
+from api.answers.intake import Intake
+from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT, TokenizerCalls
+from api.batches.own_batches import TenantBatches
+from api.files.own_files import TenantFiles
+from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT, FileUploads
+from api.follow.cancel_queue import CancelQueue
+from api.follow.presence import Presence
+from api.follow.reply_hub import ReplyHub
+from api.http.turns.fair_slots import FairSlots
+from api.http.turns.turns import Turns
+from api.metrics.metrics import Metrics
+from api.pool_state.body import pool_body
+from api.pool_state.feed import PoolFeed
+from api.pool_state.state import PoolReader
+from api.pools.file_store import FileStore
+from api.pools.model_cache import ModelCache
+from api.pools.pool import Pool
+from api.pools.pool_status import CachedRead, pool_snapshot, readiness
+from api.pools.reports import PoolReports
+from shared.adapter_sources import SourceTemplate
+from shared.protocol.enqueue import QueueLimits
+from shared.protocol.ids import ApiId
+from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
+from shared.store.access.ledger import Ledger
+from shared.store.batches.batches import Batches
+from shared.store.batches.files import StoredFiles
+from shared.store.calls.tokenizations import Tokenizations
+from shared.store.connection import Redis
+from shared.store.dead_letters import DeadLetters
+from shared.store.durability import Durability
+from shared.store.inspections import Inspections
+from shared.store.keys import Keys
+from shared.store.queue import Queue
+from shared.store.registry import Registry
+from shared.store.sources.lookups import SourceLookups
+from shared.store.sources.progress import StagingProgress
+from shared.store.token_streams import ReplyReader, read_checkpoints
+from shared.store.uploads import Uploads
+from shared.store.versions.candidates import Candidates
+from shared.store.versions.changes import Changes
+from shared.store.versions.pins import Pins
+from shared.store.versions.shadows import Shadows
+from shared.store.views.adapter_views import AdapterViews
+from shared.store.views.pool_views import PoolViews
+
+if TYPE_CHECKING:
+    from shared.tracing.tracer import Tracer
+
+MAX_INSPECTIONS = 16
+"""Maximum number of concurrent inspections of adapters. Further inspections wait."""
+MAX_INSPECTIONS_OF_TENANT = 8
+"""Maximum number of concurrent inspections that one tenant has asked for."""
+MAX_TURNS = 32
+"""Maximum number of requests that are accepted at the same time. It is smaller than the number of
+Redis connections, so that calls for running answers don't wait for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessParts:
+    """Parts that all pools of a front end share."""
+
+    metrics: Metrics
+    tracer: "Tracer | None"
+    """Records requests as spans. None if tracing is off."""
+    store: FileStore | None
+    """Contents of files. None if the operator hasn't set --file-store."""
+    ledger: Ledger
+    """What tenants have used."""
+    turns: Turns
+    upload_slots: FairSlots
+    """Limits the number of files that are received at the same time."""
+    inspection_slots: FairSlots
+    call_slots: FairSlots
+    """Limits the number of concurrent calls for tokenization."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: ApiSettings,
+        redis: Redis,
+        metrics: Metrics,
+        tracer: "Tracer | None",
+        store: FileStore | None,
+    ) -> "ProcessParts":
+        """Create the shared parts of a front end with these settings."""
+        return cls(
+            metrics=metrics,
+            tracer=tracer,
+            store=store,
+            upload_slots=FairSlots(MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT),
+            ledger=Ledger(redis, Keys(settings.pool)),
+            turns=Turns(MAX_TURNS),
+            inspection_slots=FairSlots(MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT),
+            call_slots=FairSlots(MAX_CALLS, max_per_tenant=MAX_CALLS_OF_TENANT),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLoops:
+    """What runs for a pool beside its requests."""
+
+    replies: ReplyHub
+    cancels: CancelQueue
+    presence: Presence
+    feed: PoolFeed
+    on_demand: OnDemand
+    shadow_copies: ShadowCopies
+
+    def runs(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """Return the loops that run as long as the app."""
+        return (each.run() for each in (self.replies, self.cancels, self.presence, self.feed))
+
+    async def finish(self) -> None:
+        """End the streams of the pool's state, and send what is to be cancelled."""
+        self.feed.stop()
+        await self.cancels.finish()
+
+    async def close(self) -> None:
+        """Cancel what was started for requests."""
+        await self.on_demand.close()
+        await self.shadow_copies.close()
+
+
+def assembled_pool(
+    settings: ApiSettings, redis: Redis, durability: Durability | None, process: ProcessParts
+) -> Pool:
+    """Return a pool with all its parts.
+
+    Args:
+        settings: the front end's settings for this pool.
+        redis: connection to Redis.
+        durability: how jobs are made durable before their requests are accepted.
+        process: parts that all pools of the front end share.
+    """
+    keys, limits = Keys(settings.pool), QueueLimits.of(settings)
+    queue = Queue(redis, keys, durability=durability)
+    registry, views = Registry(redis, keys), PoolViews(redis, keys)
+    models, shadows = ModelCache(registry), Shadows(redis, keys)
+    shadow_copies = ShadowCopies(queue, limits, shadows)
+    inspector = Inspector(
+        *(Inspections(redis, keys), views, process.inspection_slots), limit_s=settings.deadline_s
+    )
+    new_versions = NewVersions(registry, keep_versions=settings.keep_versions)
+    on_demand = OnDemand(
+        SourceTemplate.of(settings.adapter_source),
+        *(SourceLookups(redis, keys), registry, inspector, new_versions),
+        limit_s=settings.deadline_s,
+    )
+    api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
+    replies = ReplyHub(ReplyReader(redis, keys, api_id))
+    grace_ms = int(settings.disconnect_grace_s * 1000)
+    cancels = CancelQueue(queue, replies, api_id, grace_ms=grace_ms)
+    reports = _reports(settings, redis, registry, views)
+    intake = Intake(
+        settings=settings,
+        api_id=api_id,
+        limits=limits,
+        queue=queue,
+        registry=registry,
+        models=models,
+        turns=process.turns,
+        on_demand=on_demand,
+        shadow_copies=shadow_copies,
+        tracer=process.tracer,
+    )
+    following = Following(
+        api_id=api_id,
+        queue=queue,
+        views=views,
+        read_checkpoints=partial(read_checkpoints, redis, keys),
+        cancels=cancels,
+        metrics=process.metrics,
+    )
+    loops = PoolLoops(
+        replies=replies,
+        cancels=cancels,
+        presence=Presence(queue, replies, cancels, api_id),
+        feed=reports.feed,
+        on_demand=on_demand,
+        shadow_copies=shadow_copies,
+    )
+    return Pool(
+        settings.pool,
+        settings.root_path,
+        registry=registry,
+        views=views,
+        models=models,
+        parts=(
+            *(intake, following, loops, reports, queue, replies, process.metrics),
+            *(process.ledger, StoredKeys(KeyStore(redis, keys))),
+            *(DeadLetters(redis, keys), Changes(redis, keys)),
+            *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
+            ShownAdapters(registry, AdapterViews(redis, keys), views),
+            StagingProgress(redis, keys),
+            AdapterUploads(
+                Uploads(redis, keys),
+                max_mb=settings.max_adapter_mb,
+                deadline_s=settings.deadline_s,
+            ),
+            Reachability(settings.host, tuple(settings.cors_origins)),
+            TokenizerCalls(Tokenizations(redis, keys), process.call_slots),
+            *_file_parts(settings, redis, process),
+        ),
+    )
+
+
+def _reports(
+    settings: ApiSettings, redis: Redis, registry: Registry, views: PoolViews
+) -> PoolReports:
+    state = CachedRead(PoolReader(redis, Keys(settings.pool), registry, views).read)
+    body_of = partial(pool_body, pool=settings.pool, version=version("lorikeet-serve"))
+    return PoolReports(
+        readiness=CachedRead(partial(readiness, registry, views)),
+        snapshot=CachedRead(partial(pool_snapshot, registry, views)),
+        state=state,
+        body_of=body_of,
+        feed=PoolFeed(state.renew, body_of),
+    )
+
+
+def _file_parts(
+    settings: ApiSettings, redis: Redis, process: ProcessParts
+) -> tuple[TenantFiles, FileUploads, TenantBatches]:
+    keys = Keys(settings.pool)
+    files = TenantFiles(StoredFiles(redis, keys), process.store)
+    uploads = FileUploads(files, process.upload_slots, settings)
+    return files, uploads, TenantBatches(Batches(redis, keys), files, settings)
