@@ -38,7 +38,6 @@ from api.pools.pool import Pool
 from api.pools.pool_status import CachedRead, pool_snapshot, readiness
 from api.pools.reports import PoolReports
 from shared.adapter_sources import SourceTemplate
-from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
@@ -153,7 +152,7 @@ def assembled_pool(
         durability: how jobs are made durable before their requests are accepted.
         process: parts that all pools of the front end share.
     """
-    keys, limits = Keys(settings.pool), QueueLimits.of(settings)
+    keys, limits = Keys(settings.pool), settings.queue_limits
     queue = Queue(redis, keys, durability=durability)
     registry, views = Registry(redis, keys), PoolViews(redis, keys)
     models, shadows = ModelCache(registry), Shadows(redis, keys)

@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.adapter_flags import parse_adapter_flags
 from shared.adapter_sources import SourceTemplate
 from shared.errors import SettingsError
+from shared.protocol.enqueue import MIB, QueueLimits
 from shared.protocol.tools import ToolSetting
 from shared.reasoning_form import ReasoningSetting
 from shared.tenant_weights import parse_tenant_weights
@@ -335,6 +336,20 @@ class ApiSettings(FileSettings):
     def weight_by_tenant(self) -> dict[str, float]:
         """Weights in `tenant_weights`, by tenant."""
         return parse_tenant_weights(self.tenant_weights)
+
+    @property
+    def queue_limits(self) -> QueueLimits:
+        """Limits with which the front end enqueues jobs."""
+        return QueueLimits(
+            max_waiting=self.max_waiting,
+            max_waiting_adapter=self.max_waiting_adapter,
+            max_waiting_tenant=self.max_waiting_tenant,
+            retain_ms=int(self.retain_s * 1000),
+            max_bytes=self.max_waiting_mb * MIB,
+            max_bytes_tenant=self.max_waiting_tenant_mb * MIB,
+            retain_bytes=self.retain_mb * MIB,
+            usage_days=self.usage_days,
+        )
 
     @model_validator(mode="after")
     def _check_weights(self) -> "ApiSettings":

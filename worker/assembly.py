@@ -9,7 +9,8 @@ from shared.settings import WorkerSettings
 from shared.store.connection import Redis
 from shared.store.durability import Durability
 from shared.store.token_streams import recover
-from worker.adapters.actors import Adapters, assemble_adapters
+from worker.adapter_assembly import assemble_adapters
+from worker.adapters.actors import Adapters
 from worker.calls.tokenizations import AdapterStyles, TokenizationDesk
 from worker.engine.thread import EngineThread
 from worker.jobs.consumer import Consumer

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.checked_adapter import AdapterSource
-from worker.adapters.source.disk_store import AdapterStore
 from worker.engine.interface import AnyEngine
 from worker.text.interface import Grammars, PromptTokenizer
 

@@ -10,9 +10,11 @@ from api.pools.requested import part_of_pool
 from api.schema.batches import CreateBatchRequest, window_h
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.access.rights import Access
+from shared.protocol.files import Purpose
+from shared.protocol.ids import BatchId
 from shared.settings import ApiSettings
 from shared.store.batches.batches import Batches, new_batch_id
-from shared.store.batches.records import Batch, BatchId, Purpose
+from shared.store.batches.records import Batch
 
 HOUR_S, DAY_S = 3600, 86_400
 

@@ -8,8 +8,9 @@ from api.pools.file_store import FileStore
 from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
+from shared.protocol.ids import FileId
 from shared.store.batches.files import StoredFiles
-from shared.store.batches.records import FileId, StoredFile
+from shared.store.batches.records import StoredFile
 
 FOLDER = "files"
 """Folder in the file store with the contents of files."""

@@ -13,9 +13,11 @@ from api.http.turns.fair_slots import FairSlots
 from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_param
 from shared.protocol.access.rights import Access
+from shared.protocol.files import Purpose
+from shared.protocol.ids import FileId
 from shared.settings import ApiSettings
 from shared.store.batches.files import MIB, FileQuota, new_file_id
-from shared.store.batches.records import FileId, Purpose, StoredFile
+from shared.store.batches.records import StoredFile
 
 DAY_S = 86_400
 MAX_UPLOADS = 16

@@ -24,7 +24,7 @@ from api.pools.file_store import ObjectMissing
 from api.schema.files import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
-from shared.store.batches.records import Purpose
+from shared.protocol.files import Purpose
 
 router = APIRouter(tags=["batches"])
 _MEANINGS = {

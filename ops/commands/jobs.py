@@ -74,7 +74,7 @@ def retry_job(job_id: JobArgument, **given: Any) -> None:
     A failed job can be retried only if a server error ended it. While a worker
     runs a dead job again, it runs no other job, because the dead job may kill the worker.
     """
-    limits = QueueLimits.of(read_settings(ApiSettings, given))
+    limits = read_settings(ApiSettings, given).queue_limits
     new_id, position = on_pool(given, lambda pool: _retry(pool, job_id, limits))
     print_line(f"{job_id}: enqueued as {new_id}, number {position} of its queue")
 

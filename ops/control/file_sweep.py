@@ -15,10 +15,10 @@ from api.files.own_files import FOLDER, remove_file
 from api.pools.file_store import FileStore
 from ops.control.batches.results import WORK, Results
 from shared.errors import JobFailed
+from shared.protocol.ids import FileId
 from shared.settings import ControlSettings
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
-from shared.store.batches.records import FileId
 from shared.store.connection import connect
 from shared.store.keys import Keys
 

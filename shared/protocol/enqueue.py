@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from shared.protocol.access.rates import Rate
 from shared.protocol.ids import JobId
-from shared.settings import ApiSettings
 
 MIB = 1 << 20
 
@@ -31,20 +30,6 @@ class QueueLimits:
     keeps most are deleted first."""
     usage_days: int = 400
     """Number of days for which the ledger of usage is kept."""
-
-    @classmethod
-    def of(cls, settings: ApiSettings) -> "QueueLimits":
-        """Create the limits from a front end's settings."""
-        return cls(
-            max_waiting=settings.max_waiting,
-            max_waiting_adapter=settings.max_waiting_adapter,
-            max_waiting_tenant=settings.max_waiting_tenant,
-            retain_ms=int(settings.retain_s * 1000),
-            max_bytes=settings.max_waiting_mb * MIB,
-            max_bytes_tenant=settings.max_waiting_tenant_mb * MIB,
-            retain_bytes=settings.retain_mb * MIB,
-            usage_days=settings.usage_days,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

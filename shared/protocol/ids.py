@@ -14,6 +14,10 @@ UploadId = NewType("UploadId", str)
 """Id of the files of one uploaded adapter: 128 random bits as 32 hex digits."""
 CallId = NewType("CallId", str)
 """Id of one call for tokenization: 128 random bits as 32 hex digits."""
+FileId = NewType("FileId", str)
+"""`file-` and 32 hexadecimal digits."""
+BatchId = NewType("BatchId", str)
+"""`batch_` and 32 hexadecimal digits."""
 AdapterVersion = NewType("AdapterVersion", str)
 """`name@digest12`, which identifies the exact weights of an adapter or of the base model."""
 

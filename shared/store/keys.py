@@ -8,16 +8,18 @@ lifetime is deleted when it is empty.
 
 from dataclasses import dataclass
 
+from shared.protocol.files import Purpose
 from shared.protocol.ids import (
     AdapterVersion,
     ApiId,
+    BatchId,
     CallId,
+    FileId,
     InspectionId,
     JobId,
     UploadId,
     WorkerId,
 )
-from shared.store.batches.records import BatchId, FileId, Purpose
 
 
 @dataclass(frozen=True, slots=True)

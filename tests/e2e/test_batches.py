@@ -17,8 +17,8 @@ from simulated_workers import NAME
 
 from ops.hostile.source import flaky_source
 from shared.protocol.access.rights import Access, KeyLimits, Scope
+from shared.protocol.ids import BatchId
 from shared.store.access.key_store import KeyStore
-from shared.store.batches.records import BatchId
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

@@ -1,7 +1,6 @@
 import pytest
 
 from shared.errors import SettingsError
-from shared.protocol.enqueue import QueueLimits
 from shared.settings import (
     ApiSettings,
     PoolSettings,
@@ -51,7 +50,7 @@ def test_a_client_may_have_no_time_to_come_back() -> None:
 
 
 def test_the_limits_of_the_queue_follow_the_settings() -> None:
-    limits = QueueLimits.of(load_settings(ApiSettings, retain_mb=3, retain_s=2, max_waiting_mb=5))
+    limits = load_settings(ApiSettings, retain_mb=3, retain_s=2, max_waiting_mb=5).queue_limits
     assert (limits.retain_bytes, limits.retain_ms) == (3 * 2**20, 2000)
     assert limits.max_bytes == 5 * 2**20
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import structlog
 
@@ -10,10 +11,9 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.registry import Registry
 from shared.store.views.adapter_views import AdapterViews
 from worker.adapters.advertiser import Advertiser
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.loader import AdapterLoader
-from worker.adapters.residency import Residency
-from worker.adapters.source.disk_store import AdapterStore
-from worker.jobs.running import RunningJobs
+from worker.adapters.residency import Jobs, Residency
 
 log = structlog.get_logger()
 
@@ -52,13 +52,14 @@ class Retention:
         loader: AdapterLoader,
         advertiser: Advertiser,
         store: AdapterStore | None,
-        jobs: RunningJobs,
+        num_jobs: Callable[[], Jobs],
         *,
         base: AdapterVersion,
     ) -> None:
         """Create an object that evicts versions from memory and deletes copies in `store`.
 
-        `base` is the base model, which is never removed.
+        `num_jobs` counts the running jobs of each version. `base` is the base model, which is never
+        removed.
         """
         self._registry = registry
         self._views = views
@@ -66,7 +67,7 @@ class Retention:
         self._loader = loader
         self._advertiser = advertiser
         self._store = store
-        self._jobs = jobs
+        self._num_jobs = num_jobs
         self._base = base
         self._has_mail = asyncio.Event()
 
@@ -86,7 +87,7 @@ class Retention:
                 async with asyncio.timeout(SWEEP_S):
                     await self._has_mail.wait()
             with contextlib.suppress(RedisUnavailable):
-                await self._advertiser.shrink(self._jobs.num_by_version)
+                await self._advertiser.shrink(self._num_jobs())
                 if forgotten := await self._registry.forget_unused():
                     log.info("adapters_forgotten", versions=forgotten)
                 if self._has_mail.is_set() or loop.time() - tidied_s > TIDY_S:

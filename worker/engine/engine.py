@@ -10,6 +10,7 @@ from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
+from worker.engine.drafter import Drafter
 from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.model_runner import Computed, ModelRunner, StepRunner
 from worker.engine.request import Request, RequestId, StepOutput
@@ -20,8 +21,7 @@ from worker.engine.rules import (
     reason_to_reject,
 )
 from worker.engine.scheduler import Scheduler, step_size
-from worker.engine.speculation.answers import Answers
-from worker.engine.speculation.drafter import Drafter
+from worker.engine.speculative_answers import Answers
 from worker.lora.batch import BatchCache
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from worker.engine.block_manager import BlockManager
+from worker.engine.draft import NO_DRAFT, Draft
 from worker.engine.pace import Pace, StepSize
 from worker.engine.request import Request, RequestId, RequestStatus
-from worker.engine.speculation.draft import NO_DRAFT, Draft
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ import time
 
 from ops.bench.scripts.job_cases import CALLS
 from ops.bench.scripts.large_pool import LargePool
+from shared.protocol.files import Purpose
+from shared.protocol.ids import FileId
 from shared.store.batches.batches import (
     MAX_LINES_PER_COMMIT,
     Batches,
@@ -11,14 +13,7 @@ from shared.store.batches.batches import (
     new_batch_id,
 )
 from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
-from shared.store.batches.records import (
-    Batch,
-    BatchStatus,
-    BatchUsage,
-    FileId,
-    Purpose,
-    StoredFile,
-)
+from shared.store.batches.records import Batch, BatchStatus, BatchUsage, StoredFile
 
 NUM_REQUESTS = 50_000
 KEEP_S = 60

@@ -8,15 +8,10 @@ import structlog
 from ops.control.batches.parts import Parts
 from ops.control.batches.results import ANSWERS, FAILURES, Results, file_name
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
+from shared.protocol.files import Purpose
+from shared.protocol.ids import FileId
 from shared.store.batches.batches import Turn
-from shared.store.batches.records import (
-    Batch,
-    BatchStatus,
-    FileId,
-    LineError,
-    Purpose,
-    StoredFile,
-)
+from shared.store.batches.records import Batch, BatchStatus, LineError, StoredFile
 
 log = structlog.get_logger()
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from api.files.own_files import content_name
 from api.pools.file_store import FileStore, ObjectMissing
 from ops.control.batches.lines import Line, decode_lines, encode_lines
-from shared.store.batches.records import Batch, BatchId, FileId
+from shared.protocol.ids import BatchId, FileId
+from shared.store.batches.records import Batch
 
 WORK = "work"
 """Folder in the file store with the parts of batches that haven't ended."""

@@ -10,8 +10,8 @@ from arq.worker import Function, func
 from ops.control.batches.parts import Parts
 from ops.control.batches.turn import BatchTurn
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
+from shared.protocol.ids import BatchId
 from shared.store.batches.batches import PROMISE_MS, Turn
-from shared.store.batches.records import BatchId
 
 MAX_TURN_S = 600
 """Seconds after which arq cancels a turn. Only the output files of huge batches take that long."""

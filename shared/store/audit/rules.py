@@ -6,11 +6,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from shared.protocol.ids import AdapterVersion, UploadId
+from shared.protocol.ids import AdapterVersion, BatchId, FileId, UploadId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.uploads import upload_source
 from shared.store.audit.facts import Doubt, Facts
-from shared.store.batches.records import OPEN, BatchId, FileId
+from shared.store.batches.records import OPEN
 
 LATE_S = 60
 """Seconds after the end of a worker's lease at which a sweep is overdue."""

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from shared.store.batches.records import BatchId, BatchStatus
+from shared.protocol.ids import BatchId
+from shared.store.batches.records import BatchStatus
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

@@ -17,16 +17,9 @@ from shared.errors import (
     ReachedLimit,
 )
 from shared.protocol.access.rights import Access
-from shared.protocol.ids import JobId
+from shared.protocol.ids import BatchId, FileId, JobId
 from shared.store.batches.pages import Page, read_page
-from shared.store.batches.records import (
-    Batch,
-    BatchId,
-    BatchStatus,
-    BatchUsage,
-    FileId,
-    LineError,
-)
+from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.scripts import Arg, Scripts, flat

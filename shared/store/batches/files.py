@@ -13,8 +13,10 @@ from typing import Any
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
+from shared.protocol.files import Purpose
+from shared.protocol.ids import FileId
 from shared.store.batches.pages import Page, read_page
-from shared.store.batches.records import FileId, Purpose, StoredFile
+from shared.store.batches.records import StoredFile
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.scripts import Scripts, flat

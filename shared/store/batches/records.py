@@ -2,23 +2,11 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any
 
 from shared.protocol.access.rights import ALL_MODELS
-
-FileId = NewType("FileId", str)
-"""`file-` and 32 hexadecimal digits."""
-BatchId = NewType("BatchId", str)
-"""`batch_` and 32 hexadecimal digits."""
-
-
-class Purpose(StrEnum):
-    """What a file is for."""
-
-    BATCH = "batch"
-    """Requests of a batch, one JSON object per line."""
-    BATCH_OUTPUT = "batch_output"
-    """Answers or errors of a batch, one JSON object per line."""
+from shared.protocol.files import Purpose
+from shared.protocol.ids import BatchId, FileId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from api.schema.base import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
+from shared.protocol.ids import BatchId
 from shared.store.batches.batches import MAX_RECORD_BYTES, Batches
-from shared.store.batches.records import BatchId, BatchStatus
+from shared.store.batches.records import BatchStatus
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

@@ -8,8 +8,9 @@ import openai
 import orjson
 import pytest
 
+from shared.protocol.ids import BatchId
 from shared.store.batches.batches import Batches
-from shared.store.batches.records import BatchId, BatchStatus
+from shared.store.batches.records import BatchStatus
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

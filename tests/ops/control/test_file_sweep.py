@@ -15,9 +15,11 @@ from api.files.own_files import content_name
 from api.pools.file_store import FileStore
 from ops.control.batches.results import ANSWERS, Results
 from ops.control.file_sweep import MAX_RUN_S, PARTIAL_S, RETRY_S, FileSweep
+from shared.protocol.files import Purpose
+from shared.protocol.ids import FileId
 from shared.store.batches.batches import Batches, new_batch_id
 from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
-from shared.store.batches.records import Batch, BatchStatus, FileId, Purpose, StoredFile
+from shared.store.batches.records import Batch, BatchStatus, StoredFile
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

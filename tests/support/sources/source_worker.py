@@ -15,12 +15,12 @@ from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.sources.progress import StagingProgress
 from shared.store.uploads import Uploads
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checked_adapter import CheckedAdapter
-from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.inspector import Inspector
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.adapters.source.remote_reads import MAX_STAGING, RemoteReads

@@ -9,6 +9,7 @@ from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed, StoreFailed
 from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
 from shared.store.sources.staging import Phase, Staging
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.adapters.remote.archive import is_file_of_adapter, max_bytes_of, unpack
 from worker.adapters.remote.buckets import Bucket, Stamp
@@ -16,7 +17,6 @@ from worker.adapters.remote.budget import Budget
 from worker.adapters.remote.new_file import write_new
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.web import fetch_over_http
-from worker.adapters.source.disk_store import AdapterStore
 
 TIME_LIMIT_S = 300.0
 """Time in seconds in which an adapter must be fetched."""

@@ -22,10 +22,10 @@ from shared.errors import (
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import upload_of
 from shared.store.inspections import Findings, Inspection
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.checked_adapter import CheckedAdapter
-from worker.adapters.source.disk_store import AdapterStore
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter
 from worker.lora.checkpoint.adapter_files import AdapterFiles, FileStamp

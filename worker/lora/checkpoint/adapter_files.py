@@ -13,12 +13,12 @@ from worker.lora.checkpoint.config import (
     parse_config,
     read_config,
 )
+from worker.lora.checkpoint.safetensors_header import Header, read_header
 from worker.lora.checkpoint.source import (
     adapter_file,
     adapter_folder,
     prompt_file_names,
 )
-from worker.lora.safetensors_header import Header, read_header
 
 T = TypeVar("T")
 

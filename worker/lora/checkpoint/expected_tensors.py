@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, is_of_experts
 from worker.lora.checkpoint.config import AdapterConfig
+from worker.lora.checkpoint.safetensors_header import TensorInfo
 from worker.lora.checkpoint.target_modules import TrainedModules
 from worker.lora.checkpoint.tensor_file import FLOATS
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole, parse_name
 from worker.lora.checkpoint.unsupported_config import ATTENTION_ALONE
-from worker.lora.safetensors_header import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)

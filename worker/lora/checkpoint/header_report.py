@@ -12,8 +12,8 @@ import torch
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES, TensorInfo
 from worker.lora.checkpoint.tensor_names import parse_name
-from worker.lora.safetensors_header import MAX_HEADER_BYTES, TensorInfo
 
 PREFIX = "base_model.model."
 MAX_PROMPT_FILES = 16

@@ -16,10 +16,10 @@ from worker.lora.base.modules import BaseModules, place_in_layer
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.expected_tensors import expected_tensors, match_tensors
 from worker.lora.checkpoint.json_file import MAX_CACHED_BYTES, MAX_CACHED_TEXTS
+from worker.lora.checkpoint.safetensors_header import Header
 from worker.lora.checkpoint.target_modules import TrainedModules, trained_modules
 from worker.lora.checkpoint.tensor_file import common_distance
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
-from worker.lora.safetensors_header import Header
 from worker.lora.throttle import CHUNK_ELEMENTS
 
 

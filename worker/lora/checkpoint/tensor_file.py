@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from shared.errors import AdapterRejected
-from worker.lora.safetensors_header import TORCH_NAMES, Header, TensorInfo
+from worker.lora.checkpoint.safetensors_header import TORCH_NAMES, Header, TensorInfo
 from worker.lora.scratch_buffer import Bytes, scratch
 from worker.lora.throttle import CHUNK_ELEMENTS, pause
 

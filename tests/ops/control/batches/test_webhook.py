@@ -16,9 +16,10 @@ from threaded_server import running
 
 from ops.control.batches.webhook import Webhook
 from shared.errors import SettingsError
+from shared.protocol.ids import BatchId
 from shared.settings import ControlSettings
 from shared.store.batches.batch_ends import BatchEnd
-from shared.store.batches.records import BatchId, BatchStatus
+from shared.store.batches.records import BatchStatus
 
 KEY = b"0123456789abcdef"
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"

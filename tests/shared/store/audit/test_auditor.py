@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from queue_support import API
 
+from shared.protocol.files import Purpose
 from shared.protocol.ids import (
     AdapterVersion,
     ApiId,
+    BatchId,
     CallId,
+    FileId,
     InspectionId,
     JobId,
     UploadId,
@@ -20,7 +23,6 @@ from shared.store.audit import key_reader
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.rules import RULES
 from shared.store.audit.strays import Stray
-from shared.store.batches.records import BatchId, FileId, Purpose
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.views.key_memory import key_kinds

@@ -6,16 +6,11 @@ import pytest
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
 from shared.protocol.access.rights import Access
+from shared.protocol.ids import FileId
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, CommittedLines, Turn, new_batch_id
-from shared.store.batches.records import (
-    Batch,
-    BatchStatus,
-    BatchUsage,
-    FileId,
-    LineError,
-)
+from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

@@ -15,8 +15,10 @@ from hypothesis.strategies import booleans, data, integers, sampled_from
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import JobFailed
+from shared.protocol.files import Purpose
+from shared.protocol.ids import FileId
 from shared.store.batches.files import FileQuota, StoredFiles
-from shared.store.batches.records import FileId, Purpose, StoredFile
+from shared.store.batches.records import StoredFile
 from shared.store.connection import connect
 from shared.store.keys import Keys
 

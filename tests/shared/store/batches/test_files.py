@@ -7,8 +7,10 @@ import pytest
 
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.access.rights import Access
+from shared.protocol.files import Purpose
+from shared.protocol.ids import FileId
 from shared.store.batches.files import MIB, FileQuota, StoredFiles, new_file_id
-from shared.store.batches.records import FileId, Purpose, StoredFile
+from shared.store.batches.records import StoredFile
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 

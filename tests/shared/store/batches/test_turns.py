@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from queue_support import LIMITS, eventually, make_job
 
 from shared.errors import LeaseLost, QueueFull
+from shared.protocol.ids import FileId
 from shared.protocol.jobs import JobState
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batches import Batches, CommittedLines, Competition, Turn, new_batch_id
-from shared.store.batches.records import Batch, BatchStatus, BatchUsage, FileId
+from shared.store.batches.records import Batch, BatchStatus, BatchUsage
 from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue

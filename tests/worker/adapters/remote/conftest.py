@@ -9,7 +9,7 @@ from s3_server import S3Server, s3_server
 from tiny import save_adapter, tiny_model
 from web_server import WebServer, web_server
 
-from worker.adapters.source.disk_store import AdapterStore
+from worker.adapters.disk_store import AdapterStore
 from worker.lora.base.modules import BaseModules, base_modules
 
 

@@ -19,10 +19,10 @@ from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import pinned_connection
 from worker.adapters.remote.addresses import is_public
 from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.source.disk_store import AdapterStore
 from worker.lora.base.modules import BaseModules
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from threaded_server import running
 
 from shared.errors import ErrorCode
 from shared.store.inspections import Findings, Inspection
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 

@@ -16,8 +16,8 @@ from shared.settings import ApiSettings
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.registry import Registry
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.remote_reads import MAX_STAGING
 from worker.lora.base.modules import BaseModules
 

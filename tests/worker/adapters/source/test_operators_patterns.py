@@ -10,8 +10,8 @@ from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterNotServed
 from shared.store.inspections import Inspection
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules, base_modules
 

@@ -15,9 +15,9 @@ from shared.errors import AdapterRejected, ErrorCode, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.inspections import Findings, Inspection
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.checked_adapter import CheckedAdapter
-from worker.adapters.source.disk_store import AdapterStore
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.checkpoint import adapter_files

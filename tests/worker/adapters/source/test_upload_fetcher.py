@@ -12,7 +12,7 @@ from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, uploa
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.uploads import Uploads
-from worker.adapters.source.disk_store import AdapterStore
+from worker.adapters.disk_store import AdapterStore
 from worker.adapters.source.upload_fetcher import UploadFetcher
 
 UPLOAD = UploadId("1" * 32)

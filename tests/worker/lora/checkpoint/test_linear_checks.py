@@ -20,8 +20,8 @@ from worker.lora.checkpoint.config import MAX_CONFIG_BYTES, parse_config
 from worker.lora.checkpoint.header_report import MAX_PROMPT_FILE_BYTES, check_size, report_headers
 from worker.lora.checkpoint.manifest import manifest_of
 from worker.lora.checkpoint.prompting import MAX_TEMPLATE_CHARS, read_prompting
+from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES
 from worker.lora.checkpoint.target_modules import trained_modules
-from worker.lora.safetensors_header import MAX_HEADER_BYTES
 
 BASE = wide_base()
 Unit = Callable[[int], str]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.safetensors_header import read_header
 from worker.lora.checkpoint.tensor_file import common_distance, read_tensors
-from worker.lora.safetensors_header import read_header
 
 LAYERS = 12
 BASE = small_base(LAYERS)

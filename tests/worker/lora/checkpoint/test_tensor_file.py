@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from shared.errors import AdapterRejected
+from worker.lora.checkpoint.safetensors_header import read_header
 from worker.lora.checkpoint.tensor_file import is_finite, read_tensors
-from worker.lora.safetensors_header import read_header
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 

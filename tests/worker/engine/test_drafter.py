@@ -3,10 +3,10 @@
 import pytest
 
 from worker.engine.block_manager import BlockManager
+from worker.engine.draft import Draft
+from worker.engine.drafter import Drafter
 from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
 from worker.engine.scheduler import Chunk, split, step_size
-from worker.engine.speculation.draft import Draft
-from worker.engine.speculation.drafter import Drafter
 from worker.engine.speculation.policy import StepDurations
 
 BLOCK = 4

@@ -8,8 +8,8 @@ import pytest
 
 from shared.errors import SettingsError, StoreFailed
 from shared.protocol.ids import AdapterVersion, UploadId
-from worker.adapters.source import disk_store
-from worker.adapters.source.disk_store import AdapterStore
+from worker.adapters import disk_store
+from worker.adapters.disk_store import AdapterStore
 
 ONE, TWO, THREE = (digit * 64 for digit in "123")
 

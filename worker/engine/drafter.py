@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from worker.engine.block_manager import BlockManager
+from worker.engine.draft import NO_DRAFT, Draft
 from worker.engine.pace import StepSize
 from worker.engine.request import Request
 from worker.engine.scheduler import Chunk
-from worker.engine.speculation.draft import NO_DRAFT, Draft
 from worker.engine.speculation.lookup import PromptLookup
 from worker.engine.speculation.policy import MAX_DRAFT, MAX_ROWS, StepDurations, draft_lengths
 
