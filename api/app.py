@@ -47,8 +47,8 @@ from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollo
 from api.routes.pages import console, docs
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
-from shared.store.connection import connect
-from shared.store.durability import Durability
+from shared.store.redis.connection import connect
+from shared.store.redis.durability import Durability
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer

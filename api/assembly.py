@@ -42,25 +42,25 @@ from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
 from shared.store.access.ledger import Ledger
+from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.changes import Changes
+from shared.store.adapters.inspections import Inspections
+from shared.store.adapters.lookups import SourceLookups
+from shared.store.adapters.pins import Pins
+from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.shadows import Shadows
+from shared.store.adapters.uploads import Uploads
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
-from shared.store.calls.tokenizations import Tokenizations
-from shared.store.connection import Redis
-from shared.store.dead_letters import DeadLetters
-from shared.store.durability import Durability
-from shared.store.inspections import Inspections
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.sources.lookups import SourceLookups
-from shared.store.sources.progress import StagingProgress
-from shared.store.token_streams import ReplyReader, read_checkpoints
-from shared.store.uploads import Uploads
-from shared.store.versions.candidates import Candidates
-from shared.store.versions.changes import Changes
-from shared.store.versions.pins import Pins
-from shared.store.versions.shadows import Shadows
-from shared.store.views.adapter_views import AdapterViews
+from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import ReplyReader, read_checkpoints
+from shared.store.jobs.tokenizations import Tokenizations
+from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Durability
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 if TYPE_CHECKING:

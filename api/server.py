@@ -24,8 +24,8 @@ from shared.api_keys import api_keys
 from shared.errors import SettingsError
 from shared.event_loop import run
 from shared.settings import ApiSettings
-from shared.store.connection import check_redis_at
-from shared.store.durability import durability_at
+from shared.store.redis.connection import check_redis_at
+from shared.store.redis.durability import durability_at
 from shared.tracing.start import tracing
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ import pytest
 import structlog
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.residency import ResidencyStore
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 from worker.kernels.cpu.levels import LevelUnavailable, cpu_flags, forced_level
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from shared.protocol.workers import WorkerInfo
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.durability import Durability
-from shared.store.token_streams import recover
+from shared.store.jobs.token_streams import recover
+from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Durability
 from worker.adapter_assembly import assemble_adapters
 from worker.adapters.actors import Adapters
 from worker.calls.tokenizations import AdapterStyles, TokenizationDesk

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from shared.errors import RedisUnavailable
 from shared.protocol.queue_replies import Mail, MailKind
-from shared.store.queue import Queue
-from shared.store.retry import MAX_DELAY_S
+from shared.store.jobs.queue import Queue
+from shared.store.redis.retry import MAX_DELAY_S
 from worker.adapters.actors import Adapters
 from worker.jobs.consumer import Consumer
 from worker.lease import Lease

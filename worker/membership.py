@@ -8,8 +8,8 @@ from shared.errors import RedisUnavailable
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import WorkerId
 from shared.protocol.workers import WorkerInfo
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 from worker.adapters.residency import Residency
 from worker.adapters.retention import Retention
 from worker.jobs.durable_ends import DurableEnds

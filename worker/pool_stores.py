@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from shared.store.calls.tokenizations import Tokenizations
-from shared.store.connection import Redis
-from shared.store.durability import Durability
-from shared.store.inspections import Inspections
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.residency import ResidencyStore
-from shared.store.sources.progress import StagingProgress
-from shared.store.uploads import Uploads
-from shared.store.versions.pins import Pins
-from shared.store.views.adapter_views import AdapterViews
+from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.inspections import Inspections
+from shared.store.adapters.pins import Pins
+from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.adapters.uploads import Uploads
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.tokenizations import Tokenizations
+from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Durability
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 

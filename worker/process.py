@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from shared.errors import EngineBroken, SettingsError
 from shared.event_loop import run
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis, check_redis, connect
-from shared.store.durability import Durability, durability_of
+from shared.store.redis.connection import Redis, check_redis, connect
+from shared.store.redis.durability import Durability, durability_of
 from shared.tracing.start import tracing
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.load_model import load_simulated

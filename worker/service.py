@@ -10,8 +10,8 @@ import structlog
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import EngineBroken, EngineStalled, RedisUnavailable
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.durability import Durability
+from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Durability
 from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
 from worker.adapters.source.load_at_start import has_bases_name, read_each
 from worker.assembly import assemble

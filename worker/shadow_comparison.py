@@ -5,9 +5,9 @@ from itertools import zip_longest
 
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.versions.shadows import PairReport, ShadowPair, Shadows
+from shared.store.adapters.shadows import PairReport, ShadowPair, Shadows
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 MAX_COMPARED = 256

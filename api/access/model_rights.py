@@ -3,7 +3,7 @@
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import own_name
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 
 async def may_use(registry: Registry, access: Access, model: str) -> bool:

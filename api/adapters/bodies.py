@@ -5,8 +5,8 @@ from typing import Any
 
 from api.schema.adapters import AdapterBody, CandidateBody, Holder, StagingBody, VersionBody
 from shared.protocol.adapters import BaseModel
-from shared.store.sources.staging import Staging
-from shared.store.views.adapter_views import AdapterView, VersionView
+from shared.store.adapters.adapter_views import AdapterView, VersionView
+from shared.store.adapters.staging import Staging
 from shared.store.views.pool_views import WorkerView
 
 

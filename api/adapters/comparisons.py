@@ -5,7 +5,7 @@ from api.schema.adapter_versions import Agreement, DifferingPair
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion, JobId
-from shared.store.versions.shadows import Comparison, PairReport, Shadows
+from shared.store.adapters.shadows import Comparison, PairReport, Shadows
 from shared.store.views.pool_views import PoolViews
 
 MAX_PAIRS = 20

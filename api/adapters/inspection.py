@@ -21,7 +21,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import why_unserved
 from shared.protocol.ids import InspectionId, WorkerId
-from shared.store.inspections import Findings, Inspection, Inspections
+from shared.store.adapters.inspections import Findings, Inspection, Inspections
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 TAKE_S = 5.0

@@ -8,7 +8,7 @@ from api.access.model_rights import model_not_found
 from api.pools.requested import part_of_pool
 from shared.errors import JobFailed
 from shared.protocol.adapters import Adapter
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 
 class NewVersions:

@@ -15,10 +15,10 @@ from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.access.rights import Access
-from shared.store.inspections import Inspection
-from shared.store.registry import Registry
-from shared.store.sources.lookups import LEASE_MS, SourceLookups
-from shared.store.versions.changes import POOL
+from shared.store.adapters.changes import POOL
+from shared.store.adapters.inspections import Inspection
+from shared.store.adapters.lookups import LEASE_MS, SourceLookups
+from shared.store.adapters.registry import Registry
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from shared.errors import LorikeetError
 from shared.protocol.enqueue import EnqueueOptions, QueueLimits
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Job
-from shared.store.queue import Queue
-from shared.store.versions.shadows import MAX_PENDING, ShadowPair, Shadows
+from shared.store.adapters.shadows import MAX_PENDING, ShadowPair, Shadows
+from shared.store.jobs.queue import Queue
 
 SHADOWS_DEADLINE_S = 600.0
 """Seconds within which a copy must be computed. Then the pair isn't compared."""

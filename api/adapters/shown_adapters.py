@@ -11,8 +11,8 @@ from api.pools.requested import part_of_pool
 from api.schema.adapters import AdapterBody, AdapterList
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
-from shared.store.registry import Registry
-from shared.store.views.adapter_views import AdapterView, AdapterViews
+from shared.store.adapters.adapter_views import AdapterView, AdapterViews
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 

@@ -12,7 +12,7 @@ from api.http.content_encoding import Decoder
 from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_value
 from shared.protocol.ids import UploadId
-from shared.store.uploads import CONFIG, PIECE_BYTES, Uploads
+from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, Uploads
 
 MIB = 1 << 20
 MARGIN_S = 60

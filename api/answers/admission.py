@@ -12,7 +12,7 @@ from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import fingerprint_of
 from shared.protocol.ids import JobId
-from shared.store.registry import Found
+from shared.store.adapters.registry import Found
 
 
 async def admit(intake: Intake, access: Access, model: str) -> Admission:

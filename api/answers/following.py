@@ -10,7 +10,7 @@ from api.follow.follower import ReadCheckpoints
 from api.metrics.metrics import Metrics
 from api.pools.requested import part_of_pool
 from shared.protocol.ids import ApiId
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
 
 

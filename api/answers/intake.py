@@ -13,8 +13,8 @@ from api.pools.requested import part_of_pool
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer

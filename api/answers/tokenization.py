@@ -12,7 +12,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
 from shared.protocol.tokenization import Call, EncodeChat, Reply
-from shared.store.calls.tokenizations import Tokenizations
+from shared.store.jobs.tokenizations import Tokenizations
 
 ATTEMPT_S = 4.0
 """Seconds within which a reply must arrive before the call is sent again.

@@ -12,8 +12,8 @@ import structlog
 from api.follow.reply_hub import ClientGone, Inbox, ReplyHub
 from shared.errors import JobError, RedisUnavailable
 from shared.protocol.ids import ApiId, JobId
-from shared.store.queue import Queue
-from shared.store.sweep import RETURN_MS
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.sweep import RETURN_MS
 
 RETRY_S = 0.5
 FINISH_S = 2.0

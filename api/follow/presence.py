@@ -8,7 +8,7 @@ from api.follow.cancel_queue import CancelQueue
 from api.follow.reply_hub import ReplyHub
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import ApiId
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 
 BEAT_S = 5.0
 """Seconds between two reports. A process counts as dead after a minute without a report."""

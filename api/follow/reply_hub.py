@@ -10,7 +10,7 @@ import structlog
 from shared.errors import RedisUnavailable
 from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import JobId
-from shared.store.token_streams import ReplyReader
+from shared.store.jobs.token_streams import ReplyReader
 
 RETRY_READ_S = 0.2
 MAX_EVENTS = 64

@@ -4,7 +4,7 @@ import structlog
 
 from shared.protocol.enqueue import MIB
 from shared.settings import ApiSettings
-from shared.store.connection import connect
+from shared.store.redis.connection import connect
 
 MAX_SHARE = 0.5
 """Share of Redis' `maxmemory` that finished jobs may use at most, as in `retain.lua`."""

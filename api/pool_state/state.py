@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from api.pool_state.history import History
 from api.pool_state.rates import Point, Rates, current_rates
 from shared.protocol.adapters import BaseModel
-from shared.store.connection import Redis, unix_ms
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis, unix_ms
+from shared.store.redis.keys import Keys
 from shared.store.views.activity import Activity, ActivityView
 from shared.store.views.history import HistoryView
 from shared.store.views.incidents import Incident, IncidentsView

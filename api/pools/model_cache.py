@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from shared.store.registry import Found, Registry
+from shared.store.adapters.registry import Found, Registry
 
 MAX_AGE_S = 1.0
 """Seconds for which a model is remembered.

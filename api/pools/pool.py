@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TypeVar, cast
 
 from api.pools.model_cache import ModelCache
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 T = TypeVar("T")

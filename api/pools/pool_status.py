@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from api.metrics.pool_metrics import PoolSnapshot
 from shared.errors import RedisUnavailable
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 MAX_AGE_S = 1.0

@@ -2,7 +2,7 @@
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.adapters import BaseModel
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 
 async def registered_base(registry: Registry) -> BaseModel:

@@ -11,8 +11,8 @@ from fastapi import Depends, Request
 
 from api.pools.pool import Pool
 from api.pools.pools import pools_of
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
 
 T = TypeVar("T")

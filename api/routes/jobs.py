@@ -19,8 +19,8 @@ from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.jobs import UNFINISHED
-from shared.store.dead_letters import DeadLetters
-from shared.store.retried_jobs import RETRYABLE, enqueue_again, not_retryable
+from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.retried_jobs import RETRYABLE, enqueue_again, not_retryable
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)

@@ -15,7 +15,7 @@ from shared.adapter_sources import is_remote, without_query
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter, BaseModel
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 router = APIRouter(tags=["models"])
 

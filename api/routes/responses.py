@@ -40,7 +40,7 @@ from shared.errors import invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 
 router = APIRouter(tags=["inference"])
 ERRORS = errors(400, 404, 503)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.schema.adapters import CandidateBody, Path
 from shared.protocol.ids import AdapterVersion
-from shared.store.versions.share import CandidateMode
+from shared.store.adapters.share import CandidateMode
 
 MAX_REPLICAS = 10_000
 

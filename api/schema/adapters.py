@@ -9,7 +9,7 @@ from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.uploads import CONFIG_KEY, upload_of
-from shared.store.versions.share import CandidateMode
+from shared.store.adapters.share import CandidateMode
 
 
 def _valid_name(name: str) -> str:

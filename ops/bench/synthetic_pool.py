@@ -10,9 +10,9 @@ from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import ClaimedJob, Endpoint, Job, SamplingParams
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 
 API = ApiId("bench")
 LEASE_MS = 600_000

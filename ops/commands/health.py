@@ -14,8 +14,8 @@ from ops.local.direct_http import get
 from ops.local.ports import LOOPBACK
 from shared.errors import LorikeetError, SettingsError
 from shared.settings import ApiSettings, PoolSettings
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 URL_HELP = (

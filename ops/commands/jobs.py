@@ -16,8 +16,8 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import JobId, job_id_of
 from shared.settings import ApiSettings, PoolSettings
-from shared.store.dead_letters import DeadLetter, DeadLetterSummary
-from shared.store.retried_jobs import enqueue_again, not_retryable
+from shared.store.jobs.dead_letters import DeadLetter, DeadLetterSummary
+from shared.store.jobs.retried_jobs import enqueue_again, not_retryable
 from shared.store.views.job_view import JobView
 
 jobs_app = App(help="Show, cancel and retry jobs.", no_args_is_help=True)

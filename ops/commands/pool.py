@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 from ops.commands.flags import read_settings
 from shared.settings import PoolSettings
 from shared.store.access.key_store import KeyStore
+from shared.store.adapters.registry import Registry
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.running_audit import RunningAudit
-from shared.store.connection import check_redis, connect
-from shared.store.dead_letters import DeadLetters
-from shared.store.durability import durability_of
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import check_redis, connect
+from shared.store.redis.durability import durability_of
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 T = TypeVar("T")

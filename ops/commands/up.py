@@ -41,7 +41,7 @@ from shared.settings import (
     UpSettings,
     WorkerSettings,
 )
-from shared.store.connection import check_redis_at
+from shared.store.redis.connection import check_redis_at
 
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8

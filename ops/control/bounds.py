@@ -10,7 +10,7 @@ from ops.control.batches.turn import MAX_TRIES
 from ops.control.batches.webhook import MAX_CALLS, TIMEOUT_S
 from ops.control.file_sweep import PAGE
 from shared.store.audit.running_audit import MAX_KEPT, MAX_SCAN_S
-from shared.store.dead_letters import MAX_SUMMARIZED, MAX_TRIMS
+from shared.store.jobs.dead_letters import MAX_SUMMARIZED, MAX_TRIMS
 from worker.shadow_comparison import MAX_COMPARED
 
 

@@ -19,8 +19,8 @@ from shared.protocol.ids import FileId
 from shared.settings import ControlSettings
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 PAGE = 100
 RETRY_S = 600

@@ -22,8 +22,8 @@ from ops.control.batches.work import BatchWork
 from ops.control.tasks import TASKS, ControlTask, ControlTasks
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
-from shared.store.connection import Redis, check_redis_at, connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, check_redis_at, connect
+from shared.store.redis.keys import Keys
 
 RETRY_S = 1.0
 """Seconds between two attempts to reach Redis while it is unavailable."""
@@ -60,7 +60,7 @@ def _serialize(value: Any) -> bytes:
 
 
 class _ArqClient(ArqRedis, Redis):  # type: ignore[misc]  # arq has no types
-    """arq's Redis client, with the timeouts and error types of `shared.store.connection.Redis`."""
+    """arq's Redis client, with the timeouts and errors of `shared.store.redis.connection.Redis`."""
 
     def __init__(self, pool: ConnectionPool, queue_name: str) -> None:
         # JSON can't run code, unlike the pickles that arq writes by default.

@@ -12,12 +12,12 @@ import structlog
 
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
+from shared.store.adapters.registry import Registry
 from shared.store.audit.running_audit import RunningAudit
-from shared.store.connection import Redis
-from shared.store.dead_letters import DeadLetters
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.shadow_comparison import ShadowComparison
 
 REAP_EVERY_MS = 1000

@@ -6,8 +6,8 @@ from ops.doctor.facts import Problem, RedisFacts
 from ops.local.embedded_redis import find_server, program_version
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings
-from shared.store.connection import Redis, check_redis, connect, shown_url
-from shared.store.durability import durability_of
+from shared.store.redis.connection import Redis, check_redis, connect, shown_url
+from shared.store.redis.durability import durability_of
 
 _MIB = 1 << 20
 

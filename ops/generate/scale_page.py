@@ -102,7 +102,8 @@ def _sweep_tables(figures: dict[str, Any]) -> str:
         + "\nCPU time of each part in the small pool. A job's tokens come on top of the job.\n"
         + _table(("part", "us per job", "us per token"), cost_rows)
         + f"\nThe largest kinds of keys with {large['num_running']} running jobs "
-        "(`shared/store/keys.py` describes them).\n" + _table(("kind", "keys", "bytes"), kinds)
+        "(`shared/store/redis/keys.py` describes them).\n"
+        + _table(("kind", "keys", "bytes"), kinds)
     )
 
 

@@ -11,8 +11,8 @@ import httpx
 
 from ops.hostile.limit_pool import CHAT, LimitedClient, LimitPool, chat, connected, unfinished
 from shared.store.access.ledger import Used
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 CLIENTS = 48
 MAX_TOKENS = 300

@@ -17,8 +17,8 @@ from shared.api_keys import ADMIN
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.key_store import KeyStore
 from shared.store.access.ledger import Ledger, Used
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 
 MODEL = "sim"
 POOL = "main"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.ids import AdapterVersion
-from shared.store.connection import Redis, chunks, decode_hash
-from shared.store.keys import Keys
-from shared.store.registry import Registry
-from shared.store.versions.changes import OPERATOR
+from shared.store.adapters.changes import OPERATOR
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis, chunks, decode_hash
+from shared.store.redis.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from ops.local.adapters_at_start import (
 from shared.errors import ProtocolMismatch, RedisUnavailable
 from shared.protocol.adapters import AdapterState
 from shared.protocol.ids import WorkerId
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 

@@ -19,7 +19,7 @@ from ops.local.supervisor import HEALTHY_AFTER_S, Child, Show, Supervisor
 from shared.api_keys import ApiKey
 from shared.errors import RedisUnavailable
 from shared.settings import ENV_PREFIX
-from shared.store.connection import check_redis_at
+from shared.store.redis.connection import check_redis_at
 
 API_EXIT_S = 5.0
 """Maximum seconds for the front end to exit after its drain time."""

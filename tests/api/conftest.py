@@ -11,10 +11,16 @@ from api_support import RunningApp, ScriptedWorker, client_of, register_models, 
 
 from api.app import create_app
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+
+
+@pytest.fixture(autouse=True)
+def patient_front_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Redis answer late, as on a busy machine. Where tests need it away, it is really away."""
+    monkeypatch.setattr("api.app.REDIS_TIMEOUT_S", 20.0)
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import RedisUnavailable
 from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
-from shared.store.connection import connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 URL = "/v1/chat/completions"

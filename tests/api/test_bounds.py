@@ -16,7 +16,7 @@ from api.app import create_app
 from api.bounds import BOUNDS
 from api.http.guards import Guard, Work, guard_of
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 MAX_BODY_BYTES = 4096
 JSON_BODIES = {Work.ANSWER, Work.TOKENIZATION, Work.INSPECTION, Work.CHANGE, Work.BATCH}

@@ -21,8 +21,8 @@ from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.jobs import JobState
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}

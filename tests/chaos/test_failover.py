@@ -17,8 +17,8 @@ from simulated_stream import SimulatedStream
 from ops.chaos.cluster.replicated import Replicated
 from ops.chaos.load.sdks.available import AvailableSdks
 from ops.chaos.load.sdks.sdk import Sdk, SdkError
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 FAILOVERS = 10

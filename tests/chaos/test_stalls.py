@@ -16,8 +16,8 @@ from streams import GreedyStream, check_exact, followed, greedy_streams
 
 from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import JobState
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 STALLS_S = (7, 10, 20)

@@ -22,8 +22,8 @@ from servers import wait_for
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 NEW = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from console_crowd import Crowd
 from playwright.async_api import Browser, Page, expect
 
 from shared.settings import ApiSettings
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 

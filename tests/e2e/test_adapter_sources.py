@@ -13,8 +13,8 @@ from s3_server import BUCKET, S3Server, s3_server
 from servers import Server, lorikeet_up
 
 from shared.store.audit.auditor import Auditor
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 NUM_ADAPTERS = 1000
 NUM_ALONE = 20

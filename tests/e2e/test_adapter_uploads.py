@@ -21,8 +21,8 @@ from sse_events import sse_events
 from tiny import save_adapter, tiny_model
 
 from shared.store.audit.auditor import Auditor
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from ops.hostile.source import flaky_source
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.protocol.ids import BatchId
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from tiny import save_adapter
 
 from shared.protocol.access.rights import Scope
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 pytestmark = pytest.mark.slow
 

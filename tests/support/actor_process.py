@@ -11,9 +11,9 @@ from queue_support import API, INFO, Actor, tokens
 
 from shared.errors import LeaseLost
 from shared.protocol.jobs import ClaimedJob
-from shared.store.connection import connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 
 async def main(url: str, pool: str, name: str, lease_ms: int) -> None:

@@ -33,8 +33,8 @@ from shared.protocol.results import Choice, FinishReason, Result, Usage
 from shared.protocol.tools import ToolForm
 from shared.protocol.workers import WorkerInfo
 from shared.settings import ApiSettings
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
 BASE = BaseModel(
     name="tiny/base",

@@ -10,11 +10,11 @@ from queue_support import INFO, make_adapter
 
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.residency import ResidencyStore
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 LEASE_MS = 60_000
 

@@ -17,9 +17,9 @@ from shared.protocol.jobs import ClaimedJob, Endpoint, Job, JobState, SamplingPa
 from shared.protocol.queue_replies import FinishOutcome
 from shared.protocol.results import Result, Usage
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 API = ApiId("api-1")

@@ -16,8 +16,8 @@ from worker_support import has_workers
 
 from ops.chaos.cluster.replicated import Replicated
 from shared.die_with_parent import die_with_parent
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 POOL = "main"

@@ -14,7 +14,7 @@ from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from shared.store.inspections import Findings, Inspection
+from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.engine.grammar import GrammarCompiler

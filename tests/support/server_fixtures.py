@@ -8,9 +8,9 @@ import pytest
 from served_tiny import TinyModels
 from servers import Server
 
-from shared.store.connection import connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 

@@ -19,11 +19,11 @@ from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
 from shared.protocol.results import Result
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.token_streams import ReplyReader
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import ReplyReader
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 from worker.served_model import ServedModel
 from worker.service import Worker

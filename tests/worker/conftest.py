@@ -9,8 +9,8 @@ from scripted_engine import ScriptedEngine
 from worker_support import Client, running
 
 from shared.cancel_tasks import cancel_tasks
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.service import Worker
 
 

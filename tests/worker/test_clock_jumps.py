@@ -8,8 +8,8 @@ from scripted_engine import ScriptedEngine
 from worker_support import Client, running, until
 
 from shared.protocol.jobs import JobState
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 HOUR_S = 3600
 LEASE_MS = 900

@@ -13,9 +13,9 @@ from simulated_workers import check_texts, send, worker_arguments, worker_proces
 from worker_support import Client, has_workers, until
 
 from shared.protocol.jobs import JobState
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.engine_simulated.adapters import SimulatedSource
 
 LEASE_MS = 1500

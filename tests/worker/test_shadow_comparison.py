@@ -12,13 +12,13 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason, Result, Usage
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.versions.candidates import Candidates
-from shared.store.versions.shadows import ShadowPair, Shadows
-from shared.store.versions.share import CandidateMode
+from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.shadows import ShadowPair, Shadows
+from shared.store.adapters.share import CandidateMode
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.shadow_comparison import ShadowComparison, compare, similarity
 
 PAIR = ShadowPair(original=JobId("o"), copy=JobId("c"))

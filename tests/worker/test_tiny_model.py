@@ -22,9 +22,9 @@ from shared.protocol.jobs import Endpoint, JobState, SamplingParams
 from shared.protocol.logprobs import PositionLogprobs
 from shared.protocol.results import Choice, FinishReason
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.adapters import replica_policy, retention
 from worker.startup.load_model import load_served
 

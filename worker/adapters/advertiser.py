@@ -8,8 +8,8 @@ import structlog
 
 from shared.errors import LeaseLost
 from shared.protocol.ids import AdapterVersion
-from shared.store.residency import ResidencyStore
-from shared.store.retry import retry_until_available
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.redis.retry import retry_until_available
 from shared.store.views.pool_views import PoolViews
 from worker.adapters.residency import Change, Residency
 from worker.lease import Lease

@@ -16,8 +16,8 @@ from shared.adapter_sources import without_query
 from shared.errors import AdapterRejected
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
-from shared.store.registry import Registry
-from shared.store.retry import retry_until_available
+from shared.store.adapters.registry import Registry
+from shared.store.redis.retry import retry_until_available
 from worker.adapters.advertiser import Advertiser
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.loader_threads import LoaderThreads

@@ -9,7 +9,7 @@ import structlog
 from shared.errors import AdapterRejected, RedisUnavailable
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
-from shared.store.versions.pins import PinnedVersion, Pins
+from shared.store.adapters.pins import PinnedVersion, Pins
 from worker.adapters.advertiser import Advertiser
 from worker.adapters.loader import AdapterLoader
 from worker.adapters.residency import Residency

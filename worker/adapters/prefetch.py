@@ -8,7 +8,7 @@ import structlog
 from shared.errors import RedisUnavailable
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
-from shared.store.residency import ResidencyStore
+from shared.store.adapters.residency import ResidencyStore
 from worker.adapters.loader import AdapterLoader
 from worker.adapters.residency import Residency
 

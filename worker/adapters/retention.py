@@ -8,8 +8,8 @@ import structlog
 
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import AdapterVersion
-from shared.store.registry import Registry
-from shared.store.views.adapter_views import AdapterViews
+from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.registry import Registry
 from worker.adapters.advertiser import Advertiser
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.loader import AdapterLoader

@@ -24,9 +24,9 @@ from shared.protocol.tokenization import (
     Reply,
     decode_call,
 )
-from shared.store.calls.tokenizations import Tokenizations
-from shared.store.registry import Registry
-from shared.store.retry import MAX_DELAY_S
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.tokenizations import Tokenizations
+from shared.store.redis.retry import MAX_DELAY_S
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import AdapterSource

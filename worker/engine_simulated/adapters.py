@@ -11,7 +11,7 @@ from shared.adapter_sources import is_remote, without_query
 from shared.errors import AdapterRejected, ErrorCode, JobError, SourceFailed, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
-from shared.store.inspections import Findings, Inspection
+from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.text.prompt_style import BASE_STYLE

@@ -21,8 +21,8 @@ from shared.protocol.ids import JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.queue_replies import Undecodable
 from shared.protocol.results import Result
-from shared.store.queue import Queue
-from shared.store.retry import retry_until_available
+from shared.store.jobs.queue import Queue
+from shared.store.redis.retry import retry_until_available
 from worker.adapters.actors import Adapters
 from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Change

@@ -6,8 +6,8 @@ import structlog
 
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
-from shared.store.ended_jobs import EndedJob
-from shared.store.queue import Queue
+from shared.store.jobs.ended_jobs import EndedJob
+from shared.store.jobs.queue import Queue
 
 RETRY_S = 0.5
 """Seconds between two attempts to confirm that the ends are durable."""

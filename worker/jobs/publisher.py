@@ -20,9 +20,9 @@ from shared.protocol.events import Admitted, Event, Tokens
 from shared.protocol.ids import ApiId, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome, Standing
-from shared.store.ended_jobs import EndedJob
-from shared.store.queue import Queue
-from shared.store.retry import retry_until_available
+from shared.store.jobs.ended_jobs import EndedJob
+from shared.store.jobs.queue import Queue
+from shared.store.redis.retry import retry_until_available
 from worker.engine.request import RequestId, StepOutput
 from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.running import RunningJob, RunningJobs

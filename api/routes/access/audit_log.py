@@ -12,7 +12,7 @@ from api.openapi.responses import errors
 from api.pools.requested import part_of_pool
 from api.schema.adapter_versions import ChangeList
 from shared.protocol.access.rights import Scope
-from shared.store.versions.changes import Change, Changes
+from shared.store.adapters.changes import Change, Changes
 
 router = APIRouter(tags=["operations"])
 

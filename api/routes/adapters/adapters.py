@@ -40,8 +40,8 @@ from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.adapters import Adapter
 from shared.protocol.adapters import BaseModel as Base
-from shared.store.inspections import Findings, Inspection
-from shared.store.sources.progress import StagingProgress
+from shared.store.adapters.inspections import Findings, Inspection
+from shared.store.adapters.progress import StagingProgress
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 UNNAMED = "unnamed"

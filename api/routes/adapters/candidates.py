@@ -27,9 +27,9 @@ from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
-from shared.store.versions.candidates import Candidates
-from shared.store.versions.refusals import conflict
-from shared.store.versions.shadows import Shadows
+from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.refusals import conflict
+from shared.store.adapters.shadows import Shadows
 
 InCandidates = Annotated[Candidates, Depends(part_of_pool(Candidates))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])

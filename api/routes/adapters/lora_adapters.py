@@ -19,8 +19,8 @@ from api.pools.registered_base import registered_base
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Scope
-from shared.store.inspections import Inspection
-from shared.store.versions.refusals import already_loaded
+from shared.store.adapters.inspections import Inspection
+from shared.store.adapters.refusals import already_loaded
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 

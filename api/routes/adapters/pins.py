@@ -13,7 +13,7 @@ from api.pools.requested import InRegistry, part_of_pool
 from api.schema.adapter_versions import Pin, PinRequest
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
-from shared.store.versions.pins import Pins
+from shared.store.adapters.pins import Pins
 
 InPins = Annotated[Pins, Depends(part_of_pool(Pins))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])

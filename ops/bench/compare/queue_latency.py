@@ -31,8 +31,8 @@ from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason, Result, Usage
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
 
 VERSION = AdapterVersion("bench@0123456789ab")
 WORKER = WorkerId("bench:1:0")

@@ -17,9 +17,9 @@ from ops.bench.synthetic_pool import LEASE_MS, LIMITS, new_pool, own_pool
 from shared.protocol.ids import AdapterVersion, ApiId, JobId, WorkerId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.workers import WorkerInfo
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.keys import Keys
 
 CLIENTS = 8
 REQUESTS = 64

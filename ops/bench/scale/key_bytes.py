@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.store.connection import Redis, chunks
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, chunks
+from shared.store.redis.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)

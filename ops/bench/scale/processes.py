@@ -15,8 +15,8 @@ from ops.bench.server_processes import (
 )
 from ops.local.embedded_redis import EmbeddedRedis
 from ops.local.ports import free_port
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 BASE = "base"
 """Name of the base model."""

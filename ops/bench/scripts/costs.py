@@ -16,8 +16,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ops.bench.probes.finding import Chart, Finding, Points
-from shared.store.connection import Redis, connect
-from shared.store.scripts import script_names, source
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.scripts import script_names, source
 
 SLOW_MS = 5.0
 """Duration above which a call counts as slow. Redis serves no other client while a script runs."""

@@ -24,10 +24,10 @@ from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job
 from shared.protocol.queue_replies import Claim
 from shared.protocol.workers import WorkerInfo
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.residency import ResidencyStore
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.queue import Queue
+from shared.store.redis.keys import Keys
 
 T = TypeVar("T")
 

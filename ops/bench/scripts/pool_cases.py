@@ -22,10 +22,10 @@ from ops.bench.scripts.large_pool import (
 from ops.bench.synthetic_pool import LEASE_MS
 from shared.errors import LeaseLost
 from shared.protocol.ids import AdapterVersion, InspectionId, UploadId
-from shared.store.inspections import Findings, Inspection, Inspections
-from shared.store.residency import VERSIONS_PER_CALL
-from shared.store.scripts import Scripts
-from shared.store.uploads import Uploads
+from shared.store.adapters.inspections import Findings, Inspection, Inspections
+from shared.store.adapters.residency import VERSIONS_PER_CALL
+from shared.store.adapters.uploads import Uploads
+from shared.store.redis.scripts import Scripts
 
 SILENT = 50
 """Number of silent workers. One sweep handles at most this many."""

@@ -4,10 +4,10 @@ from ops.bench.scripts.job_cases import CALLS
 from ops.bench.scripts.large_pool import LargePool, adapter
 from ops.bench.scripts.pool_cases import FIRST_IDLE, PREVIOUS
 from shared.protocol.ids import JobId
-from shared.store.versions.candidates import Candidates
-from shared.store.versions.pins import Pins
-from shared.store.versions.shadows import PairReport, ShadowPair, Shadows
-from shared.store.versions.share import CandidateMode
+from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.pins import Pins
+from shared.store.adapters.shadows import PairReport, ShadowPair, Shadows
+from shared.store.adapters.share import CandidateMode
 
 NUMBER = 3 * FIRST_IDLE
 """Number of the adapter whose versions change."""

@@ -9,7 +9,7 @@ from ops.chaos.polling import NotInTime, until
 from shared.errors import RedisUnavailable
 from shared.store.access.ledger import Used
 from shared.store.audit.auditor import Auditor
-from shared.store.dead_letters import DeadLetters
+from shared.store.jobs.dead_letters import DeadLetters
 
 IDLE_S = 60.0
 """Longest time from the last answer until no job is unfinished."""

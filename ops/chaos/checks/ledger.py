@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from ops.chaos.load.record import Record
 from shared.store.access.ledger import Ledger, Used
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 async def ledger_sum(redis: Redis, keys: Keys) -> Used:

@@ -21,8 +21,8 @@ from ops.local.up import lorikeet_argv
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
 from shared.settings import ENV_PREFIX
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 NUM_SERVERS = 3

@@ -10,7 +10,7 @@ from typing import Any
 from ops.local.embedded_redis import find_server
 from shared.die_with_parent import die_with_parent
 from shared.errors import RedisUnavailable
-from shared.store.connection import connect
+from shared.store.redis.connection import connect
 
 LOOPBACK = "127.0.0.1"
 

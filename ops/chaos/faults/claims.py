@@ -9,7 +9,7 @@ from ops.chaos.network.relay import Rules
 from ops.chaos.polling import until
 from shared.errors import LorikeetError
 from shared.protocol.ids import JobId, WorkerId
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 
 TIMES = 2
 """Number of times that the jobs are taken."""

@@ -8,7 +8,7 @@ from ops.chaos.cluster.pool import DOWN_AFTER_MS
 from ops.chaos.cluster.replicated import SERVICE
 from ops.chaos.cluster.supervised import is_suspended
 from ops.chaos.faults.fault import Fault, Scene
-from shared.store.connection import ResponseError
+from shared.store.redis.connection import ResponseError
 
 
 class RedisFault(Fault):

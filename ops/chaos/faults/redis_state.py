@@ -4,7 +4,7 @@ import time
 
 from ops.chaos.faults.fault import Scene
 from ops.chaos.faults.redis_servers import MasterFault
-from shared.store.connection import OutOfMemory
+from shared.store.redis.connection import OutOfMemory
 
 PROBE = "chaos:probe"
 """Key that the run writes to see whether Redis accepts writes."""

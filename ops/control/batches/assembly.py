@@ -20,10 +20,10 @@ from shared.settings import ApiSettings, ControlSettings, load_settings
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
-from shared.store.connection import connect
-from shared.store.durability import durability_at
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import connect
+from shared.store.redis.durability import durability_at
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 MAX_DEADLINE_S = 8 * 86_400

@@ -9,7 +9,7 @@ from api.pools.file_store import FileStore
 from api.pools.pool_status import CachedRead
 from shared.store.batches.batches import Batches, Competition
 from shared.store.batches.files import StoredFiles
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
 
 MIN_WINDOW = 4

@@ -16,8 +16,8 @@ from ops.hostile.pool_size import PoolSize, pool_size
 from ops.hostile.source import Source
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 HOSTILE = "hostile"
 REQUESTS_PER_MINUTE = 60

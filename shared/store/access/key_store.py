@@ -7,9 +7,9 @@ from typing import Any
 
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.secret import digest_of, id_of, new_secret
-from shared.store.connection import Redis, decode_hash, unix_ms
-from shared.store.keys import Keys
-from shared.store.versions.changes import log_key_change
+from shared.store.adapters.changes import log_key_change
+from shared.store.redis.connection import Redis, decode_hash, unix_ms
+from shared.store.redis.keys import Keys
 
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
 _SCOPES = frozenset(Scope)

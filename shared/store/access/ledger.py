@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from shared.store.connection import Redis, chunks
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, chunks
+from shared.store.redis.keys import Keys
 
 SCAN_COUNT = 500
 """About how many models one command reads."""

@@ -14,8 +14,8 @@ from shared.store.audit.facts import Doubt, Fact, Facts
 from shared.store.audit.key_reader import KeyReader
 from shared.store.audit.rules import RULES, Entry
 from shared.store.audit.strays import Audit, Stray
-from shared.store.connection import Redis, ResponseError, chunks
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, ResponseError, chunks
+from shared.store.redis.keys import Keys
 
 LOOK_S = 1.0
 """Seconds between two looks at the same suspects."""

@@ -6,10 +6,10 @@ A kind is the word after the pool's prefix, as in `shared.store.audit.rules`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shared.store.adapters.changes import MAX_CHANGES
+from shared.store.adapters.pins import MAX_PINS
+from shared.store.adapters.shadows import MAX_PENDING
 from shared.store.batches.batches import MAX_OPEN
-from shared.store.versions.changes import MAX_CHANGES
-from shared.store.versions.pins import MAX_PINS
-from shared.store.versions.shadows import MAX_PENDING
 from shared.store.views.history import MAX_SAMPLES
 
 _POOL = "the pool"

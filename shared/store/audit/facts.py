@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import JobState
-from shared.store.keys import Keys
+from shared.store.redis.keys import Keys
 
 _LOOKUPS = {"zset": "ZSCORE", "hash": "HGET"}
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from shared.store.audit.rules import RULES, Entry
 from shared.store.audit.strays import Stray
-from shared.store.connection import Redis, unix_ms
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, unix_ms
+from shared.store.redis.keys import Keys
 
 SCAN_COUNT = 200
 """Number of keys that one call of SCAN looks at."""

@@ -1,6 +1,6 @@
 """Rules of the audit: the type, owner and lifetime that each kind of key must have. Pure.
 
-`shared.store.keys` documents the keys. A key whose kind has no rule is a stray.
+`shared.store.redis.keys` documents the keys. A key whose kind has no rule is a stray.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -13,8 +13,8 @@ import orjson
 
 from shared.store.audit.auditor import LOOK_S, Auditor
 from shared.store.audit.strays import Stray
-from shared.store.connection import Redis, unix_ms
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, unix_ms
+from shared.store.redis.keys import Keys
 
 MAX_SCANS = 50
 """Number of SCAN calls of one step. Each looks at 200 keys of the database."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from shared.protocol.ids import BatchId
 from shared.store.batches.records import BatchStatus
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from shared.protocol.access.rights import Access
 from shared.protocol.ids import BatchId, FileId, JobId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.scripts import Arg, Scripts, flat
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Arg, Scripts, flat
 
 MAX_OPEN = 10_000
 """Maximum number of batches of a pool that haven't ended."""

@@ -17,9 +17,9 @@ from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import StoredFile
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.scripts import Scripts, flat
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Scripts, flat
 
 MIB = 1 << 20
 _FIELDS = ("name", "bytes", "created_s", "expires_s", "models")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from shared.protocol.access.rights import Access
-from shared.store.connection import Redis
+from shared.store.redis.connection import Redis
 
 NUM_READ = 200
 """Number of items that are read at a time for a client that may not see all of them."""

@@ -1,6 +1,6 @@
--- Included in every script by shared/store/scripts.py, before common.lua.
+-- Included in every script by shared/store/redis/scripts.py, before common.lua.
 -- KEYS[1] is the pool's prefix `{lk:<pool>}:`. All other keys begin with it and are in the same
--- cluster slot. shared/store/keys.py documents each key.
+-- cluster slot. shared/store/redis/keys.py documents each key.
 
 local P = KEYS[1]
 

@@ -1,4 +1,4 @@
--- Included in every script by shared/store/scripts.py, after the definition of PROTOCOL_VERSION and
+-- Included in every script by shared/store/redis/scripts.py, after the definition of PROTOCOL_VERSION and
 -- capabilities.lua and accounting.lua.
 
 local REPLY_TRIM_MS = 60000

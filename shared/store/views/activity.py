@@ -6,8 +6,8 @@ from itertools import islice
 from typing import Any
 
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 MAX_VERSIONS = 500

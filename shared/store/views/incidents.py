@@ -6,8 +6,8 @@ The scripts that make the changes record them, so all front ends show the same i
 from dataclasses import dataclass
 
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
-from shared.store.connection import Redis, decode_hash
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis, decode_hash
+from shared.store.redis.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

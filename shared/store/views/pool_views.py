@@ -10,8 +10,8 @@ from shared.protocol.ids import AdapterVersion, JobId, WorkerId, name_of
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Pipeline, Redis, ResponseError, chunks, unix_ms
-from shared.store.keys import Keys
+from shared.store.redis.connection import Pipeline, Redis, ResponseError, chunks, unix_ms
+from shared.store.redis.keys import Keys
 from shared.store.views.job_view import JOB_FIELDS, WITH_REQUEST, JobPage, JobView, job_view
 from shared.store.views.key_memory import estimate_key_bytes
 

@@ -3,8 +3,8 @@
 import pytest
 
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 RED, BLUE, UNNAMED = "red-" + "r" * 20, "blue-" + "b" * 20, "nameless-" + "n" * 20
 ADMIN, METRICS = "admin-" + "a" * 20, "metrics-" + "m" * 20

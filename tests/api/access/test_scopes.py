@@ -16,8 +16,8 @@ from shared.protocol.access.rights import Scope
 from shared.protocol.enqueue import EnqueueOptions
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
 ENDLESS = "/v1/pool/events"
 PROMPT = {"model": "extract", "max_tokens": 4}

@@ -12,8 +12,8 @@ from api_processes import ROOT, api_process, is_healthy
 from api_support import ScriptedWorker, free_port, until
 from key_support import bearer
 
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 

@@ -16,9 +16,9 @@ from api.app import create_app
 from shared.protocol.access.rights import Scope
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}

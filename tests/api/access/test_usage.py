@@ -21,8 +21,8 @@ from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.store.access.key_store import KeyStore
 from shared.store.access.ledger import Ledger, Used
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 URL = "/v1/usage"
 EPOCH = date(1970, 1, 1)

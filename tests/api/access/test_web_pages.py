@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 from api.app import create_app
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 CHAT = "/v1/chat/completions"

@@ -9,7 +9,7 @@ from api_support import error_of, running_app
 from pydantic import SecretStr
 
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 VALIDATE = "/v1/adapters/validate"

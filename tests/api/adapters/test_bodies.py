@@ -6,9 +6,9 @@ import httpx
 from adapter_readers import adapter
 from api_support import ADAPTER, BASE, ScriptedWorker
 
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}

@@ -9,7 +9,7 @@ from api_support import error_of, running_app, until
 
 from api.adapters import inspection
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 LOAD = "/v1/load_lora_adapter"
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}

@@ -11,9 +11,9 @@ from api_support import BASE, ScriptedWorker, error_of
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.capabilities import AdapterKind, Capabilities
-from shared.store.inspections import Findings, Inspection
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.inspections import Findings, Inspection
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
 PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
 LOAD, VALIDATE, UPLOAD = "/v1/load_lora_adapter", "/v1/adapters/validate", "/v1/adapters"

@@ -15,12 +15,12 @@ from api.answers.intake import Intake
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.inspections import Findings, Inspection
-from shared.store.keys import Keys
-from shared.store.registry import Registry
-from shared.store.sources.progress import StagingProgress
-from shared.store.sources.staging import Phase, Staging
+from shared.store.adapters.inspections import Findings, Inspection
+from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.staging import Phase, Staging
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from api.app import create_app
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 CHAT = "/v1/chat/completions"

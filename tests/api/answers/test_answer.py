@@ -18,8 +18,8 @@ from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": MESSAGES}

@@ -13,7 +13,7 @@ from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.settings import ApiSettings
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

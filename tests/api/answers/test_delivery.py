@@ -15,10 +15,10 @@ from api.follow.reply_hub import ReplyHub
 from shared.errors import RedisUnavailable
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.sweep import RETURN_MS
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.sweep import RETURN_MS
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 URL = "/v1/chat/completions"

@@ -11,9 +11,9 @@ from api.answers import delivery
 from api.answers.keep_alive import comment, keep_alive
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews, Wait
 
 PLAIN = b": keep-alive\n"

@@ -12,8 +12,8 @@ from queue_support import eventually
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

@@ -11,8 +11,8 @@ from api.schema.base import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
 from shared.protocol.ids import BatchId
 from shared.store.batches.batches import MAX_RECORD_BYTES, Batches
 from shared.store.batches.records import BatchStatus
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 RED, BLUE = "0123456789abcdef", "fedcba9876543210"
 NUM_BATCHES = 20

@@ -11,8 +11,8 @@ import pytest
 from shared.protocol.ids import BatchId
 from shared.store.batches.batches import Batches
 from shared.store.batches.records import BatchStatus
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 LINE = orjson.dumps(
     {

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from api.access.authenticator import ANONYMOUS
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 KIB = 1 << 10
 FORM = {"content-type": "multipart/form-data; boundary=x"}

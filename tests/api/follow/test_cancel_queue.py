@@ -12,9 +12,9 @@ from api.follow.cancel_queue import CancelQueue
 from api.follow.reply_hub import ClientGone, ReplyHub
 from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import ApiId, JobId
-from shared.store.queue import Queue
-from shared.store.sweep import RETURN_MS
-from shared.store.token_streams import ReplyReader
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.sweep import RETURN_MS
+from shared.store.jobs.token_streams import ReplyReader
 
 ONE, TWO = JobId("one"), JobId("two")
 ERROR = JobError(code=ErrorCode.DEADLINE_EXCEEDED, message="late")

@@ -15,10 +15,10 @@ from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import ApiId
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.token_streams import ReplyReader
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import ReplyReader
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 DAY_MS = 86_400_000
 

@@ -10,7 +10,7 @@ from shared.errors import RedisUnavailable
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.store.token_streams import ReplyReader
+from shared.store.jobs.token_streams import ReplyReader
 
 ID = JobId("j")
 ADMITTED = Admitted(job=ID, try_=1, prompt_tokens=3)

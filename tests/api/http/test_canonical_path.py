@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from api.app import create_app
 from api.http.canonical_path import canonical_path
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
 CHAT = "/v1/chat/completions"

@@ -7,7 +7,7 @@ import pytest
 from api_support import error_of, running_app
 
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 CHAT = "/v1/chat/completions"
 SITE, OTHER = "https://app.example", "https://evil.example"

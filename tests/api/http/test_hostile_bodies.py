@@ -12,7 +12,7 @@ import pytest
 from api_processes import api_process, is_healthy
 from api_support import free_port, until
 
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 MAX_WAIT_S = 1.0

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from api.jobs.retention import warn_if_retention_is_limited
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
+from shared.store.redis.connection import Redis
 
 MIB = 2**20
 

@@ -15,7 +15,7 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from shared.tracing.tracer import Tracer
 
 CHAT = "/v1/chat/completions"

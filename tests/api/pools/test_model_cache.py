@@ -11,9 +11,9 @@ from api_support import ADAPTER, BASE, ScriptedWorker, error_of
 from api.pools.model_cache import ModelCache
 from api.pools.pools import model_cache
 from shared.protocol.ids import AdapterVersion
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 BODY = {"model": "extract", "prompt": "a"}
 OTHER = replace(ADAPTER, version=AdapterVersion("extract@222222222222"), created_s=9)

@@ -17,12 +17,12 @@ from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
+from shared.store.adapters.inspections import Inspections
+from shared.store.adapters.registry import Registry
 from shared.store.batches.batches import Batches
-from shared.store.connection import Redis
-from shared.store.inspections import Inspections
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 OTHER_BASE = replace(BASE, name="other/base", version=AdapterVersion("other/base@000000000000"))
 ONLY_THERE = replace(ADAPTER, name="chat", version=AdapterVersion("chat@111111111111"))

@@ -18,7 +18,7 @@ from api.render.openai_chunks import ChatFormat
 from api.render.reasoning import ReasoningParser
 from shared.protocol.results import Choice, FinishReason
 from shared.reasoning_form import ReasoningForm
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 THINKING_BASE = replace(BASE, reasoning=ReasoningForm.THINK)
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH

@@ -15,7 +15,7 @@ from api.render.tool_deltas import ToolAnswers
 from shared.protocol.ids import JobId
 from shared.protocol.results import Choice, FinishReason
 from shared.protocol.tools import ToolForm, ToolUse
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 

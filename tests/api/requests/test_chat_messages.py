@@ -20,7 +20,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from shared.protocol.results import Choice, FinishReason
 from shared.protocol.tools import CALL_ENDS, ToolChoice, ToolForm, ToolUse
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 NAMED = {"type": "function", "function": {"name": "weather"}}
 

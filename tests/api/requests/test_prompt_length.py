@@ -17,7 +17,7 @@ from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job, Prompt, SamplingParams
 from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 MAX_LEN = 10

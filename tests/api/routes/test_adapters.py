@@ -10,8 +10,8 @@ from queue_support import eventually
 
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
-from shared.store.inspections import Findings
-from shared.store.registry import Registry
+from shared.store.adapters.inspections import Findings
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"

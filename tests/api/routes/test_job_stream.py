@@ -21,8 +21,8 @@ from shared.protocol.events import Tokens
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 STOP = FinishReason.STOP
 STREAM = {**BODY, "stream": True}

@@ -26,10 +26,10 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views import pool_views
 from shared.store.views.pool_views import MAX_LOOKED
 

@@ -10,8 +10,8 @@ from adapter_readers import Reader
 from api_support import BASE, error_of
 
 from shared.errors import ErrorCode, JobError
-from shared.store.inspections import Findings, Inspection
-from shared.store.registry import Registry
+from shared.store.adapters.inspections import Findings, Inspection
+from shared.store.adapters.registry import Registry
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 VALIDATE = "/v1/adapters/validate"

@@ -11,7 +11,7 @@ from api_support import (
     BASE,
 )
 
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 BASE_CARD = {
     "id": "tiny/base",

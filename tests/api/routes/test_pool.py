@@ -35,10 +35,10 @@ from ops.local.embedded_redis import EmbeddedRedis
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
@@ -58,6 +58,7 @@ async def pool_of(http: httpx.AsyncClient) -> Any:
 @asynccontextmanager
 async def stream(http: httpx.AsyncClient) -> AsyncIterator[EventReader]:
     async with asyncio.timeout(LIMIT_S), http.stream("GET", EVENTS) as response:
+        assert response.status_code == 200, await response.aread()
         assert response.headers["content-type"].startswith("text/event-stream")
         yield EventReader(response)
 

@@ -9,8 +9,8 @@ from api_support import BASE, RunningApp, ScriptedWorker, client_of, error_of, w
 
 from api.app import create_app
 from shared.settings import ApiSettings
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 

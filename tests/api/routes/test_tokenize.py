@@ -19,9 +19,9 @@ from shared.protocol.tokenization import (
     Reply,
     decode_call,
 )
-from shared.store.calls.tokenizations import Tokenizations
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.jobs.tokenizations import Tokenizations
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

@@ -19,10 +19,10 @@ from ops.commands.clients.adapters import absolute_source
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.inspections import Findings, Inspection
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.inspections import Findings, Inspection
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 Run = Callable[..., Awaitable[str]]
 KEY = "0123456789abcdef"

@@ -11,9 +11,9 @@ from ops import cli
 from ops.commands.audit import StraysFound
 from shared.protocol.ids import JobId
 from shared.store.audit.running_audit import RunningAudit
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 Run = Callable[..., Awaitable[str]]
 STRAY = JobId("0" * 32)

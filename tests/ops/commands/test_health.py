@@ -12,9 +12,9 @@ from api_support import running_app
 from queue_support import INFO, Actor, eventually
 
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 Run = Callable[[], None]
 LORIKEET = Path(sys.executable).with_name("lorikeet")

@@ -10,10 +10,10 @@ from shared.errors import ErrorCode, JobFailed
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 Run = Callable[..., Awaitable[str]]

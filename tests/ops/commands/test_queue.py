@@ -13,9 +13,9 @@ from shared.protocol.capabilities import AdapterKind, Capabilities, Feature
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import Backlog, QueueCounts, WorkerView
 
 Run = Callable[..., Awaitable[str]]

@@ -11,7 +11,7 @@ from ops.control.batches.webhook import Webhook
 from ops.control.bounds import WORK
 from ops.control.tasks import TASKS
 from shared.settings import ControlSettings
-from shared.store.connection import Redis
+from shared.store.redis.connection import Redis
 
 SECRET = "whsec_" + "c2VjcmV0" * 4
 

@@ -20,8 +20,8 @@ from shared.protocol.ids import FileId
 from shared.store.batches.batches import Batches, new_batch_id
 from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
 from shared.store.batches.records import Batch, BatchStatus, StoredFile
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 KEEP_S = 1000
 OLD_S = KEEP_S + MAX_RUN_S

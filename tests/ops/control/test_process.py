@@ -12,9 +12,9 @@ import pytest
 from child_processes import child_processes
 from queue_support import LIMITS, Actor, eventually, make_job
 
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 CODE = """

@@ -12,9 +12,9 @@ from shared.errors import RedisUnavailable
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.settings import ControlSettings
 from shared.store.audit import running_audit
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 A = AdapterVersion("a@1")
 DAY_MS = 86_400_000

@@ -18,10 +18,10 @@ from queue_support import eventually
 
 from ops.docker.dashboard import ALERTS, DASHBOARD, OPS, queries
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}

@@ -8,7 +8,7 @@ from ops.doctor.machine import folder_facts, machine_facts
 from ops.doctor.redis_check import own_redis_facts, redis_facts
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.settings import PoolSettings
-from shared.store.connection import connect
+from shared.store.redis.connection import connect
 
 
 def test_a_folder_that_does_not_exist_yet_can_be_created(tmp_path: Path) -> None:

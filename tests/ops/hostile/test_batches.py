@@ -10,8 +10,8 @@ import pytest
 from ops.hostile.batching.inputs import ADAPTERS, custom_ids, hostile_kinds, requests
 from ops.hostile.pool_size import PoolSize, pool_size
 from ops.hostile.source import flaky_source
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 def test_inputs_have_one_line_for_each_custom_id() -> None:

@@ -10,9 +10,9 @@ from ops.local.adapters_at_start import (
 )
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 BASE = BaseModel(
     name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1

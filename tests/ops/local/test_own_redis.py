@@ -10,7 +10,7 @@ from ops.local import embedded_redis, own_redis
 from ops.local.embedded_redis import find_server, program_version, start_redis
 from ops.local.own_redis import WRITER_FILE, OwnRedis
 from shared.errors import SettingsError
-from shared.store.connection import connect
+from shared.store.redis.connection import connect
 
 
 def server_program(path: Path, *options: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ops.local.own_redis import MIN_MEMORY_BYTES, OwnRedis, own_redis
 from ops.local.redis_login import published, url_file, with_login
-from shared.store.connection import check_redis_at, connect
+from shared.store.redis.connection import check_redis_at, connect
 
 IN_ANOTHER_PROCESS = """
 import sys, time

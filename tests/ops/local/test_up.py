@@ -16,10 +16,10 @@ from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.workers import WorkerInfo
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 BASE = BaseModel(
     name="base", version=AdapterVersion("base@0"), max_model_len=8, source="b", created_s=0

@@ -12,9 +12,9 @@ from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import Event
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import Job
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 @pytest.fixture

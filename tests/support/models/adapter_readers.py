@@ -12,10 +12,10 @@ from shared.cancel_tasks import cancel_tasks
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
-from shared.store.connection import Redis
-from shared.store.inspections import Findings, Inspection, Inspections
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.adapters.inspections import Findings, Inspection, Inspections
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 def adapter(name: str, digest: str = "3") -> Adapter:

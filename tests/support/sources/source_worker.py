@@ -9,12 +9,12 @@ import torch
 from api_support import ScriptedWorker
 
 from shared.cancel_tasks import cancel_tasks
-from shared.store.connection import Redis
-from shared.store.inspections import Inspections
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.sources.progress import StagingProgress
-from shared.store.uploads import Uploads
+from shared.store.adapters.inspections import Inspections
+from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.uploads import Uploads
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.remote.pinned_connection import AddressCheck

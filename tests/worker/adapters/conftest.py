@@ -8,9 +8,9 @@ from scripted_tiers import Files, Serve, Tiers
 from worker_support import running_with
 
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.engine_simulated.adapters import SimulatedHostMemory
 from worker.service import Worker
 

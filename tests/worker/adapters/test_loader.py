@@ -11,7 +11,7 @@ from worker_support import Client, register, residents, until
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 from worker.service import Worker
 

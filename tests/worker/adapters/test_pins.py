@@ -10,10 +10,10 @@ from worker_support import Client, register, running_with, until
 
 from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
-from shared.store.versions.pins import PinnedVersion, Pins
+from shared.store.adapters.pins import PinnedVersion, Pins
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 from worker.adapters import pin_keeper, replica_policy, retention
 from worker.adapters.advertiser import Advertiser

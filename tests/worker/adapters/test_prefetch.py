@@ -9,10 +9,10 @@ from worker_support import Client, register, residents, running_with, until
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
-from shared.store.residency import ResidencyStore
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 ONE, TWO = AdapterVersion("one@v1"), AdapterVersion("two@v1")
 

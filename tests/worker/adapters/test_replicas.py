@@ -15,8 +15,8 @@ from worker_support import Client, check_answers, flood, has_workers, register, 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.settings import WorkerSettings
-from shared.store.connection import Redis
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
 from shared.store.views.pool_views import PoolViews
 from worker.adapters import replica_policy, retention
 from worker.engine_simulated.adapters import SimulatedAdapter

@@ -14,10 +14,10 @@ from shared.errors import ErrorCode, JobFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, InspectionId, WorkerId
 from shared.protocol.jobs import JobState
-from shared.store.connection import Redis
-from shared.store.inspections import Findings, Inspection, Inspections
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.inspections import Findings, Inspection, Inspections
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 from worker.adapters import retention
 from worker.service import Worker

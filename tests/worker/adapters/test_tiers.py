@@ -13,7 +13,7 @@ from shared.errors import ErrorCode
 from shared.protocol.events import End, Retry
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 from worker.adapters.loader_threads import NICENESS
 from worker.jobs import consumer
 

@@ -15,10 +15,10 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, CallId
 from shared.protocol.jobs import Endpoint
 from shared.protocol.tokenization import Call, Decode, Describe, EncodeChat, EncodeText, Reply
-from shared.store.calls.tokenizations import Tokenizations
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.tokenizations import Tokenizations
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import CheckedAdapter

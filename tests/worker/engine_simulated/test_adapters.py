@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from shared.errors import AdapterRejected, ErrorCode
-from shared.store.inspections import Inspection
+from shared.store.adapters.inspections import Inspection
 from worker.engine_simulated.adapters import NUM_BYTES, SimulatedHostMemory, SimulatedSource
 
 SOURCE = SimulatedSource(load_s=0)

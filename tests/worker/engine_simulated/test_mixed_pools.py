@@ -10,9 +10,9 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import AdapterKind, Capabilities
 from shared.protocol.jobs import Job, JobState
 from shared.settings import WorkerSettings, load_settings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.engine_simulated.adapters import source_digest, version_of
 from worker.engine_simulated.load_model import load_simulated
 from worker.served_model import ServedModel

@@ -13,7 +13,7 @@ from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason
 from shared.protocol.workers import WorkerInfo
 from shared.settings import WorkerSettings, load_settings
-from shared.store.connection import Redis
+from shared.store.redis.connection import Redis
 from worker.engine_simulated.adapters import source_digest, version_of
 from worker.engine_simulated.load_model import load_simulated
 from worker.service import Worker

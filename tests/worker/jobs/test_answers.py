@@ -20,9 +20,9 @@ from shared.protocol.codec import encode_job
 from shared.protocol.events import Admitted
 from shared.protocol.jobs import Endpoint, JobState
 from shared.protocol.results import FinishReason
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.token_streams import merge, read_checkpoints
+from shared.store.jobs.token_streams import merge, read_checkpoints
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

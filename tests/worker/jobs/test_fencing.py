@@ -11,10 +11,10 @@ from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import ApiId, WorkerId
 from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_replies import Mail, MailKind, Standing
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.token_streams import merge
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import merge
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 LONG = 800
 

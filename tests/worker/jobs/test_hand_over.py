@@ -14,9 +14,9 @@ from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_replies import Claim
 from shared.protocol.results import FinishReason
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

@@ -15,7 +15,7 @@ from shared.protocol.ids import ApiId, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome, Standing
 from shared.protocol.results import FinishReason, Result
-from shared.store import retry
+from shared.store.redis import retry
 from worker.engine.request import RequestId, StepOutput
 from worker.jobs import publisher as publisher_module
 from worker.jobs.durable_ends import DurableEnds

@@ -18,10 +18,10 @@ from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import Standing
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.token_streams import read_checkpoints
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import read_checkpoints
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
-from shared.store.sources.staging import Phase
+from shared.store.adapters.staging import Phase
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
 from worker.adapters.remote.new_file import write_new
 from worker.adapters.remote.tar_file import tar_members

@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed, StoreFailed
 from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
-from shared.store.sources.staging import Phase, Staging
+from shared.store.adapters.staging import Phase, Staging
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.adapters.remote.archive import is_file_of_adapter, max_bytes_of, unpack

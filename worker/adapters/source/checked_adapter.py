@@ -5,7 +5,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
-from shared.store.inspections import Findings, Inspection
+from shared.store.adapters.inspections import Findings, Inspection
 from worker.text.prompt_style import PromptStyle
 
 

@@ -8,8 +8,8 @@ import structlog
 from shared.adapter_sources import without_query
 from shared.errors import AdapterRejected, ErrorCode, JobError, RedisUnavailable, StoreFailed
 from shared.protocol.ids import InspectionId
-from shared.store.inspections import Findings, Inspection, Inspections
-from shared.store.retry import retry_until_available
+from shared.store.adapters.inspections import Findings, Inspection, Inspections
+from shared.store.redis.retry import retry_until_available
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.source.remote_reads import RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher

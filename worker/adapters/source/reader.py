@@ -21,7 +21,7 @@ from shared.errors import (
 )
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import upload_of
-from shared.store.inspections import Findings, Inspection
+from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots

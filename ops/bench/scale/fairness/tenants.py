@@ -9,7 +9,7 @@ from ops.bench.scale.processes import BASE, SimulatedPool
 from ops.bench.scale.streams.http_client import HttpClient
 from ops.bench.scale.streams.received_stream import ReceivedStream
 from ops.bench.scale.streams.stream_load import body_of
-from shared.store.connection import connect
+from shared.store.redis.connection import connect
 
 POLL_S = 0.02
 PROMPT = [ord(char) for char in "a prompt of token ids, not of text"]

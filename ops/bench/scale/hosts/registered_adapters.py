@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterator
 
 from shared.protocol.adapters import Adapter
-from shared.store.connection import connect
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 from worker.engine_simulated.adapters import SimulatedAdapter, source_digest, version_of
 
 NUM_AT_ONCE = 64

@@ -20,8 +20,8 @@ from ops.bench.scale.hosts.registered_adapters import register_adapters
 from ops.bench.scale.key_bytes import KindBytes, bytes_by_kind
 from ops.bench.scale.processes import api_process, num_workers
 from ops.local.embedded_redis import start_redis
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 POOL = "main"
 START_TIMEOUT_S = 120.0

@@ -16,7 +16,7 @@ from ops.bench.scale.streams.http_client import allow_many_connections
 from ops.bench.scale.streams.token_times import TokenTimes, recorded
 from shared.log import configure_logging
 from shared.settings import WorkerSettings, load_settings
-from shared.store.connection import connect
+from shared.store.redis.connection import connect
 from worker.engine_simulated.load_model import load_simulated
 from worker.service import Worker
 

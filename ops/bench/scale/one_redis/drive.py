@@ -22,10 +22,10 @@ from ops.bench.scale.one_redis.driven_worker import PROMPT_WORDS, VERSIONS, Driv
 from ops.bench.synthetic_pool import LIMITS, new_pool, own_pool, synthetic_job
 from ops.local.embedded_redis import start_redis
 from shared.protocol.ids import ApiId, JobId
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.token_streams import ReplyReader
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import ReplyReader
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 APIS = [ApiId(f"api-{number}") for number in range(16)]
 NUM_WORKERS = 4

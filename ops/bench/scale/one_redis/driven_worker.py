@@ -12,7 +12,7 @@ from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason, Result, Usage
 from shared.protocol.workers import WorkerInfo
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
 
 VERSIONS = [AdapterVersion(f"a{number}@0123456789ab") for number in range(8)]
 """Versions that every worker holds."""

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from shared.settings import ApiSettings
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
 
 RED, BLUE = "red-" + "r" * 20, "blue-" + "b" * 20
 CHAT = "/v1/chat/completions"

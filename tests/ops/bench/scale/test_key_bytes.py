@@ -2,8 +2,8 @@
 
 from ops.bench.scale.key_bytes import KindBytes, bytes_by_kind, growth_per_job
 from shared.protocol.ids import JobId
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 async def test_keys_are_added_up_by_kind_and_the_largest_comes_first(

@@ -10,7 +10,7 @@ from ops.bench.scripts.costs import (
     rows,
     stated_bound,
 )
-from shared.store.scripts import script_names
+from shared.store.redis.scripts import script_names
 
 
 def call(script: str, ms: float, *, commands: int = 10, situation: str = "one") -> Call:

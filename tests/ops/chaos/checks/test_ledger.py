@@ -6,8 +6,8 @@ from chaos_findings import OPTIONS, aftermath, findings, record
 from ops.chaos.checks.ledger import difference, ledger_sum, seen_sum
 from ops.chaos.checks.verdict import failures_of
 from shared.store.access.ledger import Used
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 RECORDS = [
     record(jobs=["a"], usage=[5, 20]),

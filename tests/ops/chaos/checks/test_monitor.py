@@ -9,9 +9,9 @@ from queue_support import LIMITS, make_job
 from ops.chaos.checks import monitor as monitor_module
 from ops.chaos.checks.monitor import Monitor
 from ops.chaos.cluster.pool import Pool
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 
 @dataclass

@@ -7,8 +7,8 @@ import pytest
 from shared.errors import SettingsError
 from shared.protocol.access.rights import KeyLimits, Scope
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 Run = Callable[..., Awaitable[str]]
 ALL_FLAGS = (

@@ -19,9 +19,9 @@ from ops.control.batches.turns import BatchTurns
 from shared.store.batches.batches import Batches, Turn, new_batch_id
 from shared.store.batches.files import StoredFiles, new_file_id
 from shared.store.batches.records import Batch, BatchStatus
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 PATH = "/v1/completions"

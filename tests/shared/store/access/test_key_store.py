@@ -9,8 +9,8 @@ from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.key_store import KeyStore
 from shared.store.access.secret import digest_of, id_of
 from shared.store.audit.auditor import Auditor
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 RIGHTS = Access(
     tenant="red", scopes=frozenset({Scope.INFERENCE, Scope.ADAPTERS}), models=("sql-*", "base")

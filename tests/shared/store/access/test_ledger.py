@@ -15,10 +15,10 @@ from shared.errors import ErrorCode, LeaseLost
 from shared.protocol.jobs import ClaimedJob, Job, JobState
 from shared.protocol.results import Usage
 from shared.store.access.ledger import Ledger, Used
-from shared.store.connection import Redis, chunks
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis, chunks
+from shared.store.redis.keys import Keys
 from shared.store.views.job_view import JobView
 from shared.store.views.pool_views import PoolViews
 

@@ -17,9 +17,9 @@ from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey, Qu
 from shared.protocol.jobs import ClaimedJob, Job, JobState
 from shared.protocol.queue_replies import Standing
 from shared.store.access.key_store import KeyStore
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 DAY_MS = 86_400_000

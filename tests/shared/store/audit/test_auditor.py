@@ -23,8 +23,8 @@ from shared.store.audit import key_reader
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.rules import RULES
 from shared.store.audit.strays import Stray
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.key_memory import key_kinds
 
 A = AdapterVersion("a@1")

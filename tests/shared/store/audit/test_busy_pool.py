@@ -14,11 +14,11 @@ from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import ClaimedJob
+from shared.store.adapters.registry import Registry
 from shared.store.audit.auditor import Auditor
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 MAX_WAITING = 40

@@ -6,9 +6,9 @@ from queue_support import LIMITS, make_job
 from shared.protocol.ids import JobId
 from shared.store.audit import running_audit
 from shared.store.audit.running_audit import RunningAudit
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 JOBS = [JobId(f"{number:032x}") for number in range(300)]

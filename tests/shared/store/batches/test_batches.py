@@ -11,8 +11,8 @@ from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, CommittedLines, Turn, new_batch_id
 from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 RED = Access(tenant="red", scopes=frozenset())
 BLUE = Access(tenant="blue", scopes=frozenset())

@@ -19,8 +19,8 @@ from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.files import FileQuota, StoredFiles
 from shared.store.batches.records import StoredFile
-from shared.store.connection import connect
-from shared.store.keys import Keys
+from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
 
 QUOTA = FileQuota(max_files=4, max_bytes=100)
 TENANTS = sampled_from(["red", "blue"])

@@ -11,8 +11,8 @@ from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.files import MIB, FileQuota, StoredFiles, new_file_id
 from shared.store.batches.records import StoredFile
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 
 RED = Access(tenant="red", scopes=frozenset())
 QUOTA = FileQuota(max_files=3, max_bytes=100)

@@ -18,9 +18,9 @@ from shared.protocol.jobs import JobState
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batches import Batches, CommittedLines, Competition, Turn, new_batch_id
 from shared.store.batches.records import Batch, BatchStatus, BatchUsage
-from shared.store.connection import Redis, connect
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
 
 NOW_S = int(time.time())
 

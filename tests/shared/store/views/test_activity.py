@@ -8,11 +8,11 @@ from queue_support import LIMITS, Actor, make_adapter, make_job
 
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
-from shared.store.residency import ResidencyStore
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views import activity as module
 from shared.store.views.activity import Activity, ActivityView
 from shared.store.views.pool_views import PoolViews

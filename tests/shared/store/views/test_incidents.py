@@ -7,10 +7,10 @@ import pytest
 from queue_support import INFO, LIMITS, Actor, make_adapter, make_job
 
 from shared.protocol.ids import AdapterVersion
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.history import HistoryView
 from shared.store.views.incidents import Incident, IncidentsView
 

@@ -11,9 +11,9 @@ from shared.errors import QueueFull
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import MAX_LEFT_MS, JobState
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views import pool_views
 from shared.store.views.pool_views import MAX_LOOKED, PoolViews
 

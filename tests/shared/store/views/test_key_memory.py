@@ -1,8 +1,8 @@
 import pytest
 
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.store.connection import Redis
-from shared.store.keys import Keys
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from shared.store.views.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
 from shared.store.views.pool_views import PoolViews
 

@@ -2,8 +2,8 @@ from queue_support import INFO, eventually
 
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Usage
-from shared.store.connection import Redis
-from shared.store.queue import Queue
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
 from shared.store.views.pool_views import PoolViews
 
 

@@ -16,9 +16,9 @@ from source_worker import source_reader, source_worker, tree
 from web_server import Script, WebServer
 
 from shared.settings import ApiSettings
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.registry import Registry
+from shared.store.adapters.registry import Registry
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import pinned_connection
 from worker.adapters.remote.addresses import is_public

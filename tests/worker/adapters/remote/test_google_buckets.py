@@ -16,7 +16,7 @@ from source_worker import source_reader
 from threaded_server import running
 
 from shared.errors import ErrorCode
-from shared.store.inspections import Findings, Inspection
+from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.reader import AdapterReader

@@ -15,7 +15,7 @@ from web_server import WebServer, redirects, response, sends, web_server
 
 from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError, StoreFailed
 from shared.protocol.adapters import Adapter
-from shared.store.inspections import Inspection
+from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import buckets
 from worker.adapters.remote.allowed_urls import AllowedUrls

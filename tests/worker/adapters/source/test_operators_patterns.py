@@ -9,7 +9,7 @@ from source_worker import source_reader
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterNotServed
-from shared.store.inspections import Inspection
+from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.reader import AdapterReader

@@ -9,9 +9,9 @@ from safetensors.torch import save
 from shared.errors import AdapterRejected
 from shared.protocol.ids import UploadId
 from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_source
-from shared.store.connection import Redis
-from shared.store.keys import Keys
-from shared.store.uploads import Uploads
+from shared.store.adapters.uploads import Uploads
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.source.upload_fetcher import UploadFetcher
 

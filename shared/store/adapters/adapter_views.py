@@ -1,0 +1,153 @@
+"""Read-only views of adapters for operators: versions, usage, and workers that are loading them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.protocol.adapters import Adapter, decode_adapter
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.store.adapters.share import FIELDS as SHARE_FIELDS
+from shared.store.adapters.share import Share, decode_share
+from shared.store.redis.connection import Redis, chunks, decode_hash
+from shared.store.redis.keys import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionView:
+    """One adapter version and its usage since it was registered."""
+
+    adapter: Adapter
+    requests: int
+    tokens: int
+    """Number of tokens in the prompts and answers of the version's requests."""
+    used_ms: int | None
+    """Unix time in ms at which the version's last request ended; None before the first one."""
+    waiting: int
+    """Number of jobs in the version's queue."""
+    loader: WorkerId | None
+    """Worker that is loading the version; None if no worker is loading it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterView:
+    """One adapter name: its current version, and its previous versions in rollback order."""
+
+    current: VersionView
+    previous: tuple[VersionView, ...]
+    candidate: VersionView | None = None
+    """Version that is tried out beside the current one."""
+    share: Share | None = None
+    """What the candidate does."""
+    replicas: int = 0
+    """Minimum number of workers that hold the current version."""
+
+
+class AdapterViews:
+    """Reads the registry of one pool, with two round trips for every `CHUNK` adapters."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def adapters(self) -> list[AdapterView]:
+        """Return the views of all registered names, sorted by name."""
+        raw = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
+        views: list[AdapterView] = []
+        for names in chunks(sorted(name.decode() for name in raw)):
+            views += await self._views(names)
+        return views
+
+    async def adapter(self, name: str) -> AdapterView | None:
+        """Return the view of one name, or None if the name isn't registered."""
+        return next(iter(await self._views([name])), None)
+
+    async def retired(self) -> list[VersionView]:
+        """Return the versions that no name refers to. A version is kept until its last job ends."""
+        raw = await self._redis.zrange(self._keys.retired, 0, -1)
+        versions = [AdapterVersion(version.decode()) for version in raw]
+        views: list[VersionView] = []
+        for some in chunks(versions):
+            found = await self._versions(some)
+            views += [found[version] for version in some if version in found]
+        return views
+
+    async def _views(self, names: Sequence[str]) -> list[AdapterView]:
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hmget(self._keys.adapter(name), ["version", *SHARE_FIELDS])
+            pipe.lrange(self._keys.previous(name), 0, -1)
+            pipe.hget(self._keys.pins, name)
+        flat = await pipe.execute()
+        names_read = [
+            _NameRead.of(*row) for row in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        ]
+        versions = [version for each in names_read for version in each.versions]
+        found = await self._versions(versions)
+        return [each.view(found) for each in names_read if each.current in found]
+
+    async def _versions(
+        self, versions: Sequence[AdapterVersion]
+    ) -> Mapping[AdapterVersion, VersionView]:
+        pipe = self._redis.pipeline(transaction=False)
+        for version in versions:
+            pipe.hgetall(self._keys.version(version))
+            pipe.zcard(self._keys.queue(version))
+            pipe.get(self._keys.loading(version))
+        flat = await pipe.execute()
+        rows = zip(versions, flat[::3], flat[1::3], flat[2::3], strict=True)
+        return {
+            version: _view(fields, waiting, loader)
+            for version, fields, waiting, loader in rows
+            if fields
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _NameRead:
+    """What Redis has for a name."""
+
+    current: AdapterVersion
+    """Empty if the name isn't registered."""
+    previous: tuple[AdapterVersion, ...]
+    share: Share | None
+    replicas: int
+
+    @classmethod
+    def of(
+        cls, values: Sequence[bytes | None], previous: Sequence[bytes], replicas: bytes | None
+    ) -> "_NameRead":
+        current, *raw_share = values
+        return cls(
+            AdapterVersion((current or b"").decode()),
+            tuple(AdapterVersion(version.decode()) for version in previous),
+            decode_share(raw_share),
+            int(replicas or 0),
+        )
+
+    @property
+    def versions(self) -> Iterator[AdapterVersion]:
+        if self.current:
+            yield from (self.current, *self.previous)
+            if self.share:
+                yield self.share.version
+
+    def view(self, found: Mapping[AdapterVersion, VersionView]) -> AdapterView:
+        candidate = found.get(self.share.version) if self.share else None
+        return AdapterView(
+            current=found[self.current],
+            previous=tuple(found[version] for version in self.previous if version in found),
+            candidate=candidate,
+            share=self.share if candidate else None,
+            replicas=self.replicas,
+        )
+
+
+def _view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:
+    used_ms = fields.get(b"used_ms")
+    return VersionView(
+        adapter=decode_adapter(decode_hash(fields)),
+        requests=int(fields.get(b"requests", 0)),
+        tokens=int(fields.get(b"tokens", 0)),
+        used_ms=int(used_ms) if used_ms else None,
+        waiting=waiting,
+        loader=WorkerId(loader.decode()) if loader else None,
+    )

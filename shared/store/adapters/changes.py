@@ -1,0 +1,89 @@
+"""The audit log: changes of adapters and API keys, with who made them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shared.store.redis.connection import Pipeline, Redis, decode_hash
+from shared.store.redis.keys import Keys
+
+PAGE = 200
+MAX_CHANGES = 10_000
+"""Number of changes that are kept, as in `changes.lua`."""
+# No tenant can have such a name.
+OPERATOR = ".operator"
+"""Who makes changes by a command that uses Redis, and not the server."""
+POOL = ".pool"
+"""Who makes changes that nobody has asked for."""
+WORKER = ".worker"
+"""Who loads the adapters that workers were started with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of an adapter or of an API key."""
+
+    id: str
+    """Id of the entry in Redis. Later changes have larger ids."""
+    action: str
+    """Such as `loaded`. A newer release may record actions that this one doesn't know."""
+    adapter: str
+    """Name of the adapter. Empty for changes of API keys."""
+    by: str
+    """Who asked for it: the tenant of an API key, and the key's id after a slash if it is stored;
+    or `OPERATOR`, `POOL` or `WORKER`. Empty if a previous release made the change."""
+    before: str
+    """Version, or another value, before the change. Empty if there was none."""
+    after: str
+
+    @property
+    def time_ms(self) -> int:
+        """Unix time of the change in milliseconds, on Redis' clock."""
+        return int(self.id.partition("-")[0])
+
+
+class Changes:
+    """The audit log of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._key = keys.changes
+
+    async def newest(
+        self, limit: int, *, before: str | None, wanted: Callable[[Change], bool]
+    ) -> Sequence[Change]:
+        """Return up to `limit` changes that are `wanted`, newest first.
+
+        With `before`, an id, only earlier changes are returned.
+        """
+        found: list[Change] = []
+        end = f"({before}" if before else "+"
+        for _ in range(2 * MAX_CHANGES // PAGE):
+            entries = await self._redis.xrevrange(self._key, max=end, count=PAGE)
+            changes = [_change(entry.decode(), decode_hash(fields)) for entry, fields in entries]
+            found += [change for change in changes if wanted(change)]
+            if len(found) >= limit or len(entries) < PAGE:
+                break
+            end = f"({changes[-1].id}"
+        return found[:limit]
+
+
+def log_key_change(
+    pipe: Pipeline, keys: Keys, action: str, *, before: str = "", after: str = ""
+) -> None:
+    """Add a change of an API key by the operator to a pipeline's commands.
+
+    `before` and `after` name the key by its tenant and id. Scripts log the changes of adapters.
+    """
+    fields = {"action": action, "adapter": "", "by": OPERATOR, "from": before, "to": after}
+    pipe.xadd(keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)  # type: ignore[arg-type]
+
+
+def _change(entry: str, fields: dict[str, str]) -> Change:
+    return Change(
+        id=entry,
+        action=fields["action"],
+        adapter=fields["adapter"],
+        by=fields["by"],
+        before=fields["from"],
+        after=fields["to"],
+    )

@@ -1,0 +1,125 @@
+"""Inspections: requests to a worker to read and check the files of an adapter.
+
+Front ends can't read these files themselves. Each request has its own key, and the worker's mailbox
+receives the request's id. The worker confirms the request before it reads the files. The front end
+can therefore detect a lost message or an unresponsive worker quickly, even if reading the
+files takes long.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from shared.errors import JobError
+from shared.protocol.adapters import Adapter, decode_adapter
+from shared.protocol.codec import PROTOCOL_VERSION, decode_job_error
+from shared.protocol.ids import InspectionId, WorkerId
+from shared.store.redis.connection import MAX_BLOCK_S, Redis
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Scripts
+
+TTL_MS = 60_000
+TAKEN = b"taken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """A request to read and check an adapter."""
+
+    name: str
+    """Name of the adapter, which may not be registered yet."""
+    source: str
+    """Source of the adapter: a folder as the worker sees it, or a hub id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Result of an inspection: an adapter that can be served, or an error."""
+
+    adapter: Adapter | None = None
+    """The adapter, if it can be served. Its `created_s` is the time of the inspection."""
+    error: JobError | None = None
+    source: str | None = None
+    """Path of the adapter's folder, with symbolic links resolved; None if clients may not see the
+    path."""
+    num_tensors: int = 0
+    matched: tuple[str, ...] = ()
+    """Names of the first few tensors that belong to a module of the base model."""
+    unmatched: tuple[str, ...] = ()
+    """Names of the first few tensors that belong to no module of the base model. A single such
+    tensor makes the adapter invalid."""
+    num_unmatched: int = 0
+    """Total number of tensors that belong to no module of the base model."""
+    ranks: tuple[tuple[int, int], ...] = ()
+    """Pairs of a rank and the number of modules with this rank, in ascending order of rank."""
+    trained_on: str | None = None
+    """Name of the base model for which the adapter was trained, from the adapter's configuration;
+    None if the name can't be read."""
+
+
+class Inspections:
+    """Sends, takes and answers the inspections of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+
+    async def ask(self, wid: WorkerId, inspection_id: InspectionId, asked: Inspection) -> bool:
+        """Send an inspection to a worker. Return False if the worker isn't in the pool.
+
+        `inspection_id` must be an id that no earlier inspection had.
+        """
+        body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
+        return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))
+
+    async def next_reply(
+        self, inspection_id: InspectionId, *, timeout_s: float
+    ) -> Findings | bool | None:
+        """Return the next reply to a request.
+
+        The first reply is True, which confirms the request. The second reply contains the findings.
+        Waits for `timeout_s`, but at most two seconds, and returns None if no reply arrives. A
+        reply may be lost if the call is cancelled or fails.
+        """
+        reply = await self._redis.blpop(  # type: ignore[misc]
+            [self._keys.findings(inspection_id)],
+            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
+        )
+        if reply is None:
+            return None
+        return reply[1] == TAKEN or _decode(reply[1])
+
+    async def withdraw(self, inspection_id: InspectionId) -> None:
+        """Withdraw a request. A worker that hasn't taken the request can no longer take it."""
+        await self._redis.delete(self._keys.inspection(inspection_id))
+
+    async def take(self, inspection_id: InspectionId) -> Inspection | None:
+        """Take and confirm a request, or return None if it was withdrawn or already taken."""
+        body = await self._scripts.run("take_inspection", inspection_id, TTL_MS)
+        wire = orjson.loads(body) if body else {}
+        if wire.pop("v", None) != PROTOCOL_VERSION:
+            return None
+        return Inspection(**wire)
+
+    async def answer(self, inspection_id: InspectionId, findings: Findings) -> None:
+        """Publish the findings of an inspection. May be repeated."""
+        wire = orjson.dumps(asdict(findings), default=sorted)  # orjson encodes no sets
+        await self._scripts.run("answer_inspection", inspection_id, wire, TTL_MS)
+
+
+def _decode(raw: bytes) -> Findings:
+    wire: dict[str, Any] = orjson.loads(raw)
+    adapter, error = wire["adapter"], wire["error"]
+    return Findings(
+        adapter=decode_adapter(adapter) if adapter else None,
+        error=decode_job_error(error),
+        source=wire["source"],
+        num_tensors=wire["num_tensors"],
+        matched=tuple(wire["matched"]),
+        unmatched=tuple(wire["unmatched"]),
+        num_unmatched=wire["num_unmatched"],
+        ranks=tuple((rank, count) for rank, count in wire["ranks"]),
+        trained_on=wire["trained_on"],
+    )

@@ -1,0 +1,70 @@
+"""Lookups of adapters that aren't registered, at the source that a template names.
+
+The key of a name is a lease while one front end looks the adapter up, so that each name is looked
+up once however many requests and front ends name it. If the lookup is refused, the key holds the
+error for a short time. Meanwhile no request reaches the source.
+"""
+
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from shared.errors import JobError
+from shared.protocol.codec import decode_job_error
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+
+LEASE_MS = 10_000
+"""Time in ms after which another front end may look up a name, unless the lease is renewed."""
+REFUSED_MS = 30_000
+"""Time in ms for which a refusal is remembered."""
+_LOOKING = b"looking"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """State of the lookup of one name."""
+
+    is_mine: bool = False
+    """Whether the caller has got the lease, and must look the name up."""
+    is_running: bool = False
+    """Whether another process looks the name up."""
+    refusal: JobError | None = None
+    """Error of a lookup a short time ago."""
+
+
+class SourceLookups:
+    """Leases and refusals of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def begin(self, name: str) -> Lookup:
+        """Take the lease of a name, unless there is one, or a refusal."""
+        key = self._keys.lookup(name)
+        found = await self._redis.set(key, _LOOKING, nx=True, px=LEASE_MS, get=True)
+        return Lookup(is_mine=True) if found is None else _decode(found)
+
+    async def state(self, name: str) -> Lookup:
+        """Return the state of a name's lookup. It has ended well if the state says nothing."""
+        found = await self._redis.get(self._keys.lookup(name))
+        return Lookup() if found is None else _decode(found)
+
+    async def renew(self, name: str) -> None:
+        """Extend the lease of a name."""
+        await self._redis.pexpire(self._keys.lookup(name), LEASE_MS)
+
+    async def refuse(self, name: str, error: JobError) -> None:
+        """End a lookup, and remember why it was refused."""
+        await self._redis.set(self._keys.lookup(name), orjson.dumps(asdict(error)), px=REFUSED_MS)
+
+    async def end(self, name: str) -> None:
+        """End a lookup, so that the next request may begin another one."""
+        await self._redis.delete(self._keys.lookup(name))
+
+
+def _decode(found: bytes) -> Lookup:
+    if found == _LOOKING:
+        return Lookup(is_running=True)
+    return Lookup(refusal=decode_job_error(orjson.loads(found)))

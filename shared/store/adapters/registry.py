@@ -1,0 +1,390 @@
+"""Registry of a pool: its base model, and the version that each adapter name refers to."""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+from shared.protocol.adapters import (
+    Adapter,
+    AdapterState,
+    BaseModel,
+    decode_adapter,
+    decode_base_model,
+)
+from shared.protocol.capabilities import encode_kinds
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.tools import ToolForm
+from shared.reasoning_form import ReasoningForm
+from shared.store.adapters.changes import OPERATOR, POOL, WORKER
+from shared.store.adapters.refusals import already_loaded, conflict, not_kept, quarantine
+from shared.store.adapters.share import FIELDS as SHARE_FIELDS
+from shared.store.adapters.share import Candidate, CandidateMode, decode_share
+from shared.store.redis.connection import Redis, chunks, decode_hash
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Scripts, flat
+
+RELEASED_PER_CALL = 32
+KEPT_VERSIONS = 4
+"""Number of previous versions that a name keeps by default."""
+
+
+class _AddMode(StrEnum):
+    """Reason for adding an adapter."""
+
+    START = "start"
+    """A worker was started with the adapter."""
+    LOAD = "load"
+    """A client loads the adapter under a new name."""
+    REPLACE = "replace"
+    """A client loads the adapter under a name that may already be taken."""
+    CANDIDATE = "candidate"
+    """A client loads the adapter to try it out beside the current version of its name."""
+
+
+class _AddOutcome(StrEnum):
+    """Outcome of `add_adapter.lua`."""
+
+    OK = "ok"
+    EXISTS = "exists"
+    """The name is taken, and the mode doesn't allow replacing its version."""
+    QUARANTINED = "quarantined"
+    """The version is quarantined."""
+    EXPIRED = "expired"
+    """The uploaded files of the version are gone."""
+    UNKNOWN = "unknown"
+    """The name of a candidate isn't registered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Result of looking up a model name."""
+
+    base: BaseModel | None
+    """Base model of the pool; None before the first worker has started."""
+    adapter: Adapter | None = None
+    """Adapter version to which the name refers, if it takes new requests."""
+    is_base: bool = False
+    """Whether the name refers to the base model."""
+    revision: str = "0"
+    """Revision of the registry in which the name was looked up, or an earlier one.
+
+    The registry gets another revision whenever a model that takes requests changes or is removed.
+    """
+    candidate: Candidate | None = None
+    """Candidate of the adapter, if it takes requests. None if a version was looked up."""
+
+    def canary_for(self, key: str) -> "Found":
+        """Return what serves the requests with this key: the canary if it takes them, or this."""
+        return self._candidate_for(key, CandidateMode.CANARY) or self
+
+    def shadow_for(self, key: str) -> "Found | None":
+        """Return what computes a copy of the requests with this key, or None if nothing does."""
+        return self._candidate_for(key, CandidateMode.SHADOW)
+
+    def _candidate_for(self, key: str, mode: CandidateMode) -> "Found | None":
+        candidate = self.candidate
+        if candidate is None or candidate.share.mode is not mode or not candidate.share.takes(key):
+            return None
+        return replace(self, adapter=candidate.adapter)
+
+    @property
+    def version(self) -> AdapterVersion | None:
+        """Version that serves requests; None if there is no such model."""
+        model = self.base if self.is_base else self.adapter
+        return model.version if model else None
+
+    @property
+    def tool_form(self) -> ToolForm | None:
+        """Form of the model's tool calls. An adapter's own chat template decides for it."""
+        own = self.adapter.tool_form if self.adapter and not self.is_base else None
+        return own or (self.base.tool_form if self.base else None)
+
+    @property
+    def reasoning(self) -> ReasoningForm | None:
+        """Form of the reasoning in the model's answers."""
+        model = self.base if self.is_base else self.adapter
+        return model.reasoning if model else None
+
+
+class Registry:
+    """Base model, adapter names and versions of one pool.
+
+    A name has a current version and a few previous versions. The entry of a version is kept while a
+    name refers to the version, or a job of the version waits or runs.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+
+    async def set_base(self, base: BaseModel) -> str:
+        """Set the pool's base model. If its version changes, all adapters are unregistered.
+
+        Returns the registry's epoch. A new epoch means that the registry has lost its adapters, and
+        that workers must register their adapters again.
+
+        Raises:
+            SettingsError: live workers of the pool serve another version.
+        """
+        args = base.version, uuid.uuid4().hex, *_fields(base)
+        other = registry_epoch = b""
+        while not (other or registry_epoch):  # each call unregisters some of the adapters
+            other, registry_epoch = await self._scripts.run("set_base", *args)
+        if other:
+            raise SettingsError(
+                f"pool {self._keys.pool} serves {other.decode()}, not {base.version}: "
+                "stop its workers first, or set another --pool"
+            )
+        return str(registry_epoch.decode())
+
+    async def base(self) -> BaseModel | None:
+        """Return the pool's base model, or None before the first worker has started."""
+        return _base(await self._redis.hgetall(self._keys.base))  # type: ignore[misc]
+
+    async def add_adapter(self, adapter: Adapter) -> AdapterVersion | None:
+        """Register an adapter that a worker was started with.
+
+        Returns the version that the name refers to after the call, or None if a client has unloaded
+        the name. The returned version differs from the version of `adapter` in two cases: a client
+        has set another version, or a worker that started after this one has registered another
+        version. A quarantined version stays quarantined.
+        """
+        _, version = await self._add(_AddMode.START, adapter, by=WORKER)
+        return version
+
+    async def load_adapter(
+        self, adapter: Adapter, *, replace: bool, keep_versions: int = KEPT_VERSIONS, by: str = ""
+    ) -> None:
+        """Register an adapter for a client. New requests for the name use the adapter immediately.
+
+        The name keeps at most `keep_versions` previous versions. `by` is the client, for the audit
+        log.
+
+        Raises:
+            JobFailed: the name is taken and `replace` is false, the version is quarantined, or its
+                uploaded files have expired.
+        """
+        mode = _AddMode.REPLACE if replace else _AddMode.LOAD
+        outcome, version = await self._add(mode, adapter, keep_versions, by=by)
+        if outcome is _AddOutcome.EXISTS:
+            raise JobFailed(already_loaded(adapter.name, version))
+        _check_can_load(outcome, version)
+
+    async def add_candidate(self, adapter: Adapter, *, keep_versions: int, by: str) -> bool:
+        """Register an adapter as the candidate of its name, in place of another candidate.
+
+        A new candidate takes no requests until `Candidates.set` gives it a share. `by` is the
+        client, for the audit log. Returns False if the name isn't registered.
+
+        Raises:
+            JobFailed: the version is current or quarantined, or its uploaded files have expired.
+        """
+        outcome, version = await self._add(_AddMode.CANDIDATE, adapter, keep_versions, by=by)
+        if outcome is _AddOutcome.EXISTS:
+            message = f"{version} is the current version of {adapter.name} already"
+            raise JobFailed(conflict(f"{message}; load other weights"))
+        _check_can_load(outcome, version)
+        return outcome is not _AddOutcome.UNKNOWN
+
+    async def unload_adapter(self, name: str, *, by: str = "") -> bool:
+        """Stop accepting jobs for the name. Jobs that already wait or run end normally.
+
+        May be repeated. Returns False if the name is unknown. An unloaded name stays known for at
+        least an hour. `by` is the client, for the audit log.
+        """
+        return bool(await self._scripts.run("unload_adapter", name, by) >= 0)
+
+    async def roll_back_adapter(
+        self, name: str, version: AdapterVersion | None = None, *, by: str = ""
+    ) -> AdapterVersion | None:
+        """Make the name refer to a previous version, and return that version.
+
+        By default, this is the first version in the order of rollbacks, and the version that is
+        replaced becomes the last one. With `version`, the version that is replaced becomes the
+        first one. If `version` is current already, nothing changes. `by` is the client, for the
+        audit log. Returns None if the name isn't registered.
+
+        Raises:
+            JobFailed: there is no previous version, the name doesn't keep `version`, or the
+                version is quarantined.
+        """
+        match await self._scripts.run("rollback_adapter", name, version or "", by):
+            case [b"ok", reached]:
+                return AdapterVersion(reached.decode())
+            case [b"none"]:
+                raise JobFailed(conflict(f"adapter {name} has no previous version"))
+            case [b"not_kept", *kept]:
+                raise JobFailed(not_kept(name, version, [raw.decode() for raw in kept]))
+            case [b"quarantined", reached]:
+                raise JobFailed(conflict(quarantine(reached.decode())))
+        return None
+
+    async def release_adapter(self, name: str) -> AdapterVersion | None:
+        """Let the quarantined current version of the name take jobs again, and return the version.
+
+        The next job of the version that dies quarantines it again. Returns None if the name isn't
+        registered.
+
+        Raises:
+            JobFailed: the version isn't quarantined.
+        """
+        adapter = await self.adapter(name)
+        if adapter is None:
+            return None
+        if not await self._scripts.run("release_quarantine", 0, OPERATOR, adapter.version):
+            raise JobFailed(conflict(f"adapter {adapter.version} isn't quarantined"))
+        return adapter.version
+
+    async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
+        """Let versions take jobs again that have been quarantined for `after_ms`, and return them.
+
+        The next job of such a version that dies quarantines the version again. The call may be
+        repeated.
+        """
+        raw = await self._redis.zrange(self._keys.quarantined, 0, -1)
+        released: list[bytes] = []
+        for page in chunks(raw, RELEASED_PER_CALL):
+            released += await self._scripts.run("release_quarantine", after_ms, POOL, *page)
+        return [AdapterVersion(version.decode()) for version in released]
+
+    async def forget_unused(self) -> list[AdapterVersion]:
+        """Delete the entries of versions that have no name and no jobs, and return these versions.
+
+        Workers learn from their next heartbeat that versions were deleted. Any number of processes
+        may call this method, each about once a second.
+        """
+        return [AdapterVersion(raw.decode()) for raw in await self._scripts.run("forget_unused")]
+
+    async def adapter(self, name: str) -> Adapter | None:
+        """Return the current version of the name, or None if the name isn't registered."""
+        version = await self._current_version(name)
+        return await self.adapter_by_version(AdapterVersion(version.decode())) if version else None
+
+    async def adapter_by_version(self, version: AdapterVersion) -> Adapter | None:
+        """Return a version, even if it isn't current. Return None if its entry was deleted."""
+        fields = await self._redis.hgetall(self._keys.version(version))  # type: ignore[misc]
+        return decode_adapter(decode_hash(fields)) if fields else None
+
+    async def adapters(self) -> list[Adapter]:
+        """Return the current version of every registered name, sorted by name."""
+        names = await self._redis.smembers(self._keys.adapters)  # type: ignore[misc]
+        found: list[Adapter] = []
+        for some in chunks(sorted(raw.decode() for raw in names)):
+            found += await self._current(some)
+        return found
+
+    async def forgotten(self, versions: list[AdapterVersion]) -> list[AdapterVersion]:
+        """Return the versions in `versions` whose entries were deleted."""
+        gone: list[AdapterVersion] = []
+        for some in chunks(versions):
+            pipe = self._redis.pipeline(transaction=False)
+            for version in some:
+                pipe.exists(self._keys.version(version))
+            found = await pipe.execute()
+            gone += [version for version, is_there in zip(some, found, strict=True) if not is_there]
+        return gone
+
+    async def resolve(self, model: str) -> AdapterVersion | None:
+        """Return the version that serves requests for `model`, or None if there is no such model.
+
+        Raises:
+            JobFailed: the adapter is quarantined.
+        """
+        return (await self.find(model)).version
+
+    async def find(self, model: str) -> Found:
+        """Return the base model, and the model that serves requests for `model`.
+
+        Requests refer to an adapter by `name`, `base:name` or `name@digest12`. The last form may
+        refer to a previous version.
+
+        Raises:
+            JobFailed: the adapter is quarantined.
+        """
+        base_name, colon, name = model.rpartition(":")
+        pipe = self._redis.pipeline(transaction=False)
+        # Read first, so that the rest can't be older than the revision.
+        pipe.hget(self._keys.counters, "registry")
+        pipe.hgetall(self._keys.base)
+        pipe.hmget(self._keys.adapter(name), ["version", *SHARE_FIELDS])
+        raw_revision, fields, (current, *raw_share) = await pipe.execute()
+        base, revision = _base(fields), (raw_revision or b"0").decode()
+        if base and model in (base.name, base.version):
+            return Found(base, is_base=True, revision=revision)
+        if base and colon and base_name != base.name:
+            return Found(base, revision=revision)
+        version = AdapterVersion(name if "@" in name else (current or b"").decode())
+        adapter = await self._served(version)
+        if current and not adapter and await self._current_version(name) != current:
+            return await self.find(model)  # the name got another version between the reads
+        candidate = await self._candidate(raw_share) if adapter and "@" not in name else None
+        return Found(base, adapter, revision=revision, candidate=candidate)
+
+    async def _candidate(self, raw_share: Sequence[bytes | None]) -> Candidate | None:
+        """Return the candidate in the values of `SHARE_FIELDS` if it takes requests, else None."""
+        share = decode_share(raw_share)
+        if share is None or not share.percent:
+            return None
+        adapter = await self.adapter_by_version(share.version)
+        is_ready = adapter is not None and adapter.state is AdapterState.READY
+        return Candidate(adapter=adapter, share=share) if adapter and is_ready else None
+
+    async def _current_version(self, name: str) -> bytes | None:
+        found: bytes | None = await self._redis.hget(self._keys.adapter(name), "version")  # type: ignore[misc]
+        return found
+
+    async def _served(self, version: AdapterVersion) -> Adapter | None:
+        """Return the adapter version if it takes new requests, else None.
+
+        Raises:
+            JobFailed: the version is quarantined.
+        """
+        adapter = await self.adapter_by_version(version) if version else None
+        if adapter and adapter.state is AdapterState.QUARANTINED:
+            message = f"{quarantine(version)}; register other weights under its name"
+            raise JobFailed(
+                JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
+            )
+        return adapter if adapter and adapter.state is AdapterState.READY else None
+
+    async def _current(self, names: Sequence[str]) -> list[Adapter]:
+        """Return the current versions of those `names` that are registered."""
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(self._keys.adapter(name), "version")
+        for version in [raw.decode() for raw in await pipe.execute() if raw]:
+            pipe.hgetall(self._keys.version(AdapterVersion(version)))
+        return [decode_adapter(decode_hash(reply)) for reply in await pipe.execute() if reply]
+
+    async def _add(
+        self, mode: _AddMode, adapter: Adapter, keep_versions: int | None = None, *, by: str
+    ) -> tuple[_AddOutcome, AdapterVersion | None]:
+        keep = "" if keep_versions is None else keep_versions
+        args = mode, adapter.name, adapter.version, adapter.created_s, keep, adapter.source, by
+        outcome, raw = await self._scripts.run("add_adapter", *args, *_fields(adapter))
+        version = AdapterVersion(raw.decode()) if raw else None
+        return _AddOutcome(outcome.decode()), version
+
+
+def _check_can_load(outcome: _AddOutcome, version: AdapterVersion | None) -> None:
+    if outcome is _AddOutcome.QUARANTINED:
+        raise JobFailed(conflict(f"{quarantine(version)}; load other weights"))
+    if outcome is _AddOutcome.EXPIRED:
+        message = "reading the adapter took too long, and its files have expired; send it again"
+        raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+
+
+def _fields(record: BaseModel | Adapter) -> Iterator[Any]:
+    """Return the fields of a record for a hash of Redis, in which None is an empty string."""
+    fields = asdict(record)
+    if isinstance(record, Adapter):
+        fields["kinds"] = encode_kinds(record.kinds)
+    return flat((k, "" if value is None else value) for k, value in fields.items())
+
+
+def _base(raw: Mapping[bytes, bytes]) -> BaseModel | None:
+    return decode_base_model(decode_hash(raw)) if raw else None

@@ -1,0 +1,209 @@
+"""Record of the adapter versions that each worker holds. Most methods call one Lua script."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from shared.errors import LeaseLost
+from shared.protocol.capabilities import EVERYTHING, Capabilities, Feature, decode_needs
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.queue_replies import ReplicaStanding
+from shared.store.redis.connection import Redis, chunks
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Scripts, flat
+
+VERSIONS_PER_CALL = 128
+REPLICAS_PER_CALL = 32
+"""Maximum number of replicas that one call of `shrink.lua` checks, so that no call blocks Redis for
+long."""
+COLD_PAGE = 256
+MAX_COLD_PAGES = 4
+"""Maximum number of pages in which a limited worker looks for versions without a holder."""
+
+
+class ResidencyStore:
+    """Resident adapter versions of a pool's workers.
+
+    The store remembers the versions that this process has reported for its own workers. A claim
+    therefore sends only the differences. Pass the same instance to the `Queue` of these workers.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+        self._reported: dict[WorkerId, set[AdapterVersion]] = {}
+        """Versions that each worker of this process has reported to Redis."""
+        self._mismatched: set[WorkerId] = set()
+        """Workers whose last heartbeat found fewer or more versions in Redis than were reported."""
+
+    async def set_residents(
+        self,
+        wid: WorkerId,
+        *,
+        add: Sequence[AdapterVersion] = (),
+        remove: Sequence[AdapterVersion] = (),
+    ) -> list[AdapterVersion]:
+        """Record that the worker holds the versions in `add`, and no longer those in `remove`.
+
+        The worker's exclusive rights to load any of these versions end. Returns the versions in
+        `add` that other workers hold too.
+
+        Raises:
+            LeaseLost: the worker was declared dead.
+        """
+        replicated: list[AdapterVersion] = []
+        for page in chunks(add, VERSIONS_PER_CALL):
+            replicated += await self._change(wid, len(page), page)
+        for page in chunks(remove, VERSIONS_PER_CALL):
+            await self._change(wid, 0, page)
+        return replicated
+
+    async def _change(
+        self, wid: WorkerId, num_added: int, versions: Sequence[AdapterVersion]
+    ) -> list[AdapterVersion]:
+        replicated = await self._scripts.run("residents", wid, num_added, *versions)
+        if replicated == 0:
+            raise self.lease_lost(wid)
+        reported = self._reported.setdefault(wid, set())
+        if num_added:
+            reported.update(versions)
+        else:
+            reported.difference_update(versions)
+        return [AdapterVersion(version.decode()) for version in replicated]
+
+    async def shrink(
+        self,
+        wid: WorkerId,
+        running: Mapping[AdapterVersion, int],
+        *,
+        due: Collection[AdapterVersion],
+        steal_ms: int,
+    ) -> dict[AdapterVersion, ReplicaStanding]:
+        """Return the standing of the worker's replicas, and withdraw surplus replicas in `due`.
+
+        The worker no longer counts as a holder of a withdrawn version and may evict it. The
+        last replica of a version is never withdrawn. The call may be repeated.
+
+        Args:
+            wid: the worker.
+            running: number of jobs that the worker runs, for each version that it holds.
+            due: versions that have been surplus for long enough to be withdrawn.
+            steal_ms: waiting time in milliseconds. A replica is needed if a job of its version
+                has waited longer.
+
+        Raises:
+            LeaseLost: the worker was declared dead.
+        """
+        standing: dict[AdapterVersion, ReplicaStanding] = {}
+        for page in chunks(list(running), REPLICAS_PER_CALL):
+            args = [(version, running[version], int(version in due)) for version in page]
+            replies = await self._scripts.run("shrink", wid, steal_ms, *flat(args))
+            if replies == 0:
+                raise self.lease_lost(wid)
+            found = (ReplicaStanding(raw.decode()) for raw in replies)
+            standing |= zip(page, found, strict=True)
+        gone = {version for version, each in standing.items() if each is ReplicaStanding.GONE}
+        self._reported.setdefault(wid, set()).difference_update(gone)
+        return standing
+
+    async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
+        """Request the exclusive right to load a version, and return whether the worker has it.
+
+        The right is granted if jobs of the version wait, no worker holds the version and no other
+        worker loads it. While a worker has the right, other workers claim no jobs of the version.
+        The right ends when the worker calls `set_residents` for the version, or when heartbeats no
+        longer renew the right.
+        """
+        return bool(await self._scripts.run("load", wid, version))
+
+    async def cold_heads(
+        self, limit: int, serves: Capabilities = EVERYTHING
+    ) -> list[AdapterVersion]:
+        """Return up to `limit` versions that have waiting jobs but no holder.
+
+        The versions are sorted by the queue scores of their first jobs, lowest first. Versions
+        without a job that a worker with the capabilities `serves` may take are left out. They are
+        searched for only among the first versions.
+        """
+        if serves.is_everything:
+            return _versions(await self._redis.zrange(self._keys.cold, 0, limit - 1))
+        found: list[AdapterVersion] = []
+        for page in range(MAX_COLD_PAGES):
+            first = page * COLD_PAGE
+            names = await self._redis.zrange(self._keys.cold, first, first + COLD_PAGE - 1)
+            found += await self._served(_versions(names), serves) if names else ()
+            if len(found) >= limit or len(names) < COLD_PAGE:
+                break
+        return found[:limit]
+
+    async def _served(
+        self, versions: Sequence[AdapterVersion], serves: Capabilities
+    ) -> list[AdapterVersion]:
+        """Return the versions that have a waiting job that the worker serves.
+
+        Running jobs with features count as waiting. Versions that seem to have only such jobs are
+        left to other workers, which claim no jobs of a version while this worker loads it.
+        """
+        has_features = serves.features == frozenset(Feature)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hmget(self._keys.needs, list(versions))
+        for version in versions:
+            pipe.zcard(self._keys.queue(version))
+            pipe.hlen(self._keys.featured(version))
+        needs, *counts = await pipe.execute()
+        return [
+            version
+            for version, raw, waiting, featured in zip(
+                versions, needs, counts[::2], counts[1::2], strict=True
+            )
+            if (has_features or waiting > featured)
+            and (raw is None or serves.serves(decode_needs(raw.decode())))
+        ]
+
+    def begin(self, wid: WorkerId) -> None:
+        """Start tracking a newly registered worker, which has no versions in Redis yet."""
+        self._reported[wid] = set()
+
+    def end(self, wid: WorkerId) -> None:
+        """Stop tracking a worker of this process that left the pool or was declared dead."""
+        self._reported.pop(wid, None)
+
+    def lease_lost(self, wid: WorkerId) -> LeaseLost:
+        """Stop tracking a worker that was declared dead, and return the error to raise."""
+        self.end(wid)
+        return LeaseLost(f"worker {wid} was given up: its lease ended, its jobs run elsewhere")
+
+    def unreported(
+        self, wid: WorkerId, residents: Collection[AdapterVersion]
+    ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
+        """Compare the versions that the worker holds with those that it has reported.
+
+        Returns two sets: versions that are held but not reported, and versions that are reported
+        but not held.
+        """
+        reported, held = self._reported.get(wid, set()), set(residents)
+        return held - reported, reported - held
+
+    async def repair(self, wid: WorkerId, num_held: int) -> None:
+        """Report the worker's versions again if Redis lost some of them in a failover.
+
+        A repair starts only at the second mismatch in a row, because the first mismatch may be
+        caused by a report that is under way.
+
+        Args:
+            wid: the worker.
+            num_held: number of versions that the worker holds according to Redis.
+        """
+        reported = self._reported.get(wid)
+        if reported is None or num_held == len(reported):
+            self._mismatched.discard(wid)
+        elif wid not in self._mismatched:
+            self._mismatched.add(wid)
+        else:
+            raw = await self._redis.smembers(self._keys.residents(wid))  # type: ignore[misc]
+            held = {AdapterVersion(version.decode()) for version in raw}
+            add, remove = sorted(reported - held), sorted(held - reported)
+            await self.set_residents(wid, add=add, remove=remove)
+
+
+def _versions(names: Sequence[bytes]) -> list[AdapterVersion]:
+    return [AdapterVersion(raw.decode()) for raw in names]

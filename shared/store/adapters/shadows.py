@@ -1,0 +1,127 @@
+"""Pairs of a request's job and of its copy for a shadow, and how their answers compare."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.jobs import JobState
+from shared.store.redis.connection import Redis, decode_hash, unix_ms
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Scripts
+
+States = tuple[JobState | None, JobState | None]
+"""States of the two jobs of a pair."""
+MAX_PENDING = 1024
+"""Maximum number of pairs that haven't been compared. No copy is made beyond it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowPair:
+    """A job, and its copy that the candidate version computes."""
+
+    original: JobId
+    copy: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairReport:
+    """How the two answers of a pair compare."""
+
+    original: JobId
+    copy: JobId
+    similarity: float
+    """From 0 for answers without common words to 1 for equal answers; 0 if the copy failed."""
+    error: str | None = None
+    """Why the copy failed."""
+    tokens: int = 0
+    """Number of tokens of the original answer."""
+    candidate_tokens: int = 0
+    """Number of tokens of the candidate's answer."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether both answers have the same texts."""
+        return self.similarity == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Summary of all pairs of a candidate that were compared."""
+
+    pairs: int = 0
+    equal: int = 0
+    """Number of pairs with equal texts."""
+    failed: int = 0
+    """Number of copies that ended with an error."""
+    similarity: float = 0.0
+    """Sum over all pairs."""
+    tokens: int = 0
+    candidate_tokens: int = 0
+
+
+class Shadows:
+    """Shadow pairs of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+
+    async def num_pending(self) -> int:
+        """Return the number of pairs that haven't been compared."""
+        return int(await self._redis.zcard(self._keys.shadows))
+
+    async def add(self, pair: ShadowPair) -> None:
+        """Remember a pair whose answers will be compared."""
+        now_ms = unix_ms(await self._redis.time())
+        await self._redis.zadd(self._keys.shadows, {f"{pair.original} {pair.copy}": now_ms})
+
+    async def pending(self) -> Sequence[tuple[ShadowPair, States]]:
+        """Return the pairs that haven't been compared, oldest first, with the states of their jobs.
+
+        The state of a job whose record was deleted is None.
+        """
+        raw = await self._redis.zrange(self._keys.shadows, 0, -1)
+        jobs = [JobId(job) for member in raw for job in member.decode().split(" ")]
+        pipe = self._redis.pipeline(transaction=False)
+        for job in jobs:
+            pipe.hget(self._keys.job(job), "state")
+        states = [JobState(state.decode()) if state else None for state in await pipe.execute()]
+        rows = zip(jobs[::2], jobs[1::2], states[::2], states[1::2], strict=True)
+        return [
+            (ShadowPair(original=original, copy=copy), (state, state_of_copy))
+            for original, copy, state, state_of_copy in rows
+        ]
+
+    async def discard(self, pairs: Sequence[ShadowPair]) -> None:
+        """Forget pairs that can't be compared."""
+        members = [f"{pair.original} {pair.copy}" for pair in pairs]
+        if members:
+            await self._redis.zrem(self._keys.shadows, *members)
+
+    async def record(self, name: str, version: AdapterVersion, report: PairReport) -> bool:
+        """Count a pair of the candidate `version` of a name, once, and forget the pair.
+
+        Returns False if it was counted before, or if the version isn't the candidate any more.
+        """
+        args = (
+            *(report.original, report.copy, name, version),
+            *(int(report.is_equal), int(report.error is not None), f"{report.similarity:.6f}"),
+            *(report.tokens, report.candidate_tokens, orjson.dumps(asdict(report))),
+        )
+        return bool(await self._scripts.run("record_comparison", *args))
+
+    async def comparison(self, version: AdapterVersion) -> Comparison:
+        """Return the summary of a candidate's pairs."""
+        raw = await self._redis.hgetall(self._keys.compared(version))  # type: ignore[misc]
+        found = decode_hash(raw)
+        similarity = float(found.pop("similarity", 0))
+        counts = {name: int(value) for name, value in found.items()}
+        return Comparison(similarity=similarity, **counts)
+
+    async def differing(self, version: AdapterVersion, limit: int) -> Sequence[PairReport]:
+        """Return up to `limit` pairs of a candidate whose answers differ, newest first."""
+        raw = await self._redis.lrange(self._keys.differing(version), 0, limit - 1)  # type: ignore[misc]
+        return [PairReport(**orjson.loads(report)) for report in raw]

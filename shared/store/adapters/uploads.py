@@ -1,0 +1,111 @@
+"""Files of adapters that clients send, on their way through Redis to the workers.
+
+A front end writes the files in pieces. A worker reads them when it checks or loads the adapter.
+Once a version is registered that was made from an upload, the upload lives as long as the version,
+so that workers that start later can load the version, too.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.ids import UploadId
+from shared.store.redis.connection import OutOfMemory, Redis
+from shared.store.redis.keys import Keys
+from shared.store.redis.retry import retry_until_available
+from shared.store.redis.scripts import Scripts
+
+PIECE_BYTES = 1 << 20
+"""Maximum number of bytes of a piece. Redis copies one within a millisecond."""
+CONFIG = "config"
+"""Field with the text of adapter_config.json."""
+
+
+class UploadGone(Exception):
+    """The upload has expired, or was deleted with its version."""
+
+
+class Uploads:
+    """Writes, reads and deletes the uploads of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+
+    async def append(
+        self,
+        upload: UploadId,
+        field: str,
+        piece: bytes,
+        *,
+        tenant: str,
+        num_left: int,
+        ttl_ms: int,
+    ) -> None:
+        """Store one piece of an upload, which then expires after `ttl_ms`.
+
+        Args:
+            upload: the upload.
+            field: `CONFIG`, or the number of the piece, from 0.
+            piece: at most `PIECE_BYTES` bytes.
+            tenant: the tenant that is charged with the upload.
+            num_left: number of bytes that follow, as far as it is known.
+            ttl_ms: time in ms after which the upload expires unless a version is made from it.
+
+        Raises:
+            JobFailed: the upload would leave too little of Redis' memory for jobs, or the tenant
+                would exceed its part of the memory or has too many uploads.
+            RedisUnavailable: Redis can't be reached.
+        """
+        try:
+            reply = await self._scripts.run(
+                "append_upload", upload, field, piece, num_left, ttl_ms, tenant
+            )
+        except OutOfMemory:
+            reply = b"memory"
+        if reply != b"ok":
+            raise JobFailed(_refusal(reply.decode()))
+
+    async def config(self, upload: UploadId) -> bytes | None:
+        """Return the text of adapter_config.json, or None if it wasn't sent. Retries."""
+        return await self._field(upload, CONFIG)
+
+    async def pieces(self, upload: UploadId) -> AsyncIterator[bytes]:
+        """Yield the pieces of the weights file in order. Retries while Redis is unavailable.
+
+        Raises:
+            UploadGone: the upload isn't in Redis, or no longer.
+        """
+        size = await self._field(upload, "size")
+        num_read = number = 0
+        while size is None or num_read < int(size):
+            piece = await self._field(upload, str(number))
+            if piece is None:
+                raise UploadGone(upload)
+            yield piece
+            num_read += len(piece)
+            number += 1
+
+    async def _field(self, upload: UploadId, field: str) -> bytes | None:
+        async def read() -> bytes | None:
+            found: Any = await self._redis.hget(self._keys.upload(upload), field)  # type: ignore[misc]
+            return None if found is None else bytes(found)
+
+        return await retry_until_available(read)
+
+    async def discard(self, upload: UploadId) -> None:
+        """Delete an upload of which no version was made."""
+        await self._scripts.run("discard_upload", upload)
+
+
+def _refusal(limit: str) -> JobError:
+    if limit == "memory":
+        message = (
+            "Redis has too little free memory for this adapter; unload adapters, lower "
+            "--keep-versions, or raise Redis' maxmemory"
+        )
+        return JobError(code=ErrorCode.UNAVAILABLE, message=message)
+    what = "half of Redis' memory" if limit == "bytes" else "too many versions"
+    message = f"the adapters that this tenant has uploaded are {what}; unload some of them"
+    return JobError(code=ErrorCode.QUOTA_EXCEEDED, message=message)

@@ -1,1 +1,0 @@
-"""Connections to Redis: their pool, and finding the master with Sentinels."""

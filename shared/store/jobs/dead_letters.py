@@ -1,0 +1,216 @@
+"""Jobs that ended without an answer and are kept so that operators can enqueue them again."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import orjson
+
+from shared.protocol.codec import ONLY_IN_SPEC, decode_answer_spec, decode_job
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.jobs import Job
+from shared.store.redis.connection import Redis, ResponseError, unix_ms
+from shared.store.redis.keys import Keys
+
+T = TypeVar("T")
+PAGE = 100
+MAX_SUMMARIZED = 1000
+"""Maximum number of dead letters in one summary."""
+NUM_SAMPLES = 50
+"""Number of parts of the stream that Redis measures to estimate the bytes of all letters."""
+MAX_TRIMS = 20
+"""Maximum number of steps in which one call of `trim` approaches the limit in bytes."""
+REPORTED_TTL_S = 30 * 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A job that ended because it killed its workers repeatedly."""
+
+    id: JobId
+    version: AdapterVersion
+    tenant: str
+    tries: int
+    worker: WorkerId
+    """Last worker that the job killed."""
+    code: str
+    """Code of the job's error."""
+    reason: str
+    died_ms: int
+    """Unix time in milliseconds at which the job ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterSummary:
+    """Numbers of dead letters. Times are Unix times in milliseconds."""
+
+    num_letters: int
+    newest_ms: int
+    oldest_ms: int
+    by_version: Mapping[AdapterVersion, int]
+    by_code: Mapping[str, int]
+    by_worker: Mapping[WorkerId, int]
+
+    @classmethod
+    def of(cls, letters: Sequence[DeadLetter]) -> "DeadLetterSummary":
+        """Summarize at least one letter. The largest numbers come first."""
+        times = [letter.died_ms for letter in letters]
+        return cls(
+            num_letters=len(letters),
+            newest_ms=max(times),
+            oldest_ms=min(times),
+            by_version=_counts([letter.version for letter in letters]),
+            by_code=_counts([letter.code for letter in letters]),
+            by_worker=_counts([letter.worker for letter in letters]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A job that ended without an answer and can be enqueued again."""
+
+    job: Job
+    is_dead: bool
+    """Whether the job is a dead letter. If False, a server error ended the job."""
+
+
+class DeadLetters:
+    """Reads and deletes a pool's dead letters and the stored requests of its failed jobs."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def dead(self, limit: int) -> list[DeadLetter]:
+        """Return up to `limit` dead letters, newest first."""
+        entries = await self._redis.xrevrange(self._keys.dead, count=limit)
+        return [_letter(entry, fields) for entry, fields in entries]
+
+    async def count(self) -> int:
+        """Return the number of dead letters."""
+        return int(await self._redis.xlen(self._keys.dead))
+
+    async def take_unreported(self) -> DeadLetterSummary | None:
+        """Return a summary of the letters that no earlier call has summarized, or None.
+
+        The summary covers at most the `MAX_SUMMARIZED` newest of these letters. A letter may be
+        summarized twice if several processes call this method at the same time.
+        """
+        reported = await self._redis.getex(self._keys.reported, ex=REPORTED_TTL_S)
+        letters: list[DeadLetter] = []
+        newest, end = None, b"+"
+        start = b"(" + reported if reported else b"-"
+        while len(letters) < MAX_SUMMARIZED:
+            page = await self._redis.xrevrange(self._keys.dead, end, start, count=PAGE)
+            letters += [_letter(entry, fields) for entry, fields in page]
+            newest = newest or (page[0][0] if page else None)
+            if len(page) < PAGE:
+                break
+            end = b"(" + page[-1][0]
+        if newest is None:
+            return None
+        await self._redis.set(self._keys.reported, newest, ex=REPORTED_TTL_S)
+        return DeadLetterSummary.of(letters)
+
+    async def trim(self, *, max_age_ms: int, max_bytes: int) -> int:
+        """Delete dead letters that are too old or, oldest first, exceed `max_bytes` together.
+
+        Returns the number of deleted letters. The number of bytes is Redis' estimate. If the server
+        forbids the estimate, only the age counts.
+        """
+        oldest_ms = max(0, unix_ms(await self._redis.time()) - max_age_ms)
+        deleted = await self._redis.xtrim(self._keys.dead, minid=oldest_ms, approximate=False)
+        for _ in range(MAX_TRIMS):
+            num_bytes = await self._bytes()
+            if num_bytes <= max_bytes:
+                break
+            fitting = await self.count() * max_bytes // num_bytes
+            deleted += await self._redis.xtrim(self._keys.dead, maxlen=fitting, approximate=False)
+        return int(deleted)
+
+    async def _bytes(self) -> int:
+        try:
+            return await self._redis.memory_usage(self._keys.dead, samples=NUM_SAMPLES) or 0
+        except ResponseError:  # some hosted services forbid MEMORY USAGE
+            return 0
+
+    async def find(self, job_id: JobId) -> Unanswered | None:
+        """Return a job as it was accepted, or None if the job can't be enqueued again.
+
+        Dead letters and jobs that failed with a server error can be enqueued again, unless their
+        requests were too large to be kept.
+
+        Raises:
+            ProtocolMismatch: the job has a protocol version that this release can't read.
+        """
+        entry, body = await self._find(job_id)
+        if not body:
+            return None
+        return Unanswered(await self._complete(decode_job(body)), is_dead=entry is not None)
+
+    async def discard(self, job_id: JobId) -> None:
+        """Delete a dead letter, or the stored request of a failed job."""
+        entry, _ = await self._find(job_id)
+        if entry is not None:
+            await self._redis.xdel(self._keys.dead, entry)
+        else:
+            await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
+
+    async def _complete(self, job: Job) -> Job:
+        """Return the job with the fields that only the specification of its answer contains.
+
+        These fields are lost once the job's record has expired.
+        """
+        key = self._keys.job(job.id)
+        raw, request = await self._redis.hmget(key, ["spec", "request"])  # type: ignore[misc]
+        if raw is None:
+            return job
+        spec = decode_answer_spec(raw, job.id, request=request)
+        return replace(job, **{name: getattr(spec, name) for name in ONLY_IN_SPEC})
+
+    async def _find(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
+        """Return two values: the stream id of a job's dead letter, and the job's body.
+
+        The first value is None if the job has no dead letter. The second one is None if the job
+        can't be enqueued again.
+        """
+        fields = ["state", "letter", "body"]
+        state, letter, body = await self._redis.hmget(self._keys.job(job_id), fields)  # type: ignore[misc]
+        if state == b"failed":
+            return None, body
+        if letter is not None:
+            found = await self._redis.xrange(self._keys.dead, letter, letter)
+            return (letter, found[0][1][b"body"]) if found else (None, None)
+        # Either the record has expired, or a worker of an older release wrote the letter.
+        return await self._search(job_id) if state in (None, b"dead") else (None, None)
+
+    async def _search(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
+        """Return the values of `_find` from all dead letters, which may be many megabytes."""
+        end = b"+"
+        while True:
+            page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)
+            for entry, fields in page:
+                if fields[b"id"] == job_id.encode():
+                    return entry, fields[b"body"]
+            if len(page) < PAGE:
+                return None, None
+            end = b"(" + page[-1][0]
+
+
+def _counts(items: Sequence[T]) -> dict[T, int]:
+    return dict(Counter(items).most_common())
+
+
+def _letter(entry: bytes, fields: dict[bytes, Any]) -> DeadLetter:
+    error = orjson.loads(fields[b"error"])
+    return DeadLetter(
+        id=JobId(fields[b"id"].decode()),
+        version=AdapterVersion(fields[b"version"].decode()),
+        tenant=fields[b"tenant"].decode(),
+        tries=int(fields[b"try"]),
+        worker=WorkerId(fields[b"worker"].decode()),
+        code=error["code"],
+        reason=error["message"],
+        died_ms=int(entry.partition(b"-")[0]),
+    )

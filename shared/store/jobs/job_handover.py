@@ -1,0 +1,122 @@
+"""Takes jobs from a worker that has left the pool, was declared dead, or releases the jobs.
+
+The jobs return to their queues together with every token that the worker has published. A worker
+that is no longer in the pool can't publish. Its publications can therefore be read in several short
+calls, and another process can resume an interrupted handover.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+
+from shared.errors import ProtocolMismatch
+from shared.protocol.codec import decode_events, encode_events
+from shared.protocol.events import Event, Tokens
+from shared.protocol.ids import ApiId, JobId, WorkerId
+from shared.store.redis.connection import Redis, chunks
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Arg, Scripts
+
+JOBS_PER_CALL = 16
+
+log = structlog.get_logger()
+
+
+class JobHandover:
+    """Returns the jobs of workers to their queues, together with their published tokens."""
+
+    def __init__(self, redis: Redis, keys: Keys, scripts: Scripts) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._scripts = scripts
+
+    async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
+        """Take all jobs from a worker outside the pool, and delete the worker's records.
+
+        Returns two values: the number of requeued jobs, and the number of ended jobs. The call may
+        be repeated, even by several processes at the same time.
+        """
+        requeued = ended = 0
+        for page in await self._pages(wid, await self._owned(wid)):
+            more = await self._scripts.run("hand_on", wid, *page)
+            if more is None:  # the worker is back in the pool, or another process finished
+                break
+            requeued, ended = requeued + more[0], ended + more[1]
+        while not await self._scripts.run("forget_worker", wid):
+            pass
+        return requeued, ended
+
+    async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
+        """Take jobs from a live worker, and return how many of the jobs the worker owned.
+
+        A release doesn't count as a failure of the job.
+        """
+        released = 0
+        for page in await self._pages(wid, ids):
+            released += await self._scripts.run("release", wid, *page)
+        return released
+
+    async def _owned(self, wid: WorkerId) -> list[JobId]:
+        raw = await self._redis.zrange(self._keys.owned(wid), 0, -1)
+        return [JobId(each.decode()) for each in raw]
+
+    async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
+        """Return the arguments of the script calls, one item per call.
+
+        Each item alternates between a job id and the last published tokens of this job.
+        """
+        published = await self._last_published(wid, ids) if ids else {}
+        return (
+            [arg for job_id in page for arg in (job_id, _payload(published.get(job_id, ())))]
+            for page in chunks(ids, JOBS_PER_CALL)
+        )
+
+    async def _last_published(
+        self, wid: WorkerId, ids: Sequence[JobId]
+    ) -> Mapping[JobId, Sequence[Tokens]]:
+        """Return the tokens in the worker's last publications, by job.
+
+        The result includes every published token that isn't in a checkpoint.
+        """
+        sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
+        payloads = [line for lines in sent for line in lines.split(b"\n")]
+        payloads = [line for line in payloads if line.startswith(b"{")] or (
+            await self._payloads_of_entries(payloads)
+        )
+        # Decoding is slow, and most released jobs have published nothing.
+        named = [each.encode() for each in ids]
+        relevant = [raw for raw in payloads if any(job_id in raw for job_id in named)]
+        return _tokens_by_job(event for raw in relevant for event in _events_of(wid, raw))
+
+    async def _payloads_of_entries(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Return the publications of a worker of the previous release.
+
+        Each of the lines that such a worker writes names an entry of a reply stream.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for line in lines:
+            api, _, entry = line.decode().rpartition(" ")
+            pipe.xrange(self._keys.replies(ApiId(api)), entry, entry)
+        return [fields[b"e"] for reply in await pipe.execute() for _, fields in reply]
+
+
+def _payload(published: Sequence[Tokens]) -> bytes:
+    return encode_events(published) if published else b""
+
+
+def _events_of(wid: WorkerId, raw: bytes) -> Sequence[Event]:
+    try:
+        return decode_events(raw)
+    except (ProtocolMismatch, ValueError, KeyError, TypeError) as error:
+        # The next worker computes lost tokens again. One bad publication must not stop all sweeps.
+        log.warning("shown_unreadable", worker=wid, error=repr(error))
+        return ()
+
+
+def _tokens_by_job(events: Iterable[Event]) -> Mapping[JobId, Sequence[Tokens]]:
+    by_job: defaultdict[JobId, list[Tokens]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, Tokens):
+            by_job[event.job].append(event)
+    return by_job

@@ -1,0 +1,465 @@
+"""Job queue of one pool: typed methods, each of which calls one Lua script.
+
+A call that fails with `RedisUnavailable` may have been executed. `beat`, `finish`, `cancel`,
+`release`, `reap` and `reconcile` may be repeated. `publish` may be repeated with the same events,
+because readers drop events that they have already seen. `claim` must not be repeated. If the reply
+of a `claim` was lost, `reconcile` releases the claimed jobs.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from shared.errors import ErrorCode, JobError, QueueFull, ReachedLimit
+from shared.protocol.access.rates import read_rates
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.capabilities import (
+    EVERYTHING,
+    Capabilities,
+    encode_capabilities,
+    encode_features,
+)
+from shared.protocol.codec import (
+    encode_answer_spec,
+    encode_events,
+    encode_job,
+    encode_request,
+    encode_worker_info,
+)
+from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey, QueueLimits
+from shared.protocol.events import End, Event, Tokens
+from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
+from shared.protocol.jobs import Job, JobState
+from shared.protocol.queue_replies import (
+    Claim,
+    FinishOutcome,
+    Mail,
+    MailKind,
+    Reaped,
+    Standing,
+    enqueue_error,
+)
+from shared.protocol.results import Result
+from shared.protocol.workers import WorkerInfo
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.ended_jobs import EndedJob, EndedJobs
+from shared.store.jobs.job_handover import JobHandover
+from shared.store.jobs.sweep import Sweep
+from shared.store.redis.connection import MAX_BLOCK_S, OutOfMemory, Redis
+from shared.store.redis.durability import Durability
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Arg, Scripts, flat
+from shared.store.views.pool_views import PoolViews
+
+PRIORITY_STEP = 1000
+"""Number of tokens by which one step of priority moves a job ahead in fair queueing."""
+EPOCH_BITS = 53
+"""Number of bits of a claim's epoch. Redis scores and Lua numbers represent integers of this
+size exactly."""
+
+
+class Queue:
+    """Job queue of one pool, for front ends and workers."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        *,
+        durability: Durability | None = None,
+        residency: ResidencyStore | None = None,
+    ) -> None:
+        """Create a queue.
+
+        Args:
+            redis: client of the pool's Redis.
+            keys: the pool's keys.
+            durability: copies that a write needs before `enqueue` or `claim` returns.
+            residency: store to which this process reports the versions that its workers hold.
+                Omitted in processes without workers.
+        """
+        self._redis = redis
+        self._keys = keys
+        self._durability = durability
+        self._residency = residency or ResidencyStore(redis, keys)
+        self._scripts = Scripts(redis, keys)
+        self._ends = EndedJobs(redis, keys, self._scripts)
+        self._handover = JobHandover(redis, keys, self._scripts)
+        self._sweep = Sweep(self._scripts, self._handover)
+
+    async def register(
+        self,
+        wid: WorkerId,
+        *,
+        lease_ms: int,
+        info: WorkerInfo,
+        residents: Sequence[AdapterVersion],
+    ) -> None:
+        """Add a worker to the pool with the versions that it holds. A worker id is never reused."""
+        await self._scripts.run("register", wid, lease_ms, encode_worker_info(info))
+        self._residency.begin(wid)
+        await self._residency.set_residents(wid, add=residents)
+
+    async def beat(
+        self,
+        wid: WorkerId,
+        *,
+        lease_ms: int,
+        info: WorkerInfo,
+        loading: Sequence[AdapterVersion] = (),
+        known: Mapping[JobId, int] | None = None,
+    ) -> Standing:
+        """Renew the worker's lease, and return the state of its jobs.
+
+        Args:
+            wid: the worker.
+            lease_ms: duration of the lease, in milliseconds.
+            info: description of the worker for operators.
+            loading: versions that the worker is still loading. The call renews the worker's
+                exclusive rights to load these versions.
+            known: jobs that the worker believes it owns, with the epochs of their claims.
+
+        Raises:
+            LeaseLost: the worker was declared dead and must stop its jobs.
+        """
+        jobs = known or {}
+        args = wid, lease_ms, encode_worker_info(info), len(jobs), *flat(jobs.items()), *loading
+        reply = await self._scripts.run("beat", *args)
+        if reply == -1:
+            raise self._residency.lease_lost(wid)
+        booked, fenced, cancelled, forgotten, num_held = reply
+        await self._residency.repair(wid, num_held)
+        return Standing(
+            booked=booked,
+            fenced=_ids(fenced),
+            cancelled=_ids(cancelled),
+            num_forgotten=forgotten,
+        )
+
+    async def enqueue(
+        self,
+        job: Job,
+        limits: QueueLimits,
+        *,
+        options: EnqueueOptions = EnqueueOptions(),  # noqa: B008  # immutable
+        is_suspect: bool = False,
+        registry_revision: str = "",
+    ) -> Enqueued:
+        """Accept a job, or find the job of an earlier request with the same idempotency key.
+
+        Pass `is_suspect` for the retry of a job whose workers died: the new job then runs alone.
+        With `registry_revision`, the job is refused unless that is the revision of the registry.
+
+        Raises:
+            RegistryChanged: the registry has another revision.
+            DuplicateJob: a job with this id already exists. After a call that failed with
+                `RedisUnavailable`, this means that the failed call did add the job.
+            QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
+            RateLimited: the request exceeds a limit of its API key.
+            JobFailed: the adapter was unloaded or quarantined after the request was admitted, the
+                job needs more tokens than fit into the KV cache of any live worker that serves it,
+                no live worker serves it although workers live, the API key was revoked, or an
+                earlier request had the same idempotency key and another body.
+        """
+        try:
+            reply = await self._scripts.run(
+                "enqueue",
+                *_enqueue_args(job, limits, options, is_suspect=is_suspect),
+                registry_revision,
+                encode_features(job.features),
+                *(int(job.is_preemptible), options.key_id, limits.usage_days),
+                self._books_prefix(options),
+                durability=self._durability,
+                is_promise=_is_accepted,
+            )
+        except OutOfMemory as error:
+            counts = await PoolViews(self._redis, self._keys).counts()
+            raise QueueFull(ReachedLimit.MEMORY, counts.waiting) from error
+        match reply:
+            case [b"ok", position, *rates]:
+                return Enqueued(job.id, position, rates=read_rates(rates))
+            case [b"same", earlier]:
+                return Enqueued(JobId(earlier.decode()), 0, is_new=False)
+        raise enqueue_error(job, reply)
+
+    async def have_jobs(self, tenant: str, keys: Sequence[str]) -> list[bool]:
+        """Return for each idempotency key of a tenant whether it has a job."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key in keys:
+            digest = IdempotencyKey(key=key, body_digest="").digest
+            pipe.exists(self._keys.idempotency(tenant, digest))
+        return [bool(reply) for reply in await pipe.execute()]
+
+    def _books_prefix(self, options: EnqueueOptions) -> str:
+        """Return the prefix of the pool that keeps the books of a job, or '' if it is this pool."""
+        if options.books_pool in ("", self._keys.pool):
+            return ""
+        return Keys(options.books_pool).prefix
+
+    async def claim(
+        self,
+        wid: WorkerId,
+        *,
+        sequences: int,
+        tokens: int,
+        steal_ms: int,
+        max_cold: int,
+        residents: Sequence[AdapterVersion],
+        refused: Sequence[AdapterVersion] = (),
+        load_ms: int = 0,
+        serves: Capabilities = EVERYTHING,
+        idle_sequences: int | None = None,
+        idle_tokens: int | None = None,
+    ) -> Claim:
+        """Take jobs for a worker from the queues.
+
+        Jobs of `residents` are taken first, then jobs of other versions. However, a single job of
+        another version is taken before all others if the job has waited too long. The limit is
+        `load_ms` if no worker holds the job's version, else a multiple of `steal_ms`.
+
+        If the worker has capacity for more than all jobs that it may take, it is parked. The
+        mailbox of a parked worker receives a `job` message when a job is enqueued. Callers repeat a
+        call that returns jobs until the worker is parked. They call again whenever capacity becomes
+        free, and at least once a second.
+
+        Args:
+            wid: the worker.
+            sequences: number of choices that the worker has capacity for. A worker that owns no
+                job may get one job that exceeds `sequences` or `tokens`. If `sequences` is 0, the
+                worker gets no job and is no longer parked.
+            tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
+            steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
+            max_cold: maximum number of versions outside of `residents` from which jobs are taken.
+                The worker must load these versions.
+            residents: versions that the worker holds or loads.
+            refused: versions that the worker can't load.
+            load_ms: expected duration of a load, in milliseconds. Newer jobs of `residents`
+                can overtake a job for at most this time if no worker holds the job's adapter.
+            serves: which jobs the worker serves. It gets no others. Must equal the capabilities
+                that the worker reported when it registered.
+            idle_sequences: number of choices of preemptible jobs that the worker has capacity for.
+                None means `sequences`.
+            idle_tokens: estimated tokens of preemptible jobs that the worker has capacity for. None
+                means `tokens`.
+
+        Raises:
+            LeaseLost: the worker was declared dead.
+        """
+        claim_epoch = secrets.randbits(EPOCH_BITS) or 1
+        more, less = self._residency.unreported(wid, residents)
+        args: list[Arg] = [claim_epoch, sequences, tokens, steal_ms, max_cold, load_ms]
+        args += [sequences if idle_sequences is None else idle_sequences]
+        args += [tokens if idle_tokens is None else idle_tokens]
+        args += [encode_capabilities(serves), len(more), *more, len(less), *less, *refused]
+        reply = await self._scripts.run(
+            "claim", wid, *args, durability=self._durability, is_promise=_has_jobs
+        )
+        if reply[0] != b"ok":
+            raise self._residency.lease_lost(wid)
+        return Claim.of(reply, claim_epoch)
+
+    async def wait(self, wid: WorkerId, *, timeout_s: float) -> Mail | None:
+        """Return the next message to the worker, or None if there is none within the time limit.
+
+        The time limit is `timeout_s`, but at most two seconds. A message may be lost if the call is
+        cancelled or fails.
+        """
+        reply = await self._redis.blpop(  # type: ignore[misc]
+            [self._keys.mailbox(wid)],
+            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
+        )
+        if reply is None:
+            return None
+        word, _, subject = reply[1].decode().partition(" ")
+        kind = MailKind(word)
+        if kind is MailKind.INSPECT:
+            return Mail(kind=kind, inspection=InspectionId(subject))
+        return Mail(kind=kind, job=JobId(subject) if subject else None)
+
+    async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
+        """Requeue jobs at their old places, and return how many of them the worker owned.
+
+        A release doesn't count as a failure of the job.
+        """
+        return await self._handover.release(wid, ids)
+
+    async def publish(
+        self,
+        wid: WorkerId,
+        events: Mapping[ApiId, Sequence[Event]],
+        checkpoints: Sequence[Tokens] = (),
+        *,
+        claim_epochs: Mapping[JobId, int] | None = None,
+        used: Mapping[JobId, int] | None = None,
+        num_acknowledged: int = 0,
+    ) -> Standing:
+        """Publish events to front ends and store checkpoints, in one transaction.
+
+        If the returned standing has fenced jobs, nothing was written.
+
+        Args:
+            wid: the worker.
+            events: events to publish, by front end.
+            checkpoints: tokens to store.
+            claim_epochs: epochs of the jobs' claims. For a job without an epoch, the call checks
+                only that the worker owns it.
+            used: for jobs with checkpoints whose API keys limit tokens, the number of tokens that
+                the job has used so far.
+            num_acknowledged: number of the worker's earlier publications that were written and
+                acknowledged. The standing says how many of them Redis has lost.
+
+        Raises:
+            LeaseLost: the worker was declared dead. Nothing was written.
+        """
+        published = [event for batch in (*events.values(), checkpoints) for event in batch]
+        known = claim_epochs or {}
+        jobs = {event.job: known.get(event.job, 0) for event in published}
+        args: list[Arg] = [num_acknowledged, len(jobs), *flat(jobs.items()), len(events)]
+        args += flat((api, encode_events(batch)) for api, batch in events.items())
+        left = dict(used or {})  # each job is charged once, although several choices are stored
+        args += flat((t.job, encode_events([t]), left.pop(t.job, 0)) for t in checkpoints)
+        reply = await self._scripts.run("publish", wid, *args)
+        if reply == 0:
+            raise self._residency.lease_lost(wid)
+        fenced, cancelled, num_lost = reply
+        return Standing(fenced=_ids(fenced), cancelled=_ids(cancelled), num_lost=num_lost)
+
+    async def finish(
+        self, wid: WorkerId, end: End, result: Result, *, claim_epoch: int = 0
+    ) -> FinishOutcome:
+        """End a job: store its result and publish its final event. May be repeated.
+
+        `claim_epoch` is the epoch of the job's claim; 0 matches any claim.
+        """
+        return await self._ends.finish(EndedJob(wid, end, result, claim_epoch))
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether promises wait for copies of their writes."""
+        return self._durability is not None
+
+    async def confirm_ends(self, jobs: Sequence[EndedJob]) -> None:
+        """Return once all `jobs` have ended and, with strict durability, this is durable.
+
+        Jobs that Redis considers as running are ended again, since a failover lost their ends.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
+        """
+        if self._durability:
+            await self._ends.confirm(jobs, self._durability)
+
+    async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
+        """Cancel a job with `error` as the reason, and return its state after the call.
+
+        The state is CANCELLED if the job was waiting, and RUNNING if a worker was asked to stop the
+        job. If the job had already ended, its final state is returned. Returns None if no such job
+        exists.
+        """
+        reason = error or JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
+        state = await self._scripts.run("cancel", job_id, orjson.dumps(reason))
+        return JobState(state.decode()) if state else None
+
+    async def attach(self, job_id: JobId, api: ApiId) -> None:
+        """Send the events of an unfinished job to an API process that didn't accept it.
+
+        The process counts as connected to a client of the job until it calls `abandon` or dies.
+        Calls for ended and unknown jobs have no effect. With strict durability, the effect survives
+        a failover.
+        """
+        await self._scripts.run("attach", job_id, api, durability=self._durability)
+
+    async def abandon(self, job_id: JobId, api: ApiId, *, grace_ms: int) -> None:
+        """Note that the last client of a job at this API process has gone.
+
+        If no other living process has a client of the job, the job is cancelled after `grace_ms`,
+        unless a client comes back. A job that keeps running isn't cancelled.
+        """
+        await self._scripts.run("abandon", job_id, api, grace_ms)
+
+    async def undo_abandon(self, job_id: JobId) -> None:
+        """Note that a client has asked for an abandoned job, so that the job isn't cancelled."""
+        await self._redis.zrem(self._keys.abandoned, job_id)
+
+    async def beat_api(self, api: ApiId) -> bool:
+        """Report that an API process is alive, and return whether it must attach itself again.
+
+        The return value is True if the process counted as dead or was unknown. Its jobs may have
+        been abandoned, so it must call `attach` for each job that still has a client.
+        """
+        return bool(await self._scripts.run("beat_api", api))
+
+    async def erase(self, job_id: JobId) -> JobState | None:
+        """Delete the prompt, answer and record of an ended job, and return the job's last state.
+
+        An unfinished job is left as it is, and its state is returned. Returns None if no such job
+        exists.
+        """
+        state = await self._scripts.run("erase", job_id)
+        return JobState(state.decode()) if state else None
+
+    async def leave(self, wid: WorkerId) -> None:
+        """Remove a worker from the pool, and requeue the jobs that it still owns."""
+        self._residency.end(wid)
+        await self._scripts.run("leave", wid)
+        await self._handover.hand_over_all(wid)
+
+    async def reap(self, *, every_ms: int = 0) -> Reaped:
+        """Declare silent workers dead, and end overdue jobs and jobs of quarantined versions.
+
+        The first call after the end of a worker's lease marks the worker as missing. A later call
+        declares the worker dead if it is still missing after another sixth of the lease. Running
+        jobs of dead front ends are abandoned, and cancelled if no client comes back. Any number
+        of processes may call this method, but only one call in every `every_ms` does the work. No
+        script call blocks Redis for long.
+        """
+        return await self._sweep.run(every_ms)
+
+    async def retain(self) -> tuple[int, int]:
+        """Remove expired jobs from the indexes, and delete ended jobs beyond the limit in bytes.
+
+        Returns two values: the number of expired jobs, and the number of deleted jobs.
+        """
+        return await self._sweep.retain()
+
+    async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
+        """Release jobs that aren't in `known` although the worker has owned them for `grace_ms`.
+
+        Such jobs belong to claims whose replies were lost. Returns the number of released jobs.
+        """
+        unknown = await self._scripts.run("reconcile", wid, grace_ms, *known)
+        return await self._handover.release(wid, [JobId(raw.decode()) for raw in unknown])
+
+
+def _is_accepted(reply: list[Any]) -> bool:
+    """Return whether this call of `enqueue`, or an earlier one, accepted the request."""
+    return reply[0] in (b"ok", b"dup", b"same")
+
+
+def _has_jobs(reply: list[Any]) -> bool:
+    """Return whether the reply of `claim` has jobs. Only then does `claim` wait for copies."""
+    return len(reply) > 3
+
+
+def _enqueue_args(
+    job: Job, limits: QueueLimits, options: EnqueueOptions, *, is_suspect: bool
+) -> tuple[Arg, ...]:
+    idempotency, spec = options.idempotency, AnswerSpec.of(job)
+    return (
+        *(job.id, job.version, job.model, job.tenant),
+        *(job.priority * PRIORITY_STEP, job.cost, job.num_sequences, job.reply_to),
+        *(job.deadline_ms, limits.retain_ms),
+        *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
+        *(encode_job(job), int(is_suspect)),
+        *(limits.max_bytes, limits.max_bytes_tenant),
+        encode_answer_spec(spec),
+        *(int(options.keeps_running), f"{options.weight:g}"),
+        *((idempotency.digest, idempotency.body_digest) if idempotency else ("", "")),
+        *(limits.retain_bytes, encode_request(spec)),
+    )
+
+
+def _ids(raw: Sequence[bytes]) -> frozenset[JobId]:
+    return frozenset(JobId(each.decode()) for each in raw)

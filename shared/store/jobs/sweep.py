@@ -1,0 +1,70 @@
+"""Removes silent workers of a pool, ends overdue jobs, and deletes answers.
+
+Also ends the waiting jobs of quarantined versions, and abandons the jobs of dead front ends.
+"""
+
+from shared.protocol.ids import WorkerId
+from shared.protocol.queue_replies import Reaped
+from shared.store.jobs.job_handover import JobHandover
+from shared.store.redis.scripts import Scripts
+
+MAX_PAGES = 100
+"""In one sweep, each of `expire`, `quarantine` and `retain` is called at most this many times."""
+RETURN_MS = 60_000
+"""Milliseconds that clients have to come back after their front end has stopped or died.
+
+A client may need longer than after a broken connection: it has to find another front end, and a
+load balancer may first have to notice that this one is gone.
+"""
+
+
+class Sweep:
+    """One maintenance pass over a pool, made of short script calls."""
+
+    def __init__(self, scripts: Scripts, handover: JobHandover) -> None:
+        self._scripts = scripts
+        self._handover = handover
+
+    async def run(self, every_ms: int) -> Reaped:
+        """Sweep the pool, unless another sweep started less than about `every_ms` ago."""
+        reply = await self._scripts.run("reap", every_ms)
+        if reply is None:
+            return Reaped(workers=0, requeued=0, ended=0, expired=0)
+        num_lost, *with_jobs = reply
+        requeued = ended = 0
+        for raw in with_jobs:
+            more_requeued, more_ended = await self._handover.hand_over_all(WorkerId(raw.decode()))
+            requeued, ended = requeued + more_requeued, ended + more_ended
+        expired = await self._expire()
+        await self._scripts.run("abandon_dead", RETURN_MS)
+        await self._end_quarantined()
+        await self.retain()
+        return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
+
+    async def _expire(self) -> int:
+        total = 0
+        for _ in range(MAX_PAGES):
+            num_ended, is_more = await self._scripts.run("expire")
+            total += num_ended
+            if not is_more:
+                break
+        return total
+
+    async def retain(self) -> tuple[int, int]:
+        """Remove expired jobs from the indexes, and delete ended jobs beyond the limit in bytes.
+
+        Returns two values: the number of expired jobs, and the number of deleted jobs.
+        """
+        expired = deleted = 0
+        for _ in range(MAX_PAGES):
+            more_expired, more_deleted, is_more = await self._scripts.run("retain")
+            expired, deleted = expired + more_expired, deleted + more_deleted
+            if not is_more:
+                break
+        return expired, deleted
+
+    async def _end_quarantined(self) -> None:
+        for _ in range(MAX_PAGES):
+            _, is_more = await self._scripts.run("quarantine")
+            if not is_more:
+                break

@@ -1,0 +1,127 @@
+"""Published tokens: a reply stream for each front end, and a checkpoint stream for each job."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from shared.errors import RedisUnavailable
+from shared.protocol.codec import decode_events
+from shared.protocol.events import Event, Tokens
+from shared.protocol.ids import ApiId, JobId
+from shared.protocol.jobs import ClaimedJob
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+
+BLOCK_MS = 1000
+"""Longest wait of one `ReplyReader.read`, in milliseconds."""
+TTL_MS = 120_000
+"""Lifetime of a reply stream after its last renewal, in milliseconds."""
+MAINTAIN_EVERY_S = 1.0
+"""Seconds between two calls that delete the entries that were read."""
+
+
+class ReplyReader:
+    """Reads the reply stream of one front end, beginning with the stream's first entry."""
+
+    def __init__(self, redis: Redis, keys: Keys, api: ApiId) -> None:
+        self._redis = redis
+        self._stream = keys.replies(api)
+        self._last_id = b"0-0"
+        self._maintained_s = 0.0
+
+    async def read(self) -> list[Event]:
+        """Return the events since the last call, oldest first. Wait up to a second for events.
+
+        Raises:
+            RedisUnavailable: Redis can't serve. The next call continues at the same position.
+            ProtocolMismatch: an event has a protocol version that this release can't read. All
+                events that this call has read are dropped. The next call continues after them.
+        """
+        try:
+            await self._maintain()
+            reply = await self._redis.xread({self._stream: self._last_id}, block=BLOCK_MS)
+        except RedisUnavailable:
+            self._maintained_s = 0.0  # check the stream as soon as Redis is back
+            raise
+        entries = reply[0][1] if reply else []
+        if entries:
+            self._last_id = entries[-1][0]
+        return [event for _, fields in entries for event in decode_events(fields[b"e"])]
+
+    async def _maintain(self) -> None:
+        """Delete the entries that were read, except the last, and renew the stream's lifetime."""
+        if time.monotonic() - self._maintained_s < MAINTAIN_EVERY_S:
+            return
+        newest = await self._redis.xrevrange(self._stream, count=1)
+        if newest and _order(newest[0][0]) < _order(self._last_id):
+            self._last_id = b"0-0"  # the stream is new, and its server's clock is earlier
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.xtrim(self._stream, minid=self._last_id.decode(), approximate=False)
+        pipe.pexpire(self._stream, TTL_MS)
+        await pipe.execute()
+        self._maintained_s = time.monotonic()
+
+
+def _order(entry: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry.split(b"-"))
+
+
+async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
+    """Return the tokens that earlier tries have published, as one `Tokens` per choice.
+
+    Each `Tokens` has index 0. The checkpoints contain all published tokens, because a handover adds
+    the missing tokens. The job's new owner must continue after these tokens and may not change
+    them.
+    """
+    return await read_checkpoints(redis, keys, job.job.id)
+
+
+async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
+    """Return the checkpointed tokens of a job, as one `Tokens` with index 0 per choice.
+
+    The items are in the order of the choices. The result is empty if the job has no checkpoints, or
+    if it is done.
+    """
+    entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
+    events = (event for _, fields in entries for event in decode_events(fields[b"e"]))
+    return merge(event for event in events if isinstance(event, Tokens))
+
+
+def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
+    """Join `pieces` into one `Tokens` with index 0 per choice. Pieces after a gap are dropped.
+
+    `pieces` are in the order in which they were written. Repeated pieces are dropped. A piece
+    without ids counts only if it has a finish reason, because otherwise it can't be distinguished
+    from a repeated piece. After an outage of Redis, a worker writes all tokens of a choice again,
+    in a piece with index 0. Such a piece replaces all earlier pieces of the choice if it has more
+    ids than they have together.
+    """
+    merged: dict[int, Tokens] = {}
+    for piece in pieces:
+        joined = merged.get(piece.choice)
+        if piece.index == 0 and (joined is None or len(piece.ids) > len(joined.ids)):
+            merged[piece.choice] = piece
+        elif joined is not None and _follows(joined, piece):
+            merged[piece.choice] = _append(joined, piece)
+    return tuple(merged[choice] for choice in sorted(merged))
+
+
+def _follows(joined: Tokens, piece: Tokens) -> bool:
+    is_next = not joined.finish and piece.index == len(joined.ids)
+    return is_next and bool(piece.ids or piece.finish)
+
+
+def _append(joined: Tokens, piece: Tokens) -> Tokens:
+    return Tokens(
+        job=joined.job,
+        try_=piece.try_,
+        choice=joined.choice,
+        index=0,
+        ids=joined.ids + piece.ids,
+        text=joined.text + piece.text,
+        finish=piece.finish,
+        logprobs=joined.logprobs + piece.logprobs,
+        prompt_logprobs=joined.prompt_logprobs,
+        prompt_ids=joined.prompt_ids,
+        prompt_scores=joined.prompt_scores,
+    )

@@ -1,0 +1,120 @@
+"""Waits for copies of writes, so that the writes survive power loss and failover.
+
+Used with `--durability strict`.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from redis.exceptions import ResponseError
+
+from shared.errors import RedisUnavailable, SettingsError
+from shared.settings import PoolSettings
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.replica_count import ReplicaCount, Replication
+from shared.store.redis.sentinel import is_sentinel_url
+
+TIMEOUT_MS = 1500
+"""Longest wait for one write, in milliseconds. It is shorter than the two seconds that a front
+end's calls may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durability:
+    """Number of copies that must exist before a write is acknowledged."""
+
+    local: int
+    """1 if the master must have synced the write to its append-only file, else 0."""
+    replicas: int
+    """Least number of replicas that must have the write. If it is 1, all replicas must have the
+    write, because each may be promoted. If `local` is also 1, the write must be in their
+    append-only files."""
+    timeout_ms: int = TIMEOUT_MS
+    _count: ReplicaCount = field(default_factory=ReplicaCount, compare=False, repr=False)
+
+    async def confirm(self, connection: Redis, replication: Replication) -> None:
+        """Wait until the required copies exist for all writes that `connection` has made.
+
+        Args:
+            connection: client with a single connection. Redis can wait only for the writes of the
+                connection that asks.
+            replication: the server's current report about its replicas.
+
+        Raises:
+            RedisUnavailable: too few copies exist after `timeout_ms`. More copies may still follow.
+        """
+        required = self._required(replication)
+        try:
+            local, replicas = await self._wait(connection, required)
+        except ResponseError as error:  # the server's role or configuration has changed
+            raise RedisUnavailable(f"the write was not acknowledged: {error}") from error
+        if local < self.local:
+            raise self._lacks("the append-only file")
+        if replicas < required:
+            kind = "append-only files of replicas" if self.local else "replicas"
+            raise self._lacks(f"{required - replicas} of {required} {kind}")
+
+    def _required(self, replication: Replication) -> int:
+        if not self.replicas:
+            return 0
+        return max(self.replicas, self._count.update(replication, time.monotonic()))
+
+    async def _wait(self, connection: Redis, replicas: int) -> tuple[int, int]:
+        if not self.local:
+            return 0, int(await connection.wait(replicas, self.timeout_ms))
+        local, replicas = await connection.waitaof(self.local, replicas, self.timeout_ms)
+        return local, replicas
+
+    def _lacks(self, copies: str) -> RedisUnavailable:
+        return RedisUnavailable(
+            f"the write was not acknowledged by {copies} within {self.timeout_ms / 1000:g} s"
+        )
+
+
+async def durability_of(client: Redis, settings: PoolSettings) -> Durability | None:
+    """Return the copies that a write to this server needs, or None with `--durability default`.
+
+    Raises:
+        RedisUnavailable: Redis can't be reached.
+        SettingsError: the server doesn't sync each write to an append-only file, and has no
+            replica.
+    """
+    if settings.durability == "default":
+        return None
+    local = await _syncs_each_write(client)
+    has_replica = (await client.info("replication")).get("connected_slaves", 0) > 0
+    replicas = has_replica or is_sentinel_url(settings.redis_url)
+    if not local and not replicas:
+        raise SettingsError(
+            "--durability strict: this Redis has no replica and doesn't sync each write to an "
+            "append-only file; set `appendonly yes` and `appendfsync always` (Redis 7.2 or "
+            "later, or Valkey), or connect a replica"
+        )
+    return Durability(local=int(local), replicas=int(replicas))
+
+
+async def durability_at(settings: PoolSettings) -> Durability | None:
+    """Run `durability_of` with a temporary client for the pool's Redis.
+
+    Raises:
+        RedisUnavailable: as `durability_of`.
+        SettingsError: as `durability_of`, or `redis_url` isn't the URL of a Redis server or of
+            Sentinels.
+    """
+    client = connect(settings.redis_url)
+    try:
+        return await durability_of(client, settings)
+    finally:
+        await client.aclose()
+
+
+async def _syncs_each_write(client: Redis) -> bool:
+    if not (await client.info("persistence")).get("aof_enabled"):
+        return False
+    try:
+        (waitaof,) = await client.execute_command("COMMAND INFO", "WAITAOF")
+        found = await client.config_get("appendfsync")
+    except ResponseError:  # some hosted services forbid these commands
+        return False
+    # With `everysec` some servers acknowledge before they sync: redis/redis#13793.
+    return bool(waitaof) and found.get("appendfsync") == "always"

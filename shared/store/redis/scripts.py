@@ -1,0 +1,151 @@
+"""Runs the Lua scripts of a pool. Each script is atomic, and is reloaded if Redis restarts."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from shared.protocol.codec import PROTOCOL_VERSION
+from shared.store.redis.connection import NoScriptError, Redis
+from shared.store.redis.durability import Durability
+from shared.store.redis.keys import Keys
+from shared.store.redis.replica_count import Replication
+
+PARTS = {
+    "spread": {"claim", "shrink"},
+    "give_back": {"release", "hand_on"},
+    "limits": {"enqueue"},
+    "cancelling": {"cancel", "abandon", "expire"},
+    "following": {"attach", "abandon"},
+    "forgetting": {"commit_lines", "erase", "retain"},
+    "uploads": {"add_adapter", "set_base", "forget_unused", "discard_upload"},
+    "file_account": {"reserve_file", "store_file", "forget_file"},
+    "changes": {
+        *("add_adapter", "unload_adapter", "rollback_adapter", "set_base", "release_quarantine"),
+        *("set_candidate", "end_candidate", "set_pin"),
+    },
+    "versions": {
+        *("add_adapter", "unload_adapter", "rollback_adapter", "set_base"),
+        *("set_candidate", "end_candidate", "set_pin"),
+    },
+}
+"""For each Lua file that only some scripts include, the names of these scripts. Every script also
+includes `ALWAYS`."""
+ALWAYS = "capabilities", "accounting", "common"
+"""Lua files that every script includes, in this order."""
+
+Arg = str | bytes | int
+"""One argument of a script."""
+
+
+class Scripts:
+    """Runs the scripts of one pool."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._prefix = keys.prefix
+        self._scripts = _scripts()
+
+    async def run(
+        self,
+        name: str,
+        *args: Arg,
+        durability: Durability | None = None,
+        is_promise: Callable[[Any], bool] = bool,
+    ) -> Any:
+        """Run a script and return its reply.
+
+        Args:
+            name: the script's name.
+            args: arguments of the script (ARGV).
+            durability: copies that the script's writes need before this method returns.
+            is_promise: function that is called with the reply. If the function returns False, `run`
+                doesn't wait for copies.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached or can't serve, or too few copies exist. The
+                script may have run.
+        """
+        if durability is None:
+            return await self.run_on(self._redis, name, *args)
+        # WAIT applies to the writes of its own connection, so all calls share one connection.
+        async with self._redis.client() as connection:
+            reply = await self.run_on(connection, name, *args)
+            if is_promise(reply):
+                await self.confirm(connection, durability)
+            return reply
+
+    async def confirm(self, connection: Redis, durability: Durability) -> None:
+        """Return once the copies exist for all writes that `connection` has made.
+
+        Args:
+            connection: client with a single connection.
+            durability: the copies that are needed.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
+        """
+        history, num_replicas = await self.run_on(connection, "durability_barrier")
+        await durability.confirm(connection, Replication(history.decode(), num_replicas))
+
+    async def run_on(self, redis: Redis, name: str, *args: Arg) -> Any:
+        """Run a script with the given client and return its reply.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached or can't serve. The script may have run.
+        """
+        script = self._scripts[name]
+        keys_and_args: tuple[Any, ...] = (1, self._prefix, *args)
+        try:
+            return await redis.evalsha(script.sha, *keys_and_args)  # type: ignore[misc]
+        except NoScriptError:  # nothing has run; EVAL also loads the script
+            return await redis.eval(script.text, *keys_and_args)  # type: ignore[misc]
+
+
+def flat(rows: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    """Return the items of all rows one after another, as arguments of a script."""
+    return (item for row in rows for item in row)
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, text: str) -> "_Script":
+        return cls(text, hashlib.sha1(text.encode()).hexdigest())
+
+
+@cache
+def _scripts() -> dict[str, _Script]:
+    return {name: _Script.of(source(name)) for name in script_names()}
+
+
+def script_names() -> list[str]:
+    """Return the names of all scripts. Files that scripts include aren't listed."""
+    return sorted(_files().keys() - {*ALWAYS, *PARTS})
+
+
+def source(name: str) -> str:
+    """Return the complete text of a script: its shebang, the included files and its own lines."""
+    shebang, _, body = read_script_file(name).partition("\n")
+    parts = [*ALWAYS, *(part for part, scripts in PARTS.items() if name in scripts)]
+    shared = "".join(read_script_file(part) for part in parts)
+    return f"{shebang}\nlocal PROTOCOL_VERSION = {PROTOCOL_VERSION}\n{shared}{body}"
+
+
+def read_script_file(name: str) -> str:
+    """Return the text of the Lua file `name`.lua."""
+    return _files()[name].read_text()
+
+
+@cache
+def _files() -> dict[str, Traversable]:
+    folder = files("shared.store") / "lua"
+    groups = [entry for entry in folder.iterdir() if entry.is_dir()]
+    paths = [path for group in (folder, *groups) for path in group.iterdir() if path.is_file()]
+    return {path.name.removesuffix(".lua"): path for path in paths if path.name.endswith(".lua")}

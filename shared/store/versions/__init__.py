@@ -1,1 +1,0 @@
-"""Versions of adapters on trial, pinned adapters, and the audit log."""

@@ -1,0 +1,155 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from shared.errors import ErrorCode, JobFailed, SettingsError
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.ids import AdapterVersion
+from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import CHUNK, Redis
+from shared.store.redis.keys import Keys
+
+BASE = BaseModel(name="base", version="base@1", max_model_len=8192, source="org/base", created_s=1)
+ADAPTER = Adapter(
+    name="org/sql",
+    version="org/sql@abc",
+    digest="abc",
+    weights_digest="def",
+    source="/adapters/sql",
+    rank=16,
+    num_bytes=12345,
+    created_s=2,
+)
+
+
+@pytest.fixture
+def registry(redis: Redis, keys: Keys) -> Registry:
+    return Registry(redis, keys)
+
+
+async def test_an_empty_pool_knows_nothing(registry: Registry) -> None:
+    assert await registry.base() is None
+    assert await registry.adapters() == []
+    assert await registry.resolve("base") is None
+
+
+async def test_names_resolve_to_versions(registry: Registry) -> None:
+    await registry.set_base(BASE)
+    await registry.add_adapter(ADAPTER)
+    assert await registry.base() == BASE
+    assert await registry.resolve("base") == "base@1"
+    assert await registry.resolve("org/sql") == "org/sql@abc"
+    for named in ("org/sql@abc", "base:org/sql", "base:org/sql@abc"):
+        assert await registry.resolve(named) == "org/sql@abc"
+    assert await registry.resolve("base@1") == "base@1"
+    for unknown in ("org/sql@def", "other:org/sql", "base:", "base:base", "sql", "org/sql@", ""):
+        assert await registry.resolve(unknown) is None
+
+
+async def test_adapters_are_listed_by_name(registry: Registry) -> None:
+    others = [replace(ADAPTER, name=name, version=f"{name}@1") for name in ("zz", "aa")]
+    for adapter in (ADAPTER, *others):
+        await registry.add_adapter(adapter)
+    assert await registry.adapters() == [others[1], ADAPTER, others[0]]
+
+
+async def test_more_adapters_than_one_round_trip_reads_are_listed_by_name(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await registry.set_base(BASE)
+    names = [f"a{number:04}" for number in range(2 * CHUNK + 1)]
+    for start in range(0, len(names), 50):  # each call in progress has a connection of its own
+        some = names[start : start + 50]
+        added = (replace(ADAPTER, name=name, version=AdapterVersion(f"{name}@1")) for name in some)
+        await asyncio.gather(*(registry.add_adapter(adapter) for adapter in added))
+    versions = [AdapterVersion(f"{name}@1") for name in names]
+    assert [adapter.name for adapter in await registry.adapters()] == names
+    views = await AdapterViews(redis, keys).adapters()
+    assert [view.current.adapter.version for view in views] == versions
+    await redis.delete(keys.version(versions[-1]))
+    assert await registry.forgotten(versions) == versions[-1:]
+    await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
+    assert await registry.adapters() == []
+    assert await registry.forgotten(versions) == versions
+
+
+async def test_a_base_model_of_an_older_worker_has_no_max_token_bytes(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    base = replace(BASE, max_token_bytes=81)
+    await registry.set_base(base)
+    assert await registry.base() == base
+    await redis.hdel(keys.base, "max_token_bytes")
+    assert await registry.base() == BASE
+
+
+async def test_a_name_can_be_flipped_to_new_weights(registry: Registry) -> None:
+    await registry.add_adapter(ADAPTER)
+    new = replace(ADAPTER, version="org/sql@new", digest="new")
+    await registry.add_adapter(new)
+    assert await registry.adapter("org/sql") == new
+    assert await registry.resolve("org/sql") == "org/sql@new"
+    assert await registry.adapter_by_version("org/sql@new") == new
+    assert await registry.adapter_by_version("org/sql@abc") == ADAPTER
+    assert await registry.adapters() == [new]
+
+
+async def test_a_quarantined_adapter_is_refused_until_its_weights_change(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await registry.add_adapter(ADAPTER)
+    await redis.hset(keys.version(ADAPTER.version), "state", "quarantined")
+    await registry.add_adapter(ADAPTER)  # as by a restarted worker
+    for name in (ADAPTER.name, ADAPTER.version):
+        with pytest.raises(JobFailed, match="quarantined") as refusal:
+            await registry.resolve(name)
+        assert refusal.value.error.code == ErrorCode.ADAPTER_UNAVAILABLE
+    await registry.add_adapter(replace(ADAPTER, version="org/sql@new"))
+    assert await registry.resolve(ADAPTER.name) == "org/sql@new"
+
+
+async def test_the_base_changes_only_when_no_worker_serves_another(
+    registry: Registry, actor, queue: Queue
+) -> None:
+    await registry.set_base(BASE)
+    worker = await actor(holds=["base@1"])
+    other = replace(BASE, version="base@2", max_model_len=16)
+    with pytest.raises(SettingsError, match="serves base@1, not base@2"):
+        await registry.set_base(other)
+    await registry.set_base(replace(BASE, source="moved"))
+    await queue.leave(worker.id)
+    await registry.set_base(other)
+    assert await registry.base() == other
+
+
+async def test_another_base_unregisters_the_adapters_of_the_old_one(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await registry.set_base(BASE)
+    await registry.add_adapter(ADAPTER)
+    epoch = await registry.set_base(replace(BASE, source="moved"))
+    assert await registry.adapters() == [ADAPTER]
+    assert await registry.set_base(replace(BASE, version="base@2")) != epoch
+    assert await registry.adapters() == []
+    assert await registry.resolve(ADAPTER.name) is None
+    assert not await redis.exists(
+        keys.adapter(ADAPTER.name), keys.previous(ADAPTER.name), keys.version(ADAPTER.version)
+    )
+
+
+async def test_an_older_worker_that_registers_again_does_not_flip_a_name_back(
+    registry: Registry,
+) -> None:
+    await registry.add_adapter(ADAPTER)
+    new = replace(ADAPTER, version="org/sql@new", created_s=ADAPTER.created_s + 1)
+    await registry.add_adapter(new)
+    await registry.add_adapter(ADAPTER)
+    assert await registry.resolve(ADAPTER.name) == new.version
+    back = replace(
+        ADAPTER, created_s=new.created_s + 1
+    )  # as by a worker that restarts with the old weights
+    await registry.add_adapter(back)
+    assert await registry.adapter(ADAPTER.name) == back

@@ -1,0 +1,173 @@
+"""Files of adapters that clients send, from the first piece to the end of their version."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+from queue_support import eventually
+
+from ops.local.embedded_redis import EmbeddedRedis
+from shared.errors import ErrorCode, JobFailed
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.ids import AdapterVersion, UploadId
+from shared.protocol.uploads import upload_source
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, UploadGone, Uploads
+from shared.store.audit.auditor import Auditor
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
+)
+ONE, TWO = UploadId("1" * 32), UploadId("2" * 32)
+TTL_MS = 60_000
+
+
+def made_from(upload: UploadId, digest: str) -> Adapter:
+    return Adapter(
+        name="a",
+        version=AdapterVersion(f"a@{digest}"),
+        digest=digest,
+        weights_digest=digest,
+        source=upload_source(upload),
+        rank=8,
+        num_bytes=100,
+        created_s=10,
+    )
+
+
+@pytest.fixture
+def uploads(redis: Redis, keys: Keys) -> Uploads:
+    return Uploads(redis, keys)
+
+
+@pytest.fixture
+async def registry(redis: Redis, keys: Keys) -> Registry:
+    registry = Registry(redis, keys)
+    await registry.set_base(BASE)
+    return registry
+
+
+@pytest.fixture(autouse=True)
+async def _without_strays(redis: Redis, keys: Keys) -> AsyncIterator[None]:
+    yield
+    assert (await Auditor(redis, keys).audit(settle_s=0)).strays == ()
+
+
+async def send(uploads: Uploads, upload: UploadId, *pieces: bytes) -> None:
+    for number, piece in enumerate(pieces):
+        await uploads.append(upload, str(number), piece, tenant="red", num_left=0, ttl_ms=TTL_MS)
+    await uploads.append(upload, CONFIG, b"{}", tenant="red", num_left=0, ttl_ms=TTL_MS)
+
+
+async def read(uploads: Uploads, upload: UploadId) -> bytes:
+    return b"".join([piece async for piece in uploads.pieces(upload)])
+
+
+async def is_gone(redis: Redis, keys: Keys, upload: UploadId) -> bool:
+    return not await redis.exists(keys.upload(upload))
+
+
+async def test_pieces_are_read_in_order_and_expire_until_a_version_is_registered(
+    uploads: Uploads, registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await send(uploads, ONE, b"12", b"345")
+    assert await read(uploads, ONE) == b"12345"
+    assert await uploads.config(ONE) == b"{}"
+    assert 0 < await redis.pttl(keys.upload(ONE)) <= TTL_MS
+    await registry.load_adapter(made_from(ONE, "1"), replace=True)
+    assert await redis.pttl(keys.upload(ONE)) == -1
+    await uploads.discard(ONE)
+    with pytest.raises(UploadGone):
+        await read(uploads, ONE)
+
+
+async def test_a_version_of_an_expired_upload_is_not_registered(
+    uploads: Uploads, registry: Registry
+) -> None:
+    with pytest.raises(JobFailed, match="send it again") as refusal:
+        await registry.load_adapter(made_from(ONE, "1"), replace=True)
+    assert refusal.value.error.code is ErrorCode.UNAVAILABLE
+    assert await registry.adapter("a") is None
+
+
+async def test_a_version_has_one_upload_however_often_it_is_sent(
+    uploads: Uploads, registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    for upload in (ONE, TWO):
+        await send(uploads, upload, b"12")
+        await registry.load_adapter(made_from(upload, "1"), replace=True)
+    adapter = await registry.adapter("a")
+    assert adapter
+    assert adapter.source == upload_source(ONE)
+    assert await is_gone(redis, keys, TWO)
+    await registry.load_adapter(replace(adapter, source="/folder"), replace=True)
+    assert (await registry.adapter("a")) == adapter  # the folder may change, the upload can't
+
+
+async def test_the_upload_of_a_replaced_version_is_deleted_with_its_last_job_reference(
+    uploads: Uploads, registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    for number, upload in enumerate((ONE, TWO)):
+        await send(uploads, upload, b"12")
+        await registry.load_adapter(made_from(upload, str(number)), replace=True, keep_versions=0)
+    assert await registry.forget_unused() == []  # a request may be admitted but not yet enqueued
+    assert not await is_gone(redis, keys, ONE)
+    await redis.zadd(keys.retired, {"a@0": 0})
+    assert await eventually(registry.forget_unused) == ["a@0"]
+    assert await is_gone(redis, keys, ONE)
+    assert not await is_gone(redis, keys, TWO)
+
+
+async def test_another_base_model_deletes_uploads(
+    uploads: Uploads, registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await send(uploads, ONE, b"12")
+    await registry.load_adapter(made_from(ONE, "1"), replace=True)
+    await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
+    assert await is_gone(redis, keys, ONE)
+
+
+@pytest.fixture
+async def small(open_client: Callable[[str], Redis], own_server: EmbeddedRedis) -> Redis:
+    """Client of a Redis with little memory."""
+    client = open_client(own_server.url)
+    await client.config_set("maxmemory", "40mb")
+    return client
+
+
+async def test_a_tenant_uploads_at_most_half_of_the_memory(small: Redis, keys: Keys) -> None:
+    uploads, piece = Uploads(small, keys), bytes(PIECE_BYTES - 24_576)
+
+    async def fill(tenant: str, upload: str, num_pieces: int) -> None:
+        for number in range(num_pieces):
+            await uploads.append(
+                UploadId(upload), str(number), piece, tenant=tenant, num_left=0, ttl_ms=TTL_MS
+            )
+
+    await fill("red", "1", 10)
+    await fill("red", "2", 10)
+    with pytest.raises(JobFailed, match="half of Redis' memory") as refusal:
+        await fill("red", "3", 1)
+    assert refusal.value.error.code is ErrorCode.QUOTA_EXCEEDED
+    await fill("blue", "4", 1)
+    await uploads.discard(UploadId("1"))
+    await fill("red", "3", 1)
+    await small.delete(keys.upload(UploadId("2")))  # its front end has died, and it has expired
+    await fill("red", "5", 18)
+
+
+async def test_a_discarded_upload_is_no_longer_charged(
+    uploads: Uploads, registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await send(uploads, ONE, b"12")
+    await send(uploads, TWO, b"345")
+    assert await redis.zrange(keys.uploads_of("red"), 0, -1, withscores=True) == [
+        (ONE.encode(), 4),
+        (TWO.encode(), 5),
+    ]
+    await registry.load_adapter(made_from(ONE, "1"), replace=True)
+    await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
+    await uploads.discard(TWO)
+    assert not await redis.exists(keys.uploads_of("red"))

@@ -1,0 +1,211 @@
+"""Front ends that die, and the jobs to which their clients were connected."""
+
+from typing import Any
+
+import pytest
+from queue_support import API, LIMITS, Actor, make_job, tokens
+
+from shared.protocol.enqueue import EnqueueOptions
+from shared.protocol.ids import ApiId
+from shared.protocol.jobs import Job, JobState
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.sweep import RETURN_MS
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
+
+OTHER = ApiId("api-2")
+THIRD = ApiId("api-3")
+API_DEAD_MS = 60_000
+DAY_MS = 86_400_000
+
+
+class FrontEnds:
+    """The front ends of a pool, which report that they live or fall silent."""
+
+    def __init__(self, queue: Queue, redis: Redis, keys: Keys) -> None:
+        self.queue, self.redis, self.keys = queue, redis, keys
+
+    async def beat(self, *apis: ApiId) -> list[bool]:
+        return [await self.queue.beat_api(api) for api in apis]
+
+    async def let_pass(self, api: ApiId, ms: int = API_DEAD_MS) -> None:
+        await self.redis.zincrby(self.keys.apis, -ms, api)
+
+    async def left_ms(self, job: Job) -> float | None:
+        """Return the time until the job is cancelled, or None if it isn't abandoned."""
+        at = await self.redis.zscore(self.keys.abandoned, job.id)
+        seconds, _ = await self.redis.time()
+        return None if at is None else at - seconds * 1000
+
+
+@pytest.fixture
+async def front_ends(queue: Queue, redis: Redis, keys: Keys) -> FrontEnds:
+    front_ends = FrontEnds(queue, redis, keys)
+    await front_ends.beat(API, OTHER, THIRD)
+    return front_ends
+
+
+async def state_of(views: PoolViews, job: Job) -> JobState:
+    view = await views.job(job.id)
+    assert view is not None
+    return view.state
+
+
+async def run(queue: Queue, worker: Actor, job: Job) -> None:
+    """Claim a job and publish a token of it."""
+    await worker.claim()
+    await queue.publish(worker.id, {job.reply_to: [tokens(job, 0, [1])]})
+
+
+async def test_a_dead_front_end_that_accepted_a_job_is_not_connected_to_it(
+    queue: Queue, enqueue: Any, views: PoolViews, front_ends: FrontEnds
+) -> None:
+    job = await enqueue()
+    await queue.attach(job.id, OTHER)
+    await front_ends.let_pass(API)
+    await queue.abandon(job.id, OTHER, grace_ms=0)
+    assert await state_of(views, job) is JobState.CANCELLED
+
+
+async def test_a_dead_follower_is_not_connected_to_a_job(
+    queue: Queue, enqueue: Any, views: PoolViews, front_ends: FrontEnds
+) -> None:
+    job = await enqueue()
+    for api in (OTHER, THIRD):
+        await queue.attach(job.id, api)
+    await queue.abandon(job.id, API, grace_ms=0)
+    await front_ends.let_pass(OTHER)
+    assert await state_of(views, job) is JobState.QUEUED
+    await queue.abandon(job.id, THIRD, grace_ms=0)
+    assert await state_of(views, job) is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("silent_ms", [0, API_DEAD_MS // 2])
+async def test_a_front_end_that_is_silent_for_seconds_is_still_connected(
+    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds, silent_ms: int
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    await front_ends.let_pass(API, silent_ms)
+    await queue.attach(job.id, OTHER)
+    await queue.abandon(job.id, OTHER, grace_ms=0)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+    assert not (await queue.publish(worker.id, {})).cancelled
+
+
+async def test_a_front_end_that_never_reported_counts_as_alive(
+    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    await redis.zrem(keys.apis, API)  # like a front end of the previous release
+    await queue.attach(job.id, OTHER)
+    await queue.abandon(job.id, OTHER, grace_ms=0)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+
+
+async def test_time_without_redis_does_not_count_as_silence(
+    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    await queue.reap()
+    # As if the last sweep and the last report had been before an outage of ten minutes.
+    await redis.hincrby(keys.counters, "swept", -10 * API_DEAD_MS)  # type: ignore[misc]
+    await front_ends.let_pass(API, 10 * API_DEAD_MS)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+
+
+async def test_a_running_job_of_a_dead_front_end_is_abandoned_with_time_to_come_back(
+    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    await front_ends.let_pass(API)
+    await queue.reap()
+    left_ms = await front_ends.left_ms(job)
+    assert left_ms is not None
+    assert left_ms > RETURN_MS - 5000
+    await redis.zincrby(keys.abandoned, -RETURN_MS / 2, job.id)
+    await queue.reap()  # a later sweep doesn't prolong the time
+    assert (await front_ends.left_ms(job) or RETURN_MS) < 0.6 * RETURN_MS
+    await redis.zincrby(keys.abandoned, -RETURN_MS, job.id)
+    await queue.reap()
+    assert (await queue.publish(worker.id, {})).cancelled == {job.id}
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+
+
+async def test_a_waiting_job_of_a_dead_front_end_is_abandoned_after_it_has_started(
+    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await front_ends.let_pass(API)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+    await run(queue, worker, job)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is not None
+
+
+async def test_a_job_whose_followers_have_died_too_is_abandoned(
+    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await queue.attach(job.id, OTHER)
+    await queue.abandon(job.id, API, grace_ms=0)
+    await run(queue, worker, job)
+    await front_ends.let_pass(OTHER)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is not None
+
+
+async def test_a_client_at_a_living_front_end_keeps_the_job_of_a_dead_one(
+    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    await front_ends.let_pass(API)
+    await queue.reap()
+    await queue.attach(job.id, OTHER)  # the client comes back
+    assert await front_ends.left_ms(job) is None
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+
+
+async def test_a_job_that_keeps_running_outlives_its_front_end(
+    queue: Queue, actor: Any, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), make_job()
+    await queue.enqueue(job, LIMITS, options=EnqueueOptions(keeps_running=True))
+    await run(queue, worker, job)
+    await front_ends.let_pass(API)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+
+
+async def test_a_front_end_learns_that_it_counted_as_dead(
+    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    assert await front_ends.beat(API, ApiId("new")) == [False, True]
+    await front_ends.let_pass(API)
+    await queue.reap()
+    assert await front_ends.beat(API, API) == [True, False]
+    await queue.attach(job.id, API)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+
+
+async def test_a_dead_front_end_is_forgotten_after_a_day(
+    redis: Redis, keys: Keys, front_ends: FrontEnds
+) -> None:
+    await front_ends.let_pass(THIRD, DAY_MS - API_DEAD_MS)
+    await front_ends.let_pass(OTHER, DAY_MS)
+    await front_ends.beat(API)
+    assert await redis.zrange(keys.apis, 0, -1) == [THIRD.encode(), API.encode()]

@@ -1,0 +1,247 @@
+"""Dead letters and failed jobs that can be enqueued again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from queue_support import LIMITS, make_adapter, make_job
+
+from shared.errors import ErrorCode
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.codec import encode_job
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.jobs import Endpoint, View
+from shared.reasoning_form import ReasoningForm
+from shared.store.adapters.registry import Found, Registry
+from shared.store.jobs.dead_letters import DeadLetters, Unanswered
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.retried_jobs import enqueue_again
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
+
+DEATHS = 3
+BASE = BaseModel(
+    name="base", version=AdapterVersion("base@0"), max_model_len=100, source="/base", created_s=1
+)
+
+
+@pytest.fixture
+def letters(redis: Redis, keys: Keys) -> DeadLetters:
+    return DeadLetters(redis, keys)
+
+
+async def kill_with(worker, job, deaths: int = DEATHS) -> None:
+    """Let the worker die of the job until the job becomes a dead letter."""
+    for _ in range(deaths):
+        assert await worker.claim_ids() == [job.id]
+        await worker.die()
+        await worker.register()
+
+
+async def test_a_dead_letter_names_its_worker_and_the_reason(actor, enqueue, letters) -> None:
+    worker, job = await actor("w1"), await enqueue(tenant="red")
+    await kill_with(worker, job)
+    (letter,) = await letters.dead(10)
+    assert (letter.id, letter.version, letter.tenant) == (job.id, "a@1", "red")
+    assert (letter.tries, letter.worker) == (DEATHS, "w1")
+    assert letter.reason.startswith("the job killed its worker 2 times while it ran alone")
+    assert letter.code == "poison_job"
+    assert letter.died_ms > 0
+
+
+async def test_dead_letters_are_listed_newest_first_and_found_by_id(
+    actor, enqueue, letters
+) -> None:
+    worker, jobs = await actor(), []
+    for i in range(3):
+        jobs.append(await enqueue(f"{i}@1"))
+        worker.holds = [f"{i}@1"]
+        await kill_with(worker, jobs[-1])
+    assert [letter.id for letter in await letters.dead(2)] == [jobs[2].id, jobs[1].id]
+    for job in jobs:
+        assert await letters.find(job.id) == Unanswered(job, is_dead=True)
+
+
+async def test_an_old_dead_letter_is_found_and_discarded(
+    actor, enqueue, letters, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await kill_with(worker, job)
+    ((_, fields),) = await redis.xrange(keys.dead)
+    for i in range(250):
+        await redis.xadd(keys.dead, {**fields, b"id": f"{i}"})
+    assert await letters.find(job.id) == Unanswered(job, is_dead=True)
+    await letters.discard(job.id)
+    assert await letters.find(job.id) is None
+    assert len(await letters.dead(1000)) == 250
+
+
+@pytest.mark.parametrize(
+    ("code", "is_kept"),
+    [
+        (ErrorCode.INTERNAL, True),
+        (ErrorCode.ADAPTER_UNAVAILABLE, True),
+        (ErrorCode.INVALID_VALUE, False),
+        (ErrorCode.CONTEXT_LENGTH_EXCEEDED, False),
+    ],
+)
+async def test_a_failed_job_is_kept_if_the_same_request_may_succeed(
+    actor, enqueue, letters, code: ErrorCode, is_kept: bool
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, code)
+    assert await letters.find(job.id) == (Unanswered(job, is_dead=False) if is_kept else None)
+    await letters.discard(job.id)
+    assert await letters.find(job.id) is None
+
+
+async def test_jobs_of_a_quarantined_adapter_are_kept(
+    actor, enqueue, letters, redis: Redis, keys: Keys
+) -> None:
+    await redis.hset(keys.version(AdapterVersion("a@1")), "state", "ready")  # type: ignore[misc]
+    worker = await actor()
+    killers = [await enqueue() for _ in range(DEATHS)]
+    waiting = await enqueue()
+    for killer in killers:
+        await kill_with_first(worker, killer.id)
+    assert await letters.find(waiting.id) == Unanswered(waiting, is_dead=False)
+
+
+async def kill_with_first(worker, job_id: JobId) -> None:
+    """Let the worker die while it runs the job alone."""
+    for _ in range(DEATHS):
+        assert await worker.claim_ids(sequences=1) == [job_id]
+        await worker.die()
+        await worker.register()
+
+
+async def test_answered_waiting_and_unknown_jobs_cannot_be_retried(
+    actor, enqueue, letters, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    worker, done = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    await worker.finish(claimed)
+    cancelled, waiting = await enqueue(), await enqueue()
+    await queue.cancel(cancelled.id)
+    for job_id in (done.id, cancelled.id, waiting.id, JobId("never")):
+        assert await letters.find(job_id) is None
+
+
+async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(
+    actor, enqueue, letters, redis: Redis, keys: Keys
+) -> None:
+    worker, done, failed = await actor(), await enqueue(), await enqueue()
+    claimed = {each.job.id: each for each in await worker.claim()}
+    await worker.finish(claimed[done.id])
+    await worker.fail(claimed[failed.id], ErrorCode.INVALID_VALUE)
+    waiting, expired = await enqueue(), make_job()
+    for job in (done, failed, waiting, expired):
+        await add_letters(redis, keys, [1], id=job.id, body=encode_job(job))
+    for job in (done, failed, waiting):
+        assert await letters.find(job.id) is None
+    assert await letters.find(expired.id) == Unanswered(expired, is_dead=True)
+
+
+class MovingRegistry(Registry):
+    """Registry in which another version is loaded right after the first look-up."""
+
+    next_version: Adapter | None = None
+
+    async def find(self, model: str) -> Found:
+        found, version = await super().find(model), self.next_version
+        if version is not None:
+            self.next_version = None
+            await self.load_adapter(version, replace=True)
+        return found
+
+
+async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
+    actor, enqueue, letters, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    registry = MovingRegistry(redis, keys)
+    await registry.set_base(BASE)
+    await registry.load_adapter(make_adapter("a@1"), replace=False)
+    chat: Any = {"endpoint": Endpoint.CHAT, "prompts": (), "messages": ()}
+    view: Any = {"view": View.RESPONSES, "request": {"store": True}, "hides_reasoning": True}
+    job = await enqueue(fingerprint="fp_0_1", **chat, **view)
+    await kill_with(await actor(), job)
+    thinking = make_adapter("a@3", reasoning=ReasoningForm.THINK)
+    await registry.load_adapter(make_adapter("a@2"), replace=True)
+    registry.next_version = thinking
+
+    old = await letters.find(job.id)
+    assert old == Unanswered(job, is_dead=True)
+    enqueued = await enqueue_again(old, queue, registry, letters, LIMITS)
+    (claimed,) = await (await actor("w2", holds=["a@3"])).claim()
+    assert (claimed.job.id, claimed.job.version) == (enqueued.id, "a@3")
+    shown = await PoolViews(redis, keys).job(enqueued.id)
+    assert shown is not None
+    assert shown.spec is not None
+    assert (shown.spec.fingerprint, shown.spec.reasoning) == ("fp_0_3", ReasoningForm.THINK)
+    assert (shown.spec.view, shown.spec.request) == (View.RESPONSES, {"store": True})
+    assert shown.spec.hides_reasoning
+    assert await letters.find(job.id) is None
+
+
+async def add_letters(redis: Redis, keys: Keys, times_ms: Sequence[int], **changes: str) -> None:
+    fields = {"id": "0" * 32, "version": "a@1", "tenant": "red", "try": 3, "worker": "w1"}
+    error = '{"code":"poison_job","message":"it kills"}'
+    for time_ms in times_ms:
+        letter: Any = {**fields, "error": error, "body": "", **changes}
+        await redis.xadd(keys.dead, letter, id=f"{time_ms}-*")
+
+
+async def test_new_letters_are_summarized_once(letters, redis: Redis, keys: Keys) -> None:
+    assert await letters.take_unreported() is None
+    await add_letters(redis, keys, [1000, 2000], worker="w2")
+    await add_letters(redis, keys, [3000], version="b@1", worker="w2")
+    await add_letters(redis, keys, [4000])
+    summary = await letters.take_unreported()
+    assert (summary.num_letters, summary.oldest_ms, summary.newest_ms) == (4, 1000, 4000)
+    assert summary.by_version == {"a@1": 3, "b@1": 1}
+    assert summary.by_worker == {"w2": 3, "w1": 1}
+    assert summary.by_code == {"poison_job": 4}
+    assert await letters.take_unreported() is None
+    await add_letters(redis, keys, [4000])
+    summary = await letters.take_unreported()
+    assert (summary.num_letters, summary.by_version) == (1, {"a@1": 1})
+
+
+async def test_a_summary_covers_many_letters(letters, redis: Redis, keys: Keys) -> None:
+    await add_letters(redis, keys, range(1, 251))
+    summary = await letters.take_unreported()
+    assert (summary.num_letters, summary.oldest_ms, summary.newest_ms) == (250, 1, 250)
+
+
+async def test_letters_are_deleted_by_age(letters, redis: Redis, keys: Keys) -> None:
+    seconds, _ = await redis.time()
+    now_ms = seconds * 1000
+    await add_letters(redis, keys, [now_ms - 5000, now_ms - 4000, now_ms - 1000])
+    assert await letters.trim(max_age_ms=2500, max_bytes=10**9) == 2
+    (left,) = await letters.dead(10)
+    assert left.died_ms == now_ms - 1000
+    assert await letters.trim(max_age_ms=60_000, max_bytes=10**9) == 0
+
+
+async def test_the_oldest_letters_are_deleted_when_all_have_too_many_bytes(
+    letters, redis: Redis, keys: Keys
+) -> None:
+    seconds, _ = await redis.time()
+    times_ms = range(seconds * 1000, seconds * 1000 + 100)
+    await add_letters(redis, keys, times_ms, body="x" * 10_000)
+    deleted = await letters.trim(max_age_ms=60_000, max_bytes=300_000)
+    kept = [letter.died_ms for letter in await letters.dead(100)]
+    assert await redis.memory_usage(keys.dead, samples=0) <= 300_000
+    assert 100 - deleted == len(kept) >= 20
+    assert kept == list(reversed(times_ms))[: len(kept)]
+
+
+async def test_letters_are_kept_where_redis_reports_no_bytes(
+    letters, own_server, open_client, keys: Keys
+) -> None:
+    redis = open_client(own_server.url)
+    await add_letters(redis, keys, [1000])
+    await redis.execute_command("ACL", "SETUSER", "default", "-memory")
+    assert await DeadLetters(redis, keys).trim(max_age_ms=10**15, max_bytes=1) == 0

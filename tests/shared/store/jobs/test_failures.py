@@ -1,0 +1,253 @@
+"""Failures: killed or suspended workers, and a Redis that stops or runs out of memory."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from child_processes import child_processes
+from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
+
+from ops.local.embedded_redis import EmbeddedRedis
+from shared.errors import LeaseLost, QueueFull, RedisUnavailable
+from shared.protocol.adapters import BaseModel
+from shared.protocol.events import Retry, Tokens
+from shared.protocol.jobs import JobState
+from shared.protocol.queue_replies import FinishOutcome
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import ReplyReader, merge, read_checkpoints, recover
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
+
+ACTOR = Path(__file__).parents[3] / "support" / "actor_process.py"
+LEASE_MS = 1000
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start_actor(redis_url: str, pool: str) -> Iterator[Start]:
+    with child_processes() as start_process:
+
+        def start(name: str) -> "subprocess.Popen[str]":
+            command = [sys.executable, str(ACTOR), redis_url, pool, name, str(LEASE_MS)]
+            return start_process(command, stdout=subprocess.PIPE)
+
+        yield start
+
+
+async def next_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), 60)
+    return line.strip()
+
+
+async def reap_until_claimed(actor: Actor, queue: Queue) -> list:
+    async def attempt() -> list:
+        await queue.reap()
+        await queue.beat(actor.id, lease_ms=60_000, info=INFO)
+        return await actor.claim()
+
+    return await eventually(attempt)
+
+
+async def test_a_killed_workers_job_goes_on_behind_its_last_token(
+    start_actor: Start, actor, enqueue, events, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    job = await enqueue()
+    victim = start_actor("victim")
+    assert await next_line(victim) == f"claimed {job.id}"
+
+    async def has_shown_some() -> bool:
+        return len(await events(job)) > 30
+
+    await eventually(has_shown_some)
+    victim.kill()
+    victim.wait()
+    killed_s = time.monotonic()
+    successor = await actor("successor")
+    (claimed,) = await reap_until_claimed(successor, queue)
+    assert time.monotonic() - killed_s < LEASE_MS / 1000 + 10
+    assert (claimed.try_, claimed.suspect) == (2, True)
+    visible = [event for event in await events(job) if isinstance(event, Tokens)]
+    assert await recover(redis, keys, claimed) == merge(visible)
+    assert isinstance((await events(job))[-1], Retry)
+
+
+async def test_a_frozen_worker_is_fenced_when_it_wakes(
+    start_actor: Start, actor, enqueue, events, queue: Queue
+) -> None:
+    job = await enqueue()
+    frozen = start_actor("frozen")
+    assert await next_line(frozen) == f"claimed {job.id}"
+    os.kill(frozen.pid, signal.SIGSTOP)
+    successor = await actor("successor")
+    (claimed,) = await reap_until_claimed(successor, queue)
+    settled = await events(job)
+    os.kill(frozen.pid, signal.SIGCONT)
+    assert await next_line(frozen) == "lost"
+    assert await next_line(frozen) == "finish fenced"
+    assert await events(job) == settled
+    assert await successor.finish(claimed) == FinishOutcome.OK
+
+
+async def test_a_living_worker_is_not_given_up(
+    start_actor: Start, enqueue, queue: Queue, views: PoolViews
+) -> None:
+    job = await enqueue()
+    worker = start_actor("steady")
+    assert await next_line(worker) == f"claimed {job.id}"
+    deadline = time.monotonic() + 2 * LEASE_MS / 1000
+    while time.monotonic() < deadline:
+        assert (await queue.reap()).workers == 0
+    assert (await views.job(job.id)).state == JobState.RUNNING
+
+
+async def test_every_call_of_a_worker_that_was_given_up_raises_lease_lost(
+    actor, queue: Queue, residency: ResidencyStore
+) -> None:
+    worker = await actor()
+    await worker.die()
+    calls: list[Awaitable[object]] = [
+        queue.beat(worker.id, lease_ms=1000, info=INFO),
+        residency.set_residents(worker.id, add=["a@1"]),
+        queue.publish(worker.id, {}),
+        worker.claim(),
+    ]
+    for call in calls:
+        with pytest.raises(LeaseLost, match="w1"):
+            await call
+
+
+async def test_scripts_are_loaded_again_after_redis_forgot_them(
+    enqueue, views: PoolViews, redis: Redis
+) -> None:
+    await enqueue()
+    await redis.script_flush()
+    await enqueue()
+    assert (await views.counts()).waiting == 2
+
+
+async def test_an_absent_redis_is_unavailable_to_every_caller(open_client, pool: str) -> None:
+    redis, keys = open_client("redis://127.0.0.1:1/0"), Keys(pool)
+    queue, views, job = Queue(redis, keys), PoolViews(redis, keys), make_job()
+    calls: list[Awaitable[object]] = [
+        queue.enqueue(job, LIMITS),
+        queue.wait("w1", timeout_s=1),
+        queue.reap(),
+        views.job(job.id),
+        views.workers(),
+        views.counts(),
+        views.job_and_result(job.id),
+        ReplyReader(redis, keys, API).read(),
+        read_checkpoints(redis, keys, job.id),
+        Registry(redis, keys).resolve("a"),
+        Registry(redis, keys).adapters(),
+    ]
+    for call in calls:
+        with pytest.raises(RedisUnavailable, match="out of reach"):
+            await call
+
+
+async def test_a_suspended_redis_is_unavailable_in_bounded_time(
+    own_server: EmbeddedRedis, open_client, keys: Keys
+) -> None:
+    redis = open_client(own_server.url)
+    views = PoolViews(redis, keys)
+    await views.counts()
+    os.kill(own_server.pid, signal.SIGSTOP)
+    with pytest.raises(RedisUnavailable):
+        await asyncio.wait_for(views.counts(), 8)
+    os.kill(own_server.pid, signal.SIGCONT)
+    assert (await views.counts()).waiting == 0
+
+
+async def test_a_read_only_replica_is_unavailable(own_server, open_client, keys: Keys) -> None:
+    redis = open_client(own_server.url)
+    await redis.replicaof("127.0.0.1", "1")
+    with pytest.raises(RedisUnavailable):
+        await Queue(redis, keys).enqueue(make_job(), LIMITS)
+    await redis.replicaof("NO", "ONE")
+
+
+async def test_command_errors_are_not_reported_as_an_unavailable_redis(
+    redis: Redis, keys: Keys
+) -> None:
+    await redis.set(keys.counters, "not a hash")
+    with pytest.raises(Exception, match="WRONGTYPE") as error:
+        await redis.hgetall(keys.counters)
+    assert not isinstance(error.value, RedisUnavailable)
+
+
+async def test_without_free_memory_all_calls_that_free_memory_work(
+    own_server: EmbeddedRedis, open_client, keys: Keys
+) -> None:
+    redis = open_client(own_server.url)
+    queue = Queue(redis, keys)
+    residency = ResidencyStore(redis, keys)
+    views = PoolViews(redis, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    jobs = [make_job() for _ in range(5)]
+    for job in jobs:
+        await queue.enqueue(job, LIMITS)
+    (first,) = await worker.claim(sequences=1)
+    await redis.config_set("maxmemory", 1)
+    with pytest.raises(QueueFull, match="memory"):
+        await queue.enqueue(make_job(), LIMITS)
+    base = BaseModel(name="m", version="m@1", max_model_len=8, source="m", created_s=1)
+    assert await Registry(redis, keys).set_base(
+        base
+    )  # setting the base model works too, as at the start of a worker
+    assert (await queue.beat(worker.id, lease_ms=60_000, info=INFO)).booked == 1
+    assert await queue.reconcile(worker.id, [first.job.id], grace_ms=0) == 0
+    piece = tokens(jobs[0], 0, [1])
+    await queue.publish(worker.id, {API: [piece]}, (piece,))
+    assert await worker.finish(first) == FinishOutcome.OK
+    assert await queue.cancel(jobs[1].id) == JobState.CANCELLED
+    (second,) = await worker.claim(sequences=1)
+    await residency.set_residents(worker.id, add=["b@1"], remove=["b@1"])
+    assert await queue.release(worker.id, [second.job.id]) == 1
+    assert len(await worker.claim()) == 3
+    await worker.die()
+    other = await Actor(queue, redis, keys, "w2", ["a@1"]).register()
+    third, *_ = await other.claim()
+    assert await other.finish(third) == FinishOutcome.OK
+    await queue.leave(other.id)
+    assert (await views.counts()).waiting == 2
+
+
+async def test_accepted_jobs_survive_a_killed_redis_and_leases_are_renewed(
+    start_server, open_client, tmp_path: Path, keys: Keys
+) -> None:
+    server = start_server(tmp_path)
+    redis = open_client(server.url)
+    queue = Queue(redis, keys)
+    views = PoolViews(redis, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=300)
+    await queue.reap()
+    running, waiting = make_job(), make_job()
+    for job in (running, waiting):
+        await queue.enqueue(job, LIMITS)
+    (claimed,) = await worker.claim(sequences=1)
+    os.kill(server.pid, signal.SIGKILL)
+    with pytest.raises(RedisUnavailable):
+        await views.counts()
+    await asyncio.sleep(0.4)  # longer than the lease
+    server.stop()
+    server = start_server(tmp_path, port=server.port)
+    assert (await queue.reap()).workers == 0
+    assert await worker.finish(claimed) == FinishOutcome.OK
+    assert await worker.claim_ids() == [waiting.id]
+
+    async def is_given_up() -> bool:
+        return (await queue.reap()).workers == 1
+
+    await eventually(is_given_up, within_s=3)

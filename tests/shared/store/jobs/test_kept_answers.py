@@ -1,0 +1,250 @@
+"""Ended jobs: how long and how many are kept, and how they are erased."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from queue_support import API, LIMITS, Actor, make_job, tokens
+
+from ops.local.embedded_redis import EmbeddedRedis
+from shared.errors import ErrorCode
+from shared.protocol.ids import ApiId, JobId
+from shared.protocol.jobs import JobState
+from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
+
+SECRET = "a secret prompt"
+
+
+async def ended_job(queue: Queue, worker: Actor, limits: Any = LIMITS, **fields: Any) -> JobId:
+    job = make_job(**fields)
+    await queue.enqueue(job, limits)
+    (claimed,) = await worker.claim()
+    await worker.finish(claimed)
+    return job.id
+
+
+async def all_text(redis: Redis, keys: Keys) -> str:
+    """Return the content of all keys of the pool."""
+    read = {b"hash": redis.hgetall, b"string": redis.get, b"stream": redis.xrange}
+    found = []
+    async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
+        kind = await redis.type(key)
+        if kind in read:
+            found.append(str(await read[kind](key)))
+    return "".join(found)
+
+
+async def kept_bytes(redis: Redis, keys: Keys) -> int:
+    return int(await redis.hget(keys.counters, "kept") or 0)
+
+
+async def test_erasing_an_ended_job_leaves_nothing_of_it(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    job = make_job(prompts=(SECRET,))
+    await queue.enqueue(job, LIMITS)
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, ErrorCode.INTERNAL)  # its request is kept for a retry
+    assert SECRET in await all_text(redis, keys)
+    assert await queue.erase(job.id) is JobState.FAILED
+    assert await queue.erase(job.id) is None
+    text = await all_text(redis, keys)
+    assert SECRET not in text
+    assert await redis.exists(keys.job(job.id), keys.result(job.id), keys.ended) == 0
+    assert await redis.exists(keys.jobs("default")) == 0
+    assert await kept_bytes(redis, keys) == 0
+
+
+async def test_publications_are_kept_only_while_their_worker_has_jobs(
+    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    for _ in range(2):
+        await enqueue()
+    first, second = await worker.claim()
+    await queue.publish(worker.id, {API: [tokens(first.job, 0, [1], SECRET)]})
+    await worker.finish(first)
+    assert await redis.exists(keys.sent(worker.id))
+    await worker.finish(second)
+    assert not await redis.exists(keys.sent(worker.id))
+
+
+async def test_erasing_a_dead_job_deletes_its_dead_letter(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    job = make_job(prompts=(SECRET,))
+    await queue.enqueue(job, LIMITS)
+    for number in range(4):
+        worker: Actor = await actor(f"w{number}")
+        if await worker.claim():
+            await worker.die()
+    assert await DeadLetters(redis, keys).dead(10) != []
+    assert await queue.erase(job.id) is JobState.DEAD
+    assert await DeadLetters(redis, keys).dead(10) == []
+    assert SECRET not in await all_text(redis, keys)
+
+
+async def test_erasing_a_job_that_the_previous_release_gave_up_deletes_its_dead_letter(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    dead, other = make_job(prompts=(SECRET,)), make_job(prompts=("another prompt",))
+    for number, job in enumerate((dead, other)):
+        await queue.enqueue(job, LIMITS, is_suspect=True)
+        for life in range(2):
+            worker: Actor = await actor(f"w{number}.{life}")
+            await worker.claim()
+            await worker.die()
+        await redis.hdel(keys.job(job.id), "letter")  # type: ignore[misc]
+    assert await queue.erase(dead.id) is JobState.DEAD
+    assert SECRET not in await all_text(redis, keys)
+    assert [letter.id for letter in await DeadLetters(redis, keys).dead(10)] == [other.id]
+
+
+async def test_followers_of_jobs_that_the_previous_release_ended_are_deleted(
+    queue: Queue, enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    recorded, expired = await enqueue(), await enqueue()
+    for job in (recorded, expired):
+        await queue.attach(job.id, ApiId("api-2"))
+        await redis.zrem(keys.queue(job.version), job.id)
+        await redis.zrem(keys.due, job.id)
+    waiting = await enqueue()
+    await queue.attach(waiting.id, ApiId("api-2"))
+    await redis.hset(keys.job(recorded.id), "state", "done")  # type: ignore[misc]
+    await redis.delete(keys.job(expired.id))
+    await queue.retain()
+    assert await redis.hkeys(keys.followers) == [waiting.id.encode()]  # type: ignore[misc]
+
+
+async def test_jobs_that_the_previous_release_ended_leave_the_list_with_later_jobs_of_their_tenant(
+    queue: Queue, enqueue: Any, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    gone = [await enqueue() for _ in range(3)]
+    await redis.delete(*(keys.job(job.id) for job in gone), keys.queue(gone[0].version))
+    last = await ended_job(queue, worker, replace(LIMITS, retain_ms=1))
+    waiting = await enqueue()
+    while await redis.exists(keys.job(last)):
+        pass
+    await queue.retain()
+    assert await redis.zrange(keys.jobs("default"), 0, -1) == [waiting.id.encode()]
+
+
+async def test_an_unfinished_job_is_not_erased(queue: Queue, enqueue: Any, actor: Any) -> None:
+    job = await enqueue()
+    assert await queue.erase(job.id) is JobState.QUEUED
+    worker: Actor = await actor()
+    await worker.claim()
+    assert await queue.erase(job.id) is JobState.RUNNING
+
+
+async def test_expired_jobs_leave_the_indexes(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    gone = await ended_job(queue, worker, replace(LIMITS, retain_ms=1))
+    kept = await ended_job(queue, worker)
+    while await redis.exists(keys.job(gone)):
+        pass
+    assert await queue.retain() == (1, 0)
+    assert await redis.zrange(keys.jobs("default"), 0, -1) == [kept.encode()]
+    (member,) = await redis.zrange(keys.ended, 0, -1)
+    assert member.decode().split() == [kept, str(await kept_bytes(redis, keys)), "default"]
+
+
+async def test_a_tenant_that_keeps_much_loses_its_own_answers_first(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    worker: Actor = await actor()
+    soon = replace(LIMITS, retain_ms=LIMITS.retain_ms // 2)
+    quiet = [await ended_job(queue, worker, soon, tenant="quiet") for _ in range(2)]
+    large = [await ended_job(queue, worker, tenant="large") for _ in range(6)]
+    size = await kept_bytes(redis, keys) // 8
+    limits = replace(LIMITS, retain_bytes=4 * size + size // 2)
+    large.append(await ended_job(queue, worker, limits, tenant="large"))
+    await queue.retain()
+    assert [await views.job(job) is not None for job in quiet] == [True, True]
+    assert [await views.job(job) is not None for job in large] == [False] * 5 + [True] * 2
+    kept = await redis.zrange(keys.kept, 0, -1, withscores=True)
+    assert sum(num_bytes for _, num_bytes in kept) == await kept_bytes(redis, keys)
+    for job in (*quiet, *large):
+        await queue.erase(job)
+    assert not await redis.exists(keys.kept)
+
+
+async def test_the_oldest_answers_are_deleted_beyond_the_limit_in_bytes(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    worker: Actor = await actor()
+    jobs = [await ended_job(queue, worker) for _ in range(5)]
+    size = await kept_bytes(redis, keys) // 5
+    jobs.append(await ended_job(queue, worker, replace(LIMITS, retain_bytes=3 * size + size // 2)))
+    assert await queue.retain() == (0, 3)
+    found = [await views.job(job) for job in jobs]
+    assert [view is not None for view in found] == [False] * 3 + [True] * 3
+    assert await kept_bytes(redis, keys) <= 3 * size + size // 2
+    assert await queue.retain() == (0, 0)
+
+
+@pytest.mark.parametrize("prompt", ["hi", "x" * 30_000])
+async def test_kept_bytes_are_about_the_memory_of_the_ended_jobs(
+    own_server: EmbeddedRedis, open_client: Callable[[str], Redis], keys: Keys, prompt: str
+) -> None:
+    redis = open_client(own_server.url)
+    queue = Queue(redis, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+
+    async def end_jobs(number: int) -> None:
+        for _ in range(number):
+            await queue.enqueue(make_job(prompts=(prompt,)), LIMITS)
+            (claimed,) = await worker.claim()
+            await worker.fail(claimed, ErrorCode.INTERNAL)  # its request is kept
+            await redis.delete(keys.replies(API))
+
+    await end_jobs(50)
+    used, kept = (await redis.info("memory"))["used_memory"], await kept_bytes(redis, keys)
+    await end_jobs(300)
+    grown = (await redis.info("memory"))["used_memory"] - used
+    assert await kept_bytes(redis, keys) - kept == pytest.approx(grown, rel=0.25)
+
+
+async def test_the_published_text_of_a_cancelled_job_counts(
+    queue: Queue, enqueue: Any, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    job = await enqueue()
+    (claimed,) = await worker.claim()
+    piece = tokens(job, 0, [1], "x" * 50_000)
+    await queue.publish(worker.id, {API: [piece]}, [piece])
+    await worker.finish(claimed, JobState.CANCELLED)
+    assert await kept_bytes(redis, keys) > 50_000
+
+
+@pytest.mark.parametrize(("max_memory", "num_deleted"), [(0, 0), (10**9, 0), (1, 3)])
+async def test_kept_jobs_use_at_most_half_of_redis_memory(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, max_memory: int, num_deleted: int
+) -> None:
+    worker: Actor = await actor()
+    for _ in range(5):
+        await ended_job(queue, worker)
+    half = await kept_bytes(redis, keys) // 2
+    limit = max_memory if max_memory != 1 else 2 * half
+    await redis.hset(keys.counters, "max_memory", limit)  # type: ignore[misc]
+    assert await queue.retain() == (0, num_deleted)
+    if num_deleted:
+        assert await kept_bytes(redis, keys) <= half
+
+
+async def test_a_sweep_applies_the_limits(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    await ended_job(queue, worker, replace(LIMITS, retain_bytes=1))
+    await queue.reap()
+    assert await kept_bytes(redis, keys) == 0

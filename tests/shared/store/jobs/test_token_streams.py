@@ -1,0 +1,321 @@
+"""Published tokens reach their front end, and survive the worker that published them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from queue_support import API, LIMITS, Actor, make_job, tokens
+
+from shared.errors import LeaseLost, RedisUnavailable
+from shared.protocol.events import Admitted, Tokens
+from shared.protocol.ids import ApiId
+from shared.protocol.jobs import JobState
+from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
+from shared.protocol.results import FinishReason
+from shared.store.jobs import token_streams
+from shared.store.jobs.queue import Queue
+from shared.store.jobs.token_streams import ReplyReader, merge, read_checkpoints, recover
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+
+
+async def publish(worker: Actor, *batch: Tokens, checkpoints: tuple[Tokens, ...] = ()) -> None:
+    await worker.queue.publish(worker.id, {API: batch}, checkpoints)
+
+
+async def test_the_reader_gets_all_events_in_order_and_once(
+    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    reader = ReplyReader(redis, keys, API)
+    admitted = Admitted(job=job.id, try_=1, prompt_tokens=3)
+    pieces = [tokens(job, i, [i], f"ä{i} ") for i in range(3)]
+    await queue.publish(worker.id, {API: [admitted, pieces[0]]})
+    await publish(worker, pieces[1])
+    assert await reader.read() == [admitted, *pieces[:2]]
+    await publish(worker, pieces[2])
+    assert await reader.read() == [pieces[2]]
+
+
+async def test_the_reader_waits_for_events(actor, enqueue, redis: Redis, keys: Keys) -> None:
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    reading = asyncio.create_task(ReplyReader(redis, keys, API).read())
+    piece = tokens(job, 0, [1])
+    await publish(worker, piece)
+    assert await asyncio.wait_for(reading, 2) == [piece]
+
+
+async def test_the_reader_returns_when_there_are_no_events(redis: Redis, keys: Keys) -> None:
+    assert await asyncio.wait_for(ReplyReader(redis, keys, API).read(), 3) == []
+
+
+async def test_each_api_process_gets_its_own_events(actor, enqueue, queue: Queue, events) -> None:
+    worker = await actor()
+    one, two = await enqueue(), await enqueue(reply_to=ApiId("api-2"))
+    await worker.claim()
+    batches = {API: [tokens(one, 0, [1])], ApiId("api-2"): [tokens(two, 0, [2])]}
+    await queue.publish(worker.id, batches)
+    for api, batch in batches.items():
+        assert await events(api=api) == batch
+
+
+async def test_reply_streams_are_trimmed_and_expire(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    stream = keys.replies(API)
+    for i in range(300):
+        await redis.xadd(stream, {"e": "old"}, id=f"{1000 + i}-0")
+    await publish(worker, tokens(job, 0, [1]))
+    assert await redis.xlen(stream) < 100
+    assert 110_000 < await redis.pttl(stream) <= 120_000
+
+
+async def test_the_reader_keeps_its_stream_short_and_alive(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    stream = keys.replies(API)
+    await publish(worker, tokens(job, 0, [1]))
+    await redis.pexpire(stream, 5000)
+    await ReplyReader(redis, keys, API).read()
+    assert await redis.pttl(stream) > 50_000
+
+
+async def test_a_publication_of_a_worker_that_was_given_up_writes_nothing(
+    actor, enqueue, events, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    await worker.die()
+    before = await events()
+    piece = tokens(job, 0, [1])
+    with pytest.raises(LeaseLost):
+        await publish(worker, piece, checkpoints=(piece,))
+    assert await events() == before
+    assert await read_checkpoints(redis, keys, job.id) == ()
+
+
+async def test_pieces_merge_to_one_per_choice() -> None:
+    job = make_job(n=2)
+    stop = FinishReason.STOP
+    pieces = [
+        tokens(job, 0, [1, 2], "ab"),
+        tokens(job, 0, [7], "x", choice=1),
+        tokens(job, 1, [2], "b"),
+        tokens(job, 2, [3], "c"),
+        tokens(job, 5, [9], "far"),
+        tokens(job, 3, [], "d", finish=stop),
+        tokens(job, 3, [], "d", finish=stop),
+        tokens(job, 1, [8], "y", choice=1, try_=2),
+    ]
+    assert merge(pieces) == (
+        tokens(job, 0, [1, 2, 3], "abcd", finish=stop),
+        tokens(job, 0, [7, 8], "xy", choice=1, try_=2),
+    )
+
+
+async def test_pieces_after_a_missing_start_are_dropped() -> None:
+    job = make_job()
+    assert merge([tokens(job, 3, [4], "d")]) == ()
+
+
+Crash = Callable[[Actor, str], object]
+
+
+async def reap(worker: Actor, _: str) -> None:
+    await worker.die()
+
+
+async def release(worker: Actor, job_id: str) -> None:
+    await worker.queue.release(worker.id, [job_id])
+
+
+async def leave(worker: Actor, _: str) -> None:
+    await worker.queue.leave(worker.id)
+
+
+@pytest.mark.parametrize("end", [reap, release, leave])
+@pytest.mark.parametrize("num_checkpointed", [0, 1, 3, 5])
+async def test_the_next_owner_recovers_exactly_the_published_tokens(
+    actor, enqueue, events, redis: Redis, keys: Keys, end: Crash, num_checkpointed: int
+) -> None:
+    worker, job, mate = await actor("w1"), await enqueue(n=2), await enqueue()
+    await worker.claim()
+    pieces = [
+        tokens(job, 0, [10, 11], 'a"\\/\n'),
+        tokens(job, 0, [20], "", choice=1),
+        tokens(job, 2, [12], "é猫"),
+        tokens(job, 1, [21], "x", choice=1),
+        tokens(job, 2, [], "yz", choice=1, finish=FinishReason.LENGTH),
+        tokens(job, 3, [13], ""),
+    ]
+    for i, piece in enumerate(pieces):
+        kept = merge(pieces[: i + 1]) if i + 1 == num_checkpointed else ()
+        await publish(worker, piece, tokens(mate, i, [99], "mate"), checkpoints=kept)
+    await end(worker, job.id)
+    await redis.delete(
+        keys.replies(API)
+    )  # recovery doesn't need the reply stream, which is trimmed
+    (claimed,) = await (await actor("w2")).claim(sequences=2)
+    assert claimed.job.id == job.id
+    assert await recover(redis, keys, claimed) == (
+        tokens(job, 0, [10, 11, 12, 13], 'a"\\/\né猫'),
+        tokens(job, 0, [20, 21], "xyz", choice=1, finish=FinishReason.LENGTH),
+    )
+
+
+def position(token: str, logprob: float | None, *top: tuple[str, float]) -> PositionLogprobs:
+    """Return logprobs of a position. The likeliest tokens are special ones, without bytes."""
+    return PositionLogprobs(
+        chosen=TokenLogprob(token=token, logprob=logprob, bytes=tuple(token.encode())),
+        top=tuple(TokenLogprob(token=t, logprob=p, bytes=None) for t, p in top),
+        offset=len(token),
+    )
+
+
+@pytest.mark.parametrize("end", [reap, release, leave])
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+async def test_logprobs_survive_the_worker_that_published_them(
+    actor, enqueue, events, redis: Redis, keys: Keys, end: Crash, is_checkpointed: bool
+) -> None:
+    worker, job = await actor("w1"), await enqueue()
+    await worker.claim()
+    prompt = (position("<s>", None), position("h/\u00e9", -0.1))
+    parts = (
+        position("", -1e-7, ("<|end|>", -9999.0)),
+        position("\ufffd", -12.345678901234, ('"', -0.5)),
+    )
+    scores = '[null,{"5":{"logprob":-1e-07,"rank":1,"decoded_token":"h/\u00e9\\""}}]'
+    of_prompt: dict[str, Any] = {"prompt_logprobs": prompt, "prompt_scores": scores}
+    pieces = [
+        tokens(job, 0, [1], "a", logprobs=parts[:1], **of_prompt),
+        tokens(job, 1, [2], "b", logprobs=parts[1:]),
+    ]
+    await publish(worker, *pieces, checkpoints=(pieces[0],) if is_checkpointed else ())
+    assert await events(job) == pieces
+    await end(worker, job.id)
+    (claimed,) = await (await actor("w2")).claim()
+    assert await recover(redis, keys, claimed) == (
+        tokens(job, 0, [1, 2], "ab", logprobs=parts, **of_prompt),
+    )
+
+
+async def test_each_choice_is_recovered_from_its_own_last_checkpoint(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor("w1"), await enqueue(n=3)
+    await worker.claim()
+    early, late = tokens(job, 0, [10], "a"), tokens(job, 0, [20], "x", choice=1)
+    await publish(worker, early, checkpoints=(early,))
+    await asyncio.sleep(0.002)  # gives the checkpoints other ids
+    await publish(worker, tokens(job, 1, [11], "b"), tokens(job, 0, [30], "q", choice=2))
+    await asyncio.sleep(0.002)
+    await publish(worker, late, checkpoints=(late,))
+    await worker.die()
+    (claimed,) = await (await actor("w2")).claim()
+    assert [piece.text for piece in await recover(redis, keys, claimed)] == ["ab", "x", "q"]
+
+
+async def test_recovery_spans_several_tries(actor, enqueue, events, redis, keys) -> None:
+    job = await enqueue()
+    text = ""
+    for try_, name in enumerate(("w1", "w2", "w3"), start=1):
+        worker = await actor(name)
+        (claimed,) = await worker.claim()
+        assert claimed.try_ == try_
+        have = await recover(redis, keys, claimed)
+        assert "".join(piece.text for piece in have) == text
+        start = len(have[0].ids) if have else 0
+        for i in range(start, start + 3):
+            piece = tokens(job, i, [i], f"{i},", try_=try_)
+            text += piece.text
+            await publish(worker, piece, checkpoints=(piece,) if i == start else ())
+        await worker.queue.release(worker.id, [job.id])
+    (last,) = await read_checkpoints(redis, keys, job.id)
+    assert (last.ids, last.text, last.try_) == (tuple(range(9)), text, 3)
+    visible = [event for event in await events(job) if isinstance(event, Tokens)]
+    assert "".join(event.text for event in visible) == text
+
+
+async def test_the_checkpoints_of_a_job_that_failed_can_be_read(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    pieces = tokens(job, 0, [1], "a"), tokens(job, 1, [2], "b", finish=FinishReason.STOP)
+    for piece in pieces:
+        await publish(worker, piece, checkpoints=(piece,))
+    await worker.finish(claimed, JobState.FAILED)
+    assert await read_checkpoints(redis, keys, job.id) == merge(pieces)
+
+
+async def test_entries_that_were_read_are_deleted(
+    actor, enqueue, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_streams, "MAINTAIN_EVERY_S", 0)
+    worker, job = await actor(), await enqueue()
+    await worker.claim()
+    reader = ReplyReader(redis, keys, API)
+    for index in range(5):
+        await publish(worker, tokens(job, index, [index]))
+    assert len(await reader.read()) == 5
+    await publish(worker, tokens(job, 5, [5]))
+    assert len(await reader.read()) == 1
+    assert (
+        await redis.xlen(keys.replies(API)) == 2
+    )  # the last entry that was read, and its successor
+
+
+async def test_tokens_that_their_front_end_has_read_survive_their_worker(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    pieces = tokens(job, 0, [1], "a"), tokens(job, 1, [2], "b")
+    for piece in pieces:
+        await publish(worker, piece)
+    await redis.delete(keys.replies(API))
+    await worker.die()
+    assert await recover(redis, keys, claimed) == merge(pieces)
+
+
+async def test_tokens_of_a_dead_worker_of_the_previous_release_are_recovered(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker, job = await actor(), await enqueue()
+    (claimed,) = await worker.claim()
+    piece = tokens(job, 0, [1, 2], "ab")
+    await publish(worker, piece)
+    ((entry, _),) = await redis.xrange(keys.replies(API))
+    await redis.delete(keys.sent(worker.id))
+    await redis.rpush(keys.sent(worker.id), b" ".join((API.encode(), entry)))
+    await worker.die()
+    assert await recover(redis, keys, claimed) == merge([piece])
+
+
+async def test_a_reader_continues_at_its_position_after_an_outage(
+    own_server, open_client, keys: Keys
+) -> None:
+    redis = open_client(own_server.url)
+    queue = Queue(redis, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+    reader = ReplyReader(redis, keys, API)
+    job = make_job()
+    await queue.enqueue(job, LIMITS)
+    await worker.claim()
+    pieces = [tokens(job, i, [i]) for i in range(2)]
+    await publish(worker, pieces[0])
+    assert await reader.read() == [pieces[0]]
+    reading = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    await redis.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(RedisUnavailable):
+        await reading
+    await publish(worker, pieces[1])
+    assert await reader.read() == [pieces[1]]
