@@ -11,12 +11,12 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.durability import Durability
 from worker.adapter_assembly import assemble_adapters
 from worker.adapters.actors import Adapters
-from worker.calls.tokenizations import AdapterStyles, TokenizationDesk
 from worker.engine.thread import EngineThread
 from worker.jobs.consumer import Consumer
 from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
+from worker.jobs.tokenizations import AdapterStyles, TokenizationDesk
 from worker.lease import Lease
 from worker.membership import Membership
 from worker.pool_stores import PoolStores, open_stores

@@ -22,7 +22,7 @@ from shared.store.redis.keys import Keys
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import CheckedAdapter
-from worker.calls.tokenizations import AdapterStyles, TokenizationDesk
+from worker.jobs.tokenizations import AdapterStyles, TokenizationDesk
 from worker.service import Worker
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer

@@ -1,0 +1,38 @@
+"""The count of rooms, arrows and upward imports."""
+
+from pathlib import Path
+
+from rooms import plan
+
+
+def written(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / "house" / name.replace("__", "/")
+        path = path.with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_a_house_without_circles_has_no_upward_imports(tmp_path: Path) -> None:
+    root = written(
+        tmp_path,
+        top="from house.low import things\nimport house.middle",
+        middle="from house.low.things import x",
+        low__things="x = 1",
+    )
+    found = plan("house", root)
+    assert found.rooms == ("top.py", "middle.py", "low")
+    assert (len(found.arrows), found.upward, found.floors) == (3, (), 3)
+
+
+def test_an_import_for_type_checkers_closes_a_circle_as_any_other(tmp_path: Path) -> None:
+    root = written(
+        tmp_path,
+        top="from house.low import things",
+        low__things="if TYPE_CHECKING:\n    from house.top import T",
+    )
+    found = plan("house", root)
+    assert len(found.upward) == 1
+    assert "low/things.py imports house.top.T" in str(found.arrows)
+    assert plan("house/low", root).upward == ()
