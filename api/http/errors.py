@@ -43,10 +43,8 @@ response has a header that prevents the retry.
 
 def add_error_handlers(app: FastAPI) -> None:
     """Make `app` convert each expected error into an error response in OpenAI's format."""
-    app.add_exception_handler(JobFailed, _on_job_failed)
-    app.add_exception_handler(QueueFull, _on_queue_full)
-    app.add_exception_handler(RateLimited, _on_rate_limited)
-    app.add_exception_handler(RedisUnavailable, _on_redis_unavailable)
+    for expected in (JobFailed, QueueFull, RateLimited, RedisUnavailable):
+        app.add_exception_handler(expected, _on_expected)
     app.add_exception_handler(404, _on_unknown_url)  # the router raises 404 and 405
     app.add_exception_handler(405, _on_wrong_method)
 
@@ -102,25 +100,32 @@ def _body_for(request: Request, error: JobError) -> dict[str, Any]:
     return job_error_body(error)
 
 
-async def _on_job_failed(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, JobFailed)
-    return error_response(request, exc.error)
+def failure_response(request: Request, failure: Exception) -> Response:
+    """Return the response to a request that ended with an expected error.
+
+    Raises:
+        Exception: `failure` itself, which isn't expected.
+    """
+    match failure:
+        case JobFailed():
+            return error_response(request, failure.error)
+        case QueueFull():
+            message = f"{failure}; try again in {failure.retry_after_s} s"
+            error = JobError(code=ErrorCode.QUEUE_FULL, message=message)
+            return error_response(request, error, retry_after_s=failure.retry_after_s)
+        case RateLimited():
+            error = JobError(code=ErrorCode.RATE_LIMIT_EXCEEDED, message=str(failure))
+            response = error_response(request, error, retry_after_s=failure.retry_after_s)
+            if failure.retry_after_s is None:
+                response.headers[SHOULD_RETRY_HEADER] = "false"
+            return response
+        case RedisUnavailable():
+            return error_response(request, redis_error())
+    raise failure
 
 
-async def _on_queue_full(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, QueueFull)
-    message = f"{exc}; try again in {exc.retry_after_s} s"
-    error = JobError(code=ErrorCode.QUEUE_FULL, message=message)
-    return error_response(request, error, retry_after_s=exc.retry_after_s)
-
-
-async def _on_rate_limited(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, RateLimited)
-    error = JobError(code=ErrorCode.RATE_LIMIT_EXCEEDED, message=str(exc))
-    response = error_response(request, error, retry_after_s=exc.retry_after_s)
-    if exc.retry_after_s is None:
-        response.headers[SHOULD_RETRY_HEADER] = "false"
-    return response
+async def _on_expected(request: Request, exc: Exception) -> Response:
+    return failure_response(request, exc)
 
 
 def redis_error() -> JobError:
@@ -129,10 +134,6 @@ def redis_error() -> JobError:
     It doesn't repeat the message of the exception, which may contain addresses.
     """
     return JobError(code=ErrorCode.UNAVAILABLE, message="the queue can't be reached; try again")
-
-
-async def _on_redis_unavailable(request: Request, exc: Exception) -> Response:
-    return error_response(request, redis_error())
 
 
 async def _on_unknown_url(request: Request, exc: Exception) -> Response:

@@ -1,5 +1,7 @@
 """/v1/responses: OpenAI's Responses API."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from api.access.requested import InAccess
@@ -68,7 +70,11 @@ async def create_response(request: Request, access: InAccess) -> Response:
     With `stream`, the response is sent as typed server-sent events. With `background`, the response
     is generated without its client, which retrieves it later.
     """
-    raw = await read_json_object(request)
+    return await answer_response(request, access, await read_json_object(request))
+
+
+async def answer_response(request: Request, access: Access, raw: dict[str, Any]) -> Response:
+    """Return the response to a request whose body is `raw`."""
     body = parse_response(raw)
     earlier = await _earlier_items(request, access, body.previous_response_id)
     viewed = viewed_response(body, earlier)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import structlog
 
+from ops.control.shadow_comparison import ShadowComparison
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
 from shared.store.adapters.registry import Registry
@@ -18,7 +19,6 @@ from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from worker.shadow_comparison import ShadowComparison
 
 REAP_EVERY_MS = 1000
 MAX_LOGGED = 20

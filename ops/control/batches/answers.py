@@ -2,25 +2,29 @@
 
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import httpx
 import orjson
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.answers.in_process import Answering, Reply, reply_to
+from api.answers.submission import submit_json
 from api.http.errors import error_body
 from api.http.headers import (
     DEADLINE_HEADER,
     IDEMPOTENCY_HEADER,
     JOB_HEADER,
     ON_DISCONNECT_HEADER,
-    REQUEST_ID_HEADER,
     RETRY_AFTER_HEADER,
     SHOULD_RETRY_HEADER,
 )
+from api.http.request_id import new_request_id
+from api.requests.embeddings import embedding_job, parse_embedding
+from api.requests.translate import chat_job, completion_job, parse_chat, parse_completion
+from api.routes.responses import answer_response
 from shared.errors import HTTP_STATUS, ErrorCode, JobError
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
@@ -38,7 +42,13 @@ EXPIRED = JobError(
     message="the batch's completion window was over before this request had ended",
 )
 
-
+ANSWERING: Mapping[str, Answering] = {
+    "/v1/chat/completions": partial(submit_json, parse=parse_chat, job_of=chat_job),
+    "/v1/completions": partial(submit_json, parse=parse_completion, job_of=completion_job),
+    "/v1/embeddings": partial(submit_json, parse=parse_embedding, job_of=embedding_job),
+    "/v1/responses": answer_response,
+}
+"""How the requests of each endpoint are answered."""
 INTERNAL = JobError(
     code=ErrorCode.INTERNAL,
     message="internal error; the control process' log has the details under the id of the batch",
@@ -100,47 +110,40 @@ class BatchAnswer:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Preemptible:
-    """ASGI app in which every request is preemptible and has the same rights."""
-
-    app: ASGIApp
-    access: Access
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"access": self.access, "is_preemptible": True}
-        await self.app(scope, receive, send)
-
-
 class BatchClient:
-    """Client of the front end's app for the requests of one batch."""
+    """Has the front end's code answer the requests of one batch."""
 
-    def __init__(self, client: httpx.AsyncClient, *, key: str, expires_s: int) -> None:
-        self._client = client
-        self._key = key
-        self._expires_s = expires_s
-
-    @classmethod
-    @asynccontextmanager
-    async def of(
-        cls, app: FastAPI, access: Access, *, key: str, expires_s: int
-    ) -> AsyncIterator["BatchClient"]:
-        """Provide a client.
+    def __init__(
+        self,
+        app: FastAPI,
+        access: Access,
+        *,
+        endpoint: str,
+        key: str,
+        expires_s: int,
+        answering: Answering | None = None,
+    ) -> None:
+        """Create a client.
 
         Args:
-            app: an internal app.
+            app: app of a front end, which has started.
             access: rights of the requests.
+            endpoint: path of their endpoint.
             key: start of the idempotency keys, which are unique for each batch.
             expires_s: Unix time in seconds at which the requests expire.
+            answering: answers them; by default as `endpoint` does.
         """
-        transport = httpx.ASGITransport(_Preemptible(app, access), raise_app_exceptions=False)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://batch", timeout=None
-        ) as client:
-            yield cls(client, key=key, expires_s=expires_s)
+        self._app = app
+        self._access = access
+        self._endpoint = endpoint
+        self._key = key
+        self._expires_s = expires_s
+        self._answering = answering or ANSWERING[endpoint]
 
-    async def answer(self, path: str, number: int, body: bytes) -> BatchAnswer | Later:
-        """Return the answer to a request.
+    async def answer(
+        self, number: int, body: dict[str, Any], *, num_bytes: int
+    ) -> BatchAnswer | Later:
+        """Return the answer to the request `number`, whose JSON has `num_bytes`.
 
         If another turn has sent the same request, the answer is that of the existing job.
         """
@@ -148,17 +151,23 @@ class BatchClient:
         if left_s <= 0:
             return failed_answer(EXPIRED)
         headers = {
-            "content-type": "application/json",
             IDEMPOTENCY_HEADER: idempotency_key(self._key, number),
             ON_DISCONNECT_HEADER: "continue",
             DEADLINE_HEADER: f"{max(left_s, 0.001):.3f}",
         }
-        response = await self._client.post(path, content=body, headers=headers)
-        may_retry = response.headers.get(SHOULD_RETRY_HEADER) != "false"
-        if response.status_code not in RETRIED or not (may_retry or _is_late(response)):
-            return _answer_of(response)
-        wait_s = float(response.headers.get(RETRY_AFTER_HEADER, RETRY_S)) * random.uniform(1, 1.5)
-        return Later(wait_s, of_all=response.status_code == 429)
+        reply = await reply_to(
+            *(self._app, self._answering, body),
+            num_bytes=num_bytes,
+            path=self._endpoint,
+            access=self._access,
+            headers=headers,
+        )
+        may_retry = reply.headers.get(SHOULD_RETRY_HEADER.lower()) != "false"
+        if reply.status not in RETRIED or not (may_retry or _is_late(reply)):
+            return _answer_of(reply)
+        given_s = reply.headers.get(RETRY_AFTER_HEADER.lower(), RETRY_S)
+        wait_s = float(given_s) * random.uniform(1, 1.5)
+        return Later(wait_s, of_all=reply.status == 429)
 
 
 def idempotency_key(key: str, number: int) -> str:
@@ -172,16 +181,16 @@ def failed_answer(error: JobError) -> BatchAnswer:
     return BatchAnswer(status=error.status, body=orjson.dumps(body), request_id="", job=None)
 
 
-def _is_late(response: httpx.Response) -> bool:
+def _is_late(reply: Reply) -> bool:
     """Return whether the job's deadline is over, which is the end of the batch's time."""
-    return response.status_code == HTTP_STATUS[ErrorCode.DEADLINE_EXCEEDED]
+    return reply.status == HTTP_STATUS[ErrorCode.DEADLINE_EXCEEDED]
 
 
-def _answer_of(response: httpx.Response) -> BatchAnswer:
-    job = response.headers.get(JOB_HEADER)
+def _answer_of(reply: Reply) -> BatchAnswer:
+    job = reply.headers.get(JOB_HEADER.lower())
     return BatchAnswer(
-        status=response.status_code,
-        body=response.content,
-        request_id=response.headers.get(REQUEST_ID_HEADER, ""),
+        status=reply.status,
+        body=reply.body,
+        request_id=new_request_id(),
         job=job_id_of(job) if job else None,
     )

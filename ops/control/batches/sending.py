@@ -41,7 +41,7 @@ class Sending:
         self.window = window
         """Number of requests that should run or wait. It may change at any time."""
 
-    async def run(self, client: BatchClient, path: str) -> bool:
+    async def run(self, client: BatchClient) -> bool:
         """Send requests until all have ended, none can be sent, or the turn is over.
 
         Returns:
@@ -50,7 +50,7 @@ class Sending:
         committing = self._start(self._committer.run())
         try:
             async with asyncio.timeout(TURN_S) as timer:
-                await self._send_all(client, path, committing)
+                await self._send_all(client, committing)
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -69,14 +69,12 @@ class Sending:
         self._pending.take_all()
         self._changed.set()
 
-    async def _send_all(
-        self, client: BatchClient, path: str, committing: "asyncio.Task[None]"
-    ) -> None:
+    async def _send_all(self, client: BatchClient, committing: "asyncio.Task[None]") -> None:
         while True:
             self._changed.clear()
             while len(self._running) <= self.window and (line := self._pending.pop(_now())):
                 raw = await self._file.read(line)
-                self._start(self._answer(client, path, line, raw))
+                self._start(self._answer(client, line, raw))
             if self._failure or self._running <= {committing}:
                 return
             await self._changed.wait()
@@ -93,13 +91,13 @@ class Sending:
             self._failure = self._failure or task.exception()
         self._changed.set()
 
-    async def _answer(self, client: BatchClient, path: str, line: Line, raw: bytes) -> None:
+    async def _answer(self, client: BatchClient, line: Line, raw: bytes) -> None:
         """Answer one request. Any failure is its result."""
         custom_id = ""
         try:
             request = orjson.loads(raw)
             custom_id = request["custom_id"]
-            answer = await client.answer(path, line.number, orjson.dumps(request["body"]))
+            answer = await client.answer(line.number, request["body"], num_bytes=len(raw))
             if isinstance(answer, Later):
                 self._pending.put_back(line, _now(), answer.wait_s, of_all=answer.of_all)
                 return

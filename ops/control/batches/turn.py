@@ -115,10 +115,13 @@ class BatchTurn:
             return None
         pending, window = PendingLines(lines), await parts.window.share(self._competition)
         self._sending = Sending(turn, file, pending, committer, window)
-        async with BatchClient.of(
-            parts.app, _access_of(batch), key=batch.id, expires_s=batch.expires_s
-        ) as client:
-            still_runs = await self._sending.run(client, batch.endpoint)
+        client = BatchClient(
+            *(parts.app, _access_of(batch)),
+            endpoint=batch.endpoint,
+            key=batch.id,
+            expires_s=batch.expires_s,
+        )
+        still_runs = await self._sending.run(client)
         if self._has_waited_enough() or not await self._pending(file):
             return None
         left_s = max(batch.expires_s - time.time(), 0.0)

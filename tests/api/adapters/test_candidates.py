@@ -10,6 +10,7 @@ from adapter_readers import Reader
 from api_support import ADAPTER, ScriptedWorker, error_of
 from key_support import bearer, new_key
 
+from ops.control.shadow_comparison import ShadowComparison
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import ClaimedJob, JobState
@@ -19,7 +20,6 @@ from shared.store.adapters.share import SHADOW_TENANT
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
-from worker.shadow_comparison import ShadowComparison
 
 NAME, CURRENT = ADAPTER.name, ADAPTER.version
 CANDIDATE = f"{NAME}@{'3' * 12}"

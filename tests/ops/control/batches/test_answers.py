@@ -14,24 +14,28 @@ ACCESS = Access(tenant="red", scopes=frozenset({Scope.INFERENCE}), key_id="k1")
 
 
 class Scripted:
-    """An app that answers with the given statuses in turn, and records the requests."""
+    """An endpoint that answers with the given statuses in turn, and records the requests."""
 
     def __init__(self, *replies: tuple[int, dict[str, str]]) -> None:
         self.replies = list(replies)
         self.requests: list[Request] = []
-        self.app = FastAPI()
-        self.app.post("/v1/completions")(self._answer)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request, access: Access, body: dict[str, Any]) -> Response:
+        assert (access, body) == (ACCESS, {"model": "a"})
         self.requests.append(request)
         status, headers = self.replies.pop(0) if self.replies else (200, {})
-        body = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
-        return Response(body, status, headers={"X-Request-Id": "r1", **headers})
+        text = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
+        return Response(text, status, headers=headers)
 
     async def ask(self, *, left_s: float = 60) -> BatchAnswer | Later:
-        expires_s = int(time.time() + left_s)
-        async with BatchClient.of(self.app, ACCESS, key="b", expires_s=expires_s) as client:
-            return await client.answer("/v1/completions", 7, b"{}")
+        client = BatchClient(
+            *(FastAPI(), ACCESS),
+            endpoint="/v1/completions",
+            key="b",
+            expires_s=int(time.time() + left_s),
+            answering=self._answer,
+        )
+        return await client.answer(7, {"model": "a"}, num_bytes=14)
 
 
 async def test_a_request_has_the_rights_of_its_batch_and_a_key_of_its_own() -> None:
@@ -91,7 +95,7 @@ async def test_a_line_of_the_output_has_the_whole_answer() -> None:
         "custom_id": "mine",
         "response": {
             "status_code": 200,
-            "request_id": "r1",
+            "request_id": answer.request_id,
             "body": {"usage": {"prompt_tokens": 3, "completion_tokens": 2}},
         },
         "error": None,

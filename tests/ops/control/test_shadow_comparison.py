@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from queue_support import LIMITS, Actor, make_job
 
+from ops.control.shadow_comparison import ShadowComparison, compare, similarity
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
@@ -19,7 +20,6 @@ from shared.store.adapters.share import CandidateMode
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from worker.shadow_comparison import ShadowComparison, compare, similarity
 
 PAIR = ShadowPair(original=JobId("o"), copy=JobId("c"))
 ONE, TWO = version_of("1").version, version_of("2").version

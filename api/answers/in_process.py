@@ -1,0 +1,86 @@
+"""Answers requests of this process, which come neither from the network nor as bytes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message
+
+from api.http.errors import failure_response
+from shared.protocol.access.rights import Access
+
+Answering = Callable[[Request, Access, dict[str, Any]], Awaitable[Response]]
+"""Returns the response to a request with these rights and this body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Response to a request of this process."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    body: bytes
+
+
+async def reply_to(
+    app: FastAPI,
+    answering: Answering,
+    body: dict[str, Any],
+    *,
+    num_bytes: int,
+    path: str,
+    access: Access,
+    headers: Mapping[str, str],
+) -> Reply:
+    """Answer one request, which uses idle capacity only.
+
+    Args:
+        app: app of a front end, which has started.
+        answering: answers requests of one endpoint.
+        body: the request's JSON, which was bounded already.
+        num_bytes: size of the body as JSON.
+        path: path of the endpoint.
+        access: rights of the request.
+        headers: headers of the request.
+
+    Raises:
+        Exception: the error isn't one that clients are told.
+    """
+    state = {"access": access, "tenant": access.tenant, "num_body_bytes": num_bytes}
+    request = Request(
+        {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": [(name.lower().encode(), text.encode()) for name, text in headers.items()],
+            "app": app,
+            "state": state | {"is_preemptible": True},
+        }
+    )
+    try:
+        return await _sent(request, await answering(request, access, body))
+    except Exception as failure:  # noqa: BLE001  # raised again unless clients are told
+        return await _sent(request, failure_response(request, failure))
+
+
+async def _sent(request: Request, response: Response) -> Reply:
+    start: Message = {}
+    parts = []
+
+    async def receive() -> Message:
+        forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await forever  # the client stays
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+        else:
+            parts.append(message.get("body", b""))
+
+    await response(request.scope, receive, send)
+    return Reply(start["status"], dict(MutableHeaders(raw=start["headers"])), b"".join(parts))
