@@ -121,7 +121,7 @@ class BatchClient:
         endpoint: str,
         key: str,
         expires_s: int,
-        answering: Answering | None = None,
+        answering: Answering,
     ) -> None:
         """Create a client.
 
@@ -131,14 +131,14 @@ class BatchClient:
             endpoint: path of their endpoint.
             key: start of the idempotency keys, which are unique for each batch.
             expires_s: Unix time in seconds at which the requests expire.
-            answering: answers them; by default as `endpoint` does.
+            answering: answers requests of the endpoint.
         """
         self._app = app
         self._access = access
         self._endpoint = endpoint
         self._key = key
         self._expires_s = expires_s
-        self._answering = answering or ANSWERING[endpoint]
+        self._answering = answering
 
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int

@@ -10,6 +10,7 @@ from arq.connections import ArqRedis
 from api.app import create_app
 from api.pools.file_store import FileStore
 from ops.control.batches.announcements import Announcements
+from ops.control.batches.answers import ANSWERING
 from ops.control.batches.file_sweep import FileSweep, file_sweep
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns
@@ -53,6 +54,7 @@ async def batch_work(
     async with app.router.lifespan_context(app):
         parts = Parts(
             app=app,
+            answering=ANSWERING,
             store=FileStore(settings.file_store),
             files=StoredFiles(redis, keys),
             batches=Batches(redis, keys),

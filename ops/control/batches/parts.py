@@ -1,10 +1,12 @@
 """Objects that all turns of a control process share."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from api.answers.in_process import Answering
 from api.pools.file_store import FileStore
 from api.pools.pool_status import CachedRead
 from shared.store.batches.batches import Batches, Competition
@@ -24,6 +26,8 @@ class Parts:
 
     app: FastAPI
     """An internal app of the front end, which has started."""
+    answering: Mapping[str, Answering]
+    """How the requests of each endpoint are answered."""
     store: FileStore
     files: StoredFiles
     batches: Batches

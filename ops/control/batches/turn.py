@@ -120,6 +120,7 @@ class BatchTurn:
             endpoint=batch.endpoint,
             key=batch.id,
             expires_s=batch.expires_s,
+            answering=parts.answering[batch.endpoint],
         )
         still_runs = await self._sending.run(client)
         if self._has_waited_enough() or not await self._pending(file):

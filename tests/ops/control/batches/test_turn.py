@@ -16,6 +16,7 @@ from api.pools.file_store import FileStore
 from ops.control.batches import sending
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns
+from shared.protocol.access.rights import Access
 from shared.store.batches.batches import Batches, Turn, new_batch_id
 from shared.store.batches.files import StoredFiles, new_file_id
 from shared.store.batches.records import Batch, BatchStatus
@@ -44,14 +45,13 @@ class Control:
     """The part of a control process that runs batches."""
 
     def __init__(self, redis: Redis, keys: Keys, folder: Path) -> None:
-        app = FastAPI()
-        app.post(PATH)(self._answer)
         self.asked: Counter[str] = Counter()
         """Number of attempts by custom id."""
         self.arq, self.store = NoArq(), FileStore(str(folder))
         self.batches, self.redis, self.keys = Batches(redis, keys), redis, keys
         parts = Parts(
-            app=app,
+            app=FastAPI(),
+            answering={PATH: self._answer},
             store=self.store,
             files=StoredFiles(redis, keys),
             batches=self.batches,
@@ -114,8 +114,7 @@ class Control:
         """Let the next turn be due now."""
         await self.redis.zadd(self.keys.turns_of("red"), {batch.id: 0})
 
-    async def _answer(self, request: Request) -> Response:
-        body = await request.json()
+    async def _answer(self, _: Request, access: Access, body: dict[str, Any]) -> Response:
         self.asked[str(body["number"])] += 1
         return await self.reply(body)
 
