@@ -1,7 +1,7 @@
 """Translates OpenAI requests into jobs. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import orjson
@@ -26,6 +26,13 @@ ASSUMED_MAX_TOKENS = 256
 """Estimated number of tokens of an answer if the request has no `max_tokens`."""
 COMPLETION_MAX_TOKENS = 16
 """Default of `max_tokens` for /v1/completions, as in OpenAI's API."""
+_AS_SENT = tuple(
+    field.name
+    for field in fields(SamplingParams)
+    if field.name in GenerationRequest.model_fields
+    and field.name not in ("seed", "top_k", "max_tokens", "prompt_logprobs")
+)
+"""Sampling parameters that requests have by the same name and with the same meaning."""
 ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Request fields for which an adapter's generation_config.json can set the default."""
 PRIORITY_OF_TIER = {"priority": 10, "flex": -10}
@@ -203,40 +210,37 @@ def _job(
 def _sampling(
     request: GenerationRequest, max_tokens: int | None, random_seed: int
 ) -> SamplingParams:
-    seed = random_seed if request.seed is None else request.seed
     constraint = constraint_of(request)
     if max_tokens is not None and (request.min_tokens or 0) > max_tokens:
         raise invalid_param(
             "min_tokens", f"is {request.min_tokens}, which is more than max_tokens, {max_tokens}"
         )
+    seed = random_seed if request.seed is None else request.seed
     return SamplingParams(
+        **_as_sent(request),
         seed=seed % 2**63,  # clients may send negative seeds, which random generators don't accept
-        temperature=_or(request.temperature, 1.0),
-        top_p=_or(request.top_p, 1.0),
         top_k=max(0, _or(request.top_k, 0)),
-        min_p=_or(request.min_p, 0.0),
-        presence_penalty=_or(request.presence_penalty, 0.0),
-        frequency_penalty=_or(request.frequency_penalty, 0.0),
-        repetition_penalty=_or(request.repetition_penalty, 1.0),
-        logit_bias=tuple(request.logit_bias.items()),
-        min_tokens=_or(request.min_tokens, 0),
         max_tokens=max_tokens,
-        stop=tuple(request.stop),
-        stop_token_ids=tuple(request.stop_token_ids or ()),
         includes_stop=bool(request.include_stop_str_in_output),
-        allowed_token_ids=tuple(request.allowed_token_ids or ()),
-        bad_words=tuple(request.bad_words or ()),
         keeps_special_tokens=request.skip_special_tokens is False,
         reports_ids=bool(request.return_token_ids) or _counts_continuously(request),
         tokens_as_ids=bool(request.return_tokens_as_token_ids),
-        logprob_token_ids=tuple(request.logprob_token_ids or ()),
         prompt_logprobs=None if request.stream else request.prompt_logprobs,
-        truncate_prompt_tokens=request.truncate_prompt_tokens,
         **(constraint.sampling if constraint else {}),
-        n=_or(request.n, 1),
-        ignore_eos=bool(request.ignore_eos),
         left_out=tuple(name for name in ADAPTERS_MAY_SET if getattr(request, name) is None),
     )
+
+
+def _as_sent(request: GenerationRequest) -> dict[str, Any]:
+    """Return the fields of a request that are sampling parameters of the same name, if sent."""
+    sent = ((name, getattr(request, name)) for name in _AS_SENT)
+    return {name: _immutable(value) for name, value in sent if value is not None}
+
+
+def _immutable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(value.items())
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _counts_continuously(request: GenerationRequest) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from shared.protocol.capabilities import Feature
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.sampling import TokenSampling
 from shared.protocol.tools import ToolUse
 from shared.reasoning_form import ReasoningForm
 
@@ -83,26 +84,9 @@ UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
-    """Sampling parameters. Samples depend only on the logits, seed, choice and position."""
+class SamplingParams(TokenSampling):
+    """Sampling parameters of a job, with those that end, constrain or report its answers."""
 
-    seed: int
-    """Seed of the samples. If the client sends no seed, the front end picks one. Another worker
-    can therefore continue the job with identical samples."""
-    temperature: float = 1.0
-    """Temperature of sampling; 0 always selects the likeliest token."""
-    top_p: float = 1.0
-    top_k: int = 0
-    """Number of likeliest tokens to sample from; 0 samples from all tokens."""
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    """Pairs of a token id and the value that is added to the token's logit."""
-    min_tokens: int = 0
-    """Minimum number of output tokens of a choice. No end-of-sequence token or stop string ends
-    the choice earlier."""
     max_tokens: int | None = None
     """Maximum number of output tokens of each choice; None allows output up to the end of the
     context."""
@@ -111,8 +95,6 @@ class SamplingParams:
     """Tokens that end an answer, in addition to the end-of-sequence tokens."""
     includes_stop: bool = False
     """Whether an answer's text includes the stop string or stop token that ends it."""
-    allowed_token_ids: tuple[int, ...] = ()
-    """The only tokens that may be sampled; empty allows all."""
     bad_words: tuple[str, ...] = ()
     """Texts whose tokens an answer never contains in sequence."""
     keeps_special_tokens: bool = False
@@ -125,14 +107,6 @@ class SamplingParams:
     """Maximum number of tokens of each prompt. Only the last ones are used; None uses all."""
     n: int = 1
     ignore_eos: bool = False
-    logprobs: int | None = None
-    """Number of likeliest tokens to report with each token; None reports no logprobs."""
-    logprob_token_ids: tuple[int, ...] = ()
-    """Tokens to report with each output token instead of the likeliest ones; empty reports the
-    likeliest ones."""
-    prompt_logprobs: int | None = None
-    """Number of likeliest tokens to report with each token of the prompts; None reports no scores
-    of prompts."""
     left_out: tuple[str, ...] = ()
     """Names of the parameters that the client didn't send and that an adapter may set. If the
     job's adapter has defaults for these parameters, the defaults apply."""

@@ -9,6 +9,7 @@ from shared.errors import JobError
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
+from shared.protocol.sampling import TokenSampling
 from worker.engine.speculation.lookup import PromptLookup
 
 if TYPE_CHECKING:  # simulated workers have neither torch nor llguidance
@@ -32,40 +33,13 @@ class RequestStatus(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceSampling:
-    """Sampling parameters of one choice.
+class ChoiceSampling(TokenSampling):
+    """Sampling parameters of one choice."""
 
-    Samples depend only on the logits, the seed, the choice and the position.
-    """
-
-    seed: int
     choice: int = 0
     """Index of the choice among the choices of the same prompt."""
-    temperature: float = 1.0
-    """0 selects the likeliest token."""
-    top_p: float = 1.0
-    top_k: int = 0
-    """Number of likeliest tokens that may be sampled; 0 allows all."""
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, bias) pairs; the bias is added to the token's logit."""
-    allowed_token_ids: tuple[int, ...] = ()
-    """The only tokens that may be sampled; empty allows all."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Sequences of tokens that the output never contains."""
-    min_tokens: int = 0
-    """Number of tokens that must be output before a stop id may be sampled."""
-    logprobs: int | None = None
-    """Number of likeliest tokens reported with each token; None reports no log-probabilities."""
-    logprob_token_ids: tuple[int, ...] = ()
-    """Tokens reported with each output token instead of the likeliest ones; empty reports the
-    likeliest ones."""
-    prompt_logprobs: int | None = None
-    """Number of likeliest tokens reported with each token of the prompt, together with the rank of
-    the latter. None reports as many as `logprobs`, and no ranks."""
 
 
 class AllowedTokens(Protocol):
