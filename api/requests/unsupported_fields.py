@@ -67,7 +67,6 @@ COMMON: NeutralValues = {
     "repeat_penalty": (1,),
     "return_tokens": (False,),
     "samplers": (),
-    "top_n_sigma": (-1,),
     "typical_p": (1,),
     "xtc_probability": (0,),
     # LoRAX and TGI

@@ -105,6 +105,11 @@ class GenerationRequest(JobRequest):
         description="Minimum probability of a token, relative to the most likely token. "
         "Defaults to 0.",
     )
+    top_n_sigma: Annotated[float, Field(ge=-1, le=100)] | None = Field(
+        None,
+        description="Samples only from tokens whose logits are at most this number of standard "
+        "deviations below the largest logit. 0 and less keep all tokens; the default.",
+    )
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
         None,
         description="Subtracted from the logit of every token that the answer already contains. "

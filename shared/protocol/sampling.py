@@ -21,6 +21,9 @@ class TokenSampling:
     top_k: int = 0
     """Number of likeliest tokens to sample from; 0 samples from all tokens."""
     min_p: float = 0.0
+    top_n_sigma: float = 0.0
+    """Number of standard deviations of the logits. Only tokens whose logits are at most as far
+    below the largest one may be sampled; 0 and less allow all."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0

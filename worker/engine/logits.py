@@ -8,6 +8,7 @@ The adjustments are applied in vLLM's order:
 3. Repetition penalty over prompt and output (Keskar et al.: CTRL, arXiv:1909.05858).
 4. Frequency and presence penalty over the output
    (https://platform.openai.com/docs/api-reference/completions).
+5. The cut of `top_n_sigma` (Tang et al.: Top-n-sigma, arXiv:2411.07641), as in llama.cpp.
 
 The result depends only on the logits, the sampling parameters and the request's tokens. Therefore a
 request that is recomputed or moved to another worker gets the same adjustments.
@@ -44,6 +45,7 @@ def is_adjusted(row: SampledRow) -> bool:
         or sampling.presence_penalty
         or sampling.frequency_penalty
         or sampling.repetition_penalty != 1
+        or sampling.top_n_sigma > 0
         or len(row.output_ids) < sampling.min_tokens
     )
 
@@ -71,8 +73,11 @@ def adjust(logits: Tensor, rows: Sequence[SampledRow]) -> None:
         if sampling.presence_penalty or sampling.frequency_penalty:
             penalised.add(index, *_penalties(row))
     limited = [index for index, row in changed if row.sampling.allowed_token_ids]
+    cut = [index for index, row in changed if row.sampling.top_n_sigma > 0]
+    num_sigmas = [rows[index].sampling.top_n_sigma for index in cut]
     arrays = [*masks.arrays(), np.array(limited, np.int64)]
     arrays += [array for part in parts for array in part.arrays()]
+    arrays += [np.array(cut, np.int64), np.array(num_sigmas, np.float64)]
     on_device = iter(to_device(arrays, logits.device))
     _forbid_by_masks(logits, next(on_device), next(on_device), next(on_device))
     _allow_only(logits, next(on_device), *_next_triplets(on_device))
@@ -80,6 +85,7 @@ def adjust(logits: Tensor, rows: Sequence[SampledRow]) -> None:
     _add_bias(logits, *_next_triplets(on_device))
     _penalise_repetition(logits, *_next_triplets(on_device))
     _subtract(logits, *_next_triplets(on_device))
+    _cut_below(logits, next(on_device), next(on_device))
 
 
 class _Triplets:
@@ -185,3 +191,19 @@ def _penalise_repetition(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: 
 def _subtract(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> None:
     if len(rows):
         logits[rows, tokens] -= penalty
+
+
+def _cut_below(logits: Tensor, rows: Tensor, num_sigmas: Tensor) -> None:
+    """Exclude tokens whose logits are too many standard deviations below the largest one.
+
+    Excluded tokens don't count for the deviation. `num_sigmas` is `[R]` float64, one for each row.
+    """
+    if not len(rows):
+        return
+    chosen = logits[rows].double()
+    is_left = chosen > -torch.inf
+    count = is_left.sum(-1, keepdim=True)
+    mean = chosen.masked_fill(~is_left, 0).sum(-1, keepdim=True) / count
+    squares = (chosen - mean).masked_fill_(~is_left, 0).square_().sum(-1, keepdim=True)
+    least = chosen.amax(-1, keepdim=True) - num_sigmas[:, None] * (squares / count).sqrt()
+    logits[rows] = logits[rows].masked_fill(chosen < least, -torch.inf)

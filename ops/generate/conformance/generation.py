@@ -49,6 +49,7 @@ COMMON = (
 EXTENSIONS = (
     Row("top_k", VLLM_LMDEPLOY, WORKS, 1),
     Row("min_p", VLLM_LMDEPLOY, WORKS, 1),
+    Row("top_n_sigma", OWN, WORKS, 0.001, "as in llama.cpp"),
     Row("repetition_penalty", VLLM_LMDEPLOY, WORKS, 100),
     Row("min_tokens", VLLM, WORKS, 3, "before an end-of-sequence token or a stop string"),
     Row("ignore_eos", VLLM_LMDEPLOY, WORKS, True),

@@ -81,6 +81,7 @@ FIELDS = (
             "background": OWN,
             "seed": OWN,
             "min_p": OWN,
+            "top_n_sigma": OWN,
             "presence_penalty": OWN,
             "frequency_penalty": OWN,
             "repetition_penalty": OWN,

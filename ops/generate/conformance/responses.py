@@ -55,6 +55,7 @@ _SAMPLING = reused(
         "user": SERVERS,
         "top_k": VLLM_LMDEPLOY,
         "min_p": LMDEPLOY,
+        "top_n_sigma": OWN,
         "seed": VLLM_LMDEPLOY,
         "stop": VLLM_LMDEPLOY,
         "logit_bias": VLLM_LMDEPLOY,

@@ -1,6 +1,7 @@
 """Penalties, bias and minimum length, against the formulas of their definitions."""
 
 from collections.abc import Sequence
+from statistics import pstdev
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ SAMPLINGS = st.builds(
     logit_bias=st.dictionaries(TOKEN, st.floats(-100, 100, width=32)).map(
         lambda bias: tuple(bias.items())
     ),
+    top_n_sigma=st.sampled_from([0.0, -1.0, 0.4, 1.5, 4.0]),
     min_tokens=st.integers(0, 4),
     allowed_token_ids=st.just(()) | st.lists(TOKEN, min_size=1, max_size=6).map(tuple),
     bad_words=st.lists(st.lists(TOKEN, min_size=1, max_size=3).map(tuple), max_size=6).map(tuple),
@@ -57,7 +59,11 @@ def reference(logits: Sequence[float], request: Request) -> list[float]:
         text = (*request.output_ids, token)
         is_masked |= any(text[-len(word) :] == word for word in sampling.bad_words)
         adjusted.append(-torch.inf if is_masked else logit)
-    return adjusted
+    left = [logit for logit in adjusted if logit > -torch.inf]
+    if not left or sampling.top_n_sigma <= 0:
+        return adjusted
+    least = max(left) - sampling.top_n_sigma * pstdev(left)
+    return [logit if logit >= least else -torch.inf for logit in adjusted]
 
 
 def random_logits(num_rows: int, seed: int) -> torch.Tensor:
