@@ -9,7 +9,7 @@ from api_support import (
 )
 
 from api.pools.pool_status import CachedRead
-from api.pools.pools import pool_status
+from api.pools import pool_status
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 

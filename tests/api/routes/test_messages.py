@@ -252,7 +252,7 @@ async def test_tokens_of_a_prompt_are_counted(
         counted.append(job)
         return 7
 
-    monkeypatch.setattr("api.routes.messages.count_tokens", count)
+    monkeypatch.setattr("api.answers.tokenization.TokenizerCalls.count_tokens", count)
     prompt = {"model": "extract", "messages": BODY["messages"], "system": "Be brief."}
     reply = await http.post(f"{URL}/count_tokens", json={**prompt, "tools": [WEATHER]})
     assert reply.json() == {"input_tokens": 7}

@@ -11,7 +11,7 @@ from api_support import (
     waiting_job,
 )
 
-from api.pools.pools import pool_status
+from api.pools import pool_status
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"

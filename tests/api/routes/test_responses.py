@@ -493,7 +493,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         chats.append(job)
         return 7
 
-    monkeypatch.setattr("api.routes.responses.count_tokens", count)
+    monkeypatch.setattr("api.answers.tokenization.TokenizerCalls.count_tokens", count)
     return chats
 
 

@@ -6,7 +6,7 @@ from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.staging import Phase, Staging
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from shared.store.sources import lookups, progress
+from shared.store.adapters import lookups, progress
 
 ERROR = JobError(code=ErrorCode.MODEL_NOT_FOUND, message="none", param="model")
 
