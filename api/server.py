@@ -16,10 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.assembly import PoolLoops
 from api.http.connection_limits import HttpLimits
 from api.http.protocol import HttpConfig
 from api.jobs.retention import warn_if_retention_is_limited
 from api.metrics.metrics import Metrics
+from api.pools.pools import Pools
 from shared.api_keys import api_keys
 from shared.errors import SettingsError
 from shared.event_loop import run
@@ -124,10 +126,11 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Accept no new requests, and end unfinished answers after the drain time."""
         super().handle_exit(sig, frame)
-        if pools := getattr(self._app.state, "pools", None):
-            for context in pools.all:
-                context.pool_feed.stop()
-                asyncio.get_running_loop().call_later(self._drain_s, context.replies.stop)
+        pools: Pools | None = getattr(self._app.state, "pools", None)
+        for pool in pools.all if pools else ():
+            loops = pool.part(PoolLoops)
+            loops.feed.stop()
+            asyncio.get_running_loop().call_later(self._drain_s, loops.replies.stop)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

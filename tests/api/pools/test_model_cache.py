@@ -8,8 +8,8 @@ import httpx
 import pytest
 from api_support import ADAPTER, BASE, ScriptedWorker, error_of
 
-from api.pools.model_cache import ModelCache
 from api.pools import model_cache
+from api.pools.model_cache import ModelCache
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis

@@ -8,8 +8,8 @@ from api_support import (
     RunningApp,
 )
 
-from api.pools.pool_status import CachedRead
 from api.pools import pool_status
+from api.pools.pool_status import CachedRead
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 

@@ -1,12 +1,12 @@
 """Leases and refusals of lookups, and the progress of fetched adapters."""
 
 from shared.errors import ErrorCode, JobError
+from shared.store.adapters import lookups, progress
 from shared.store.adapters.lookups import SourceLookups
 from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.staging import Phase, Staging
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from shared.store.adapters import lookups, progress
 
 ERROR = JobError(code=ErrorCode.MODEL_NOT_FOUND, message="none", param="model")
 
