@@ -6,14 +6,17 @@ choose only the bucket and the path.
 
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import structlog
 
 from shared.adapter_sources import RemoteUrl
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
+from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
+from worker.adapters.remote.archive import is_file_of_adapter, max_bytes_of
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
+from worker.adapters.remote.new_file import write_new
 
 log = structlog.get_logger()
 
@@ -71,23 +74,21 @@ class Bucket:
         """Whether the URL names an archive. Otherwise it names a folder."""
         return self._path.endswith(ARCHIVES)
 
-    def objects(self) -> Mapping[str, Stamp]:
-        """Return the stamps of the objects in the folder, by name.
+    def copy_adapter(self, folder: Path) -> None:
+        """Copy the files of an adapter from the URL, which names a folder, to `folder`.
 
         Raises:
-            SourceFailed: there is no folder, or the store can't be reached.
+            AdapterRejected: the folder isn't one of an adapter, or has changed meanwhile. The
+                subclass SourceFailed says why it can't be read.
         """
-        listed = _guarded(self._url, lambda: self._files.ls(self._path, detail=True))
-        if len(listed) > MAX_LISTED:
-            raise AdapterRejected(f"its folder has more than {MAX_LISTED} objects")
-        found = {}
-        for entry in listed:
-            is_below = entry["name"] != self._path and entry["type"] == "file"
-            if is_below:
-                found[PurePosixPath(entry["name"]).name] = _stamp(entry)
-        if not found:
-            raise _missing(self._url)
-        return found
+        if self._url.sha256:
+            raise AdapterRejected("a folder has no SHA-256; pack it, or leave out #sha256=")
+        before = self._adapter_files()
+        self._budget.expect(sum(stamp.num_bytes for stamp in before.values()))
+        for name in before:
+            write_new(folder / name, self.pieces(name), max_bytes=max_bytes_of(name))
+        if self._adapter_files() != before:
+            raise AdapterRejected("it was changed while it was fetched; load it again")
 
     def pieces(self, name: str = "") -> Iterator[bytes]:
         """Yield the bytes of the object `name` in the folder, or those of the archive.
@@ -106,6 +107,28 @@ class Bucket:
                 yield piece
         finally:
             file.close()
+
+    def _adapter_files(self) -> dict[str, Stamp]:
+        """Return the stamps of the adapter's files in the folder, by name.
+
+        Raises:
+            SourceFailed: there is no adapter, or the store can't be reached.
+        """
+        listed = _guarded(self._url, lambda: self._files.ls(self._path, detail=True))
+        if len(listed) > MAX_LISTED:
+            raise AdapterRejected(f"its folder has more than {MAX_LISTED} objects")
+        found = {}
+        for entry in listed:
+            is_below = entry["name"] != self._path and entry["type"] == "file"
+            if is_below:
+                found[PurePosixPath(entry["name"]).name] = _stamp(entry)
+        if not found:
+            raise _missing(self._url)
+        found = {name: stamp for name, stamp in found.items() if is_file_of_adapter(name)}
+        if not {CONFIG_FILE, WEIGHTS_FILE} & found.keys():
+            message = f"the folder has neither {CONFIG_FILE} nor {WEIGHTS_FILE}"
+            raise SourceFailed(ErrorCode.SOURCE_NOT_FOUND, message)
+        return found
 
 
 def _filesystem(scheme: str) -> Any:

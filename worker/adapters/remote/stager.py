@@ -1,18 +1,17 @@
 """Fetches adapters from URLs into a worker's store. Every method blocks."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
-from shared.errors import AdapterRejected, ErrorCode, SourceFailed, StoreFailed
-from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
+from shared.errors import AdapterRejected, SourceFailed, StoreFailed
 from shared.store.adapters.staging import Phase, Staging
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.adapters.remote.archive import is_file_of_adapter, max_bytes_of, unpack
-from worker.adapters.remote.buckets import Bucket, Stamp
+from worker.adapters.remote.archive import unpack
+from worker.adapters.remote.buckets import Bucket
 from worker.adapters.remote.budget import Budget
 from worker.adapters.remote.new_file import write_new
 from worker.adapters.remote.pinned_connection import AddressCheck
@@ -93,13 +92,13 @@ class Stager:
                 pieces = fetch_over_http(
                     url, allow=self._allowed.allow, check=self._addresses, budget=budget
                 )
-                self._unpack(url, pieces, folder, budget)
-                return
-            bucket = Bucket(url, budget)
-            if bucket.is_archive:
-                self._unpack(url, bucket.pieces(), folder, budget)
             else:
-                _copy_folder(url, bucket, folder / FILES, budget)
+                bucket = Bucket(url, budget)
+                if not bucket.is_archive:
+                    bucket.copy_adapter(folder / FILES)
+                    return
+                pieces = bucket.pieces()
+            self._unpack(url, pieces, folder, budget)
         except StoreFailed:
             raise
         except SourceFailed as error:
@@ -122,23 +121,3 @@ class Stager:
         if url.sha256 not in (None, digest.hexdigest()):
             raise AdapterRejected(f"its SHA-256 is {digest.hexdigest()}, not {url.sha256}")
         unpack(archive, folder / FILES, budget)
-
-
-def _copy_folder(url: RemoteUrl, bucket: Bucket, folder: Path, budget: Budget) -> None:
-    """Copy the files of an adapter from a folder of a bucket."""
-    if url.sha256:
-        raise AdapterRejected("a folder has no SHA-256; pack it, or leave out #sha256=")
-    before = _files_of_adapter(bucket.objects())
-    budget.expect(sum(stamp.num_bytes for stamp in before.values()))
-    for name in before:
-        write_new(folder / name, bucket.pieces(name), max_bytes=max_bytes_of(name))
-    if _files_of_adapter(bucket.objects()) != before:
-        raise AdapterRejected("it was changed while it was fetched; load it again")
-
-
-def _files_of_adapter(objects: Mapping[str, Stamp]) -> dict[str, Stamp]:
-    found = {name: stamp for name, stamp in objects.items() if is_file_of_adapter(name)}
-    if not {CONFIG_FILE, WEIGHTS_FILE} & found.keys():
-        message = f"the folder has neither {CONFIG_FILE} nor {WEIGHTS_FILE}"
-        raise SourceFailed(ErrorCode.SOURCE_NOT_FOUND, message)
-    return found

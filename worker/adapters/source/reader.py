@@ -196,16 +196,17 @@ class AdapterReader:
             AdapterRejected: a file has changed since it was read.
             StoreFailed: the copy can't be written.
         """
+        weights = adapter.weights
         if _is_staged(files.source):
-            self._store.adopt(adapter.weights.version, adapter.weights.digest, files.folder)
-            self._record_checked(adapter.weights, files)
+            self._record_checked(weights, files)
+            self._store.adopt(weights.version, weights.digest, files.folder)
             return
-        self._store.keep(adapter.weights.digest, files.paths)
+        self._store.keep(weights.digest, files.paths)
         if files.have_changed():
             # If the copy mixes old and new files, its digest shows that when the copy is read.
             raise AdapterRejected(
-                f"adapter {adapter.weights.name} from {files.source} was changed while it was "
-                "read; load it again"
+                f"adapter {weights.name} from {files.source} was changed while it was read; load "
+                "it again"
             )
 
     def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
@@ -214,7 +215,9 @@ class AdapterReader:
         If the copy is damaged, discard the copy and return None.
         """
         try:
-            adapter = self._read_unchanged(entry, folder) or self._read_in_full(entry, folder)
+            is_operators = self.roots.are_operators(entry.source)
+            files = AdapterFiles(folder, is_operators=is_operators)
+            adapter = self._read_unchanged(entry, files) or self._read_in_full(entry, files)
         except AdapterNotServed:  # other workers of this machine need the copy
             raise
         except AdapterRejected as error:
@@ -227,20 +230,16 @@ class AdapterReader:
             return None
         return replace(adapter, weights=replace(adapter.weights, source=entry.source))
 
-    def _read_in_full(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter]:
+    def _read_in_full(self, entry: Adapter, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
         """Read a copy and check all values in it.
 
         If the copy is intact, record its digests, so that `_read_unchanged` can use them.
         """
-        files = self._copied(entry, folder)
         adapter = self._read(entry.name, files)
         weights = adapter.weights
         if weights.digest == entry.digest and not files.have_changed():
             self._record_checked(weights, files)
         return adapter
-
-    def _copied(self, entry: Adapter, folder: Path) -> AdapterFiles:
-        return AdapterFiles(folder, is_operators=self.roots.are_operators(entry.source))
 
     def _record_checked(self, weights: LoRAAdapter, files: AdapterFiles) -> None:
         """Record that the files, which are now the copy of `weights`, were checked in full."""
@@ -249,12 +248,13 @@ class AdapterReader:
         while len(self._checked) > MAX_CHECKED:
             self._checked.pop(next(iter(self._checked)), None)
 
-    def _read_unchanged(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
+    def _read_unchanged(
+        self, entry: Adapter, files: AdapterFiles
+    ) -> CheckedAdapter[LoRAAdapter] | None:
         """Read a copy without checking its values again.
 
         Return None if the copy was never checked in full, or if its files have changed since then.
         """
-        files = self._copied(entry, folder)
         stamps, digests = self._checked.get(entry.digest, (None, None))
         if stamps != files.stamps:
             return None

@@ -1,9 +1,8 @@
 """The files of one adapter, each located and parsed once per load."""
 
-from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
@@ -20,8 +19,6 @@ from worker.lora.checkpoint.source import (
     prompt_file_names,
 )
 
-T = TypeVar("T")
-
 MAX_BASE_NAME_CHARS = 1024
 """Maximum length of the name of a base model. Comparing names takes quadratic time."""
 
@@ -33,8 +30,7 @@ class AdapterFiles:
     """The files in one adapter's folder.
 
     Each load creates one instance and passes it to the size check, the header report and the
-    tensor reader. A property reads its file on first use. Later uses return the same result or
-    raise the same error.
+    tensor reader. A property reads its file on first use, and keeps what it has read.
     """
 
     def __init__(
@@ -54,15 +50,6 @@ class AdapterFiles:
         self._is_operators = is_operators
         self.stamps = _stamps(folder)
         """Stamps of the files when this object was created."""
-        self._config_path = _Once(lambda: adapter_file(folder, CONFIG_FILE))
-        self._config_text = _Once(lambda: read_config(self._config_path()))
-        self._config_fields = _Once(lambda: config_fields(self._config_text()))
-        self._config = _Once(self._parse_config)
-        self._weights_path = _Once(lambda: adapter_file(folder, WEIGHTS_FILE))
-        self._header = _Once(lambda: read_header(self._weights_path()))
-        self._prompt_paths = _Once(
-            lambda: [adapter_file(folder, name) for name in sorted(prompt_file_names(folder))]
-        )
 
     @classmethod
     def find(cls, source: str, *, is_operators: bool = False) -> "AdapterFiles":
@@ -75,42 +62,50 @@ class AdapterFiles:
         """
         return cls(adapter_folder(source), source, is_operators=is_operators)
 
-    @property
+    @cached_property
     def config(self) -> AdapterConfig:
         """The parsed adapter_config.json. Raises AdapterRejected if it isn't supported."""
-        return self._config()
+        return parse_config(self._config_text, self._is_operators)
 
-    @property
+    @cached_property
     def base_model_name(self) -> str | None:
         """The base model named in adapter_config.json. None if it can't be read or is too long."""
         try:
-            name = self._config_fields().get("base_model_name_or_path")
+            name = config_fields(self._config_text).get("base_model_name_or_path")
         except (AdapterRejected, OSError):
             return None
         return name if isinstance(name, str) and len(name) <= MAX_BASE_NAME_CHARS else None
 
-    @property
+    @cached_property
     def weights_path(self) -> Path:
         """Path of adapter_model.safetensors. Raises AdapterRejected if it is missing."""
-        return self._weights_path()
+        return adapter_file(self.folder, WEIGHTS_FILE)
 
-    @property
+    @cached_property
     def header(self) -> Header:
         """The parsed header of the weights file. Raises AdapterRejected if it is malformed."""
-        return self._header()
+        return read_header(self.weights_path)
 
-    @property
+    @cached_property
     def prompt_paths(self) -> list[Path]:
         """Paths of the files that shape prompts and sampling, sorted by name.
 
         Raises AdapterRejected if one of the files is a link to a place outside the folder.
         """
-        return self._prompt_paths()
+        return [adapter_file(self.folder, name) for name in sorted(prompt_file_names(self.folder))]
 
     @property
     def paths(self) -> list[Path]:
         """Paths of all files that belong to the adapter."""
-        return [self._config_path(), self.weights_path, *self.prompt_paths]
+        return [self._config_path, self.weights_path, *self.prompt_paths]
+
+    @cached_property
+    def _config_path(self) -> Path:
+        return adapter_file(self.folder, CONFIG_FILE)
+
+    @cached_property
+    def _config_text(self) -> bytes:
+        return read_config(self._config_path)
 
     def check(self) -> None:
         """Check the files as far as that is possible without the base model, torch and PEFT.
@@ -124,30 +119,6 @@ class AdapterFiles:
     def have_changed(self) -> bool:
         """Return whether a file has changed, appeared or vanished since this object was created."""
         return _stamps(self.folder) != self.stamps
-
-    def _parse_config(self) -> AdapterConfig:
-        self._config_fields()  # raises the stored error if the text isn't JSON
-        return parse_config(self._config_text(), self._is_operators)
-
-
-class _Once(Generic[T]):
-    """Calls a function at most once and keeps its result or its error."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        self._result: tuple[T] | None = None
-        self._error: AdapterRejected | OSError | None = None
-
-    def __call__(self) -> T:
-        if self._error is not None:
-            raise self._error.with_traceback(None)
-        if self._result is None:
-            try:
-                self._result = (self._function(),)
-            except (AdapterRejected, OSError) as error:
-                self._error = error
-                raise
-        return self._result[0]
 
 
 def _stamps(folder: Path) -> list[FileStamp]:
