@@ -81,10 +81,12 @@ class AdapterFiles:
         """Path of adapter_model.safetensors. Raises AdapterRejected if it is missing."""
         return adapter_file(self.folder, WEIGHTS_FILE)
 
-    @cached_property
+    @property
     def header(self) -> Header:
         """The parsed header of the weights file. Raises AdapterRejected if it is malformed."""
-        return read_header(self.weights_path)
+        if isinstance(self._header, Header):
+            return self._header
+        raise self._header.with_traceback(None)
 
     @cached_property
     def prompt_paths(self) -> list[Path]:
@@ -102,6 +104,14 @@ class AdapterFiles:
     @cached_property
     def _config_path(self) -> Path:
         return adapter_file(self.folder, CONFIG_FILE)
+
+    @cached_property
+    def _header(self) -> Header | AdapterRejected | OSError:
+        """The header or its error, so that a header which is costly to refuse is read once."""
+        try:
+            return read_header(self.weights_path)
+        except (AdapterRejected, OSError) as error:
+            return error
 
     @cached_property
     def _config_text(self) -> bytes:
