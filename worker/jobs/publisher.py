@@ -23,6 +23,7 @@ from shared.protocol.queue_replies import FinishOutcome, Standing
 from shared.store.jobs.ended_jobs import EndedJob
 from shared.store.jobs.queue import Queue
 from shared.store.redis.retry import retry_until_available
+from shared.store.redis.scripts import MAX_SENT
 from worker.engine.request import RequestId, StepOutput
 from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.running import RunningJob, RunningJobs
@@ -42,11 +43,11 @@ CHECKPOINT_TOKENS = 16
 """A choice's next checkpoint is due once this many tokens of the choice are in no checkpoint."""
 CHECKPOINT_S = 0.25
 """A choice's next checkpoint is due at the latest this many seconds after its last one."""
-CHECKPOINT_PUBLICATIONS = 48
+CHECKPOINT_PUBLICATIONS = MAX_SENT * 3 // 4
 """A choice's next checkpoint is due at the latest this many publications after its last one.
 
-Redis keeps a worker's last 64 publications. Tokens that are in no checkpoint can be recovered only
-from these publications, so CHECKPOINT_PUBLICATIONS must be less than 64.
+Tokens that are in no checkpoint can be recovered only from the worker's last `MAX_SENT`
+publications.
 """
 
 

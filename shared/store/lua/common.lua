@@ -1,5 +1,5 @@
--- Included in every script by shared/store/redis/scripts.py, after the definition of PROTOCOL_VERSION and
--- capabilities.lua and accounting.lua.
+-- Included in every script by shared/store/redis/scripts.py, after its constants, capabilities.lua and
+-- accounting.lua.
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
@@ -15,9 +15,6 @@ local DEATHS_UNTIL_SUSPECT = 2
 local DEFAULT_STALL_MS = 3000
 local RATE_MS = 30000 -- period over which the rate of answered jobs is averaged
 local MAX_KEPT_BODY = 65536 -- bytes; larger requests are always deleted when their job ends
--- Number of a worker's publications that may contain tokens without a checkpoint. See
--- worker/jobs/publisher.py.
-local MAX_SENT = 64
 local MAX_INCIDENTS = 200
 local SAMPLE = 16 -- number of a version's holders that are searched for a parked worker
 

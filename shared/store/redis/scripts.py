@@ -34,6 +34,10 @@ PARTS = {
 }
 """For each Lua file that only some scripts include, the names of these scripts. Every script also
 includes `ALWAYS`."""
+MAX_SENT = 64
+"""Number of a worker's last publications that Redis keeps."""
+CONSTANTS = {"PROTOCOL_VERSION": PROTOCOL_VERSION, "MAX_SENT": MAX_SENT}
+"""Constants of Python that every script begins with."""
 ALWAYS = "capabilities", "accounting", "common"
 """Lua files that every script includes, in this order."""
 
@@ -131,11 +135,12 @@ def script_names() -> list[str]:
 
 
 def source(name: str) -> str:
-    """Return the complete text of a script: its shebang, the included files and its own lines."""
+    """Return the complete text of a script: its shebang, constants, included files, own lines."""
     shebang, _, body = read_script_file(name).partition("\n")
     parts = [*ALWAYS, *(part for part, scripts in PARTS.items() if name in scripts)]
     shared = "".join(read_script_file(part) for part in parts)
-    return f"{shebang}\nlocal PROTOCOL_VERSION = {PROTOCOL_VERSION}\n{shared}{body}"
+    constants = "".join(f"local {name} = {value}\n" for name, value in CONSTANTS.items())
+    return f"{shebang}\n{constants}{shared}{body}"
 
 
 def read_script_file(name: str) -> str:
