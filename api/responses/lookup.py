@@ -48,7 +48,6 @@ async def earlier_items(context: Context, access: Access, response_id: str | Non
         ) from None
     if result is None or result.state is not JobState.DONE:
         raise _refusal(f"the response {response_id!r} isn't completed")
-    assert view.spec is not None
     items = conversation(view.spec, result)
     limit = context.settings.max_body_bytes
     if len(orjson.dumps(items)) > limit:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.answer import AttachedAnswer, spec_of
+from api.answer import AttachedAnswer
 from api.context import InAccess, InContext
 from api.formats import position_after
 from api.headers import LAST_EVENT_HEADER
@@ -45,7 +45,7 @@ async def stream_job(
     event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
     """
     view = await own_job(context, access, job_id)
-    spec = spec_of(view)
+    spec = view.spec
     if spec.endpoint is Endpoint.EMBEDDINGS:
         raise JobFailed(_not_streamed(view.id))
     if (after := request.query_params.get(AFTER)) is not None:

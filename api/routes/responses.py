@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from api.admission import admit
-from api.answer import AttachedAnswer, spec_of
+from api.answer import AttachedAnswer
 from api.context import Context, InAccess, InContext
 from api.errors import json_response
 from api.http.body import read_json_object
@@ -135,7 +135,7 @@ async def cancel_response(response_id: str, context: InContext, access: InAccess
     Cancelling a response that has already ended has no effect.
     """
     view, _ = await own_response(context, access, response_id)
-    if not (spec_of(view).request or {})["echo"]["background"]:
+    if not (view.spec.request or {})["echo"]["background"]:
         raise invalid_value("only a response with background: true can be cancelled", "response_id")
     state = await context.queue.cancel(view.id)
     view, result = await own_response(context, access, response_id)
@@ -172,7 +172,7 @@ async def list_input_items(
     """Return the items of the conversation before the response, newest first by default."""
     page = read_page(request.query_params)
     view, _ = await own_response(context, access, response_id)
-    return json_response(input_items_body(spec_of(view), page))
+    return json_response(input_items_body(view.spec, page))
 
 
 async def _erase(context: Context, job_id: JobId) -> bool:
