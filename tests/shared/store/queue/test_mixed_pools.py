@@ -317,7 +317,7 @@ async def test_nothing_of_a_limited_worker_or_a_featured_job_stays_behind(
         key.decode().removeprefix(keys.prefix) async for key in redis.scan_iter(f"{keys.prefix}*")
     ]
     assert [
-        name for name in left if name.startswith(("featured", "classes", "idle:", "capa"))
+        name for name in left if name.startswith(("featured", "classes", "idle:", "capacity:"))
     ] == []
 
 
