@@ -27,7 +27,7 @@ from shared.store.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 NEW = Path(__file__).parents[2]
-EARLIER = "e9c7f69"
+EARLIER = "af02225e"
 """The last release. Before the first tag, a commit with the present form of what is in Redis."""
 NUM_JOBS = 200
 PORT = 23421
