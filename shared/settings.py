@@ -140,7 +140,7 @@ def _otlp_endpoint() -> Any:
         "",
         pattern=r"^(https?://[^\s?#]+)?$",
         description="URL of an OpenTelemetry collector that receives traces, such as "
-        "http://127.0.0.1:4318. Without it, nothing is traced. Needs the extra otel.",
+        "http://127.0.0.1:4318. Without it, nothing is traced.",
     )
 
 

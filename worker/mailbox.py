@@ -1,7 +1,6 @@
 """Reads and dispatches a worker's mail: the messages that other processes send to it."""
 
 import asyncio
-from collections.abc import Callable
 
 from shared.errors import RedisUnavailable
 from shared.protocol.queue_replies import Mail, MailKind
@@ -22,24 +21,12 @@ mailbox soon.
 class Mailbox:
     """Receives the messages of front ends, the control process and other workers."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        lease: Lease,
-        consumer: Consumer,
-        adapters: Adapters,
-        *,
-        on_drain: Callable[[], None],
-    ) -> None:
-        """Create the mailbox of the worker id in `lease`.
-
-        `on_drain` is called for each drain message.
-        """
+    def __init__(self, queue: Queue, lease: Lease, consumer: Consumer, adapters: Adapters) -> None:
+        """Create the mailbox of the worker id in `lease`."""
         self._queue = queue
         self._lease = lease
         self._consumer = consumer
         self._adapters = adapters
-        self._on_drain = on_drain
 
     async def run(self) -> None:
         """Read and dispatch mail until cancelled. While Redis is unavailable, wait for it."""
@@ -61,7 +48,3 @@ class Mailbox:
                 self._consumer.cancel(job)
             case Mail(kind=MailKind.INSPECT, inspection=inspection) if inspection:
                 self._adapters.inspector.accept(inspection)
-            case Mail(kind=MailKind.TIDY):
-                self._adapters.retention.tidy()
-            case Mail(kind=MailKind.DRAIN):
-                self._on_drain()

@@ -77,13 +77,7 @@ class Worker:
         self._may_leave = asyncio.Event()
         self._engine_is_broken = asyncio.Event()
         self._deadlines = Deadlines(parts.jobs, parts.publisher)
-        self._mailbox = Mailbox(
-            parts.stores.queue,
-            parts.lease,
-            parts.consumer,
-            parts.adapters,
-            on_drain=self._is_draining.set,
-        )
+        self._mailbox = Mailbox(parts.stores.queue, parts.lease, parts.consumer, parts.adapters)
         parts.lease.subscribe(self._drop_jobs)
         parts.jobs.subscribe(self._leave_if_drained)
 

@@ -19,7 +19,7 @@ from api.http.headers import JOB_HEADER, REPLAYED_HEADER
 from api.metrics.request_trace import RequestTrace
 from api.metrics.stream_timing import StreamTiming
 from api.schema.base import JobRequest
-from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
+from shared.errors import ErrorCode, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.enqueue import Enqueued
 from shared.protocol.ids import JobId
@@ -141,21 +141,17 @@ class AttachedAnswer(Response):
             is_stream: whether to send the answer as a stream.
             after: position of a stream that is continued.
             headers: additional headers of a successful response.
-
-        Raises:
-            JobFailed: an older release accepted the job.
         """
         super().__init__()
         self._following = following
         self._view = view
-        self._spec = spec_of(view)
         self._is_stream = is_stream
         self._after = after
         self._extra_headers = {JOB_HEADER: view.id, **(headers or {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Attach this process to the job, follow it from its beginning, and send its answer."""
-        following, spec = self._following, self._spec
+        following, spec = self._following, self._view.spec
         scope.setdefault("state", {})["job_id"] = spec.id
         with following.cancels.client(spec.id, spec.num_choices) as inbox:
             follower = Follower(
@@ -175,18 +171,3 @@ class AttachedAnswer(Response):
                 await delivery.send_stream(receive, send, after=self._after)
             else:
                 await delivery.send_whole(scope, receive, send)
-
-
-def spec_of(view: JobView) -> AnswerSpec:
-    """Return the specification of a job's answer.
-
-    Raises:
-        JobFailed: an older release accepted the job.
-    """
-    if view.spec is None:
-        message = (
-            f"the job {view.id} was accepted by an older release, so its answer can't be streamed; "
-            f"GET /v1/jobs/{view.id} has its text"
-        )
-        raise JobFailed(JobError(code=ErrorCode.JOB_NOT_FOUND, message=message))
-    return view.spec

@@ -6,7 +6,6 @@ from api.follow.transcript import ChoiceTranscript
 from api.formats import whole_body
 from api.http.errors import job_error_body
 from api.render.openai_chunks import usage_body
-from api.schema.completions import CompletionChoice
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import ListedJob
 from api.schema.usage import UsageBody
@@ -33,8 +32,6 @@ def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
     body: dict[str, Any] = {**_listed(view), "choices": None}
     if result is None or result.state is not JobState.DONE:
         return body
-    if view.spec is None:
-        return {**body, "choices": _choices_without_spec(result)}
     answer = answer_body(view.spec, result)
     if view.spec.view is not View.OPENAI:
         return {**body, "answer": answer}
@@ -73,13 +70,3 @@ def answer_body(spec: AnswerSpec, result: Result) -> dict[str, Any]:
     """Return the answer of a job that is done, in the format of its endpoint."""
     assert result.usage is not None
     return whole_body(spec, [ChoiceTranscript.of(each) for each in result.choices], result.usage)
-
-
-def _choices_without_spec(result: Result) -> list[dict[str, Any]]:
-    """Return the choices of a job from the previous release, which had one format for them."""
-    return [
-        CompletionChoice(
-            index=index, text=choice.text, logprobs=None, finish_reason=choice.finish.value
-        ).model_dump(exclude={"token_ids", "prompt_token_ids", "prompt_logprobs"})
-        for index, choice in enumerate(result.choices)
-    ]

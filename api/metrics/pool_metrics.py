@@ -49,7 +49,7 @@ class PoolCollector(Collector):
             yield from _redis_metrics(self._pool.memory)
             yield _stray_metric(self._pool.num_strays)
             yield from _queue_metrics(self._pool.counts)
-            yield from _load_metrics(*(self._pool.counts, self._pool.base, self._pool.workers))
+            yield from _load_metrics(self._pool.counts, self._pool.base)
             yield from _worker_metrics(self._pool.workers)
             if self._pool.base is not None:
                 yield from vllm_metrics(
@@ -87,11 +87,9 @@ def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
     yield CounterMetricFamily("lorikeet_workers_lost", text, value=counts.workers_lost)
 
 
-def _load_metrics(
-    counts: QueueCounts, base: BaseModel | None, workers: Sequence[WorkerView]
-) -> Iterator[Metric]:
+def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metric]:
     text = "Number of workers that the unfinished jobs need: (waiting + running) / slots per worker"
-    yield _gauge("load", text, load_of(counts, base, workers))
+    yield _gauge("load", text, load_of(counts, base))
     text = "Maximum number of sequences of the last worker that has joined; 0 if unknown"
     yield _gauge("slots_per_worker", text, counts.slots_per_worker)
 
@@ -161,7 +159,7 @@ def _labelled(
 def _total(name: str) -> Callable[[WorkerView], float]:
     """Return a function that reads the counter `name` of a worker.
 
-    If the worker runs an older release that doesn't report the counter, the function returns 0.
+    If the worker runs another release, which doesn't report the counter, the function returns 0.
     """
     return lambda worker: worker.info.counters.get(name, 0)
 

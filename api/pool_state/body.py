@@ -33,7 +33,7 @@ def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
         "slots": {
             "total": sum(worker.info.max_num_seqs for worker in alive),
             "per_worker": state.counts.slots_per_worker,
-            "load": round(load_of(state.counts, state.base, state.workers), 4),
+            "load": round(load_of(state.counts, state.base), 4),
         },
         "rates": {
             "tokens_per_s": round(state.rates.tokens_per_s, 2),

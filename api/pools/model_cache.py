@@ -8,9 +8,7 @@ from shared.store.adapters.registry import Found, Registry
 MAX_AGE_S = 1.0
 """Seconds for which a model is remembered.
 
-Processes of the previous release change the registry without giving it another revision, so their
-changes are seen after this time. It must be shorter than the time for which retired versions are
-kept (`forget_unused.lua`).
+It must be shorter than the time for which retired versions are kept (`forget_unused.lua`).
 """
 MAX_MODELS = 2048
 """Maximum number of remembered models. The first of them is forgotten for another one."""

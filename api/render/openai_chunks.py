@@ -182,9 +182,8 @@ def head(answer_format: Format, spec: AnswerSpec, kind: str) -> dict[str, Any]:
         "created": spec.created_s,
         "model": spec.model,
         "system_fingerprint": spec.fingerprint,
+        "weight_version": spec.version,
     }
-    if spec.version:  # front ends of release 0.1 didn't store it
-        fields["weight_version"] = spec.version
     return {**fields, "service_tier": spec.service_tier} if spec.service_tier else fields
 
 

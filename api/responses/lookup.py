@@ -52,7 +52,6 @@ async def earlier_items(
         ) from None
     if result is None or result.state is not JobState.DONE:
         raise _refusal(f"the response {response_id!r} isn't completed")
-    assert view.spec is not None
     items = conversation(view.spec, result)
     if len(orjson.dumps(items)) > max_bytes:
         message = (

@@ -21,8 +21,7 @@ _STATUSES = {
 
 def is_stored(view: JobView) -> bool:
     """Return whether a job is a response that can be retrieved."""
-    spec = view.spec
-    return spec is not None and spec.view is View.RESPONSES and stored_input(spec) is not None
+    return view.spec.view is View.RESPONSES and stored_input(view.spec) is not None
 
 
 def stored_input(spec: AnswerSpec) -> list[Item] | None:
@@ -32,7 +31,6 @@ def stored_input(spec: AnswerSpec) -> list[Item] | None:
 
 def retrieved_body(view: JobView, result: Result | None) -> dict[str, Any]:
     """Return the response object of a job in its present state."""
-    assert view.spec is not None
     if result is None or result.state is not JobState.DONE:
         status = _STATUSES.get(view.state, "failed")
         error = view.error if status == "failed" else None

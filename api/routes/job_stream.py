@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.access.own_job import own_job
 from api.access.requested import InAccess
-from api.answers.answer import AttachedAnswer, spec_of
+from api.answers.answer import AttachedAnswer
 from api.answers.following import InFollowing
 from api.formats import position_after
 from api.http.guards import Work, guarded
@@ -46,7 +46,7 @@ async def stream_job(
     event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
     """
     view = await own_job(following.views, access, job_id)
-    spec = spec_of(view)
+    spec = view.spec
     if spec.endpoint is Endpoint.EMBEDDINGS:
         raise JobFailed(_not_streamed(view.id))
     if (after := request.query_params.get(AFTER)) is not None:

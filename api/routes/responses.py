@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.access.requested import InAccess
 from api.answers.admission import admit
-from api.answers.answer import AttachedAnswer, spec_of
+from api.answers.answer import AttachedAnswer
 from api.answers.following import InFollowing
 from api.answers.intake import Intake
 from api.answers.submission import parse_request, submit_json
@@ -146,7 +146,7 @@ async def cancel_response(
     Cancelling a response that has already ended has no effect.
     """
     view, _ = await own_response(views, access, response_id)
-    if not (spec_of(view).request or {})["echo"]["background"]:
+    if not (view.spec.request or {})["echo"]["background"]:
         raise invalid_value("only a response with background: true can be cancelled", "response_id")
     state = await queue.cancel(view.id)
     view, result = await own_response(views, access, response_id)
@@ -183,7 +183,7 @@ async def list_input_items(
     """Return the items of the conversation before the response, newest first by default."""
     page = read_page(request.query_params)
     view, _ = await own_response(views, access, response_id)
-    return json_response(input_items_body(spec_of(view), page))
+    return json_response(input_items_body(view.spec, page))
 
 
 async def _erase(queue: Queue, job_id: JobId) -> bool:

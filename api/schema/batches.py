@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from api.schema.base import METADATA_LIMITS, Metadata
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
-"""Paths of the requests that a batch may have."""
 MAX_WINDOW_H = 7 * 24
 MAX_WINDOW_CHARS = 4
 MAX_ID_CHARS = 100

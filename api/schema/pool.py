@@ -78,14 +78,12 @@ class PoolSlots(BaseModel):
 
     total: int = Field(description="Slots of all live workers.")
     per_worker: int = Field(
-        description="Slots of the last worker that has joined. 0 if none has joined, or only "
-        "workers of the previous release."
+        description="Slots of the last worker that has joined. 0 if none has joined."
     )
     load: float = Field(
         description="Number of workers that the unfinished jobs need: (waiting + running) / "
-        "per_worker. If per_worker is 0, the slots of the largest live worker replace it; without "
-        "any, the load is 1 while jobs are unfinished. 1 until a worker has registered the base "
-        "model. A job counts as one slot, even if it has several choices."
+        "per_worker. If per_worker is 0, the load is 1 while jobs are unfinished. 1 until a worker "
+        "has registered the base model. A job counts as one slot, even if it has several choices."
     )
 
 

@@ -22,7 +22,6 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 16, 10**6, 2**63, 10**400, 1e308, 5e-324, -0.0),
     *(float("nan"), float("inf"), [], {}, [[]], ["q_proj"], "q_proj", "all-linear"),
 )
-BYTES_PER_ELEMENT = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,11 +63,7 @@ async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set
 
 
 async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
-    """Return what the names in the workers' settings refer to, for the registered ones.
-
-    Names that only workers of an earlier release have registered are left out, because these
-    workers don't record the version.
-    """
+    """Return what the names in the workers' settings refer to, for the registered ones."""
     found = []
     for some in chunks(list(names)):
         pipe = redis.pipeline(transaction=False)
@@ -85,6 +81,6 @@ async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> l
                 is_by_client=by == b"client",
             )
             for name, (given, _, by), fields in zip(some, entries, versions, strict=True)
-            if given and b"@" in given
+            if given
         ]
     return found

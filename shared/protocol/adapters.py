@@ -61,8 +61,7 @@ class Adapter:
     num_bytes: int
     created_s: int
     kinds: frozenset[AdapterKind] = frozenset()
-    """The adapter's parts beside plain LoRA. Empty for entries of releases that don't write it,
-    which any worker may be asked to serve."""
+    """The adapter's parts beside plain LoRA."""
     state: AdapterState = AdapterState.READY
     reasoning: ReasoningForm | None = None
     """Form of the reasoning under the chat template that serves the adapter, as in `BaseModel`."""
@@ -119,24 +118,24 @@ def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
         source=wire["source"],
         created_s=int(wire["created_s"]),
         tool_form=_tool_form(wire),
-        max_token_bytes=int(wire.get("max_token_bytes", 0)),  # older workers don't write this field
-        embedding_size=int(wire.get("embedding_size", 0)),
+        max_token_bytes=int(wire["max_token_bytes"]),
+        embedding_size=int(wire["embedding_size"]),
         reasoning=_reasoning(wire),
     )
 
 
 def _kinds(wire: Mapping[str, Any]) -> frozenset[AdapterKind]:
     """Return the kinds of an adapter: Redis has them as text, and JSON as a list."""
-    kinds = wire.get("kinds", "")
+    kinds = wire["kinds"]
     return decode_kinds(kinds if isinstance(kinds, str) else ",".join(kinds))
 
 
 def _reasoning(wire: Mapping[str, Any]) -> ReasoningForm | None:
-    form = wire.get("reasoning")
+    form = wire["reasoning"]
     return ReasoningForm(form) if form else None
 
 
 def _tool_form(wire: Mapping[str, Any]) -> ToolForm | None:
     """Return the form of tool calls, or None if there is none or only a newer release knows it."""
-    form = wire.get("tool_form")
+    form = wire["tool_form"]
     return ToolForm(form) if form in set(ToolForm) else None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from shared.protocol.ids import JobId
+from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import Endpoint, Job, View
 from shared.protocol.parameter_types import rendered_tools
 from shared.protocol.tools import ToolUse
@@ -23,12 +23,12 @@ class AnswerSpec:
     model: str
     """Model name that the client sent. The answer repeats it."""
     num_choices: int
-    created_s: int = 0
+    created_s: int
     """Unix time in seconds at which the front end received the request."""
+    version: AdapterVersion
+    """`weight_version` of the answer: version of the model that computes it."""
     fingerprint: str = ""
     """`system_fingerprint` of the answer."""
-    version: str = ""
-    """`weight_version` of the answer: version of the model that computes it."""
     has_logprobs: bool = False
     """Whether the answer reports log-probabilities."""
     has_prompt_scores: bool = False

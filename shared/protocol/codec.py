@@ -4,8 +4,10 @@ Field names on the wire equal the attribute names, except that `try_` is written
 
 During an upgrade, processes of two releases share one Redis, and each release decodes messages of
 the other. A new field therefore needs a default for older messages that lack it. Unknown fields are
-dropped. A change that older processes would misread needs a new protocol version. One release
-learns to read the new version, and only the next release writes it.
+dropped. Jobs and specifications of answers contain only the fields that differ from their defaults,
+so a default never changes within a protocol version. A change that older processes would misread
+needs a new protocol version. One release learns to read the new version, and only the next release
+writes it.
 """
 
 from collections.abc import Iterable
@@ -35,17 +37,7 @@ ONLY_IN_SPEC = (
     *("reasoning", "hides_reasoning", "echoed"),
     *("view", "request"),
 )
-"""Fields of jobs that only the specification of the answer contains. Workers don't need them, and
-workers of release 0.1 can't read jobs with fields that they don't know."""
-NEW_SAMPLING = (
-    *("stop_token_ids", "includes_stop", "allowed_token_ids", "bad_words"),
-    *("keeps_special_tokens", "reports_ids", "tokens_as_ids", "truncate_prompt_tokens"),
-    *("regex", "choice", "grammar", "constrained_by"),
-    *("logprob_token_ids", "prompt_logprobs"),
-)
-"""Sampling parameters that release 0.1 doesn't know. They are encoded only if they are set."""
-NEW_IN_JOBS = ("embedding", "template_kwargs", "prompt_end", "traceparent", "is_preemptible")
-"""Fields of jobs that release 0.1 doesn't know. They are encoded only if they are set."""
+"""Fields of jobs that only the specification of the answer contains. Workers don't need them."""
 UNSENT_IN_SPEC = ("id", "request")
 """Fields of specifications that their JSON doesn't contain."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
@@ -54,12 +46,8 @@ READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 
 def encode_job(job: Job) -> bytes:
     """Return the job as JSON that includes the protocol version."""
-    wire = {name: value for name, value in _values(job).items() if name not in ONLY_IN_SPEC}
-    wire["sampling"] = _sampling_to_wire(job.sampling)
-    for name in NEW_IN_JOBS:
-        if wire[name] == _JOB_DEFAULTS[name]:
-            del wire[name]
-    return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
+    wire = {name: value for name, value in _set_values(job).items() if name not in ONLY_IN_SPEC}
+    return orjson.dumps({"v": PROTOCOL_VERSION, **wire, "sampling": _set_values(job.sampling)})
 
 
 def decode_job(raw: bytes | str) -> Job:
@@ -72,8 +60,9 @@ def decode_job(raw: bytes | str) -> Job:
     sampling = wire.pop("sampling")
     for name in _TUPLES & sampling.keys():
         sampling[name] = tuple(sampling[name])
-    sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
-    messages, prompts, tools = wire.pop("messages"), wire.pop("prompts"), wire.pop("tools", None)
+    sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling.get("logit_bias", ()))
+    messages, prompts = wire.pop("messages", None), wire.pop("prompts", ())
+    tools = wire.pop("tools", None)
     embedding = wire.pop("embedding", None)
     prompt_end = PromptEnd(wire.pop("prompt_end", PromptEnd.ANSWER))
     return Job(
@@ -91,11 +80,9 @@ def encode_answer_spec(spec: AnswerSpec) -> bytes:
     """Return the specification of an answer as JSON that includes the protocol version.
 
     The JSON has neither the job's id, which readers know, nor `request`, which `encode_request`
-    encodes, nor fields that are unset.
+    encodes.
     """
-    wire = {
-        name: value for name, value in _values(spec).items() if value and name not in UNSENT_IN_SPEC
-    }
+    wire = {name: value for name, value in _set_values(spec).items() if name not in UNSENT_IN_SPEC}
     return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
 
 
@@ -186,8 +173,8 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
         ProtocolMismatch: the description has a protocol version that this release can't read.
     """
     wire = _checked(raw)
-    wire["serves"] = decode_capabilities(wire.get("serves", ""))
-    wire |= {name: tuple(wire[name]) for name in ("first_tokens", "host_adapters") if name in wire}
+    wire["serves"] = decode_capabilities(wire["serves"])
+    wire |= {name: tuple(wire[name]) for name in ("first_tokens", "host_adapters")}
     return WorkerInfo(**_known(WorkerInfo, wire))
 
 
@@ -202,8 +189,6 @@ _TUPLES = {
     *("stop", "left_out", "stop_token_ids", "allowed_token_ids", "bad_words", "choice"),
     "logprob_token_ids",
 }
-_JOB_DEFAULTS = {each.name: each.default for each in fields(Job)}
-_SAMPLING_DEFAULTS = {each.name: each.default for each in fields(SamplingParams)}
 
 
 def _values(message: Any) -> dict[str, Any]:
@@ -211,12 +196,10 @@ def _values(message: Any) -> dict[str, Any]:
     return {field.name: getattr(message, field.name) for field in fields(message)}
 
 
-def _sampling_to_wire(sampling: SamplingParams) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in _values(sampling).items()
-        if name not in NEW_SAMPLING or value != _SAMPLING_DEFAULTS[name]
-    }
+def _set_values(message: Job | SamplingParams | AnswerSpec) -> dict[str, Any]:
+    """Return the values of the fields that differ from their defaults."""
+    defaults = {field.name: field.default for field in fields(message)}
+    return {name: value for name, value in _values(message).items() if value != defaults[name]}
 
 
 _TYPE_NAMES = {Admitted: "admitted", Tokens: "tokens", Retry: "retry", End: "end"}

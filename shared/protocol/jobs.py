@@ -32,10 +32,7 @@ class Endpoint(StrEnum):
     COMPLETIONS = "completions"
     """`/v1/completions`. The job has `prompts`."""
     EMBEDDINGS = "embeddings"
-    """`/v1/embeddings`. The job has `prompts` and `embedding`.
-
-    Workers of older releases can't read such a job and fail it.
-    """
+    """`/v1/embeddings`. The job has `prompts` and `embedding`."""
 
 
 class View(StrEnum):

@@ -149,12 +149,8 @@ class MailKind(StrEnum):
     """A job was enqueued that the worker may claim."""
     CANCEL = "cancel"
     """A client cancelled one of the worker's jobs."""
-    DRAIN = "drain"
-    """The worker must claim no further jobs, finish or release its running jobs, and exit."""
     INSPECT = "inspect"
     """A front end asks the worker to inspect an adapter."""
-    TIDY = "tidy"
-    """The registry has deleted versions. Only the previous release sends this message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

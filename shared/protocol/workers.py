@@ -9,7 +9,7 @@ from shared.protocol.ids import AdapterVersion
 FIRST_TOKEN_BOUNDS_S = tuple(0.005 * 1.5**power for power in range(24))
 """Upper bounds of the buckets in which workers count times to the first token: 5 ms to 56 s.
 
-A last bucket has all longer times. Workers of several releases share the totals, so the bounds must
+A last bucket has all longer times. Workers of two releases may share the totals, so the bounds must
 not change.
 """
 
@@ -24,10 +24,10 @@ class WorkerInfo:
     version: str
     """Version of Lorikeet that the worker runs."""
     max_num_seqs: int
+    kv_tokens: int
+    """Capacity of the KV cache in tokens."""
     num_running: int = 0
     num_waiting: int = 0
-    kv_tokens: int = 0
-    """Capacity of the KV cache in tokens; 0 if an older worker doesn't report it."""
     kv_blocks: int = 0
     kv_blocks_free: int = 0
     weight_bytes: int = 0
@@ -47,13 +47,12 @@ class WorkerInfo:
     step_ms: int = 0
     """Milliseconds since the engine started its current step; 0 while the engine is idle."""
     stall_ms: int = 0
-    """Milliseconds that a step may take before the worker exits; 0 if an older worker doesn't
-    report it."""
+    """Milliseconds that a step may take before the worker exits."""
     serves: Capabilities = EVERYTHING
     """Which jobs the worker serves."""
     first_tokens: tuple[int, ...] = ()
     """Number of jobs since the worker started, by the bucket of the time from their acceptance to
-    their first token. Empty if an older worker doesn't report it."""
+    their first token."""
     running_by_version: Mapping[AdapterVersion, int] = field(default_factory=dict)
     """Number of jobs that the worker owns, by version."""
     host_adapters: tuple[AdapterVersion, ...] = ()
@@ -67,4 +66,4 @@ class WorkerInfo:
 
         With this margin, health checks can report a stalled worker before the worker exits.
         """
-        return 0 < self.stall_ms < 2 * self.step_ms
+        return self.stall_ms < 2 * self.step_ms

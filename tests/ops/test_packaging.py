@@ -142,11 +142,6 @@ def test_without_extras_everything_that_up_and_its_demo_need_is_installed() -> N
     assert installed == listed
 
 
-@pytest.mark.parametrize("extra", ["api", "worker", "demo", "otel", "all"])
-def test_extras_of_earlier_releases_are_known_and_need_nothing_more(extra: str) -> None:
-    assert declared(extra) == set()
-
-
 def test_the_installed_distribution_is_this_one() -> None:
     assert version(PROJECT["name"]) == PROJECT["version"]
     assert PROJECT["scripts"] == {"lorikeet": "ops.cli:main"}

@@ -187,6 +187,7 @@ def worker_info() -> WorkerInfo:
         dtype="float32",
         version="0",
         max_num_seqs=64,
+        kv_tokens=100_000,
         kv_blocks=100,
         kv_blocks_free=90,
         weight_bytes=270,

@@ -23,7 +23,9 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 API = ApiId("api-1")
-INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+INFO = WorkerInfo(
+    model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
+)
 LIMITS = QueueLimits(
     max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
 )

@@ -73,9 +73,8 @@ class PinKeeper:
 
     def _may_load(self, pinned: PinnedVersion) -> bool:
         version = pinned.version
-        is_loadable = pinned.needs is None or self._serves.serves(pinned.needs)
         is_new = version not in self._failed_s and not self._residency.is_resident(version)
-        return is_loadable and is_new
+        return is_new and self._serves.serves(pinned.needs)
 
     async def _load(self, version: AdapterVersion) -> None:
         try:

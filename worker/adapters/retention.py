@@ -22,7 +22,7 @@ SWEEP_S = 1.0
 TIDY_S = 5.0
 """Maximum seconds between two checks of this worker's versions.
 
-Usually a message triggers the check, but messages may be lost.
+Usually the reply to a heartbeat triggers the check.
 """
 UNUSED_S = 10.0
 """Seconds without use after which an uploaded copy is deleted if its version isn't registered.
@@ -69,11 +69,11 @@ class Retention:
         self._store = store
         self._num_jobs = num_jobs
         self._base = base
-        self._has_mail = asyncio.Event()
+        self._must_tidy = asyncio.Event()
 
     def tidy(self) -> None:
         """Trigger a check of this worker's versions, some of which the registry has forgotten."""
-        self._has_mail.set()
+        self._must_tidy.set()
 
     async def run(self) -> None:
         """Sweep the registry and check this worker's versions until cancelled.
@@ -85,13 +85,13 @@ class Retention:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_S):
-                    await self._has_mail.wait()
+                    await self._must_tidy.wait()
             with contextlib.suppress(RedisUnavailable):
                 await self._advertiser.shrink(self._num_jobs())
                 if forgotten := await self._registry.forget_unused():
                     log.info("adapters_forgotten", versions=forgotten)
-                if self._has_mail.is_set() or loop.time() - tidied_s > TIDY_S:
-                    self._has_mail.clear()
+                if self._must_tidy.is_set() or loop.time() - tidied_s > TIDY_S:
+                    self._must_tidy.clear()
                     tidied_s = loop.time()
                     await self._evict_forgotten()
                     await self._discard_uploads()

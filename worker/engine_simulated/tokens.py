@@ -26,8 +26,6 @@ NUM_EPOCHS = 16**EPOCH_CHARS
 """Number of epochs that can be told apart. Claim epochs are reduced modulo this number."""
 END_ID = 256
 """The end token. It has no text."""
-NUM_PROMPT_IDS = 257
-"""Number of tokens that the engine doesn't output as text: 256 bytes and the end token."""
 FIRST_ID = 1 << 32
 """Id of the output token whose text is 00000000."""
 VOCAB_SIZE = 2 * FIRST_ID

@@ -2,7 +2,6 @@
 
 import time
 
-import structlog
 import torch
 
 from shared.protocol.adapters import BaseModel
@@ -28,10 +27,6 @@ from worker.text.reasoning_format import base_reasoning_form
 from worker.text.token_bytes import max_token_bytes
 from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import base_tool_form
-
-log = structlog.get_logger()
-
-MIB = 1 << 20
 
 
 def load_served(settings: WorkerSettings) -> ServedModel:

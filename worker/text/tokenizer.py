@@ -6,7 +6,6 @@ from typing import Any
 from shared.context_length import PARAMS
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
-from shared.protocol.tools import ToolUse
 from shared.reasoning_form import ReasoningForm
 from worker.text.detokenizer import TextStream, TokenBytes
 from worker.text.interface import EncodedPrompt
@@ -79,18 +78,6 @@ class Tokenizer:
                 prompt = tuple(ids := ids[-limit:])
             encoded.append(EncodedPrompt(ids, self._echo(prompt) if job.echo else ""))
         return encoded
-
-    def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], tools: ToolUse | None = None
-    ) -> list[int]:
-        """Render a chat with the base model's chat template, and tokenize the text.
-
-        The text ends with the header of the answer.
-
-        Raises:
-            JobFailed: the model has no chat template, or the template rejects the messages.
-        """
-        return self._encode(self._rendered(messages, tools), "messages", add_special_tokens=False)
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
         """Return the token ids of a prompt.
@@ -193,38 +180,29 @@ class Tokenizer:
             prompt_end=job.prompt_end,
         )
 
-    def _rendered(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: ToolUse | None = None,
-        *,
-        variables: Mapping[str, Any] | None = None,
-        prompt_end: PromptEnd = PromptEnd.ANSWER,
-    ) -> str:
-        """Return a chat rendered with the base model's chat template.
+    def _rendered(self, job: Job) -> str:
+        """Return the chat of a job, rendered with the base model's chat template.
 
         Raises:
             JobFailed: the model has no chat template, or the template rejects the messages.
         """
         if not self._hf.chat_template:
             raise invalid_value("this model has no chat template; use /v1/completions")
+        messages = job.messages or ()
         try:
             return render_chat(
                 self._hf,
                 _joined(messages),
-                tools=tools.tools if tools else None,
-                variables=variables or {},
-                prompt_end=prompt_end,
+                tools=job.tools.tools if job.tools else None,
+                variables=job.template_kwargs or {},
+                prompt_end=job.prompt_end,
             )
         except TEMPLATE_ERRORS as error:
             raise _rejected(str(error), messages) from None
 
     def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
         messages = job.messages or ()
-        if text is None:
-            text = self._rendered(
-                messages, job.tools, variables=job.template_kwargs, prompt_end=job.prompt_end
-            )
+        text = self._rendered(job) if text is None else text
         ids = self._encode(text, "messages", add_special_tokens=False)
         ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]
         form = style.reasoning or (None if style.templates else self._reasoning)

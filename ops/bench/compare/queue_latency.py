@@ -161,7 +161,12 @@ async def _process_jobs(queue: Queue, num_jobs: int) -> None:
 
 async def _register(queue: Queue) -> None:
     info = WorkerInfo(
-        model="bench", device="cpu", dtype="none", version="0", max_num_seqs=SEQUENCES
+        model="bench",
+        device="cpu",
+        dtype="none",
+        version="0",
+        max_num_seqs=SEQUENCES,
+        kv_tokens=10**6,
     )
     await queue.register(WORKER, lease_ms=LEASE_MS, info=info, residents=[VERSION])
 

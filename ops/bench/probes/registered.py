@@ -28,7 +28,9 @@ CLAIMED_AT_ONCE = 8
 JOBS = 2000
 """Number of jobs in each new pool in which claims are measured. No engine runs the jobs."""
 WORKER = WorkerId("bench:1:0")
-INFO = WorkerInfo(model="bench", device="cpu", dtype="none", version="0", max_num_seqs=JOBS)
+INFO = WorkerInfo(
+    model="bench", device="cpu", dtype="none", version="0", max_num_seqs=JOBS, kv_tokens=10**6
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,10 +83,6 @@ class Replicated:
         """Ports of all Sentinels."""
         return list(self._sentinels)
 
-    def url_of(self, port: int) -> str:
-        """Return the URL of one server."""
-        return self._servers[port].url
-
     def pid_of(self, port: int) -> int:
         """Return the process id of a server or Sentinel."""
         return self._at(port).pid

@@ -30,7 +30,7 @@ class Change:
     """Name of the adapter. Empty for changes of API keys."""
     by: str
     """Who asked for it: the tenant of an API key, and the key's id after a slash if it is stored;
-    or `OPERATOR`, `POOL` or `WORKER`. Empty if a previous release made the change."""
+    or `OPERATOR`, `POOL` or `WORKER`."""
     before: str
     """Version, or another value, before the change. Empty if there was none."""
     after: str

@@ -27,8 +27,8 @@ class PinnedVersion:
     num_holders: int
     is_held: bool
     """Whether the worker that asks is one of them."""
-    needs: Needs | None = None
-    """What a worker needs to serve the version; None if only an older release knows it."""
+    needs: Needs
+    """What a worker needs to serve the version."""
 
 
 class Pins:
@@ -84,7 +84,7 @@ class Pins:
                 replicas=replicas,
                 num_holders=holders,
                 is_held=bool(is_held),
-                needs=decode_needs(needs.decode()) if needs else None,
+                needs=decode_needs(needs.decode()),
             )
             for replicas, version, holders, is_held, state, needs in rows
             if state == AdapterState.READY.encode()

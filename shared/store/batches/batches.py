@@ -26,8 +26,6 @@ from shared.store.redis.scripts import Arg, Scripts, flat
 
 MAX_OPEN = 10_000
 """Maximum number of batches of a pool that haven't ended."""
-MAX_RECORD_BYTES = 64 << 10
-"""Memory in Redis that one batch needs at most: metadata, and the faults of its file."""
 MAX_OPEN_TENANT = 200
 """Maximum number of batches of one tenant that haven't ended."""
 LEASE_MS = 10_000

@@ -182,11 +182,13 @@ class DeadLetters:
         if letter is not None:
             found = await self._redis.xrange(self._keys.dead, letter, letter)
             return (letter, found[0][1][b"body"]) if found else (None, None)
-        # Either the record has expired, or a worker of an older release wrote the letter.
-        return await self._search(job_id) if state in (None, b"dead") else (None, None)
+        return await self._search(job_id) if state is None else (None, None)
 
     async def _search(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return the values of `_find` from all dead letters, which may be many megabytes."""
+        """Return the values of `_find` for a job whose record has expired.
+
+        The call reads all dead letters, which may be many megabytes.
+        """
         end = b"+"
         while True:
             page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)

@@ -13,7 +13,7 @@ import structlog
 from shared.errors import ProtocolMismatch
 from shared.protocol.codec import decode_events, encode_events
 from shared.protocol.events import Event, Tokens
-from shared.protocol.ids import ApiId, JobId, WorkerId
+from shared.protocol.ids import JobId, WorkerId
 from shared.store.redis.connection import Redis, chunks
 from shared.store.redis.keys import Keys
 from shared.store.redis.scripts import Arg, Scripts
@@ -81,24 +81,10 @@ class JobHandover:
         """
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
-        payloads = [line for line in payloads if line.startswith(b"{")] or (
-            await self._payloads_of_entries(payloads)
-        )
         # Decoding is slow, and most released jobs have published nothing.
         named = [each.encode() for each in ids]
         relevant = [raw for raw in payloads if any(job_id in raw for job_id in named)]
         return _tokens_by_job(event for raw in relevant for event in _events_of(wid, raw))
-
-    async def _payloads_of_entries(self, lines: Sequence[bytes]) -> list[bytes]:
-        """Return the publications of a worker of the previous release.
-
-        Each of the lines that such a worker writes names an entry of a reply stream.
-        """
-        pipe = self._redis.pipeline(transaction=False)
-        for line in lines:
-            api, _, entry = line.decode().rpartition(" ")
-            pipe.xrange(self._keys.replies(ApiId(api)), entry, entry)
-        return [fields[b"e"] for reply in await pipe.execute() for _, fields in reply]
 
 
 def _payload(published: Sequence[Tokens]) -> bytes:

@@ -42,7 +42,7 @@ local function serves(class, needs)
 end
 
 -- Return the needs of a version's jobs with these features, which may be nil or false. The base
--- model and versions that the previous release has registered have no needs.
+-- model has no needs.
 local function needs_of(version, features)
   local needs = redis.call('HGET', P .. 'needs', version) or NO_NEEDS
   local kinds, _, rank = string.match(needs, CAPABILITIES)
@@ -58,13 +58,6 @@ local function classes_serving(version, features)
     if serves(class, needs) then serving[#serving + 1] = class end
   end
   return serving
-end
-
--- Return the number of live workers that serve every job.
-local function num_unlimited()
-  local num = redis.call('ZCARD', P .. 'workers')
-  for _, class in ipairs(classes()) do num = num - redis.call('ZCARD', set_of_class('capacity', class)) end
-  return num
 end
 
 -- Return the capacity in tokens of the largest live worker of some classes, or nil.

@@ -48,13 +48,12 @@ local function read_job(id)
   return job
 end
 
--- Return those of the API processes that are alive at the given pool time. A process that isn't in
--- `apis` counts as alive, since processes of the previous release don't report.
+-- Return those of the API processes that are alive at the given pool time.
 local function living(apis, pool_now)
   local alive = {}
   local seen = #apis > 0 and redis.call('ZMSCORE', P .. 'apis', unpack(apis)) or {}
   for i, ms in ipairs(seen) do
-    if not ms or pool_now - ms < API_DEAD_MS then alive[#alive + 1] = apis[i] end
+    if ms and pool_now - ms < API_DEAD_MS then alive[#alive + 1] = apis[i] end
   end
   return alive
 end
@@ -112,7 +111,7 @@ end
 -- hash is what it had served then. Nothing is added at its first heartbeat under this id, because an
 -- earlier id may have reported it.
 local function count_served(key, decoded)
-  local served = { decoded.tokens_total or 0, unpack(decoded.first_tokens or {}) }
+  local served = { decoded.tokens_total, unpack(decoded.first_tokens) }
   local before, i = redis.call('HGET', key, 'served') or '', 0
   redis.call('HSET', key, 'served', table.concat(served, ' '))
   for earlier in string.gmatch(before, '%S+') do
@@ -124,8 +123,7 @@ end
 
 -- Record once that a worker's engine seems to hang (`WorkerInfo.is_stalled`).
 local function watch_stall(wid, key, decoded)
-  local stall_ms = decoded.stall_ms or 0
-  if stall_ms == 0 or 2 * (decoded.step_ms or 0) <= stall_ms then
+  if 2 * decoded.step_ms <= decoded.stall_ms then
     redis.call('HDEL', key, 'stalled')
   elseif redis.call('HSETNX', key, 'stalled', 1) == 1 then
     record_incident('worker_stalled', 'worker', wid)
@@ -141,16 +139,12 @@ local function renew_lease(wid, lease_ms, info, now)
   redis.call('PEXPIRE', key, WORKER_TTL_MS)
   count_served(key, decoded)
   watch_stall(wid, key, decoded)
-  local class, kv_tokens = decoded.serves or '', decoded.kv_tokens or 0
+  local class = decoded.serves
   if class ~= '' then
     redis.call('HSET', key, 'class', class)
     redis.call('SADD', P .. 'classes', class)
   end
-  if kv_tokens > 0 then
-    redis.call('ZADD', set_of_class('capacity', class), kv_tokens, wid)
-  elseif class ~= '' then
-    redis.call('ZADD', set_of_class('capacity', class), '+inf', wid) -- nothing is too large for it
-  end
+  redis.call('ZADD', set_of_class('capacity', class), decoded.kv_tokens, wid)
 end
 
 -- Remove a worker from the pool, so that it can no longer publish. `num_jobs` is the number of jobs
@@ -193,15 +187,7 @@ local function notify_cancelled(wid, id)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- Return whether a job of the version runs. Also remove some ids of ended jobs, which workers of
--- the previous release leave in the set.
-local function is_running(version)
-  local key = P .. 'run:' .. version
-  for _, id in ipairs(redis.call('SRANDMEMBER', key, 2)) do
-    if redis.call('HGET', P .. 'job:' .. id, 'state') ~= 'running' then redis.call('SREM', key, id) end
-  end
-  return redis.call('EXISTS', key) == 1
-end
+local function is_running(version) return redis.call('EXISTS', P .. 'run:' .. version) == 1 end
 
 local function is_doomed(version) return redis.call('SISMEMBER', P .. 'doomed', version) == 1 end
 

@@ -41,8 +41,8 @@ class JobView:
     worker: WorkerId | None
     error: JobError | None
     usage: Usage | None
-    spec: AnswerSpec | None = None
-    """Format of the job's answer. None if a front end of the previous release accepted the job."""
+    spec: AnswerSpec
+    """Format of the job's answer."""
     left_ms: int = MAX_LEFT_MS
     """Milliseconds until the deadline of an unfinished job. Negative after the deadline.
 
@@ -93,15 +93,9 @@ def job_view(
         worker=WorkerId(fields["owner"].decode()) if fields["owner"] else None,
         error=decode_job_error(error),
         usage=Usage(**usage) if usage else None,
-        spec=_spec(job_id, fields),
+        spec=decode_answer_spec(fields["spec"], job_id, request=fields.get("request")),
         left_ms=_left_ms(fields, pool_ms),
     )
-
-
-def _spec(job_id: JobId, fields: Mapping[str, Any]) -> AnswerSpec | None:
-    if not fields["spec"]:
-        return None
-    return decode_answer_spec(fields["spec"], job_id, request=fields.get("request"))
 
 
 def _left_ms(fields: Mapping[str, Any], pool_ms: int) -> int:

@@ -68,8 +68,7 @@ class QueueCounts:
     running: int = 0
     """Number of claimed jobs, including those of lost workers that aren't requeued yet."""
     slots_per_worker: int = 0
-    """Maximum number of sequences of the last worker that has joined. 0 if none has joined, or only
-    workers of the previous release, which don't leave this number in Redis."""
+    """Maximum number of sequences of the last worker that has joined; 0 if none has joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

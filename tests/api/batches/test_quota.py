@@ -9,13 +9,15 @@ from pydantic import SecretStr
 
 from api.schema.base import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
 from shared.protocol.ids import BatchId
-from shared.store.batches.batches import MAX_RECORD_BYTES, Batches
+from shared.store.batches.batches import Batches
 from shared.store.batches.records import BatchStatus
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 RED, BLUE = "0123456789abcdef", "fedcba9876543210"
 NUM_BATCHES = 20
+MAX_RECORD_BYTES = 64 << 10
+"""Memory in Redis that one batch needs at most: metadata, and the faults of its file."""
 WIDE = "\U0001f99c"
 """A character that needs four bytes."""
 LARGEST = {f"{i:02}" + WIDE * (MAX_KEY_CHARS - 2): WIDE * MAX_VALUE_CHARS for i in range(MAX_KEYS)}

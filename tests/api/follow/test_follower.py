@@ -62,6 +62,7 @@ def view(state: JobState, error: JobError | None) -> JobView:
         enqueued_ms=0,
         try_=1,
         error=error,
+        spec=AnswerSpec.of(followed_job()),
         **empty,
     )
 

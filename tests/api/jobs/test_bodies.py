@@ -40,12 +40,6 @@ def test_a_finished_job_has_the_fields_of_its_answer() -> None:
     ]
 
 
-def test_a_finished_job_of_the_previous_release_has_its_text() -> None:
-    assert job_body(replace(VIEW, spec=None), RESULT)["choices"] == [
-        {"index": 0, "text": "hello", "logprobs": None, "finish_reason": "length"}
-    ]
-
-
 def test_a_job_without_an_answer_has_no_choices() -> None:
     failed = Result(job=VIEW.id, state=JobState.FAILED)
     assert job_body(replace(VIEW, state=JobState.FAILED), failed)["choices"] is None

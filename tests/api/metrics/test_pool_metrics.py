@@ -55,7 +55,9 @@ def test_strays_have_no_value_without_an_audit() -> None:
 
 
 def holder(name: str, *residents: AdapterVersion) -> WorkerView:
-    info = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+    info = WorkerInfo(
+        model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
+    )
     wid = WorkerId(name)
     return WorkerView(id=wid, lease_left_ms=1, info=info, residents=residents, running=0)
 

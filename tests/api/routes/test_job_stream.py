@@ -300,17 +300,6 @@ async def test_the_job_of_another_tenant_does_not_exist(
     assert (await http.get("/v1/jobs/0123/stream", headers=red)).status_code == 404
 
 
-async def test_the_job_of_an_older_release_can_not_be_streamed(
-    http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys
-) -> None:
-    accepted = (await http.post(URL, json=BACKGROUND)).json()
-    job = await worker.take()
-    await redis.hdel(keys.job(job.job.id), "spec")  # type: ignore[misc]
-    reply = await http.get(f"/v1/jobs/{accepted['id']}/stream")
-    assert error_of(reply) == (404, "job_not_found", None)
-    assert "older release" in reply.json()["error"]["message"]
-
-
 async def test_a_deleted_answer_is_an_error(
     http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys
 ) -> None:

@@ -196,24 +196,6 @@ async def test_a_rollback_restores_the_given_version(run: Run) -> None:
             await run("rollback", "org/sql", "--to", unknown)
 
 
-async def test_a_server_that_ignores_the_version_of_a_rollback_is_reported(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Servers of the previous release ignore it."""
-    roll_back = Registry.roll_back_adapter
-
-    async def ignore_version(
-        self: Registry, name: str, _: object, *, by: str
-    ) -> AdapterVersion | None:
-        return await roll_back(self, name, by=by)
-
-    monkeypatch.setattr(Registry, "roll_back_adapter", ignore_version)
-    for number in (1, 2, 3):
-        await run("load", "sql", f"/a/{number}", "--replace")
-    with pytest.raises(ServerError, match=r"restored sql@222222222222, .* doesn't know --to"):
-        await run("rollback", "sql", "--to", "sql@111111111111")
-
-
 async def test_a_quarantined_adapter_is_released(
     run: Run, redis_url: str, pool: str, redis: Redis, keys: Keys
 ) -> None:

@@ -19,7 +19,9 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import Backlog, QueueCounts, WorkerView
 
 Run = Callable[..., Awaitable[str]]
-INFO = WorkerInfo(model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+INFO = WorkerInfo(
+    model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
+)
 COUNTS = QueueCounts(
     waiting=3,
     totals={JobState.DONE: 10, JobState.FAILED: 1},

@@ -76,7 +76,9 @@ async def starting(
 
 async def join(queue: Queue, pid: int = 1) -> None:
     """Register a worker."""
-    info = WorkerInfo(model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1)
+    info = WorkerInfo(
+        model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1, kv_tokens=100_000
+    )
     await queue.register(WorkerId(f"host:{pid}:0"), lease_ms=20_000, info=info, residents=[])
 
 
@@ -132,7 +134,9 @@ async def test_a_process_that_had_joined_the_pool_is_not_to_blame_for_its_end(
 async def test_workers_whose_ids_have_another_form_are_of_no_process(
     starting: StartingPool, queue: Queue
 ) -> None:
-    info = WorkerInfo(model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1)
+    info = WorkerInfo(
+        model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1, kv_tokens=100_000
+    )
     for wid in ("worker", "host:x:0"):
         await queue.register(WorkerId(wid), lease_ms=20_000, info=info, residents=[])
     assert await starting.never_started(2)

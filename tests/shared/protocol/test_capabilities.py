@@ -39,6 +39,9 @@ ENTRY = {
     "num_bytes": "1",
     "created_s": "0",
     "state": "ready",
+    "kinds": "",
+    "reasoning": "",
+    "tool_form": "",
 }
 
 
@@ -57,15 +60,17 @@ def test_kinds_of_later_releases_are_left_out() -> None:
     assert decode_adapter({**ENTRY, "kinds": "dora,new"}).kinds == {AdapterKind.DORA}
 
 
-def test_an_entry_of_an_older_release_needs_nothing_beside_its_rank() -> None:
-    assert decode_adapter(ENTRY).needs == Needs(rank=8)
-
-
 def test_a_workers_description_contains_what_it_serves() -> None:
-    info = WorkerInfo(model="m", device="cpu", dtype="f", version="0", max_num_seqs=1, serves=SOME)
+    info = WorkerInfo(
+        model="m",
+        device="cpu",
+        dtype="f",
+        version="0",
+        max_num_seqs=1,
+        kv_tokens=1,
+        serves=SOME,
+    )
     assert decode_worker_info(encode_worker_info(info)) == info
-    assert decode_worker_info(b'{"v":1,"model":"m","device":"c","dtype":"f","version":"0",'
-                              b'"max_num_seqs":1}').serves == EVERYTHING  # fmt: skip
 
 
 def test_without_workers_or_with_one_that_serves_it_nothing_is_unserved() -> None:

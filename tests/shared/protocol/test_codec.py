@@ -10,8 +10,6 @@ from queue_support import make_job, tokens
 from shared.errors import ProtocolMismatch
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.codec import (
-    NEW_IN_JOBS,
-    NEW_SAMPLING,
     PROTOCOL_VERSION,
     decode_answer_spec,
     decode_events,
@@ -62,20 +60,22 @@ def test_fields_of_a_newer_release_are_dropped() -> None:
     assert decode_result(orjson.dumps({**result, "novelty": 4})) == RESULT
 
 
-def test_sampling_fields_that_release_0_1_does_not_know_are_written_only_if_they_are_set() -> None:
-    written = orjson.loads(encode_job(JOB))["sampling"].keys()
-    assert not written & set(NEW_SAMPLING)
+def test_fields_that_have_their_defaults_are_not_written() -> None:
+    wire = orjson.loads(encode_job(JOB))
+    assert wire.keys() == {
+        *("v", "id", "endpoint", "model", "version", "sampling", "created_s", "deadline_ms"),
+        *("cost", "reply_to", "messages", "prompts"),
+    }
+    assert wire["sampling"].keys() == {"seed"}
+
+
+def test_fields_that_are_set_are_decoded_as_they_were_encoded() -> None:
     limits: dict[str, Any] = {"stop_token_ids": (1, 2), "allowed_token_ids": (3,)}
-    limits |= {"logprob_token_ids": (4, 5), "prompt_logprobs": 0}
+    limits |= {"logprob_token_ids": (4, 5), "prompt_logprobs": 0, "logit_bias": ((7, -1.5),)}
     sampling = SamplingParams(seed=2**63 - 1, bad_words=("a", "b"), includes_stop=True, **limits)
-    job = replace(JOB, sampling=sampling)
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    job = replace(JOB, sampling=sampling, traceparent=traceparent, is_preemptible=True)
     assert decode_job(encode_job(job)) == job
-
-
-def test_fields_of_jobs_that_release_0_1_does_not_know_are_written_only_if_they_are_set() -> None:
-    assert not orjson.loads(encode_job(JOB)).keys() & set(NEW_IN_JOBS)
-    traced = replace(JOB, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    assert decode_job(encode_job(traced)) == traced
 
 
 def test_a_field_that_an_older_release_does_not_write_has_its_default() -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import orjson
 import pytest
 from queue_support import make_job
 
@@ -27,10 +26,6 @@ JOB = replace(
 
 def test_a_job_for_embeddings_survives_the_wire() -> None:
     assert decode_job(encode_job(JOB)) == JOB
-
-
-def test_other_jobs_have_no_field_that_older_workers_cannot_read() -> None:
-    assert not {"embedding", "encodes_base64"} & orjson.loads(encode_job(make_job())).keys()
 
 
 def test_the_answers_format_is_in_its_specification() -> None:

@@ -4,7 +4,13 @@ from shared.protocol.codec import decode_worker_info, encode_worker_info
 from shared.protocol.workers import WorkerInfo
 
 INFO = WorkerInfo(
-    model="m", device="cpu", dtype="float32", version="1", max_num_seqs=8, weight_bytes=3
+    model="m",
+    device="cpu",
+    dtype="float32",
+    version="1",
+    max_num_seqs=8,
+    kv_tokens=100,
+    weight_bytes=3,
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 from scripted_engine import ScriptedEngine, read_scripted_adapter, scripted_model
 from worker_support import Client, register, running_with, until
 
+from shared.protocol.capabilities import Needs
 from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings
 from shared.store.adapters.pins import PinnedVersion, Pins
@@ -78,7 +79,9 @@ async def ask(client: Client, *versions: AdapterVersion) -> None:
 def test_a_worker_loads_what_too_few_hold_and_keeps_what_no_more_than_enough_hold(
     replicas: int, holders: int, is_held: bool, loads: bool, keeps: bool
 ) -> None:
-    pinned = PinnedVersion(version=A, replicas=replicas, num_holders=holders, is_held=is_held)
+    pinned = PinnedVersion(
+        version=A, replicas=replicas, num_holders=holders, is_held=is_held, needs=Needs(rank=8)
+    )
     assert (must_load(pinned), must_keep(pinned)) == (loads, keeps)
 
 

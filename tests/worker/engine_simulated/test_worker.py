@@ -161,7 +161,9 @@ def scored_choice(job: Job) -> Tokens:
 async def publish_as_earlier_worker(client: Client, job: Job, event: Tokens) -> None:
     """Claim the job as another worker, publish `event` and leave the pool."""
     wid, queue = WorkerId("earlier"), client.queue
-    info = WorkerInfo(model=NAME, device="cpu", dtype="float32", version="0", max_num_seqs=8)
+    info = WorkerInfo(
+        model=NAME, device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
+    )
     await queue.register(wid, lease_ms=60_000, info=info, residents=[BASE])
     claim = await queue.claim(
         wid, sequences=8, tokens=1000, steal_ms=1000, max_cold=0, residents=[BASE]

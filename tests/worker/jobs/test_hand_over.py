@@ -20,7 +20,9 @@ from shared.store.redis.keys import Keys
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
-INFO = WorkerInfo(model="scripted", device="cpu", dtype="float32", version="0", max_num_seqs=8)
+INFO = WorkerInfo(
+    model="scripted", device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
+)
 EARLIER = WorkerId("earlier")
 
 

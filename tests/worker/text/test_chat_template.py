@@ -1,12 +1,13 @@
 """Chat templates render tools, tool calls and their results."""
 
 import pytest
+from queue_support import make_job
 from tiny import tiny_tokenizer
 from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3
 from written_calls import CALL_END, END, SEP
 
 from shared.errors import JobFailed
-from shared.protocol.jobs import PromptEnd
+from shared.protocol.jobs import Endpoint, PromptEnd
 from shared.protocol.tools import ToolForm, ToolUse
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.tokenizer import Tokenizer
@@ -22,8 +23,10 @@ REPLY = {"role": "tool", "content": "2", "tool_call_id": "a", "name": "add"}
 def rendered(template: str, *messages: dict[str, object], tools: ToolUse | None = None) -> str:
     hf_tokenizer = tiny_tokenizer()
     hf_tokenizer.chat_template = template
-    ids = Tokenizer(hf_tokenizer, vocab_size=len(hf_tokenizer)).encode_chat(messages, tools)
-    text: str = hf_tokenizer.decode(ids)
+    tokenizer = Tokenizer(hf_tokenizer, vocab_size=len(hf_tokenizer))
+    job = make_job(endpoint=Endpoint.CHAT, prompts=(), messages=messages, tools=tools)
+    (prompt,) = tokenizer.encode(job)
+    text: str = hf_tokenizer.decode(prompt.ids)
     return text
 
 

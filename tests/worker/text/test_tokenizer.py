@@ -27,6 +27,11 @@ def job() -> Job:
     )
 
 
+def encode_chat(tokenizer: Tokenizer, message: dict[str, Any]) -> list[int]:
+    (prompt,) = tokenizer.encode(dataclasses.replace(job(), messages=(message,)))
+    return prompt.ids
+
+
 def failure(function: object, *args: object) -> JobError:
     assert callable(function)
     with pytest.raises(JobFailed) as caught:
@@ -35,32 +40,32 @@ def failure(function: object, *args: object) -> JobError:
 
 
 def test_messages_are_rendered_by_the_chat_template() -> None:
-    ids = TOKENIZER.encode_chat([{"role": "user", "content": "hello 你好"}])
+    ids = encode_chat(TOKENIZER, {"role": "user", "content": "hello 你好"})
     assert HF.decode(ids) == "<|im_start|>user\nhello 你好<|im_end|>\n<|im_start|>assistant\n"
     assert ids[0] == HF.convert_tokens_to_ids("<|im_start|>")
 
 
 def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
-    joined = TOKENIZER.encode_chat([{"role": "user", "content": parts}])
-    assert joined == TOKENIZER.encode_chat([{"role": "user", "content": "one\ntwo"}])
+    joined = encode_chat(TOKENIZER, {"role": "user", "content": parts})
+    assert joined == encode_chat(TOKENIZER, {"role": "user", "content": "one\ntwo"})
 
 
 def test_an_image_part_is_rejected_and_the_error_names_its_message() -> None:
     parts = [{"type": "image_url", "image_url": {"url": "x"}}]
-    error = failure(TOKENIZER.encode_chat, [{"role": "user", "content": parts}])
+    error = failure(encode_chat, TOKENIZER, {"role": "user", "content": parts})
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages[0].content")
 
 
 def test_the_error_names_the_reason_if_the_template_rejects_messages() -> None:
-    error = failure(TOKENIZER.encode_chat, [{"role": "tool", "content": "x"}])
+    error = failure(encode_chat, TOKENIZER, {"role": "tool", "content": "x"})
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages")
     assert "unknown role tool" in error.message
     assert "unusual" not in error.message
 
 
 def test_the_error_names_usual_roles_if_the_template_rejects_another_one() -> None:
-    error = failure(TOKENIZER.encode_chat, [{"role": "king", "content": "x"}])
+    error = failure(encode_chat, TOKENIZER, {"role": "king", "content": "x"})
     assert error.message.endswith(
         "unknown role king; the role 'king' is unusual, most templates know system, user, "
         "assistant, tool"
@@ -70,19 +75,19 @@ def test_the_error_names_usual_roles_if_the_template_rejects_another_one() -> No
 def test_a_template_that_raises_a_python_error_fails_the_request() -> None:
     template = "{{ messages[0].content + 1 }}"
     tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
-    error = failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}])
+    error = failure(encode_chat, tokenizer, {"role": "user", "content": "x"})
     assert error.param == "messages"
 
 
 def test_a_template_can_not_leave_the_sandbox() -> None:
     template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
-    assert failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}]).status == 400
+    assert failure(encode_chat, tokenizer, {"role": "user", "content": "x"}).status == 400
 
 
 def test_the_error_for_a_model_without_chat_template_names_the_completions_endpoint() -> None:
     tokenizer = Tokenizer(byte_level_tokenizer(chat_template=None), vocab_size=500)
-    error = failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}])
+    error = failure(encode_chat, tokenizer, {"role": "user", "content": "x"})
     assert "/v1/completions" in error.message
 
 

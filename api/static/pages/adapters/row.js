@@ -95,7 +95,7 @@ export class AdapterRow {
 
   /** Show the candidate and the pin. */
   showTrial() {
-    const { candidate = null, min_replicas: replicas = 0, workers } = this.adapter; // older servers know no trials
+    const { candidate, min_replicas: replicas, workers } = this.adapter;
     this.trial.hidden = candidate === null;
     setText(this.trial, candidate ? shareText(candidate) : "");
     setAttr(this.trial, "class", `badge ${candidate?.state === "ready" ? "badge-info" : "badge-bad"}`);

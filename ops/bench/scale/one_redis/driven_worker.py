@@ -62,7 +62,12 @@ class DrivenWorker:
     async def join(self) -> None:
         """Enter the pool."""
         info = WorkerInfo(
-            model="bench", device="cpu", dtype="none", version="0", max_num_seqs=self._batch
+            model="bench",
+            device="cpu",
+            dtype="none",
+            version="0",
+            max_num_seqs=self._batch,
+            kv_tokens=10**9,
         )
         await self._queue.register(self._wid, lease_ms=LEASE_MS, info=info, residents=VERSIONS)
 

@@ -5,7 +5,7 @@
 -- about once a second.
 local EVERY_MS = 900
 -- While the registry changes all the time, front ends enqueue jobs of a version a moment after they
--- have read it, without a check. Those of the previous release always do so.
+-- have read it, without a check.
 local GRACE_MS = 2000 -- more than front ends remember a version (api/pools/model_cache.py)
 local MAX_LOOKS = 128 -- a random sample, so that every version is checked eventually
 local now = now_ms()

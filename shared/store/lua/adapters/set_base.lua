@@ -31,9 +31,7 @@ local function forget_page()
 end
 if version and version ~= ARGV[1] then
   if forget_page() then return { '', '' } end
-  -- Older workers don't set these fields, so stale values would remain.
-  redis.call('HDEL', P .. 'base', 'epoch', 'tool_form', 'max_token_bytes', 'requests', 'tokens',
-    'used_ms')
+  redis.call('DEL', P .. 'base')
 end
 redis.call('HSET', P .. 'base', unpack(ARGV, 3))
 redis.call('HSETNX', P .. 'base', 'epoch', ARGV[2])

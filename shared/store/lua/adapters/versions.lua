@@ -66,8 +66,6 @@ local function flip(name, version, by)
   if candidate_of(name) == version then clear_candidate(name) end
   if not old then
     redis.call('DEL', previous) -- an unloaded name can't be rolled back
-    drop_candidate(name) -- processes of the previous release unload only the versions that they know
-    redis.call('HDEL', P .. 'pins', name)
   elseif old ~= version then
     redis.call('LREM', previous, 0, version)
     redis.call('LPUSH', previous, old)

@@ -180,8 +180,7 @@ local function is_for_larger(job)
   if not largest[key] then
     largest[key] = largest_capacity(classes_serving(job.version, job.features)) or 0
   end
-  own_capacity = own_capacity
-    or tonumber(redis.call('ZSCORE', set_of_class('capacity', own_class), wid) or largest[key])
+  own_capacity = own_capacity or tonumber(redis.call('ZSCORE', set_of_class('capacity', own_class), wid))
   return tonumber(job.cost) > own_capacity and tonumber(job.cost) <= largest[key]
 end
 

@@ -92,10 +92,8 @@ local function limit_reached()
 end
 
 -- Return the capacity in tokens of the largest live worker that serves such jobs if the job needs
--- more, else nil or false. Workers of the previous release don't report their capacity, so nothing
--- is too large for them.
+-- more, else nil or false.
 local function too_large_for()
-  if redis.call('ZCARD', P .. 'capacity') < num_unlimited() then return nil end
   local largest = largest_capacity(classes_serving(version, features))
   return largest and tonumber(ARGV[6]) > largest and largest
 end
@@ -103,7 +101,8 @@ end
 -- Return the refusal if workers live but none of them serves such jobs. Only live workers have
 -- classes.
 local function unserved()
-  if #classes() == 0 or num_unlimited() > 0 or #classes_serving(version, features) > 1 then return nil end
+  if #classes() == 0 or redis.call('EXISTS', P .. 'capacity') == 1 then return nil end
+  if #classes_serving(version, features) > 1 then return nil end
   return { 'unserved', needs_of(version, features), unpack(classes()) }
 end
 

@@ -26,20 +26,6 @@ local function end_running(job)
   num_ended = num_ended + 1
 end
 
--- Remove what a worker of the previous release leaves behind when a job ends.
-local function clear(job)
-  redis.call('ZREM', P .. 'due', job.id)
-  redis.call('HDEL', P .. 'followers', job.id)
-  if not job.state then return end
-  redis.call('SREM', P .. 'run:' .. job.version, job.id)
-  if job.features then redis.call('HDEL', P .. 'featured:' .. job.version, job.id) end
-  if not job.kept then index_ended(job, redis.call('STRLEN', P .. 'res:' .. job.id), now) end
-  if job.bytes then
-    redis.call('HDEL', P .. 'job:' .. job.id, 'bytes')
-    count_bytes(job.tenant, -job.bytes)
-  end
-end
-
 local overdue = redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', now - lag, 'LIMIT', 0, PAGE)
 for _, id in ipairs(overdue) do
   local job = read_job(id)
@@ -47,30 +33,24 @@ for _, id in ipairs(overdue) do
     end_waiting(job)
   elseif job.state == 'running' then
     end_running(job)
-  else
-    clear(job)
+  else -- the job's hash was deleted
+    redis.call('ZREM', P .. 'due', id)
+    redis.call('HDEL', P .. 'followers', id)
   end
 end
 
 local abandoned = redis.call('ZRANGEBYSCORE', P .. 'abandoned', '-inf', now - lag, 'LIMIT', 0, PAGE)
 for _, id in ipairs(abandoned) do cancel_abandoned(read_job(id), now) end
 
--- End the first job of a version if it is overdue. This covers jobs that a front end of the
--- previous release enqueued, since they aren't in `due`.
+-- Remove the first job of a version from its queue if the job's hash was deleted.
 local function check_head(version)
   local id = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0)[1]
-  local job = id and read_job(id)
-  if job and not job.state then
+  if id and redis.call('EXISTS', P .. 'job:' .. id) == 0 then
     redis.call('ZREM', P .. 'q:' .. version, id)
     count_waiting(nil, -1)
     reindex(version)
-  elseif job and due_of(job) <= now - lag then
-    end_waiting(job)
   end
 end
-
--- Correct `bytes`, since workers of the previous release don't decrease it when a job ends.
-if redis.call('EXISTS', P .. 'due') == 0 then redis.call('HSET', P .. 'cnt', 'bytes', 0) end
 
 local heads = redis.call('ZRANDMEMBER', P .. 'ready', MAX_HEADS)
 for _, version in ipairs(heads) do check_head(version) end

@@ -1,6 +1,6 @@
 -- Included after common.lua in the scripts that delete ended jobs.
 
--- Remove an entry from the indexes of ended jobs. Return the id and the tenant of its job.
+-- Remove an entry from the indexes of ended jobs. Return the id of its job.
 local function unindex(member)
   local id, num_bytes, tenant = string.match(member, '^(%S+) (%d+) (.*)$')
   if redis.call('ZREM', P .. 'ended', member) == 1 then
@@ -10,7 +10,7 @@ local function unindex(member)
     end
   end
   redis.call('ZREM', P .. 'jobs:' .. tenant, id)
-  return id, tenant
+  return id
 end
 
 -- Delete an ended job with its answer and its idempotency key.

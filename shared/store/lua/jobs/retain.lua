@@ -6,13 +6,10 @@
 local MEMORY_SHARE = 1 / 2 -- of Redis' `maxmemory`, which kept jobs never exceed
 local PAGE = 64
 local MAX_DELETED = 64
-local NUM_OLDEST = 16
-local NUM_FOLLOWED = 8
 local NUM_CANDIDATES = 4 -- jobs of a tenant of which the first kept one is deleted
 local now = now_ms()
 local expired = redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', now, 'LIMIT', 0, PAGE)
-local _, tenant
-for _, member in ipairs(expired) do _, tenant = unindex(member) end
+for _, member in ipairs(expired) do unindex(member) end
 
 local kept, limit, max_memory =
   unpack(redis.call('HMGET', P .. 'cnt', 'kept', 'retain_bytes', 'max_memory'))
@@ -30,7 +27,7 @@ local function next_to_delete()
   end
   local member = redis.call('ZRANGE', P .. 'ended', 0, 0)[1]
   if not member then return nil end
-  local job = read_job((unindex(member)))
+  local job = read_job(unindex(member))
   job.kept = false
   return job
 end
@@ -43,28 +40,9 @@ while limit and tonumber(kept or 0) > tonumber(limit) and num_deleted < MAX_DELE
     redis.call('DEL', P .. 'kept')
     break
   end
-  tenant = job.tenant or tenant
   forget_ended(job)
   num_deleted = num_deleted + 1
   kept = redis.call('HGET', P .. 'cnt', 'kept')
 end
 
--- Remove what workers of the previous release leave behind when a job ends: they don't enter the job
--- into `ended`, so it stays in the index of its tenant, and they don't know `followers`.
-local function clear_oldest(tenant)
-  local key = P .. 'jobs:' .. tenant
-  for _, oldest in ipairs(redis.call('ZRANGE', key, 0, NUM_OLDEST - 1)) do
-    if redis.call('EXISTS', P .. 'job:' .. oldest) == 0 then redis.call('ZREM', key, oldest) end
-  end
-end
-
-local function clear_followers()
-  for _, id in ipairs(redis.call('HRANDFIELD', P .. 'followers', NUM_FOLLOWED)) do
-    local state = redis.call('HGET', P .. 'job:' .. id, 'state')
-    if state ~= 'queued' and state ~= 'running' then redis.call('HDEL', P .. 'followers', id) end
-  end
-end
-
-if tenant then clear_oldest(tenant) end
-clear_followers()
 return { #expired, num_deleted, (#expired == PAGE or num_deleted == MAX_DELETED) and 1 or 0 }

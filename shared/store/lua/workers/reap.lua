@@ -6,7 +6,6 @@
 -- declared dead, worker whose jobs aren't handed over yet...}, or false if the call did nothing.
 local MAX_WORKERS = 50
 local MAX_LOST = 64
-local MAX_STRAYS = 8
 local MAX_LEASE_MS = 20000
 local DEFAULT_LEASE_MS = 6000
 local NUM_SAMPLES, SAMPLE_MS, HISTORY_TTL_MS = 300, 900, 600000
@@ -37,13 +36,6 @@ end
 local ahead = redis.call('ZRANGEBYSCORE', P .. 'workers', '(' .. now + MAX_LEASE_MS, '+inf',
   'LIMIT', 0, MAX_WORKERS)
 for _, wid in ipairs(ahead) do redis.call('ZADD', P .. 'workers', now + lease_of(wid), wid) end
-
--- Remove entries of dead workers, which a sweep of the previous release leaves in these sets.
-for _, name in ipairs({ 'capacity', 'missing' }) do
-  for _, wid in ipairs(redis.call('ZREVRANGE', P .. name, 0, MAX_STRAYS - 1)) do
-    if not is_registered(wid) then redis.call('ZREM', P .. name, wid) end
-  end
-end
 
 -- Add a sample of the pool's totals to its history, about once a second.
 local function sample()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ops.bench.load.arrivals import Closed, Open, due_times_s
-from ops.bench.load.lengths import Length, fixed
+from ops.bench.load.lengths import Length
 from ops.bench.load.load import Load, body_of, send_load
 from ops.bench.load.popularity import Popularity
 from ops.bench.load.prompts import prompt
@@ -86,7 +86,7 @@ def load(server: StandIn, *models: str, clients: int = 3, requests: int = 9) -> 
         models=models,
         arrivals=Closed(clients=clients),
         requests=requests,
-        output_tokens=fixed(5),
+        output_tokens=Length(5, 5),
     )
 
 
@@ -189,7 +189,7 @@ def test_lengths_are_sampled_for_each_request(server: StandIn) -> None:
 
 
 def test_shared_words_begin_different_prompts(server: StandIn) -> None:
-    shared = replace(load(server, "a"), shared_words=20, input_words=fixed(5))
+    shared = replace(load(server, "a"), shared_words=20, input_words=Length(5, 5))
     prompts = [body_of(shared, number)["prompt"].split() for number in range(5)]
     assert len({tuple(words[:20]) for words in prompts}) == 1
     assert len({tuple(words[20:]) for words in prompts}) == 5

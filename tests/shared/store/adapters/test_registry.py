@@ -76,16 +76,6 @@ async def test_more_adapters_than_one_round_trip_reads_are_listed_by_name(
     assert await registry.forgotten(versions) == versions
 
 
-async def test_a_base_model_of_an_older_worker_has_no_max_token_bytes(
-    registry: Registry, redis: Redis, keys: Keys
-) -> None:
-    base = replace(BASE, max_token_bytes=81)
-    await registry.set_base(base)
-    assert await registry.base() == base
-    await redis.hdel(keys.base, "max_token_bytes")
-    assert await registry.base() == BASE
-
-
 async def test_a_name_can_be_flipped_to_new_weights(registry: Registry) -> None:
     await registry.add_adapter(ADAPTER)
     new = replace(ADAPTER, version="org/sql@new", digest="new")

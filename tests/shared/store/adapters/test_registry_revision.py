@@ -66,18 +66,6 @@ async def test_a_flushed_registry_has_no_revision(
         await queue.enqueue(make_job("base@1"), LIMITS, registry_revision=found.revision)
 
 
-async def test_a_registry_without_a_revision_gets_one(
-    queue: Queue, registry: Registry, redis: Redis, keys: Keys
-) -> None:
-    """Processes of the previous release have filled the registry."""
-    await redis.hdel(keys.counters, "registry")  # type: ignore[misc]
-    found = await registry.find("a")
-    await queue.enqueue(make_job("a@1"), LIMITS, registry_revision=found.revision)
-    await registry.load_adapter(make_adapter("a@2"), replace=True)
-    with pytest.raises(RegistryChanged):
-        await queue.enqueue(make_job("a@1"), LIMITS, registry_revision=found.revision)
-
-
 class RegistryMachine(RuleBasedStateMachine):
     """A model that was found stays the same for as long as the revision stays the same."""
 

@@ -393,7 +393,7 @@ async def test_the_cost_of_a_claim_is_bounded_whatever_waits(
     [
         ({"v": 99}, "protocol version 99"),
         ({"endpoint": "unheard-of"}, "unheard-of"),
-        ({"sampling": {}}, "KeyError"),
+        ({"sampling": {}}, "TypeError"),
     ],
 )
 async def test_an_undecodable_job_comes_apart_from_its_mates(

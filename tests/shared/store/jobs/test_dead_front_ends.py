@@ -95,18 +95,6 @@ async def test_a_front_end_that_is_silent_for_seconds_is_still_connected(
     assert not (await queue.publish(worker.id, {})).cancelled
 
 
-async def test_a_front_end_that_never_reported_counts_as_alive(
-    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys, front_ends: FrontEnds
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await run(queue, worker, job)
-    await redis.zrem(keys.apis, API)  # like a front end of the previous release
-    await queue.attach(job.id, OTHER)
-    await queue.abandon(job.id, OTHER, grace_ms=0)
-    await queue.reap()
-    assert await front_ends.left_ms(job) is None
-
-
 async def test_time_without_redis_does_not_count_as_silence(
     queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys, front_ends: FrontEnds
 ) -> None:

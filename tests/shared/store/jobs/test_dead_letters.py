@@ -178,7 +178,6 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     assert (claimed.job.id, claimed.job.version) == (enqueued.id, "a@3")
     shown = await PoolViews(redis, keys).job(enqueued.id)
     assert shown is not None
-    assert shown.spec is not None
     assert (shown.spec.fingerprint, shown.spec.reasoning) == ("fp_0_3", ReasoningForm.THINK)
     assert (shown.spec.view, shown.spec.request) == (View.RESPONSES, {"store": True})
     assert shown.spec.hides_reasoning

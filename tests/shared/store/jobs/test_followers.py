@@ -132,6 +132,8 @@ async def test_a_job_lives_as_long_as_any_front_end_has_a_client_of_it(
     queue: Queue, enqueue: Any, views: PoolViews
 ) -> None:
     job = await enqueue()
+    for api in (API, OTHER, THIRD):
+        await queue.beat_api(api)
     await queue.attach(job.id, OTHER)
     await queue.attach(job.id, THIRD)
     for gone in (OTHER, API):

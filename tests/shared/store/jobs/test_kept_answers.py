@@ -9,7 +9,7 @@ from queue_support import API, LIMITS, Actor, make_job, tokens
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode
-from shared.protocol.ids import ApiId, JobId
+from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
@@ -88,52 +88,6 @@ async def test_erasing_a_dead_job_deletes_its_dead_letter(
     assert await queue.erase(job.id) is JobState.DEAD
     assert await DeadLetters(redis, keys).dead(10) == []
     assert SECRET not in await all_text(redis, keys)
-
-
-async def test_erasing_a_job_that_the_previous_release_gave_up_deletes_its_dead_letter(
-    queue: Queue, actor: Any, redis: Redis, keys: Keys
-) -> None:
-    dead, other = make_job(prompts=(SECRET,)), make_job(prompts=("another prompt",))
-    for number, job in enumerate((dead, other)):
-        await queue.enqueue(job, LIMITS, is_suspect=True)
-        for life in range(2):
-            worker: Actor = await actor(f"w{number}.{life}")
-            await worker.claim()
-            await worker.die()
-        await redis.hdel(keys.job(job.id), "letter")  # type: ignore[misc]
-    assert await queue.erase(dead.id) is JobState.DEAD
-    assert SECRET not in await all_text(redis, keys)
-    assert [letter.id for letter in await DeadLetters(redis, keys).dead(10)] == [other.id]
-
-
-async def test_followers_of_jobs_that_the_previous_release_ended_are_deleted(
-    queue: Queue, enqueue: Any, redis: Redis, keys: Keys
-) -> None:
-    recorded, expired = await enqueue(), await enqueue()
-    for job in (recorded, expired):
-        await queue.attach(job.id, ApiId("api-2"))
-        await redis.zrem(keys.queue(job.version), job.id)
-        await redis.zrem(keys.due, job.id)
-    waiting = await enqueue()
-    await queue.attach(waiting.id, ApiId("api-2"))
-    await redis.hset(keys.job(recorded.id), "state", "done")  # type: ignore[misc]
-    await redis.delete(keys.job(expired.id))
-    await queue.retain()
-    assert await redis.hkeys(keys.followers) == [waiting.id.encode()]  # type: ignore[misc]
-
-
-async def test_jobs_that_the_previous_release_ended_leave_the_list_with_later_jobs_of_their_tenant(
-    queue: Queue, enqueue: Any, actor: Any, redis: Redis, keys: Keys
-) -> None:
-    worker: Actor = await actor()
-    gone = [await enqueue() for _ in range(3)]
-    await redis.delete(*(keys.job(job.id) for job in gone), keys.queue(gone[0].version))
-    last = await ended_job(queue, worker, replace(LIMITS, retain_ms=1))
-    waiting = await enqueue()
-    while await redis.exists(keys.job(last)):
-        pass
-    await queue.retain()
-    assert await redis.zrange(keys.jobs("default"), 0, -1) == [waiting.id.encode()]
 
 
 async def test_an_unfinished_job_is_not_erased(queue: Queue, enqueue: Any, actor: Any) -> None:

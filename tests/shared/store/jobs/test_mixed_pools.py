@@ -71,14 +71,6 @@ async def test_a_worker_gets_only_jobs_that_it_serves(
     assert await full.claim_ids(**FOREIGN) == [job.id]
 
 
-async def test_a_version_of_an_older_release_is_given_to_any_worker(
-    plain: Actor, enqueue: Put, redis: Redis, keys: Keys
-) -> None:
-    await redis.hdel(keys.needs, DORA)  # type: ignore[misc]  # that release doesn't write it
-    job = await enqueue(DORA)
-    assert await plain.claim_ids(**FOREIGN) == [job.id]
-
-
 async def test_a_worker_that_serves_a_kind_gets_its_jobs(
     actor: Start, plain: Actor, enqueue: Put
 ) -> None:
@@ -325,7 +317,7 @@ async def test_nothing_of_a_limited_worker_or_a_featured_job_stays_behind(
         key.decode().removeprefix(keys.prefix) async for key in redis.scan_iter(f"{keys.prefix}*")
     ]
     assert [
-        name for name in left if name.startswith(("featured", "classes", "idle:", "capa"))
+        name for name in left if name.startswith(("featured", "classes", "idle:", "capacity:"))
     ] == []
 
 

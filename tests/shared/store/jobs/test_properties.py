@@ -122,6 +122,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.register_adapters())
         self.residency = ResidencyStore(self.redis, self.keys)
         self.queue = Queue(self.redis, self.keys, residency=self.residency)
+        for api in (API, OTHER_API):
+            self.run(self.queue.beat_api(api))
         self.views = PoolViews(self.redis, self.keys)
         self.jobs: dict[str, Known] = {}
         self.actors: dict[str, Actor] = {}

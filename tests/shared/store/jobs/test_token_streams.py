@@ -285,20 +285,6 @@ async def test_tokens_that_their_front_end_has_read_survive_their_worker(
     assert await recover(redis, keys, claimed) == merge(pieces)
 
 
-async def test_tokens_of_a_dead_worker_of_the_previous_release_are_recovered(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker, job = await actor(), await enqueue()
-    (claimed,) = await worker.claim()
-    piece = tokens(job, 0, [1, 2], "ab")
-    await publish(worker, piece)
-    ((entry, _),) = await redis.xrange(keys.replies(API))
-    await redis.delete(keys.sent(worker.id))
-    await redis.rpush(keys.sent(worker.id), b" ".join((API.encode(), entry)))
-    await worker.die()
-    assert await recover(redis, keys, claimed) == merge([piece])
-
-
 async def test_a_reader_continues_at_its_position_after_an_outage(
     own_server, open_client, keys: Keys
 ) -> None:
