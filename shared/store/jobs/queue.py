@@ -166,11 +166,15 @@ class Queue:
         try:
             reply = await self._scripts.run(
                 "enqueue",
-                *_enqueue_args(job, limits, options, is_suspect=is_suspect),
-                registry_revision,
-                encode_features(job.features),
-                *(int(job.is_preemptible), options.key_id, limits.usage_days),
-                self._books_prefix(options),
+                *flat(
+                    {
+                        **_job_args(job, is_suspect=is_suspect),
+                        **_limit_args(limits),
+                        **_option_args(options),
+                        "registry": registry_revision,
+                        "books": self._books_prefix(options),
+                    }.items()
+                ),
                 durability=self._durability,
                 is_promise=_is_accepted,
             )
@@ -443,22 +447,49 @@ def _has_jobs(reply: list[Any]) -> bool:
     return len(reply) > 3
 
 
-def _enqueue_args(
-    job: Job, limits: QueueLimits, options: EnqueueOptions, *, is_suspect: bool
-) -> tuple[Arg, ...]:
-    idempotency, spec = options.idempotency, AnswerSpec.of(job)
-    return (
-        *(job.id, job.version, job.model, job.tenant),
-        *(job.priority * PRIORITY_STEP, job.cost, job.num_sequences, job.reply_to),
-        *(job.deadline_ms, limits.retain_ms),
-        *(limits.max_waiting, limits.max_waiting_adapter, limits.max_waiting_tenant),
-        *(encode_job(job), int(is_suspect)),
-        *(limits.max_bytes, limits.max_bytes_tenant),
-        encode_answer_spec(spec),
-        *(int(options.keeps_running), f"{options.weight:g}"),
-        *((idempotency.digest, idempotency.body_digest) if idempotency else ("", "")),
-        *(limits.retain_bytes, encode_request(spec)),
-    )
+def _job_args(job: Job, *, is_suspect: bool) -> dict[str, Arg]:
+    spec = AnswerSpec.of(job)
+    return {
+        "id": job.id,
+        "version": job.version,
+        "model": job.model,
+        "tenant": job.tenant,
+        "boost": job.priority * PRIORITY_STEP,
+        "cost": job.cost,
+        "sequences": job.num_sequences,
+        "out": job.reply_to,
+        "deadline_ms": job.deadline_ms,
+        "body": encode_job(job),
+        "spec": encode_answer_spec(spec),
+        "request": encode_request(spec),
+        "features": encode_features(job.features),
+        "is_preemptible": int(job.is_preemptible),
+        "is_suspect": int(is_suspect),
+    }
+
+
+def _limit_args(limits: QueueLimits) -> dict[str, Arg]:
+    return {
+        "max_waiting": limits.max_waiting,
+        "max_waiting_adapter": limits.max_waiting_adapter,
+        "max_waiting_tenant": limits.max_waiting_tenant,
+        "max_bytes": limits.max_bytes,
+        "max_tenant_bytes": limits.max_bytes_tenant,
+        "retain_ms": limits.retain_ms,
+        "retain_bytes": limits.retain_bytes,
+        "usage_days": limits.usage_days,
+    }
+
+
+def _option_args(options: EnqueueOptions) -> dict[str, Arg]:
+    idempotency = options.idempotency
+    return {
+        "weight": f"{options.weight:g}",
+        "keeps_running": int(options.keeps_running),
+        "idempotency_digest": idempotency.digest if idempotency else "",
+        "body_digest": idempotency.body_digest if idempotency else "",
+        "key_id": options.key_id,
+    }
 
 
 def _ids(raw: Sequence[bytes]) -> frozenset[JobId]:

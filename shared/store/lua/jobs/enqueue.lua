@@ -1,10 +1,7 @@
 #!lua
 -- At most 109 commands.
--- ARGV: id version model tenant boost cost sequences out deadline_ms retain_ms
---       max_waiting max_waiting_adapter max_waiting_tenant body suspect max_bytes max_tenant_bytes
---       spec keeps_running weight idempotency_digest body_digest retain_bytes
---       request registry features preemptible key_id usage_days books
--- `books` is the prefix of the pool that has API keys and ledger, or '' for this pool.
+-- ARGV: each argument after its name, as `Queue.enqueue` passes them. `books` is the prefix of the
+-- pool that has API keys and ledger, or '' for this pool.
 -- Returns {'ok', position in the queue, use of the limits of the API key...} |
 -- {'dup', state of the existing job} | {'same', job of an earlier request with the same key} |
 -- {'conflict', job of an earlier request with another body} |
@@ -14,7 +11,10 @@
 -- {'unserved', needs, class of live workers...} if no live worker serves such jobs |
 -- {'revoked'} if the request's API key isn't valid any more | {'limited', unit, window, limit, use,
 -- ms until the window ends} if the request exceeds a limit of its key.
-local id, version, model, tenant, boost = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local arg = {}
+for i = 1, #ARGV, 2 do arg[ARGV[i]] = ARGV[i + 1] end
+local id, version, model, tenant = arg.id, arg.version, arg.model, arg.tenant
+local boost, cost, deadline_ms = tonumber(arg.boost), tonumber(arg.cost), tonumber(arg.deadline_ms)
 local job_key, tenant_key = P .. 'job:' .. id, P .. 't:' .. tenant
 local MEMORY_CHECK_MS = 250
 local MAX_MEMORY_USE = 0.8
@@ -23,10 +23,10 @@ local MAX_MEMORY_USE = 0.8
 local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
 -- Added to the score for each arrival, so that jobs with the same tag run in order of arrival.
 local ARRIVAL_STEP = 1 / 1024
-local weight, idem, body_digest, retain_bytes = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
-local features, is_preemptible = ARGV[26], ARGV[27] == '1'
-local key_id, usage_days = ARGV[28], ARGV[29]
-local books = ARGV[30] ~= '' and ARGV[30] or P
+local weight, idem, body_digest = arg.weight, arg.idempotency_digest, arg.body_digest
+local retain_bytes, usage_days = arg.retain_bytes, arg.usage_days
+local features, is_preemptible = arg.features, arg.is_preemptible == '1'
+local key_id, books = arg.key_id, arg.books ~= '' and arg.books or P
 -- Preemptible jobs are behind all others in the order of scores.
 local PREEMPTIBLE_SCORE = 1e14
 
@@ -46,13 +46,13 @@ if state then return { 'dup', state } end
 local earlier = idem ~= '' and earlier_request()
 if earlier then return earlier end
 local now, lag = read_clock()
-local num_bytes = #ARGV[14] + #ARGV[18] + #ARGV[24]
+local num_bytes = #arg.body + #arg.spec + #arg.request
 local tag_field, virtual_time_field = fair_queueing_fields(is_preemptible)
 local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated,
   revision, old_usage_days = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', virtual_time_field,
     'memory_ms', 'memory_high', 'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry',
     'usage_days'))
-if ARGV[25] ~= '' and ARGV[25] ~= (revision or '0') then return { 'changed' } end
+if arg.registry ~= '' and arg.registry ~= (revision or '0') then return { 'changed' } end
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   tag_field, 'waiting', 'bytes'))
 
@@ -76,17 +76,17 @@ end
 -- doesn't apply to a tenant's only request.
 local function limit_reached()
   local of_pool, of_tenant = tonumber(waiting or 0), tonumber(tenant_waiting or 0)
-  if of_pool >= tonumber(ARGV[11]) then return { 'full', 'pool', of_pool } end
+  if of_pool >= tonumber(arg.max_waiting) then return { 'full', 'pool', of_pool } end
   local of_version = redis.call('ZCARD', P .. 'q:' .. version)
-  if of_version >= tonumber(ARGV[12]) then return { 'full', 'adapter', of_version } end
-  if of_tenant >= tonumber(ARGV[13]) then return { 'full', 'tenant', of_tenant } end
+  if of_version >= tonumber(arg.max_waiting_adapter) then return { 'full', 'adapter', of_version } end
+  if of_tenant >= tonumber(arg.max_waiting_tenant) then return { 'full', 'tenant', of_tenant } end
   measure_memory()
   if memory_high == '1' then return { 'full', 'memory', of_pool } end
-  if num_bytes > bytes_left(tonumber(ARGV[16]), POOL_SHARE, bytes) then
+  if num_bytes > bytes_left(tonumber(arg.max_bytes), POOL_SHARE, bytes) then
     return { 'full', 'bytes of the pool', of_pool }
   end
   if tonumber(tenant_bytes or 0) > 0
-    and num_bytes > bytes_left(tonumber(ARGV[17]), TENANT_SHARE, tenant_bytes) then
+    and num_bytes > bytes_left(tonumber(arg.max_tenant_bytes), TENANT_SHARE, tenant_bytes) then
     return { 'full', 'bytes of the tenant', of_tenant }
   end
 end
@@ -95,7 +95,7 @@ end
 -- more, else nil or false.
 local function too_large_for()
   local largest = largest_capacity(classes_serving(version, features))
-  return largest and tonumber(ARGV[6]) > largest and largest
+  return largest and cost > largest and largest
 end
 
 -- Return the refusal if workers live but none of them serves such jobs. Only live workers have
@@ -128,36 +128,36 @@ local refusal = refused_version() or unserved() or limit_reached()
 if refusal then return with_rate(refusal) end
 local account = key_id ~= '' and valid_account(books, key_id, now)
 if account == nil then return { 'revoked' } end
-refusal = account and exceeded(account, tonumber(ARGV[6]))
+refusal = account and exceeded(account, cost)
 if refusal then return refusal end
 
 -- Start-time fair queueing: the tag of an idle tenant's first job is the virtual time. The tags of
 -- further jobs follow those of the tenant's earlier jobs.
 local tag = math.max(tonumber(virtual_time or 0), tonumber(tenant_tag or 0))
-redis.call('HSET', tenant_key, tag_field, tag + ARGV[6] / weight)
+redis.call('HSET', tenant_key, tag_field, tag + cost / weight)
 if is_preemptible then boost = boost - PREEMPTIBLE_SCORE end
 local score = tag - boost + redis.call('HINCRBY', P .. 'cnt', 'arrivals', 1) * ARRIVAL_STEP
 redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', model, 'tenant', tenant,
-  'tag', tag, 'score', score, 'cost', ARGV[6], 'sequences', ARGV[7], 'out', ARGV[8], 'enq', now,
-  'deadline', now + tonumber(ARGV[9]), 'retain', ARGV[10], 'try', 0, 'body', ARGV[14],
-  'bytes', num_bytes, 'spec', ARGV[18])
+  'tag', tag, 'score', score, 'cost', arg.cost, 'sequences', arg.sequences, 'out', arg.out, 'enq', now,
+  'deadline', now + deadline_ms, 'retain', arg.retain_ms, 'try', 0, 'body', arg.body,
+  'bytes', num_bytes, 'spec', arg.spec)
 if weight ~= '1' then redis.call('HSET', job_key, 'weight', weight) end
-if ARGV[24] ~= '' then redis.call('HSET', job_key, 'request', ARGV[24]) end
+if arg.request ~= '' then redis.call('HSET', job_key, 'request', arg.request) end
 if features ~= '' then
   redis.call('HSET', job_key, 'features', features)
   redis.call('HSET', P .. 'featured:' .. version, id, features)
 end
 if account then
   redis.call('HSET', job_key, 'key', key_id)
-  charge_request(account, id, tonumber(ARGV[6]))
+  charge_request(account, id, cost)
 end
-if ARGV[30] ~= '' then redis.call('HSET', job_key, 'books', books) end
-if ARGV[19] == '1' then redis.call('HSET', job_key, 'keep', 1) end
+if arg.books ~= '' then redis.call('HSET', job_key, 'books', books) end
+if arg.keeps_running == '1' then redis.call('HSET', job_key, 'keep', 1) end
 if is_preemptible then redis.call('HSET', job_key, 'preemptible', 1) end
 if idem ~= '' then
   redis.call('HSET', job_key, 'idem', idem)
   redis.call('SET', idempotency_key(tenant, idem), id .. ' ' .. body_digest, 'PX',
-    ARGV[9] + ARGV[10] + DAY_MS) -- shortened when the job ends
+    deadline_ms + arg.retain_ms + DAY_MS) -- shortened when the job ends
 end
 -- The control process, which runs batches, needn't have the settings of the front ends.
 if retain_bytes ~= old_retain_bytes and not is_preemptible then
@@ -168,9 +168,9 @@ if usage_days ~= old_usage_days and not is_preemptible then
 end
 redis.call('ZADD', P .. 'jobs:' .. tenant, now, id)
 if lag ~= 0 then redis.call('HSET', job_key, 'lag', lag) end
-redis.call('ZADD', P .. 'due', now + tonumber(ARGV[9]) - lag, id)
+redis.call('ZADD', P .. 'due', now + deadline_ms - lag, id)
 redis.call('ZADD', P .. 'q:' .. version, score, id)
-if ARGV[15] == '1' then
+if arg.is_suspect == '1' then
   redis.call('HSET', job_key, 'suspect', 1, 'deaths', DEATHS_UNTIL_SUSPECT)
 end
 local rank = redis.call('ZRANK', P .. 'q:' .. version, id)
