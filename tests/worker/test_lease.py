@@ -55,14 +55,6 @@ async def running(lease: Lease, member: FakeMember) -> AsyncIterator[None]:
     await cancel_tasks(task)
 
 
-async def test_an_acquired_lease_is_held_under_its_id(member: FakeMember) -> None:
-    lease = Lease(lease_ms=300)
-    assert not lease.is_held.is_set()
-    await lease.acquire(member)
-    assert lease.is_held.is_set()
-    assert member.entered == [lease.wid]
-
-
 async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
     member: FakeMember,
 ) -> None:

@@ -151,16 +151,6 @@ def setup() -> Setup:
     return Setup()
 
 
-async def test_entering_registers_the_base_model_the_adapters_and_then_the_worker(
-    setup: Setup,
-) -> None:
-    setup.membership.add_adapter(ADAPTER)
-    await setup.membership.enter(WID)
-    assert setup.registry.bases == [BASE]
-    assert setup.registry.adapters == [ADAPTER]
-    assert setup.queue.calls == [("register", WID, LEASE_MS, INFO, ["a@1", "b@2"])]
-
-
 async def test_a_worker_of_another_base_model_is_not_registered(setup: Setup) -> None:
     setup.membership.add_adapter(ADAPTER)
     setup.registry.error = SettingsError("scripted")
@@ -238,17 +228,6 @@ async def test_copies_are_tidied_once_for_each_change_of_the_forgotten_versions(
     assert setup.num_tidied == 2
 
 
-async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mismatches(
-    setup: Setup,
-) -> None:
-    job = add_job(setup.jobs)
-    for _ in range(MISMATCHES_UNTIL_RECONCILED - 1):
-        await setup.beat(booked=2)
-    assert "reconcile" not in setup.queue.names
-    await setup.beat(booked=2)
-    assert setup.queue.calls[-1] == ("reconcile", WID, [job.id], LEASE_MS // 3)
-
-
 async def test_mismatches_are_counted_only_in_a_row(setup: Setup) -> None:
     for _ in range(3):
         await setup.beat(booked=1)
@@ -262,8 +241,3 @@ async def test_ended_jobs_that_may_still_be_lost_are_known(setup: Setup) -> None
         await setup.beat(booked=1)
     name, _, known, _ = setup.queue.calls[-1]
     assert (name, known) == ("reconcile", ["ended"])
-
-
-async def test_a_worker_that_leaves_is_removed_from_the_pool(setup: Setup) -> None:
-    await setup.membership.leave(WID)
-    assert setup.queue.calls == [("leave", WID)]

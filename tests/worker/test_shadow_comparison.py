@@ -1,7 +1,5 @@
 """Comparison of a shadow's answers: what equals, what differs, and which pairs say nothing."""
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 from adapter_versions import BASE, version_of
 from hypothesis import given
@@ -88,9 +86,6 @@ async def pair_of(queue: Queue, redis: Redis, keys: Keys) -> ShadowPair:
     pair = ShadowPair(original=jobs[0].id, copy=jobs[1].id)
     await Shadows(redis, keys).add(pair)
     return pair
-
-
-StartActor = Callable[..., Awaitable[Actor]]
 
 
 async def test_a_pair_is_counted_once_when_both_jobs_have_ended(

@@ -12,7 +12,6 @@ from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.store.registry import Registry
-from shared.store.views.pool_views import PoolViews
 from worker.service import Worker
 
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
@@ -41,24 +40,6 @@ async def test_a_bad_adapter_at_start_stops_the_start(
     assert await client.views.workers() == []
 
 
-async def test_a_registered_adapter_is_loaded_for_its_first_job(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
-) -> None:
-    async with start(engine):
-        await register(registry, ONE)
-        jobs = [await client.send(version=ONE, seed=seed) for seed in range(3)]
-        results = [await client.result_of(job) for job in jobs]
-        await until(lambda: _is_resident(client.views, ONE))
-    assert [r.choices[0].ids for r in results] == [
-        tuple(expected_ids(seed, 0, 5, ONE)) for seed in range(3)
-    ]
-    assert engine.adapters == [ONE]
-
-
-async def _is_resident(views: PoolViews, version: AdapterVersion) -> bool:
-    return version in await residents(views)
-
-
 async def test_an_idle_adapter_makes_room_and_the_pool_is_told(
     client: Client, engine: ScriptedEngine, start: Start, registry: Registry
 ) -> None:
@@ -71,20 +52,6 @@ async def test_an_idle_adapter_makes_room_and_the_pool_is_told(
             return await residents(client.views) == {TWO, BASE.version}
 
         await until(is_told)
-
-
-async def test_a_job_whose_adapter_finds_no_room_waits_for_the_others_to_end(
-    client: Client, engine: ScriptedEngine, start: Start, registry: Registry
-) -> None:
-    engine.max_adapters = 1
-    async with start(engine, adapters=("one=v1",)):
-        await register(registry, TWO)
-        first = await client.send(version=ONE, max_tokens=300)
-        await client.until_published(first, 2)
-        second = await client.send(version=TWO)
-        ends = [await client.end_of(job) for job in (first, second)]
-    assert [end.state for end in ends] == [JobState.DONE, JobState.DONE]
-    assert client.answers_of(second)[0][0] == tuple(expected_ids(1, 0, 5, TWO))
 
 
 @pytest.mark.parametrize("source", ["broken", "v2"])

@@ -4,18 +4,16 @@ import os
 import sys
 import time
 
-import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
 from scripted_tiers import LOAD_S, Files, Serve, Tiers
 from worker_support import Client, flood, register, residents, until
 
 from shared.errors import ErrorCode
-from shared.protocol.events import End, Retry
+from shared.protocol.events import Retry
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
 from shared.store.registry import Registry
 from worker.adapters.loader_threads import NICENESS
-from worker.jobs import consumer
 
 ONE, TWO, THREE = (AdapterVersion(f"{name}@v1") for name in ("one", "two", "three"))
 
@@ -70,23 +68,6 @@ async def test_adapters_that_do_not_fit_on_the_device_at_the_start_wait_in_host_
         assert await residents(client.views) == {BASE.version, ONE}
         assert (await client.end_of(await client.send(version=THREE))).state is JobState.DONE
     assert files.read == ["one"], "versions of one folder are read once"
-
-
-async def test_the_next_load_begins_when_one_ends(
-    client: Client,
-    engine: ScriptedEngine,
-    serve: Serve,
-    registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(consumer, "MAX_PAUSE_S", 3600)
-    async with serve():
-        versions = [AdapterVersion(f"a{number}@v1") for number in range(7)]
-        for version in versions:
-            await register(registry, version)
-        jobs = [await client.send(version=version, max_tokens=900) for version in versions]
-        await until(lambda: len(engine.adapters) == 7)
-        assert not any(isinstance(event, End) for job in jobs for event in client.events[job.id])
 
 
 async def test_a_cold_adapter_under_a_flood_of_a_hot_one_is_served_within_two_loads_and_a_turn(

@@ -13,7 +13,7 @@ from scripted_engine import BASE, ScriptedEngine, scripted_model
 from worker_support import until
 
 from shared.cancel_tasks import cancel_tasks
-from shared.errors import AdapterRejected, ErrorCode, LeaseLost, RedisUnavailable
+from shared.errors import ErrorCode, LeaseLost, RedisUnavailable
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job, JobState
 from shared.protocol.queue_replies import Claim, Undecodable
@@ -178,15 +178,6 @@ def setup() -> Setup:
     return Setup()
 
 
-async def test_a_claimed_job_reaches_the_engine_and_is_reported(setup: Setup) -> None:
-    job = make_job(n=2)
-    setup.queue.replies = [claim_of(job)]
-    async with setup:
-        await until(lambda: setup.publisher.admitted == [job.id])
-    assert [request.sampling.choice for request in setup.requests] == [0, 1]
-    assert setup.jobs.get(job.id) is not None
-
-
 async def test_a_claim_asks_for_what_the_running_jobs_leave(setup: Setup) -> None:
     job = make_job(n=3, cost=1000)
     setup.queue.replies = [claim_of(job)]
@@ -233,23 +224,6 @@ async def test_a_closed_consumer_asks_for_no_more_jobs(setup: Setup) -> None:
         await until(lambda: setup.queue.claims)
     assert setup.queue.claims[0]["sequences"] == 0
     assert setup.is_full == [False], "a worker that drains prefetches nothing"
-
-
-async def test_a_full_worker_lets_adapters_be_prefetched(setup: Setup) -> None:
-    setup.queue.replies = [claim_of(make_job(n=MAX_NUM_SEQS))]
-    async with setup:
-        await until(lambda: setup.is_full[-1:] == [True])
-    assert setup.is_full[0] is False
-
-
-async def test_a_wake_up_makes_it_claim_at_once(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumer_module, "MAX_PAUSE_S", 3600)
-    async with setup:
-        await until(lambda: len(setup.queue.claims) == 1)
-        setup.consumer.wake()
-        await until(lambda: len(setup.queue.claims) == 2)
 
 
 async def test_a_finished_job_and_a_finished_load_make_it_claim_again(
@@ -309,23 +283,6 @@ async def test_a_job_that_was_cancelled_before_its_claim_arrived_never_runs(setu
     assert setup.requests == []
 
 
-async def test_a_running_job_is_cancelled_at_once(setup: Setup) -> None:
-    job = make_job()
-    setup.queue.replies = [claim_of(job)]
-    async with setup:
-        await until(lambda: setup.publisher.admitted)
-        setup.consumer.cancel(job.id)
-    assert setup.publisher.ended == [(job.id, JobState.CANCELLED, ErrorCode.CANCELLED)]
-
-
-async def test_a_job_that_cannot_be_decoded_fails(setup: Setup) -> None:
-    unread = Undecodable(id=JobId("bad"), try_=1, claim_epoch=7, reason="protocol 99")
-    setup.queue.replies = [claim_of(undecodable=(unread,))]
-    async with setup:
-        await until(lambda: setup.queue.finished)
-    assert setup.queue.finished == [("bad", JobState.FAILED)]
-
-
 async def test_a_job_whose_adapter_finds_no_memory_goes_back_to_the_queue(setup: Setup) -> None:
     job = make_job(version=ADAPTER)
     setup.loader.error = NoAdapterMemory("no room")
@@ -337,21 +294,6 @@ async def test_a_job_whose_adapter_finds_no_memory_goes_back_to_the_queue(setup:
     assert setup.advertiser.ended_loads == [ADAPTER]
     assert setup.jobs.get(job.id) is None
     assert setup.publisher.ended == []
-
-
-@pytest.mark.parametrize("is_elsewhere", [True, False])
-async def test_a_job_whose_adapter_cannot_be_loaded_is_left_to_a_holder_or_fails(
-    setup: Setup, is_elsewhere: bool
-) -> None:
-    job = make_job(version=ADAPTER)
-    setup.loader.error = AdapterRejected("its files are gone")
-    setup.advertiser.is_elsewhere = is_elsewhere
-    setup.queue.replies = [claim_of(job)]
-    async with setup:
-        await until(lambda: setup.queue.released or setup.publisher.ended)
-    failed = (job.id, JobState.FAILED, ErrorCode.ADAPTER_UNAVAILABLE)
-    assert setup.publisher.ended == ([] if is_elsewhere else [failed])
-    assert setup.queue.released == ([job.id] if is_elsewhere else [])
 
 
 async def test_a_fault_of_one_admission_fails_its_job_and_not_the_others(setup: Setup) -> None:

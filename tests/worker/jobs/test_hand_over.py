@@ -14,8 +14,6 @@ from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_replies import Claim
 from shared.protocol.results import FinishReason
 from shared.protocol.workers import WorkerInfo
-from shared.store.connection import Redis
-from shared.store.keys import Keys
 from shared.store.queue import Queue
 from worker.service import Worker
 
@@ -204,33 +202,6 @@ async def test_a_claim_whose_reply_is_lost_is_reconciled(
         end = await client.end_of(await client.send())
     assert len(lost) == 1
     assert (end.state, end.try_) == (JobState.DONE, 2)
-
-
-async def test_a_cancellation_that_arrives_before_the_claims_reply_is_applied(
-    client: Client,
-    engine: ScriptedEngine,
-    start: Start,
-    monkeypatch: pytest.MonkeyPatch,
-    redis: Redis,
-    keys: Keys,
-) -> None:
-    claim = Queue.claim
-
-    async def cancelling(queue: Queue, wid: WorkerId, **kwargs: object) -> Claim:
-        taken: Claim = await claim(queue, wid, **kwargs)  # type: ignore[arg-type]
-        for claimed in taken.jobs:
-            await queue.cancel(claimed.job.id)
-            await until(lambda: _is_empty(redis, keys, wid))
-        return taken
-
-    monkeypatch.setattr(Queue, "claim", cancelling)
-    async with start(engine):
-        end = await client.end_of(await client.send(max_tokens=900))
-    assert end.state is JobState.CANCELLED
-
-
-async def _is_empty(redis: Redis, keys: Keys, wid: WorkerId) -> bool:
-    return not await redis.exists(keys.mailbox(wid))
 
 
 async def test_the_time_to_the_first_token_is_counted_once_and_from_the_acceptance(
