@@ -6,12 +6,20 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import ScriptedEngine
+from tiny import tiny_model
 from worker_support import Client, running
 
 from shared.cancel_tasks import cancel_tasks
 from shared.store.connection import Redis
 from shared.store.keys import Keys
+from worker.lora.base.modules import BaseModules, base_modules
 from worker.service import Worker
+
+
+@pytest.fixture(scope="session")
+def base() -> BaseModules:
+    """Modules of a tiny Llama. Tests don't change them."""
+    return base_modules(tiny_model("llama"))
 
 
 @pytest.fixture

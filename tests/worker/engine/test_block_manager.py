@@ -94,24 +94,6 @@ def test_the_last_token_is_computed_even_if_all_are_known() -> None:
     assert ("b", 4, 4) in started(cache, request("b", PROMPT[:8]))
 
 
-def test_other_weights_or_another_tenant_share_nothing() -> None:
-    cache = Cache()
-    started(cache, request("a", PROMPT, b"one"))
-    assert ("b", 0, 10) in started(cache, request("b", PROMPT, b"two"))
-
-
-def test_without_a_key_nothing_is_shared() -> None:
-    cache = Cache()
-    started(cache, request("a", PROMPT, None))
-    assert ("b", 0, 10) in started(cache, request("b", PROMPT, None))
-
-
-def test_after_a_differing_block_no_later_block_is_shared() -> None:
-    cache = Cache()
-    started(cache, request("a", PROMPT))
-    assert ("b", 0, 10) in started(cache, request("b", [99, *PROMPT[1:]]))
-
-
 def test_a_request_shares_blocks_that_were_computed_while_it_waited() -> None:
     cache = Cache(budget=8)
     long = list(range(20))

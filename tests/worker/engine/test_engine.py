@@ -11,11 +11,10 @@ import torch
 from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
-from shared.errors import AdapterRejected, SettingsError
+from shared.errors import SettingsError
 from shared.protocol.results import FinishReason
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
-from worker.engine.interface import EvictionOrder
 from worker.engine.request import RequestId, StepOutput
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -110,37 +109,6 @@ def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> NativeEn
         adapter_bytes=num_adapters * probe.stats().adapter_bytes,
     )
     return NativeEngine(loaded, config)
-
-
-def test_adapters_in_use_are_not_evicted(loaded: LoadedModel, tmp_path: Path) -> None:
-    engine = small_engine(loaded, tmp_path, 1)
-    first, second = adapters(engine, tmp_path, 2)
-    engine.add_adapter(first)
-    engine.add(greedy_request("a", random_prompt(1, 9), 50, first.version))
-    with pytest.raises(AdapterRejected, match="--adapter-memory-mb has no room for a1@"):
-        engine.add_adapter(second)
-    assert last_outputs(engine)[RequestId("a")].finish is FinishReason.LENGTH
-    assert engine.add_adapter(second) == [first.version]
-
-
-def test_surplus_copies_make_room_before_all_others_but_not_while_they_are_used(
-    loaded: LoadedModel, tmp_path: Path
-) -> None:
-    engine = small_engine(loaded, tmp_path, 3)
-    oldest, surplus, used, new = adapters(engine, tmp_path, 4)
-    for adapter in (oldest, surplus, used):
-        engine.add_adapter(adapter)
-    run(engine, [greedy_request("a", random_prompt(1, 9), 3, surplus.version)])
-    engine.add(greedy_request("b", random_prompt(1, 9), 50, used.version))
-    given_up = {surplus.version, used.version}
-    placing = engine.place(engine.layout.image(new), order=EvictionOrder(first=given_up))
-    assert placing.evicted == [surplus.version]
-    engine.remove_adapter(new.version)
-    engine.add_adapter(surplus)
-    placing = engine.place(
-        engine.layout.image(new), order=EvictionOrder(first=given_up - {surplus.version})
-    )
-    assert placing.evicted == [oldest.version]
 
 
 def test_nobody_is_evicted_for_an_adapter_that_still_has_no_room(

@@ -1,7 +1,5 @@
 """Scheduling of requests into steps, and preemption."""
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,12 +41,6 @@ def described(chunks: list[Chunk]) -> list[tuple[str, int, int, bool]]:
     return [(c.request.id, c.start, c.num_tokens, c.samples) for c in chunks]
 
 
-def test_a_prompt_that_fits_the_budget_is_computed_at_once() -> None:
-    s = scheduler()
-    s.add(request("a"))
-    assert described(s.schedule()) == [("a", 0, 5, True)]
-
-
 def test_a_prompt_over_the_budget_is_computed_in_chunks_and_samples_with_the_last() -> None:
     s = scheduler(budget=2)
     s.add(request("a"))
@@ -77,13 +69,6 @@ def test_decodes_take_the_budget_before_prefill_chunks() -> None:
     ]
 
 
-def test_no_more_sequences_run_than_allowed() -> None:
-    s = scheduler(max_num_seqs=2)
-    for name in "abc":
-        s.add(request(name))
-    assert [c.request.id for c in s.schedule()] == ["a", "b"]
-
-
 def test_without_free_blocks_the_youngest_is_preempted_and_resumes_before_waiting_requests() -> (
     None
 ):
@@ -100,21 +85,6 @@ def test_without_free_blocks_the_youngest_is_preempted_and_resumes_before_waitin
     compute(chunks)
     s.finish(s.running[0])
     assert described(s.schedule())[0] == ("young", 0, 9, True)
-
-
-def test_finishing_returns_the_blocks_of_running_and_waiting_requests() -> None:
-    s = scheduler(num_blocks=4)
-    first, second = request("a", 16), request("b", 16)
-    s.add(first)
-    s.add(second)
-    s.schedule()
-    s.finish(first)
-    s.finish(second)
-    assert s.blocks.num_free == 4
-    assert s.schedule() == []
-
-
-Operation = Callable[[Scheduler], None]
 
 
 @given(

@@ -1,6 +1,5 @@
 """Ends, waits and hangs of the simulated engine. The contract tests cover the rest."""
 
-import threading
 import time
 
 from shared.protocol.ids import AdapterVersion
@@ -81,14 +80,3 @@ def test_a_step_takes_the_set_time_whatever_the_number_of_requests() -> None:
     started_s = time.monotonic()
     run(engine, *(request(seed, max_tokens=5) for seed in range(400)))
     assert 5 * 0.02 <= time.monotonic() - started_s < 400 * 5 * 0.02 / 2
-
-
-def test_an_engine_hangs_from_its_next_step_on() -> None:
-    engine = engine_of()
-    engine.add(request(1))
-    engine.step()
-    engine.hang()
-    stepping = threading.Thread(target=engine.step, daemon=True)
-    stepping.start()
-    stepping.join(0.3)
-    assert stepping.is_alive()

@@ -51,39 +51,6 @@ async def test_a_worker_needs_no_package_of_the_extra_worker(
     check_texts(client, jobs)
 
 
-async def test_adapters_take_turns_in_the_adapter_memory(
-    client: Client, redis: Redis, redis_url: str, pool: str
-) -> None:
-    settings = settings_of(
-        *(redis_url, pool),
-        adapters=("a", "b", "c"),
-        adapter_memory_mb=1,
-        adapter_host_mb=1,
-        simulated_step_ms=0,
-        simulated_load_ms=1,
-    )
-    async with running_with(redis, settings, load_simulated(settings)) as worker:
-        jobs = [
-            await client.send(version=version(name, name), max_tokens=5, ignore_eos=True)
-            for name in "abcabc"
-        ]
-        assert {(await client.end_of(job)).state for job in jobs} == {JobState.DONE}
-        assert worker.parts.engine.stats.adapter_bytes == 1 << 20
-    check_texts(client, jobs)
-
-
-async def test_stop_strings_and_choices_work_as_with_models(
-    client: Client, redis: Redis, redis_url: str, pool: str
-) -> None:
-    settings = settings_of(redis_url, pool, simulated_step_ms=0)
-    async with running_with(redis, settings, load_simulated(settings)):
-        job = await client.send(version=BASE, max_tokens=500, n=3, stop=("77",), ignore_eos=True)
-        assert (await client.end_of(job)).state is JobState.DONE
-    texts = [text for _, text in client.answers_of(job).values()]
-    assert len(set(texts)) == 3
-    assert not any("77" in text for text in texts)
-
-
 async def test_many_workers_run_in_one_event_loop(
     client: Client, redis: Redis, redis_url: str, pool: str
 ) -> None:
@@ -100,20 +67,6 @@ async def test_many_workers_run_in_one_event_loop(
             worker.stop()
     assert sum(worker.parts.engine.stats.num_tokens > 0 for worker in workers) > NUM_WORKERS / 2
     check_texts(client, jobs)
-
-
-async def test_an_interrupted_job_is_resumed_by_a_worker_that_knows_only_its_text(
-    client: Client, redis_url: str, pool: str
-) -> None:
-    with worker_process(redis_url, pool, simulated_step_ms=10, lease_ms=1000) as first:
-        job = await send(client, max_tokens=150, n=2)
-        await client.until_published(job, 20)
-        first.kill()
-        first.wait()
-    with worker_process(redis_url, pool, simulated_step_ms=1, lease_ms=1000):
-        end = await client.end_of(job, START_DEADLINE_S)
-    assert (end.state, end.try_) == (JobState.DONE, 2)
-    assert check_texts(client, [job]) == 2
 
 
 async def test_a_scored_prompt_is_kept_when_its_job_moves_to_another_worker(

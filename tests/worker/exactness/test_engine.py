@@ -67,15 +67,6 @@ def check(case: Case, answers: dict[str, list[int]]) -> None:
         check_greedy_along(logits_along(model, PROMPTS[int(index)], tokens), tokens)
 
 
-def test_each_request_alone_equals_the_reference(case: Case) -> None:
-    engine, versions = engine_of(load(tiny_model(case.model_type)), case.folders)
-    tokens = {}
-    for i in range(4):
-        request = greedy_request(str(i), PROMPTS[i], NUM_TOKENS, versions.get(name_of(i)))
-        tokens |= run(engine, [request])
-    check(case, tokens)
-
-
 @every_level
 def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
     case: Case, level: str
@@ -90,28 +81,3 @@ def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
     tokens = run(engine, requests)
     assert engine.stats().num_preemptions > 0
     check(case, tokens)
-
-
-def test_answers_differ_between_the_base_and_each_adapter(case: Case) -> None:
-    engine, versions = engine_of(load(tiny_model(case.model_type)), case.folders)
-    requests = [
-        greedy_request(name, PROMPTS[5], NUM_TOKENS, versions.get(name))
-        for name in ["base", *ADAPTERS]
-    ]
-    assert len({tuple(t) for t in run(engine, requests).values()}) == 1 + len(ADAPTERS)
-
-
-def test_resident_adapters_do_not_change_the_bases_answers(case: Case) -> None:
-    plain, _ = engine_of(load(tiny_model(case.model_type)))
-    full, _ = engine_of(load(tiny_model(case.model_type)), case.folders)
-    request = [greedy_request("0", PROMPTS[4], NUM_TOKENS) for _ in range(2)]
-    assert run(plain, request[:1]) == run(full, request[1:])
-
-
-def test_a_moved_request_continues_unchanged(case: Case) -> None:
-    engine, versions = engine_of(load(tiny_model(case.model_type)), case.folders)
-    whole, moved = (greedy_request("1", PROMPTS[1], NUM_TOKENS, versions["plain"]) for _ in "ab")
-    tokens = run(engine, [whole])["1"]
-    moved.output_ids = tokens[:10]
-    assert run(engine, [moved])["1"] == tokens[10:]
-    check(case, {"1": tokens})

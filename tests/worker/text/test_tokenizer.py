@@ -34,12 +34,6 @@ def failure(function: object, *args: object) -> JobError:
     return caught.value.error
 
 
-def test_messages_are_rendered_by_the_chat_template() -> None:
-    ids = TOKENIZER.encode_chat([{"role": "user", "content": "hello 你好"}])
-    assert HF.decode(ids) == "<|im_start|>user\nhello 你好<|im_end|>\n<|im_start|>assistant\n"
-    assert ids[0] == HF.convert_tokens_to_ids("<|im_start|>")
-
-
 def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     joined = TOKENIZER.encode_chat([{"role": "user", "content": parts}])
@@ -65,13 +59,6 @@ def test_the_error_names_usual_roles_if_the_template_rejects_another_one() -> No
         "unknown role king; the role 'king' is unusual, most templates know system, user, "
         "assistant, tool"
     )
-
-
-def test_a_template_that_raises_a_python_error_fails_the_request() -> None:
-    template = "{{ messages[0].content + 1 }}"
-    tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
-    error = failure(tokenizer.encode_chat, [{"role": "user", "content": "x"}])
-    assert error.param == "messages"
 
 
 def test_a_template_can_not_leave_the_sandbox() -> None:

@@ -65,31 +65,6 @@ def test_a_call_has_a_tools_name_and_valid_arguments() -> None:
     assert not allows(call("{}", "pong"))
 
 
-@pytest.mark.parametrize("text", ["", "hi", f"Ok. {OSAKA}", f"{OSAKA} ok", OSAKA[:-1]])
-def test_text_outside_calls_is_not_allowed(text: str) -> None:
-    assert not allows(text)
-
-
-def test_several_calls_are_allowed_only_if_calls_are_parallel() -> None:
-    both = f"{OSAKA}\n{call('{}', 'ping')}"
-    assert allows(both)
-    assert not allows(both, is_parallel=False)
-    assert allows(OSAKA, is_parallel=False)
-
-
-def test_a_named_tool_is_called_once() -> None:
-    assert allows(OSAKA, name="weather")
-    assert not allows(f"{OSAKA}\n{OSAKA}", name="weather")
-    assert not allows(OSAKA, name="ping")
-
-
-def test_llama_calls_have_no_tags() -> None:
-    osaka = '{"name": "weather", "parameters": {"in": "Osaka"}}'
-    assert allows(osaka, LLAMA3)
-    assert allows(f"{osaka}; {osaka}", LLAMA3)
-    assert not allows(OSAKA, LLAMA3)
-
-
 def test_a_clients_schema_can_not_change_the_json_options() -> None:
     lenient = {**WEATHER["parameters"], "x-guidance": {"lenient": True, "item_separator": ";"}}  # type: ignore[dict-item]
     tool = {"type": "function", "function": {"name": "f", "parameters": lenient}}

@@ -1,6 +1,5 @@
 """An adapter's files are located, read and parsed once per load."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -8,22 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import save_adapter, tiny_model
+from tiny import save_adapter
 
 from shared import python_json
 from shared.errors import AdapterRejected
-from worker.lora.base.modules import BaseModules, base_modules
+from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint import adapter_files
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.header_report import check_size, report_headers
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def base() -> BaseModules:
-    return base_modules(tiny_model())
 
 
 @pytest.fixture
@@ -74,28 +68,6 @@ def test_a_valid_adapter_is_read_once(
         WEIGHTS: 2,  # once for the header, once for the tensors
         "python_json.loads": 2,  # the configuration and the header
     }
-
-
-def test_an_unsupported_configuration_is_read_once(
-    base: BaseModules, tmp_path: Path, counts: Counter[str]
-) -> None:
-    folder = save_adapter(tmp_path / "a", r=14, target_modules=["q_proj"])
-    config = json.loads((folder / CONFIG).read_text()) | {"use_qalora": True}
-    (folder / CONFIG).write_text(json.dumps(config))
-    counts.clear()
-    assert "use_qalora=True isn't supported" in (use(str(folder), base) or "")
-    assert (counts[CONFIG], counts[WEIGHTS], counts["python_json.loads"]) == (1, 1, 2)
-
-
-@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
-def test_a_malformed_file_is_read_once(
-    base: BaseModules, tmp_path: Path, counts: Counter[str], name: str
-) -> None:
-    folder = save_adapter(tmp_path / "a", target_modules=["q_proj"])
-    (folder / name).write_bytes(b"malformed")
-    counts.clear()
-    assert use(str(folder), base) is not None
-    assert counts[name] == 1
 
 
 def test_a_missing_file_raises_the_same_error_each_time(tmp_path: Path) -> None:

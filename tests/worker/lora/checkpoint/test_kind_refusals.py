@@ -1,6 +1,5 @@
 """Adapters of all kinds that can't be served exactly are refused, naming the tensor or field."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,21 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_folders import Tensors, change_tensors, read_adapter, set_field
 from kinds import tied_kinds
 from lora import wrap
-from safetensors.torch import load_file, save_file
 from tiny import roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 P = "base_model.model."
 Q0 = f"{P}model.layers.0.self_attn.q_proj"
 EMBEDDING, HEAD = f"{P}model.embed_tokens", f"{P}lm_head"
-Tensors = dict[str, torch.Tensor]
 
 
 def tied() -> PreTrainedModel:
@@ -39,25 +35,9 @@ def qwen2() -> BaseModules:
     return wrap(roughen(tiny_model("qwen2"))).base
 
 
-def read(base: BaseModules, folder: Path) -> LoRAAdapter:
-    return read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)
-
-
 def refused(base: BaseModules, folder: Path, message: str) -> None:
     with pytest.raises(AdapterRejected, match=message):
-        read(base, folder)
-
-
-def change_tensors(folder: Path, change: Callable[[Tensors], Any]) -> None:
-    file = folder / "adapter_model.safetensors"
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file)
-
-
-def set_field(folder: Path, **fields: Any) -> None:
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+        read_adapter(base, folder)
 
 
 def drop(name: str) -> Callable[[Tensors], Any]:
@@ -157,7 +137,7 @@ def test_a_tensor_that_does_not_fit(
     message: str,
 ) -> None:
     folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
-    assert read(base, folder).num_bytes
+    assert read_adapter(base, folder).num_bytes
     change_tensors(folder, change)
     refused(base, folder, message)
 
@@ -207,7 +187,7 @@ def test_a_bias_whose_width_differs_from_the_bases(qwen2: BaseModules, tmp_path:
     folder = save_adapter(
         tmp_path, base=roughen(tiny_model("qwen2")), target_modules=["v_proj"], bias="all"
     )
-    assert read(qwen2, folder).side.shifts
+    assert read_adapter(qwen2, folder).side.shifts
     change_tensors(folder, put(f"{Q0}.bias", torch.ones(32)))
     refused(qwen2, folder, rf"tensor {Q0}\.bias has shape \[32\], expected \[64\]")
 
@@ -246,7 +226,7 @@ def test_fields_that_need_to_read_a_quantised_weight(
 def test_tied_tensors_that_differ(tmp_path: Path, kind: str, part: str) -> None:
     folder = save_adapter(tmp_path, base=tied(), **tied_kinds("llama")[kind])
     base = wrap(tied()).base
-    assert read(base, folder).side.num_bytes
+    assert read_adapter(base, folder).side.num_bytes
     change_tensors(folder, lambda tensors: tensors[f"{HEAD}.{part}"][0].add_(1))
     refused(base, folder, rf"tensor {HEAD}\.{part} differs from the embedding's")
 

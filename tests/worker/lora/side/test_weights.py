@@ -91,14 +91,6 @@ def test_side_weights_use_adapter_memory_until_they_are_removed() -> None:
     assert not small.add(first)
 
 
-def test_memory_of_side_weights_that_were_never_activated_is_freed() -> None:
-    pool = empty_pool(BASE)
-    reserved = pool.reserve(pool.layout.image(with_side("a")))
-    assert reserved is not None
-    pool.remove(with_side("a").version)
-    assert pool.num_bytes == 0
-
-
 def test_an_adapter_with_side_weights_only_can_be_resident() -> None:
     pool = empty_pool(BASE)
     adapter = replace(with_side("a"), modules=LowRank((), ()))
