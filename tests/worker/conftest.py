@@ -1,13 +1,13 @@
 """Fixtures of the worker's tests. Their classes are in tests/support."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import ScriptedEngine
 from tiny import tiny_model
-from worker_support import Client, running
+from worker_support import Client, Start, running
 
 from shared.cancel_tasks import cancel_tasks
 from shared.store.connection import Redis
@@ -38,8 +38,7 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-def start(redis: Redis, pool: str) -> Callable[..., AbstractAsyncContextManager[Worker]]:
-    """Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
+def start(redis: Redis, pool: str) -> Start:
 
     def start_one(
         engine: ScriptedEngine, **settings: object

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from queue_support import INFO
+from queue_support import INFO, make_adapter
 from running_jobs import WID, add_job
 from structlog.testing import capture_logs
 
@@ -24,16 +24,7 @@ BASE = BaseModel(
     source="base",
     created_s=0,
 )
-ADAPTER = Adapter(
-    name="a",
-    version=AdapterVersion("a@1"),
-    digest="1",
-    weights_digest="1",
-    source="a",
-    rank=8,
-    num_bytes=1,
-    created_s=0,
-)
+ADAPTER = make_adapter("a@1")
 
 
 class FakeQueue:
@@ -184,36 +175,29 @@ async def test_an_adapter_whose_name_has_a_newer_version_is_logged(setup: Setup)
     assert (entry["version"], entry["served"]) == ("a@1", "a@9")
 
 
-async def test_a_heartbeat_reports_the_worker_its_jobs_and_what_it_loads(setup: Setup) -> None:
+async def test_a_heartbeat_names_the_jobs_and_its_reply_is_applied_to_them(setup: Setup) -> None:
     job = add_job(setup.jobs, claim_epoch=7)
     setup.info = replace(INFO, device="cuda")
-    await setup.beat()
+    await setup.beat(booked=1, fenced=frozenset({job.id}))
     assert setup.queue.calls == [("beat", WID, LEASE_MS, setup.info)]
     assert setup.queue.known == {job.id: 7}
     assert setup.queue.loading == ["c@3"]
-
-
-async def test_the_reply_is_applied_to_the_jobs_that_the_heartbeat_named(setup: Setup) -> None:
-    job = add_job(setup.jobs, claim_epoch=7)
-    await setup.beat(booked=1, fenced=frozenset({job.id}))
     ((standing, claim_epochs),) = setup.publisher.standings
     assert standing.fenced == {job.id}
     assert claim_epochs == {job.id: 7}
 
 
-async def test_an_outage_is_reported_to_the_publisher(setup: Setup) -> None:
-    setup.queue.reply = RedisUnavailable("scripted")
-    with pytest.raises(RedisUnavailable):
+@pytest.mark.parametrize(
+    ("error", "num_outages"), [(RedisUnavailable("scripted"), 1), (LeaseLost("scripted"), 0)]
+)
+async def test_an_outage_is_reported_to_the_publisher(
+    setup: Setup, error: Exception, num_outages: int
+) -> None:
+    setup.queue.reply = error
+    with pytest.raises(type(error)):
         await setup.membership.beat(WID)
-    assert setup.publisher.num_outages == 1
+    assert setup.publisher.num_outages == num_outages
     assert setup.publisher.standings == []
-
-
-async def test_a_lost_lease_is_no_outage(setup: Setup) -> None:
-    setup.queue.reply = LeaseLost("scripted")
-    with pytest.raises(LeaseLost):
-        await setup.membership.beat(WID)
-    assert setup.publisher.num_outages == 0
 
 
 async def test_copies_are_tidied_once_for_each_change_of_the_forgotten_versions(

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from engine_requests import make_request
 from tiny import tiny_tokenizer
 from transformers import PreTrainedModel
 
@@ -61,13 +62,8 @@ def greedy_request(
     name: str, prompt: Sequence[int], num_tokens: int, version: AdapterVersion | None = None
 ) -> Request:
     """Return a request for exactly `num_tokens` greedy tokens."""
-    return Request(
-        id=RequestId(name),
-        prompt_ids=list(prompt),
-        version=version,
-        sampling=ChoiceSampling(seed=0, temperature=0.0),
-        max_tokens=num_tokens,
-    )
+    sampling = ChoiceSampling(seed=0, temperature=0.0)
+    return make_request(name, prompt, version=version, sampling=sampling, max_tokens=num_tokens)
 
 
 def outputs_of(engine: NativeEngine, requests: Iterable[Request]) -> Outputs:

@@ -1,20 +1,16 @@
 """Loading what isn't resident, and doing without what can't be loaded."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
-from worker_support import Client, register, residents, until
+from worker_support import Client, Start, register, residents, until
 
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.store.registry import Registry
-from worker.service import Worker
 
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 ONE, TWO = AdapterVersion("one@v1"), AdapterVersion("two@v1")
 
 

@@ -3,15 +3,13 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 from scripted_engine import BASE, ScriptedEngine
-from worker_support import Client, check_answers, until
+from worker_support import Client, Start, check_answers, entry_of, residents, until
 
 from shared.errors import ErrorCode, JobFailed
-from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, InspectionId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.store.connection import Redis
@@ -20,32 +18,13 @@ from shared.store.keys import Keys
 from shared.store.registry import Registry
 from shared.store.views.pool_views import PoolViews
 from worker.adapters import retention
-from worker.service import Worker
 
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 V1, V2 = AdapterVersion("one@v1"), AdapterVersion("one@v2")
 
 
-def entry(version: AdapterVersion) -> Adapter:
-    name, digest = version.split("@")
-    return Adapter(
-        name=name,
-        version=version,
-        digest=digest,
-        weights_digest=digest,
-        source=digest,
-        rank=8,
-        num_bytes=1,
-        created_s=int(time.time()),
-    )
-
-
 async def load(registry: Registry, version: AdapterVersion) -> None:
-    await registry.load_adapter(entry(version), replace=True)
-
-
-async def residents(views: PoolViews) -> set[AdapterVersion]:
-    return {version for worker in await views.workers() for version in worker.residents}
+    entry = replace(entry_of(version), created_s=int(time.time()))
+    await registry.load_adapter(entry, replace=True)
 
 
 async def is_forgotten(registry: Registry, views: PoolViews, version: AdapterVersion) -> bool:

@@ -2,13 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 from scripted_engine import BASE, HF, ScriptedEngine
-from worker_support import Client, register, until
+from worker_support import Client, Start, register, until
 
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.adapters import Adapter
@@ -23,11 +21,9 @@ from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.calls.tokenizations import AdapterStyles, TokenizationDesk
-from worker.service import Worker
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 SHOUTING = AdapterVersion("shouting@1")
 STYLE = PromptStyle(
     templates={"default": "{% for m in messages %}{{ m.content|upper }}{% endfor %}"}

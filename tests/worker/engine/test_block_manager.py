@@ -1,35 +1,22 @@
 """Blocks are shared by requests with equal prefixes and weights, and by no others."""
 
+from engine_requests import BLOCK, make_request, make_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.block_manager import BlockManager
-from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
-from worker.engine.scheduler import Chunk, Scheduler
-
-BLOCK = 4
+from worker.engine.request import Request, RequestId, RequestStatus
+from worker.engine.scheduler import Chunk
 
 
 def request(name: str, prompt: list[int], key: bytes | None = b"weights") -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=prompt,
-        version=None,
-        sampling=ChoiceSampling(seed=0),
-        max_tokens=100,
-        cache_key=key,
-    )
+    return make_request(name, prompt, cache_key=key)
 
 
 class Cache:
     """A scheduler and a KV cache whose entries record the tokens that they depend on."""
 
     def __init__(self, num_blocks: int = 40, *, budget: int = 64, max_num_seqs: int = 8) -> None:
-        self.scheduler = Scheduler(
-            BlockManager(num_blocks, BLOCK),
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=budget,
-        )
+        self.scheduler = make_scheduler(num_blocks, max_num_seqs=max_num_seqs, budget=budget)
         self.entries: dict[int, object] = {}
 
     def step(self) -> list[Chunk]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from engine_kinds import KINDS, EngineKind
 from engine_limits import MAX_MODEL_LEN, MAX_NUM_SEQS
+from engine_requests import make_request
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
@@ -28,9 +29,9 @@ def engine(kind: EngineKind) -> AnyEngine:
 
 
 def request(name: str, max_tokens: int = 5, *, seed: int = 1, **fields: Any) -> Request:
-    sampling = fields.pop("sampling", ChoiceSampling(seed=seed))
-    values = {"prompt_ids": list(PROMPT), "version": None, "claim_epoch": 3, **fields}
-    return Request(id=RequestId(name), max_tokens=max_tokens, sampling=sampling, **values)
+    values = {"sampling": ChoiceSampling(seed=seed), "claim_epoch": 3, **fields}
+    prompt = values.pop("prompt_ids", PROMPT)
+    return make_request(name, prompt, max_tokens=max_tokens, **values)
 
 
 def run(engine: AnyEngine, *requests: Request) -> dict[str, list[StepOutput]]:

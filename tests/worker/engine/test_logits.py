@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from engine_requests import make_request
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
@@ -83,13 +84,9 @@ def test_tokens_are_sampled_from_the_adjusted_logits(requests: list[Request], se
 
 def _without_adjustments(request: Request) -> Request:
     sampling = request.sampling
-    return Request(
-        id=request.id,
-        prompt_ids=request.prompt_ids,
-        version=None,
-        sampling=ChoiceSampling(seed=sampling.seed, temperature=sampling.temperature),
-        max_tokens=request.max_tokens,
-        output_ids=request.output_ids,
+    plain = ChoiceSampling(seed=sampling.seed, temperature=sampling.temperature)
+    return make_request(
+        request.id, request.prompt_ids, sampling=plain, output_ids=request.output_ids
     )
 
 
@@ -116,20 +113,9 @@ def test_sampling_does_not_change_the_models_logits(request: Request) -> None:
 def test_a_small_penalty_has_an_effect_in_half_precision(dtype: torch.dtype) -> None:
     logits = torch.tensor([[100.0, 100.0]], dtype=dtype)
     sampling = ChoiceSampling(seed=0, temperature=0.0, presence_penalty=0.01)
-    request = Request(
-        id=RequestId("r"),
-        prompt_ids=[1],
-        version=None,
-        sampling=sampling,
-        max_tokens=9,
-        output_ids=[0],
-    )
-    assert sample(logits, [request]) == [1]
+    assert sample(logits, [make_request(sampling=sampling, output_ids=[0])]) == [1]
 
 
 def test_a_request_without_penalties_or_bias_is_not_adjusted() -> None:
     sampling = ChoiceSampling(seed=0, temperature=0.5, top_p=0.9, top_k=3, min_p=0.1)
-    request = Request(
-        id=RequestId("r"), prompt_ids=[1], version=None, sampling=sampling, max_tokens=9
-    )
-    assert not is_adjusted(request)
+    assert not is_adjusted(make_request(sampling=sampling))

@@ -3,9 +3,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from engine_requests import make_request
 from scripted_engine import ENDLESS, ScriptedEngine
 
-from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
+from worker.engine.request import Request, StepOutput
 from worker.engine.thread import EngineThread
 
 
@@ -42,13 +43,7 @@ def running() -> Iterator[Running]:
 
 
 def request(name: str, max_tokens: int = 3) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=[9],
-        version=None,
-        sampling=ChoiceSampling(seed=1),
-        max_tokens=max_tokens,
-    )
+    return make_request(name, [9], max_tokens=max_tokens)
 
 
 def until(condition: Callable[[], object]) -> None:

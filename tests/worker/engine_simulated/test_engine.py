@@ -1,10 +1,13 @@
 """Ends, waits and hangs of the simulated engine. The contract tests cover the rest."""
 
 import time
+from typing import Any
+
+from engine_requests import make_request
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
+from worker.engine.request import ChoiceSampling, Request, StepOutput
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.tokens import END_ID, token_text
@@ -19,16 +22,9 @@ def engine_of(step_s: float = 0) -> SimulatedEngine:
     )
 
 
-def request(seed: int, **fields: object) -> Request:
-    given = {"max_tokens": 2000, "claim_epoch": 5, **fields}
-    sampling = given.pop("sampling", ChoiceSampling(seed=seed))
-    return Request(
-        id=RequestId(f"{seed}"),
-        prompt_ids=PROMPT,
-        version=None,
-        sampling=sampling,  # type: ignore[arg-type]
-        **given,  # type: ignore[arg-type]
-    )
+def request(seed: int, **fields: Any) -> Request:
+    given = {"max_tokens": 2000, "claim_epoch": 5, "sampling": ChoiceSampling(seed=seed), **fields}
+    return make_request(f"{seed}", PROMPT, **given)
 
 
 def run(engine: SimulatedEngine, *requests: Request) -> list[StepOutput]:

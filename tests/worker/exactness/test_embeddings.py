@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine_requests import make_request
 from engines import engine_of, greedy_request, load, random_prompt, run, tokens_of
 from reference import with_adapter
 from tiny import ARCHITECTURES, save_adapter, tiny_model
@@ -15,7 +16,7 @@ from shared.errors import ErrorCode
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.ids import AdapterVersion
 from worker.engine.engine import NativeEngine
-from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
+from worker.engine.request import Request, StepOutput
 
 ATTENTION = {"gpt_neox": ["query_key_value", "dense"]}
 RANKS = {"one": 8, "two": 20}
@@ -35,14 +36,8 @@ def embedding_request(
     normalize: bool = True,
 ) -> Request:
     """Return a request for the embedding of `prompt`."""
-    return Request(
-        id=RequestId(name),
-        prompt_ids=list(prompt),
-        version=version,
-        sampling=ChoiceSampling(seed=0),
-        max_tokens=0,
-        embedding=EmbeddingParams(pooling=pooling, normalize=normalize),
-    )
+    embedding = EmbeddingParams(pooling=pooling, normalize=normalize)
+    return make_request(name, prompt, version=version, max_tokens=0, embedding=embedding)
 
 
 def outputs_of(engine: NativeEngine, requests: Sequence[Request]) -> dict[str, list[StepOutput]]:

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from engine_requests import make_request
 from engines import engine_of, load, outputs_of, random_prompt, run
 from peft import PeftModel
 from reference import MAX_GAP
 from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
-from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.request import ChoiceSampling, Request, StepOutput, TokenLogprobs
 from worker.engine.rules import NO_TOKEN_LEFT
 
 NUM_TOKENS = 20
@@ -54,9 +55,9 @@ def models(folders: dict[str, Path]) -> Models:
 
 
 def request_of(name: str, seed: int, version: AdapterVersion | None, **sampling: Any) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=random_prompt(seed, 5 + 9 * seed % 30),
+    return make_request(
+        name,
+        random_prompt(seed, 5 + 9 * seed % 30),
         version=version,
         sampling=ChoiceSampling(**{"seed": seed, "temperature": 0.0, **sampling}),
         max_tokens=NUM_TOKENS,

@@ -1,8 +1,5 @@
 """Answers that clients receive from an undisturbed worker."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-
 import pytest
 from scripted_engine import (
     BASE,
@@ -13,7 +10,7 @@ from scripted_engine import (
     expected_ids,
     expected_text,
 )
-from worker_support import Client, until
+from worker_support import Client, Start, until
 
 from shared.errors import ErrorCode
 from shared.protocol.codec import encode_job
@@ -23,9 +20,6 @@ from shared.protocol.results import FinishReason
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.token_streams import merge, read_checkpoints
-from worker.service import Worker
-
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 
 def ids_per_character(text: str) -> list[int]:

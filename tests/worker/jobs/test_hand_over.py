@@ -1,11 +1,8 @@
 """Jobs that move to another worker: published tokens are never lost, repeated or changed."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-
 import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text
-from worker_support import Client, check_answers, has_workers, until
+from worker_support import Client, Start, check_answers, has_workers, until
 
 from shared.errors import ErrorCode, RedisUnavailable
 from shared.protocol.events import Tokens
@@ -15,9 +12,7 @@ from shared.protocol.queue_replies import Claim
 from shared.protocol.results import FinishReason
 from shared.protocol.workers import WorkerInfo
 from shared.store.queue import Queue
-from worker.service import Worker
 
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 INFO = WorkerInfo(model="scripted", device="cpu", dtype="float32", version="0", max_num_seqs=8)
 EARLIER = WorkerId("earlier")
 

@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from scripted_engine import ScriptedEngine, expected_ids
-from worker_support import Client, check_answers, has_workers, running, until
+from worker_support import Client, Start, check_answers, has_workers, running, until
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.cancel_tasks import cancel_tasks
@@ -22,9 +21,6 @@ from shared.store.connection import Redis, connect
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.token_streams import read_checkpoints
-from worker.service import Worker
-
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 
 @pytest.fixture

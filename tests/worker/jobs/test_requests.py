@@ -21,7 +21,6 @@ from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
 BASE = AdapterVersion("base@0")
-ADAPTER = AdapterVersion("adapter@1")
 SERVED: Any = SimpleNamespace(
     tokenizer=Tokenizer(AsciiTokenizer(), vocab_size=128),
     base=SimpleNamespace(version=BASE, max_model_len=20),

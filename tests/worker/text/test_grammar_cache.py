@@ -1,21 +1,16 @@
 """A job whose schema can't be compiled fails without affecting the worker or other jobs."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import orjson
 import pytest
 from scripted_engine import ScriptedEngine
-from worker_support import Client
+from worker_support import Client, Start
 
 from shared.errors import ErrorCode
 from shared.protocol.jobs import JobState, SamplingParams
-from worker.service import Worker
 from worker.text import tenant_turns
-
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 # Compiling it without limits takes minutes and gigabytes.
 COSTLY = {"type": "integer", "multipleOf": 99_999_989}

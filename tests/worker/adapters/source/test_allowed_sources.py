@@ -1,6 +1,5 @@
 """Which folders a request may name."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,6 @@ import pytest
 from shared.adapter_sources import SourceTemplate
 from shared.errors import ErrorCode, JobFailed, SettingsError
 from worker.adapters.source.allowed_sources import AdapterRoots
-
-Refused = Callable[[AdapterRoots, str], ErrorCode]
 
 
 @pytest.fixture
