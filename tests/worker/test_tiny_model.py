@@ -72,7 +72,6 @@ def settings(folders: dict[str, Path], pool: str, redis_url: str) -> WorkerSetti
 async def versions(redis: Redis, pool: str) -> dict[str, AdapterVersion]:
     registry = Registry(redis, Keys(pool))
     base = await registry.base()
-    assert base is not None
     return {"base": base.version, **{a.name: a.version for a in await registry.adapters()}}
 
 
@@ -259,7 +258,6 @@ async def test_an_adapter_is_served_with_its_own_template_and_defaults(
         )
     for result in (here, same, there):
         (choice,) = result.choices
-        assert result.usage is not None
         assert result.usage.prompt_tokens == len(ids)
         assert list(choice.ids) == expected[: expected.index(end) + 1]
         assert choice.finish is FinishReason.STOP

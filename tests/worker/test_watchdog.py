@@ -53,7 +53,6 @@ def watched_process(hang: str = "pass", *, prefix: tuple[str, ...] = ()) -> Iter
         start_new_session=True,
     )
     try:
-        assert process.stdout is not None
         assert process.stdout.readline() == "watched\n"
         yield process
     finally:
@@ -64,7 +63,6 @@ def watched_process(hang: str = "pass", *, prefix: tuple[str, ...] = ()) -> Iter
 
 def next_line(process: Process) -> None:
     """Let the process take its next step."""
-    assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 

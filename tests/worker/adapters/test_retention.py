@@ -197,10 +197,8 @@ async def test_a_worker_inspects_adapters_while_it_serves(
         good, _ = await ask(inspections, client.views, "v1")
         bad, _ = await ask(inspections, client.views, "broken")
         await client.end_of(job)
-    assert good.adapter is not None
     assert (good.adapter.version, good.error) == (V1, None)
     assert bad.adapter is None
-    assert bad.error is not None
     assert bad.error.code is ErrorCode.ADAPTER_REJECTED
     check_answers(client, [job])
 

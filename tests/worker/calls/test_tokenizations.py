@@ -96,7 +96,6 @@ async def test_a_worker_converts_texts_and_tokens_while_its_engine_is_busy(
         assert (list(reply.ids), reply.names) == (ids, tuple(HF.convert_ids_to_tokens(ids)))
         assert (await ask(calls, Decode(ids=tuple(ids)))).text == HF.decode(ids)
         described = (await ask(calls, Describe())).description
-        assert described is not None
         assert described["eos_token"] == HF.eos_token
         engine.may_step.set()
 
@@ -121,7 +120,6 @@ async def test_an_adapter_that_cannot_be_read_is_an_error(
     await register(Registry(redis, keys), SHOUTING, source="broken")
     for version in (SHOUTING, AdapterVersion("unknown@1")):
         error = (await ask(calls, chat(client, version))).error
-        assert error is not None
         assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
 
 
@@ -129,7 +127,6 @@ async def test_tokens_outside_the_vocabulary_are_refused(
     calls: Tokenizations, desk: TokenizationDesk
 ) -> None:
     error = (await ask(calls, Decode(ids=(1, 10**6)))).error
-    assert error is not None
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "tokens[1]")
 
 

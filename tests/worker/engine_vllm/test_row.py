@@ -34,7 +34,6 @@ def test_a_plainly_greedy_request_is_left_to_vllm() -> None:
 def test_parameters_survive_a_message(sampling: dict[str, Any]) -> None:
     asked = request(sampling=sampling, output_ids=[4, 5], stop_ids=frozenset({2, 8}))
     received = row_params(json.loads(json.dumps(extra_args_of(asked))))
-    assert received is not None
     assert received.sampling == asked.sampling
     assert received.num_shown == 2
     assert received.stop_ids == asked.stop_ids

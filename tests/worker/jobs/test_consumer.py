@@ -90,7 +90,6 @@ class FakePublisher:
         self.end(job, JobState.CANCELLED, CANCELLED)
 
     def drop(self, job: RunningJob) -> None:
-        assert self.jobs is not None
         self.jobs.finish(job)
         self.dropped.append(job.id)
 

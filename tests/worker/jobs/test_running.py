@@ -30,7 +30,6 @@ def test_the_first_end_of_a_job_stays() -> None:
     job = add_job(RunningJobs(), try_=3)
     job.conclude(JobState.FAILED, ERROR)
     job.conclude(JobState.DONE)
-    assert job.end is not None
     assert (job.end.job, job.end.try_) == (job.id, 3)
     assert (job.end.state, job.end.error) == (JobState.FAILED, ERROR)
 
@@ -45,8 +44,6 @@ def test_usage_counts_all_output_tokens_and_the_cached_tokens_of_each_prompt_onc
     for number, choice in enumerate(job.choices):
         choice.accept(output(choice, "a", num_cached_tokens=number + 1))
     job.conclude(JobState.DONE)
-    assert job.end is not None
-    assert job.end.usage is not None
     assert job.end.usage.prompt_tokens == 10
     assert job.end.usage.completion_tokens == 4
     assert job.end.usage.cached_tokens == 1 + 3
@@ -62,7 +59,6 @@ def test_the_result_has_the_finished_choices_only() -> None:
     assert (result.job, result.state, result.error) == (job.id, JobState.CANCELLED, ERROR)
     assert [choice.text for choice in result.choices] == ["abc", "xy"]
     assert result.choices[0].ids == tuple(ascii_ids("abc"))
-    assert result.usage is not None
     assert result.usage.completion_tokens == 6
 
 

@@ -138,7 +138,6 @@ def test_several_processes_at_once_get_one_library(
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
     for process in processes:  # closing stdin lets all processes continue at the same time
-        assert process.stdin is not None
         process.stdin.close()
         process.stdin = None
     assert [process.communicate()[0] for process in processes] == ["42\n"] * 4

@@ -97,7 +97,6 @@ def test_an_archive_has_the_version_of_its_files(
     assert [copy.digest for copy in store.copies()] == [entry.digest]
     assert not list((tmp_path / "store").glob(".new-*"))
     copy = store.folder_of(entry.digest)
-    assert copy is not None
     assert {path.name for path in copy.iterdir()} == {
         *(file.name for file in good.iterdir() if file.name != "README.md"),
         ".version",

@@ -80,7 +80,6 @@ def test_a_good_adapter_is_described_in_full(reader: AdapterReader, root: Path) 
     folder = save_adapter(root / "a", **config)
     findings = inspect(reader, folder, "org/sql")
     adapter = findings.adapter
-    assert adapter is not None
     assert findings.error is None
     assert (adapter.name, adapter.rank, adapter.source) == ("org/sql", 12, str(folder))
     assert adapter.version == f"org/sql@{adapter.digest[:12]}"
@@ -99,7 +98,6 @@ def test_a_bad_adapter_is_refused_with_its_reason_and_leaves_no_copy(
 ) -> None:
     findings = inspect(reader, save_bad(good, root / "bad", bad))
     assert findings.adapter is None
-    assert findings.error is not None
     assert findings.error.code is ErrorCode.ADAPTER_REJECTED
     assert re.search(bad.reason, findings.error.message), findings.error.message
     assert str(root / "bad") in findings.error.message
@@ -125,7 +123,6 @@ def test_a_fault_that_nobody_thought_of_is_the_adapters_and_not_the_workers(
 
     shutil.copytree(good, root / "a")
     error = inspect(make(read), root / "a").error
-    assert error is not None
     assert error.code is ErrorCode.ADAPTER_REJECTED
     assert "of all things" in error.message
 
@@ -235,7 +232,6 @@ def test_an_adapter_that_changes_while_it_is_read_is_refused(
         return adapter
 
     error = inspect(make(read), Path(shutil.copytree(good, root / "a"))).error
-    assert error is not None
     assert "was changed while it was read" in error.message
 
 
@@ -255,7 +251,6 @@ def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
 
     monkeypatch.setattr(store, "keep", fail)
     error = inspect(reader, folder).error
-    assert error is not None
     assert (error.code, error.message) == (
         ErrorCode.UNAVAILABLE,
         "--adapter-store: No space left on device",

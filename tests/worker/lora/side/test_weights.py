@@ -97,7 +97,6 @@ def test_an_adapter_with_side_weights_only_can_be_resident() -> None:
     assert pool.add(adapter)
     check(pool, adapter)
     batch = build_batch(pool, [(adapter.version, 3)])
-    assert batch is not None
     assert batch.changes(("layers.0.q",))
 
 
@@ -128,10 +127,8 @@ def test_a_batch_without_side_weights_has_no_side_batch() -> None:
     pool.add(plain)
     pool.add(other)
     batch = build_batch(pool, [(plain.version, 3), (None, 2)])
-    assert batch is not None
     assert batch.side is None
     mixed = build_batch(pool, [(plain.version, 3), (other.version, 2)])
-    assert mixed is not None
     assert mixed.changes(("layers.0.q",))
     assert not mixed.changes(("project_in",))
 
