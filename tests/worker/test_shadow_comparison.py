@@ -63,11 +63,6 @@ def test_a_pair_is_equal_if_all_choices_are() -> None:
     assert not compare(PAIR, result("a"), result("a", "b")).is_equal
 
 
-def test_a_failed_copy_has_no_similarity_and_a_reason() -> None:
-    found = compare(PAIR, result("a"), result(state=JobState.FAILED, error="no memory"))
-    assert (found.similarity, found.error, found.is_equal) == (0, "no memory", False)
-
-
 @pytest.fixture
 async def shadow(redis: Redis, keys: Keys) -> Candidates:
     """The version `a@2` is a shadow of `a@1`."""

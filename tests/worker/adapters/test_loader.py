@@ -1,12 +1,10 @@
 """Loading what isn't resident, and doing without what can't be loaded."""
 
-import asyncio
-
 import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
 from worker_support import Client, Start, register, residents, until
 
-from shared.errors import AdapterRejected, ErrorCode
+from shared.errors import ErrorCode
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.store.registry import Registry
@@ -22,18 +20,6 @@ async def test_adapters_given_at_start_are_registered_and_resident(
         assert [a.name for a in await registry.adapters()] == ["one", "two"]
         result = await client.result_of(await client.send(version=TWO))
     assert result.choices[0].ids == tuple(expected_ids(1, 0, 5, TWO))
-
-
-async def test_a_bad_adapter_at_start_stops_the_start(
-    engine: ScriptedEngine, start: Start, client: Client
-) -> None:
-    with pytest.raises(ExceptionGroup) as caught:
-        async with start(engine, adapters=("one=v1", "two=broken")):
-            await asyncio.Event().wait()
-    (error,) = caught.value.exceptions
-    assert isinstance(error, AdapterRejected)
-    assert "two from broken" in str(error)
-    assert await client.views.workers() == []
 
 
 async def test_an_idle_adapter_makes_room_and_the_pool_is_told(

@@ -6,8 +6,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import pytest
-
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.queue_replies import ReplicaStanding
 from worker.adapters.load_policy import MAX_LOADING, REFUSED_S
@@ -47,12 +45,6 @@ def run_short(
 def yielding(residency: Residency) -> set[AdapterVersion]:
     view = residency.claim_view(0)
     return set(view.held) - set(view.residents)
-
-
-def test_a_version_without_memory_cannot_become_resident() -> None:
-    residency = Residency(BASE, BASE_STYLE)
-    with pytest.raises(AssertionError, match="a@1"):
-        residency.became_resident(A)
 
 
 def test_the_style_of_a_version_stays_known_until_the_version_is_forgotten() -> None:

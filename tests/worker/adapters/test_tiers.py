@@ -4,6 +4,7 @@ import os
 import sys
 import time
 
+import pytest
 from scripted_engine import BASE, ScriptedEngine, expected_ids
 from scripted_tiers import LOAD_S, Files, Serve, Tiers
 from worker_support import Client, flood, register, residents, until
@@ -120,29 +121,29 @@ async def test_one_adapter_more_than_fits_and_the_base_are_all_served(
         assert result.choices[0].ids == tuple(expected)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [("fails_to_write", True, "scripted to fail"), ("max_adapters", 0, "too large")],
+)
 async def test_an_adapter_that_cannot_be_copied_fails_its_job_and_leaves_no_trace(
-    client: Client, engine: ScriptedEngine, serve: Serve, registry: Registry
+    client: Client,
+    engine: ScriptedEngine,
+    serve: Serve,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
+    value: int,
+    reason: str,
 ) -> None:
     async with serve():
         await register(registry, ONE)
-        engine.fails_to_write = True
-        end = await client.end_of(await client.send(version=ONE))
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, field, value)
+            end = await client.end_of(await client.send(version=ONE))
         assert (engine.adapters, engine.placed) == ([], [])
-        engine.fails_to_write = False
         assert (await client.end_of(await client.send(version=ONE))).state is JobState.DONE
     assert end.error.code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert "scripted to fail" in end.error.message
-
-
-async def test_an_adapter_larger_than_the_memory_fails_its_job_at_once(
-    client: Client, engine: ScriptedEngine, serve: Serve, registry: Registry
-) -> None:
-    engine.max_adapters = 0
-    async with serve():
-        await register(registry, ONE)
-        end = await client.end_of(await client.send(version=ONE))
-    assert end.error.code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert "too large" in end.error.message
+    assert reason in end.error.message
 
 
 async def test_an_evicted_version_is_removed_from_every_tier_and_can_be_loaded_again(

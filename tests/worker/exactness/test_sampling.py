@@ -1,6 +1,7 @@
 """Penalties, biases and logprobs of the engine follow their definitions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from engine_requests import make_request
 from engines import engine_of, load, outputs_of, random_prompt, run
 from peft import PeftModel
 from reference import MAX_GAP
+from reference_sampler import adjusted_logits
 from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
@@ -65,29 +67,14 @@ def request_of(name: str, seed: int, version: AdapterVersion | None, **sampling:
     )
 
 
-def adjusted(logits: list[float], request: Request, output: list[int]) -> list[float]:
-    """Return the adjusted logits by definition, without end tokens until `min_tokens`."""
-    sampling, bias = request.sampling, dict(request.sampling.logit_bias)
-    seen = {*request.prompt_ids, *output}
-    result = []
-    for token, logit in enumerate(logits):
-        value = logit + bias.get(token, 0.0)
-        if token in seen:
-            value *= sampling.repetition_penalty ** (-1 if value > 0 else 1)
-        value -= sampling.frequency_penalty * output.count(token)
-        value -= sampling.presence_penalty * (token in output)
-        too_short = len(output) < sampling.min_tokens and token in request.stop_ids
-        result.append(-torch.inf if too_short else value)
-    return result
-
-
 @torch.inference_mode()
 def check_greedy(model: Any, request: Request, tokens: list[int]) -> None:
     """Check that each token has the reference's best score, up to float32 rounding."""
     ids = torch.tensor([[*request.prompt_ids, *tokens]])
     rows = model(input_ids=ids).logits[0, len(request.prompt_ids) - 1 : -1]
     for position, token in enumerate(tokens):
-        scores = adjusted(rows[position].tolist(), request, tokens[:position])
+        before = replace(request, output_ids=tokens[:position])
+        scores = adjusted_logits(rows[position].numpy(), before)
         assert max(scores) - scores[token] < MAX_GAP, f"{request.id}: token {position}"
     assert tokens[-1] == EOS or len(tokens) == NUM_TOKENS
     assert EOS not in tokens[:-1]

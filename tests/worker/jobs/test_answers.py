@@ -1,6 +1,5 @@
 """Answers that clients receive from an undisturbed worker."""
 
-import pytest
 from scripted_engine import (
     BASE,
     EOS_ID,
@@ -181,17 +180,6 @@ async def test_checkpoints_cover_all_published_tokens_even_if_the_engine_stops(
 
         await until(is_all_saved, deadline_s=2)
         engine.may_step.set()
-
-
-@pytest.mark.parametrize("text", ["你好、世界 🦜", "naïve"])
-async def test_characters_are_never_cut(
-    client: Client, engine: ScriptedEngine, start: Start, text: str
-) -> None:
-    engine.scripted_ids = [*HF(text)["input_ids"], EOS_ID]
-    async with start(engine):
-        job = await client.send(max_tokens=100)
-        assert (await client.result_of(job)).choices[0].text == text
-    assert not any("\ufffd" in tokens.text for tokens in client.tokens_of(job))
 
 
 async def test_only_the_job_of_an_unknown_protocol_version_fails(

@@ -63,12 +63,6 @@ def test_choices_are_ordered_by_prompt() -> None:
     ]
 
 
-def test_an_answer_without_a_limit_may_fill_the_context() -> None:
-    job = job_of(SamplingParams(seed=1), prompts=("hello",))
-    (choice,) = choices(job)
-    assert choice.max_tokens == 15
-
-
 def test_a_request_continues_after_the_restored_tokens() -> None:
     job = job_of(SamplingParams(seed=1, max_tokens=5))
     (choice,) = choices(job, [tokens(job.job, 0, "ab")])

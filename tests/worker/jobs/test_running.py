@@ -17,15 +17,6 @@ def finish(job: RunningJob, number: int, text: str = "a") -> None:
     choice.accept(output(choice, text[-1], FinishReason.LENGTH))
 
 
-def test_a_job_occupies_a_sequence_per_choice_until_the_choice_finishes() -> None:
-    two_prompts = make_job(sampling=SamplingParams(seed=1, n=2), prompts=("a", "b"))
-    assert RunningJob(claim(two_prompts)).num_open == 4
-    job = add_job(RunningJobs(), n=2)
-    assert job.num_open == 2
-    finish(job, 1)
-    assert job.num_open == 1
-
-
 def test_the_first_end_of_a_job_stays() -> None:
     job = add_job(RunningJobs(), try_=3)
     job.conclude(JobState.FAILED, ERROR)
@@ -62,17 +53,6 @@ def test_the_result_has_the_finished_choices_only() -> None:
     assert result.usage.completion_tokens == 6
 
 
-def test_a_request_is_found_until_its_job_ends_or_is_removed() -> None:
-    jobs = RunningJobs()
-    ended, removed = add_job(jobs), add_job(jobs)
-    ended.conclude(JobState.CANCELLED)
-    jobs.remove(removed)
-    assert jobs.find(ended.choices[0].request_id) is None
-    assert jobs.find(removed.choices[0].request_id) is None
-    assert jobs.get(ended.id) is ended
-    assert jobs.get(removed.id) is None
-
-
 def test_removing_an_earlier_claim_keeps_the_later_claim_of_the_same_job() -> None:
     jobs = RunningJobs()
     earlier = add_job(jobs)
@@ -80,15 +60,6 @@ def test_removing_an_earlier_claim_keeps_the_later_claim_of_the_same_job() -> No
     jobs.add(later)
     jobs.remove(earlier)
     assert jobs.get(later.id) is later
-
-
-def test_ended_jobs_need_neither_sequences_nor_memory() -> None:
-    jobs = RunningJobs()
-    running, ended = add_job(jobs, n=2), add_job(jobs, n=3)
-    assert (jobs.num_open, jobs.num_tokens) == (5, running.job.cost + ended.job.cost)
-    ended.conclude(JobState.DONE)
-    assert (jobs.num_open, jobs.num_tokens) == (2, running.job.cost)
-    assert len(jobs) == 2
 
 
 def test_jobs_may_be_removed_while_they_are_iterated() -> None:

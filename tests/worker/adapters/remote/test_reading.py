@@ -103,13 +103,6 @@ def test_an_archive_has_the_version_of_its_files(
     }
 
 
-def test_findings_show_no_query(reader: AdapterReader, web: WebServer, good: Path) -> None:
-    web.scripts["/x"] = sends(response(packed(good)))
-    url = f"http://localhost:{web.port}/x"
-    findings = reader.inspect(Inspection(name="a", source=f"{url}?signature=secret"))
-    assert findings.source == url
-
-
 def test_the_digest_of_an_archive_is_compared(
     reader: AdapterReader, web: WebServer, good: Path
 ) -> None:
