@@ -5,11 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from scripted_engine import (
-    ScriptedEngine,
-    read_scripted_adapter,
-    scripted_model,
-)
+from scripted_engine import ScriptedEngine, read_scripted_adapter, scripted_model
 from worker_support import Client, check_answers, flood, has_workers, register, running_with, until
 
 from shared.protocol.ids import AdapterVersion

@@ -125,19 +125,6 @@ def test_equal_logits_at_the_end_of_the_nucleus_are_kept_in_the_order_of_the_voc
     assert set(tokens) == {0, 1, 2, 3, 4}
 
 
-def test_rows_that_need_the_whole_vocabulary_are_sampled_beside_others() -> None:
-    generator = np.random.default_rng(0)
-    flat, peaked = torch.zeros(1, 4000), torch.zeros(1, 4000)
-    flat += torch.from_numpy(generator.standard_normal((1, 4000), np.float32)) * 0.01
-    peaked[0, 17] = 50.0
-    logits = torch.cat([flat, peaked] * 40)
-    rows = [Row(ChoiceSampling(seed=n, top_p=0.9), [], []) for n in range(80)]
-    tokens = sample(logits, rows)
-    assert tokens[1::2] == [17] * 40
-    expected = [reference_token(flat[0].numpy(), row)[0] for row in rows[::2]]
-    assert tokens[::2] == expected
-
-
 def counts_of(logits: Tensor, rows: list[Row]) -> Counts:
     counts = Counts()
     with torch.inference_mode(), OperationCounter() as counter, counter.into(counts):

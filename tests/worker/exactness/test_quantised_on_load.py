@@ -18,11 +18,7 @@ import torch
 from engines import engine_of, outputs_of, random_prompt
 from engines import greedy_request as request
 from int8_product import exact_product, load_quantised, replace_product, rounded_product
-from kernel_sets import (
-    NATIVE_DTYPES,
-    every_level,
-    linear_kernels,
-)
+from kernel_sets import NATIVE_DTYPES, every_level, linear_kernels
 from kinds import kinds
 from reference import check_greedy_along, check_logprobs_along, logits_along, with_adapter
 from tiny import roughen, save_adapter, save_tiny_model, tiny_model
