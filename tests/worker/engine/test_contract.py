@@ -89,11 +89,6 @@ def test_a_request_gets_a_token_per_step_until_its_limit(engine: AnyEngine) -> N
     assert_empty(engine)
 
 
-def test_an_engine_without_requests_has_no_work(engine: AnyEngine) -> None:
-    assert not engine.has_work
-    assert engine.step() == []
-
-
 def test_a_stop_token_ends_a_request_and_is_output(engine: AnyEngine) -> None:
     free = answer(engine, request("free", 10))
     stopped = run(engine, request("stopped", 10, stop_ids=frozenset({free[4]})))["stopped"]
@@ -241,11 +236,6 @@ def test_a_resident_adapter_changes_the_tokens_of_its_requests(
     answers = [tuple(ids_of(outputs)) for outputs in run(engine, *requests).values()]
     assert len(set(answers)) == len(answers)
     assert answer(engine, request("again", 8, version=versions[1])) == list(answers[1])
-
-
-def test_an_adapter_that_is_not_resident_is_an_error(engine: AnyEngine) -> None:
-    outputs = run(engine, request("a", version=AdapterVersion("nobody@000000000000")))
-    assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
 
 
 def test_an_adapter_is_not_resident_before_it_is_activated(

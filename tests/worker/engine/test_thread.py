@@ -61,12 +61,6 @@ def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step(running:
     assert running.takers == ["engine"] * (1 + num_steps)
 
 
-def test_calls_run_on_the_engine_thread_between_steps(running: Running) -> None:
-    running.thread.add(request("a", ENDLESS))
-    name = running.thread.call(lambda _: threading.current_thread().name)
-    assert name.result(5) == "engine"
-
-
 def test_a_call_hands_its_exception_to_whoever_waits(running: Running) -> None:
     def fail(_: object) -> None:
         raise ValueError("scripted")

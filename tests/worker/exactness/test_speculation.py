@@ -232,19 +232,6 @@ def test_the_context_ends_an_answer_at_the_same_token(engines: Engines) -> None:
     assert engine.stats().num_accepted_tokens > 0
 
 
-def test_accepted_and_forced_tokens_are_computed_once(engines: Engines) -> None:
-    engine, grammar = engines.speculating, grammar_of(0).start()
-    before = engine.stats()
-    for request in (request_of([7, 8] * 9), request_of([7] * 5, grammar=grammar)):
-        engine.add(request)
-        while engine.has_work:
-            engine.step()
-            if not request.is_finished:
-                assert request.num_tokens - request.num_computed_tokens == request.num_new_tokens
-    assert engine.stats().num_accepted_tokens > before.num_accepted_tokens
-    assert engine.stats().num_forced_tokens > before.num_forced_tokens
-
-
 def test_a_later_request_reuses_blocks_of_accepted_tokens_only(engines: Engines) -> None:
     for seed in range(5):
         prompt = [7 + seed, 8, 9] * 5

@@ -45,15 +45,12 @@ def drafted(request: Request) -> tuple[int, ...]:
     return chunk.draft.token_ids
 
 
-def test_a_draft_continues_the_repetition() -> None:
-    assert drafted(repeating()) == (6, 7, 5, 6, 7, 5, 6, 7)
-
-
 def test_a_chunk_with_a_draft_has_its_tokens_samples_and_blocks() -> None:
     request = repeating()
     drafter, blocks = drafter_of()
     (chunk,) = drafter.extend([decode_of(request)])
     assert (chunk.start, chunk.num_tokens, chunk.num_samples) == (12, 9, 9)
+    assert chunk.draft.token_ids == (6, 7, 5, 6, 7, 5, 6, 7)
     assert chunk.token_ids() == [5, *chunk.draft.token_ids]
     assert len(request.block_table) == 6
     assert blocks.num_free == 94
