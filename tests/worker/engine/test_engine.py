@@ -24,9 +24,10 @@ from worker.model.loader import LoadedModel
 TARGETS = ["q_proj", "down_proj"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    return load(tiny_model())
+    """A model for one engine at a time."""
+    return load(tiny_model("llama"))
 
 
 def last_outputs(engine: NativeEngine) -> dict[RequestId, StepOutput]:
@@ -95,7 +96,7 @@ def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_pat
     assert beside[RequestId("beside")] == alone[RequestId("alone")]
     engine.activate_adapter(reserved, image)
     answer = run(engine, [greedy_request("new", random_prompt(1, 9), 20, new.version)])
-    fresh, _ = engine_of(load(tiny_model()))
+    fresh, _ = engine_of(loaded)
     fresh.add_adapter(new)
     expected = run(fresh, [greedy_request("new", random_prompt(1, 9), 20, new.version)])
     assert answer == expected
@@ -103,7 +104,7 @@ def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_pat
 
 def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> NativeEngine:
     """Return an engine whose adapter memory holds `num_adapters` adapters of rank 8."""
-    probe, _ = engine_of(load(tiny_model()))
+    probe, _ = engine_of(loaded)
     probe.add_adapter(adapters(probe, root / "probe", 1)[0])
     config = EngineConfig(
         kv_cache_bytes=100 * bytes_per_block(loaded.kv_shapes, loaded.dtype),
@@ -132,12 +133,10 @@ def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: Lo
     with pytest.raises(SettingsError, match="--max-model-len 600 exceeds the model's limit of 512"):
         NativeEngine(loaded, EngineConfig(max_model_len=600))
     with pytest.raises(SettingsError, match="--kv-cache-mb: it holds 32 tokens"):
-        NativeEngine(load(tiny_model()), EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
+        NativeEngine(loaded, EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
     with pytest.raises(SettingsError, match="--kv-cache-mb is too small"):
-        NativeEngine(load(tiny_model()), EngineConfig(kv_cache_bytes=block - 1))
-    assert (
-        NativeEngine(load(tiny_model()), EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
-    )
+        NativeEngine(loaded, EngineConfig(kv_cache_bytes=block - 1))
+    assert NativeEngine(loaded, EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
 
 
 def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> None:
@@ -145,9 +144,11 @@ def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> 
         NativeEngine(loaded, EngineConfig(kv_cache_bytes=1 << 60))
 
 
-def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(tmp_path: Path) -> None:
+def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
     folders = {"a": save_adapter(tmp_path / "a", seed=1), "b": save_adapter(tmp_path / "b", seed=2)}
-    engine, versions = engine_of(load(tiny_model("llama")), folders)
+    engine, versions = engine_of(loaded, folders)
     prefix = random_prompt(0, 40)
 
     def ask(round_: str) -> list[list[int]]:
@@ -165,14 +166,14 @@ def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(tmp_path: P
     assert len({tuple(answer) for answer in first}) > 3
 
 
-def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off() -> None:
+def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off(loaded: LoadedModel) -> None:
     prompt = random_prompt(0, 40)
     for caches_prefixes, tenants, num_expected in (
         (True, ("x", "x"), 32),
         (True, ("x", "y"), 0),
         (False, ("x", "x"), 0),
     ):
-        engine, _ = engine_of(load(tiny_model("llama")), caches_prefixes=caches_prefixes)
+        engine, _ = engine_of(loaded, caches_prefixes=caches_prefixes)
         for number, tenant in enumerate(tenants):
             request = greedy_request(str(number), prompt, 4)
             request.tenant = tenant

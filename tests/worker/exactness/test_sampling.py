@@ -17,6 +17,7 @@ from tiny import save_adapter, tiny_model
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, StepOutput, TokenLogprobs
 from worker.engine.rules import NO_TOKEN_LEFT
+from worker.model.loader import LoadedModel
 
 NUM_TOKENS = 20
 EOS = 2
@@ -45,6 +46,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         name: save_adapter(root / name, seed=seed, r=rank, target_modules="all-linear")
         for seed, (name, rank) in enumerate({"one": 4, "two": 12}.items())
     }
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    """A model for one engine at a time."""
+    return load(tiny_model())
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +88,9 @@ def check_greedy(model: Any, request: Request, tokens: list[int]) -> None:
 
 
 def test_a_mixed_batch_follows_the_definitions_through_chunks_and_preemption(
-    folders: dict[str, Path], models: Models
+    loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
-    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=24, budget=23)
+    engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
     requests = {
         (name, kind): request_of(f"{name}:{kind}", seed, versions.get(name), **sampling)
         for name in models
@@ -98,8 +105,10 @@ def test_a_mixed_batch_follows_the_definitions_through_chunks_and_preemption(
     assert len({tuple(tokens[requests["base", kind].id]) for kind in SAMPLINGS}) == len(SAMPLINGS)
 
 
-def test_a_request_whose_limits_leave_no_token_fails_alone(folders: dict[str, Path]) -> None:
-    engine, _ = engine_of(load(tiny_model()), folders)
+def test_a_request_whose_limits_leave_no_token_fails_alone(
+    loaded: LoadedModel, folders: dict[str, Path]
+) -> None:
+    engine, _ = engine_of(loaded, folders)
     limits = {"allowed_token_ids": (7, 8), "bad_words": ((7,), (7, 8), (8, 8))}
     doomed, other = request_of("doomed", 1, None, **limits), request_of("other", 2, None)
     results: dict[str, list[StepOutput]] = {"doomed": [], "other": []}
@@ -116,14 +125,14 @@ def test_a_request_whose_limits_leave_no_token_fails_alone(folders: dict[str, Pa
 
 
 def test_a_moved_request_penalises_tokens_that_were_already_output(
-    folders: dict[str, Path],
+    loaded: LoadedModel, folders: dict[str, Path]
 ) -> None:
     sampling = {**SAMPLINGS["all"], "temperature": 0.9, "min_tokens": NUM_TOKENS}
-    engine, versions = engine_of(load(tiny_model()), folders)
+    engine, versions = engine_of(loaded, folders)
     [undisturbed] = run(engine, [request_of("r", 3, versions["one"], **sampling)]).values()
     moved = request_of("r", 3, versions["one"], **sampling)
     moved.output_ids = undisturbed[:9]
-    assert run(engine_of(load(tiny_model()), folders)[0], [moved])["r"] == undisturbed[9:]
+    assert run(engine_of(loaded, folders)[0], [moved])["r"] == undisturbed[9:]
 
 
 @torch.inference_mode()
@@ -140,9 +149,9 @@ def check_logprobs(row: torch.Tensor, token: int, got: TokenLogprobs, num_top: i
 
 
 def test_logprobs_equal_transformers_log_softmax_for_any_sampling_and_batch(
-    folders: dict[str, Path], models: Models
+    loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
-    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=24, budget=23)
+    engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
     requests = []
     for name in models:
         for seed, (kind, sampling) in enumerate(SAMPLINGS.items()):
@@ -178,9 +187,9 @@ def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> No
 
 
 def test_ranks_and_named_tokens_follow_their_definitions_in_a_mixed_batch(
-    folders: dict[str, Path], models: Models
+    loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
-    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=12, budget=23)
+    engine, versions = engine_of(loaded, folders, num_blocks=12, budget=23)
     requests = []
     for seed, name in enumerate([*models] * 3):
         sampling: dict[str, Any] = {"temperature": 0.8, "logit_bias": ((7, 5.0),)}

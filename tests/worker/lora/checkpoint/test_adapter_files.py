@@ -1,4 +1,4 @@
-"""An adapter's files are located, read and parsed once per load."""
+"""Files of an adapter that are missing, or change after they were read."""
 
 from pathlib import Path
 
