@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engine_requests import make_request
-from engines import engine_of, load, outputs_of, random_prompt, run
+from engines import all_outputs_of, engine_of, load, outputs_of, random_prompt, run
 from peft import PeftModel
 from reference import MAX_GAP
 from reference_sampler import adjusted_logits
@@ -111,12 +111,7 @@ def test_a_request_whose_limits_leave_no_token_fails_alone(
     engine, _ = engine_of(loaded, folders)
     limits = {"allowed_token_ids": (7, 8), "bad_words": ((7,), (7, 8), (8, 8))}
     doomed, other = request_of("doomed", 1, None, **limits), request_of("other", 2, None)
-    results: dict[str, list[StepOutput]] = {"doomed": [], "other": []}
-    for request in (doomed, other):
-        engine.add(request)
-    while engine.has_work:
-        for output in engine.step():
-            results[output.request_id].append(output)
+    results = all_outputs_of(engine, [doomed, other])
     assert [(each.token_id, each.error) for each in results["doomed"]] == [
         (8, None),
         (None, NO_TOKEN_LEFT),

@@ -1,6 +1,7 @@
 """Reading adapters: weights, scaling, versions, and sources on the hub."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -51,45 +52,37 @@ def test_tensor_names_may_contain_the_adapters_name(base: BaseModules, folder: P
     assert read_adapter(base, folder).version == before.version
 
 
-def test_new_weights_under_the_same_name_are_another_version(
-    base: BaseModules, folder: Path
-) -> None:
-    before = read_adapter(base, folder)
-    change_tensors(folder, lambda t: t[f"base_model.model.{Q0}.lora_B.weight"][0, 0].add_(1))
-    after = read_adapter(base, folder)
-    assert after.version != before.version
-    assert after.weights_digest != before.weights_digest
+def write(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text("{}")
 
 
-def test_another_scaling_is_another_version(base: BaseModules, folder: Path) -> None:
-    before = read_adapter(base, folder)
-    set_field(folder, lora_alpha=11)
-    assert read_adapter(base, folder).weights_digest != before.weights_digest
-
-
-def test_changes_without_effect_on_answers_keep_the_version(
-    base: BaseModules, folder: Path, tmp_path: Path
-) -> None:
-    before = read_adapter(base, folder)
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    (copy / "README.md").write_text("notes")
-    set_field(copy, lora_dropout=0.5)
-    assert read_adapter(base, copy).version == before.version
+B0 = f"base_model.model.{Q0}.lora_B.weight"
 
 
 @pytest.mark.parametrize(
-    "name", ["chat_template.jinja", "tokenizer_config.json", "generation_config.json"]
+    ("change", "is_other_version", "has_other_weights"),
+    [
+        (lambda folder: change_tensors(folder, lambda t: t[B0][0, 0].add_(1)), True, True),
+        (lambda folder: set_field(folder, lora_alpha=11), True, True),
+        (lambda folder: set_field(folder, lora_dropout=0.5), False, False),
+        (write("README.md"), False, False),
+        (write("chat_template.jinja"), True, False),
+        (write("tokenizer_config.json"), True, False),
+        (write("generation_config.json"), True, False),
+    ],
 )
-def test_a_file_that_shapes_prompts_changes_the_version_but_not_the_weights(
-    base: BaseModules, folder: Path, name: str
+def test_changes_with_effect_on_answers_make_another_version(
+    base: BaseModules,
+    folder: Path,
+    change: Callable[[Path], object],
+    is_other_version: bool,
+    has_other_weights: bool,
 ) -> None:
     before = read_adapter(base, folder)
-    (folder / name).write_text("{}")
-    first = read_adapter(base, folder)
-    (folder / name).write_text("{ }")
-    second = read_adapter(base, folder)
-    assert len({before.version, first.version, second.version}) == 3
-    assert before.weights_digest == first.weights_digest == second.weights_digest
+    change(folder)
+    after = read_adapter(base, folder)
+    assert (after.version != before.version) == is_other_version
+    assert (after.weights_digest != before.weights_digest) == has_other_weights
 
 
 def hub_cache(root: Path, folder: Path) -> Path:
