@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lora import wrap
 from reference import with_adapter
-from tiny import save_adapter
+from tiny import roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
 from shared.protocol.ids import AdapterVersion
@@ -15,6 +15,18 @@ from shared.protocol.ids import AdapterVersion
 Make = Callable[[], PreTrainedModel]
 """Makes the base model, in float32."""
 NUM_ROWS, LENGTH = 3, 11
+
+
+def maker(model_type: str, *, is_rough: bool = False) -> Make:
+    """Return a function that makes the tiny model of this type, roughened if `is_rough`."""
+
+    def make() -> PreTrainedModel:
+        model = tiny_model(model_type)
+        if model_type == "mixtral":
+            model.set_experts_implementation("eager")  # others don't support float64
+        return roughen(model) if is_rough else model
+
+    return make
 
 
 def inputs(num_rows: int = NUM_ROWS) -> torch.Tensor:

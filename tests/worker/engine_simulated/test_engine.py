@@ -8,9 +8,8 @@ from engine_requests import make_request
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from worker.engine.request import ChoiceSampling, Request, StepOutput
-from worker.engine_simulated.checker import check
 from worker.engine_simulated.engine import SimulatedEngine
-from worker.engine_simulated.tokens import END_ID, token_text
+from worker.engine_simulated.tokens import END_ID
 
 BASE = AdapterVersion("base@000000000000")
 PROMPT = [1, 2, 3]
@@ -56,19 +55,6 @@ def test_no_end_token_comes_before_min_tokens_or_if_it_is_ignored() -> None:
     run(engine_of(), *patient, *ignoring)
     assert 301 <= min(len(each.output_ids) for each in patient) < 320
     assert {len(each.output_ids) for each in ignoring} == {500}
-
-
-def test_a_choice_that_two_claims_compute_is_right_and_shows_both_epochs() -> None:
-    asked = request(1, max_tokens=10)
-    engine = engine_of()
-    engine.add(asked)
-    for _ in range(4):
-        engine.step()
-    resumed = request(1, max_tokens=10, claim_epoch=4096 + 6, output_ids=list(asked.output_ids))
-    run(engine_of(), resumed)
-    text = "".join(map(token_text, resumed.output_ids))
-    verdict = check(text, version=BASE, prompt=PROMPT, seed=1, num_tokens=10)
-    assert (verdict.violation, verdict.epochs) == (None, (5, 6))
 
 
 def test_a_step_takes_the_set_time_whatever_the_number_of_requests() -> None:

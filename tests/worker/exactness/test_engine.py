@@ -1,4 +1,4 @@
-"""The engine's answers equal those of transformers + PEFT, alone and in mixed batches."""
+"""The engine's answers equal those of transformers + PEFT, in mixed batches."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +60,6 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(request.param, folders, references)
 
 
-def check(case: Case, answers: dict[str, list[int]]) -> None:
-    """Check the answers to prompts, by their indices."""
-    for index, tokens in answers.items():
-        model = case.references[name_of(int(index))]
-        check_greedy_along(logits_along(model, PROMPTS[int(index)], tokens), tokens)
-
-
 @every_level
 def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
     case: Case, level: str
@@ -78,6 +71,8 @@ def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
         greedy_request(str(i), prompt, NUM_TOKENS, versions.get(name_of(i)))
         for i, prompt in enumerate(PROMPTS)
     ]
-    tokens = run(engine, requests)
+    answers = run(engine, requests)
     assert engine.stats().num_preemptions > 0
-    check(case, tokens)
+    for index, tokens in answers.items():
+        model = case.references[name_of(int(index))]
+        check_greedy_along(logits_along(model, PROMPTS[int(index)], tokens), tokens)

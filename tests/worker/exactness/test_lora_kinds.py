@@ -1,14 +1,14 @@
 """Logits of each kind of adapter equal those of PEFT, alone and in a batch with all others."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from kinds import kinds
-from parity import Make, check_alone, check_batch
+from parity import check_alone, check_batch, maker
 from slow_cases import slow_unless
-from tiny import ARCHITECTURES, roughen, save_adapter, tiny_model
-from transformers import PreTrainedModel
+from tiny import ARCHITECTURES
 
 from worker.lora.base.modules import base_modules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -19,18 +19,6 @@ REPRESENTATIVE = {"llama", "gpt2"}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5}
 
 
-def maker(model_type: str) -> Make:
-    """Return a function that makes the base model."""
-
-    def make() -> PreTrainedModel:
-        model = roughen(tiny_model(model_type))
-        if model_type == "mixtral":
-            model.set_experts_implementation("eager")  # others don't support float64
-        return model
-
-    return make
-
-
 @pytest.mark.parametrize(
     ("model_type", "kind"),
     slow_unless(
@@ -39,27 +27,26 @@ def maker(model_type: str) -> Make:
     ),
 )
 def test_logits_equal_those_of_peft(model_type: str, kind: str, tmp_path: Path) -> None:
-    tolerance = TOLERANCE[torch.float64]
-    check_alone(maker(model_type), kinds(model_type)[kind], tmp_path, tolerance)
-
-
-@pytest.mark.parametrize("kind", kinds("llama"))
-def test_every_tensor_is_reported_as_matching_the_base(kind: str, tmp_path: Path) -> None:
-    make = maker("llama")
-    folder = save_adapter(tmp_path, base=make(), **kinds("llama")[kind])
-    found = report_headers(AdapterFiles(folder), base_modules(make()))
+    make, tolerance = maker(model_type, is_rough=True), TOLERANCE[torch.float64]
+    check_alone(make, kinds(model_type)[kind], tmp_path, tolerance)
+    found = report_headers(AdapterFiles(tmp_path), base_modules(make()))
     assert found.matched
     assert found.unmatched == ()
     assert found.ranks
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(
-    "model_type",
-    slow_unless(lambda model_type: model_type in REPRESENTATIVE, [(t,) for t in MODEL_TYPES]),
+    ("model_type", "dtype"),
+    # `test_kinds_in_one_batch.py` checks such batches in float32.
+    slow_unless(
+        lambda model_type, dtype: model_type in REPRESENTATIVE and dtype == torch.float64,
+        product(MODEL_TYPES, TOLERANCE),
+    ),
+    ids=str,
 )
 def test_all_kinds_in_one_batch_with_the_base(
     model_type: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     configs = list(kinds(model_type).values())
-    check_batch(maker(model_type), configs, dtype, tmp_path, TOLERANCE[dtype])
+    make = maker(model_type, is_rough=True)
+    check_batch(make, configs, dtype, tmp_path, TOLERANCE[dtype])

@@ -21,6 +21,7 @@ from int8_product import exact_product, load_quantised, replace_product, rounded
 from kernel_sets import NATIVE_DTYPES, every_level, linear_kernels
 from kinds import kinds
 from reference import check_greedy_along, check_logprobs_along, logits_along, with_adapter
+from slow_cases import slow_unless
 from tiny import roughen, save_adapter, save_tiny_model, tiny_model
 from torch import nn
 
@@ -84,7 +85,16 @@ def greedy_answers(loaded: LoadedModel, adapters: dict[str, Path]) -> dict[int, 
     }
 
 
-@pytest.mark.parametrize("kind", [None, *kinds("llama")])
+REPRESENTATIVE = {
+    *(None, "DoRA, rsLoRA and patterns", "DoRA and biases", "a saved linear beside DoRA"),
+    *("embedding and head", "saved embedding and head", "saved norms", "tokens of both"),
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    slow_unless(lambda kind: kind in REPRESENTATIVE, [(kind,) for kind in (None, *kinds("llama"))]),
+)
 def test_answers_follow_the_dequantised_weights(
     kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,12 @@
 """Loading base models, and refusing those that can't be served exactly."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from slow_cases import slow_unless
 from tiny import ARCHITECTURES, save_tiny_model, tiny_model
 from transformers import PreTrainedModel
 
@@ -39,8 +41,14 @@ def prepare(model: PreTrainedModel) -> None:
     prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny")
 
 
-@pytest.mark.parametrize("model_type", [*ARCHITECTURES, *SUPPORTED])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    slow_unless(
+        lambda model_type, dtype: (model_type in SUPPORTED) == (dtype == torch.bfloat16),
+        product([*ARCHITECTURES, *SUPPORTED], [torch.float32, torch.bfloat16]),
+    ),
+    ids=str,
+)
 def test_packed_requests_equal_each_request_alone(model_type: str, dtype: torch.dtype) -> None:
     # The usual deviation of weights. With the larger one of other tests, bfloat16 rounds too much.
     overrides = {"initializer_range": 0.02, **SUPPORTED.get(model_type, {})}
