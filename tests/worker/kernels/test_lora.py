@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, product
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from kernel_sets import (
     native_kernels,
 )
 from kernel_sets import threads as with_threads
+from slow_cases import slow_unless
 from torch import Tensor
 
 from worker.kernels.interface import Kernels, LoRAPages, LoRAPlan, LoRASite, LoRASites
@@ -154,8 +155,14 @@ POPULARITY = {
 }
 
 
-@pytest.mark.parametrize("popularity", POPULARITY)
-@pytest.mark.parametrize("sizes", [(32, 40), (61, 7), (128, 400), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("popularity", "sizes"),
+    slow_unless(
+        lambda popularity, sizes: popularity == "with base rows between" or sizes == (61, 7),
+        product(POPULARITY, [(32, 40), (61, 7), (128, 400), (1, 1)]),
+    ),
+    ids=str,
+)
 @every_kernel_set
 def test_each_token_gets_its_own_adapters_term(
     name: str, dtype: torch.dtype, sizes: tuple[int, int], popularity: str
