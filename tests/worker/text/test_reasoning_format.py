@@ -59,39 +59,34 @@ def test_the_setting_overrides_the_template() -> None:
     assert base_reasoning_form(tokenizer(CHAT_TEMPLATE), "mistral") is ReasoningForm.MISTRAL
 
 
-def answer(content: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": content}
-
-
 MESSAGE, NOTHING = PromptEnd.MESSAGE, PromptEnd.NOTHING
 QUESTION = {"role": "user", "content": "what is <think>"}
-PROMPTS: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], str, str, Any]] = {
-    "the prompt begins it": (
-        *(DEEPSEEK_R1, [HI], {}),
-        *("<|assistant|><think>\n", "<think>", THINK),
-    ),
-    "the model may begin it": (QWEN3, [HI], {}, "<|assistant|>", "", THINK),
-    "a variable turns it off": (
-        *(QWEN3, [HI], {"template_kwargs": {"enable_thinking": False}}),
-        *("<think>\n\n</think>\n\n", "", None),
-    ),
-    "a marker of the user": (QWEN3, [QUESTION], {}, "<|assistant|>", "", THINK),
-    "it continues": (
-        *(QWEN3, [HI, answer("<think>\nso far")], {"prompt_end": MESSAGE}),
-        *("<|assistant|><think>\nso far", "<think>", THINK),
-    ),
-    "the answer continues": (
-        *(QWEN3, [HI, answer("The answer")], {"prompt_end": MESSAGE}),
-        *("<|assistant|>The answer", "", None),
-    ),
-    "no generation prompt": (DEEPSEEK_R1, [HI], {"prompt_end": NOTHING}, "<|user|>hi", "", None),
-}
-"""Template, messages and fields; end of the prompt, echo and form of the reasoning."""
+THOUGHT = {"role": "assistant", "content": "<think>\nso far"}
+ANSWER = {"role": "assistant", "content": "The answer"}
+CONTINUED = {"prompt_end": MESSAGE}
+OFF = {"template_kwargs": {"enable_thinking": False}}
 
 
-@pytest.mark.parametrize("case", PROMPTS)
-def test_the_end_of_a_prompt_says_whether_its_answers_reason(case: str) -> None:
-    template, messages, fields, end, echo, form = PROMPTS[case]
+@pytest.mark.parametrize(
+    ("template", "messages", "fields", "end", "echo", "form"),
+    [
+        (DEEPSEEK_R1, [HI], {}, "<|assistant|><think>\n", "<think>", THINK),
+        (DEEPSEEK_R1, [HI], {"prompt_end": NOTHING}, "<|user|>hi", "", None),
+        (QWEN3, [HI], {}, "<|assistant|>", "", THINK),  # the model may write the opening marker
+        (QWEN3, [HI], OFF, "<think>\n\n</think>\n\n", "", None),
+        (QWEN3, [QUESTION], {}, "<|assistant|>", "", THINK),
+        (QWEN3, [HI, THOUGHT], CONTINUED, "<|assistant|><think>\nso far", "<think>", THINK),
+        (QWEN3, [HI, ANSWER], CONTINUED, "<|assistant|>The answer", "", None),
+    ],
+)
+def test_the_end_of_a_prompt_says_whether_its_answers_reason(
+    template: str,
+    messages: list[dict[str, Any]],
+    fields: dict[str, Any],
+    end: str,
+    echo: str,
+    form: ReasoningForm | None,
+) -> None:
     text, prompt = encoded(template, *messages, **fields)
     assert text.endswith(end)
     assert (prompt.echo, prompt.reasoning) == (echo, form)
