@@ -22,8 +22,8 @@ MIN_MEASURED_S = 0.05
 ATTEMPTS = 5
 ROUNDS = 3
 """Number of times that the best of these attempts must be too slow."""
-NUM_SIZES = 5
-"""Number of sizes. A check of smaller inputs that grew too fast would be too slow at the limit."""
+NUM_SIZES = 11
+"""Number of sizes. The smallest one is about a thousandth of the limit."""
 
 
 class NotLinear(AssertionError):
