@@ -98,6 +98,20 @@ def test_a_tier_without_memory_keeps_nothing() -> None:
     assert host.num_bytes == 0
 
 
+def test_a_dropped_image_is_freed_when_its_last_user_releases_it() -> None:
+    host = tier(2 * BYTES)
+    put(host, adapter(1), adapter(2))
+    image = host.take(adapter(1).version)
+    for number in (1, 2, 3):
+        host.drop(adapter(number).version)
+    assert adapter(1).version not in host
+    assert host.take(adapter(1).version) is None
+    assert host.num_bytes == BYTES
+    check(image, adapter(1))
+    host.release(image)
+    assert host.num_bytes == 0
+
+
 def test_a_budget_that_cannot_be_allocated_names_its_setting() -> None:
     with pytest.raises(SettingsError, match=r"--adapter-host-mb: \d+ MiB can't be allocated"):
         tier(1 << 60)
@@ -106,7 +120,7 @@ def test_a_budget_that_cannot_be_allocated_names_its_setting() -> None:
 class Accounts(RuleBasedStateMachine):
     """Adapters of some sizes are put, taken, released and dropped in any order."""
 
-    LIMIT = 7 * BYTES
+    LIMIT = 4 * BYTES
 
     def __init__(self) -> None:
         super().__init__()
