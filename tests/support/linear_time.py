@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,7 +42,8 @@ def assert_linear(
 
     Args:
         check: what is measured. It gets an input and must not change it.
-        make: returns an input of about this number of bytes, and at most that.
+        make: returns an input of about this number of bytes, and at most that. Inputs of two sizes
+            are used in turn.
         max_bytes: the limit on an input's size.
         refusals: errors by which `check` refuses an input.
         max_s: maximum CPU time in seconds.
@@ -55,11 +55,14 @@ def assert_linear(
     """
     sizes = [max_bytes >> shift for shift in reversed(range(NUM_SIZES))]
     with _without_older_objects():
-        for small, large in pairwise(sizes):
-            pair = _Pair(check, refusals, make(small), make(large))
+        half = make(sizes[0])
+        for size in sizes[1:]:
+            whole = make(size)
+            pair = _Pair(check, refusals, half, whole)
             # A busy machine's cores and caches may be slow for a second, but not each time.
             if all((fault := pair.fault(max_s)) for _ in range(ROUNDS)):
-                raise NotLinear(f"{large} bytes take {fault}")
+                raise NotLinear(f"{size} bytes take {fault}")
+            half = whole
 
 
 @contextmanager

@@ -5,15 +5,15 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from queue_support import LIMITS, make_adapter
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
 
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
 from shared.protocol.adapters import Adapter
-from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import End, Event, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
@@ -29,9 +29,8 @@ from worker.served_model import ServedModel
 from worker.service import Worker
 
 DEADLINE_S = 60.0
-LIMITS = QueueLimits(
-    max_waiting=1000, max_waiting_adapter=1000, max_waiting_tenant=1000, retain_ms=60_000
-)
+Start = Callable[..., AbstractAsyncContextManager[Worker]]
+"""Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
 
 
 async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
@@ -50,21 +49,16 @@ async def has_workers(views: PoolViews, count: int) -> bool:
     return len(await views.workers()) == count
 
 
+def entry_of(version: AdapterVersion, source: str | None = None) -> Adapter:
+    """Return the registry's entry of a scripted adapter, newer than all that workers register."""
+    digest = version.partition("@")[2]
+    fields = {"digest": digest, "weights_digest": digest, "source": source or digest}
+    return make_adapter(version, **fields, created_s=int(time.time()) + 1)
+
+
 async def register(registry: Registry, version: AdapterVersion, source: str | None = None) -> None:
     """Register a scripted adapter in the pool, as another worker would."""
-    name, digest = version.split("@")
-    await registry.add_adapter(
-        Adapter(
-            name=name,
-            version=version,
-            digest=digest,
-            weights_digest=digest,
-            source=source or digest,
-            rank=8,
-            num_bytes=1,
-            created_s=int(time.time()) + 1,  # newer than all that the test's workers register
-        )
-    )
+    await registry.add_adapter(entry_of(version, source))
 
 
 async def residents(views: PoolViews) -> set[AdapterVersion]:

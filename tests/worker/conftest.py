@@ -1,17 +1,25 @@
 """Fixtures of the worker's tests. Their classes are in tests/support."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 from scripted_engine import ScriptedEngine
-from worker_support import Client, running
+from tiny import tiny_model
+from worker_support import Client, Start, running
 
 from shared.cancel_tasks import cancel_tasks
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
+from worker.lora.base.modules import BaseModules, base_modules
 from worker.service import Worker
+
+
+@pytest.fixture(scope="session")
+def base() -> BaseModules:
+    """Modules of a tiny Llama. Tests don't change them."""
+    return base_modules(tiny_model("llama"))
 
 
 @pytest.fixture
@@ -30,8 +38,7 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-def start(redis: Redis, pool: str) -> Callable[..., AbstractAsyncContextManager[Worker]]:
-    """Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
+def start(redis: Redis, pool: str) -> Start:
 
     def start_one(
         engine: ScriptedEngine, **settings: object

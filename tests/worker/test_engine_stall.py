@@ -8,12 +8,6 @@ from worker.engine_stall import until_stalled
 LIMIT_S = 0.3
 
 
-async def test_an_engine_whose_step_exceeds_the_limit_is_stalled() -> None:
-    start_s = time.monotonic()
-    await asyncio.wait_for(until_stalled(lambda: time.monotonic() - start_s, LIMIT_S), 5)
-    assert time.monotonic() - start_s >= LIMIT_S
-
-
 async def test_an_engine_that_finishes_its_steps_is_not_stalled() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(until_stalled(lambda: 0.1, LIMIT_S), 3 * LIMIT_S)

@@ -93,29 +93,3 @@ async def test_sigterm_lets_running_jobs_finish_and_exits_cleanly(
         assert (await client.end_of(job)).try_ == 1
         assert process.wait(20) == 0
     assert await client.views.workers() == []
-
-
-async def test_sigterm_without_drain_time_releases_jobs_to_the_other_worker(
-    client: Client, redis_url: str, pool: str
-) -> None:
-    with (
-        worker_process(redis_url, pool, simulated_step_ms=STEP_MS, drain_s=0) as one,
-        worker_process(redis_url, pool, simulated_step_ms=STEP_MS, drain_s=0) as two,
-    ):
-        await until(lambda: has_workers(client.views, 2), PROCESS_DEADLINE_S)
-        job = await send(client, max_tokens=300, n=2)
-        await client.until_published(job, 20)
-        owner, other = (one, two) if await owner_of(client, job) == one.pid else (two, one)
-        owner.send_signal(signal.SIGTERM)
-        assert (await client.end_of(job)).try_ == 2
-        assert owner.wait(20) == 0
-        assert other.poll() is None
-    assert check_texts(client, [job]) == 2
-
-
-async def owner_of(client: Client, job: Job) -> int:
-    """Return the process id of the worker that runs the job."""
-    view = await client.views.job(job.id)
-    assert view is not None
-    assert view.worker is not None
-    return int(view.worker.split(":")[1])

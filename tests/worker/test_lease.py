@@ -6,7 +6,7 @@ import pytest
 from worker_support import until
 
 from shared.cancel_tasks import cancel_tasks
-from shared.errors import LeaseLost, RedisUnavailable, SettingsError
+from shared.errors import LeaseLost, RedisUnavailable
 from shared.protocol.ids import WorkerId
 from worker import lease as lease_module
 from worker.lease import BEATS_PER_LEASE, Lease, new_worker_id
@@ -55,14 +55,6 @@ async def running(lease: Lease, member: FakeMember) -> AsyncIterator[None]:
     await cancel_tasks(task)
 
 
-async def test_an_acquired_lease_is_held_under_its_id(member: FakeMember) -> None:
-    lease = Lease(lease_ms=300)
-    assert not lease.is_held.is_set()
-    await lease.acquire(member)
-    assert lease.is_held.is_set()
-    assert member.entered == [lease.wid]
-
-
 async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
     member: FakeMember,
 ) -> None:
@@ -76,14 +68,6 @@ async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
     assert lease.is_held.is_set()
     assert member.entered[-1] == lease.wid
     assert lease.wid not in member.left
-
-
-async def test_a_lease_is_not_held_if_the_pool_rejects_the_worker(member: FakeMember) -> None:
-    lease = Lease(lease_ms=300)
-    member.entry_error = SettingsError("scripted")
-    with pytest.raises(SettingsError):
-        await lease.acquire(member)
-    assert not lease.is_held.is_set()
 
 
 async def test_a_lease_that_ends_during_the_registration_is_acquired_under_another_id(
@@ -113,19 +97,6 @@ async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
     assert lease_s * 0.9 < loop.time() - start_s < lease_s * 3
     assert set(member.renewed) == {lease.wid}
     assert len(member.entered) == 1
-
-
-async def test_a_lost_lease_is_acquired_under_another_id(member: FakeMember) -> None:
-    lease = Lease(lease_ms=30)
-    await lease.acquire(member)
-    before = lease.wid
-    member.beat_error = LeaseLost("scripted")
-    async with running(lease, member):
-        await until(lambda: len(member.entered) == 2)
-    assert lease.num_losses == 1
-    assert lease.wid != before
-    assert member.entered == [before, lease.wid]
-    assert before not in member.renewed
 
 
 async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(

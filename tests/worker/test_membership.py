@@ -1,18 +1,20 @@
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from unittest.mock import call, create_autospec
 
 import pytest
-from queue_support import INFO
+from queue_support import INFO, make_adapter
 from running_jobs import WID, add_job
 from structlog.testing import capture_logs
 
 from shared.errors import LeaseLost, RedisUnavailable, SettingsError
-from shared.protocol.adapters import Adapter, BaseModel
-from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.adapters import BaseModel
+from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.queue_replies import Standing
-from shared.protocol.workers import WorkerInfo
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from worker.adapters.retention import Retention
+from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 from worker.membership import MISMATCHES_UNTIL_RECONCILED, Membership
 
@@ -24,125 +26,40 @@ BASE = BaseModel(
     source="base",
     created_s=0,
 )
-ADAPTER = Adapter(
-    name="a",
-    version=AdapterVersion("a@1"),
-    digest="1",
-    weights_digest="1",
-    source="a",
-    rank=8,
-    num_bytes=1,
-    created_s=0,
-)
-
-
-class FakeQueue:
-    """Records calls; the reply to a heartbeat is scripted."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.reply: Standing | Exception = Standing()
-        self.known: Mapping[JobId, int] = {}
-        self.loading: Sequence[AdapterVersion] = ()
-
-    async def register(
-        self, wid: WorkerId, *, lease_ms: int, info: WorkerInfo, residents: Sequence[AdapterVersion]
-    ) -> None:
-        self.calls.append(("register", wid, lease_ms, info, list(residents)))
-
-    async def beat(
-        self,
-        wid: WorkerId,
-        *,
-        lease_ms: int,
-        info: WorkerInfo,
-        loading: Sequence[AdapterVersion],
-        known: Mapping[JobId, int],
-    ) -> Standing:
-        self.calls.append(("beat", wid, lease_ms, info))
-        self.known, self.loading = known, loading
-        if isinstance(self.reply, Exception):
-            raise self.reply
-        return self.reply
-
-    async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
-        self.calls.append(("reconcile", wid, list(known), grace_ms))
-        return 1
-
-    async def leave(self, wid: WorkerId) -> None:
-        self.calls.append(("leave", wid))
-
-    @property
-    def names(self) -> list[str]:
-        return [call[0] for call in self.calls]
-
-
-class FakeRegistry:
-    """Records what is registered; a test changes the epoch as a lost Redis would."""
-
-    def __init__(self) -> None:
-        self.epoch = "epoch-1"
-        self.bases: list[BaseModel] = []
-        self.adapters: list[Adapter] = []
-        self.served_version: AdapterVersion | None = None
-        self.error: Exception | None = None
-
-    async def set_base(self, base: BaseModel) -> str:
-        if self.error:
-            raise self.error
-        self.bases.append(base)
-        return self.epoch
-
-    async def add_adapter(self, adapter: Adapter) -> AdapterVersion:
-        self.adapters.append(adapter)
-        return self.served_version or adapter.version
-
-
-class FakePublisher:
-    """Records what the pool has reported."""
-
-    def __init__(self) -> None:
-        self.standings: list[tuple[Standing, Mapping[JobId, int]]] = []
-        self.num_outages = 0
-
-    def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
-        self.standings.append((standing, claim_epochs))
-
-    def on_redis_away(self) -> None:
-        self.num_outages += 1
+ADAPTER = make_adapter("a@1")
 
 
 class Setup:
-    """A membership with fakes of its collaborators."""
+    """A membership with mocks of its collaborators."""
 
     def __init__(self) -> None:
-        self.queue, self.registry = FakeQueue(), FakeRegistry()
-        self.publisher, self.jobs = FakePublisher(), RunningJobs()
+        self.jobs = RunningJobs()
+        self.queue = create_autospec(Queue, instance=True)
+        self.queue.beat.return_value = Standing()
+        self.registry = create_autospec(Registry, instance=True)
+        self.registry.set_base.return_value = "epoch-1"
+        self.registry.add_adapter.side_effect = lambda adapter: adapter.version
+        self.publisher = create_autospec(Publisher, instance=True)
+        self.retention = create_autospec(Retention, instance=True)
         self.ends = SimpleNamespace(job_ids=[])
-        self.num_tidied = 0
-        self.info = INFO
-        versions = SimpleNamespace(
-            held={AdapterVersion("b@2"), AdapterVersion("a@1")},
-            loading={AdapterVersion("c@3")},
-        )
-        fakes: dict[str, Any] = {
-            "queue": self.queue,
-            "ends": self.ends,
-            "registry": self.registry,
-            "residency": versions,
-            "retention": SimpleNamespace(tidy=self.tidy),
-            "publisher": self.publisher,
-        }
+        held = {AdapterVersion("b@2"), AdapterVersion("a@1")}
+        versions: Any = SimpleNamespace(held=held, loading={AdapterVersion("c@3")})
         self.membership = Membership(
-            **fakes, jobs=self.jobs, base=BASE, lease_ms=LEASE_MS, describe=lambda: self.info
+            self.queue,
+            self.registry,
+            versions,
+            self.retention,
+            self.jobs,
+            self.publisher,
+            cast(Any, self.ends),
+            base=BASE,
+            lease_ms=LEASE_MS,
+            describe=lambda: INFO,
         )
-
-    def tidy(self) -> None:
-        self.num_tidied += 1
 
     async def beat(self, **standing: Any) -> None:
         """Renew the lease; the pool replies with `standing`."""
-        self.queue.reply = Standing(**standing)
+        self.queue.beat.return_value = Standing(**standing)
         await self.membership.beat(WID)
 
 
@@ -151,23 +68,13 @@ def setup() -> Setup:
     return Setup()
 
 
-async def test_entering_registers_the_base_model_the_adapters_and_then_the_worker(
-    setup: Setup,
-) -> None:
-    setup.membership.add_adapter(ADAPTER)
-    await setup.membership.enter(WID)
-    assert setup.registry.bases == [BASE]
-    assert setup.registry.adapters == [ADAPTER]
-    assert setup.queue.calls == [("register", WID, LEASE_MS, INFO, ["a@1", "b@2"])]
-
-
 async def test_a_worker_of_another_base_model_is_not_registered(setup: Setup) -> None:
     setup.membership.add_adapter(ADAPTER)
-    setup.registry.error = SettingsError("scripted")
+    setup.registry.set_base.side_effect = SettingsError("scripted")
     with pytest.raises(SettingsError):
         await setup.membership.enter(WID)
-    assert setup.registry.adapters == []
-    assert setup.queue.calls == []
+    setup.registry.add_adapter.assert_not_awaited()
+    setup.queue.register.assert_not_awaited()
 
 
 async def test_adapters_are_registered_again_only_after_the_registry_has_lost_them(
@@ -176,17 +83,18 @@ async def test_adapters_are_registered_again_only_after_the_registry_has_lost_th
     setup.membership.add_adapter(ADAPTER)
     for _ in range(2):
         await setup.membership.enter(WID)
-    assert setup.registry.adapters == [ADAPTER]
-    setup.registry.epoch = "epoch-2"
+    assert setup.registry.add_adapter.await_args_list == [call(ADAPTER)]
+    setup.registry.set_base.return_value = "epoch-2"
     for _ in range(2):
         await setup.membership.enter(WID)
-    assert setup.registry.adapters == [ADAPTER, ADAPTER]
-    assert setup.queue.names == ["register"] * 4
+    assert setup.registry.add_adapter.await_args_list == [call(ADAPTER)] * 2
+    as_worker = call(WID, lease_ms=LEASE_MS, info=INFO, residents=["a@1", "b@2"])
+    assert setup.queue.register.await_args_list == [as_worker] * 4
 
 
 async def test_an_adapter_whose_name_has_a_newer_version_is_logged(setup: Setup) -> None:
     setup.membership.add_adapter(ADAPTER)
-    setup.registry.served_version = AdapterVersion("a@9")
+    setup.registry.add_adapter.side_effect = lambda _: AdapterVersion("a@9")
     with capture_logs() as logs:
         await setup.membership.enter(WID)
     (entry,) = logs
@@ -194,76 +102,56 @@ async def test_an_adapter_whose_name_has_a_newer_version_is_logged(setup: Setup)
     assert (entry["version"], entry["served"]) == ("a@1", "a@9")
 
 
-async def test_a_heartbeat_reports_the_worker_its_jobs_and_what_it_loads(setup: Setup) -> None:
-    job = add_job(setup.jobs, claim_epoch=7)
-    setup.info = replace(INFO, device="cuda")
-    await setup.beat()
-    assert setup.queue.calls == [("beat", WID, LEASE_MS, setup.info)]
-    assert setup.queue.known == {job.id: 7}
-    assert setup.queue.loading == ["c@3"]
-
-
-async def test_the_reply_is_applied_to_the_jobs_that_the_heartbeat_named(setup: Setup) -> None:
+async def test_a_heartbeat_names_the_jobs_and_its_reply_is_applied_to_them(setup: Setup) -> None:
     job = add_job(setup.jobs, claim_epoch=7)
     await setup.beat(booked=1, fenced=frozenset({job.id}))
-    ((standing, claim_epochs),) = setup.publisher.standings
-    assert standing.fenced == {job.id}
-    assert claim_epochs == {job.id: 7}
+    setup.queue.beat.assert_awaited_once_with(
+        WID, lease_ms=LEASE_MS, info=INFO, loading=["c@3"], known={job.id: 7}
+    )
+    reply = Standing(booked=1, fenced=frozenset({job.id}))
+    setup.publisher.apply_standing.assert_called_once_with(reply, {job.id: 7})
 
 
-async def test_an_outage_is_reported_to_the_publisher(setup: Setup) -> None:
-    setup.queue.reply = RedisUnavailable("scripted")
-    with pytest.raises(RedisUnavailable):
+@pytest.mark.parametrize(
+    ("error", "num_outages"), [(RedisUnavailable("scripted"), 1), (LeaseLost("scripted"), 0)]
+)
+async def test_an_outage_is_reported_to_the_publisher(
+    setup: Setup, error: Exception, num_outages: int
+) -> None:
+    setup.queue.beat.side_effect = error
+    with pytest.raises(type(error)):
         await setup.membership.beat(WID)
-    assert setup.publisher.num_outages == 1
-    assert setup.publisher.standings == []
-
-
-async def test_a_lost_lease_is_no_outage(setup: Setup) -> None:
-    setup.queue.reply = LeaseLost("scripted")
-    with pytest.raises(LeaseLost):
-        await setup.membership.beat(WID)
-    assert setup.publisher.num_outages == 0
+    assert setup.publisher.on_redis_away.call_count == num_outages
+    setup.publisher.apply_standing.assert_not_called()
 
 
 async def test_copies_are_tidied_once_for_each_change_of_the_forgotten_versions(
     setup: Setup,
 ) -> None:
     await setup.beat()
-    assert setup.num_tidied == 0
+    assert setup.retention.tidy.call_count == 0
     for _ in range(3):
         await setup.beat(num_forgotten=2)
-    assert setup.num_tidied == 1
+    assert setup.retention.tidy.call_count == 1
     await setup.beat(num_forgotten=3)
-    assert setup.num_tidied == 2
-
-
-async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mismatches(
-    setup: Setup,
-) -> None:
-    job = add_job(setup.jobs)
-    for _ in range(MISMATCHES_UNTIL_RECONCILED - 1):
-        await setup.beat(booked=2)
-    assert "reconcile" not in setup.queue.names
-    await setup.beat(booked=2)
-    assert setup.queue.calls[-1] == ("reconcile", WID, [job.id], LEASE_MS // 3)
+    assert setup.retention.tidy.call_count == 2
 
 
 async def test_mismatches_are_counted_only_in_a_row(setup: Setup) -> None:
     for _ in range(3):
         await setup.beat(booked=1)
         await setup.beat(booked=0)
-    assert "reconcile" not in setup.queue.names
+    setup.queue.reconcile.assert_not_awaited()
 
 
-async def test_ended_jobs_that_may_still_be_lost_are_known(setup: Setup) -> None:
-    setup.ends.job_ids.append(JobId("ended"))
+async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mismatches(
+    setup: Setup,
+) -> None:
+    job = add_job(setup.jobs)
+    setup.ends.job_ids.append(JobId("ended"))  # it may still be lost
     for _ in range(MISMATCHES_UNTIL_RECONCILED):
-        await setup.beat(booked=1)
-    name, _, known, _ = setup.queue.calls[-1]
-    assert (name, known) == ("reconcile", ["ended"])
-
-
-async def test_a_worker_that_leaves_is_removed_from_the_pool(setup: Setup) -> None:
-    await setup.membership.leave(WID)
-    assert setup.queue.calls == [("leave", WID)]
+        setup.queue.reconcile.assert_not_awaited()
+        await setup.beat(booked=2)
+    setup.queue.reconcile.assert_awaited_once()
+    (_, known), options = setup.queue.reconcile.await_args
+    assert (sorted(known), options) == (sorted([job.id, "ended"]), {"grace_ms": LEASE_MS // 3})

@@ -41,10 +41,10 @@ async def test_a_worker_whose_engine_hangs_ends_and_another_finishes_its_jobs(
 async def test_an_engine_that_is_slow_or_idle_is_not_stalled(client: Client, start) -> None:
     engine = ScriptedEngine(step_s=0.1)
     async with start(engine, stall_s=0.3):
-        job = await client.send(max_tokens=10)
+        job = await client.send(max_tokens=5)
         assert (await client.end_of(job)).state is JobState.DONE
         await asyncio.sleep(0.5)  # idle for longer than the limit
-        job = await client.send(max_tokens=3)
+        job = await client.send(max_tokens=1)
         assert (await client.end_of(job)).state is JobState.DONE
 
 

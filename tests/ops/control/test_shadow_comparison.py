@@ -1,7 +1,5 @@
 """Comparison of a shadow's answers: what equals, what differs, and which pairs say nothing."""
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 from adapter_versions import BASE, version_of
 from hypothesis import given
@@ -65,11 +63,6 @@ def test_a_pair_is_equal_if_all_choices_are() -> None:
     assert not compare(PAIR, result("a"), result("a", "b")).is_equal
 
 
-def test_a_failed_copy_has_no_similarity_and_a_reason() -> None:
-    found = compare(PAIR, result("a"), result(state=JobState.FAILED, error="no memory"))
-    assert (found.similarity, found.error, found.is_equal) == (0, "no memory", False)
-
-
 @pytest.fixture
 async def shadow(redis: Redis, keys: Keys) -> Candidates:
     """The version `a@2` is a shadow of `a@1`."""
@@ -88,9 +81,6 @@ async def pair_of(queue: Queue, redis: Redis, keys: Keys) -> ShadowPair:
     pair = ShadowPair(original=jobs[0].id, copy=jobs[1].id)
     await Shadows(redis, keys).add(pair)
     return pair
-
-
-StartActor = Callable[..., Awaitable[Actor]]
 
 
 async def test_a_pair_is_counted_once_when_both_jobs_have_ended(

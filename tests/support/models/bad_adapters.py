@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -12,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapter_folders import CONFIG, WEIGHTS, Tensors, change_tensors, set_field
 from safetensors.torch import load_file, save_file
 from tiny import save_adapter
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS
+
 GOOD: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 A, B = f"{Q0}.lora_A.weight", f"{Q0}.lora_B.weight"
 NAN, INF = float("nan"), float("inf")
 
-Tensors = dict[str, torch.Tensor]
 Corruption = Callable[[Path], object]
 
 
@@ -47,11 +49,7 @@ def save_bad(good: Path, folder: Path, bad: Bad) -> Path:
 
 
 def _field(**fields: Any) -> Corruption:
-    def corrupt(folder: Path) -> None:
-        config = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(config | fields))
-
-    return corrupt
+    return lambda folder: set_field(folder, **fields)
 
 
 def _without(field: str) -> Corruption:
@@ -89,12 +87,7 @@ def _link_outside(path: Path) -> None:
 
 
 def _tensors(change: Callable[[Tensors], object]) -> Corruption:
-    def corrupt(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS)
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS)
-
-    return corrupt
+    return lambda folder: change_tensors(folder, change)
 
 
 def _put(name: str, tensor: torch.Tensor) -> Corruption:
@@ -181,23 +174,36 @@ _FIELDS: Mapping[str, tuple[Any, ...]] = {
     "peft_type": ("LOHA", "IA3", "PREFIX_TUNING", None, 5),
     "task_type": ("SEQ_CLS", "TOKEN_CLS"),
     "init_lora_weights": ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga", "new"),
+    "modules_to_save": (["mlp"], "lm_head", [1]),
     "target_parameters": (["experts.gate_up_proj"],),
+    "trainable_token_indices": (
+        *([1, 262], [-1], [1, 1], [True], []),
+        *({"q_proj": [1]}, {"": [1]}, {"lm_head": 1}),
+    ),
     "layer_replication": ([[0, 2], [1, 2]],),
+    "loftq_config": ({"loftq_bits": 4},),
+    "corda_config": ({"corda_method": "kpm"},),
+    "lora_ga_config": ({"direction": "ArB2r"},),
+    "kasa_config": ({"beta": 1e-4, "gamma": 1e-3},),
+    "velora_config": ({"num_groups": 64},),
+    "monteclora_config": ({"x": 1},),
     "alora_invocation_tokens": ([1],),
     "use_qalora": (True,),
     "use_bdlora": ({"nblocks": 2},),
     "arrow_config": ({"top_k": 3},),
     "megatron_config": ({"x": 1},),
+    "ensure_weight_tying": ("yes",),
     "a_field_from_the_future": (True,),
     "r": (0, -8, 8.0, "8", True, None, [8]),
-    "lora_alpha": ("16", NAN, INF, None),
+    "lora_alpha": ("16", NAN, INF, None, 10**400),
     "use_rslora": ("yes", 1),
     "fan_in_fan_out": (True, 1),
     "rank_pattern": (["q_proj"], {"q_proj": 0}, {"(": 8}),
     "alpha_pattern": ({"q_proj": "8"}, {"(": 8}, {"q_proj": NAN}),
-    "target_modules": (3, "(", [1]),
+    "target_modules": (3, "(", [1], ["norm"]),
     "exclude_modules": ("(",),
     "layers_to_transform": (["0"], True),
+    "layers_pattern": ("layers",),
 }
 _CONFIGS = [
     Bad("no config", lambda f: (f / CONFIG).unlink(), "adapter_config.json is missing"),
@@ -242,7 +248,8 @@ _FILES = [
     ),
     Bad("header of text", _raw_header(b"hello"), "header isn't JSON"),
     Bad("header of a list", _raw_header(b"[1]"), "header isn't a JSON object"),
-    Bad("deep header", _raw_header(b"[" * 200_000), "header has more than 163840 arrays"),
+    Bad("deep header", _raw_header(b"[" * 100_000), "header is nested in more than 128 levels"),
+    Bad("deeper header", _raw_header(b"[" * 200_000), "header has more than 163840 arrays"),
     Bad("zero tensors", _raw_header(b"{}"), "is missing"),
     Bad("no data", _cut(WEIGHTS, -4096), "truncated"),
     Bad("trailing data", _cut(WEIGHTS, 4096), "too long"),
@@ -313,6 +320,7 @@ _TENSORS = [
     Bad("another module", _put(A.replace("q_proj", "o_proj"), _RANDOM), "o_proj"),
     Bad("an unknown module", _put(A.replace("q_proj", "x_proj"), _RANDOM), "x_proj"),
     Bad("no prefix", _put(A.removeprefix("base_model.model."), _RANDOM), "layers.0"),
+    Bad("a bias on B", _put(f"{Q0}.lora_B.bias", _RANDOM), r"lora_B\.bias belongs to no module"),
     Bad("a stray tensor", _put("noise", _RANDOM), "noise"),
     Bad("a base weight", _put(f"{Q0}.weight", torch.ones(64, 64)), "q_proj.weight"),
     Bad("another head", _put("lm_head.weight", torch.ones(4, 64)), "lm_head"),
@@ -330,12 +338,13 @@ _TENSORS = [
 ]
 
 
+def _bad_field(name: str, value: Any) -> Bad:
+    reason = f"{name}.*{re.escape(REFUSAL_REASONS.get(name, ''))}"
+    return Bad(f"{name}={json.dumps(value)[:40]}", _field(**{name: value}), reason)
+
+
 BAD = [
-    *(
-        Bad(f"{name}={json.dumps(value)}", _field(**{name: value}), name)
-        for name, values in _FIELDS.items()
-        for value in values
-    ),
+    *(_bad_field(name, value) for name, values in _FIELDS.items() for value in values),
     *_CONFIGS,
     *_FILES,
     *_TENSORS,

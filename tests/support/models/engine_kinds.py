@@ -5,10 +5,13 @@ A further kind needs a class like these, and its name in `KINDS`.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from adapter_folders import read_adapter
 from engine_limits import MAX_MODEL_LEN, MAX_NUM_SEQS, NUM_ADAPTERS
 from engines import load
 from tiny import save_adapter, tiny_model
@@ -19,9 +22,9 @@ from worker.engine.engine import NativeEngine
 from worker.engine.interface import AdapterImage, AnyEngine
 from worker.engine_simulated.adapters import NUM_BYTES, SimulatedSource
 from worker.engine_simulated.engine import SimulatedEngine
-from worker.lora.checkpoint.adapter import read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.memory.layout import PoolLayout
 from worker.model.kv_cache import bytes_per_block
+from worker.model.loader import LoadedModel
 
 
 class EngineKind(Protocol):
@@ -42,12 +45,8 @@ class EngineKind(Protocol):
 class Native:
     """The engine that computes models."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        loaded = load(tiny_model())
-        probe = NativeEngine(loaded, EngineConfig(kv_cache_bytes=1 << 20))
-        self._base, self._layout = probe.base, probe.layout
-        loaded = load(tiny_model())
+    def __init__(self, _: Path) -> None:
+        loaded = _loaded()
         self.engine: AnyEngine = NativeEngine(
             loaded,
             EngineConfig(
@@ -58,16 +57,26 @@ class Native:
             ),
         )
 
-    def image(self, number: int, rank: int = 8) -> AdapterImage:
-        folder = self._folder / f"{number}-{rank}"
-        if not folder.exists():
-            save_adapter(folder, seed=number, r=rank, target_modules=["q_proj", "down_proj"])
-        files = AdapterFiles(folder)
-        weights = read_checkpoint(f"a{number}", files, self._base, dtype=self._layout.dtype)
-        return self._layout.image(weights)
+    def image(self, number: int) -> AdapterImage:
+        return _native_image(number)
 
     def large_image(self) -> AdapterImage:
-        return self.image(0, rank=8 * NUM_ADAPTERS + 8)
+        return _native_image(0, 8 * NUM_ADAPTERS + 8)
+
+
+@cache
+def _loaded() -> LoadedModel:
+    """Return a model for one engine at a time."""
+    return load(tiny_model())
+
+
+@cache
+def _native_image(number: int, rank: int = 8) -> AdapterImage:
+    loaded = _loaded()
+    layout = PoolLayout(loaded.base, loaded.dtype)
+    with TemporaryDirectory() as folder:
+        save_adapter(Path(folder), seed=number, r=rank, target_modules=["q_proj", "down_proj"])
+        return layout.image(read_adapter(loaded.base, Path(folder), f"a{number}"))
 
 
 class Simulated:

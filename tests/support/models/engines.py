@@ -1,10 +1,12 @@
 """Engines over tiny models, and helpers that run requests on them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from engine_requests import make_request
 from tiny import tiny_tokenizer
 from transformers import PreTrainedModel
 
@@ -61,26 +63,28 @@ def greedy_request(
     name: str, prompt: Sequence[int], num_tokens: int, version: AdapterVersion | None = None
 ) -> Request:
     """Return a request for exactly `num_tokens` greedy tokens."""
-    return Request(
-        id=RequestId(name),
-        prompt_ids=list(prompt),
-        version=version,
-        sampling=ChoiceSampling(seed=0, temperature=0.0),
-        max_tokens=num_tokens,
-    )
+    sampling = ChoiceSampling(seed=0, temperature=0.0)
+    return make_request(name, prompt, version=version, sampling=sampling, max_tokens=num_tokens)
 
 
-def outputs_of(engine: NativeEngine, requests: Iterable[Request]) -> Outputs:
-    """Run `requests` to their end and return the outputs of each. An error fails the test."""
+def all_outputs_of(engine: NativeEngine, requests: Iterable[Request]) -> Outputs:
+    """Run `requests` to their end and return the outputs of each, errors and embeddings too."""
     outputs: Outputs = {}
     for request in requests:
         engine.add(request)
         outputs[request.id] = []
     while engine.has_work:
         for output in engine.step():
-            assert output.error is None, output.error
-            assert output.token_id is not None
             outputs[output.request_id].append(output)
+    return outputs
+
+
+def outputs_of(engine: NativeEngine, requests: Iterable[Request]) -> Outputs:
+    """Run `requests` to their end and return the outputs of each. An error fails the test."""
+    outputs = all_outputs_of(engine, requests)
+    for output in chain.from_iterable(outputs.values()):
+        assert output.error is None, output.error
+        assert output.token_id is not None
     return outputs
 
 

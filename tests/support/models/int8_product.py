@@ -4,11 +4,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from kernel_sets import linear_kernels
+from tiny import tiny_tokenizer
 from torch import Tensor
 from torch.nn.functional import linear, pad
+from transformers import PreTrainedModel
 
+from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.cpu.quantised import GROUP, QuantisedKernels, QuantisedWeight
 from worker.model.fused_layer import LayerRun
+from worker.model.loader import LoadedModel, prepare_model
 
 Product = Callable[[Tensor, QuantisedWeight, Tensor | None], Tensor]
 """Function of the inputs, a weight and a bias; see `rounded_product`."""
@@ -75,6 +80,19 @@ def replace_product(patch: pytest.MonkeyPatch, product: Product) -> None:
 
     patch.setattr(QuantisedKernels, "linear", multiply)
     patch.setattr(LayerRun, "has_side_weights", True)
+
+
+def load_quantised(model: PreTrainedModel, kernels: NativeKernels | None = None) -> LoadedModel:
+    """Prepare `model` for serving, with linears quantised to int8."""
+    return prepare_model(
+        model,
+        tiny_tokenizer(),
+        name="tiny",
+        digest="0" * 64,
+        source="tiny",
+        kernels=kernels or linear_kernels(model.dtype),
+        quantize="int8",
+    )
 
 
 def _multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

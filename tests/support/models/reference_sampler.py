@@ -43,7 +43,7 @@ def reference_token(logits: NDArray[np.float32], row: SampledRow) -> tuple[int, 
 
 
 def adjusted_logits(logits: NDArray[np.float32], row: SampledRow) -> NDArray[np.float32]:
-    """Return the logits after masks, bias and penalties."""
+    """Return the logits after masks, bias, penalties and the cut by deviation."""
     sampling, output, adjusted = row.sampling, list(row.output_ids), logits.copy()
     if row.grammar:
         bits = np.unpackbits(np.frombuffer(row.grammar.allowed(), np.uint8), bitorder="little")
@@ -65,4 +65,7 @@ def adjusted_logits(logits: NDArray[np.float32], row: SampledRow) -> NDArray[np.
     for token, times in Counter(output).items():
         frequency = np.float32(sampling.frequency_penalty) * np.float32(times)
         adjusted[token] -= frequency + np.float32(sampling.presence_penalty)
+    left = adjusted[adjusted > -np.inf].astype(np.float64)
+    if sampling.top_n_sigma > 0 and len(left):
+        adjusted[adjusted < left.max() - sampling.top_n_sigma * left.std()] = -np.inf
     return adjusted

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from archives import FORMATS, Member, archive, raw_tar_header, tar_gz_of, tar_of, zip_of
@@ -54,8 +54,19 @@ def _good(files: Files) -> list[Member]:
     return [Member(name, content) for name, content in files.items()]
 
 
+def _archive(format_: str, members: Callable[[Files], list[Member]]) -> Callable[[Files], Script]:
+    return _body(lambda files: archive(format_, members(files)))
+
+
 def _with(*members: Member, format_: str) -> Callable[[Files], Script]:
-    return _body(lambda files: archive(format_, [*_good(files), *members]))
+    return _archive(format_, lambda files: [*_good(files), *members])
+
+
+def _weights(format_: str, weights: bytes) -> Callable[[Files], Script]:
+    """Put other weights beside the valid configuration."""
+    return _archive(
+        format_, lambda files: [Member(CONFIG, files[CONFIG]), Member(WEIGHTS, weights)]
+    )
 
 
 NOT_A_PATH = "a path that isn't allowed"
@@ -96,9 +107,7 @@ def links() -> Iterator[Attack]:
         yield Attack(
             f"file below a link in {format_}", LINK, script=_with(*through, format_=format_)
         )
-        make = _body(
-            lambda f, format_=format_: archive(format_, [Member(CONFIG, link="/etc/passwd")])
-        )
+        make = _archive(format_, lambda _: [Member(CONFIG, link="/etc/passwd")])
         yield Attack(f"linked config in {format_}", LINK, script=make)
     kinds = {
         "hard link": tarfile.LNKTYPE,
@@ -112,6 +121,12 @@ def links() -> Iterator[Attack]:
             yield Attack(f"{name} in {format_}", LINK, script=make)
 
 
+def _zeros(format_: str, size: int) -> Callable[[Files], Script]:
+    return _archive(
+        format_, lambda files: [Member(CONFIG, files[CONFIG]), Member(WEIGHTS, bytes(size))]
+    )
+
+
 def pickles() -> Iterator[Attack]:
     names = ("adapter_model.bin", "sql/adapter_model.BIN", "training_args.bin", "optimizer.pt")
     names += ("x.pth", "x.pkl", "deep/er/than/that/x.pickle", "x.ckpt")
@@ -119,20 +134,8 @@ def pickles() -> Iterator[Attack]:
         for name in names:
             make = _with(Member(name, PICKLE), format_=format_)
             yield Attack(f"{name} in {format_}", "a pickle, which can run code", script=make)
-        make = _body(
-            lambda files, format_=format_: archive(
-                format_, [Member(CONFIG, files[CONFIG]), Member(WEIGHTS, PICKLE)]
-            )
-        )
+        make = _weights(format_, PICKLE)
         yield Attack(f"pickled weights in {format_}", "header|truncated", script=make)
-
-
-def _zeros(format_: str, size: int) -> Callable[[Files], Script]:
-    return _body(
-        lambda files: archive(
-            format_, [Member(CONFIG, files[CONFIG]), Member(WEIGHTS, bytes(size))]
-        )
-    )
 
 
 def _lying_zip(files: Files) -> bytes:
@@ -170,7 +173,7 @@ def bombs() -> Iterator[Attack]:
         reason = "more than 1000 members"
         yield Attack(f"many members in {format_}", reason, script=_with(*many, format_=format_))
         big = Member("chat_template.jinja", bytes(30 * MIB))
-        make = _body(lambda files, f=format_, big=big: archive(f, [*_good(files), big]))
+        make = _with(big, format_=format_)
         reason = "over 200 times|more than --adapter-download-mb|more than 2097152 bytes"
         yield Attack(f"large template in {format_}", reason, script=make)
     for size in (18, 20, 23):
@@ -239,43 +242,29 @@ def _with_wrong_checksum(files: Files) -> bytes:
     return packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :]
 
 
+def _below(folder: str, files: Files) -> list[Member]:
+    return [Member(f"{folder}/{name}", content) for name, content in files.items()]
+
+
+def _without(missing: str, files: Files) -> list[Member]:
+    return [member for member in _good(files) if member.name != missing]
+
+
 def contents() -> Iterator[Attack]:
     for format_ in FORMATS:
-        twice = _body(
-            lambda files, f=format_: archive(f, [*_good(files), Member(CONFIG, files[CONFIG])])
-        )
+        twice = _archive(format_, lambda files: [*_good(files), Member(CONFIG, files[CONFIG])])
         yield Attack(f"a file twice in {format_}", f"it has {CONFIG} twice", script=twice)
-        two = _body(
-            lambda files, f=format_: archive(
-                f, [*(Member(f"{x}/{m.name}", m.content) for x in "ab" for m in _good(files))]
-            )
-        )
+        two = _archive(format_, lambda files: [*_below("a", files), *_below("b", files)])
         yield Attack(f"two adapters in {format_}", "has adapters in both a and b", script=two)
         for missing in (CONFIG, WEIGHTS):
-            make = _body(
-                lambda files, f=format_, missing=missing: archive(
-                    f, [m for m in _good(files) if m.name != missing]
-                )
-            )
+            make = _archive(format_, partial(_without, missing))
             yield Attack(f"no {missing} in {format_}", f"{missing} is missing", script=make)
-        deep = _body(
-            lambda files, f=format_: archive(
-                f, [Member(f"a/b/c/{m.name}", m.content) for m in _good(files)]
-            )
-        )
+        deep = _archive(format_, partial(_below, "a/b/c"))
         yield Attack(f"too deep in {format_}", "is missing", script=deep)
         for name, weights, reason in _WEIGHTS:
-            make = _body(
-                lambda files, f=format_, weights=weights: archive(
-                    f, [Member(CONFIG, files[CONFIG]), Member(WEIGHTS, weights)]
-                )
-            )
-            yield Attack(f"{name} in {format_}", reason, script=make)
-        make = _body(
-            lambda files, f=format_: archive(
-                f, [Member(CONFIG, b" " * (2 << 20)), Member(WEIGHTS, files[WEIGHTS])]
-            )
-        )
+            yield Attack(f"{name} in {format_}", reason, script=_weights(format_, weights))
+        huge = Member(CONFIG, b" " * (2 << 20))
+        make = _archive(format_, lambda files, huge=huge: [huge, *_without(CONFIG, files)])
         yield Attack(f"a huge config in {format_}", "more than 1048576 bytes", script=make)
 
 
@@ -415,29 +404,17 @@ def http() -> Iterator[Attack]:
     }
     for name, (script, reason) in raw.items():
         yield Attack(name, reason, script=script)
-    for status in (400, 401, 403, 405, 451):
+    for given in (400, 401, 403, 404, 405, 410, 451, 204, 206, 304):
+        status, code = (404, "source_not_found") if given in (404, 410) else (403, NOT_ALLOWED)
+        reply = response(b"", f"{given} No")
+        if given < 400:
+            reply = f"HTTP/1.1 {given} X\r\n\r\n".encode()
         yield Attack(
-            f"status {status}",
-            f"status {status}",
-            status=403,
-            code=NOT_ALLOWED,
-            script=lambda _, s=status: sends(response(b"", f"{s} No")),
-        )
-    for status in (404, 410):
-        yield Attack(
-            f"status {status}",
-            f"status {status}",
-            status=404,
-            code="source_not_found",
-            script=lambda _, s=status: sends(response(b"", f"{s} No")),
-        )
-    for status in (204, 206, 304):
-        yield Attack(
-            f"status {status}",
-            f"status {status}",
-            status=403,
-            code=NOT_ALLOWED,
-            script=lambda _, s=status: sends(f"HTTP/1.1 {s} X\r\n\r\n".encode()),
+            f"status {given}",
+            f"status {given}",
+            status=status,
+            code=code,
+            script=lambda _, r=reply: sends(r),
         )
 
 

@@ -49,14 +49,6 @@ class Memory:
         self.num_waits += 1
 
 
-async def test_a_version_that_finds_memory_does_not_wait() -> None:
-    memory = Memory(A)
-    memory.num_free = 1
-    assert await memory.place(B, NOT_S)
-    assert not memory.num_waits
-    assert not memory.residency.has_memory_queue
-
-
 async def test_a_version_that_asks_when_memory_is_freed_comes_after_one_that_waits() -> None:
     memory = Memory(A, B)
     async with asyncio.TaskGroup() as tasks:

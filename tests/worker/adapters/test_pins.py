@@ -60,6 +60,14 @@ async def num_holders(views: PoolViews, version: AdapterVersion) -> int:
     return sum(version in worker.residents for worker in await views.workers())
 
 
+async def hold(views: PoolViews, version: AdapterVersion, number: int) -> bool:
+    return await num_holders(views, version) == number
+
+
+def num_loads(started: Sequence[Worker]) -> int:
+    return sum(worker.parts.adapters.residency.stats.totals["loads"] for worker in started)
+
+
 async def ask(client: Client, *versions: AdapterVersion) -> None:
     for version in versions:
         await client.end_of(await client.send(version=version, max_tokens=2))
@@ -94,13 +102,8 @@ async def test_a_pinned_adapter_is_loaded_on_enough_workers_without_a_job(
         await pins.set("a", 2, by="")
         for version in (A, NEW_A):
             await register(registry, version)
-
-            async def has_two(version: AdapterVersion = version) -> bool:
-                return await num_holders(client.views, version) >= 2
-
-            await until(has_two)
-        num_loads = sum(w.parts.adapters.residency.stats.totals["loads"] for w in started)
-        assert num_loads == 4, "no worker loads more than the pool needs"
+            await until(lambda version=version: hold(client.views, version, 2))
+        assert num_loads(started) == 4, "no worker loads more than the pool needs"
 
 
 async def test_a_load_is_known_before_another_worker_may_load(
@@ -116,12 +119,8 @@ async def test_a_load_is_known_before_another_worker_may_load(
     await register(registry, A)
     async with workers(redis, pool, 3) as started:
         await pins.set("a", 2, by="")
-
-        async def has_two() -> bool:
-            return await num_holders(client.views, A) >= 2
-
-        await until(has_two)
-        assert sum(w.parts.adapters.residency.stats.totals["loads"] for w in started) == 2
+        await until(lambda: hold(client.views, A, 2))
+        assert num_loads(started) == 2
 
 
 async def test_a_pin_that_cannot_be_loaded_does_not_end_the_worker(
@@ -179,16 +178,8 @@ async def test_replicas_that_are_pinned_are_not_given_up(
     await register(registry, A)
     async with workers(redis, pool, 2) as started:
         await pins.set("a", 2, by="")
-
-        async def are_kept() -> bool:
-            return all(A in worker.parts.adapters.residency.pinned for worker in started)
-
-        await until(are_kept)
+        await until(lambda: all(A in w.parts.adapters.residency.pinned for w in started))
         await ask(client, *[A] * 20)
         assert await num_holders(client.views, A) == 2
         await pins.set("a", 1, by="")
-
-        async def has_one() -> bool:
-            return await num_holders(client.views, A) == 1
-
-        await until(has_one)
+        await until(lambda: hold(client.views, A, 1))

@@ -5,11 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from scripted_engine import (
-    ScriptedEngine,
-    read_scripted_adapter,
-    scripted_model,
-)
+from scripted_engine import ScriptedEngine, read_scripted_adapter, scripted_model
 from worker_support import Client, check_answers, flood, has_workers, register, running_with, until
 
 from shared.protocol.ids import AdapterVersion
@@ -102,29 +98,6 @@ async def test_a_hot_adapter_has_a_second_holder_within_a_load_and_a_turn_and_on
         assert total(started, "loads") == 2
         assert (total(started, "spreads"), total(started, "shrinks")) == (1, 1)
     check_answers(client, sent[:200])
-
-
-async def test_it_goes_back_to_one_worker_while_it_is_used_a_little(
-    client: Client, redis: Redis, pool: str, registry: Registry
-) -> None:
-    async with workers(redis, pool, 2, max_num_seqs=4):
-        await register(registry, HOT)
-        async with flood(client, HOT, 40):
-            await until(lambda: hold(client.views, HOT, 2))
-        async with flood(client, HOT, 1):
-            await until(lambda: hold(client.views, HOT, 1))
-
-
-async def test_an_adapter_that_one_worker_can_serve_stays_there(
-    client: Client, redis: Redis, pool: str, registry: Registry
-) -> None:
-    async with workers(redis, pool, 3, max_num_seqs=4, load_s=1.0) as started:
-        await register(registry, HOT)
-        await ask_in_turn(client, HOT, 1)
-        async with flood(client, HOT, 4) as sent:
-            await until(lambda: len(sent) > 200)
-        assert await holders(client.views, HOT) == 1
-        assert total(started, "loads") == 1
 
 
 async def test_a_copy_that_was_given_up_serves_again_without_a_load(

@@ -6,12 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import pytest
-
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.queue_replies import ReplicaStanding
 from worker.adapters.load_policy import MAX_LOADING, REFUSED_S
-from worker.adapters.records import AdapterRecord, State
+from worker.adapters.records import AdapterRecord
 from worker.adapters.residency import Change, Residency
 from worker.text.prompt_style import BASE_STYLE
 
@@ -49,85 +47,12 @@ def yielding(residency: Residency) -> set[AdapterVersion]:
     return set(view.held) - set(view.residents)
 
 
-def test_the_base_model_is_always_resident() -> None:
-    residency = Residency(BASE, BASE_STYLE)
-    assert residency.held == {BASE}
-    assert residency.claim_view(0).residents == (BASE,)
-    assert residency.style(BASE) is BASE_STYLE
-
-
-def test_a_version_goes_through_its_states() -> None:
-    residency = Residency(BASE, BASE_STYLE)
-    states = [residency.state(A)]
-    residency.reading(A)
-    states.append(residency.state(A))
-    residency.was_read(A, BASE_STYLE, host={A})
-    states.append(residency.state(A))
-    residency.placing(A)
-    states.append(residency.state(A))
-    residency.became_resident(A)
-    states.append(residency.state(A))
-    residency.evicted([A], host={A})
-    states.append(residency.state(A))
-    residency.not_loaded(A, is_copied=False)
-    states.append(residency.state(A))
-    assert states == [
-        State.ABSENT,
-        State.READING,
-        State.IN_HOST_MEMORY,
-        State.PLACING,
-        State.RESIDENT,
-        State.IN_HOST_MEMORY,
-        State.ABSENT,
-    ]
-
-
-def test_a_version_that_is_not_copied_goes_from_its_files_to_the_device() -> None:
-    residency = Residency(BASE, BASE_STYLE)
-    residency.reading(A)
-    residency.was_read(A, BASE_STYLE, host=())
-    residency.placing(A)
-    assert residency.state(A) is State.PLACING
-
-
-def test_a_version_without_memory_cannot_become_resident() -> None:
-    residency = Residency(BASE, BASE_STYLE)
-    with pytest.raises(AssertionError, match="a@1"):
-        residency.became_resident(A)
-
-
-def test_a_copy_that_was_evicted_for_another_one_is_absent() -> None:
-    residency = Residency(BASE, BASE_STYLE)
-    for version, host in ((A, {A}), (B, {B})):
-        residency.reading(version)
-        residency.was_read(version, BASE_STYLE, host)
-    assert residency.state(A) is State.ABSENT
-    assert residency.state(B) is State.IN_HOST_MEMORY
-
-
 def test_the_style_of_a_version_stays_known_until_the_version_is_forgotten() -> None:
     residency = residency_with(A)
     residency.evicted([A], host=())
     assert residency.style(A) is BASE_STYLE
     residency.forgotten(A)
     assert residency.style(A) is None
-
-
-def test_a_version_that_jobs_wait_for_is_not_forgotten() -> None:
-    residency = residency_with(A)
-    residency.job_waits(A)
-    residency.evicted([A], host=())
-    residency.forgotten(A)
-    assert residency.claim_view(0).held == {BASE, A}
-
-
-def test_a_version_counts_as_held_while_claimed_jobs_wait_for_it() -> None:
-    residency = Residency(BASE, BASE_STYLE)
-    residency.job_waits(A)
-    assert residency.claim_view(0).held == {BASE, A}
-    assert residency.held == {BASE}, "the pool sees a version once it is resident"
-    residency.job_served(A)
-    assert residency.claim_view(0).held == {BASE}
 
 
 def test_a_claim_may_take_fewer_cold_versions_while_others_load() -> None:

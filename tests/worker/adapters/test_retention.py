@@ -3,15 +3,13 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
-from scripted_engine import BASE, ScriptedEngine, expected_ids
-from worker_support import Client, check_answers, has_workers, until
+from scripted_engine import BASE, ScriptedEngine
+from worker_support import Client, Start, check_answers, entry_of, residents, until
 
 from shared.errors import ErrorCode, JobFailed
-from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, InspectionId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.store.adapters.inspections import Findings, Inspection, Inspections
@@ -20,32 +18,13 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 from worker.adapters import retention
-from worker.service import Worker
 
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 V1, V2 = AdapterVersion("one@v1"), AdapterVersion("one@v2")
 
 
-def entry(version: AdapterVersion) -> Adapter:
-    name, digest = version.split("@")
-    return Adapter(
-        name=name,
-        version=version,
-        digest=digest,
-        weights_digest=digest,
-        source=digest,
-        rank=8,
-        num_bytes=1,
-        created_s=int(time.time()),
-    )
-
-
 async def load(registry: Registry, version: AdapterVersion) -> None:
-    await registry.load_adapter(entry(version), replace=True)
-
-
-async def residents(views: PoolViews) -> set[AdapterVersion]:
-    return {version for worker in await views.workers() for version in worker.residents}
+    entry = replace(entry_of(version), created_s=int(time.time()))
+    await registry.load_adapter(entry, replace=True)
 
 
 async def is_forgotten(registry: Registry, views: PoolViews, version: AdapterVersion) -> bool:
@@ -163,21 +142,6 @@ def is_waited_for(lock: asyncio.Lock) -> bool:
     return bool(lock._waiters)
 
 
-async def test_an_adapter_loaded_at_run_time_is_served_by_workers_started_later(
-    client: Client, start: Start, registry: Registry
-) -> None:
-    async with start(ScriptedEngine()):
-        await load(registry, V1)
-        first = await client.send(version=V1)
-        await client.end_of(first)
-    await until(lambda: has_workers(client.views, 0))
-    async with start(ScriptedEngine()):
-        assert await registry.resolve("one") == V1
-        second = await client.send(version=V1, seed=2)
-        await client.end_of(second)
-    check_answers(client, [first, second])
-
-
 async def test_a_worker_restarted_with_older_weights_serves_what_clients_loaded_since(
     client: Client, start: Start, registry: Registry
 ) -> None:
@@ -203,24 +167,6 @@ async def test_an_unloaded_adapter_stays_away_when_workers_register_again(
         assert [a.name for a in await registry.adapters()] == ["two"]
     async with start(ScriptedEngine(), adapters=("one=v1",)):
         assert [a.name for a in await registry.adapters()] == ["two"]
-
-
-async def test_a_worker_tells_a_registry_that_was_lost_what_it_was_started_with(
-    client: Client,
-    engine: ScriptedEngine,
-    start: Start,
-    registry: Registry,
-    redis: Redis,
-    keys: Keys,
-) -> None:
-    async with start(engine, adapters=("one=v1",), lease_ms=600):
-        await until(lambda: has_workers(client.views, 1))
-        async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
-            await redis.delete(key)
-        await until(lambda: has_workers(client.views, 1))
-        assert await registry.resolve("one") == V1
-        job = await client.send(version=V1)
-        assert (await client.end_of(job)).state is JobState.DONE
 
 
 async def only_worker(views: PoolViews) -> WorkerId:
@@ -251,10 +197,8 @@ async def test_a_worker_inspects_adapters_while_it_serves(
         good, _ = await ask(inspections, client.views, "v1")
         bad, _ = await ask(inspections, client.views, "broken")
         await client.end_of(job)
-    assert good.adapter is not None
     assert (good.adapter.version, good.error) == (V1, None)
     assert bad.adapter is None
-    assert bad.error is not None
     assert bad.error.code is ErrorCode.ADAPTER_REJECTED
     check_answers(client, [job])
 
@@ -276,7 +220,3 @@ async def test_an_inspection_is_taken_once_and_not_after_it_was_withdrawn(
     assert await inspections.take(second) is None
     await redis.set(keys.inspection(second), b'{"v": 99, "name": "one"}')  # a later protocol's
     assert await inspections.take(second) is None
-
-
-def test_the_scripted_versions_differ() -> None:
-    assert expected_ids(1, 0, 5, V1) != expected_ids(1, 0, 5, V2)

@@ -10,12 +10,11 @@ from scripted_tiers import LOAD_S, Files, Serve, Tiers
 from worker_support import Client, flood, register, residents, until
 
 from shared.errors import ErrorCode
-from shared.protocol.events import End, Retry
+from shared.protocol.events import Retry
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
 from shared.store.adapters.registry import Registry
 from worker.adapters.loader_threads import NICENESS
-from worker.jobs import consumer
 
 ONE, TWO, THREE = (AdapterVersion(f"{name}@v1") for name in ("one", "two", "three"))
 
@@ -72,23 +71,6 @@ async def test_adapters_that_do_not_fit_on_the_device_at_the_start_wait_in_host_
     assert files.read == ["one"], "versions of one folder are read once"
 
 
-async def test_the_next_load_begins_when_one_ends(
-    client: Client,
-    engine: ScriptedEngine,
-    serve: Serve,
-    registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(consumer, "MAX_PAUSE_S", 3600)
-    async with serve():
-        versions = [AdapterVersion(f"a{number}@v1") for number in range(7)]
-        for version in versions:
-            await register(registry, version)
-        jobs = [await client.send(version=version, max_tokens=900) for version in versions]
-        await until(lambda: len(engine.adapters) == 7)
-        assert not any(isinstance(event, End) for job in jobs for event in client.events[job.id])
-
-
 async def test_a_cold_adapter_under_a_flood_of_a_hot_one_is_served_within_two_loads_and_a_turn(
     client: Client, serve: Serve, registry: Registry, files: Files
 ) -> None:
@@ -139,31 +121,29 @@ async def test_one_adapter_more_than_fits_and_the_base_are_all_served(
         assert result.choices[0].ids == tuple(expected)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [("fails_to_write", True, "scripted to fail"), ("max_adapters", 0, "too large")],
+)
 async def test_an_adapter_that_cannot_be_copied_fails_its_job_and_leaves_no_trace(
-    client: Client, engine: ScriptedEngine, serve: Serve, registry: Registry
+    client: Client,
+    engine: ScriptedEngine,
+    serve: Serve,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
+    value: int,
+    reason: str,
 ) -> None:
     async with serve():
         await register(registry, ONE)
-        engine.fails_to_write = True
-        end = await client.end_of(await client.send(version=ONE))
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, field, value)
+            end = await client.end_of(await client.send(version=ONE))
         assert (engine.adapters, engine.placed) == ([], [])
-        engine.fails_to_write = False
         assert (await client.end_of(await client.send(version=ONE))).state is JobState.DONE
-    assert end.error is not None
     assert end.error.code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert "scripted to fail" in end.error.message
-
-
-async def test_an_adapter_larger_than_the_memory_fails_its_job_at_once(
-    client: Client, engine: ScriptedEngine, serve: Serve, registry: Registry
-) -> None:
-    engine.max_adapters = 0
-    async with serve():
-        await register(registry, ONE)
-        end = await client.end_of(await client.send(version=ONE))
-    assert end.error is not None
-    assert end.error.code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert "too large" in end.error.message
+    assert reason in end.error.message
 
 
 async def test_an_evicted_version_is_removed_from_every_tier_and_can_be_loaded_again(

@@ -12,12 +12,6 @@ def residents() -> AdapterLRU:
     return made
 
 
-def test_the_least_recently_used_come_first() -> None:
-    all_three = residents()
-    all_three.record_use(A)
-    assert list(all_three) == [B, C, A]
-
-
 def test_what_is_gone_is_not_resident_and_may_go_twice() -> None:
     all_three = residents()
     for _ in range(2):

@@ -3,12 +3,12 @@
 from itertools import pairwise
 
 import torch
+from engine_requests import make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
-from worker.engine.request import ChoiceSampling, Request, RequestId
 from worker.engine.scheduler import Chunk
 from worker.model.kv_cache import BLOCK_SIZE
 
@@ -19,12 +19,10 @@ def chunk(index: int, start: int, num_tokens: int, num_left: int) -> Chunk:
     """Return a chunk with `num_left` tokens after it; its request's blocks are not adjacent."""
     end = start + num_tokens
     first = 1000 * index
-    request = Request(
-        id=RequestId(str(index)),
-        prompt_ids=list(range(first, first + end + num_left)),
+    request = make_request(
+        str(index),
+        range(first, first + end + num_left),
         version=AdapterVersion(f"a{index}@0") if index % 2 else None,
-        sampling=ChoiceSampling(seed=0),
-        max_tokens=1,
         block_table=[first + 7 * i for i in range(-(-(end + num_left) // BLOCK_SIZE))],
     )
     return Chunk(request, start, num_tokens, samples=num_left == 0)

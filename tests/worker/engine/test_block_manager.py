@@ -1,35 +1,22 @@
 """Blocks are shared by requests with equal prefixes and weights, and by no others."""
 
+from engine_requests import BLOCK, make_request, make_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.block_manager import BlockManager
-from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
-from worker.engine.scheduler import Chunk, Scheduler
-
-BLOCK = 4
+from worker.engine.request import Request, RequestId, RequestStatus
+from worker.engine.scheduler import Chunk
 
 
 def request(name: str, prompt: list[int], key: bytes | None = b"weights") -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=prompt,
-        version=None,
-        sampling=ChoiceSampling(seed=0),
-        max_tokens=100,
-        cache_key=key,
-    )
+    return make_request(name, prompt, cache_key=key)
 
 
 class Cache:
     """A scheduler and a KV cache whose entries record the tokens that they depend on."""
 
     def __init__(self, num_blocks: int = 40, *, budget: int = 64, max_num_seqs: int = 8) -> None:
-        self.scheduler = Scheduler(
-            BlockManager(num_blocks, BLOCK),
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=budget,
-        )
+        self.scheduler = make_scheduler(num_blocks, max_num_seqs=max_num_seqs, budget=budget)
         self.entries: dict[int, object] = {}
 
     def step(self) -> list[Chunk]:
@@ -92,24 +79,6 @@ def test_the_last_token_is_computed_even_if_all_are_known() -> None:
     cache = Cache()
     started(cache, request("a", PROMPT[:8]))
     assert ("b", 4, 4) in started(cache, request("b", PROMPT[:8]))
-
-
-def test_other_weights_or_another_tenant_share_nothing() -> None:
-    cache = Cache()
-    started(cache, request("a", PROMPT, b"one"))
-    assert ("b", 0, 10) in started(cache, request("b", PROMPT, b"two"))
-
-
-def test_without_a_key_nothing_is_shared() -> None:
-    cache = Cache()
-    started(cache, request("a", PROMPT, None))
-    assert ("b", 0, 10) in started(cache, request("b", PROMPT, None))
-
-
-def test_after_a_differing_block_no_later_block_is_shared() -> None:
-    cache = Cache()
-    started(cache, request("a", PROMPT))
-    assert ("b", 0, 10) in started(cache, request("b", [99, *PROMPT[1:]]))
 
 
 def test_a_request_shares_blocks_that_were_computed_while_it_waited() -> None:

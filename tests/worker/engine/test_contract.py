@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from engine_kinds import KINDS, EngineKind
 from engine_limits import MAX_MODEL_LEN, MAX_NUM_SEQS
+from engine_requests import make_request
 
 from shared.errors import AdapterRejected, ErrorCode, JobError
 from shared.protocol.ids import AdapterVersion
@@ -28,9 +29,9 @@ def engine(kind: EngineKind) -> AnyEngine:
 
 
 def request(name: str, max_tokens: int = 5, *, seed: int = 1, **fields: Any) -> Request:
-    sampling = fields.pop("sampling", ChoiceSampling(seed=seed))
-    values = {"prompt_ids": list(PROMPT), "version": None, "claim_epoch": 3, **fields}
-    return Request(id=RequestId(name), max_tokens=max_tokens, sampling=sampling, **values)
+    values = {"sampling": ChoiceSampling(seed=seed), "claim_epoch": 3, **fields}
+    prompt = values.pop("prompt_ids", PROMPT)
+    return make_request(name, prompt, max_tokens=max_tokens, **values)
 
 
 def run(engine: AnyEngine, *requests: Request) -> dict[str, list[StepOutput]]:
@@ -86,11 +87,6 @@ def test_a_request_gets_a_token_per_step_until_its_limit(engine: AnyEngine) -> N
     assert ids_of(outputs) == asked.output_ids
     assert [output.finish for output in outputs] == [None] * 4 + [FinishReason.LENGTH]
     assert_empty(engine)
-
-
-def test_an_engine_without_requests_has_no_work(engine: AnyEngine) -> None:
-    assert not engine.has_work
-    assert engine.step() == []
 
 
 def test_a_stop_token_ends_a_request_and_is_output(engine: AnyEngine) -> None:
@@ -171,7 +167,6 @@ def test_log_probabilities_are_reported_to_requests_that_ask_for_them(engine: An
     asked = request("asked", sampling=ChoiceSampling(seed=1, logprobs=1), scores_prompt=True)
     outputs = run(engine, asked, request("plain"))
     for output in outputs["asked"]:
-        assert output.logprobs is not None
         assert output.logprobs.logprob <= 0
         assert len(output.logprobs.top) == 1
     prompts = [output.prompt_logprobs for output in outputs["asked"]]
@@ -241,11 +236,6 @@ def test_a_resident_adapter_changes_the_tokens_of_its_requests(
     answers = [tuple(ids_of(outputs)) for outputs in run(engine, *requests).values()]
     assert len(set(answers)) == len(answers)
     assert answer(engine, request("again", 8, version=versions[1])) == list(answers[1])
-
-
-def test_an_adapter_that_is_not_resident_is_an_error(engine: AnyEngine) -> None:
-    outputs = run(engine, request("a", version=AdapterVersion("nobody@000000000000")))
-    assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
 
 
 def test_an_adapter_is_not_resident_before_it_is_activated(

@@ -1,15 +1,17 @@
 """Which steps verify drafts, and how many tokens a draft has."""
 
+from typing import Any
+
 import pytest
+from engine_requests import BLOCK, make_request
 
 from worker.engine.block_manager import BlockManager
 from worker.engine.draft import Draft
 from worker.engine.drafter import Drafter
-from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
+from worker.engine.request import Request, RequestStatus
 from worker.engine.scheduler import Chunk, split, step_size
 from worker.engine.speculation.policy import StepDurations
 
-BLOCK = 4
 MAX_MODEL_LEN = 60
 
 
@@ -18,21 +20,11 @@ def _free_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepDurations, "estimate", lambda *_: 1.0)
 
 
-def repeating(name: str = "a", num_tokens: int = 13, **changed: object) -> Request:
+def repeating(name: str = "a", num_tokens: int = 13, **changed: Any) -> Request:
     """Return a running request all of whose tokens but the last are computed."""
-    values: dict[str, object] = {
-        "prompt_ids": [5 + number % 3 for number in range(num_tokens)],
-        "max_tokens": 100,
-        "num_computed_tokens": num_tokens - 1,
-        "status": RequestStatus.RUNNING,
-        **changed,
-    }
-    return Request(
-        id=RequestId(name),
-        version=None,
-        sampling=ChoiceSampling(seed=0),
-        **values,  # type: ignore[arg-type]
-    )
+    computed = {"num_computed_tokens": num_tokens - 1, "status": RequestStatus.RUNNING}
+    prompt = [5 + number % 3 for number in range(num_tokens)]
+    return make_request(name, prompt, **{**computed, **changed})
 
 
 def decode_of(request: Request) -> Chunk:
@@ -53,15 +45,12 @@ def drafted(request: Request) -> tuple[int, ...]:
     return chunk.draft.token_ids
 
 
-def test_a_draft_continues_the_repetition() -> None:
-    assert drafted(repeating()) == (6, 7, 5, 6, 7, 5, 6, 7)
-
-
 def test_a_chunk_with_a_draft_has_its_tokens_samples_and_blocks() -> None:
     request = repeating()
     drafter, blocks = drafter_of()
     (chunk,) = drafter.extend([decode_of(request)])
     assert (chunk.start, chunk.num_tokens, chunk.num_samples) == (12, 9, 9)
+    assert chunk.draft.token_ids == (6, 7, 5, 6, 7, 5, 6, 7)
     assert chunk.token_ids() == [5, *chunk.draft.token_ids]
     assert len(request.block_table) == 6
     assert blocks.num_free == 94

@@ -11,11 +11,10 @@ import torch
 from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
-from shared.errors import AdapterRejected, SettingsError
+from shared.errors import SettingsError
 from shared.protocol.results import FinishReason
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
-from worker.engine.interface import EvictionOrder
 from worker.engine.request import RequestId, StepOutput
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -25,9 +24,10 @@ from worker.model.loader import LoadedModel
 TARGETS = ["q_proj", "down_proj"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    return load(tiny_model())
+    """A model for one engine at a time."""
+    return load(tiny_model("llama"))
 
 
 def last_outputs(engine: NativeEngine) -> dict[RequestId, StepOutput]:
@@ -54,22 +54,23 @@ def adapters(engine: NativeEngine, root: Path, count: int, rank: int = 8) -> lis
     ]
 
 
-def test_logits_that_are_not_finite_end_only_their_request(
+def test_logits_that_are_not_finite_end_only_their_requests_and_leave_nothing_in_the_cache(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:
-    engine, _ = engine_of(loaded)
+    engine, _ = engine_of(loaded, num_blocks=40)
     (adapter,) = adapters(engine, tmp_path, 1)
     for stack in adapter.modules.stacks:
         stack.b.fill_(3e38)
     engine.add_adapter(adapter)
-    engine.add(greedy_request("bad", random_prompt(1, 9), 5, adapter.version))
+    for i in range(4):
+        engine.add(greedy_request(f"bad{i}", random_prompt(i, 100), 5, adapter.version))
     engine.add(greedy_request("good", random_prompt(1, 9), 5))
     last = last_outputs(engine)
-    error = last[RequestId("bad")].error
-    assert error is not None
-    assert "finite" in error.message
-    assert last[RequestId("good")].finish is FinishReason.LENGTH
+    assert last.pop(RequestId("good")).finish is FinishReason.LENGTH
+    assert all("finite" in output.error.message for output in last.values())
     assert_empty(engine)
+    requests = [greedy_request(f"good{i}", random_prompt(i, 5 + 13 * i), 20) for i in range(8)]
+    assert all(len(tokens) == 20 for tokens in run(engine, requests).values())
 
 
 def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_pat
     assert beside[RequestId("beside")] == alone[RequestId("alone")]
     engine.activate_adapter(reserved, image)
     answer = run(engine, [greedy_request("new", random_prompt(1, 9), 20, new.version)])
-    fresh, _ = engine_of(load(tiny_model()))
+    fresh, _ = engine_of(loaded)
     fresh.add_adapter(new)
     expected = run(fresh, [greedy_request("new", random_prompt(1, 9), 20, new.version)])
     assert answer == expected
@@ -103,44 +104,13 @@ def test_steps_continue_while_an_adapter_is_written(loaded: LoadedModel, tmp_pat
 
 def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> NativeEngine:
     """Return an engine whose adapter memory holds `num_adapters` adapters of rank 8."""
-    probe, _ = engine_of(load(tiny_model()))
+    probe, _ = engine_of(loaded)
     probe.add_adapter(adapters(probe, root / "probe", 1)[0])
     config = EngineConfig(
         kv_cache_bytes=100 * bytes_per_block(loaded.kv_shapes, loaded.dtype),
         adapter_bytes=num_adapters * probe.stats().adapter_bytes,
     )
     return NativeEngine(loaded, config)
-
-
-def test_adapters_in_use_are_not_evicted(loaded: LoadedModel, tmp_path: Path) -> None:
-    engine = small_engine(loaded, tmp_path, 1)
-    first, second = adapters(engine, tmp_path, 2)
-    engine.add_adapter(first)
-    engine.add(greedy_request("a", random_prompt(1, 9), 50, first.version))
-    with pytest.raises(AdapterRejected, match="--adapter-memory-mb has no room for a1@"):
-        engine.add_adapter(second)
-    assert last_outputs(engine)[RequestId("a")].finish is FinishReason.LENGTH
-    assert engine.add_adapter(second) == [first.version]
-
-
-def test_surplus_copies_make_room_before_all_others_but_not_while_they_are_used(
-    loaded: LoadedModel, tmp_path: Path
-) -> None:
-    engine = small_engine(loaded, tmp_path, 3)
-    oldest, surplus, used, new = adapters(engine, tmp_path, 4)
-    for adapter in (oldest, surplus, used):
-        engine.add_adapter(adapter)
-    run(engine, [greedy_request("a", random_prompt(1, 9), 3, surplus.version)])
-    engine.add(greedy_request("b", random_prompt(1, 9), 50, used.version))
-    given_up = {surplus.version, used.version}
-    placing = engine.place(engine.layout.image(new), order=EvictionOrder(first=given_up))
-    assert placing.evicted == [surplus.version]
-    engine.remove_adapter(new.version)
-    engine.add_adapter(surplus)
-    placing = engine.place(
-        engine.layout.image(new), order=EvictionOrder(first=given_up - {surplus.version})
-    )
-    assert placing.evicted == [oldest.version]
 
 
 def test_nobody_is_evicted_for_an_adapter_that_still_has_no_room(
@@ -163,12 +133,10 @@ def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: Lo
     with pytest.raises(SettingsError, match="--max-model-len 600 exceeds the model's limit of 512"):
         NativeEngine(loaded, EngineConfig(max_model_len=600))
     with pytest.raises(SettingsError, match="--kv-cache-mb: it holds 32 tokens"):
-        NativeEngine(load(tiny_model()), EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
+        NativeEngine(loaded, EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
     with pytest.raises(SettingsError, match="--kv-cache-mb is too small"):
-        NativeEngine(load(tiny_model()), EngineConfig(kv_cache_bytes=block - 1))
-    assert (
-        NativeEngine(load(tiny_model()), EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
-    )
+        NativeEngine(loaded, EngineConfig(kv_cache_bytes=block - 1))
+    assert NativeEngine(loaded, EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
 
 
 def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> None:
@@ -176,24 +144,11 @@ def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> 
         NativeEngine(loaded, EngineConfig(kv_cache_bytes=1 << 60))
 
 
-def test_cache_entries_of_an_overflowing_adapter_do_not_change_later_requests(
+def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(
     loaded: LoadedModel, tmp_path: Path
 ) -> None:
-    engine, _ = engine_of(loaded, num_blocks=40)
-    (adapter,) = adapters(engine, tmp_path, 1)
-    for stack in adapter.modules.stacks:
-        stack.b.fill_(3e38)
-    engine.add_adapter(adapter)
-    for i in range(4):
-        engine.add(greedy_request(f"bad{i}", random_prompt(i, 100), 5, adapter.version))
-    assert all(output.error for output in last_outputs(engine).values())
-    requests = [greedy_request(f"good{i}", random_prompt(i, 5 + 13 * i), 20) for i in range(8)]
-    assert all(len(tokens) == 20 for tokens in run(engine, requests).values())
-
-
-def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(tmp_path: Path) -> None:
     folders = {"a": save_adapter(tmp_path / "a", seed=1), "b": save_adapter(tmp_path / "b", seed=2)}
-    engine, versions = engine_of(load(tiny_model("llama")), folders)
+    engine, versions = engine_of(loaded, folders)
     prefix = random_prompt(0, 40)
 
     def ask(round_: str) -> list[list[int]]:
@@ -211,14 +166,14 @@ def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(tmp_path: P
     assert len({tuple(answer) for answer in first}) > 3
 
 
-def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off() -> None:
+def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off(loaded: LoadedModel) -> None:
     prompt = random_prompt(0, 40)
     for caches_prefixes, tenants, num_expected in (
         (True, ("x", "x"), 32),
         (True, ("x", "y"), 0),
         (False, ("x", "x"), 0),
     ):
-        engine, _ = engine_of(load(tiny_model("llama")), caches_prefixes=caches_prefixes)
+        engine, _ = engine_of(loaded, caches_prefixes=caches_prefixes)
         for number, tenant in enumerate(tenants):
             request = greedy_request(str(number), prompt, 4)
             request.tenant = tenant

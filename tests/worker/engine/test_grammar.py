@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine_requests import make_request
 from json_schemas import too_many_choices_later
 from tiny import tiny_tokenizer
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
@@ -23,7 +24,7 @@ from worker.engine.grammar import (
     lark_source,
 )
 from worker.engine.logits import adjust
-from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.engine.request import Request
 from worker.engine.sampler import sample
 
 TOKENIZER = tiny_tokenizer()
@@ -58,14 +59,7 @@ def accepts(schema: dict[str, Any], text: str) -> bool:
 
 
 def request_with(state: GrammarState | None) -> Request:
-    return Request(
-        id=RequestId("r"),
-        prompt_ids=[7],
-        version=None,
-        sampling=ChoiceSampling(seed=1),
-        max_tokens=9,
-        grammar=state,
-    )
+    return make_request(grammar=state)
 
 
 def test_only_the_end_is_allowed_where_the_grammar_ends_and_only_there() -> None:

@@ -1,25 +1,22 @@
 """Log-probabilities are those of the sampled tokens, also where rows are sampled twice."""
 
+from typing import Any
+
 import pytest
 import torch
+from engine_requests import make_request
 
 from ops.bench.probes.operations.counter import OperationCounter
 from ops.bench.probes.operations.counts import Counts
 from worker.engine.model_runner import sample_and_read
-from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
+from worker.engine.request import ChoiceSampling, Request, TokenLogprobs
 from worker.kernels.transfer import Pending
 
 VOCAB = 3000
 
 
-def request(name: str, **sampling: object) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=[1],
-        version=None,
-        sampling=ChoiceSampling(seed=len(name), **sampling),  # type: ignore[arg-type]
-        max_tokens=9,
-    )
+def request(name: str, **sampling: Any) -> Request:
+    return make_request(name, sampling=ChoiceSampling(seed=len(name), **sampling))
 
 
 def flat_and_peaked() -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from engine_requests import make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from ops.bench.probes.operations.counter import OperationCounter
 from ops.bench.probes.operations.counts import Counts
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from worker.engine.pooling import pool
-from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.engine.request import Request, RequestId
 from worker.engine.scheduler import Chunk
 from worker.kernels.transfer import read_all
 
@@ -17,14 +18,8 @@ SIZE = 6
 
 
 def request(name: str, length: int, pooling: Pooling, *, normalize: bool = False) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=[0] * length,
-        version=None,
-        sampling=ChoiceSampling(seed=0),
-        max_tokens=0,
-        embedding=EmbeddingParams(pooling=pooling, normalize=normalize),
-    )
+    embedding = EmbeddingParams(pooling=pooling, normalize=normalize)
+    return make_request(name, [0] * length, max_tokens=0, embedding=embedding)
 
 
 def states_of(length: int, seed: int) -> torch.Tensor:

@@ -1,42 +1,25 @@
 """Scheduling of preemptible requests beside others."""
 
-from worker.engine.block_manager import BlockManager
-from worker.engine.pace import StepSize
-from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
-from worker.engine.scheduler import Chunk, Scheduler
+from engine_requests import BLOCK, compute, make_request, make_scheduler
 
-BLOCK = 4
+from worker.engine.pace import StepSize
+from worker.engine.request import Request, RequestStatus
+from worker.engine.scheduler import Scheduler
 
 
 def request(name: str, num_prompt: int = 5, *, is_preemptible: bool = False) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=list(range(num_prompt)),
-        version=None,
-        sampling=ChoiceSampling(seed=0),
-        max_tokens=100,
-        is_preemptible=is_preemptible,
-    )
-
-
-def scheduler(num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64) -> Scheduler:
-    return Scheduler(
-        BlockManager(num_blocks, BLOCK), max_num_seqs=max_num_seqs, max_num_batched_tokens=budget
-    )
+    return make_request(name, range(num_prompt), is_preemptible=is_preemptible)
 
 
 def step(s: Scheduler) -> list[str]:
     """Run a step, and return the requests that it computes, in order."""
-    chunks: list[Chunk] = s.schedule()
-    for chunk in chunks:
-        chunk.request.num_computed_tokens = chunk.end
-        if chunk.samples:
-            chunk.request.output_ids.append(7)
+    chunks = s.schedule()
+    compute(chunks)
     return [chunk.request.id for chunk in chunks]
 
 
 def test_a_preemptible_request_starts_after_all_others() -> None:
-    s = scheduler(max_num_seqs=2)
+    s = make_scheduler(max_num_seqs=2)
     s.add(request("batch", is_preemptible=True))
     s.add(request("a"))
     s.add(request("b"))
@@ -46,7 +29,7 @@ def test_a_preemptible_request_starts_after_all_others() -> None:
 
 
 def test_the_prompt_of_another_request_goes_before_an_unfinished_preemptible_prompt() -> None:
-    s = scheduler(budget=8)
+    s = make_scheduler(budget=8)
     s.add(request("batch", num_prompt=40, is_preemptible=True))
     assert step(s) == ["batch"]
     s.add(request("a", num_prompt=8))
@@ -55,7 +38,7 @@ def test_the_prompt_of_another_request_goes_before_an_unfinished_preemptible_pro
 
 
 def test_answers_of_preemptible_requests_go_on_while_another_prompt_is_computed() -> None:
-    s = scheduler(budget=16)
+    s = make_scheduler(budget=16)
     s.add(request("batch", is_preemptible=True))
     step(s)
     s.add(request("a", num_prompt=8))
@@ -63,7 +46,7 @@ def test_answers_of_preemptible_requests_go_on_while_another_prompt_is_computed(
 
 
 def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> None:
-    s = scheduler(budget=512)
+    s = make_scheduler(budget=512)
     for number in range(4):
         s.add(request(f"batch {number}", is_preemptible=True))
     step(s)
@@ -80,7 +63,7 @@ def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> Non
 
 
 def test_a_preemptible_prompt_goes_on_if_the_other_request_cannot_start() -> None:
-    s = scheduler(budget=8, max_num_seqs=1)
+    s = make_scheduler(budget=8, max_num_seqs=1)
     s.add(request("batch", num_prompt=40, is_preemptible=True))
     step(s)
     s.add(request("a"))
@@ -88,7 +71,7 @@ def test_a_preemptible_prompt_goes_on_if_the_other_request_cannot_start() -> Non
 
 
 def test_blocks_are_taken_from_preemptible_requests_first() -> None:
-    s = scheduler(num_blocks=4)
+    s = make_scheduler(num_blocks=4)
     batch, late = request("batch", 7, is_preemptible=True), request("late", 7)
     s.add(batch)
     step(s)
@@ -104,7 +87,7 @@ def test_blocks_are_taken_from_preemptible_requests_first() -> None:
 
 def test_many_preemptible_prompts_make_a_step_no_longer_than_one() -> None:
     def largest_step(num_waiting: int) -> int:
-        s = scheduler(1000, max_num_seqs=64, budget=512)
+        s = make_scheduler(1000, max_num_seqs=64, budget=512)
         for number in range(4):
             s.add(request(f"old {number}", is_preemptible=True))
         step(s)
@@ -118,7 +101,7 @@ def test_many_preemptible_prompts_make_a_step_no_longer_than_one() -> None:
 
 
 def test_a_step_with_the_prompt_of_another_request_has_no_preemptible_prompts() -> None:
-    s = scheduler(1000, max_num_seqs=64, budget=512)
+    s = make_scheduler(1000, max_num_seqs=64, budget=512)
     s.add(request("batch 0", 300, is_preemptible=True))
     s.pace.observe(StepSize(num_decodes=1, num_prompt_tokens=0, context=0), ms=10)
     step(s)

@@ -1,56 +1,26 @@
 """Scheduling of requests into steps, and preemption."""
 
-from collections.abc import Callable
-
 import pytest
+from engine_requests import BLOCK, compute, make_request, make_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.protocol.embeddings import EmbeddingParams
-from worker.engine.block_manager import BlockManager
 from worker.engine.pace import StepSize
-from worker.engine.request import ChoiceSampling, Request, RequestId, RequestStatus
+from worker.engine.request import Request, RequestId, RequestStatus
 from worker.engine.scheduler import Chunk, Scheduler, step_size
-
-BLOCK = 4
 
 
 def request(name: str, num_prompt: int = 5) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=list(range(num_prompt)),
-        version=None,
-        sampling=ChoiceSampling(seed=0),
-        max_tokens=100,
-    )
-
-
-def scheduler(num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64) -> Scheduler:
-    return Scheduler(
-        BlockManager(num_blocks, BLOCK), max_num_seqs=max_num_seqs, max_num_batched_tokens=budget
-    )
-
-
-def compute(chunks: list[Chunk]) -> None:
-    """Update the requests as the engine does after a forward pass."""
-    for chunk in chunks:
-        chunk.request.num_computed_tokens = chunk.end
-        if chunk.samples:
-            chunk.request.output_ids.append(7)
+    return make_request(name, range(num_prompt))
 
 
 def described(chunks: list[Chunk]) -> list[tuple[str, int, int, bool]]:
     return [(c.request.id, c.start, c.num_tokens, c.samples) for c in chunks]
 
 
-def test_a_prompt_that_fits_the_budget_is_computed_at_once() -> None:
-    s = scheduler()
-    s.add(request("a"))
-    assert described(s.schedule()) == [("a", 0, 5, True)]
-
-
 def test_a_prompt_over_the_budget_is_computed_in_chunks_and_samples_with_the_last() -> None:
-    s = scheduler(budget=2)
+    s = make_scheduler(budget=2)
     s.add(request("a"))
     seen = []
     for _ in range(3):
@@ -61,7 +31,7 @@ def test_a_prompt_over_the_budget_is_computed_in_chunks_and_samples_with_the_las
 
 
 def test_decodes_take_the_budget_before_prefill_chunks() -> None:
-    s = scheduler(budget=4)
+    s = make_scheduler(budget=4)
     s.add(request("long", 9))
     compute(s.schedule())
     s.add(request("short", 3))
@@ -77,17 +47,10 @@ def test_decodes_take_the_budget_before_prefill_chunks() -> None:
     ]
 
 
-def test_no_more_sequences_run_than_allowed() -> None:
-    s = scheduler(max_num_seqs=2)
-    for name in "abc":
-        s.add(request(name))
-    assert [c.request.id for c in s.schedule()] == ["a", "b"]
-
-
 def test_without_free_blocks_the_youngest_is_preempted_and_resumes_before_waiting_requests() -> (
     None
 ):
-    s = scheduler(num_blocks=4)
+    s = make_scheduler(num_blocks=4)
     s.add(request("old", 7))
     s.add(request("young", 7))
     compute(s.schedule())
@@ -102,21 +65,6 @@ def test_without_free_blocks_the_youngest_is_preempted_and_resumes_before_waitin
     assert described(s.schedule())[0] == ("young", 0, 9, True)
 
 
-def test_finishing_returns_the_blocks_of_running_and_waiting_requests() -> None:
-    s = scheduler(num_blocks=4)
-    first, second = request("a", 16), request("b", 16)
-    s.add(first)
-    s.add(second)
-    s.schedule()
-    s.finish(first)
-    s.finish(second)
-    assert s.blocks.num_free == 4
-    assert s.schedule() == []
-
-
-Operation = Callable[[Scheduler], None]
-
-
 @given(
     num_blocks=st.integers(6, 20),
     budget=st.integers(1, 30),
@@ -128,7 +76,7 @@ Operation = Callable[[Scheduler], None]
 def test_no_block_is_lost_and_every_request_ends(
     num_blocks: int, budget: int, max_num_seqs: int, moves: list[tuple[str, int]]
 ) -> None:
-    s = scheduler(num_blocks, budget=budget, max_num_seqs=max_num_seqs)
+    s = make_scheduler(num_blocks, budget=budget, max_num_seqs=max_num_seqs)
     made: list[Request] = []
     for move, number in moves:
         if move == "add":
@@ -192,7 +140,7 @@ def test_a_steps_size_counts_decodes_and_prompt_tokens_with_their_context() -> N
 
 def paced(num_blocks: int = 1000, max_num_seqs: int = 100) -> Scheduler:
     """Return a scheduler with a running stream, for which 40 prompt tokens double a step's time."""
-    s = scheduler(num_blocks, max_num_seqs=max_num_seqs, budget=1000)
+    s = make_scheduler(num_blocks, max_num_seqs=max_num_seqs, budget=1000)
     s.add(request("stream"))
     compute(s.schedule())
     for _ in range(20):
@@ -236,7 +184,7 @@ def embedding(name: str, num_prompt: int = 5) -> Request:
 
 
 def test_embeddings_start_after_all_other_requests_and_sample_nothing() -> None:
-    s = scheduler(max_num_seqs=3)
+    s = make_scheduler(max_num_seqs=3)
     for each in (embedding("e1"), embedding("e2"), request("a"), request("b")):
         s.add(each)
     assert described(s.schedule()) == [("a", 0, 5, True), ("b", 0, 5, True), ("e1", 0, 5, False)]
@@ -244,7 +192,7 @@ def test_embeddings_start_after_all_other_requests_and_sample_nothing() -> None:
 
 
 def test_a_preempted_embedding_starts_again_before_younger_ones() -> None:
-    s = scheduler(num_blocks=4, budget=7)
+    s = make_scheduler(num_blocks=4, budget=7)
     generating, first, second = request("a", 4), embedding("e1", 12), embedding("e2", 4)
     for each in (generating, first, second):
         s.add(each)

@@ -5,7 +5,7 @@ from struct import iter_unpack
 
 import pytest
 import torch
-from engines import engine_of, greedy_request, load, random_prompt
+from engines import all_outputs_of, engine_of, greedy_request, load, outputs_of, random_prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import save_adapter, tiny_model
@@ -186,24 +186,11 @@ def requests(lengths: Sequence[int], version: AdapterVersion) -> list[Request]:
     return made
 
 
-def answers(engine: NativeEngine, requests: Sequence[Request]) -> dict[str, list[StepOutput]]:
-    """Run `requests` to their ends. An error fails the test."""
-    outputs: dict[str, list[StepOutput]] = {request.id: [] for request in requests}
-    for request in requests:
-        engine.add(request)
-    while engine.has_work:
-        for output in engine.step():
-            assert output.error is None, output.error
-            outputs[output.request_id].append(output)
-    return outputs
-
-
 def described_outputs(outputs: Sequence[StepOutput]) -> list[object]:
-    """Return tokens and ends, and numbers rounded to what other batch sizes don't change."""
+    """Return tokens, ends and errors, and numbers rounded to what batch sizes don't change."""
     return [
         (
-            output.token_id,
-            output.finish,
+            *(output.token_id, output.finish, output.error),
             output.logprobs and round(output.logprobs.logprob, 2),
             [round(prompt.logprob, 2) for prompt in output.prompt_logprobs or ()],
             [round(value, 3) + 0.0 for (value,) in iter_unpack("<f", output.embedding or b"")],
@@ -222,9 +209,10 @@ def test_requests_get_the_same_outputs_when_steps_run_out_of_memory(
 ) -> None:
     native, version = engine
     native._steps = StepRunner(native._runner, CPU, max_tokens=512)
-    expected = answers(native, requests(lengths, version))
+    expected = all_outputs_of(native, requests(lengths, version))
+    assert not any(output.error for outputs in expected.values() for output in outputs)
     native._steps = StepRunner(Flaky(native, most), CPU, max_tokens=512)
-    got = answers(native, requests(lengths, version))
+    got = all_outputs_of(native, requests(lengths, version))
     assert {name: described_outputs(outputs) for name, outputs in got.items()} == {
         name: described_outputs(outputs) for name, outputs in expected.items()
     }
@@ -237,7 +225,7 @@ def test_the_statistics_count_passes_out_of_memory(
 ) -> None:
     native, version = engine
     native._steps = StepRunner(Flaky(native, 5), CPU, max_tokens=512)
-    answers(native, requests([20], version))
+    outputs_of(native, requests([20], version))
     assert native.stats().num_out_of_memory == 2
 
 
@@ -253,5 +241,5 @@ def test_an_engine_without_memory_for_one_token_fails_its_requests_and_stays_usa
     assert native.num_failures_in_a_row == 1
     assert not native.has_work
     native._steps = StepRunner(native._runner, CPU, max_tokens=512)
-    assert len(answers(native, requests([3], version))["0"]) == 6
+    assert len(outputs_of(native, requests([3], version))["0"]) == 6
     assert native.num_failures_in_a_row == 0

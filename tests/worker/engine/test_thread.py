@@ -3,10 +3,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from scripted_engine import BASE, ENDLESS, ScriptedEngine, expected_ids
+from engine_requests import make_request
+from scripted_engine import ENDLESS, ScriptedEngine
 
-from shared.errors import ErrorCode
-from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
+from worker.engine.request import Request, StepOutput
 from worker.engine.thread import EngineThread
 
 
@@ -43,13 +43,7 @@ def running() -> Iterator[Running]:
 
 
 def request(name: str, max_tokens: int = 3) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=[9],
-        version=None,
-        sampling=ChoiceSampling(seed=1),
-        max_tokens=max_tokens,
-    )
+    return make_request(name, [9], max_tokens=max_tokens)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -57,24 +51,6 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "the condition didn't come true"
         time.sleep(0.001)
-
-
-def test_a_request_is_stepped_to_its_end(running: Running) -> None:
-    running.thread.add(request("a"))
-    until(lambda: len(running.of("a")) == 3)
-    ids = [output.token_id for output in running.of("a")]
-    assert ids == expected_ids(1, 0, 3, BASE.version)
-
-
-def test_an_aborted_request_gives_no_further_output(running: Running) -> None:
-    running.thread.add(request("a", ENDLESS))
-    until(lambda: running.of("a"))
-    running.thread.abort(RequestId("a"))
-    running.thread.call(lambda engine: engine.stats()).result(5)
-    count = len(running.of("a"))
-    running.thread.add(request("b"))
-    until(lambda: len(running.of("b")) == 3)
-    assert len(running.of("a")) == count
 
 
 def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step(running: Running) -> None:
@@ -85,12 +61,6 @@ def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step(running:
     assert running.takers == ["engine"] * (1 + num_steps)
 
 
-def test_calls_run_on_the_engine_thread_between_steps(running: Running) -> None:
-    running.thread.add(request("a", ENDLESS))
-    name = running.thread.call(lambda _: threading.current_thread().name)
-    assert name.result(5) == "engine"
-
-
 def test_a_call_hands_its_exception_to_whoever_waits(running: Running) -> None:
     def fail(_: object) -> None:
         raise ValueError("scripted")
@@ -98,20 +68,6 @@ def test_a_call_hands_its_exception_to_whoever_waits(running: Running) -> None:
     with pytest.raises(ValueError, match="scripted"):
         running.thread.call(fail).result(5)
     assert running.thread.call(lambda _: 1).result(5) == 1
-
-
-def test_a_failed_step_is_an_error_for_each_request_and_not_the_end(running: Running) -> None:
-    for name in ("a", "b"):
-        running.thread.add(request(name, ENDLESS))
-    until(lambda: running.of("a") and running.of("b"))
-    running.engine.breaks_next_step = True
-    until(lambda: running.of("a")[-1].error and running.of("b")[-1].error)
-    error = running.of("a")[-1].error
-    assert error is not None
-    assert error.code is ErrorCode.INTERNAL
-    assert not running.engine.requests
-    running.thread.add(request("c"))
-    until(lambda: len(running.of("c")) == 3)
 
 
 def test_a_request_that_the_engine_refuses_gets_an_error(

@@ -66,7 +66,6 @@ def test_a_missing_token_is_detected(claims: list[tuple[int, int]], data: st.Dat
     tokens = tokens_of(claims)
     at = data.draw(st.integers(0, len(tokens) - 1))
     found = fault_of(tokens[:at] + tokens[at + 1 :], len(tokens))
-    assert found is not None
     assert found[1] == at
 
 
@@ -83,7 +82,6 @@ def test_swapped_tokens_are_detected(claims: list[tuple[int, int]], data: st.Dat
     at = data.draw(st.integers(0, len(tokens) - 2))
     swapped = [*tokens[:at], tokens[at + 1], tokens[at], *tokens[at + 2 :]]
     found = fault_of(swapped)
-    assert found is not None
     assert found[1] == at
 
 
@@ -126,7 +124,6 @@ def test_a_text_of_another_job_is_a_splice(other: State) -> None:
 def test_a_gap_within_one_claim_is_named_with_its_size() -> None:
     tokens = tokens_of([(1, 20)])
     violation = verdict_of(tokens[:5] + tokens[12:]).violation
-    assert violation is not None
     assert (violation.fault, violation.index) == (Fault.GAP, 5)
     assert str(violation) == f"gap at token 5: 7 tokens are missing before {tokens[12]}"
 
@@ -150,7 +147,6 @@ def test_a_stop_string_may_cut_the_last_token() -> None:
     cut = check(text, **fields, may_be_cut=True)  # type: ignore[arg-type]
     assert (cut.violation, cut.num_tokens) == (None, 4)
     whole = check(text, **fields).violation  # type: ignore[arg-type]
-    assert whole is not None
     assert whole.fault is Fault.MALFORMED
 
 

@@ -1,14 +1,15 @@
 """Ends, waits and hangs of the simulated engine. The contract tests cover the rest."""
 
-import threading
 import time
+from typing import Any
+
+from engine_requests import make_request
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
-from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
-from worker.engine_simulated.checker import check
+from worker.engine.request import ChoiceSampling, Request, StepOutput
 from worker.engine_simulated.engine import SimulatedEngine
-from worker.engine_simulated.tokens import END_ID, token_text
+from worker.engine_simulated.tokens import END_ID
 
 BASE = AdapterVersion("base@000000000000")
 PROMPT = [1, 2, 3]
@@ -20,16 +21,9 @@ def engine_of(step_s: float = 0) -> SimulatedEngine:
     )
 
 
-def request(seed: int, **fields: object) -> Request:
-    given = {"max_tokens": 2000, "claim_epoch": 5, **fields}
-    sampling = given.pop("sampling", ChoiceSampling(seed=seed))
-    return Request(
-        id=RequestId(f"{seed}"),
-        prompt_ids=PROMPT,
-        version=None,
-        sampling=sampling,  # type: ignore[arg-type]
-        **given,  # type: ignore[arg-type]
-    )
+def request(seed: int, **fields: Any) -> Request:
+    given = {"max_tokens": 2000, "claim_epoch": 5, "sampling": ChoiceSampling(seed=seed), **fields}
+    return make_request(f"{seed}", PROMPT, **given)
 
 
 def run(engine: SimulatedEngine, *requests: Request) -> list[StepOutput]:
@@ -63,32 +57,8 @@ def test_no_end_token_comes_before_min_tokens_or_if_it_is_ignored() -> None:
     assert {len(each.output_ids) for each in ignoring} == {500}
 
 
-def test_a_choice_that_two_claims_compute_is_right_and_shows_both_epochs() -> None:
-    asked = request(1, max_tokens=10)
-    engine = engine_of()
-    engine.add(asked)
-    for _ in range(4):
-        engine.step()
-    resumed = request(1, max_tokens=10, claim_epoch=4096 + 6, output_ids=list(asked.output_ids))
-    run(engine_of(), resumed)
-    text = "".join(map(token_text, resumed.output_ids))
-    verdict = check(text, version=BASE, prompt=PROMPT, seed=1, num_tokens=10)
-    assert (verdict.violation, verdict.epochs) == (None, (5, 6))
-
-
 def test_a_step_takes_the_set_time_whatever_the_number_of_requests() -> None:
     engine = engine_of(step_s=0.02)
     started_s = time.monotonic()
     run(engine, *(request(seed, max_tokens=5) for seed in range(400)))
     assert 5 * 0.02 <= time.monotonic() - started_s < 400 * 5 * 0.02 / 2
-
-
-def test_an_engine_hangs_from_its_next_step_on() -> None:
-    engine = engine_of()
-    engine.add(request(1))
-    engine.step()
-    engine.hang()
-    stepping = threading.Thread(target=engine.step, daemon=True)
-    stepping.start()
-    stepping.join(0.3)
-    assert stepping.is_alive()

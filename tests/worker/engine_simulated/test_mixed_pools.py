@@ -72,22 +72,3 @@ async def test_each_job_runs_on_a_worker_that_serves_it(
             assert dora.version not in limited.parts.adapters.residency.held
             assert dora.version in full.parts.adapters.residency.held
     check_texts(client, jobs)
-
-
-async def test_a_waiting_job_is_served_by_the_next_worker_that_serves_it(
-    client: Client, redis: Redis, keys: Keys, redis_url: str, pool: str
-) -> None:
-    settings = settings_of(redis_url, pool)
-    async with running_with(redis, settings, load_simulated(settings)):
-        dora = await register(redis, keys, "dora", AdapterKind.DORA)
-    job = await client.send(version=dora.version, max_tokens=20, ignore_eos=True)
-    async with running_with(redis, settings, plain_of(settings)) as limited:
-        other = await client.send(version=limited._served.base.version, max_tokens=20)
-        assert (await client.end_of(other)).state is JobState.DONE
-        assert (await client.queue.cancel(other.id)) is JobState.DONE
-        view = await client.views.job(job.id)
-        assert view is not None
-        assert view.state is JobState.QUEUED
-        async with running_with(redis, settings, load_simulated(settings)):
-            assert (await client.end_of(job)).state is JobState.DONE
-    check_texts(client, [job])

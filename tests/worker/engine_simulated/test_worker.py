@@ -3,15 +3,11 @@
 import asyncio
 from pathlib import Path
 
-from simulated_workers import BASE, NAME, check_texts, send, worker_process
-from worker_support import Client, has_workers, running_with, until
+from simulated_workers import check_texts, send, worker_process
+from worker_support import Client, has_workers, until
 
-from shared.protocol.events import End, Tokens
-from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.protocol.jobs import Job, JobState, SamplingParams
-from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
-from shared.protocol.results import FinishReason
-from shared.protocol.workers import WorkerInfo
+from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import JobState
 from shared.settings import WorkerSettings, load_settings
 from shared.store.redis.connection import Redis
 from worker.engine_simulated.adapters import source_digest, version_of
@@ -51,39 +47,6 @@ async def test_a_worker_needs_no_package_of_the_extra_worker(
     check_texts(client, jobs)
 
 
-async def test_adapters_take_turns_in_the_adapter_memory(
-    client: Client, redis: Redis, redis_url: str, pool: str
-) -> None:
-    settings = settings_of(
-        *(redis_url, pool),
-        adapters=("a", "b", "c"),
-        adapter_memory_mb=1,
-        adapter_host_mb=1,
-        simulated_step_ms=0,
-        simulated_load_ms=1,
-    )
-    async with running_with(redis, settings, load_simulated(settings)) as worker:
-        jobs = [
-            await client.send(version=version(name, name), max_tokens=5, ignore_eos=True)
-            for name in "abcabc"
-        ]
-        assert {(await client.end_of(job)).state for job in jobs} == {JobState.DONE}
-        assert worker.parts.engine.stats.adapter_bytes == 1 << 20
-    check_texts(client, jobs)
-
-
-async def test_stop_strings_and_choices_work_as_with_models(
-    client: Client, redis: Redis, redis_url: str, pool: str
-) -> None:
-    settings = settings_of(redis_url, pool, simulated_step_ms=0)
-    async with running_with(redis, settings, load_simulated(settings)):
-        job = await client.send(version=BASE, max_tokens=500, n=3, stop=("77",), ignore_eos=True)
-        assert (await client.end_of(job)).state is JobState.DONE
-    texts = [text for _, text in client.answers_of(job).values()]
-    assert len(set(texts)) == 3
-    assert not any("77" in text for text in texts)
-
-
 async def test_many_workers_run_in_one_event_loop(
     client: Client, redis: Redis, redis_url: str, pool: str
 ) -> None:
@@ -100,74 +63,3 @@ async def test_many_workers_run_in_one_event_loop(
             worker.stop()
     assert sum(worker.parts.engine.stats.num_tokens > 0 for worker in workers) > NUM_WORKERS / 2
     check_texts(client, jobs)
-
-
-async def test_an_interrupted_job_is_resumed_by_a_worker_that_knows_only_its_text(
-    client: Client, redis_url: str, pool: str
-) -> None:
-    with worker_process(redis_url, pool, simulated_step_ms=10, lease_ms=1000) as first:
-        job = await send(client, max_tokens=150, n=2)
-        await client.until_published(job, 20)
-        first.kill()
-        first.wait()
-    with worker_process(redis_url, pool, simulated_step_ms=1, lease_ms=1000):
-        end = await client.end_of(job, START_DEADLINE_S)
-    assert (end.state, end.try_) == (JobState.DONE, 2)
-    assert check_texts(client, [job]) == 2
-
-
-async def test_a_scored_prompt_is_kept_when_its_job_moves_to_another_worker(
-    client: Client, redis: Redis, redis_url: str, pool: str
-) -> None:
-    settings = settings_of(redis_url, pool, simulated_step_ms=0)
-    sampling = SamplingParams(seed=1, n=2, max_tokens=0, logprobs=0)
-    async with running_with(redis, settings, load_simulated(settings)):
-        await client.end_of(await send(client, max_tokens=1))  # the pool knows the model
-    job = await client.send("hi", version=BASE, sampling=sampling, echo=True)
-    await publish_as_earlier_worker(client, job, scored_choice(job))
-    async with running_with(redis, settings, load_simulated(settings)):
-        result = await client.result_of(job)
-    assert [(each.text, each.ids, each.finish) for each in result.choices] == [
-        ("hi", (), FinishReason.LENGTH)
-    ] * 2
-    logprobs = [[p.chosen.logprob for p in each.prompt_logprobs] for each in result.choices]
-    assert logprobs == [[None, -7.0], [None, 0.0]]
-    assert result.usage is not None
-    assert result.usage.completion_tokens == 0
-    ends = [event for event in client.events[job.id] if isinstance(event, End)]
-    assert [end.state for end in ends] == [JobState.DONE]
-
-
-def scored_choice(job: Job) -> Tokens:
-    """Return the event of the first choice of a job whose prompt is `hi`, with a logprob of -7."""
-    h, i = (
-        PositionLogprobs(
-            chosen=TokenLogprob(token=text, logprob=logprob, bytes=()), top=(), offset=0
-        )
-        for text, logprob in (("h", None), ("i", -7.0))
-    )
-    return Tokens(
-        job=job.id,
-        try_=1,
-        choice=0,
-        index=0,
-        ids=(),
-        text="hi",
-        finish=FinishReason.LENGTH,
-        prompt_logprobs=(h, i),
-    )
-
-
-async def publish_as_earlier_worker(client: Client, job: Job, event: Tokens) -> None:
-    """Claim the job as another worker, publish `event` and leave the pool."""
-    wid, queue = WorkerId("earlier"), client.queue
-    info = WorkerInfo(
-        model=NAME, device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
-    )
-    await queue.register(wid, lease_ms=60_000, info=info, residents=[BASE])
-    claim = await queue.claim(
-        wid, sequences=8, tokens=1000, steal_ms=1000, max_cold=0, residents=[BASE]
-    )
-    assert [claimed.job.id for claimed in claim.jobs] == [job.id]
-    await queue.publish(wid, {client.api: [event]}, [])
-    await queue.leave(wid)

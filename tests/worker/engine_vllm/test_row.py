@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from engine_requests import make_request
 
 from shared.errors import JobError
-from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.engine.request import ChoiceSampling, Request
 from worker.engine.rules import NO_TOKEN_LEFT
 from worker.engine_vllm.checks import reason_not_allowed
 from worker.engine_vllm.row import extra_args_of, row_params
@@ -14,14 +15,7 @@ from worker.engine_vllm.row import extra_args_of, row_params
 
 def request(**fields: Any) -> Request:
     sampling = ChoiceSampling(seed=2**63 - 1, **fields.pop("sampling", {}))
-    return Request(
-        id=RequestId("a"),
-        prompt_ids=[1, 2, 3],
-        version=None,
-        sampling=sampling,
-        max_tokens=9,
-        **fields,
-    )
+    return make_request(prompt=[1, 2, 3], sampling=sampling, **fields)
 
 
 def test_a_plainly_greedy_request_is_left_to_vllm() -> None:
@@ -40,7 +34,6 @@ def test_a_plainly_greedy_request_is_left_to_vllm() -> None:
 def test_parameters_survive_a_message(sampling: dict[str, Any]) -> None:
     asked = request(sampling=sampling, output_ids=[4, 5], stop_ids=frozenset({2, 8}))
     received = row_params(json.loads(json.dumps(extra_args_of(asked))))
-    assert received is not None
     assert received.sampling == asked.sampling
     assert received.num_shown == 2
     assert received.stop_ids == asked.stop_ids

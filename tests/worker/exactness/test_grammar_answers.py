@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from engines import engine_of, load, outputs_of, random_prompt, tokens_of
+from engines import all_outputs_of, engine_of, load, outputs_of, random_prompt, tokens_of
 from json_schemas import Schema, is_valid, random_schema, too_many_choices_later
 from tiny import save_adapter, tiny_model, tiny_tokenizer
 
@@ -15,6 +15,7 @@ from shared.protocol.results import FinishReason
 from worker.engine.engine import NativeEngine
 from worker.engine.grammar import TOO_COMPLEX, GrammarCompiler, json_source
 from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.model.loader import LoadedModel
 
 NUM_SCHEMAS = 200
 MAX_TOKENS = 1500
@@ -34,6 +35,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         name: save_adapter(root / name, seed=seed, **config)
         for seed, (name, config) in enumerate(ADAPTERS.items())
     }
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    """A model for one engine at a time."""
+    return load(tiny_model(max_position_embeddings=2048))
 
 
 def request_of(
@@ -77,11 +84,9 @@ def answers(engine: NativeEngine, requests: list[Request]) -> dict[RequestId, An
 
 
 def test_every_answer_is_valid_under_its_schema_in_a_mixed_batch(
-    folders: Mapping[str, Path],
+    loaded: LoadedModel, folders: Mapping[str, Path]
 ) -> None:
-    engine, versions = engine_of(
-        load(tiny_model(max_position_embeddings=2048)), folders, num_blocks=1000
-    )
+    engine, versions = engine_of(loaded, folders, num_blocks=1000)
     rotation = [None, versions["narrow"], versions["wide"]]
     schemas = {seed: random_schema(seed) for seed in range(NUM_SCHEMAS)}
     constrained = [request_of(seed, schema, rotation[seed % 3]) for seed, schema in schemas.items()]
@@ -91,7 +96,7 @@ def test_every_answer_is_valid_under_its_schema_in_a_mixed_batch(
         answer = answer_of[request.id]
         assert answer.finish is FinishReason.STOP, (seed, schema, answer.text)
         assert is_valid(schema, answer.text), (seed, schema, answer.text)
-    plain, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+    plain, _ = engine_of(loaded)
     bases = [request for request in free if request.version is None]
     unmixed = answers(
         plain, [request_of(int(r.id.split(":")[0]), None, max_tokens=60) for r in bases]
@@ -99,17 +104,17 @@ def test_every_answer_is_valid_under_its_schema_in_a_mixed_batch(
     assert unmixed == {request.id: answer_of[request.id] for request in bases}
 
 
-def test_an_answer_is_the_same_uninterrupted_preempted_or_resumed() -> None:
+def test_an_answer_is_the_same_uninterrupted_preempted_or_resumed(loaded: LoadedModel) -> None:
     schemas = {seed: random_schema(seed) for seed in range(300, 312)}
 
     def requests() -> list[Request]:
         return [request_of(seed, schema) for seed, schema in schemas.items()]
 
-    roomy, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
-    expected = answers(roomy, requests())
-    tight, _ = engine_of(load(tiny_model(max_position_embeddings=2048)), num_blocks=30)
+    expected = answers(engine_of(loaded)[0], requests())
+    tight, _ = engine_of(loaded, num_blocks=30)
     assert answers(tight, requests()) == expected
     assert tight.stats().num_preemptions > 0
+    roomy, _ = engine_of(loaded)
     for seed, schema in schemas.items():
         complete = expected[request_of(seed, schema).id]
         half = complete.ids[: len(complete.ids) // 2]
@@ -118,8 +123,8 @@ def test_an_answer_is_the_same_uninterrupted_preempted_or_resumed() -> None:
         assert half + rest.ids == complete.ids
 
 
-def test_a_greedy_answer_follows_its_schema() -> None:
-    engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+def test_a_greedy_answer_follows_its_schema(loaded: LoadedModel) -> None:
+    engine, _ = engine_of(loaded)
     schemas = {seed: random_schema(seed) for seed in range(400, 420)}
     requests = [request_of(seed, schema, temperature=0.0) for seed, schema in schemas.items()]
     answer_of = answers(engine, requests)
@@ -128,8 +133,8 @@ def test_a_greedy_answer_follows_its_schema() -> None:
         assert is_valid(schema, answer_of[request.id].text)
 
 
-def test_bias_and_penalties_never_override_the_grammar() -> None:
-    engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+def test_bias_and_penalties_never_override_the_grammar(loaded: LoadedModel) -> None:
+    engine, _ = engine_of(loaded)
     schema = random_schema(7)
     request = request_of(7, schema)
     forbidden = TOKENIZER.convert_tokens_to_ids("~")
@@ -140,16 +145,12 @@ def test_bias_and_penalties_never_override_the_grammar() -> None:
     assert is_valid(schema, answer.text)
 
 
-def test_a_grammar_that_becomes_too_complex_fails_only_its_own_request() -> None:
-    engine, _ = engine_of(load(tiny_model(max_position_embeddings=2048)))
+def test_a_grammar_that_becomes_too_complex_fails_only_its_own_request(
+    loaded: LoadedModel,
+) -> None:
+    engine, _ = engine_of(loaded)
     schema = too_many_choices_later()
     doomed, other = request_of(1, schema), request_of(2, None, max_tokens=50)
-    errors, num_tokens = {}, 0
-    for request in (doomed, other):
-        engine.add(request)
-    while engine.has_work:
-        for output in engine.step():
-            errors[output.request_id] = output.error or errors.get(output.request_id)
-            num_tokens += output.request_id == other.id
-    assert errors == {doomed.id: TOO_COMPLEX, other.id: None}
-    assert num_tokens == 50
+    outputs = all_outputs_of(engine, [doomed, other])
+    assert outputs[doomed.id][-1].error == TOO_COMPLEX
+    assert len(tokens_of(outputs[other.id])) == 50

@@ -5,18 +5,17 @@ float32.
 """
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lora import wrap
-from peft import PeftModel
+from parity import NUM_ROWS, assert_same, check_alone, check_batch, inputs, maker, peft_logits
+from reference import with_adapter
 from slow_cases import slow_unless
-from tiny import ARCHITECTURES, save_adapter, tiny_model
-from transformers import PreTrainedModel
-
-from shared.protocol.ids import AdapterVersion
+from tiny import ARCHITECTURES, save_adapter
 
 ATTENTION = {
     "gpt_neox": ["query_key_value", "dense"],
@@ -33,7 +32,6 @@ FUSED = {
 """Modules that join several linears, by model type."""
 MODEL_TYPES = (*ARCHITECTURES, "gpt2", "phi3", "glm4")
 REPRESENTATIVE = {"llama", "gpt2"}
-NUM_ROWS, LENGTH = 3, 11
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -91,25 +89,6 @@ KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-def inputs(num_rows: int = NUM_ROWS) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randint(6, 250, (num_rows, LENGTH), generator=generator)
-
-
-def peft_logits(
-    model_type: str, folder: Path, ids: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
-    model = PeftModel.from_pretrained(model_of(model_type, torch.float32), str(folder))
-    model = model.to(dtype).eval()
-    logits: torch.Tensor = model(input_ids=ids).logits
-    return logits
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    tolerance = TOLERANCE[expected.dtype] * float(expected.abs().max())
-    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
-
-
 CANNOT_HAVE = {
     # PEFT treats the experts as linears, but they aren't modules.
     ("mixtral", "all-linear"),
@@ -124,54 +103,35 @@ CANNOT_HAVE = {
 CASES = [(t, kind) for t in MODEL_TYPES for kind in KINDS if (t, kind) not in CANNOT_HAVE]
 
 
-def model_of(model_type: str, dtype: torch.dtype) -> PreTrainedModel:
-    model = tiny_model(model_type).to(dtype)
-    if model_type == "mixtral":
-        model.set_experts_implementation("eager")  # other implementations don't support float64
-    return model
-
-
 @pytest.mark.parametrize(
     ("model_type", "kind"),
     slow_unless(lambda model_type, _: model_type in REPRESENTATIVE, CASES),
 )
-@torch.no_grad()
 def test_logits_equal_those_of_peft(model_type: str, kind: str, tmp_path: Path) -> None:
-    folder = save_adapter(tmp_path, model_type, **KINDS[kind](model_type))
-    case = wrap(model_of(model_type, torch.float64))
-    base = case.model(input_ids=inputs()).logits
-    actual = case.logits(inputs(), [case.load(folder)] * NUM_ROWS)
-    assert_same(actual, peft_logits(model_type, folder, inputs(), torch.float64))
-    assert (actual - base).abs().max() > 0.1, "the adapter changes the logits too little for a test"
+    tolerance = TOLERANCE[torch.float64]
+    check_alone(maker(model_type), KINDS[kind](model_type), tmp_path, tolerance)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
-@torch.no_grad()
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    # `test_engine.py` checks such batches in float32.
+    slow_unless(lambda _, dtype: dtype == torch.float64, product(MODEL_TYPES, TOLERANCE)),
+    ids=str,
+)
 def test_each_row_of_a_mixed_batch_uses_its_own_adapter(
     model_type: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     kinds = ["rank 1", "rslora", "rank and alpha patterns", "one layer", "regex", "rank 48"]
-    case = wrap(model_of(model_type, dtype))
-    ids = inputs(2 * len(kinds) + 1)
-    rows: list[AdapterVersion | None] = [None]
-    expected = [case.model(input_ids=ids[:1]).logits]
-    for seed, kind in enumerate(kinds):
-        fields = KINDS[kind](model_type)
-        folder = save_adapter(tmp_path / str(seed), model_type, seed=seed, scale=0.1, **fields)
-        own = ids[1 + 2 * seed : 3 + 2 * seed]
-        expected.append(peft_logits(model_type, folder, own, dtype))
-        rows += [case.load(folder, f"a{seed}")] * 2
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
-    actual = case.logits(ids[order], [rows[i] for i in order])
-    assert_same(actual, torch.cat(expected)[order])
+    configs = [KINDS[kind](model_type) for kind in kinds]
+    check_batch(maker(model_type), configs, dtype, tmp_path, TOLERANCE[dtype])
 
 
 @torch.no_grad()
 def test_weights_stored_in_half_precision_keep_their_values(tmp_path: Path) -> None:
+    make = maker("llama")
     folder = save_adapter(tmp_path, target_modules=QKVO)
-    model = PeftModel.from_pretrained(tiny_model(), str(folder)).half()
-    model.save_pretrained(tmp_path / "half")
-    case = wrap(model_of("llama", torch.float64))
-    actual = case.logits(inputs(), [case.load(tmp_path / "half")] * NUM_ROWS)
-    assert_same(actual, peft_logits("llama", tmp_path / "half", inputs(), torch.float64))
+    with_adapter(make(), folder).half().save_pretrained(tmp_path / "half")
+    case = wrap(make().double())
+    got = case.logits(inputs(), [case.load(tmp_path / "half")] * NUM_ROWS)
+    wanted = peft_logits(make, tmp_path / "half", inputs())
+    assert_same(got, wanted, TOLERANCE[torch.float64])

@@ -9,33 +9,23 @@ another order therefore can't be compared with the served answers. Two tests rep
 - by one in plain torch that rounds as the native one does. The answers then keep their bits.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engines import Outputs, engine_of, outputs_of, random_prompt, tokens_of
+from engines import engine_of, outputs_of, random_prompt
 from engines import greedy_request as request
-from int8_product import exact_product, replace_product, rounded_product
-from kernel_sets import (
-    NATIVE_DTYPES,
-    QUANTISED_NAMES,
-    every_level,
-    linear_kernels,
-    quantised_kernels,
-)
+from int8_product import exact_product, load_quantised, replace_product, rounded_product
+from kernel_sets import NATIVE_DTYPES, every_level, linear_kernels
 from kinds import kinds
 from reference import check_greedy_along, check_logprobs_along, logits_along, with_adapter
-from tiny import roughen, save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from slow_cases import slow_unless
+from tiny import roughen, save_adapter, save_tiny_model, tiny_model
 from torch import nn
-from transformers import PreTrainedModel
 
 from shared.errors import ModelRejected
-from shared.protocol.ids import AdapterVersion
-from worker.engine.request import ChoiceSampling, Request, RequestId
-from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.base.modules import base_modules
 from worker.model.loader import LoadedModel, load_model, prepare_model
@@ -47,22 +37,6 @@ FUSED = ("llama", "qwen2")
 NUM_TOKENS = 24
 Answer = list[tuple[int, float]]
 """Tokens with their logprobs."""
-NUM_SHOWN = 20
-NAMES = ["base", "one", "two"]
-PROMPTS = [random_prompt(seed, 3 + 37 * seed) for seed in range(6)]
-
-
-def load_quantised(model: PreTrainedModel, kernels: NativeKernels | None = None) -> LoadedModel:
-    kernels = kernels or linear_kernels(model.dtype)
-    return prepare_model(
-        model,
-        tiny_tokenizer(),
-        name="tiny",
-        digest="0" * 64,
-        source="tiny",
-        kernels=kernels,
-        quantize="int8",
-    )
 
 
 def reference_of(model_type: str, adapter: Path | None) -> Any:
@@ -111,7 +85,16 @@ def greedy_answers(loaded: LoadedModel, adapters: dict[str, Path]) -> dict[int, 
     }
 
 
-@pytest.mark.parametrize("kind", [None, *kinds("llama")])
+REPRESENTATIVE = {
+    *(None, "DoRA, rsLoRA and patterns", "DoRA and biases", "a saved linear beside DoRA"),
+    *("embedding and head", "saved embedding and head", "saved norms", "tokens of both"),
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    slow_unless(lambda kind: kind in REPRESENTATIVE, [(kind,) for kind in (None, *kinds("llama"))]),
+)
 def test_answers_follow_the_dequantised_weights(
     kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,72 +145,6 @@ def test_the_native_product_gives_the_answers_of_the_same_one_in_torch(
     monkeypatch.undo()
     replace_product(monkeypatch, exact_product)
     assert answers() != native, "the logprobs don't depend on the rounding of inputs"
-
-
-def request_of(
-    index: int, versions: dict[str, AdapterVersion], shown: Sequence[int] = ()
-) -> Request:
-    return Request(
-        id=RequestId(str(index)),
-        prompt_ids=list(PROMPTS[index]),
-        version=versions.get(NAMES[index % len(NAMES)]),
-        sampling=ChoiceSampling(seed=index, temperature=index % 2 * 1.0),
-        max_tokens=2 * NUM_SHOWN,
-        output_ids=list(shown),
-    )
-
-
-def texts(outputs: Outputs) -> list[list[int]]:
-    return [tokens_of(each) for each in outputs.values()]
-
-
-def answers_by(kernels: NativeKernels, folders: dict[str, Path], **limits: int) -> list[list[int]]:
-    loaded = load_quantised(base(kernels._dtype), kernels)
-    engine, versions = engine_of(loaded, folders, **limits)
-    found = outputs_of(engine, [request_of(i, versions) for i in range(len(PROMPTS))])
-    if limits:
-        assert engine.stats().num_preemptions > 0
-    return texts(found)
-
-
-def base(dtype: torch.dtype) -> PreTrainedModel:
-    return tiny_model().to(dtype)
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> dict[str, Path]:
-    return {
-        name: save_adapter(tmp_path / name, r=rank, target_modules="all-linear")
-        for name, rank in (("one", 8), ("two", 20))
-    }
-
-
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_an_answer_has_the_same_bits_alone_in_a_mix_and_resumed(
-    dtype: torch.dtype, folders: dict[str, Path]
-) -> None:
-    kernels = quantised_kernels(dtype, QUANTISED_NAMES[0])
-    engine, versions = engine_of(load_quantised(base(dtype), kernels), folders)
-    alone = [
-        text
-        for i in range(len(PROMPTS))
-        for text in texts(outputs_of(engine, [request_of(i, versions)]))
-    ]
-    assert answers_by(kernels, folders, num_blocks=24, budget=23) == alone
-
-    loaded = load_quantised(base(dtype), kernels)
-    engine, versions = engine_of(loaded, folders, caches_prefixes=False)
-    halves = [request_of(i, versions, text[:NUM_SHOWN]) for i, text in enumerate(alone)]
-    assert texts(outputs_of(engine, halves)) == [text[NUM_SHOWN:] for text in alone]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_every_path_gives_the_same_answers(dtype: torch.dtype, folders: dict[str, Path]) -> None:
-    answers = {
-        path: answers_by(quantised_kernels(dtype, path), folders) for path in QUANTISED_NAMES
-    }
-    assert all(found == answers[QUANTISED_NAMES[0]] for found in answers.values())
 
 
 def test_the_digest_tells_the_quantised_base_from_the_original(tmp_path: Path) -> None:

@@ -6,13 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from engines import Outputs, engine_of, load, outputs_of, random_prompt, tokens_of
-from kernel_sets import ENGINE_SETS, compiled_as, linear_kernels
+from int8_product import load_quantised
+from kernel_sets import (
+    ENGINE_SETS,
+    NATIVE_DTYPES,
+    QUANTISED_NAMES,
+    compiled_as,
+    linear_kernels,
+    quantised_kernels,
+)
 from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
-
-pytestmark = pytest.mark.slow
+from worker.model.loader import LoadedModel
 
 DENSE = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox")
 RANKS = {"one": 8, "two": 20}
@@ -51,15 +58,8 @@ def results(outputs: Outputs, first: int = 0) -> list[tuple[int | None, TokenLog
     return [(o.token_id, o.logprobs) for each in outputs.values() for o in each[first:]]
 
 
-@pytest.mark.parametrize("model_type", DENSE)
-def test_an_answer_has_the_same_bits_in_any_batch(
-    model_type: str, dtype: torch.dtype, tmp_path: Path
-) -> None:
-    folders = {
-        name: save_adapter(tmp_path / name, model_type, r=rank, target_modules="all-linear")
-        for name, rank in RANKS.items()
-    }
-    loaded = load(tiny_model(model_type).to(dtype))
+def check_same_bits(loaded: LoadedModel, folders: dict[str, Path]) -> None:
+    """Check the answers alone, in a batch with preemptions, and resumed."""
     engine, versions = engine_of(loaded, folders)
     alone: Outputs = {}
     for index in range(NUM_REQUESTS):
@@ -71,16 +71,34 @@ def test_an_answer_has_the_same_bits_in_any_batch(
     assert results(together) == results(alone)
 
     engine, versions = engine_of(loaded, folders, caches_prefixes=False)
-    resumed = outputs_of(
-        engine,
-        [
-            request_of(int(name), versions, tokens_of(outputs)[:NUM_SHOWN])
-            for name, outputs in alone.items()
-        ],
-    )
+    shown = {int(name): tokens_of(outputs)[:NUM_SHOWN] for name, outputs in alone.items()}
+    resumed = outputs_of(engine, [request_of(i, versions, ids) for i, ids in shown.items()])
     assert results(resumed) == results(alone, NUM_SHOWN)
 
 
+def saved_adapters(folder: Path, model_type: str = "llama") -> dict[str, Path]:
+    return {
+        name: save_adapter(folder / name, model_type, r=rank, target_modules="all-linear")
+        for name, rank in RANKS.items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", DENSE)
+def test_an_answer_has_the_same_bits_in_any_batch(
+    model_type: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    loaded = load(tiny_model(model_type).to(dtype))
+    check_same_bits(loaded, saved_adapters(tmp_path, model_type))
+
+
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_an_answer_of_a_base_quantised_on_load_does(dtype: torch.dtype, tmp_path: Path) -> None:
+    kernels = quantised_kernels(dtype, QUANTISED_NAMES[0])
+    check_same_bits(load_quantised(tiny_model().to(dtype), kernels), saved_adapters(tmp_path))
+
+
+@pytest.mark.slow
 def test_a_token_has_the_same_bits_in_a_prompt_as_in_an_answer(dtype: torch.dtype) -> None:
     engine, _ = engine_of(load(tiny_model().to(dtype)), caches_prefixes=False)
     (answer,) = outputs_of(engine, [request_of(3, {})]).values()
@@ -88,5 +106,4 @@ def test_a_token_has_the_same_bits_in_a_prompt_as_in_an_answer(dtype: torch.dtyp
     request.prompt_ids += tokens_of(answer)
     request.scores_prompt = True
     (scored,) = outputs_of(engine, [request]).values()
-    assert scored[0].prompt_logprobs is not None
     assert [*scored[0].prompt_logprobs[len(PROMPTS[3]) - 1 :]] == [o.logprobs for o in answer]

@@ -1,19 +1,23 @@
 """Penalties, biases and logprobs of the engine follow their definitions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engines import engine_of, load, outputs_of, random_prompt, run
+from engine_requests import make_request
+from engines import all_outputs_of, engine_of, load, outputs_of, random_prompt, run
 from peft import PeftModel
 from reference import MAX_GAP
+from reference_sampler import adjusted_logits
 from tiny import save_adapter, tiny_model
 
 from shared.protocol.ids import AdapterVersion
-from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput, TokenLogprobs
+from worker.engine.request import ChoiceSampling, Request, StepOutput, TokenLogprobs
 from worker.engine.rules import NO_TOKEN_LEFT
+from worker.model.loader import LoadedModel
 
 NUM_TOKENS = 20
 EOS = 2
@@ -45,6 +49,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    """A model for one engine at a time."""
+    return load(tiny_model())
+
+
+@pytest.fixture(scope="module")
 def models(folders: dict[str, Path]) -> Models:
     adapted = {
         name: PeftModel.from_pretrained(tiny_model(), str(folder)).eval()
@@ -54,30 +64,14 @@ def models(folders: dict[str, Path]) -> Models:
 
 
 def request_of(name: str, seed: int, version: AdapterVersion | None, **sampling: Any) -> Request:
-    return Request(
-        id=RequestId(name),
-        prompt_ids=random_prompt(seed, 5 + 9 * seed % 30),
+    return make_request(
+        name,
+        random_prompt(seed, 5 + 9 * seed % 30),
         version=version,
         sampling=ChoiceSampling(**{"seed": seed, "temperature": 0.0, **sampling}),
         max_tokens=NUM_TOKENS,
         stop_ids=frozenset({EOS}),
     )
-
-
-def adjusted(logits: list[float], request: Request, output: list[int]) -> list[float]:
-    """Return the adjusted logits by definition, without end tokens until `min_tokens`."""
-    sampling, bias = request.sampling, dict(request.sampling.logit_bias)
-    seen = {*request.prompt_ids, *output}
-    result = []
-    for token, logit in enumerate(logits):
-        value = logit + bias.get(token, 0.0)
-        if token in seen:
-            value *= sampling.repetition_penalty ** (-1 if value > 0 else 1)
-        value -= sampling.frequency_penalty * output.count(token)
-        value -= sampling.presence_penalty * (token in output)
-        too_short = len(output) < sampling.min_tokens and token in request.stop_ids
-        result.append(-torch.inf if too_short else value)
-    return result
 
 
 @torch.inference_mode()
@@ -86,16 +80,17 @@ def check_greedy(model: Any, request: Request, tokens: list[int]) -> None:
     ids = torch.tensor([[*request.prompt_ids, *tokens]])
     rows = model(input_ids=ids).logits[0, len(request.prompt_ids) - 1 : -1]
     for position, token in enumerate(tokens):
-        scores = adjusted(rows[position].tolist(), request, tokens[:position])
+        before = replace(request, output_ids=tokens[:position])
+        scores = adjusted_logits(rows[position].numpy(), before)
         assert max(scores) - scores[token] < MAX_GAP, f"{request.id}: token {position}"
     assert tokens[-1] == EOS or len(tokens) == NUM_TOKENS
     assert EOS not in tokens[:-1]
 
 
 def test_a_mixed_batch_follows_the_definitions_through_chunks_and_preemption(
-    folders: dict[str, Path], models: Models
+    loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
-    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=24, budget=23)
+    engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
     requests = {
         (name, kind): request_of(f"{name}:{kind}", seed, versions.get(name), **sampling)
         for name in models
@@ -110,16 +105,13 @@ def test_a_mixed_batch_follows_the_definitions_through_chunks_and_preemption(
     assert len({tuple(tokens[requests["base", kind].id]) for kind in SAMPLINGS}) == len(SAMPLINGS)
 
 
-def test_a_request_whose_limits_leave_no_token_fails_alone(folders: dict[str, Path]) -> None:
-    engine, _ = engine_of(load(tiny_model()), folders)
+def test_a_request_whose_limits_leave_no_token_fails_alone(
+    loaded: LoadedModel, folders: dict[str, Path]
+) -> None:
+    engine, _ = engine_of(loaded, folders)
     limits = {"allowed_token_ids": (7, 8), "bad_words": ((7,), (7, 8), (8, 8))}
     doomed, other = request_of("doomed", 1, None, **limits), request_of("other", 2, None)
-    results: dict[str, list[StepOutput]] = {"doomed": [], "other": []}
-    for request in (doomed, other):
-        engine.add(request)
-    while engine.has_work:
-        for output in engine.step():
-            results[output.request_id].append(output)
+    results = all_outputs_of(engine, [doomed, other])
     assert [(each.token_id, each.error) for each in results["doomed"]] == [
         (8, None),
         (None, NO_TOKEN_LEFT),
@@ -128,14 +120,14 @@ def test_a_request_whose_limits_leave_no_token_fails_alone(folders: dict[str, Pa
 
 
 def test_a_moved_request_penalises_tokens_that_were_already_output(
-    folders: dict[str, Path],
+    loaded: LoadedModel, folders: dict[str, Path]
 ) -> None:
     sampling = {**SAMPLINGS["all"], "temperature": 0.9, "min_tokens": NUM_TOKENS}
-    engine, versions = engine_of(load(tiny_model()), folders)
+    engine, versions = engine_of(loaded, folders)
     [undisturbed] = run(engine, [request_of("r", 3, versions["one"], **sampling)]).values()
     moved = request_of("r", 3, versions["one"], **sampling)
     moved.output_ids = undisturbed[:9]
-    assert run(engine_of(load(tiny_model()), folders)[0], [moved])["r"] == undisturbed[9:]
+    assert run(engine_of(loaded, folders)[0], [moved])["r"] == undisturbed[9:]
 
 
 @torch.inference_mode()
@@ -152,9 +144,9 @@ def check_logprobs(row: torch.Tensor, token: int, got: TokenLogprobs, num_top: i
 
 
 def test_logprobs_equal_transformers_log_softmax_for_any_sampling_and_batch(
-    folders: dict[str, Path], models: Models
+    loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
-    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=24, budget=23)
+    engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
     requests = []
     for name in models:
         for seed, (kind, sampling) in enumerate(SAMPLINGS.items()):
@@ -190,9 +182,9 @@ def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> No
 
 
 def test_ranks_and_named_tokens_follow_their_definitions_in_a_mixed_batch(
-    folders: dict[str, Path], models: Models
+    loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
-    engine, versions = engine_of(load(tiny_model()), folders, num_blocks=12, budget=23)
+    engine, versions = engine_of(loaded, folders, num_blocks=12, budget=23)
     requests = []
     for seed, name in enumerate([*models] * 3):
         sampling: dict[str, Any] = {"temperature": 0.8, "logit_bias": ((7, 5.0),)}

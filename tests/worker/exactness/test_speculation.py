@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import pytest
+from engine_requests import make_request
 from engines import engine_of, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from worker.engine.engine import NativeEngine
 from worker.engine.grammar import Grammar, GrammarCompiler, json_source
-from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
+from worker.engine.request import ChoiceSampling, Request, TokenLogprobs
 from worker.engine.speculation.policy import Acceptance, StepDurations
 
 pytestmark = pytest.mark.slow
@@ -49,9 +51,9 @@ class Case:
     """Number of steps after which the request is aborted."""
 
     def request(self, number: int, version: AdapterVersion, shown: tuple[int, ...] = ()) -> Request:
-        return Request(
-            id=RequestId(str(number)),
-            prompt_ids=list(self.prompt),
+        return make_request(
+            str(number),
+            self.prompt,
             version=version if self.has_adapter else None,
             sampling=self.sampling,
             max_tokens=self.max_tokens,
@@ -214,17 +216,11 @@ def test_answers_are_equal_with_and_without_speculation(engines: Engines) -> Non
     assert stats.num_cached_tokens > 0
 
 
-def request_of(prompt: list[int], **changed: object) -> Request:
+def request_of(prompt: list[int], **changed: Any) -> Request:
     """Return a greedy request for 40 tokens of the base model."""
-    values: dict[str, object] = {"max_tokens": 40, "stop_ids": frozenset({EOS_ID}), **changed}
-    sampling = values.pop("sampling", ChoiceSampling(seed=0, temperature=0.0))
-    return Request(
-        id=RequestId("0"),
-        prompt_ids=prompt,
-        version=None,
-        sampling=sampling,  # type: ignore[arg-type]
-        **values,  # type: ignore[arg-type]
-    )
+    greedy = ChoiceSampling(seed=0, temperature=0.0)
+    fields = {"max_tokens": 40, "stop_ids": frozenset({EOS_ID}), "sampling": greedy, **changed}
+    return make_request("0", prompt, **fields)
 
 
 def test_the_context_ends_an_answer_at_the_same_token(engines: Engines) -> None:
@@ -234,19 +230,6 @@ def test_the_context_ends_an_answer_at_the_same_token(engines: Engines) -> None:
         assert len(answer.tokens) == 64 - length // 2 * 2
         assert answer.finish is FinishReason.LENGTH
     assert engine.stats().num_accepted_tokens > 0
-
-
-def test_accepted_and_forced_tokens_are_computed_once(engines: Engines) -> None:
-    engine, grammar = engines.speculating, grammar_of(0).start()
-    before = engine.stats()
-    for request in (request_of([7, 8] * 9), request_of([7] * 5, grammar=grammar)):
-        engine.add(request)
-        while engine.has_work:
-            engine.step()
-            if not request.is_finished:
-                assert request.num_tokens - request.num_computed_tokens == request.num_new_tokens
-    assert engine.stats().num_accepted_tokens > before.num_accepted_tokens
-    assert engine.stats().num_forced_tokens > before.num_forced_tokens
 
 
 def test_a_later_request_reuses_blocks_of_accepted_tokens_only(engines: Engines) -> None:

@@ -1,9 +1,5 @@
 """Answers that clients receive from an undisturbed worker."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-
-import pytest
 from scripted_engine import (
     BASE,
     EOS_ID,
@@ -13,7 +9,7 @@ from scripted_engine import (
     expected_ids,
     expected_text,
 )
-from worker_support import Client, until
+from worker_support import Client, Start, until
 
 from shared.errors import ErrorCode
 from shared.protocol.codec import encode_job
@@ -23,9 +19,6 @@ from shared.protocol.results import FinishReason
 from shared.store.jobs.token_streams import merge, read_checkpoints
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from worker.service import Worker
-
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 
 def ids_per_character(text: str) -> list[int]:
@@ -45,7 +38,6 @@ async def test_a_job_is_admitted_streamed_and_ended(
     assert client.answers_of(job) == {0: (ids, expected_text(ids))}
     assert len(client.tokens_of(job)) > 1
     assert (end.state, end.error) == (JobState.DONE, None)
-    assert end.usage is not None
     assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (prompt_tokens, 40)
 
 
@@ -61,7 +53,6 @@ async def test_the_stored_result_equals_the_streamed_answers(
         tuple(expected_ids(1, i, 20, BASE.version)) for i in range(3)
     ]
     assert all(choice.finish is FinishReason.LENGTH for choice in result.choices)
-    assert result.usage is not None
     assert result.usage.completion_tokens == 60
 
 
@@ -74,7 +65,6 @@ async def test_a_chat_is_rendered_by_its_template_and_may_fill_the_context(
         job = await client.send(endpoint=Endpoint.CHAT, messages=messages, max_tokens=None)
         end = await client.end_of(job)
     prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert end.usage is not None
     assert end.usage.prompt_tokens == len(HF(prompt)["input_ids"])
     assert end.usage.prompt_tokens + end.usage.completion_tokens == 1000
 
@@ -87,7 +77,6 @@ async def test_the_end_token_is_counted_but_adds_no_text(
         result = await client.result_of(await client.send(max_tokens=50))
     (choice,) = result.choices
     assert (choice.text, choice.finish, choice.ids[-1]) == ("bye", FinishReason.STOP, EOS_ID)
-    assert result.usage is not None
     assert result.usage.completion_tokens == 4
 
 
@@ -114,9 +103,7 @@ async def test_a_bad_prompt_fails_its_job_before_it_is_admitted(
         good = await client.send()
         ends = [await client.end_of(job) for job in (bad, too_long, good)]
     assert [end.state for end in ends] == [JobState.FAILED, JobState.FAILED, JobState.DONE]
-    assert ends[0].error is not None
     assert ends[0].error.param == "prompt[1]"
-    assert ends[1].error is not None
     assert ends[1].error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
     assert len(client.events[bad.id]) == 1
 
@@ -130,7 +117,6 @@ async def test_an_error_of_the_engine_ends_one_job_with_all_its_choices(
         assert (await client.end_of(good)).state is JobState.DONE
         end = await client.end_of(failing)
     assert end.state is JobState.FAILED
-    assert end.error is not None
     assert end.error.message == "scripted to fail"
 
 
@@ -158,7 +144,6 @@ async def test_a_cancelled_job_ends_and_frees_the_engine(
         end = await client.end_of(job)
         await until(lambda: not engine.requests)
     assert end.state is JobState.CANCELLED
-    assert end.error is not None
     assert end.error.code is ErrorCode.CANCELLED
 
 
@@ -197,17 +182,6 @@ async def test_checkpoints_cover_all_published_tokens_even_if_the_engine_stops(
         engine.may_step.set()
 
 
-@pytest.mark.parametrize("text", ["你好、世界 🦜", "naïve"])
-async def test_characters_are_never_cut(
-    client: Client, engine: ScriptedEngine, start: Start, text: str
-) -> None:
-    engine.scripted_ids = [*HF(text)["input_ids"], EOS_ID]
-    async with start(engine):
-        job = await client.send(max_tokens=100)
-        assert (await client.result_of(job)).choices[0].text == text
-    assert not any("\ufffd" in tokens.text for tokens in client.tokens_of(job))
-
-
 async def test_only_the_job_of_an_unknown_protocol_version_fails(
     client: Client, engine: ScriptedEngine, start: Start, redis: Redis, keys: Keys
 ) -> None:
@@ -217,7 +191,6 @@ async def test_only_the_job_of_an_unknown_protocol_version_fails(
     async with start(engine):
         failed, answered = await client.end_of(unknown), await client.end_of(other)
     assert failed.state == JobState.FAILED
-    assert failed.error is not None
     assert failed.error.code == ErrorCode.INTERNAL
     assert "protocol version 99" in failed.error.message
     assert answered.state == JobState.DONE

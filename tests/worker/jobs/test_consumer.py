@@ -1,10 +1,11 @@
-"""Unit tests of claims and admissions, with fakes of the queue, the engine and the loader."""
+"""Unit tests of claims and admissions, with mocks of the queue, the engine and the loader."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import create_autospec
 
 import pytest
 from queue_support import make_job as make_any_job
@@ -13,16 +14,18 @@ from scripted_engine import BASE, ScriptedEngine, scripted_model
 from worker_support import until
 
 from shared.cancel_tasks import cancel_tasks
-from shared.errors import AdapterRejected, ErrorCode, LeaseLost, RedisUnavailable
+from shared.errors import ErrorCode, LeaseLost, RedisUnavailable
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job, JobState
-from shared.protocol.queue_replies import Claim, Undecodable
+from shared.protocol.queue_replies import Claim
+from shared.store.jobs.queue import Queue
+from worker.adapters.advertiser import Advertiser
 from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Residency
 from worker.engine.request import Request
 from worker.jobs import consumer as consumer_module
 from worker.jobs.consumer import Consumer
-from worker.jobs.publisher import CANCELLED
+from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJob, RunningJobs
 from worker.text.prompt_style import BASE_STYLE
 
@@ -34,106 +37,31 @@ def make_job(version: AdapterVersion = BASE.version, **fields: Any) -> Job:
     return make_any_job(version, **fields)
 
 
-def claim_of(
-    *jobs: Job, undecodable: tuple[Undecodable, ...] = (), is_parked: bool = False
-) -> Claim:
+def claim_of(*jobs: Job, is_parked: bool = False) -> Claim:
     claimed = tuple(
         ClaimedJob(job=job, try_=1, suspect=False, claim_epoch=7, left_ms=60_000) for job in jobs
     )
-    return Claim(jobs=claimed, undecodable=undecodable, next_steal_ms=None, is_parked=is_parked)
-
-
-class FakeQueue:
-    """Gives scripted replies to claims, then empty ones; records all calls."""
-
-    def __init__(self) -> None:
-        self.replies: list[Claim | Exception] = []
-        self.claims: list[dict[str, Any]] = []
-        self.released: list[JobId] = []
-        self.finished: list[tuple[JobId, JobState]] = []
-        self.may_reply = asyncio.Event()
-        self.may_reply.set()
-
-    async def claim(self, wid: WorkerId, **wanted: Any) -> Claim:
-        self.claims.append(wanted)
-        await self.may_reply.wait()
-        reply = self.replies.pop(0) if self.replies else claim_of()
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    async def release(self, wid: WorkerId, jobs: list[JobId]) -> None:
-        self.released += jobs
-
-    async def finish(self, wid: WorkerId, end: Any, result: Any, *, claim_epoch: int) -> None:
-        self.finished.append((end.job, end.state))
-
-
-class FakePublisher:
-    """Records how jobs end."""
-
-    def __init__(self) -> None:
-        self.ended: list[tuple[JobId, JobState, ErrorCode | None]] = []
-        self.admitted: list[JobId] = []
-        self.dropped: list[JobId] = []
-        self.jobs: RunningJobs | None = None
-        self.num_away = 0
-
-    def report_admitted(self, job: RunningJob) -> None:
-        self.admitted.append(job.id)
-
-    def end(self, job: RunningJob, state: JobState, error: Any = None) -> None:
-        job.conclude(state, error)
-        self.ended.append((job.id, state, error.code if error else None))
-
-    def cancel(self, job: RunningJob) -> None:
-        self.end(job, JobState.CANCELLED, CANCELLED)
-
-    def drop(self, job: RunningJob) -> None:
-        assert self.jobs is not None
-        self.jobs.finish(job)
-        self.dropped.append(job.id)
-
-    def on_redis_away(self) -> None:
-        self.num_away += 1
-
-
-class FakeLoader:
-    """Makes every version resident, or fails as scripted."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    @asynccontextmanager
-    async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
-        if self.error:
-            raise self.error
-        yield
-
-
-class FakeAdvertiser:
-    """Records the loads that were given up."""
-
-    def __init__(self) -> None:
-        self.ended_loads: list[AdapterVersion] = []
-        self.is_elsewhere = False
-
-    async def end_load(self, version: AdapterVersion) -> None:
-        self.ended_loads.append(version)
-
-    async def is_held_elsewhere(self, version: AdapterVersion) -> bool:
-        return self.is_elsewhere
+    return Claim(jobs=claimed, undecodable=(), next_steal_ms=None, is_parked=is_parked)
 
 
 class Setup:
-    """A consumer with fakes of its collaborators; `async with` runs it."""
+    """A consumer with mocks of its collaborators; `async with` runs it."""
 
     def __init__(self) -> None:
-        self.queue = FakeQueue()
-        self.publisher = FakePublisher()
-        self.loader = FakeLoader()
-        self.advertiser = FakeAdvertiser()
-        self.jobs = self.publisher.jobs = RunningJobs()
+        self.replies: list[Claim | Exception] = []
+        """Replies to claims; later ones are empty."""
+        self.may_reply = asyncio.Event()
+        self.may_reply.set()
+        self.jobs = RunningJobs()
+        self.queue = create_autospec(Queue, instance=True)
+        self.queue.claim.side_effect = self._claim
+        self.publisher = create_autospec(Publisher, instance=True)
+        self.publisher.end.side_effect = RunningJob.conclude
+        self.publisher.cancel.side_effect = lambda job: job.conclude(JobState.CANCELLED)
+        self.publisher.drop.side_effect = self.jobs.finish
+        self.load_errors: dict[AdapterVersion, Exception] = {}
+        """Errors of loads; all other versions become resident."""
+        self.advertiser = create_autospec(Advertiser, instance=True)
         self.residency = Residency(BASE.version, BASE_STYLE)
         self.requests: list[Request] = []
         self.is_full: list[bool] = []
@@ -142,17 +70,17 @@ class Setup:
         self.lease.is_held.set()
         adapters = SimpleNamespace(
             residency=self.residency,
-            loader=self.loader,
+            loader=SimpleNamespace(resident=self._resident),
             advertiser=self.advertiser,
             prefetcher=SimpleNamespace(set_full=self.is_full.append),
         )
         self.consumer = Consumer(
-            cast(Any, self.queue),
+            self.queue,
             cast(Any, self.lease),
             self.jobs,
             cast(Any, SimpleNamespace(add=self.requests.append)),
             cast(Any, adapters),
-            cast(Any, self.publisher),
+            self.publisher,
             served=scripted_model(ScriptedEngine()),
             max_num_seqs=MAX_NUM_SEQS,
             recover=self._recover,
@@ -164,6 +92,32 @@ class Setup:
 
     async def __aexit__(self, *_: object) -> None:
         await cancel_tasks(self._task)
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """What each claim asked for."""
+        return [call.kwargs for call in self.queue.claim.call_args_list]
+
+    @property
+    def released(self) -> list[JobId]:
+        return [job for call in self.queue.release.call_args_list for job in call.args[1]]
+
+    @property
+    def admitted(self) -> list[JobId]:
+        return [call.args[0].id for call in self.publisher.report_admitted.call_args_list]
+
+    async def _claim(self, wid: WorkerId, **wanted: Any) -> Claim:
+        await self.may_reply.wait()
+        reply = self.replies.pop(0) if self.replies else claim_of()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    @asynccontextmanager
+    async def _resident(self, version: AdapterVersion) -> AsyncIterator[None]:
+        if version in self.load_errors:
+            raise self.load_errors[version]
+        yield
 
     async def _recover(self, claimed: ClaimedJob) -> tuple[()]:
         return ()
@@ -178,22 +132,13 @@ def setup() -> Setup:
     return Setup()
 
 
-async def test_a_claimed_job_reaches_the_engine_and_is_reported(setup: Setup) -> None:
-    job = make_job(n=2)
-    setup.queue.replies = [claim_of(job)]
-    async with setup:
-        await until(lambda: setup.publisher.admitted == [job.id])
-    assert [request.sampling.choice for request in setup.requests] == [0, 1]
-    assert setup.jobs.get(job.id) is not None
-
-
 async def test_a_claim_asks_for_what_the_running_jobs_leave(setup: Setup) -> None:
     job = make_job(n=3, cost=1000)
-    setup.queue.replies = [claim_of(job)]
+    setup.replies = [claim_of(job)]
     async with setup:
-        await until(lambda: setup.publisher.admitted)
-        await until(lambda: len(setup.queue.claims) >= 2)
-    first, second = setup.queue.claims[:2]
+        await until(lambda: setup.admitted)
+        await until(lambda: len(setup.claims) >= 2)
+    first, second = setup.claims[:2]
     assert first["sequences"] == MAX_NUM_SEQS
     assert second["sequences"] == MAX_NUM_SEQS - 3
     assert first["tokens"] - second["tokens"] == 1000
@@ -204,11 +149,12 @@ async def test_preemptible_jobs_return_to_the_queue_when_others_need_their_place
     setup: Setup,
 ) -> None:
     batch = [make_job(is_preemptible=True) for _ in range(MAX_NUM_SEQS)]
-    setup.queue.replies = [claim_of(*batch), claim_of(make_job(n=2))]
+    setup.replies = [claim_of(*batch), claim_of(make_job(n=2))]
     async with setup:
-        await until(lambda: setup.queue.released)
-    assert setup.queue.released == setup.publisher.dropped == [batch[3].id, batch[2].id]
-    first, second = setup.queue.claims[:2]
+        await until(lambda: setup.released)
+    dropped = [call.args[0].id for call in setup.publisher.drop.call_args_list]
+    assert setup.released == dropped == [batch[3].id, batch[2].id]
+    first, second = setup.claims[:2]
     assert (first["sequences"], first["idle_sequences"]) == (MAX_NUM_SEQS, MAX_NUM_SEQS)
     assert (second["sequences"], second["idle_sequences"]) == (MAX_NUM_SEQS, 0)
     assert second["tokens"] - second["idle_tokens"] == sum(job.cost for job in batch)
@@ -219,37 +165,20 @@ async def test_a_worker_that_a_claim_has_parked_does_not_claim_again(
 ) -> None:
     monkeypatch.setattr(consumer_module, "MAX_PAUSE_S", 3600)
     job, other = make_job(), make_job()
-    setup.queue.replies = [claim_of(job, is_parked=True), claim_of(other, is_parked=True)]
+    setup.replies = [claim_of(job, is_parked=True), claim_of(other, is_parked=True)]
     async with setup:
-        await until(lambda: setup.publisher.admitted == [job.id])
-        assert len(setup.queue.claims) == 1
+        await until(lambda: setup.admitted == [job.id])
+        assert len(setup.claims) == 1
         setup.consumer.wake()
-        await until(lambda: setup.publisher.admitted == [job.id, other.id])
+        await until(lambda: setup.admitted == [job.id, other.id])
 
 
 async def test_a_closed_consumer_asks_for_no_more_jobs(setup: Setup) -> None:
     setup.consumer.close()
     async with setup:
-        await until(lambda: setup.queue.claims)
-    assert setup.queue.claims[0]["sequences"] == 0
+        await until(lambda: setup.claims)
+    assert setup.claims[0]["sequences"] == 0
     assert setup.is_full == [False], "a worker that drains prefetches nothing"
-
-
-async def test_a_full_worker_lets_adapters_be_prefetched(setup: Setup) -> None:
-    setup.queue.replies = [claim_of(make_job(n=MAX_NUM_SEQS))]
-    async with setup:
-        await until(lambda: setup.is_full[-1:] == [True])
-    assert setup.is_full[0] is False
-
-
-async def test_a_wake_up_makes_it_claim_at_once(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumer_module, "MAX_PAUSE_S", 3600)
-    async with setup:
-        await until(lambda: len(setup.queue.claims) == 1)
-        setup.consumer.wake()
-        await until(lambda: len(setup.queue.claims) == 2)
 
 
 async def test_a_finished_job_and_a_finished_load_make_it_claim_again(
@@ -257,35 +186,33 @@ async def test_a_finished_job_and_a_finished_load_make_it_claim_again(
 ) -> None:
     monkeypatch.setattr(consumer_module, "MAX_PAUSE_S", 3600)
     job = make_job()
-    setup.queue.replies = [claim_of(job)]
+    setup.replies = [claim_of(job)]
     async with setup:
-        await until(lambda: setup.publisher.admitted and len(setup.queue.claims) == 2)
-        running = setup.jobs.get(job.id)
-        assert running is not None
-        setup.jobs.finish(running)
-        await until(lambda: len(setup.queue.claims) == 3)
+        await until(lambda: setup.admitted and len(setup.claims) == 2)
+        setup.jobs.finish(setup.jobs.get(job.id))
+        await until(lambda: len(setup.claims) == 3)
         setup.residency.job_waits(ADAPTER)
         setup.residency.job_served(ADAPTER)
-        await until(lambda: len(setup.queue.claims) == 4)
+        await until(lambda: len(setup.claims) == 4)
 
 
 async def test_a_lost_lease_is_reported_and_nothing_is_claimed_without_one(setup: Setup) -> None:
-    setup.queue.replies = [LeaseLost("given up")]
+    setup.replies = [LeaseLost("given up")]
     async with setup:
         await until(lambda: setup.lost == [WID])
         await asyncio.sleep(0)
-        assert len(setup.queue.claims) == 1
+        assert len(setup.claims) == 1
 
 
 async def test_jobs_of_a_lease_that_was_lost_during_the_claim_are_dropped(setup: Setup) -> None:
     job = make_job()
-    setup.queue.replies = [claim_of(job)]
-    setup.queue.may_reply.clear()
+    setup.replies = [claim_of(job)]
+    setup.may_reply.clear()
     async with setup:
-        await until(lambda: setup.queue.claims)
+        await until(lambda: setup.claims)
         setup.lease.wid = WorkerId("another")
-        setup.queue.may_reply.set()
-        await until(lambda: len(setup.queue.claims) >= 2)
+        setup.may_reply.set()
+        await until(lambda: len(setup.claims) >= 2)
     assert setup.jobs.get(job.id) is None
 
 
@@ -293,81 +220,42 @@ async def test_it_tells_the_publisher_when_redis_is_away(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer_module, "MAX_PAUSE_S", 0.01)
-    setup.queue.replies = [RedisUnavailable("away")]
+    setup.replies = [RedisUnavailable("away")]
     async with setup:
-        await until(lambda: len(setup.queue.claims) >= 2)
-    assert setup.publisher.num_away == 1
+        await until(lambda: len(setup.claims) >= 2)
+    setup.publisher.on_redis_away.assert_called_once_with()
 
 
 async def test_a_job_that_was_cancelled_before_its_claim_arrived_never_runs(setup: Setup) -> None:
     job = make_job()
     setup.consumer.cancel(job.id)
-    setup.queue.replies = [claim_of(job)]
+    setup.replies = [claim_of(job)]
     async with setup:
-        await until(lambda: setup.publisher.ended)
-    assert setup.publisher.ended == [(job.id, JobState.CANCELLED, ErrorCode.CANCELLED)]
+        await until(lambda: setup.publisher.cancel.called)
+    (cancelled,) = setup.publisher.cancel.call_args.args
+    assert cancelled.id == job.id
     assert setup.requests == []
-
-
-async def test_a_running_job_is_cancelled_at_once(setup: Setup) -> None:
-    job = make_job()
-    setup.queue.replies = [claim_of(job)]
-    async with setup:
-        await until(lambda: setup.publisher.admitted)
-        setup.consumer.cancel(job.id)
-    assert setup.publisher.ended == [(job.id, JobState.CANCELLED, ErrorCode.CANCELLED)]
-
-
-async def test_a_job_that_cannot_be_decoded_fails(setup: Setup) -> None:
-    unread = Undecodable(id=JobId("bad"), try_=1, claim_epoch=7, reason="protocol 99")
-    setup.queue.replies = [claim_of(undecodable=(unread,))]
-    async with setup:
-        await until(lambda: setup.queue.finished)
-    assert setup.queue.finished == [("bad", JobState.FAILED)]
 
 
 async def test_a_job_whose_adapter_finds_no_memory_goes_back_to_the_queue(setup: Setup) -> None:
     job = make_job(version=ADAPTER)
-    setup.loader.error = NoAdapterMemory("no room")
-    setup.queue.replies = [claim_of(job)]
+    setup.load_errors = {ADAPTER: NoAdapterMemory("no room")}
+    setup.replies = [claim_of(job)]
     async with setup:
-        await until(lambda: setup.queue.released == [job.id])
+        await until(lambda: setup.released == [job.id])
         view = setup.residency.claim_view(0)
     assert view.refused == (ADAPTER,), "until memory may be free"
-    assert setup.advertiser.ended_loads == [ADAPTER]
+    setup.advertiser.end_load.assert_awaited_once_with(ADAPTER)
     assert setup.jobs.get(job.id) is None
-    assert setup.publisher.ended == []
-
-
-@pytest.mark.parametrize("is_elsewhere", [True, False])
-async def test_a_job_whose_adapter_cannot_be_loaded_is_left_to_a_holder_or_fails(
-    setup: Setup, is_elsewhere: bool
-) -> None:
-    job = make_job(version=ADAPTER)
-    setup.loader.error = AdapterRejected("its files are gone")
-    setup.advertiser.is_elsewhere = is_elsewhere
-    setup.queue.replies = [claim_of(job)]
-    async with setup:
-        await until(lambda: setup.queue.released or setup.publisher.ended)
-    failed = (job.id, JobState.FAILED, ErrorCode.ADAPTER_UNAVAILABLE)
-    assert setup.publisher.ended == ([] if is_elsewhere else [failed])
-    assert setup.queue.released == ([job.id] if is_elsewhere else [])
+    setup.publisher.end.assert_not_called()
 
 
 async def test_a_fault_of_one_admission_fails_its_job_and_not_the_others(setup: Setup) -> None:
     bad, good = make_job(version=ADAPTER), make_job()
-    setup.loader.error = None
-
-    original = setup.loader.resident
-
-    def resident(version: AdapterVersion) -> Any:
-        if version == ADAPTER:
-            raise ZeroDivisionError("a fault")
-        return original(version)
-
-    setup.loader.resident = resident  # type: ignore[method-assign]
-    setup.queue.replies = [claim_of(bad, good)]
+    setup.load_errors = {ADAPTER: ZeroDivisionError("a fault")}
+    setup.replies = [claim_of(bad, good)]
     async with setup:
-        await until(lambda: setup.publisher.ended and setup.publisher.admitted)
-    assert setup.publisher.ended == [(bad.id, JobState.FAILED, ErrorCode.INTERNAL)]
-    assert setup.publisher.admitted == [good.id]
+        await until(lambda: setup.publisher.end.called and setup.admitted)
+    failed, state, error = setup.publisher.end.call_args.args
+    assert (failed.id, state, error.code) == (bad.id, JobState.FAILED, ErrorCode.INTERNAL)
+    assert setup.admitted == [good.id]

@@ -123,7 +123,6 @@ async def test_an_end_that_only_the_replaced_server_has_is_repeated(
     await ends.settle()
     assert ends.job_ids == []
     view = await views.job(claimed.job.id)
-    assert view is not None
     assert view.state is JobState.DONE
 
 

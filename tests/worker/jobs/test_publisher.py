@@ -9,8 +9,8 @@ from running_jobs import EOS_ID, WID, add_job, ascii_ids, output, outputs
 from worker_support import until
 
 from shared.cancel_tasks import cancel_tasks
-from shared.errors import ErrorCode, JobError, LeaseLost, RedisUnavailable
-from shared.protocol.events import Admitted, End, Event, Tokens
+from shared.errors import LeaseLost, RedisUnavailable
+from shared.protocol.events import End, Event, Tokens
 from shared.protocol.ids import ApiId, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome, Standing
@@ -21,8 +21,6 @@ from worker.jobs import publisher as publisher_module
 from worker.jobs.durable_ends import DurableEnds
 from worker.jobs.publisher import CHECKPOINT_PUBLICATIONS, CHECKPOINT_TOKENS, Publisher
 from worker.jobs.running import RunningJob, RunningJobs
-
-ERROR = JobError(code=ErrorCode.INTERNAL, message="it failed")
 
 
 class FakeQueue:
@@ -117,26 +115,6 @@ def setup(monkeypatch: pytest.MonkeyPatch) -> Setup:
     monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.001)
     monkeypatch.setattr(publisher_module, "CHECKPOINT_S", 60.0)
     return Setup()
-
-
-async def test_an_admission_is_published_once_and_before_the_tokens(setup: Setup) -> None:
-    job = setup.admit(try_=2)
-    (choice,) = job.choices
-    await setup.publish([output(choice, "a")])
-    await setup.publish([output(choice, "b")])
-    admitted, first, second = setup.queue.events
-    assert admitted == Admitted(job=job.id, try_=2, prompt_tokens=2)
-    assert isinstance(first, Tokens)
-    assert isinstance(second, Tokens)
-    assert (first.index, first.text, second.index, second.text) == (0, "a", 1, "b")
-
-
-async def test_steps_between_two_publications_become_one_event(setup: Setup) -> None:
-    (choice,) = setup.admit().choices
-    await setup.publish(*([each] for each in outputs(choice, "hello")))
-    _, tokens = setup.queue.events
-    assert isinstance(tokens, Tokens)
-    assert tokens.text == "hello"
 
 
 async def test_events_are_grouped_by_the_front_end_that_receives_them(setup: Setup) -> None:
@@ -242,14 +220,6 @@ async def test_save_all_writes_checkpoints_of_all_unsaved_tokens(setup: Setup) -
     assert [tokens.text for tokens in setup.queue.checkpoints] == ["a"]
 
 
-async def test_a_publication_is_repeated_unchanged_until_redis_accepts_it(setup: Setup) -> None:
-    (choice,) = setup.admit().choices
-    setup.queue.replies = [RedisUnavailable("scripted"), RedisUnavailable("scripted")]
-    await setup.publish([output(choice, "a")])
-    first, second, third = setup.queue.publications
-    assert first == second == third
-
-
 async def test_full_checkpoints_follow_a_failed_publication(setup: Setup) -> None:
     (choice,) = setup.admit().choices
     await setup.publish(outputs(choice, "x" * CHECKPOINT_TOKENS))
@@ -258,21 +228,6 @@ async def test_full_checkpoints_follow_a_failed_publication(setup: Setup) -> Non
     await setup.publish([output(choice, "b")])
     assert setup.queue.checkpoints[-1].index == 0
     assert setup.queue.checkpoints[-1].text == "x" * CHECKPOINT_TOKENS + "ab"
-
-
-async def test_full_checkpoints_follow_the_loss_of_acknowledged_publications(
-    setup: Setup,
-) -> None:
-    (choice,) = setup.admit().choices
-    await setup.publish(outputs(choice, "x" * CHECKPOINT_TOKENS))
-    setup.queue.replies = [Standing(num_lost=1)]
-    await setup.publish([output(choice, "a")])
-    assert len(setup.queue.checkpoints) == 1
-    publishing = asyncio.create_task(setup.publisher.run())
-    await until(lambda: len(setup.queue.checkpoints) > 1)  # without another token
-    await cancel_tasks(publishing)
-    assert setup.queue.checkpoints[-1].index == 0
-    assert setup.queue.checkpoints[-1].text == "x" * CHECKPOINT_TOKENS + "a"
 
 
 async def test_only_publications_that_were_written_and_acknowledged_are_counted(
@@ -307,18 +262,6 @@ async def test_a_job_that_was_claimed_again_meanwhile_is_not_dropped(setup: Setu
     assert setup.jobs.get(job.id) is None
 
 
-async def test_a_cancelled_job_is_ended_and_its_requests_are_aborted(setup: Setup) -> None:
-    job = setup.admit(n=2)
-    setup.publisher.accept([output(job.choices[0], "a", FinishReason.LENGTH)])
-    setup.publisher.apply_standing(Standing(cancelled=frozenset({job.id})), {})
-    await setup.publisher.flush()
-    assert setup.aborted == [job.choices[1].request_id]
-    ((_, end, result, _),) = setup.queue.finished
-    assert (end.state, result.state) == (JobState.CANCELLED, JobState.CANCELLED)
-    assert end.error is not None
-    assert end.error.code is ErrorCode.CANCELLED
-
-
 async def test_a_lost_lease_ends_the_publication_and_finishes_no_job(setup: Setup) -> None:
     (choice,) = setup.admit().choices
     setup.queue.replies = [LeaseLost("scripted")]
@@ -350,16 +293,6 @@ async def test_a_job_that_is_fenced_at_its_end_is_removed(setup: Setup) -> None:
     assert len(setup.jobs) == 0
 
 
-async def test_a_stop_string_aborts_the_request_that_the_engine_would_continue(
-    setup: Setup,
-) -> None:
-    (choice,) = setup.admit(stop=("lo",)).choices
-    await setup.publish(outputs(choice, "hello"))
-    assert setup.aborted == [choice.request_id]
-    ((_, end, result, _),) = setup.queue.finished
-    assert (end.state, result.choices[0].text) == (JobState.DONE, "hel")
-
-
 async def test_tokens_of_the_same_step_after_a_stop_string_are_dropped(setup: Setup) -> None:
     job = setup.admit(stop=("lo",), n=2)
     stopped, other = job.choices
@@ -369,28 +302,7 @@ async def test_tokens_of_the_same_step_after_a_stop_string_are_dropped(setup: Se
     assert setup.aborted == [stopped.request_id]
     ((_, end, result, _),) = setup.queue.finished
     assert [choice.text for choice in result.choices] == ["hel", "hey"]
-    assert end.usage is not None
     assert end.usage.completion_tokens == len("hello") + len("hey")
-
-
-async def test_an_error_of_the_engine_fails_the_job_and_aborts_its_other_choices(
-    setup: Setup,
-) -> None:
-    job = setup.admit(n=2)
-    failed = StepOutput(request_id=job.choices[0].request_id, error=ERROR)
-    await setup.publish([failed])
-    assert job.choices[1].request_id in setup.aborted
-    ((_, end, _, _),) = setup.queue.finished
-    assert (end.state, end.error) == (JobState.FAILED, ERROR)
-
-
-async def test_a_job_that_was_restored_complete_ends_when_it_is_admitted(setup: Setup) -> None:
-    job = add_job(setup.jobs)
-    (choice,) = job.choices
-    choice.accept(output(choice, "a", FinishReason.LENGTH))
-    setup.publisher.report_admitted(job)
-    await setup.publish()
-    assert [end.state for _, end, _, _ in setup.queue.finished] == [JobState.DONE]
 
 
 async def test_the_tokens_of_jobs_whose_keys_limit_tokens_are_reported(setup: Setup) -> None:

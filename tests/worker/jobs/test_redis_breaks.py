@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from scripted_engine import ScriptedEngine, expected_ids
-from worker_support import Client, check_answers, has_workers, running, until
+from worker_support import Client, Start, check_answers, has_workers, running, until
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.cancel_tasks import cancel_tasks
@@ -22,9 +21,6 @@ from shared.store.jobs.queue import Queue
 from shared.store.jobs.token_streams import read_checkpoints
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
-from worker.service import Worker
-
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 
 @pytest.fixture

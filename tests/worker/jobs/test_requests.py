@@ -7,7 +7,7 @@ import pytest
 from queue_support import make_job
 from running_jobs import EOS_ID, AsciiTokenizer, ascii_ids, claim
 
-from shared.errors import ErrorCode, JobFailed
+from shared.errors import JobFailed
 from shared.protocol.events import Tokens
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
@@ -21,7 +21,6 @@ from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
 BASE = AdapterVersion("base@0")
-ADAPTER = AdapterVersion("adapter@1")
 SERVED: Any = SimpleNamespace(
     tokenizer=Tokenizer(AsciiTokenizer(), vocab_size=128),
     base=SimpleNamespace(version=BASE, max_model_len=20),
@@ -62,45 +61,6 @@ def test_choices_are_ordered_by_prompt() -> None:
         (2, ascii_ids("bc")),
         (3, ascii_ids("bc")),
     ]
-
-
-def test_request_ids_are_unique_to_the_claim_and_the_choice() -> None:
-    job = job_of(SamplingParams(seed=1, n=2, max_tokens=3))
-    assert [c.request_id for c in choices(job)] == [f"{job.id}:ab:0", f"{job.id}:ab:1"]
-
-
-def test_an_answer_without_a_limit_may_fill_the_context() -> None:
-    job = job_of(SamplingParams(seed=1), prompts=("hello",))
-    (choice,) = choices(job)
-    assert choice.max_tokens == 15
-
-
-def test_a_prompt_that_fills_the_context_is_rejected() -> None:
-    job = job_of(SamplingParams(seed=1), prompts=("x" * 20,))
-    with pytest.raises(JobFailed) as caught:
-        choices(job)
-    assert caught.value.error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
-
-
-def test_published_tokens_are_restored_to_their_choices() -> None:
-    job = job_of(SamplingParams(seed=1, n=3, max_tokens=5))
-    published = [tokens(job.job, 2, "ab"), tokens(job.job, 0, "xyz", FinishReason.STOP)]
-    first, second, third = choices(job, published)
-    assert (first.text, first.finish) == ("xyz", FinishReason.STOP)
-    assert (second.text, second.finish) == ("", None)
-    assert (third.text, third.ids) == ("ab", ascii_ids("ab"))
-
-
-def test_a_choice_restored_with_all_its_tokens_is_finished() -> None:
-    job = job_of(SamplingParams(seed=1, max_tokens=2))
-    (choice,) = choices(job, [tokens(job.job, 0, "ab")])
-    assert choice.finish is FinishReason.LENGTH
-
-
-def test_a_request_names_its_adapter_and_the_base_model_has_none() -> None:
-    sampling = SamplingParams(seed=1, max_tokens=3)
-    assert request(sampling, version=ADAPTER).version == ADAPTER
-    assert request(sampling, version=BASE).version is None
 
 
 def test_a_request_continues_after_the_restored_tokens() -> None:
@@ -156,21 +116,6 @@ def test_the_prompt_is_scored_once_if_it_is_echoed_with_logprobs(
     job = job_of(SamplingParams(seed=1, max_tokens=5, logprobs=logprobs), echo=echo)
     (choice,) = choices(job, [tokens(job.job, 0, published)] if published else [])
     assert request_of(job, choice, SERVED, None).scores_prompt is expected
-
-
-def test_a_grammar_starts_after_the_restored_tokens() -> None:
-    started = []
-
-    class FakeGrammar:
-        def start(self, ids: Sequence[int]) -> str:
-            started.append(list(ids))
-            return "state"
-
-    job = job_of(SamplingParams(seed=1, max_tokens=5))
-    (choice,) = choices(job, [tokens(job.job, 0, "ab")])
-    grammar: Any = FakeGrammar()
-    made = request_of(job, choice, SERVED, grammar)
-    assert (made.grammar, started) == ("state", [ascii_ids("ab")])
 
 
 @pytest.mark.parametrize("num_top", [None, 0, 5])

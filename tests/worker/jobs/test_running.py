@@ -1,5 +1,3 @@
-import time
-
 from queue_support import make_job
 from running_jobs import add_job, ascii_ids, claim, make_choice, output, outputs
 
@@ -19,40 +17,12 @@ def finish(job: RunningJob, number: int, text: str = "a") -> None:
     choice.accept(output(choice, text[-1], FinishReason.LENGTH))
 
 
-def test_a_job_occupies_a_sequence_per_choice_until_the_choice_finishes() -> None:
-    two_prompts = make_job(sampling=SamplingParams(seed=1, n=2), prompts=("a", "b"))
-    assert RunningJob(claim(two_prompts)).num_open == 4
-    job = add_job(RunningJobs(), n=2)
-    assert job.num_open == 2
-    finish(job, 1)
-    assert job.num_open == 1
-
-
-def test_the_deadline_counts_from_the_claim() -> None:
-    before_s = time.monotonic()
-    job = RunningJob(claim(left_ms=2500))
-    assert before_s + 2.5 <= job.deadline <= time.monotonic() + 2.5
-
-
-def test_the_age_of_a_job_counts_from_its_acceptance() -> None:
-    job = RunningJob(claim(make_job(deadline_ms=60_000), left_ms=57_500))
-    assert 2.5 <= job.age_s < 30
-
-
 def test_the_first_end_of_a_job_stays() -> None:
     job = add_job(RunningJobs(), try_=3)
     job.conclude(JobState.FAILED, ERROR)
     job.conclude(JobState.DONE)
-    assert job.end is not None
     assert (job.end.job, job.end.try_) == (job.id, 3)
     assert (job.end.state, job.end.error) == (JobState.FAILED, ERROR)
-
-
-def test_a_job_without_choices_ends_without_usage() -> None:
-    job = RunningJob(claim())
-    job.conclude(JobState.FAILED, ERROR)
-    assert job.end is not None
-    assert job.end.usage is None
 
 
 def test_usage_counts_all_output_tokens_and_the_cached_tokens_of_each_prompt_once() -> None:
@@ -65,8 +35,6 @@ def test_usage_counts_all_output_tokens_and_the_cached_tokens_of_each_prompt_onc
     for number, choice in enumerate(job.choices):
         choice.accept(output(choice, "a", num_cached_tokens=number + 1))
     job.conclude(JobState.DONE)
-    assert job.end is not None
-    assert job.end.usage is not None
     assert job.end.usage.prompt_tokens == 10
     assert job.end.usage.completion_tokens == 4
     assert job.end.usage.cached_tokens == 1 + 3
@@ -82,28 +50,7 @@ def test_the_result_has_the_finished_choices_only() -> None:
     assert (result.job, result.state, result.error) == (job.id, JobState.CANCELLED, ERROR)
     assert [choice.text for choice in result.choices] == ["abc", "xy"]
     assert result.choices[0].ids == tuple(ascii_ids("abc"))
-    assert result.usage is not None
     assert result.usage.completion_tokens == 6
-
-
-def test_a_request_is_found_until_its_choice_finishes() -> None:
-    jobs = RunningJobs()
-    job = add_job(jobs, n=2)
-    assert jobs.find(job.choices[1].request_id) == (job, job.choices[1])
-    finish(job, 1)
-    assert jobs.find(job.choices[1].request_id) is None
-    assert jobs.find(job.choices[0].request_id) == (job, job.choices[0])
-
-
-def test_a_request_is_found_until_its_job_ends_or_is_removed() -> None:
-    jobs = RunningJobs()
-    ended, removed = add_job(jobs), add_job(jobs)
-    ended.conclude(JobState.CANCELLED)
-    jobs.remove(removed)
-    assert jobs.find(ended.choices[0].request_id) is None
-    assert jobs.find(removed.choices[0].request_id) is None
-    assert jobs.get(ended.id) is ended
-    assert jobs.get(removed.id) is None
 
 
 def test_removing_an_earlier_claim_keeps_the_later_claim_of_the_same_job() -> None:
@@ -113,29 +60,6 @@ def test_removing_an_earlier_claim_keeps_the_later_claim_of_the_same_job() -> No
     jobs.add(later)
     jobs.remove(earlier)
     assert jobs.get(later.id) is later
-
-
-def test_ended_jobs_need_neither_sequences_nor_memory() -> None:
-    jobs = RunningJobs()
-    running, ended = add_job(jobs, n=2), add_job(jobs, n=3)
-    assert (jobs.num_open, jobs.num_tokens) == (5, running.job.cost + ended.job.cost)
-    ended.conclude(JobState.DONE)
-    assert (jobs.num_open, jobs.num_tokens) == (2, running.job.cost)
-    assert len(jobs) == 2
-
-
-def test_jobs_are_counted_by_version_once_they_have_choices() -> None:
-    jobs = RunningJobs()
-    version = add_job(jobs).job.version
-    add_job(jobs)
-    jobs.add(RunningJob(claim()))
-    assert jobs.num_by_version == {version: 2}
-
-
-def test_claim_epochs_are_those_of_the_present_claims() -> None:
-    jobs = RunningJobs()
-    one, two = add_job(jobs, claim_epoch=7), add_job(jobs, claim_epoch=8)
-    assert jobs.claim_epochs == {one.id: 7, two.id: 8}
 
 
 def test_jobs_may_be_removed_while_they_are_iterated() -> None:

@@ -1,10 +1,8 @@
 from dataclasses import replace
 
 import orjson
-import pytest
 from running_jobs import EOS_ID, ascii_ids, claim, make_choice, output, outputs
 
-from shared.errors import ErrorCode, JobFailed
 from shared.protocol.events import Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.results import FinishReason
@@ -30,12 +28,6 @@ def published(text: str, ids: str, finish: FinishReason | None = None) -> Tokens
         text=text,
         finish=finish,
     )
-
-
-def test_tokens_add_ids_and_text() -> None:
-    choice = make_choice()
-    accept(choice, "hello")
-    assert (choice.ids, choice.text, choice.finish) == (ascii_ids("hello"), "hello", None)
 
 
 def test_a_stop_token_is_shown_only_if_the_text_includes_what_ends_it() -> None:
@@ -64,47 +56,12 @@ def test_a_choice_that_reports_ids_publishes_its_prompt_once_and_logprobs_of_its
     assert resumed.full_checkpoint(claimed) == choice.full_checkpoint(claimed)
 
 
-def test_pending_tokens_become_one_event_and_the_next_event_continues_after_it() -> None:
-    claimed, choice = claim(), make_choice(2)
-    accept(choice, "abc")
-    event = choice.unpublished.take(claimed, 2)
-    assert (event.job, event.try_, event.choice) == (claimed.job.id, 1, 2)
-    assert (event.index, event.ids, event.text) == (0, tuple(ascii_ids("abc")), "abc")
-    assert not choice.unpublished
-    accept(choice, "d")
-    event = choice.unpublished.take(claimed, 2)
-    assert (event.index, event.ids, event.text) == (3, tuple(ascii_ids("d")), "d")
-
-
-def test_taking_unpublished_tokens_leaves_unsaved_tokens_pending() -> None:
-    choice = make_choice()
-    accept(choice, "ab")
-    choice.unpublished.take(claim(), 0)
-    assert choice.unsaved.ids == ascii_ids("ab")
-
-
 def test_a_finish_without_tokens_is_pending() -> None:
     pending = PendingTokens(5)
     assert not pending
     pending.add([], "", FinishReason.LENGTH)
     assert pending
     assert pending.take(claim(), 0).finish is FinishReason.LENGTH
-
-
-def test_text_that_may_start_a_stop_string_is_pending_until_the_answer_finishes() -> None:
-    choice = make_choice(stop=("lo!",))
-    accept(choice, "hell")
-    assert choice.unpublished.text == "hel"
-    choice.accept(output(choice, "o", FinishReason.LENGTH))
-    assert choice.unpublished.text == "hello"
-    assert choice.finish is FinishReason.LENGTH
-
-
-def test_a_stop_string_finishes_the_answer_and_is_no_part_of_it() -> None:
-    choice = make_choice(stop=("lo",))
-    accept(choice, "hello")
-    assert (choice.text, choice.finish) == ("hel", FinishReason.STOP)
-    assert choice.ids == ascii_ids("hello")
 
 
 def test_an_end_of_sequence_token_is_an_id_without_text_or_logprobs() -> None:
@@ -131,18 +88,6 @@ def test_logprobs_are_described_before_the_token_is_added() -> None:
     choice.accept(output(choice, "b", logprobs=LIKELY))
     assert [(p.chosen.token, p.offset) for p in choice.logprobs] == [("a", 0), ("b", 1)]
     assert choice.unpublished.logprobs == choice.unsaved.logprobs == tuple(choice.logprobs)
-
-
-def test_prompt_logprobs_are_published_once() -> None:
-    choice = make_choice(prompt="hi", reports=Reports(echoed_top=0))
-    choice.accept(output(choice, "a", prompt_logprobs=(LIKELY,)))
-    event = choice.unpublished.take(claim(), 0)
-    assert [p.chosen.token for p in event.prompt_logprobs] == ["h", "i"]
-    assert [len(p.top) for p in event.prompt_logprobs] == [0, 0]
-    assert event.prompt_scores == ""
-    choice.accept(output(choice, "b"))
-    assert choice.unpublished.take(claim(), 0).prompt_logprobs == ()
-    assert choice.prompt_logprobs == event.prompt_logprobs
 
 
 def test_scores_of_the_prompt_are_published_and_saved_once_and_restored() -> None:
@@ -189,12 +134,6 @@ def test_a_choice_without_tokens_finishes_with_the_scores_of_its_prompt() -> Non
     assert resumed.prompt_scores == choice.prompt_scores
 
 
-def test_a_choice_without_tokens_and_scores_is_at_its_limit_from_the_start() -> None:
-    choice = make_choice(max_tokens=0)
-    assert choice.is_at_limit
-    assert not make_choice(max_tokens=1).is_at_limit
-
-
 def test_a_restored_choice_continues_the_published_text_and_publishes_only_new_tokens() -> None:
     choice = make_choice(stop=("lo",))
     choice.restore(published("he", "hel"))
@@ -203,12 +142,6 @@ def test_a_restored_choice_continues_the_published_text_and_publishes_only_new_t
     accept(choice, "p")
     event = choice.unpublished.take(claim(), 0)
     assert (event.index, event.text, choice.text) == (3, "lp", "help")
-
-
-def test_a_published_text_that_the_tokens_do_not_have_is_not_continued() -> None:
-    with pytest.raises(JobFailed) as caught:
-        make_choice().restore(published("other", "hello"))
-    assert caught.value.error.code is ErrorCode.RESUME_DIVERGED
 
 
 def test_a_finished_choice_is_restored_with_the_text_that_its_finish_released() -> None:

@@ -1,5 +1,4 @@
 import orjson
-import pytest
 from running_jobs import EOS_ID, ascii_ids, text_stream
 
 from worker.engine.request import TokenLogprobs
@@ -20,12 +19,6 @@ def test_the_offset_is_the_length_of_the_text_before_the_token() -> None:
     assert describe_position(ord("x"), TokenLogprobs(0.0, ()), stream).offset == 3
 
 
-def test_describing_a_position_does_not_add_its_token_to_the_text() -> None:
-    stream = text_stream()
-    describe_position(ord("a"), TokenLogprobs(0.0, ()), stream)
-    assert stream.num_chars == 0
-
-
 def test_a_special_token_has_a_name_and_no_bytes() -> None:
     position = describe_position(EOS_ID, TokenLogprobs(-2.0, ()), text_stream())
     assert (position.chosen.token, position.chosen.bytes) == ("<eos>", None)
@@ -38,11 +31,6 @@ def test_the_first_token_of_a_prompt_has_no_logprob() -> None:
     assert [p.chosen.logprob for p in positions] == [None, -1.0, -2.0]
     assert [p.offset for p in positions] == [0, 1, 2]
     assert [len(p.top) for p in positions] == [0, 1, 0]
-
-
-def test_a_prompt_needs_logprobs_of_all_tokens_but_the_first() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        describe_prompt(ascii_ids("abc"), [TokenLogprobs(-1.0, ())], text_stream(), num_top=0)
 
 
 def test_a_prompt_is_scored_from_its_second_token_on() -> None:

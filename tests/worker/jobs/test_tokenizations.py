@@ -2,13 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 from scripted_engine import BASE, HF, ScriptedEngine
-from worker_support import Client, register, until
+from worker_support import Client, Start, register, until
 
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.adapters import Adapter
@@ -23,11 +21,9 @@ from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.jobs.tokenizations import AdapterStyles, TokenizationDesk
-from worker.service import Worker
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 SHOUTING = AdapterVersion("shouting@1")
 STYLE = PromptStyle(
     templates={"default": "{% for m in messages %}{{ m.content|upper }}{% endfor %}"}
@@ -100,7 +96,6 @@ async def test_a_worker_converts_texts_and_tokens_while_its_engine_is_busy(
         assert (list(reply.ids), reply.names) == (ids, tuple(HF.convert_ids_to_tokens(ids)))
         assert (await ask(calls, Decode(ids=tuple(ids)))).text == HF.decode(ids)
         described = (await ask(calls, Describe())).description
-        assert described is not None
         assert described["eos_token"] == HF.eos_token
         engine.may_step.set()
 
@@ -125,7 +120,6 @@ async def test_an_adapter_that_cannot_be_read_is_an_error(
     await register(Registry(redis, keys), SHOUTING, source="broken")
     for version in (SHOUTING, AdapterVersion("unknown@1")):
         error = (await ask(calls, chat(client, version))).error
-        assert error is not None
         assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
 
 
@@ -133,7 +127,6 @@ async def test_tokens_outside_the_vocabulary_are_refused(
     calls: Tokenizations, desk: TokenizationDesk
 ) -> None:
     error = (await ask(calls, Decode(ids=(1, 10**6)))).error
-    assert error is not None
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "tokens[1]")
 
 

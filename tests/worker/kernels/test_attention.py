@@ -17,6 +17,7 @@ from kernel_sets import (
     native_kernels,
     threads,
 )
+from slow_cases import slow_unless
 from torch import Tensor
 
 from worker.kernels.interface import AttentionBatch, AttentionParams, Kernels
@@ -145,8 +146,14 @@ if IS_INTERPRETED:
     NUM_EXAMPLES = 4
 
 
-@pytest.mark.parametrize("mix", MIXES)
-@pytest.mark.parametrize("heads", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("heads", "mix"),
+    slow_unless(
+        lambda heads, mix: heads == SIZES[1] or mix == "all kinds",
+        itertools.product(SIZES, MIXES),
+    ),
+    ids=str,
+)
 @every_kernel_set
 def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
     name: str, dtype: torch.dtype, heads: Heads, mix: str
@@ -264,8 +271,14 @@ def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
         assert torch.equal(alone, together[start:end])
 
 
-@pytest.mark.parametrize(("window", "cap"), [(None, None), (70, None), (None, 5.0)])
-@pytest.mark.parametrize("heads", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("heads", "window", "cap"),
+    slow_unless(
+        lambda heads, window, cap: heads == SIZES[1] or (window, cap) == (None, None),
+        ((heads, *params) for heads in SIZES for params in ((None, None), (70, None), (None, 5.0))),
+    ),
+    ids=str,
+)
 @every_native_set
 def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
     name: str, dtype: torch.dtype, heads: Heads, window: int | None, cap: float | None

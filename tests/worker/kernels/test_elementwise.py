@@ -32,20 +32,13 @@ def test_the_norm_of_each_row(
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_the_norm_of_each_head_between_others(dtype: torch.dtype) -> None:
-    heads = torch.randn(1, 6, 8, 20).to(dtype)
+def test_the_norm_of_heads_between_others_and_of_rows_that_are_not_contiguous(
+    dtype: torch.dtype,
+) -> None:
     weight = torch.randn(20).to(dtype)
-    kernels = native_kernels(dtype)
-    x = heads[:, :, 2:5]
-    got = kernels.rms_norm(x, weight, 1e-5, offset=0.0, round_first=True)
-    assert_near(got, rms_norm(x, weight, 0.0, True))
-
-
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_the_norm_of_rows_that_are_not_contiguous(dtype: torch.dtype) -> None:
-    x, weight = torch.randn(20, 6).to(dtype).t(), torch.randn(20).to(dtype)
-    got = native_kernels(dtype).rms_norm(x, weight, 1e-5, offset=0.0, round_first=True)
-    assert_near(got, rms_norm(x, weight, 0.0, True))
+    for x in (torch.randn(1, 6, 8, 20).to(dtype)[:, :, 2:5], torch.randn(20, 6).to(dtype).t()):
+        got = native_kernels(dtype).rms_norm(x, weight, 1e-5, offset=0.0, round_first=True)
+        assert_near(got, rms_norm(x, weight, 0.0, True))
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)

@@ -48,13 +48,6 @@ def test_a_level_is_usable_exactly_if_the_cpu_has_all_its_features(machine: set[
     assert usable == [level for level in LEVELS if not level.cpu_flags - machine]
 
 
-@given(MACHINES, MACHINES)
-def test_further_features_never_lead_to_a_slower_level(machine: set[str], more: set[str]) -> None:
-    usable = usable_levels(machine)
-    if usable:
-        assert LEVELS.index(usable_levels(machine | more)[0]) <= LEVELS.index(usable[0])
-
-
 @given(MACHINES)
 def test_a_cpu_that_can_run_a_level_can_run_the_slowest_one(machine: set[str]) -> None:
     usable = usable_levels(machine)

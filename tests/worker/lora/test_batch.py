@@ -150,11 +150,3 @@ def test_an_equal_batch_is_reused_until_an_adapter_is_removed(kernels: Kernels) 
     assert batches.batch_of(sequences) is batch
     pool.remove(ADAPTERS[2].version)
     assert batches.batch_of(sequences) is not batch
-
-
-def test_replaced_weights_are_used_in_the_next_batch(kernels: Kernels) -> None:
-    case = Case(kernels, ADAPTERS[:1])
-    case.check([(ADAPTERS[0].version, 3)])
-    case.pool.remove(ADAPTERS[0].version)
-    assert case.pool.add(ADAPTERS[1])
-    case.check([(ADAPTERS[1].version, 3)])

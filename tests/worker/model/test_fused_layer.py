@@ -1,5 +1,6 @@
 """Fused layers, and the fused stack of them, equal their modules bit for bit."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from engines import engine_of, greedy_request, random_prompt, run
 from kernel_sets import NATIVE_DTYPES, native_kernels
+from slow_cases import slow_unless
 from tiny import save_adapter, tiny_model
 
 from worker.engine.request import RequestId
@@ -58,8 +60,14 @@ def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[i
     return run(engine, requests)
 
 
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-@pytest.mark.parametrize("model_type", LAYERS)
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    slow_unless(
+        lambda model_type, dtype: LAYERS[model_type] or dtype == torch.float32,
+        product(LAYERS, NATIVE_DTYPES),
+    ),
+    ids=str,
+)
 def test_only_layers_of_the_known_kind_and_their_stack_are_fused(
     model_type: str, dtype: torch.dtype
 ) -> None:

@@ -1,18 +1,16 @@
 """Loading base models, and refusing those that can't be served exactly."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from kernel_sets import NATIVE, kernels_of
+from slow_cases import slow_unless
 from tiny import ARCHITECTURES, save_tiny_model, tiny_model
 from transformers import PreTrainedModel
 
 from shared.errors import ModelRejected
-from worker.kernels.interface import AttentionBatch
-from worker.model.attention import AttentionStep, attention_step
-from worker.model.kv_cache import KVCache
 from worker.model.loader import load_model, prepare_model
 
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
@@ -43,8 +41,14 @@ def prepare(model: PreTrainedModel) -> None:
     prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny")
 
 
-@pytest.mark.parametrize("model_type", [*ARCHITECTURES, *SUPPORTED])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    slow_unless(
+        lambda model_type, dtype: (model_type in SUPPORTED) == (dtype == torch.bfloat16),
+        product([*ARCHITECTURES, *SUPPORTED], [torch.float32, torch.bfloat16]),
+    ),
+    ids=str,
+)
 def test_packed_requests_equal_each_request_alone(model_type: str, dtype: torch.dtype) -> None:
     # The usual deviation of weights. With the larger one of other tests, bfloat16 rounds too much.
     overrides = {"initializer_range": 0.02, **SUPPORTED.get(model_type, {})}
@@ -128,34 +132,3 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRejected, match="--device abacus"):
         load_model(str(save_tiny_model(tmp_path)), device="abacus")
-
-
-@pytest.mark.parametrize("kernels", ["torch", NATIVE])
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gemma2", "phi3", "opt", "gpt2"])
-@torch.inference_mode()
-def test_loading_does_not_change_the_logits(model_type: str, kernels: str) -> None:
-    model = tiny_model(model_type)
-    ids = torch.arange(6, 20)
-    before = model(input_ids=ids[None]).logits[0]
-    loaded = prepare_model(
-        model,
-        None,
-        name="tiny",
-        digest="",
-        source="tiny",
-        kernels=kernels_of(kernels, torch.float32),
-    )
-    blocks = torch.tensor([[1]], dtype=torch.int32)
-    batch = AttentionBatch(
-        slots=16 + torch.arange(14),
-        query_starts=torch.tensor([0, 14], dtype=torch.int32),
-        context_lens=torch.tensor([14], dtype=torch.int32),
-        block_tables=blocks,
-    )
-    cache = KVCache(loaded.kv_shapes, 2, dtype=torch.float32, device=loaded.device)
-    with attention_step(AttentionStep(loaded.kernels, cache, batch)):
-        after = loaded.model(
-            input_ids=ids[None], position_ids=torch.arange(14)[None], use_cache=False
-        ).logits[0]
-    scale = float(before.abs().max())
-    torch.testing.assert_close(after, before, rtol=0, atol=1e-5 * scale)

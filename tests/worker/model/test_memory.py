@@ -105,25 +105,3 @@ def test_a_step_that_does_not_fit_at_all_is_refused() -> None:
 def test_a_step_has_room_for_one_token_of_each_sequence() -> None:
     device = ScriptedDevice(80 * GIB, weights=16 * GIB, is_cpu=True)
     assert sized(device, asked(seqs=1000)).batch.max_num_batched_tokens == 1000
-
-
-def test_workers_that_divide_a_gpu_stay_together_within_its_fraction() -> None:
-    device = ScriptedDevice(80 * GIB, weights=16 * GIB)
-    half = sized(device, asked(fraction=0.45))
-    one = half.parts.kv + half.parts.adapters + half.step_bytes + device.weights
-    assert 2 * one <= 0.9 * device.total
-
-
-def test_a_cpu_keeps_a_cache_of_2_gib_for_a_small_model() -> None:
-    device = ScriptedDevice(24 * GIB, weights=GIB, is_cpu=True)
-    sizes = size_worker(device, asked(), full_context=200 * MIB)
-    assert sizes.batch == Batch(max_num_seqs=64, max_num_batched_tokens=512)
-    assert (sizes.parts.kv, sizes.parts.adapters) == (2 * GIB, GIB)
-
-
-def test_a_small_machine_gets_less_of_everything() -> None:
-    device = ScriptedDevice(3 * GIB, weights=GIB, is_cpu=True)
-    sizes = size_worker(device, asked(), full_context=200 * MIB)
-    parts = sizes.parts
-    assert parts.kv + parts.adapters + parts.copies <= 0.9 * device.total - device.weights
-    assert parts.kv > 400 * MIB

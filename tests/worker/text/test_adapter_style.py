@@ -136,7 +136,6 @@ def test_a_template_that_fails_for_any_chat_fails_the_request(template: str) -> 
         encoded(chat(), own)
 
 
-@pytest.mark.parametrize("template", ["{{ 10 ** (10 ** 10) }}", "{{ 'x' * 10 ** 10 }}"])
-def test_an_adapter_whose_template_takes_too_much_time_or_memory_is_rejected(template: str) -> None:
+def test_an_adapter_whose_template_takes_too_much_time_or_memory_is_rejected() -> None:
     with pytest.raises(AdapterRejected, match="takes too much time or memory"):
-        style_of(Prompting(templates={"default": template}))
+        style_of(Prompting(templates={"default": "{{ 10 ** (10 ** 10) }}"}))

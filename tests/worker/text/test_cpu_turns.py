@@ -69,16 +69,6 @@ class TurnsMachine(RuleBasedStateMachine):
 test_turns_are_fair_in_any_order_of_events = TurnsMachine.TestCase
 
 
-def test_a_newcomer_waits_for_no_compilation_of_a_tenant_with_many() -> None:
-    turns: CpuTurns[str] = CpuTurns(MAX_RUNNING)
-    for number in range(12):
-        turns.add("hostile", f"hostile {number}")
-    assert turns.next(0) == ("hostile", "hostile 0")
-    assert turns.next(0) is None
-    turns.add("newcomer", "newcomer 0")
-    assert turns.next(0) == ("newcomer", "newcomer 0")
-
-
 def test_the_number_of_a_tenants_waiting_compilations_is_limited() -> None:
     turns: CpuTurns[int] = CpuTurns(MAX_RUNNING)
     for number in range(MAX_WAITING):

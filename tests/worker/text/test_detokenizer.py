@@ -111,18 +111,6 @@ def test_no_delta_cuts_a_character(hf: PreTrainedTokenizerFast, text: str) -> No
     assert "".join(parts) == full_decode(hf, ids_of(hf, text))
 
 
-def test_an_incomplete_character_at_the_end_becomes_a_replacement_character() -> None:
-    ids = ids_of(BYTE_LEVEL, "🦜")[:2]
-    text = stream(BYTE_LEVEL)
-    assert [text.feed(i) for i in ids] == ["", ""]
-    assert text.close() == "\ufffd"
-
-
-def test_special_tokens_are_not_text() -> None:
-    ids = ids_of(BYTE_LEVEL, "hello<|im_end|> world")
-    assert "".join(deltas(stream(BYTE_LEVEL), ids)) == "hello world"
-
-
 def test_tags_of_tool_calls_are_text_even_where_they_are_special_tokens() -> None:
     hf = byte_level_tokenizer()
     hf.add_special_tokens({"additional_special_tokens": ["<tool_call>", "</tool_call>"]})
@@ -143,24 +131,10 @@ def ids_per_character(text: str) -> list[int]:
     return [i for c in text for i in ids_of(BYTE_LEVEL, c)]
 
 
-def test_a_stop_string_is_found_across_tokens_and_cut_off() -> None:
-    text = stream(BYTE_LEVEL, ["lo w"])
-    emitted = [text.feed(i) for i in ids_per_character("hello wo")]
-    assert emitted == ["h", "e", "", "l", "", "", "", ""]
-    assert text.is_stopped
-    assert text.close() == ""
-
-
 def test_the_start_of_a_stop_string_is_emitted_at_the_end_of_the_text() -> None:
     text = stream(BYTE_LEVEL, ["lo!"])
     emitted = "".join(text.feed(i) for i in ids_per_character("hello"))
     assert (emitted, text.close(), text.is_stopped) == ("hel", "lo", False)
-
-
-def test_of_two_stop_strings_the_one_completed_first_ends_the_text() -> None:
-    text = stream(BYTE_LEVEL, ["hello world", "ll"])
-    assert text.replay(ids_per_character("hello world")) == "he"
-    assert text.is_stopped
 
 
 @pytest.mark.parametrize("stop", [["lo w"], ["wor", "o w"], ["lo w", "o w"]])

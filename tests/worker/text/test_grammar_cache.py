@@ -1,21 +1,16 @@
 """A job whose schema can't be compiled fails without affecting the worker or other jobs."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import orjson
 import pytest
 from scripted_engine import ScriptedEngine
-from worker_support import Client
+from worker_support import Client, Start
 
 from shared.errors import ErrorCode
 from shared.protocol.jobs import JobState, SamplingParams
-from worker.service import Worker
 from worker.text import tenant_turns
-
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
 
 # Compiling it without limits takes minutes and gigabytes.
 COSTLY = {"type": "integer", "multipleOf": 99_999_989}
@@ -32,7 +27,6 @@ async def test_a_schema_that_can_not_be_enforced_fails_its_job_and_names_the_fie
         job = await client.send(sampling=with_schema({"type": "array", "uniqueItems": True}))
         end = await client.end_of(job)
     assert end.state is JobState.FAILED
-    assert end.error is not None
     assert (end.error.code, end.error.param) == (ErrorCode.INVALID_VALUE, "response_format")
     assert "uniqueItems" in end.error.message
     assert engine.added_ids == []
@@ -51,7 +45,6 @@ async def test_a_costly_schema_is_rejected_while_other_jobs_run(
         again = await client.end_of(await client.send(sampling=with_schema(COSTLY)))
     assert end.state is JobState.DONE
     for ended in (rejected, again):
-        assert ended.error is not None
         assert ended.error.code is ErrorCode.INVALID_VALUE
         assert "too much time or memory" in ended.error.message
     assert time.monotonic() - start_s < 1.0  # the rejection is cached
@@ -71,7 +64,6 @@ async def test_a_grammar_that_can_not_be_converted_fails_its_job(
     sampling = SamplingParams(seed=1, grammar=grammar, constrained_by="guided_grammar")
     async with start(engine):
         end = await client.end_of(await client.send(sampling=sampling), deadline_s=60)
-    assert end.error is not None
     assert (end.error.code, end.error.param) == (ErrorCode.INVALID_VALUE, "guided_grammar")
     assert reason in end.error.message
 

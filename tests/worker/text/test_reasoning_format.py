@@ -59,43 +59,38 @@ def test_the_setting_overrides_the_template() -> None:
     assert base_reasoning_form(tokenizer(CHAT_TEMPLATE), "mistral") is ReasoningForm.MISTRAL
 
 
-def test_a_prompt_that_ends_with_the_opening_marker_has_answers_inside_the_reasoning() -> None:
-    text, prompt = encoded(DEEPSEEK_R1)
-    assert text.endswith("<|assistant|><think>\n")
-    assert (prompt.echo, prompt.reasoning, prompt.is_reasoning) == ("<think>", THINK, True)
-
-
-def test_a_model_that_writes_the_opening_marker_may_reason() -> None:
-    text, prompt = encoded(QWEN3)
-    assert text.endswith("<|assistant|>")
-    assert (prompt.echo, prompt.reasoning, prompt.is_reasoning) == ("", THINK, False)
-
-
-def test_a_variable_of_the_template_turns_thinking_off() -> None:
-    text, prompt = encoded(QWEN3, template_kwargs={"enable_thinking": False})
-    assert text.endswith("<think>\n\n</think>\n\n")
-    assert (prompt.echo, prompt.reasoning) == ("", None)
-
-
-def test_a_marker_in_the_users_message_does_not_begin_the_reasoning() -> None:
-    _, prompt = encoded(QWEN3, {"role": "user", "content": "what is <think>"})
-    assert (prompt.echo, prompt.is_reasoning) == ("", False)
+MESSAGE, NOTHING = PromptEnd.MESSAGE, PromptEnd.NOTHING
+QUESTION = {"role": "user", "content": "what is <think>"}
+THOUGHT = {"role": "assistant", "content": "<think>\nso far"}
+ANSWER = {"role": "assistant", "content": "The answer"}
+CONTINUED = {"prompt_end": MESSAGE}
+OFF = {"template_kwargs": {"enable_thinking": False}}
 
 
 @pytest.mark.parametrize(
-    ("content", "echo", "reasoning"),
+    ("template", "messages", "fields", "end", "echo", "form"),
     [
-        ("<think>\nso far", "<think>", THINK),
-        ("The answer", "", None),
+        (DEEPSEEK_R1, [HI], {}, "<|assistant|><think>\n", "<think>", THINK),
+        (DEEPSEEK_R1, [HI], {"prompt_end": NOTHING}, "<|user|>hi", "", None),
+        (QWEN3, [HI], {}, "<|assistant|>", "", THINK),  # the model may write the opening marker
+        (QWEN3, [HI], OFF, "<think>\n\n</think>\n\n", "", None),
+        (QWEN3, [QUESTION], {}, "<|assistant|>", "", THINK),
+        (QWEN3, [HI, THOUGHT], CONTINUED, "<|assistant|><think>\nso far", "<think>", THINK),
+        (QWEN3, [HI, ANSWER], CONTINUED, "<|assistant|>The answer", "", None),
     ],
 )
-def test_an_answer_continues_the_last_message_where_it_ends(
-    content: str, echo: str, reasoning: ReasoningForm | None
+def test_the_end_of_a_prompt_says_whether_its_answers_reason(
+    template: str,
+    messages: list[dict[str, Any]],
+    fields: dict[str, Any],
+    end: str,
+    echo: str,
+    form: ReasoningForm | None,
 ) -> None:
-    last = {"role": "assistant", "content": content}
-    text, prompt = encoded(QWEN3, HI, last, prompt_end=PromptEnd.MESSAGE)
-    assert text.endswith(f"<|assistant|>{content}")
-    assert (prompt.echo, prompt.reasoning) == (echo, reasoning)
+    text, prompt = encoded(template, *messages, **fields)
+    assert text.endswith(end)
+    assert (prompt.echo, prompt.reasoning) == (echo, form)
+    assert prompt.is_reasoning is (echo == "<think>")
 
 
 def test_a_last_message_that_the_template_shortens_can_not_be_continued() -> None:
@@ -104,21 +99,15 @@ def test_a_last_message_that_the_template_shortens_can_not_be_continued() -> Non
         encoded(
             "</think>{% for m in messages %}{{ m.content[:4] }}{% endfor %}",
             *(HI, last),
-            prompt_end=PromptEnd.MESSAGE,
+            prompt_end=MESSAGE,
         )
     assert caught.value.error.param == "messages"
     assert len(caught.value.error.message) < 1000
 
 
-def test_a_prompt_without_generation_prompt_ends_with_the_last_message() -> None:
-    text, prompt = encoded(DEEPSEEK_R1, prompt_end=PromptEnd.NOTHING)
-    assert text.endswith("<|user|>hi")
-    assert (prompt.echo, prompt.reasoning) == ("", None)
-
-
 def test_reasoning_in_messages_reaches_the_template() -> None:
     last = {"role": "assistant", "content": "4", "reasoning_content": "2+2"}
-    text, _ = encoded(QWEN3, HI, last, prompt_end=PromptEnd.NOTHING)
+    text, _ = encoded(QWEN3, HI, last, prompt_end=NOTHING)
     assert "<think>\n2+2\n</think>\n\n4" in text
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from transformers import CodeLlamaTokenizer, PreTrainedTokenizerFast
 from shared.context_length import least_bytes
 from worker.text.token_bytes import max_token_bytes
 
+Change = Callable[[PreTrainedTokenizerFast], object]
 PIECES = [
     *CORPUS,
     EOS,
@@ -81,77 +83,43 @@ def test_a_space_mark_counts_as_one_byte() -> None:
     assert max_token_bytes(sentencepiece_tokenizer()) == len("\u4f60\u597d".encode())
 
 
-def stripping(hf: PreTrainedTokenizerFast) -> None:
-    hf.add_tokens(AddedToken("<mask>", lstrip=True))
+def backend(**parts: Any) -> Change:
+    """Return a function that sets parts of a tokenizer's backend."""
+
+    def change(hf: PreTrainedTokenizerFast) -> None:
+        for name, part in parts.items():
+            setattr(hf.backend_tokenizer, name, part)
+
+    return change
 
 
-def truncating(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.enable_truncation(5)
+def splitting(*first: Any) -> Change:
+    return backend(pre_tokenizer=pre_tokenizers.Sequence([*first, pre_tokenizers.ByteLevel()]))
 
 
-def lowercasing(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Lowercase()]
-    )
+def template(text: str) -> Change:
+    return lambda hf: setattr(hf, "chat_template", text)
 
 
-def replacing(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.normalizer = normalizers.Replace("  ", " ")
+LOWERCASE = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+ONLY_EOS = processors.TemplateProcessing(single=EOS, pair="$A $B", special_tokens=[(EOS, 1)])
+CHANGES: dict[str, Change] = {
+    "strips": lambda hf: hf.add_tokens(AddedToken("<mask>", lstrip=True)),
+    "truncates": lambda hf: hf.backend_tokenizer.enable_truncation(5),
+    "lowercases": backend(normalizer=LOWERCASE),
+    "replaces": backend(normalizer=normalizers.Replace("  ", " ")),
+    "removes": splitting(pre_tokenizers.Split("\n", "removed")),
+    "splits at white space": splitting(pre_tokenizers.Whitespace()),
+    "drops the prompt": backend(post_processor=ONLY_EOS),
+    "has no bytes": backend(pre_tokenizer=None),
+    "has suffixes": lambda hf: setattr(hf.backend_tokenizer.model, "end_of_word_suffix", "</w>"),
+    "renders only the last message": template("{{ messages[-1].content }}"),
+    "rejects chats": template("{{ raise_exception('only tools') }}"),
+}
 
 
-def removing(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("\n", "removed"), pre_tokenizers.ByteLevel()]
-    )
-
-
-def splitting_at_white_space(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel()]
-    )
-
-
-def dropping_the_prompt(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=EOS, pair="$A $B", special_tokens=[(EOS, 1)]
-    )
-
-
-def without_bytes(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.pre_tokenizer = None
-
-
-def suffixed(hf: PreTrainedTokenizerFast) -> None:
-    hf.backend_tokenizer.model.end_of_word_suffix = "</w>"
-
-
-def rendering_only_the_last_message(hf: PreTrainedTokenizerFast) -> None:
-    hf.chat_template = "{{ messages[-1].content }}"
-
-
-def rejecting_chats(hf: PreTrainedTokenizerFast) -> None:
-    hf.chat_template = "{{ raise_exception('only tools') }}"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        stripping,
-        truncating,
-        lowercasing,
-        replacing,
-        removing,
-        splitting_at_white_space,
-        dropping_the_prompt,
-        without_bytes,
-        suffixed,
-        rendering_only_the_last_message,
-        rejecting_chats,
-    ],
-)
-def test_a_tokenizer_that_may_drop_text_has_no_bound(
-    change: Callable[[PreTrainedTokenizerFast], None],
-) -> None:
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_tokenizer_that_may_drop_text_has_no_bound(change: Change) -> None:
     hf = byte_level_tokenizer()
     assert max_token_bytes(hf) > 0
     change(hf)

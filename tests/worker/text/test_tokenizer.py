@@ -39,44 +39,34 @@ def failure(function: object, *args: object) -> JobError:
     return caught.value.error
 
 
-def test_messages_are_rendered_by_the_chat_template() -> None:
-    ids = encode_chat(TOKENIZER, {"role": "user", "content": "hello 你好"})
-    assert HF.decode(ids) == "<|im_start|>user\nhello 你好<|im_end|>\n<|im_start|>assistant\n"
-    assert ids[0] == HF.convert_tokens_to_ids("<|im_start|>")
-
-
 def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     joined = encode_chat(TOKENIZER, {"role": "user", "content": parts})
     assert joined == encode_chat(TOKENIZER, {"role": "user", "content": "one\ntwo"})
 
 
-def test_an_image_part_is_rejected_and_the_error_names_its_message() -> None:
-    parts = [{"type": "image_url", "image_url": {"url": "x"}}]
-    error = failure(encode_chat, TOKENIZER, {"role": "user", "content": parts})
-    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages[0].content")
+IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
+USUAL = "most templates know system, user, assistant, tool"
 
 
-def test_the_error_names_the_reason_if_the_template_rejects_messages() -> None:
-    error = failure(encode_chat, TOKENIZER, {"role": "tool", "content": "x"})
-    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "messages")
-    assert "unknown role tool" in error.message
-    assert "unusual" not in error.message
-
-
-def test_the_error_names_usual_roles_if_the_template_rejects_another_one() -> None:
-    error = failure(encode_chat, TOKENIZER, {"role": "king", "content": "x"})
-    assert error.message.endswith(
-        "unknown role king; the role 'king' is unusual, most templates know system, user, "
-        "assistant, tool"
-    )
-
-
-def test_a_template_that_raises_a_python_error_fails_the_request() -> None:
-    template = "{{ messages[0].content + 1 }}"
-    tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
-    error = failure(encode_chat, tokenizer, {"role": "user", "content": "x"})
-    assert error.param == "messages"
+@pytest.mark.parametrize(
+    ("message", "param", "end"),
+    [
+        ({"role": "user", "content": IMAGE}, "messages[0].content", ""),
+        ({"role": "tool", "content": "x"}, "messages", "unknown role tool"),
+        (
+            {"role": "king", "content": "x"},
+            "messages",
+            f"unknown role king; the role 'king' is unusual, {USUAL}",
+        ),
+    ],
+)
+def test_the_error_names_what_the_template_rejects(
+    message: dict[str, Any], param: str, end: str
+) -> None:
+    error = failure(encode_chat, TOKENIZER, message)
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, param)
+    assert error.message.endswith(end)
 
 
 def test_a_template_can_not_leave_the_sandbox() -> None:
@@ -107,20 +97,21 @@ def test_the_error_names_a_token_id_outside_the_vocabulary(bad: int) -> None:
     assert error.message.startswith(f"prompt[1]: token id {bad} ")
 
 
-def test_the_error_names_a_bias_of_a_token_outside_the_vocabulary() -> None:
-    biased = dataclasses.replace(
-        job(), sampling=SamplingParams(seed=1, logit_bias=((499, 1.0), (500, 2.0)))
-    )
-    error = failure(TOKENIZER.encode, biased)
-    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "logit_bias[500]")
-
-
-@pytest.mark.parametrize("name", ["stop_token_ids", "allowed_token_ids"])
-def test_the_error_names_a_token_outside_the_vocabulary(name: str) -> None:
-    limits: dict[str, Any] = {name: (499, 500)}
+@pytest.mark.parametrize(
+    ("name", "value", "param"),
+    [
+        ("logit_bias", ((499, 1.0), (500, 2.0)), "logit_bias[500]"),
+        ("stop_token_ids", (499, 500), "stop_token_ids[1]"),
+        ("allowed_token_ids", (499, 500), "allowed_token_ids[1]"),
+    ],
+)
+def test_the_error_names_a_token_outside_the_vocabulary(
+    name: str, value: tuple[Any, ...], param: str
+) -> None:
+    limits: dict[str, Any] = {name: value}
     limited = dataclasses.replace(job(), sampling=SamplingParams(seed=1, **limits))
     error = failure(TOKENIZER.encode, limited)
-    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, f"{name}[1]")
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, param)
 
 
 def test_a_word_is_tokenized_at_the_start_of_a_text_and_after_a_space() -> None:

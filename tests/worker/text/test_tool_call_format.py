@@ -9,6 +9,11 @@ from shared.errors import SettingsError
 from shared.protocol.tools import ToolForm
 from worker.text.tool_call_format import adapter_tool_form, base_tool_form
 
+LLAMA3_WITHOUT_INSTRUCTIONS = LLAMA3.replace("Respond in the format", "Tools").replace(
+    "function name, ", ""
+)
+OFFERED_TOOLS_ALONE = "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"
+
 
 def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerFast:
     tokenizer = tiny_tokenizer()
@@ -21,7 +26,9 @@ def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerF
     [
         (HERMES, ToolForm.HERMES),
         (LLAMA3, ToolForm.LLAMA3_JSON),
+        (LLAMA3_WITHOUT_INSTRUCTIONS, ToolForm.LLAMA3_JSON),
         ({"default": CHAT_TEMPLATE, "tool_use": HERMES}, ToolForm.HERMES),
+        (OFFERED_TOOLS_ALONE, None),
         (CHAT_TEMPLATE, None),
         (None, None),
         ("{{ raise_exception('no') }}", None),
@@ -39,16 +46,6 @@ def test_each_form_is_detected_from_instructions_or_an_earlier_call(form: ToolFo
     template = getattr(tool_templates, name)
     assert base_tool_form(with_template(template), "auto") is form
     assert adapter_tool_form(tiny_tokenizer(), template, {}, "auto") is form
-
-
-def test_a_llama_template_without_instructions_is_detected_from_an_earlier_call() -> None:
-    template = LLAMA3.replace("Respond in the format", "Tools").replace("function name, ", "")
-    assert base_tool_form(with_template(template), "auto") is ToolForm.LLAMA3_JSON
-
-
-def test_text_of_the_offered_tool_is_not_taken_for_a_call() -> None:
-    template = "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    assert base_tool_form(with_template(template), "auto") is None
 
 
 def test_a_template_with_an_unknown_form_is_logged_and_served_without_tools() -> None:

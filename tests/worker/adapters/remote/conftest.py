@@ -1,27 +1,12 @@
-"""Fixtures for adapters at URLs: a base model, valid adapters, and servers."""
+"""Fixtures for adapters at URLs: valid adapters, and servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bad_adapters import save_good
 from s3_server import S3Server, s3_server
-from tiny import save_adapter, tiny_model
+from tiny import save_adapter
 from web_server import WebServer, web_server
-
-from worker.adapters.disk_store import AdapterStore
-from worker.lora.base.modules import BaseModules, base_modules
-
-
-@pytest.fixture(scope="module")
-def base() -> BaseModules:
-    return base_modules(tiny_model("llama"))
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a valid adapter."""
-    return save_good(tmp_path_factory.mktemp("good") / "good")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +33,3 @@ def web() -> Iterator[WebServer]:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> AdapterStore:
-    return AdapterStore(tmp_path / "store", max_bytes=64 << 20)

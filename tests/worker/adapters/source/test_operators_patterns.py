@@ -1,35 +1,28 @@
 """Patterns that need backtracking: matched if the operator named the adapter, else refused."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
+from adapter_folders import set_field
 from source_worker import source_reader
-from tiny import save_adapter, tiny_model
+from tiny import save_adapter
 
 from shared.errors import AdapterNotServed
 from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.reader import AdapterReader
-from worker.lora.base.modules import BaseModules, base_modules
+from worker.lora.base.modules import BaseModules
 
 LOOKAHEAD = r"(?!.*layers\.1).*self_attn\.q_proj"
-
-
-@pytest.fixture(scope="module")
-def base() -> BaseModules:
-    return base_modules(tiny_model("llama"))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for name in ("operators", "clients"):
         save_adapter(tmp_path / name, r=2, target_modules=r".*layers\.0\.self_attn\.q_proj")
-        file = tmp_path / name / "adapter_config.json"
-        fields = json.loads(file.read_text()) | {"target_modules": LOOKAHEAD}
-        file.write_text(json.dumps(fields))
+        set_field(tmp_path / name, target_modules=LOOKAHEAD)
     return tmp_path
 
 
@@ -55,7 +48,6 @@ def test_an_adapter_that_a_client_named_is_refused_with_advice(
 ) -> None:
     operators = reader(base, root, at_start=[str(root / "operators")])
     found = operators.inspect(Inspection(name="b", source=str(root / "clients")))
-    assert found.error is not None
     assert found.error.status == 400
     for part in ("target_modules=", "a lookaround", "list the modules", "--adapters"):
         assert part in found.error.message

@@ -1,15 +1,16 @@
 """Reading for clients and from copies: what is refused, and which version is read."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from bad_adapters import BAD, Bad, save_bad, save_good
-from safetensors.torch import load_file, save_file
+from adapter_folders import change_tensors
+from bad_adapters import BAD, Bad, save_bad
 from source_worker import source_reader
-from tiny import save_adapter, tiny_model
+from tiny import save_adapter
 
 from shared.errors import AdapterRejected, ErrorCode, StoreFailed
 from shared.protocol.adapters import Adapter
@@ -19,34 +20,17 @@ from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.reader import AdapterReader, Read
-from worker.lora.base.modules import BaseModules, base_modules
+from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint import adapter_files
 from worker.lora.checkpoint.adapter import Digests, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.text.prompt_style import BASE_STYLE
-
-MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def base() -> BaseModules:
-    return base_modules(tiny_model("llama"))
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_good(tmp_path_factory.mktemp("good") / "good")
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> AdapterStore:
-    return AdapterStore(tmp_path / "store", max_bytes=64 * MIB)
 
 
 Make = Callable[..., AdapterReader]
@@ -96,7 +80,6 @@ def test_a_good_adapter_is_described_in_full(reader: AdapterReader, root: Path) 
     folder = save_adapter(root / "a", **config)
     findings = inspect(reader, folder, "org/sql")
     adapter = findings.adapter
-    assert adapter is not None
     assert findings.error is None
     assert (adapter.name, adapter.rank, adapter.source) == ("org/sql", 12, str(folder))
     assert adapter.version == f"org/sql@{adapter.digest[:12]}"
@@ -115,10 +98,9 @@ def test_a_bad_adapter_is_refused_with_its_reason_and_leaves_no_copy(
 ) -> None:
     findings = inspect(reader, save_bad(good, root / "bad", bad))
     assert findings.adapter is None
-    assert findings.error is not None
     assert findings.error.code is ErrorCode.ADAPTER_REJECTED
-    with pytest.raises(AssertionError, match=bad.reason):
-        raise AssertionError(findings.error.message)
+    assert re.search(bad.reason, findings.error.message), findings.error.message
+    assert str(root / "bad") in findings.error.message
     assert store.copies() == []
 
 
@@ -141,7 +123,6 @@ def test_a_fault_that_nobody_thought_of_is_the_adapters_and_not_the_workers(
 
     shutil.copytree(good, root / "a")
     error = inspect(make(read), root / "a").error
-    assert error is not None
     assert error.code is ErrorCode.ADAPTER_REJECTED
     assert "of all things" in error.message
 
@@ -169,15 +150,6 @@ def test_a_version_is_read_after_its_folder_was_written_over(
     for entry, rank in ((old, 4), (new, 2)):
         adapter = reader.read_version(entry).weights
         assert (adapter.version, adapter.rank, adapter.source) == (entry.version, rank, str(folder))
-
-
-def test_a_version_is_read_when_its_folder_is_gone(
-    reader: AdapterReader, good: Path, root: Path
-) -> None:
-    folder = Path(shutil.copytree(good, root / "a"))
-    entry = found(reader, folder)
-    shutil.rmtree(folder)
-    assert reader.read_version(entry).weights.version == entry.version
 
 
 def test_another_machine_reads_the_source_if_it_still_holds_the_version(
@@ -211,8 +183,7 @@ def test_a_copy_that_was_tampered_with_is_not_used(
     entry = found(reader, folder)
     copy = store.folder_of(entry.digest)
     assert copy is not None
-    tensors = load_file(copy / WEIGHTS_FILE)
-    save_file({name: tensor + 1 for name, tensor in tensors.items()}, copy / WEIGHTS_FILE)
+    change_tensors(copy, lambda tensors: [tensor.add_(1) for tensor in tensors.values()])
     adapter = reader.read_version(entry).weights
     assert adapter.version == entry.version
     assert reader.read_version(entry).weights.version == entry.version  # from a fresh copy
@@ -261,7 +232,6 @@ def test_an_adapter_that_changes_while_it_is_read_is_refused(
         return adapter
 
     error = inspect(make(read), Path(shutil.copytree(good, root / "a"))).error
-    assert error is not None
     assert "was changed while it was read" in error.message
 
 
@@ -281,7 +251,6 @@ def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
 
     monkeypatch.setattr(store, "keep", fail)
     error = inspect(reader, folder).error
-    assert error is not None
     assert (error.code, error.message) == (
         ErrorCode.UNAVAILABLE,
         "--adapter-store: No space left on device",

@@ -38,10 +38,6 @@ def test_the_latest_occurrence_of_the_longest_ngram_is_found(parts: list[list[in
         assert index.find() == searched(tokens)
 
 
-def test_a_copy_ends_with_the_asked_number_of_tokens() -> None:
-    assert index_of([1, 2, 3, 4, 5]).copy(1, 3) == [2, 3, 4]
-
-
 def test_a_copy_beyond_the_end_repeats_its_period() -> None:
     assert index_of([9, 1, 2, 3]).copy(1, 7) == [1, 2, 3, 1, 2, 3, 1]
     assert index_of([9, 7]).copy(1, 3) == [7, 7, 7]

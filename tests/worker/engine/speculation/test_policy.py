@@ -1,6 +1,5 @@
 """How many draft tokens a step verifies, by acceptance and by the cost of rows."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,11 +72,6 @@ def test_durations_are_interpolated_between_known_numbers_of_rows() -> None:
     assert known.estimate(9) > known.estimate(5)
 
 
-def test_a_single_known_duration_gives_all_others() -> None:
-    known = durations(rows_4=20.0)
-    assert known.estimate(1) < 20.0 < known.estimate(8) < 40.0
-
-
 def test_durations_are_forgotten_if_no_step_of_that_size_follows() -> None:
     known = durations(rows_4=1000.0)
     for _ in range(MAX_AGE):
@@ -85,12 +79,6 @@ def test_durations_are_forgotten_if_no_step_of_that_size_follows() -> None:
     assert known.estimate(4) > 100.0
     known.observe(1, 10.0)
     assert known.estimate(4) < 20.0
-
-
-def test_one_slow_step_changes_the_mean_little() -> None:
-    known = durations(rows_1=10.0)
-    known.observe(1, 30.0)
-    assert known.estimate(1) == pytest.approx(14.0)
 
 
 def test_likely_tokens_are_drafted_while_rows_are_cheap() -> None:

@@ -29,7 +29,6 @@ def test_linears_of_the_decoder_are_found_with_their_shapes() -> None:
     assert base.linears["model.layers.1.mlp.down_proj"] == ModuleShape(96, 64)
     assert len(base.linears) == 15
     assert base.head == list(base.linears)[-1] == "lm_head"
-    assert base.embedding is not None
     assert (base.embedding.name, base.embedding.scale) == ("model.embed_tokens", 1.0)
     assert base.others["model.norm"] == "LlamaRMSNorm"
     assert base.norms["model.norm"] == {"weight": 64}

@@ -1,17 +1,15 @@
 """Adapters of experts are refused with advice on what to train instead."""
 
-import json
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file, save_file
+import torch
+from adapter_folders import change_tensors, read_adapter, set_field
 from targets import targeting
 from tiny import save_adapter, tiny_model
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, base_modules
-from worker.lora.checkpoint.adapter import read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 ADVICE = 'train the attention modules: target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]'
 
@@ -22,9 +20,8 @@ def base() -> BaseModules:
 
 
 def refusal(base: BaseModules, folder: Path) -> str:
-    files = AdapterFiles(folder)
     with pytest.raises(AdapterRejected) as caught:
-        read_checkpoint("moe", files, base, dtype=tiny_model().dtype)
+        read_adapter(base, folder)
     return str(caught.value)
 
 
@@ -39,13 +36,9 @@ def test_all_linear_on_experts_that_were_separate_linears(
     base: BaseModules, tmp_path: Path
 ) -> None:
     folder = save_adapter(tmp_path, "mixtral", r=4, target_modules=["q_proj"])
-    weights = folder / "adapter_model.safetensors"
-    tensors = load_file(weights)
     name = "base_model.model.model.layers.0.block_sparse_moe.experts.0.w1.lora_A.weight"
-    save_file({**tensors, name: next(iter(tensors.values())).clone()}, weights)
-    config = folder / "adapter_config.json"
-    fields = json.loads(config.read_text()) | {"target_modules": ["q_proj", "w1"]}
-    config.write_text(json.dumps(fields))
+    change_tensors(folder, lambda tensors: tensors.update({name: torch.ones(4, 64)}))
+    set_field(folder, target_modules=["q_proj", "w1"])
     assert f"{name} belongs to an expert" in (message := refusal(base, folder))
     assert ADVICE in message
 

@@ -20,12 +20,13 @@ LOCATE = """
 import sys
 from shared.errors import AdapterRejected, SourceFailed
 from worker.lora.checkpoint.source import adapter_folder
-try:
-    print((adapter_folder(sys.argv[1]) / "adapter_config.json").read_text())
-except SourceFailed as error:
-    print(error.code)
-except AdapterRejected as error:
-    print("rejected")
+for source in sys.argv[1:]:
+    try:
+        print((adapter_folder(source) / "adapter_config.json").read_text())
+    except SourceFailed as error:
+        print(error.code)
+    except AdapterRejected as error:
+        print("rejected")
 """
 
 
@@ -76,8 +77,8 @@ def hub() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
 
 
-def located(source: str, endpoint: str, home: Path, *, token: str = TOKEN) -> str:
-    """Return what a process with its own cache of the hub prints of `source`."""
+def located(endpoint: str, home: Path, *sources: str, token: str = TOKEN) -> list[str]:
+    """Return what a process with its own cache of the hub prints of each source."""
     env = {
         **os.environ,
         "HF_ENDPOINT": endpoint,
@@ -85,26 +86,24 @@ def located(source: str, endpoint: str, home: Path, *, token: str = TOKEN) -> st
         "HF_TOKEN": token,
         "HF_HUB_DISABLE_XET": "1",
     }
-    command = [sys.executable, "-c", LOCATE, source]
+    command = [sys.executable, "-c", LOCATE, *sources]
     ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
+    return ran.stdout.split()
 
 
 def test_a_revision_is_read_with_the_token(hub: str, tmp_path: Path) -> None:
-    assert located("org/repo", hub, tmp_path) == COMMITS["main"]
-    assert located("org/repo@v2", hub, tmp_path) == COMMITS["v2"]
-    assert located(f"org/repo@{COMMITS['v2']}", hub, tmp_path) == COMMITS["v2"]
+    sources = "org/repo", "org/repo@v2", f"org/repo@{COMMITS['v2']}"
+    assert located(hub, tmp_path, *sources) == [COMMITS["main"], COMMITS["v2"], COMMITS["v2"]]
 
 
 def test_what_the_hub_does_not_have_is_no_outage(hub: str, tmp_path: Path) -> None:
-    assert located("org/none", hub, tmp_path) == "rejected"
-    assert located("org/repo@none", hub, tmp_path) == "rejected"
-    assert located("org/repo", hub, tmp_path, token="hf_wrong") == "rejected"
+    assert located(hub, tmp_path, "org/none", "org/repo@none") == ["rejected", "rejected"]
+    assert located(hub, tmp_path, "org/repo", token="hf_wrong") == ["rejected"]
 
 
 def test_a_hub_that_is_down_is_unavailable(tmp_path: Path) -> None:
-    assert located("org/repo", "http://127.0.0.1:9", tmp_path) == "service_unavailable"
+    assert located("http://127.0.0.1:9", tmp_path, "org/repo") == ["service_unavailable"]
 
 
 def test_revisions_cannot_lead_out_of_the_hubs_cache() -> None:

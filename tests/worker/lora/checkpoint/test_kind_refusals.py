@@ -1,6 +1,6 @@
 """Adapters of all kinds that can't be served exactly are refused, naming the tensor or field."""
 
-import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_folders import Tensors, change_tensors, read_adapter, set_field
 from kinds import tied_kinds
 from lora import wrap
-from safetensors.torch import load_file, save_file
 from tiny import roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 P = "base_model.model."
 Q0 = f"{P}model.layers.0.self_attn.q_proj"
 EMBEDDING, HEAD = f"{P}model.embed_tokens", f"{P}lm_head"
-Tensors = dict[str, torch.Tensor]
+
+
+Change = Callable[[Tensors, str], object]
 
 
 def tied() -> PreTrainedModel:
@@ -39,127 +39,67 @@ def qwen2() -> BaseModules:
     return wrap(roughen(tiny_model("qwen2"))).base
 
 
-def read(base: BaseModules, folder: Path) -> LoRAAdapter:
-    return read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)
-
-
 def refused(base: BaseModules, folder: Path, message: str) -> None:
     with pytest.raises(AdapterRejected, match=message):
-        read(base, folder)
+        read_adapter(base, folder)
 
 
-def change_tensors(folder: Path, change: Callable[[Tensors], Any]) -> None:
-    file = folder / "adapter_model.safetensors"
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file)
+def drop(tensors: Tensors, name: str) -> None:
+    del tensors[name]
 
 
-def set_field(folder: Path, **fields: Any) -> None:
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+def shaped(*shape: int) -> Change:
+    return lambda tensors, name: tensors.update({name: torch.ones(shape)})
 
 
-def drop(name: str) -> Callable[[Tensors], Any]:
-    return lambda tensors: tensors.pop(name)
+def filled(value: float) -> Change:
+    return lambda tensors, name: tensors[name].fill_(value)
 
 
-def put(name: str, tensor: torch.Tensor) -> Callable[[Tensors], Any]:
-    return lambda tensors: tensors.update({name: tensor})
-
-
-def fill(name: str, value: float) -> Callable[[Tensors], Any]:
-    return lambda tensors: tensors[name].fill_(value)
-
-
-NORM = {"target_modules": ["q_proj"], "modules_to_save": ["model.norm"]}
-TOKENS = {"target_modules": ["q_proj"], "trainable_token_indices": [7, 3]}
-DORA = {"target_modules": ["q_proj"], "use_dora": True}
+Q = {"target_modules": ["q_proj"]}
+NORM = Q | {"modules_to_save": ["model.norm"]}
+TOKENS = Q | {"trainable_token_indices": [7, 3]}
+DORA = Q | {"use_dora": True}
 TABLES = {"target_modules": ["embed_tokens", "lm_head"]}
 MAGNITUDE = f"{Q0}.lora_magnitude_vector"
+DELTA = f"{EMBEDDING}.token_adapter.trainable_tokens_delta"
+MISSING, STRAY = "is missing", "belongs to no module"
+DIFFERS = "differs from the base model's weight"
 
 
 @pytest.mark.parametrize(
-    ("config", "change", "message"),
+    ("config", "name", "change", "fault"),
     [
-        (DORA, drop(MAGNITUDE), f"tensor {MAGNITUDE} is missing"),
-        (DORA, put(MAGNITUDE, torch.ones(1, 64)), rf"tensor {MAGNITUDE} has shape \[1, 64\]"),
-        (DORA, fill(MAGNITUDE, float("nan")), f"tensor {MAGNITUDE} holds NaN or Inf"),
-        (
-            {"target_modules": ["q_proj"], "lora_bias": True},
-            drop(f"{Q0}.lora_B.bias"),
-            rf"tensor {Q0}\.lora_B\.bias is missing",
-        ),
-        (
-            TABLES,
-            fill(f"{EMBEDDING}.base_layer.weight", 0.1),
-            rf"tensor {EMBEDDING}\.base_layer\.weight differs from the base model's weight",
-        ),
-        (
-            TABLES,
-            fill(f"{HEAD}.base_layer.weight", 0.1),
-            rf"tensor {HEAD}\.base_layer\.weight differs from the base model's weight",
-        ),
-        (NORM, drop(f"{P}model.norm.weight"), rf"tensor {P}model\.norm\.weight is missing"),
-        (
-            NORM,
-            put(f"{P}model.norm.weight", torch.ones(1, 64)),
-            r"norm\.weight has shape \[1, 64\]",
-        ),
-        (
-            NORM | {"modules_to_save": ["lm_head"]},
-            put(f"{HEAD}.weight", torch.ones(270, 64)),
-            r"lm_head\.weight has shape \[270, 64\], expected \[262, 64\]",
-        ),
-        (
-            TOKENS,
-            put(f"{EMBEDDING}.token_adapter.trainable_tokens_delta", torch.ones(3, 64)),
-            r"trainable_tokens_delta has shape \[3, 64\], expected \[2, 64\]",
-        ),
-        (
-            TOKENS,
-            drop(f"{EMBEDDING}.token_adapter.trainable_tokens_delta"),
-            r"trainable_tokens_delta is missing",
-        ),
-        (
-            {"target_modules": ["q_proj"]},
-            put(f"{HEAD}.weight", torch.ones(262, 64)),
-            rf"tensor {HEAD}\.weight differs from the base model's weight",
-        ),
-        (
-            TABLES,
-            put(f"{EMBEDDING}.lora_embedding_A", torch.ones(8, 270)),
-            r"lora_embedding_A has shape \[8, 270\], expected \[8, 262\]",
-        ),
-        (
-            TABLES,
-            put(f"{HEAD}.lora_B.weight", torch.ones(270, 8)),
-            r"lm_head\.lora_B\.weight has shape \[270, 8\], expected \[262, 8\]",
-        ),
-        (
-            {"target_modules": ["lm_head"]},
-            put(f"{EMBEDDING}.lora_embedding_A", torch.ones(8, 262)),
-            r"embed_tokens\.lora_embedding_A belongs to no module",
-        ),
-        (
-            {"target_modules": ["q_proj"]},
-            put(f"{Q0}.base_layer.bias", torch.ones(64)),
-            r"q_proj\.base_layer\.bias belongs to no module",
-        ),
+        (DORA, MAGNITUDE, drop, MISSING),
+        (DORA, MAGNITUDE, shaped(1, 64), "has shape [1, 64]"),
+        (DORA, MAGNITUDE, filled(float("nan")), "holds NaN or Inf"),
+        (Q | {"lora_bias": True}, f"{Q0}.lora_B.bias", drop, MISSING),
+        (Q, f"{Q0}.base_layer.bias", shaped(64), STRAY),
+        (Q, f"{HEAD}.weight", shaped(262, 64), DIFFERS),
+        (Q | {"modules_to_save": ["lm_head"]}, f"{HEAD}.weight", shaped(270, 64), "[262, 64]"),
+        (NORM, f"{P}model.norm.weight", drop, MISSING),
+        (NORM, f"{P}model.norm.weight", shaped(1, 64), "has shape [1, 64]"),
+        (TOKENS, DELTA, shaped(3, 64), "has shape [3, 64], expected [2, 64]"),
+        (TOKENS, DELTA, drop, MISSING),
+        (TABLES, f"{EMBEDDING}.base_layer.weight", filled(0.1), DIFFERS),
+        (TABLES, f"{HEAD}.base_layer.weight", filled(0.1), DIFFERS),
+        (TABLES, f"{EMBEDDING}.lora_embedding_A", shaped(8, 270), "expected [8, 262]"),
+        (TABLES, f"{HEAD}.lora_B.weight", shaped(270, 8), "expected [262, 8]"),
+        ({"target_modules": ["lm_head"]}, f"{EMBEDDING}.lora_embedding_A", shaped(8, 262), STRAY),
     ],
-    ids=lambda value: "" if callable(value) else str(value),
 )
 def test_a_tensor_that_does_not_fit(
     base: BaseModules,
     tmp_path: Path,
     config: dict[str, Any],
-    change: Callable[[Tensors], Any],
-    message: str,
+    name: str,
+    change: Change,
+    fault: str,
 ) -> None:
     folder = save_adapter(tmp_path, base=roughen(tiny_model()), **config)
-    assert read(base, folder).num_bytes
-    change_tensors(folder, change)
-    refused(base, folder, message)
+    assert read_adapter(base, folder).num_bytes
+    change_tensors(folder, lambda tensors: change(tensors, name))
+    refused(base, folder, f"tensor {re.escape(name)} .*{re.escape(fault)}")
 
 
 @pytest.mark.parametrize(
@@ -207,8 +147,8 @@ def test_a_bias_whose_width_differs_from_the_bases(qwen2: BaseModules, tmp_path:
     folder = save_adapter(
         tmp_path, base=roughen(tiny_model("qwen2")), target_modules=["v_proj"], bias="all"
     )
-    assert read(qwen2, folder).side.shifts
-    change_tensors(folder, put(f"{Q0}.bias", torch.ones(32)))
+    assert read_adapter(qwen2, folder).side.shifts
+    change_tensors(folder, lambda tensors: shaped(32)(tensors, f"{Q0}.bias"))
     refused(qwen2, folder, rf"tensor {Q0}\.bias has shape \[32\], expected \[64\]")
 
 
@@ -246,7 +186,7 @@ def test_fields_that_need_to_read_a_quantised_weight(
 def test_tied_tensors_that_differ(tmp_path: Path, kind: str, part: str) -> None:
     folder = save_adapter(tmp_path, base=tied(), **tied_kinds("llama")[kind])
     base = wrap(tied()).base
-    assert read(base, folder).side.num_bytes
+    assert read_adapter(base, folder).side.num_bytes
     change_tensors(folder, lambda tensors: tensors[f"{HEAD}.{part}"][0].add_(1))
     refused(base, folder, rf"tensor {HEAD}\.{part} differs from the embedding's")
 

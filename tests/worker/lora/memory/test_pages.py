@@ -114,7 +114,6 @@ class Accounts(RuleBasedStateMachine):
         assert self.units.allocate([Blocks(num_free + 1, 1)]) is None
         if num_free:
             runs = self.units.allocate([Blocks(num_free, 1)])
-            assert runs is not None
             self.units.release(runs[0])
 
 

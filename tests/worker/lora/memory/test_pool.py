@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from lora import CPU, check, empty_pool, random_adapter, site_of, small_base
@@ -14,7 +14,6 @@ from worker.lora.memory.pool import LoRAPool, Reserved
 
 BASE = small_base()
 Q = {"layers.0.q": 8, "layers.1.q": 8}
-UP = {"layers.0.up": 8, "layers.1.up": 8}
 ALL = dict.fromkeys(BASE.linears, 8)
 PAGE_Q = 2 * 8 * (16 + 16) * 4
 PAGE_UP = 2 * 1536  # 8 * (16 + 24) * 4 = 1280, rounded up to whole units
@@ -54,14 +53,6 @@ def test_an_adapter_has_pages_for_its_rank_in_the_groups_that_it_targets() -> No
     check(pool, adapter)
 
 
-@pytest.mark.parametrize("rank", [1, 3, 8, 24, 48])
-def test_any_rank_is_stored_in_full(rank: int) -> None:
-    pool = empty_pool(BASE)
-    adapter = random_adapter(BASE, "a", dict.fromkeys(ALL, rank))
-    assert pool.add(adapter)
-    check(pool, adapter)
-
-
 def test_an_adapter_that_fills_the_budget_fits_and_one_more_page_does_not() -> None:
     pool = empty_pool(BASE, max_bytes=2 * PAGE_Q)
     assert not pool.add(random_adapter(BASE, "b", dict.fromkeys(Q, 17)))
@@ -69,16 +60,6 @@ def test_an_adapter_that_fills_the_budget_fits_and_one_more_page_does_not() -> N
     assert pool.add(random_adapter(BASE, "a", dict.fromkeys(Q, 16)))
     assert pool.num_bytes == pool.max_bytes == 2 * PAGE_Q
     assert not pool.add(random_adapter(BASE, "c", {"layers.0.q": 1}))
-
-
-def test_memory_is_freed_when_an_adapter_is_removed() -> None:
-    pool = empty_pool(BASE, max_bytes=PAGE_IN + PAGE_Q + PAGE_UP)
-    for seed in range(100):
-        adapter = random_adapter(BASE, "a", ALL, seed=seed)
-        assert pool.add(adapter)
-        check(pool, adapter)
-        pool.remove(adapter.version)
-        assert pool.num_bytes == 0
 
 
 def test_memory_freed_by_one_module_can_be_used_by_another() -> None:
@@ -94,18 +75,6 @@ def test_memory_freed_by_one_module_can_be_used_by_another() -> None:
     assert pool.num_bytes == PAGE_Q + 2 * PAGE_UP
     check(pool, kept)
     check(pool, wide)
-
-
-def test_a_reused_page_holds_nothing_of_its_last_owner() -> None:
-    pool = empty_pool(BASE, max_bytes=PAGE_Q + PAGE_UP + PAGE_IN)
-    old, new = (
-        random_adapter(BASE, "old", ALL),
-        random_adapter(BASE, "new", {"layers.1.q": 1}, seed=1),
-    )
-    assert pool.add(old)
-    pool.remove(old.version)
-    assert pool.add(new)
-    check(pool, new)
 
 
 def test_a_resident_adapter_does_not_move_when_others_are_added_and_removed() -> None:
@@ -132,7 +101,6 @@ def test_removals_of_resident_adapters_are_counted() -> None:
     pool.remove(adapter.version)
     assert pool.num_removals == 1
     reserved = pool.reserve(pool.layout.image(adapter))
-    assert reserved is not None
     pool.remove(reserved.version)
     assert pool.num_removals == 1, "no batch can refer to pages that were never written"
 
@@ -207,21 +175,3 @@ class Accounts(RuleBasedStateMachine):
 
 TestAccounts = Accounts.TestCase
 TestAccounts.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
-
-
-@settings(max_examples=20)
-@given(st.lists(RANKS, min_size=1, max_size=8))
-def test_the_whole_budget_is_free_after_all_adapters_are_removed(
-    all_ranks: list[list[int]],
-) -> None:
-    pool = empty_pool(BASE, max_bytes=LIMIT)
-    added = []
-    for seed, ranks in enumerate(all_ranks):
-        wanted = {m: r for m, r in zip(BASE.linears, ranks, strict=True) if r}
-        adapter = random_adapter(BASE, "a", wanted, seed=seed)
-        if pool.add(adapter):
-            added.append(adapter)
-    for adapter in added:
-        pool.remove(adapter.version)
-    assert pool.add(random_adapter(BASE, "full", dict.fromkeys(ALL, 48)))
-    assert pool.num_bytes == LIMIT

@@ -103,15 +103,6 @@ def test_patterns_that_training_tools_write_are_accepted(pattern: str) -> None:
     assert {*found} == {module for module in modules if re.fullmatch(pattern, module)} != set()
 
 
-def test_the_first_pattern_that_matches_counts() -> None:
-    fields = NamePatterns("rank_pattern", ["x", "q", ".*", "q"], PatternForm.END, may_be_slow=False)
-    assert fields.first_matches(["a.q", "q", "v"]) == {
-        "a.q": Match(1),
-        "q": Match(1),
-        "v": Match(2),
-    }
-
-
 SLOW = [r"(([a-z0-9_.]+)+)+#", r"(.*)*(.*)*(.*)*#", r"(a|a|[a-z._0-9])*#", r"(?:(?:.?){30}){30}#"]
 
 
