@@ -11,6 +11,7 @@ from api_support import RunningApp, ScriptedWorker, client_of, register_models, 
 
 from api.app import create_app
 from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -34,6 +35,12 @@ async def registry(redis: Redis, keys: Keys) -> Registry:
     registry = Registry(redis, keys)
     await register_models(registry)
     return registry
+
+
+@pytest.fixture
+def store(redis: Redis, keys: Keys) -> KeyStore:
+    """Stored keys of the pool."""
+    return KeyStore(redis, keys)
 
 
 @pytest.fixture
