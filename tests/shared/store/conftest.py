@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from adapter_versions import BASE
 from queue_support import API, LIMITS, Actor, make_job
 
 from shared.protocol.capabilities import EVERYTHING, Capabilities
@@ -15,6 +16,7 @@ from shared.protocol.jobs import Job
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
+from shared.store.registry import Registry
 
 
 @pytest.fixture
@@ -44,6 +46,14 @@ def enqueue(queue: Queue) -> Callable[..., Awaitable[Job]]:
         return job
 
     return put
+
+
+@pytest.fixture
+async def registry(redis: Redis, keys: Keys) -> Registry:
+    """Registry with the base model `base@1`."""
+    registry = Registry(redis, keys)
+    await registry.set_base(BASE)
+    return registry
 
 
 @pytest.fixture

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from queue_support import INFO, Actor
 
 from shared.errors import LeaseLost
-from shared.protocol.jobs import Job, JobState
+from shared.protocol.jobs import Job
 from shared.protocol.queue_replies import ReplicaStanding
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.residency import ResidencyStore
 from shared.store.scripts import read_script_file
-from shared.store.views.pool_views import PoolViews
 
 STEAL_MS = 3000
 LOAD_MS = STEAL_MS / 1.5
@@ -100,16 +99,6 @@ async def test_after_a_failed_load_the_next_helper_may_load(
     await residency.set_residents(second.id, remove=[HOT])
     await queue.release(second.id, [c.job.id for c in claimed])
     assert len(await third.claim(**HELP)) == SLOTS
-
-
-async def test_a_single_job_of_a_held_adapter_is_not_stolen_at_once(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    await actor("w1", holds=[HOT])
-    others = [await actor(f"w{i}", holds=[]) for i in range(2, 6)]
-    await redis.hset(keys.counters, "run_ms", 10**6)
-    await enqueue(HOT)
-    assert [await other.claim(**HELP) for other in others] == [[], [], [], []]
 
 
 async def test_a_single_job_that_waited_for_its_holder_is_stolen_by_one_worker(
@@ -199,27 +188,6 @@ async def test_a_worker_that_was_given_up_may_not_shrink(actor, residency: Resid
     await (await actor("w1", holds=[HOT])).die()
     with pytest.raises(LeaseLost):
         await residency.shrink("w1", {HOT: 0}, due=(), steal_ms=STEAL_MS)
-
-
-async def test_all_jobs_finish_while_holders_change(
-    actor, enqueue, queue: Queue, residency: ResidencyStore, views: PoolViews, full: Actor, holders
-) -> None:
-    second = await actor("w2", holds=[])
-    jobs = await backlog(enqueue, 60)
-    claimed = await second.claim(**HELP)
-    await residency.set_residents(second.id, add=[HOT])
-    for each in claimed:
-        await second.finish(each)
-    second.holds = [HOT]
-    while claimed := await second.claim(**HELP):
-        for each in claimed:
-            await second.finish(each)
-    assert {(await views.job(job.id)).state for job in jobs} == {JobState.DONE}
-    await queue.release(full.id, [])
-    assert await residency.shrink("w2", {HOT: 0}, due=[HOT], steal_ms=STEAL_MS) == {
-        HOT: ReplicaStanding.NEEDED
-    }
-    assert await holders() == {"full", "w2"}
 
 
 # Tests of the two rules in spread.lua.
