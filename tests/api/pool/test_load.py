@@ -1,29 +1,16 @@
 """The load of a pool as the number of workers that its jobs need."""
 
 import pytest
+from api_support import BASE, queue_counts
 
 from api.pool.load import load_of
-from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.ids import WorkerId
 from shared.protocol.workers import WorkerInfo
 from shared.store.views.pool_views import QueueCounts, WorkerView
 
-BASE = BaseModel(
-    name="base", version=AdapterVersion("base@0"), max_model_len=100, source="/base", created_s=1
-)
-
 
 def counts(waiting: int, running: int = 0, slots: int = 0) -> QueueCounts:
-    return QueueCounts(
-        waiting=waiting,
-        running=running,
-        slots_per_worker=slots,
-        totals={},
-        waiting_by_version={},
-        retried=0,
-        released=0,
-        workers_lost=0,
-    )
+    return queue_counts(waiting=waiting, running=running, slots_per_worker=slots)
 
 
 def worker(slots: int, lease_left_ms: int = 1) -> WorkerView:

@@ -28,7 +28,10 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize(("changes", "paths"), [(KEYS, ("",)), (ROOT, ("/llm", ""))])
+@pytest.mark.parametrize(
+    ("changes", "paths"),
+    [(KEYS, ("",)), pytest.param(ROOT, ("/llm", ""), marks=pytest.mark.slow)],
+)
 async def test_the_page_shows_the_operations_and_asks_no_other_host(
     server: RunningApp, browser: Browser, paths: tuple[str, ...]
 ) -> None:

@@ -25,7 +25,6 @@ from shared.store.keys import Keys
 STOP = FinishReason.STOP
 STREAM = {**BODY, "stream": True}
 BACKGROUND = {**STREAM, "stream": False, "background": True}
-RED, BLUE = ("red:" + "r" * 20, "blue:" + "b" * 20)
 
 
 @pytest.fixture

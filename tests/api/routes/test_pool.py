@@ -1,8 +1,6 @@
 """/v1/pool and its stream of events."""
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +10,6 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from api_processes import api_process, is_healthy
 from api_support import (
     ADAPTER,
     BASE,
@@ -20,7 +17,6 @@ from api_support import (
     ScriptedWorker,
     client_of,
     error_of,
-    free_port,
     running_app,
     until,
     worker_info,
@@ -262,22 +258,6 @@ async def test_the_stream_reports_an_outage_and_goes_on_after_it(
         assert "Redis doesn't answer" in error["error"]["message"]
         start_server(port=own_server.port)
         assert (await next_named(reader, "pool")).json["object"] == "pool"
-
-
-async def test_a_signal_ends_open_streams_at_once(redis_url: str, pool: str) -> None:
-    port = free_port()
-    with api_process(redis_url, pool, port) as process:
-        await until(lambda: is_healthy(port), LIMIT_S)
-        async with (
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http,
-            stream(http) as reader,
-        ):
-            await next_named(reader, "pool")
-            start = time.monotonic()
-            os.kill(process.pid, signal.SIGTERM)
-            await reader.rest()
-        assert process.wait(25) == 0
-        assert time.monotonic() - start < 25  # the drain time is 30 s
 
 
 async def test_a_large_pool_is_a_small_event(
