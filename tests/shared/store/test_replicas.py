@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from queue_support import INFO, Actor
 
 from shared.errors import LeaseLost
-from shared.protocol.jobs import Job
+from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_replies import ReplicaStanding
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
 from shared.store.residency import ResidencyStore
 from shared.store.scripts import read_script_file
+from shared.store.views.pool_views import PoolViews
 
 STEAL_MS = 3000
 LOAD_MS = STEAL_MS / 1.5
@@ -188,6 +189,27 @@ async def test_a_worker_that_was_given_up_may_not_shrink(actor, residency: Resid
     await (await actor("w1", holds=[HOT])).die()
     with pytest.raises(LeaseLost):
         await residency.shrink("w1", {HOT: 0}, due=(), steal_ms=STEAL_MS)
+
+
+async def test_all_jobs_finish_while_holders_change(
+    actor, enqueue, queue: Queue, residency: ResidencyStore, views: PoolViews, full: Actor, holders
+) -> None:
+    second = await actor("w2", holds=[])
+    jobs = await backlog(enqueue, 60)
+    claimed = await second.claim(**HELP)
+    await residency.set_residents(second.id, add=[HOT])
+    for each in claimed:
+        await second.finish(each)
+    second.holds = [HOT]
+    while claimed := await second.claim(**HELP):
+        for each in claimed:
+            await second.finish(each)
+    assert {(await views.job(job.id)).state for job in jobs} == {JobState.DONE}
+    await queue.release(full.id, [])
+    assert await residency.shrink("w2", {HOT: 0}, due=[HOT], steal_ms=STEAL_MS) == {
+        HOT: ReplicaStanding.NEEDED
+    }
+    assert await holders() == {"full", "w2"}
 
 
 # Tests of the two rules in spread.lua.

@@ -58,6 +58,18 @@ async def test_priority_is_worth_a_bounded_number_of_tokens(actor, enqueue) -> N
     assert order == [high[0].id, high[1].id, high[2].id, plain.id, high[3].id]
 
 
+async def test_a_worker_takes_as_many_sequences_as_it_has_capacity_for(actor, enqueue) -> None:
+    jobs = [await enqueue(n=n) for n in (2, 3, 2, 1)]
+    worker = await actor()
+    assert await worker.claim_ids(sequences=5) == [jobs[0].id, jobs[1].id]
+
+
+async def test_a_worker_takes_as_many_tokens_as_it_has_capacity_for(actor, enqueue) -> None:
+    jobs = [await enqueue(cost=cost) for cost in (40, 50, 20)]
+    worker = await actor()
+    assert await worker.claim_ids(tokens=100) == [jobs[0].id, jobs[1].id]
+
+
 async def test_a_large_job_is_not_overtaken_for_ever_by_small_ones(actor, enqueue) -> None:
     worker = await actor()
     await enqueue()
@@ -67,6 +79,11 @@ async def test_a_large_job_is_not_overtaken_for_ever_by_small_ones(actor, enqueu
     assert not await worker.is_parked()
     other = await actor("w2")
     assert await other.claim_ids(sequences=9) == [large.id, small.id]
+
+
+async def test_an_empty_worker_takes_a_job_that_is_too_large_for_it(actor, enqueue) -> None:
+    job = await enqueue(n=100, cost=10**8)
+    assert await (await actor()).claim_ids() == [job.id]
 
 
 async def test_own_adapters_go_before_foreign_ones(actor, enqueue) -> None:

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from queue_support import API, INFO, NEVER_MS, tokens
+import pytest
+from queue_support import API, INFO, NEVER_MS, Actor, tokens
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import End, Retry
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import Job, JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.queue_replies import FinishOutcome, Mail, MailKind
 from shared.protocol.results import Choice, FinishReason, Result, Usage
@@ -48,6 +49,27 @@ async def test_finishing_twice_is_recognised(actor, enqueue, events) -> None:
     assert len(await events(job)) == 1
 
 
+async def test_another_worker_cannot_finish(actor, enqueue, events) -> None:
+    worker, other = await actor("w1"), await actor("w2")
+    job = await enqueue()
+    (claimed,) = await worker.claim()
+    assert await other.finish(claimed) == FinishOutcome.FENCED
+    assert await events(job) == []
+    assert await worker.finish(claimed) == FinishOutcome.OK
+    assert await other.finish(claimed) == FinishOutcome.FENCED
+
+
+async def test_an_older_try_of_the_same_worker_cannot_finish(actor, enqueue, queue) -> None:
+    worker = await actor()
+    job = await enqueue()
+    (old,) = await worker.claim()
+    await queue.release(worker.id, [job.id])
+    (new,) = await worker.claim()
+    assert await worker.finish(old) == FinishOutcome.FENCED
+    assert await worker.finish(new) == FinishOutcome.OK
+    assert await worker.finish(old) == FinishOutcome.FENCED
+
+
 async def test_an_unknown_job_cannot_be_finished(actor, enqueue, redis, keys) -> None:
     worker = await actor()
     job = await enqueue()
@@ -85,6 +107,49 @@ async def test_a_running_job_is_cancelled_by_its_worker_with_the_given_reason(
     assert (await views.job(job.id)).error == reason
 
 
+async def test_a_job_that_is_done_before_the_cancel_arrives_is_done(
+    actor, enqueue, events, queue: Queue
+) -> None:
+    worker = await actor()
+    job = await enqueue()
+    (claimed,) = await worker.claim()
+    await queue.cancel(job.id)
+    assert await worker.finish(claimed) == FinishOutcome.OK
+    assert [event.state for event in await events(job)] == [JobState.DONE]
+    assert await queue.cancel(job.id) == JobState.DONE
+
+
+async def test_cancelling_an_unknown_job_returns_none(queue: Queue) -> None:
+    assert await queue.cancel("0" * 32) is None
+
+
+@pytest.fixture
+async def running_cancelled(actor, enqueue, queue: Queue) -> tuple[Actor, Job]:
+    """A worker and its running job; the worker has not read yet that the job is cancelled."""
+    worker = await actor()
+    job = await enqueue()
+    await worker.claim()
+    await queue.cancel(job.id)
+    return worker, job
+
+
+async def test_a_cancelled_job_whose_worker_died_ends_as_cancelled(
+    running_cancelled: tuple[Actor, Job], actor, events
+) -> None:
+    worker, job = running_cancelled
+    await worker.die()
+    assert [event.state for event in await events(job)] == [JobState.CANCELLED]
+    assert await (await actor("w2")).claim() == []
+
+
+async def test_a_cancelled_job_that_is_released_ends_as_cancelled(
+    running_cancelled: tuple[Actor, Job], events, queue: Queue
+) -> None:
+    worker, job = running_cancelled
+    assert await queue.release(worker.id, [job.id]) == 1
+    assert [event.state for event in await events(job)] == [JobState.CANCELLED]
+
+
 async def test_a_released_job_goes_back_to_its_old_place(
     actor, enqueue, events, queue: Queue
 ) -> None:
@@ -98,6 +163,15 @@ async def test_a_released_job_goes_back_to_its_old_place(
     assert [(c.try_, c.suspect) for c in again] == [(2, False), (1, False)]
     for c in [claimed[1], *again]:
         assert await worker.finish(c) == FinishOutcome.OK
+
+
+async def test_releasing_a_job_for_ever_never_makes_it_a_suspect(actor, enqueue, queue) -> None:
+    worker = await actor()
+    job = await enqueue()
+    for try_ in range(1, 8):
+        (claimed,) = await worker.claim()
+        assert (claimed.try_, claimed.suspect) == (try_, False)
+        await queue.release(worker.id, [job.id])
 
 
 async def test_a_worker_that_leaves_releases_its_jobs_and_leaves_no_trace(

@@ -18,6 +18,7 @@ from shared.store.replica_count import Replication
 from shared.store.views.pool_views import PoolViews
 
 OTHER = ApiId("api-2")
+THIRD = ApiId("api-3")
 GRACE_MS = 10_000
 Events = Callable[..., Awaitable[list[Event]]]
 
@@ -76,6 +77,16 @@ async def test_only_the_latest_eight_front_ends_are_kept(
     assert kept == [f"other-{number}" for number in range(4, 12)]
 
 
+async def test_attaching_to_an_ended_or_unknown_job_has_no_effect(
+    queue: Queue, enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    job = await enqueue()
+    await queue.cancel(job.id)
+    await queue.attach(job.id, OTHER)
+    await queue.attach(make_job().id, OTHER)
+    assert await redis.exists(keys.followers) == 0
+
+
 async def let_grace_pass(redis: Redis, keys: Keys, job: Job) -> None:
     await redis.zincrby(keys.abandoned, -GRACE_MS, job.id)
 
@@ -105,6 +116,29 @@ async def test_the_worker_of_an_abandoned_job_is_asked_to_stop(
     await queue.reap()
     standing = await queue.publish(worker.id, {API: [tokens(job, 0, [1])]})
     assert standing.cancelled == {job.id}
+
+
+@pytest.mark.parametrize("returns_to", [API, OTHER])
+async def test_a_client_that_comes_back_keeps_its_job(
+    queue: Queue, enqueue: Any, redis: Redis, keys: Keys, returns_to: ApiId
+) -> None:
+    job = await enqueue()
+    await queue.abandon(job.id, API, grace_ms=GRACE_MS)
+    await queue.attach(job.id, returns_to)
+    assert await redis.exists(keys.abandoned) == 0
+
+
+async def test_a_job_lives_as_long_as_any_front_end_has_a_client_of_it(
+    queue: Queue, enqueue: Any, views: PoolViews
+) -> None:
+    job = await enqueue()
+    await queue.attach(job.id, OTHER)
+    await queue.attach(job.id, THIRD)
+    for gone in (OTHER, API):
+        await queue.abandon(job.id, gone, grace_ms=0)
+        assert (await views.job(job.id)).state is JobState.QUEUED
+    await queue.abandon(job.id, THIRD, grace_ms=0)
+    assert (await views.job(job.id)).state is JobState.CANCELLED
 
 
 async def test_a_job_that_keeps_running_is_never_abandoned(queue: Queue, views: PoolViews) -> None:

@@ -79,6 +79,16 @@ async def test_a_version_of_an_older_release_is_given_to_any_worker(
     assert await plain.claim_ids(**FOREIGN) == [job.id]
 
 
+async def test_a_worker_that_serves_a_kind_gets_its_jobs(
+    actor: Start, plain: Actor, enqueue: Put
+) -> None:
+    some = replace(PLAIN, kinds=frozenset({AdapterKind.BIAS, AdapterKind.DORA}))
+    able = await actor("able", serves=some)
+    job = await enqueue(DORA)
+    assert await plain.claim_ids(**FOREIGN) == []
+    assert await able.claim_ids(**FOREIGN) == [job.id]
+
+
 async def test_thousands_of_unserved_versions_do_not_hide_a_served_one(
     plain: Actor, full: Actor, registry: Registry, queue: Queue
 ) -> None:
@@ -214,6 +224,21 @@ async def test_needs_that_no_single_worker_serves_are_named(
     await actor("embedder", serves=replace(EVERYTHING, kinds=frozenset()))
     with pytest.raises(JobFailed, match="needs DoRA, requests for embeddings, rank 8, and no live"):
         await queue.enqueue(make_job(**embeddings(DORA)), LIMITS)
+
+
+async def test_without_any_worker_every_job_waits_for_one(plain: Actor, queue: Queue) -> None:
+    await queue.leave(plain.id)
+    await queue.enqueue(make_job(DORA), LIMITS)
+
+
+async def test_a_waiting_job_stays_when_the_only_worker_that_serves_it_dies(
+    plain: Actor, full: Actor, actor: Start, enqueue: Put
+) -> None:
+    job = await enqueue(DORA)
+    await full.die()
+    assert await plain.claim_ids(**FOREIGN) == []
+    later = await actor("later")
+    assert await later.claim_ids(**FOREIGN) == [job.id]
 
 
 async def test_no_job_is_left_to_a_larger_worker_that_does_not_serve_it(
