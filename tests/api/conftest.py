@@ -11,6 +11,7 @@ from api_support import RunningApp, ScriptedWorker, client_of, register_models, 
 
 from api.app import create_app
 from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
@@ -40,6 +41,12 @@ async def registry(redis: Redis, keys: Keys) -> Registry:
     registry = Registry(redis, keys)
     await register_models(registry)
     return registry
+
+
+@pytest.fixture
+def store(redis: Redis, keys: Keys) -> KeyStore:
+    """Stored keys of the pool."""
+    return KeyStore(redis, keys)
 
 
 @pytest.fixture

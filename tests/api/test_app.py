@@ -140,18 +140,3 @@ async def test_disconnecting_during_an_outage_cancels_the_job_afterwards(
     own_redis.restart()
     mail = await broken_worker.mail()
     assert (mail.kind, mail.job) == ("cancel", job.job.id)
-
-
-async def test_a_job_that_redis_lost_ends_with_a_503(
-    redis_url: str, settings: ApiSettings, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.follow.follower.SILENCE_S", 0.1)
-    client = connect(redis_url)
-    async with running_app(settings) as running, httpx.AsyncClient(base_url=running.url) as http:
-        request = asyncio.create_task(http.post(URL, json={**BODY, "stream": False}))
-        job = await worker.take()
-        await client.delete(Keys(settings.pool).job(job.job.id))
-        response = await request
-    await client.aclose()
-    assert response.status_code == 503
-    assert "lost" in response.json()["error"]["message"]

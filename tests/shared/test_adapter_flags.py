@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,19 +28,6 @@ def test_the_bare_current_folder_is_named_by_its_own_name(
     assert parse_adapter_flags(["."]) == {"sql": str(tmp_path.resolve() / "sql")}
 
 
-def test_the_flags_of_a_worker_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed: list[Sequence[str]] = []
-
-    def parse(flags: Sequence[str]) -> dict[str, str]:
-        parsed.append(flags)
-        return parse_adapter_flags(flags)
-
-    monkeypatch.setattr("shared.settings.parse_adapter_flags", parse)
-    settings = WorkerSettings(model="base", adapters=("a=org/a", "b=org/b"))
-    assert settings.adapter_sources == settings.adapter_sources == {"a": "org/a", "b": "org/b"}
-    assert parsed == [("a=org/a", "b=org/b")]
-
-
 def test_a_workers_bad_flag_is_refused_when_its_settings_are_made() -> None:
     with pytest.raises(SettingsError, match="the name 'a' is given twice"):
         WorkerSettings(model="base", adapters=("a=org/a", "a=org/b"))
@@ -69,13 +55,8 @@ def test_bad_flags_stop_the_start_by_name(flags: list[str], message: str) -> Non
         parse_adapter_flags(flags)
 
 
-@pytest.mark.parametrize("name", ["a", "org/repo", "v1.2_x-y", "0", "a" * 128])
-def test_valid_names(name: str) -> None:
-    assert is_valid_name(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["", "-a", ".a", "/a", "a@b", "a b", "a:b", "a\n", "é", "a/../b", "a" * 129]
-)
-def test_invalid_names(name: str) -> None:
-    assert not is_valid_name(name)
+def test_names_are_words_of_ascii_with_slashes() -> None:
+    for name in ("a", "org/repo", "v1.2_x-y", "0", "a" * 128):
+        assert is_valid_name(name), name
+    for name in ("", "-a", ".a", "/a", "a@b", "a b", "a:b", "a\n", "é", "a/../b", "a" * 129):
+        assert not is_valid_name(name), name

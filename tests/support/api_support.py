@@ -4,10 +4,10 @@ import asyncio
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
@@ -35,6 +35,7 @@ from shared.protocol.workers import WorkerInfo
 from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
+from shared.store.views.pool_views import QueueCounts
 
 BASE = BaseModel(
     name="tiny/base",
@@ -56,6 +57,7 @@ ADAPTER = Adapter(
     created_s=2,
 )
 LEASE_MS = 60_000
+T = TypeVar("T")
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
 USAGE_BODY = {
     "prompt_tokens": 3,
@@ -85,11 +87,18 @@ class ScriptedWorker:
 
     queue: Queue
     id: WorkerId
+    residents: tuple[AdapterVersion, ...]
+    claimed: list[ClaimedJob] = field(default_factory=list)
+    """Jobs that were claimed together with another one, and not taken yet."""
 
     @classmethod
-    async def start(cls, queue: Queue, serves: Capabilities = EVERYTHING) -> "ScriptedWorker":
-        worker = cls(queue, WorkerId(f"test:1:{uuid.uuid4()}"))
-        residents = (BASE.version, ADAPTER.version)
+    async def start(
+        cls,
+        queue: Queue,
+        serves: Capabilities = EVERYTHING,
+        residents: tuple[AdapterVersion, ...] = (BASE.version, ADAPTER.version),
+    ) -> "ScriptedWorker":
+        worker = cls(queue, WorkerId(f"test:1:{uuid.uuid4()}"), residents)
         info = replace(worker_info(), serves=serves)
         await queue.register(worker.id, lease_ms=LEASE_MS, info=info, residents=residents)
         return worker
@@ -97,19 +106,20 @@ class ScriptedWorker:
     async def take(self) -> ClaimedJob:
         """Wait for the next job and claim it."""
         end = time.monotonic() + DEADLINE_S
-        while time.monotonic() < end:
+        while not self.claimed and time.monotonic() < end:
             claim = await self.queue.claim(
                 self.id,
                 sequences=64,
                 tokens=100_000,
                 steal_ms=250,
                 max_cold=1,
-                residents=(BASE.version, ADAPTER.version),
+                residents=self.residents,
             )
-            if claim.jobs:
-                return claim.jobs[0]
-            await self.queue.wait(self.id, timeout_s=0.5)
-        raise AssertionError("no job arrived")
+            self.claimed += claim.jobs
+            if not claim.jobs:
+                await self.queue.wait(self.id, timeout_s=0.5)
+        assert self.claimed, "no job arrived"
+        return self.claimed.pop(0)
 
     async def begin(self, text: str, *, checkpoint: bool = False) -> ClaimedJob:
         """Claim the next job and publish its first token.
@@ -133,10 +143,9 @@ class ScriptedWorker:
         finish: FinishReason | None = None,
         *,
         choice: int = 0,
-        is_lost: bool = False,
         checkpoint: bool = False,
     ) -> None:
-        """Publish tokens of a choice. A lost event isn't sent, but may be in the checkpoints."""
+        """Publish tokens of a choice."""
         event = Tokens(
             job=job.job.id,
             try_=job.try_,
@@ -146,8 +155,8 @@ class ScriptedWorker:
             text=text,
             finish=finish,
         )
-        events = {} if is_lost else {job.job.reply_to: [event]}
-        await self.queue.publish(self.id, events, [event] if checkpoint else [])
+        checkpoints = [event] if checkpoint else []
+        await self.queue.publish(self.id, {job.job.reply_to: [event]}, checkpoints)
 
     async def finish(self, job: ClaimedJob, *choices: Choice) -> None:
         """End the job successfully."""
@@ -169,6 +178,15 @@ class ScriptedWorker:
         await self.tokens(job, 0, (1,), text[:2], choice=choice)
         await self.tokens(job, 1, (2,), text[2:], FinishReason.STOP, choice=choice)
         await self.finish(job, Choice(text=text, finish=FinishReason.STOP, ids=(1, 2)))
+
+    async def serve(
+        self, request: Coroutine[Any, Any, T], text: str = "hello"
+    ) -> tuple[T, ClaimedJob]:
+        """Send a request, answer its job with `text`, and return the reply and the job."""
+        sent = asyncio.create_task(request)
+        job = await self.take()
+        await self.answer(job, text)
+        return await sent, job
 
     async def mail(self) -> Mail:
         """Wait for the next message other than one about new jobs."""
@@ -208,6 +226,19 @@ def worker_info() -> WorkerInfo:
             "spreads": 5,
         },
     )
+
+
+def queue_counts(
+    waiting_by_version: Mapping[AdapterVersion, int] | None = None, **changes: Any
+) -> QueueCounts:
+    waiting = waiting_by_version or {}
+    fields: dict[str, Any] = {
+        "waiting": sum(waiting.values()),
+        "waiting_by_version": waiting,
+        "totals": {},
+        **dict.fromkeys(("retried", "released", "workers_lost"), 0),
+    }
+    return QueueCounts(**{**fields, **changes})
 
 
 class _Server(uvicorn.Server):

@@ -149,5 +149,6 @@ async def test_a_route_without_a_guard_is_refused_to_everybody(
 
 
 async def test_open_routes_need_no_key(http: httpx.AsyncClient) -> None:
-    for path in ("/", "/health", "/version", "/docs", "/ready", "/openapi.json"):
+    for path in ("/", "/health", "/health/", "/version", "/docs", "/ready", "/openapi.json"):
         assert (await http.get(path)).status_code == 200, path
+    assert (await http.head("/health")).status_code == 200

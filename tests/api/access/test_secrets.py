@@ -4,13 +4,13 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from api_processes import ROOT, api_process, is_healthy
 from api_support import ScriptedWorker, free_port, until
 from key_support import bearer
+from pool_contents import pool_contents
 
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -25,29 +25,6 @@ def lorikeet(redis_url: str, pool: str, *words: str) -> str:
     return done.stdout
 
 
-async def stored(redis: Redis, keys: Keys) -> str:
-    """Return everything that the pool has in Redis, and what Redis has logged, as text."""
-    texts = [str(await redis.slowlog_get(1000))]
-    async for key in redis.scan_iter(match=f"{keys.prefix}*"):
-        texts.append(f"{key} {await value_of(redis, key)}")
-    return "\n".join(texts)
-
-
-async def value_of(redis: Redis, key: bytes) -> Any:
-    match await redis.type(key):
-        case b"hash":
-            return await redis.hgetall(key)  # type: ignore[misc]
-        case b"zset":
-            return await redis.zrange(key, 0, -1)
-        case b"set":
-            return await redis.smembers(key)  # type: ignore[misc]
-        case b"stream":
-            return await redis.xrange(key)
-        case b"list":
-            return await redis.lrange(key, 0, -1)  # type: ignore[misc]
-    return await redis.get(key)
-
-
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads arguments of processes in /proc")
 async def test_only_the_output_of_its_creation_has_the_secret(
     redis_url: str, pool: str, worker: ScriptedWorker, redis: Redis, keys: Keys
@@ -60,7 +37,7 @@ async def test_only_the_output_of_its_creation_has_the_secret(
     port = free_port()
     try:
         with api_process(redis_url, pool, port) as process:
-            await until(lambda: is_healthy(port), 30)
+            await until(lambda: is_healthy(port), 60)
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
                 await use_key(http, worker, secret)
             start = start_of(process.pid)
@@ -70,7 +47,7 @@ async def test_only_the_output_of_its_creation_has_the_secret(
         await redis.config_set("slowlog-log-slower-than", 10_000)
     listed = await asyncio.to_thread(lorikeet, redis_url, pool, "keys", "list")
     assert "job_accepted" in log
-    everything = await stored(redis, keys)
+    everything = f"{await pool_contents(redis, keys)} {await redis.slowlog_get(1000)}"
     assert "digest" in everything
     for text in (log, start, everything, listed):
         assert part not in text
@@ -84,11 +61,9 @@ def start_of(process_id: int) -> str:
 
 async def use_key(http: httpx.AsyncClient, worker: ScriptedWorker, secret: str) -> None:
     """Get an answer, and be refused in several ways."""
-    request = asyncio.create_task(
-        http.post("/v1/chat/completions", json=BODY, headers=bearer(secret), timeout=20)
-    )
-    await worker.answer(await worker.take())
-    assert (await request).status_code == 200
+    url = "/v1/chat/completions"
+    reply, _ = await worker.serve(http.post(url, json=BODY, headers=bearer(secret), timeout=20))
+    assert reply.status_code == 200
     statuses = []
     for path, headers in (
         ("/v1/pool", bearer(secret)),

@@ -1,7 +1,5 @@
 """Bodies of GET /v1/adapters."""
 
-import asyncio
-
 import httpx
 from adapter_readers import adapter
 from api_support import ADAPTER, BASE, ScriptedWorker
@@ -9,23 +7,16 @@ from api_support import ADAPTER, BASE, ScriptedWorker
 from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from shared.store.views.pool_views import PoolViews
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
-
-
-async def waiting(views: PoolViews) -> int:
-    return (await views.counts()).waiting
 
 
 async def test_the_list_has_versions_usage_and_workers(
     http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys, registry: Registry
 ) -> None:
-    request = asyncio.create_task(
-        http.post("/v1/chat/completions", json={"model": "tiny/base:extract", **CHAT})
-    )
-    await worker.answer(await worker.take())
-    assert (await request).json()["model"] == "tiny/base:extract"
+    body = {"model": "tiny/base:extract", **CHAT}
+    reply, _ = await worker.serve(http.post("/v1/chat/completions", json=body))
+    assert reply.json()["model"] == "tiny/base:extract"
     await registry.load_adapter(adapter("extract"), replace=True)
     await redis.set(keys.loading(adapter("extract").version), "w9")
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import error_of, running_app, until
+from api_support import error_of, until
+from raw_client import with_settings
 
 from api.adapters import inspection
-from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
 
 LOAD = "/v1/load_lora_adapter"
@@ -59,8 +59,9 @@ async def test_another_worker_is_asked_if_one_does_not_take_the_inspection(
     assert len(healthy.asked) == 1
 
 
+@with_settings(deadline_s=0.5)
 async def test_an_inspection_over_the_deadline_is_a_504(
-    settings: ApiSettings, readers: Any, registry: Registry
+    http: httpx.AsyncClient, readers: Any, registry: Registry
 ) -> None:
     reader = await readers()
 
@@ -68,7 +69,5 @@ async def test_an_inspection_over_the_deadline_is_a_504(
         assert await reader.inspections.take(inspection_id)
 
     reader.answer = never
-    short_deadline = settings.model_copy(update={"deadline_s": 0.5})
-    async with running_app(short_deadline) as app, httpx.AsyncClient(base_url=app.url) as http:
-        reply = await http.post(LOAD, json=SQL)
+    reply = await http.post(LOAD, json=SQL)
     assert error_of(reply)[:2] == (504, "deadline_exceeded")

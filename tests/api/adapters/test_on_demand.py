@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 from adapter_readers import Reader, adapter
-from api_support import BASE, RunningApp, error_of, running_app, until
+from api_support import BASE, RunningApp, error_of, until
+from key_support import bearer
 from pydantic import SecretStr
 
 from api.adapters import on_demand
 from api.answers.intake import Intake
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobError
-from shared.settings import ApiSettings
 from shared.store.adapters.inspections import Findings, Inspection
 from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
@@ -47,6 +47,19 @@ def answers(code: ErrorCode | None = None) -> Callable[[Inspection], Findings]:
 async def finder(reader: Reader) -> Reader:
     reader.find = answers()
     return reader
+
+
+@pytest.fixture
+def go(finder: Reader) -> asyncio.Event:
+    """Event until which the worker answers no inspection."""
+    event, answer = asyncio.Event(), finder.answer
+
+    async def late(inspection_id: Any) -> None:
+        await event.wait()
+        await answer(inspection_id)
+
+    finder.answer = late
+    return event
 
 
 async def ask(http: httpx.AsyncClient, model: str) -> httpx.Response:
@@ -87,25 +100,23 @@ async def test_an_unknown_name_is_a_404_that_is_remembered_by_all_front_ends(
     assert len(finder.asked) == 1
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/v1/completions", {"prompt": "x"}),
-        ("/v1/responses", {"input": "x"}),
-        ("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}),
-        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "x"}]}),
-        ("/v1/responses/input_tokens", {"input": "x"}),
-        ("/v1/embeddings", {"input": "x"}),
-        ("/tokenize", {"prompt": "x"}),
-    ],
-)
-async def test_every_api_looks_unknown_names_up(
-    http: httpx.AsyncClient, finder: Reader, path: str, body: dict[str, Any]
-) -> None:
+async def test_every_api_looks_unknown_names_up(http: httpx.AsyncClient, finder: Reader) -> None:
+    chat = {"messages": [{"role": "user", "content": "x"}]}
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/completions": {"prompt": "x"},
+        "/v1/responses": {"input": "x"},
+        "/v1/messages": {**chat, "max_tokens": 1},
+        "/v1/messages/count_tokens": chat,
+        "/v1/responses/input_tokens": {"input": "x"},
+        "/v1/embeddings": {"input": "x"},
+        "/tokenize": {"prompt": "x"},
+    }
     finder.find = answers(ErrorCode.SOURCE_NOT_FOUND)
-    reply = await http.post(path, json={"model": "none", **body})
-    assert reply.status_code == 404, reply.text
-    assert finder.asked == [Inspection(name="none", source="s3://bucket/none")]
+    for number, (path, body) in enumerate(bodies.items()):
+        reply = await http.post(path, json={"model": f"none-{number}", **body})
+        assert reply.status_code == 404, reply.text
+        asked = Inspection(name=f"none-{number}", source=f"s3://bucket/none-{number}")
+        assert finder.asked[number:] == [asked], path
 
 
 async def test_names_that_lead_elsewhere_are_404s_without_a_lookup(
@@ -156,16 +167,8 @@ async def test_a_front_end_that_dies_during_a_lookup_is_replaced(
 
 
 async def test_a_client_that_leaves_does_not_end_the_lookup_of_others(
-    http: httpx.AsyncClient, finder: Reader, registry: Registry
+    http: httpx.AsyncClient, go: asyncio.Event
 ) -> None:
-    go = asyncio.Event()
-    answer = finder.answer
-
-    async def late(inspection_id: Any) -> None:
-        await go.wait()
-        await answer(inspection_id)
-
-    finder.answer = late
     first, second = (asyncio.create_task(ask(http, "sql")) for _ in range(2))
     await asyncio.sleep(0.1)
     first.cancel()
@@ -174,16 +177,8 @@ async def test_a_client_that_leaves_does_not_end_the_lookup_of_others(
 
 
 async def test_other_requests_go_on_while_names_are_looked_up(
-    http: httpx.AsyncClient, finder: Reader
+    http: httpx.AsyncClient, go: asyncio.Event
 ) -> None:
-    go = asyncio.Event()
-    answer = finder.answer
-
-    async def late(inspection_id: Any) -> None:
-        await go.wait()
-        await answer(inspection_id)
-
-    finder.answer = late
     waiting = [asyncio.create_task(ask(http, f"name-{number}")) for number in range(40)]
     await asyncio.sleep(0.2)
     assert (await ask(http, BASE.name)).status_code in (200, 202)
@@ -193,18 +188,10 @@ async def test_other_requests_go_on_while_names_are_looked_up(
 
 
 async def test_names_beyond_the_limit_are_refused(
-    http: httpx.AsyncClient, finder: Reader, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, go: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_demand, "MAX_NAMES", 3)
     monkeypatch.setattr(on_demand, "MAX_LOOKUPS", 1)
-    go = asyncio.Event()
-    answer = finder.answer
-
-    async def late(inspection_id: Any) -> None:
-        await go.wait()
-        await answer(inspection_id)
-
-    finder.answer = late
     waiting = [asyncio.create_task(ask(http, f"name-{number}")) for number in range(3)]
     await asyncio.sleep(0.2)
     assert error_of(await ask(http, "one-more"))[:2] == (429, "queue_full")
@@ -217,22 +204,16 @@ async def test_names_of_one_tenant_neither_displace_nor_delay_those_of_another(
     http: httpx.AsyncClient,
     server: RunningApp,
     finder: Reader,
+    go: asyncio.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(on_demand, "MAX_NAMES_PER_TENANT", 3)
-    go = asyncio.Event()
-    answer = finder.answer
-
-    async def late(inspection_id: Any) -> None:
-        await go.wait()
-        await answer(inspection_id)
 
     def begin(tenant: str, model: str) -> "asyncio.Task[httpx.Response]":
         body = {"model": model, "prompt": "x", "max_tokens": 1, "background": True}
-        headers = {"Authorization": f"Bearer the-api-key-of-{tenant}"}
+        headers = bearer(f"the-api-key-of-{tenant}")
         return asyncio.create_task(http.post("/v1/completions", json=body, headers=headers))
 
-    finder.answer = late
     lookups = server.pool.part(Intake).on_demand
     lookups._slots = FairSlots(1)
     red = [begin("red", f"name-{number}") for number in range(3)]
@@ -247,14 +228,6 @@ async def test_names_of_one_tenant_neither_displace_nor_delay_those_of_another(
     names = [asked.name for asked in finder.asked]
     assert sorted(names) == ["mine", "name-0", "name-1", "name-2"]
     assert names.index("mine") < 3
-
-
-@pytest.mark.parametrize("changes", [{}])
-async def test_without_a_template_unknown_names_are_404s(
-    http: httpx.AsyncClient, finder: Reader
-) -> None:
-    assert error_of(await ask(http, "sql"))[:2] == (404, "model_not_found")
-    assert finder.asked == []
 
 
 @pytest.fixture
@@ -299,17 +272,18 @@ async def test_an_adapter_may_be_sent_as_a_source(http: httpx.AsyncClient, finde
     )
 
 
+SIGNED = "https://h/{name}.zip?signature=secret"
+
+
+@pytest.mark.parametrize("changes", [{"deadline_s": 0.5, "adapter_source": SIGNED}])
 async def test_a_lookup_over_the_deadline_is_a_504(
-    settings: ApiSettings, reader: Reader, registry: Registry
+    http: httpx.AsyncClient, server: RunningApp, reader: Reader
 ) -> None:
     async def never(inspection_id: Any) -> None:
         assert await reader.inspections.take(inspection_id)
 
     reader.answer = never
-    signed = "https://h/{name}.zip?signature=secret"
-    short = settings.model_copy(update={"deadline_s": 0.5, "adapter_source": signed})
-    async with running_app(short) as app, httpx.AsyncClient(base_url=app.url) as client:
-        reply = await ask(client, "sql")
-        assert error_of(reply)[:2] == (504, "deadline_exceeded")
-        assert "secret" not in reply.text
-        await until(lambda: not app.pool.part(Intake).on_demand._running)
+    reply = await ask(http, "sql")
+    assert error_of(reply)[:2] == (504, "deadline_exceeded")
+    assert "secret" not in reply.text
+    await until(lambda: not server.pool.part(Intake).on_demand._running)

@@ -1,18 +1,17 @@
 """Requests that run in the background."""
 
-import asyncio
 from typing import Any
 
 import httpx
 import pytest
-from api_support import ADAPTER, USAGE_BODY, RunningApp, ScriptedWorker, error_of, running_app
+from api_support import ADAPTER, USAGE_BODY, RunningApp, ScriptedWorker, error_of
 from queue_support import eventually
+from raw_client import with_settings
 
-from api.answers.following import Following
 from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.settings import ApiSettings
+from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
 
@@ -68,38 +67,6 @@ async def test_a_completion_runs_in_the_background_too(
     assert answer["service_tier"] == "flex"
 
 
-async def test_a_job_in_the_background_is_not_cancelled_for_want_of_a_client(
-    http: httpx.AsyncClient, server: RunningApp
-) -> None:
-    job_id = JobId((await http.post(CHAT, json=BODY)).json()["id"])
-    following = server.pool.part(Following)
-    await following.queue.abandon(job_id, following.api_id, grace_ms=0)
-    assert (await http.get(f"/v1/jobs/{job_id}")).json()["state"] == "queued"
-
-
-async def test_many_requests_at_once_are_many_jobs(http: httpx.AsyncClient) -> None:
-    replies = await asyncio.gather(*(http.post(CHAT, json=BODY) for _ in range(30)))
-    ids = {reply.json()["id"] for reply in replies}
-    assert [reply.status_code for reply in replies] == [202] * 30
-    assert len(ids) == 30
-    listed = (await http.get("/v1/jobs", params={"limit": 100})).json()["data"]
-    assert {job["id"] for job in listed} == ids
-    assert {job["state"] for job in listed} == {"queued"}
-
-
-async def test_fifty_requests_at_once_with_one_key_are_one_job(
-    http: httpx.AsyncClient, views: PoolViews
-) -> None:
-    replies = await asyncio.gather(
-        *(http.post(CHAT, json=BODY, headers=keyed("once")) for _ in range(50))
-    )
-    assert {reply.status_code for reply in replies} == {202}
-    assert len({reply.json()["id"] for reply in replies}) == 1
-    assert len({reply.headers["x-lorikeet-job"] for reply in replies}) == 1
-    assert sum("idempotent-replayed" not in reply.headers for reply in replies) == 1
-    assert (await views.counts()).waiting == 1
-
-
 async def test_a_replay_after_the_end_returns_the_answer_with_status_200(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
@@ -133,32 +100,14 @@ async def test_a_key_with_another_body_or_endpoint_is_a_conflict(
     assert (await views.counts()).waiting == 2
 
 
-async def test_tenants_do_not_share_keys(settings: ApiSettings, worker: ScriptedWorker) -> None:
-    keys = {"red": "r" * 16, "blue": "b" * 16}
-    api_keys = [f"{tenant}:{secret}" for tenant, secret in keys.items()]
-    with_keys = ApiSettings(**{**settings.model_dump(), "api_keys": api_keys})
-    ids = []
-    async with (
-        running_app(with_keys) as running,
-        httpx.AsyncClient(base_url=running.url) as http,
-    ):
-        for secret in keys.values():
-            headers = {**keyed("same"), "Authorization": f"Bearer {secret}"}
-            reply = await http.post(CHAT, json=BODY, headers=headers)
-            assert "idempotent-replayed" not in reply.headers
-            ids.append(reply.json()["id"])
-    assert ids[0] != ids[1]
-
-
+@with_settings(max_waiting=1)
 async def test_a_full_queue_refuses_requests_in_the_background_too(
-    settings: ApiSettings, worker: ScriptedWorker
+    http: httpx.AsyncClient, registry: Registry
 ) -> None:
-    small = settings.model_copy(update={"max_waiting": 1})
-    async with running_app(small) as running, httpx.AsyncClient(base_url=running.url) as http:
-        assert (await http.post(CHAT, json=BODY, headers=keyed("k"))).status_code == 202
-        refused = await http.post(CHAT, json=BODY)
-        assert error_of(refused) == (429, "queue_full", None)
-        assert (await http.post(CHAT, json=BODY, headers=keyed("k"))).status_code == 202
+    assert (await http.post(CHAT, json=BODY, headers=keyed("k"))).status_code == 202
+    refused = await http.post(CHAT, json=BODY)
+    assert error_of(refused) == (429, "queue_full", None)
+    assert (await http.post(CHAT, json=BODY, headers=keyed("k"))).status_code == 202
 
 
 @pytest.mark.parametrize("key", [None, "k"])

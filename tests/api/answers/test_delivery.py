@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 import pytest
-from api_support import RunningApp, ScriptedWorker, error_of, sse_text
+from api_support import RunningApp, ScriptedWorker, error_of, sse_text, until
 from chat_stream import MESSAGES, admitted
 from queue_support import eventually
 from raw_client import with_settings
@@ -13,7 +13,8 @@ from sse_events import EventReader, answer_in
 from api.answers.following import Following
 from api.follow.reply_hub import ReplyHub
 from shared.errors import RedisUnavailable
-from shared.protocol.jobs import ClaimedJob, JobState
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.sweep import RETURN_MS
@@ -28,41 +29,33 @@ KEY = {"Idempotency-Key": "k"}
 STOP = FinishReason.STOP
 
 
-async def is_abandoned(redis: Redis, keys: Keys, job: ClaimedJob) -> bool:
-    return await redis.zscore(keys.abandoned, job.job.id) is not None
+class Abandoned:
+    """The jobs that are cancelled unless a client comes back."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis, self.keys = redis, keys
+
+    async def has(self, job_id: JobId) -> bool:
+        return await self.redis.zscore(self.keys.abandoned, job_id) is not None
+
+    async def gets(self, job_id: JobId) -> float:
+        """Wait until a job is abandoned, and return the seconds until it is cancelled."""
+        at_ms = await eventually(lambda: self.redis.zscore(self.keys.abandoned, job_id))
+        seconds, _ = await self.redis.time()
+        return float(at_ms / 1000 - seconds)
+
+    async def loses(self, job_id: JobId) -> None:
+        """Wait until a job isn't abandoned any more."""
+
+        async def is_kept() -> bool:
+            return not await self.has(job_id)
+
+        await eventually(is_kept)
 
 
-async def kept(redis: Redis, keys: Keys, job: ClaimedJob) -> None:
-    """Wait until a job isn't abandoned any more."""
-
-    async def is_kept() -> bool:
-        return not await is_abandoned(redis, keys, job)
-
-    await eventually(is_kept)
-
-
-async def left_s(redis: Redis, keys: Keys, job: ClaimedJob) -> float:
-    """Wait until a job is abandoned, and return the seconds until it is cancelled."""
-    at_ms = await eventually(lambda: redis.zscore(keys.abandoned, job.job.id))
-    seconds, _ = await redis.time()
-    return float(at_ms / 1000 - seconds)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_has_a_grace_period(
-    http: httpx.AsyncClient,
-    worker: ScriptedWorker,
-    redis: Redis,
-    keys: Keys,
-    stream: bool,
-) -> None:
-    request = asyncio.create_task(http.post(URL, json={**BODY, "stream": stream}))
-    job = await worker.take()
-    await worker.admit(job)
-    request.cancel()
-    await eventually(lambda: is_abandoned(redis, keys, job))
-    standing = await worker.queue.publish(worker.id, {})
-    assert not standing.cancelled
+@pytest.fixture
+def abandoned(redis: Redis, keys: Keys) -> Abandoned:
+    return Abandoned(redis, keys)
 
 
 @with_settings(disconnect_grace_s=0.2)
@@ -81,19 +74,14 @@ async def test_after_the_grace_period_the_job_is_cancelled(
 
 
 async def test_a_client_that_comes_back_keeps_its_job(
-    http: httpx.AsyncClient,
-    other: httpx.AsyncClient,
-    worker: ScriptedWorker,
-    redis: Redis,
-    keys: Keys,
+    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker, abandoned: Abandoned
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=STREAM))
-    job = await worker.take()
-    await worker.admit(job)
+    job = await admitted(worker)
     request.cancel()
-    await eventually(lambda: is_abandoned(redis, keys, job))
+    await abandoned.gets(job.job.id)
     async with other.stream("GET", f"/v1/jobs/{job.job.id}/stream") as response:
-        await kept(redis, keys, job)
+        await abandoned.loses(job.job.id)
         await worker.answer(job, "hello")
         assert answer_in(await EventReader(response).rest())[0, "text"] == "hello"
 
@@ -107,16 +95,12 @@ async def test_a_job_is_kept_until_its_last_client_leaves(
     requests = [asyncio.create_task(http.post(URL, json=BODY, headers=KEY)) for _ in range(3)]
     job = await worker.take()
     inboxes = server.pool.part(ReplyHub)._inboxes
-    await eventually(lambda: _true(len(inboxes.get(job.job.id, ())) == 3))
+    await until(lambda: len(inboxes.get(job.job.id, ())) == 3)
     for request in requests[:2]:
         request.cancel()
-    await eventually(lambda: _true(len(inboxes[job.job.id]) == 1))
+    await until(lambda: len(inboxes[job.job.id]) == 1)
     await worker.answer(job, "hello")
     assert (await requests[2]).json()["choices"][0]["message"]["content"] == "hello"
-
-
-async def _true(value: bool) -> bool:
-    return value
 
 
 @pytest.mark.parametrize("headers", [{}, KEY])
@@ -125,8 +109,7 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
     server: RunningApp,
     worker: ScriptedWorker,
     views: PoolViews,
-    redis: Redis,
-    keys: Keys,
+    abandoned: Abandoned,
     headers: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -149,12 +132,9 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
 
         await eventually(is_cancelled)
         return
-    await eventually(lambda: redis.zscore(keys.abandoned, job_id))
-    again = asyncio.create_task(http.post(URL, json=BODY, headers=headers))
-    job = await worker.take()
-    assert job.job.id == job_id
-    await worker.answer(job, "hello")
-    assert (await again).headers["idempotent-replayed"] == "true"
+    await abandoned.gets(job_id)
+    again, job = await worker.serve(http.post(URL, json=BODY, headers=headers))
+    assert (job.job.id, again.headers["idempotent-replayed"]) == (job_id, "true")
 
 
 async def test_a_stopping_server_hands_its_streams_to_their_clients(
@@ -162,8 +142,7 @@ async def test_a_stopping_server_hands_its_streams_to_their_clients(
     other: httpx.AsyncClient,
     server: RunningApp,
     worker: ScriptedWorker,
-    redis: Redis,
-    keys: Keys,
+    abandoned: Abandoned,
 ) -> None:
     taking = asyncio.create_task(admitted(worker))
     async with http.stream("POST", URL, json=STREAM) as response:
@@ -178,11 +157,11 @@ async def test_a_stopping_server_hands_its_streams_to_their_clients(
     assert (last.id, last.retry) == (text.id, "1000")
     assert last.json["error"]["code"] == "server_stopping"
     assert last.json["error"]["type"] == "server_error"
-    assert await left_s(redis, keys, job) > RETURN_MS / 1000 - 5
+    assert await abandoned.gets(job.job.id) > RETURN_MS / 1000 - 5
     url = f"/v1/jobs/{job.job.id}/stream"
     headers = {"Last-Event-ID": last.id or ""}
     async with other.stream("GET", url, headers=headers) as response:
-        await kept(redis, keys, job)
+        await abandoned.loses(job.job.id)
         await worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
         await worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
         rest = await EventReader(response).rest()
@@ -195,8 +174,7 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     other: httpx.AsyncClient,
     server: RunningApp,
     worker: ScriptedWorker,
-    redis: Redis,
-    keys: Keys,
+    abandoned: Abandoned,
     body: dict[str, object],
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=body, headers=KEY))
@@ -207,9 +185,9 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     assert reply.headers["x-lorikeet-job"] == job.job.id
     assert int(reply.headers["retry-after"]) > 0
     assert "x-should-retry" not in reply.headers
-    assert await left_s(redis, keys, job) > RETURN_MS / 1000 - 5
+    assert await abandoned.gets(job.job.id) > RETURN_MS / 1000 - 5
     again = asyncio.create_task(other.post(URL, json=body, headers=KEY))
-    await kept(redis, keys, job)
+    await abandoned.loses(job.job.id)
     await worker.answer(job, "hello")
     assert (await again).headers["x-lorikeet-job"] == job.job.id
     assert "llo" in (await again).text
@@ -237,6 +215,7 @@ async def test_a_stopping_server_does_not_abandon_a_job_that_keeps_running(
     http: httpx.AsyncClient,
     server: RunningApp,
     worker: ScriptedWorker,
+    abandoned: Abandoned,
     redis: Redis,
     keys: Keys,
     headers: dict[str, str],
@@ -248,7 +227,7 @@ async def test_a_stopping_server_does_not_abandon_a_job_that_keeps_running(
     await request
     await server.pool.part(Following).cancels.finish()
     assert await redis.hget(keys.job(job.job.id), "gone") == b"1"
-    assert not await is_abandoned(redis, keys, job)
+    assert not await abandoned.has(job.job.id)
 
 
 async def test_a_client_that_leaves_the_server_it_came_back_to_after_a_stop_ends_its_job(
@@ -256,14 +235,13 @@ async def test_a_client_that_leaves_the_server_it_came_back_to_after_a_stop_ends
     other: httpx.AsyncClient,
     server: RunningApp,
     worker: ScriptedWorker,
-    redis: Redis,
-    keys: Keys,
+    abandoned: Abandoned,
 ) -> None:
     request = asyncio.create_task(http.post(URL, json=STREAM))
     job = await worker.take()
     server.pool.part(ReplyHub).stop()
     await request
-    await left_s(redis, keys, job)
+    await abandoned.gets(job.job.id)
     async with other.stream("GET", f"/v1/jobs/{job.job.id}/stream"):
-        await kept(redis, keys, job)
-    assert await left_s(redis, keys, job) < RETURN_MS / 1000 / 2
+        await abandoned.loses(job.job.id)
+    assert await abandoned.gets(job.job.id) < RETURN_MS / 1000 / 2

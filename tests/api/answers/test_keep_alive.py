@@ -2,12 +2,9 @@
 
 import asyncio
 
-import httpx
 import pytest
-from api_support import ScriptedWorker
 from queue_support import LIMITS, Actor, make_job
 
-from api.answers import delivery
 from api.answers.keep_alive import comment, keep_alive
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
@@ -67,20 +64,3 @@ async def test_without_redis_the_comment_is_plain(
 
     monkeypatch.setattr(views, "wait", fail)
     assert await keep_alive(views, JobId("a")) == PLAIN
-
-
-async def test_the_stream_of_a_waiting_job_has_comments_with_its_place(
-    http: httpx.AsyncClient, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "KEEP_ALIVE_S", 0.02)
-    body = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
-        lines = response.aiter_lines()
-        assert await anext(lines) == ": waiting, position 1 of 1"
-        job = await worker.take()
-        async for line in lines:
-            if line == ": keep-alive":
-                break
-        await worker.answer(job, "hello")
-        rest = [line async for line in lines]
-    assert rest[-2] == "data: [DONE]"

@@ -1,5 +1,7 @@
 """/v1/files and /v1/batches, through the openai client and raw requests."""
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,9 @@ import httpx
 import openai
 import orjson
 import pytest
+from api_support import RunningApp, error_of
+from pydantic import SecretStr
+from routes_support import example_path, routes
 
 from shared.protocol.ids import BatchId
 from shared.store.batches.batches import Batches
@@ -67,9 +72,8 @@ async def test_lists_have_pages(client: openai.AsyncOpenAI) -> None:
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 
-@pytest.mark.parametrize(
-    ("sent", "status", "part"),
-    [
+async def test_bad_uploads_are_refused(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], int, str]] = [
         ({"json": {}}, 400, "content type"),
         ({"headers": FORM, "content": b"garbage"}, 400, "form"),
         ({"headers": {"content-type": "multipart/form-data"}, "content": b""}, 400, "form"),
@@ -78,19 +82,12 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
         ({"files": {"other": b"x"}, "data": {"purpose": "batch"}}, 400, "file"),
         ({"files": {"file": b""}, "data": {"purpose": "batch"}}, 400, "file is empty"),
         ({"files": {"file": bytes(2 << 20)}, "data": {"purpose": "batch"}}, 413, "1 MiB"),
-        (
-            {"files": [("file", b"x"), ("file", b"y")], "data": {"purpose": "batch"}},
-            400,
-            "form",
-        ),
-    ],
-)
-async def test_bad_uploads_are_refused(
-    http: httpx.AsyncClient, tmp_path: Path, sent: dict[str, Any], status: int, part: str
-) -> None:
-    response = await http.post("/v1/files", **sent)
-    assert response.status_code == status
-    assert part in response.json()["error"]["message"]
+        ({"files": [("file", b"x"), ("file", b"y")], "data": {"purpose": "batch"}}, 400, "form"),
+    ]
+    for sent, status, part in cases:
+        response = await http.post("/v1/files", **sent)
+        assert response.status_code == status, sent
+        assert part in response.json()["error"]["message"]
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
@@ -116,9 +113,8 @@ async def test_a_batch_waits_for_a_control_process(client: openai.AsyncOpenAI) -
     assert cancelled.cancelling_at is not None
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "param"),
-    [
+async def test_bad_batches_are_refused(http: httpx.AsyncClient, client: openai.AsyncOpenAI) -> None:
+    cases: list[tuple[str, Any, str]] = [
         ("input_file_id", "file-unknown", "input_file_id"),
         ("input_file_id", "", "input_file_id"),
         ("endpoint", "/v1/images", "endpoint"),
@@ -131,20 +127,13 @@ async def test_a_batch_waits_for_a_control_process(client: openai.AsyncOpenAI) -
         ("metadata", {"k" * 65: "x"}, "metadata"),
         ("input_file_id", "f" * 101, "input_file_id"),
         ("unknown", 1, "unknown"),
-    ],
-)
-async def test_bad_batches_are_refused(
-    http: httpx.AsyncClient, client: openai.AsyncOpenAI, field: str, value: Any, param: str
-) -> None:
-    body = {
-        "input_file_id": await uploaded(client),
-        "endpoint": "/v1/completions",
-        "completion_window": "24h",
-        field: value,
-    }
-    response = await http.post("/v1/batches", json=body)
-    assert response.status_code in (400, 404), response.text
-    assert response.json()["error"]["param"] == param
+    ]
+    good = {"input_file_id": await uploaded(client), "endpoint": "/v1/completions"}
+    for field, value, param in cases:
+        body = {**good, "completion_window": "24h", field: value}
+        response = await http.post("/v1/batches", json=body)
+        assert response.status_code in (400, 404), response.text
+        assert response.json()["error"]["param"] == param
 
 
 async def test_an_output_file_is_no_input(
@@ -156,36 +145,15 @@ async def test_an_output_file_is_no_input(
         await created(client, input_file_id=file)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=file-9", "order=asc"])
-@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
-async def test_bad_pages_are_refused(http: httpx.AsyncClient, path: str, query: str) -> None:
-    response = await http.get(f"{path}?{query}")
-    assert response.status_code in (400, 404)
-    assert response.json()["error"]["param"] == query.partition("=")[0]
+async def test_bad_pages_are_refused(http: httpx.AsyncClient) -> None:
+    queries = ("limit=0", "limit=101", "limit=x", "after=file-9", "order=asc")
+    for path, query in itertools.product(("/v1/files", "/v1/batches"), queries):
+        response = await http.get(f"{path}?{query}")
+        assert response.status_code in (400, 404), (path, query)
+        assert response.json()["error"]["param"] == query.partition("=")[0]
 
 
-async def end_next(batches: Batches) -> None:
-    """End the next batch as a control process does."""
-    turn = await batches.take_turn()
-    assert turn
-    status = BatchStatus.COMPLETED
-    await batches.end(turn.batch, turn.runner, status, keep_s=9, announces=False)
-
-
-async def test_an_ended_batch_shows_when_it_ended(
-    client: openai.AsyncOpenAI, redis: Redis, keys: Keys
-) -> None:
-    batch, store = await created(client), Batches(redis, keys)
-    turn = await store.take_turn()
-    assert turn
-    await store.end(
-        BatchId(batch.id), turn.runner, BatchStatus.COMPLETED, keep_s=9, announces=False
-    )
-    found = await client.batches.retrieve(batch.id)
-    assert (found.status, found.completed_at is not None) == ("completed", True)
-
-
-async def test_an_ended_batch_can_be_deleted(
+async def test_an_ended_batch_shows_when_it_ended_and_can_be_deleted(
     http: httpx.AsyncClient, client: openai.AsyncOpenAI, redis: Redis, keys: Keys
 ) -> None:
     batch, store = await created(client), Batches(redis, keys)
@@ -197,6 +165,8 @@ async def test_an_ended_batch_can_be_deleted(
     await store.end(
         BatchId(batch.id), turn.runner, BatchStatus.COMPLETED, keep_s=9, announces=False
     )
+    found = await client.batches.retrieve(batch.id)
+    assert (found.status, found.completed_at is not None) == ("completed", True)
     response = await http.delete(f"/v1/batches/{batch.id}")
     assert response.json() == {"id": batch.id, "object": "batch", "deleted": True}
     assert (await http.delete(f"/v1/batches/{batch.id}")).status_code == 404
@@ -210,29 +180,16 @@ class TestWithoutFileStore:
     def changes(self) -> dict[str, Any]:
         return {}
 
-    @pytest.mark.parametrize(
-        ("method", "path"),
-        [
-            ("POST", "/v1/files"),
-            ("GET", "/v1/files"),
-            ("GET", "/v1/files/file-1"),
-            ("GET", "/v1/files/file-1/content"),
-            ("DELETE", "/v1/files/file-1"),
-            ("POST", "/v1/batches"),
-            ("GET", "/v1/batches"),
-            ("GET", "/v1/batches/batch_1"),
-            ("DELETE", "/v1/batches/batch_1"),
-            ("POST", "/v1/batches/batch_1/cancel"),
-        ],
-    )
-    async def test_every_route_says_so(
-        self, http: httpx.AsyncClient, method: str, path: str
-    ) -> None:
-        response = await http.request(method, path)
-        assert response.status_code == 404
-        error = response.json()["error"]
-        assert error["code"] == "no_file_store"
-        assert "--file-store" in error["message"]
+    async def test_every_route_says_so(self, http: httpx.AsyncClient, server: RunningApp) -> None:
+        paths = [
+            route for route in routes(server.app) if re.match(r"/v1/(files|batch)", route.path)
+        ]
+        assert len(paths) == 10
+        for route in paths:
+            (method,) = route.methods
+            response = await http.request(method, example_path(route.path))
+            assert error_of(response)[:2] == (404, "no_file_store")
+            assert "--file-store" in response.json()["error"]["message"]
 
 
 class TestWithKeys:
@@ -240,12 +197,10 @@ class TestWithKeys:
 
     @pytest.fixture
     def changes(self, tmp_path: Path) -> dict[str, Any]:
-        from pydantic import SecretStr
-
         keys = (SecretStr("red:0123456789abcdef"), SecretStr("blue:fedcba9876543210"))
         return {"file_store": str(tmp_path / "store"), "api_keys": keys}
 
-    async def test_tenants_do_not_see_each_other(self, server: Any) -> None:
+    async def test_tenants_do_not_see_each_other(self, server: RunningApp) -> None:
         def client_of(key: str) -> openai.AsyncOpenAI:
             return openai.AsyncOpenAI(api_key=key, base_url=f"{server.url}/v1", max_retries=0)
 

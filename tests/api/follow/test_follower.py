@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 from api_support import until
-from followed_job import ADMITTED, ID, RETRY, STOP, USAGE, done, end, followed_job, tokens
+from followed_job import ADMITTED, ID, STOP, USAGE, done, end, followed_job, tokens
 
 from api.follow import follower
 from api.follow.follow_state import Update
@@ -128,14 +128,6 @@ async def test_events_become_updates_and_the_end_has_the_usage(
     assert following.usage == USAGE
 
 
-async def test_without_updates_the_call_returns_after_its_timeout(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    following = follow(views, inbox)
-    assert await following.updates(0.01) == []
-    assert not following.has_ended
-
-
 async def test_updates_before_an_error_are_returned_before_it(
     views: FakeViews, inbox: Inbox
 ) -> None:
@@ -146,13 +138,6 @@ async def test_updates_before_an_error_are_returned_before_it(
     with pytest.raises(JobFailed, match="broken"):
         await following.updates(1)
     assert following.has_ended
-
-
-async def test_a_gap_is_closed_by_the_checkpoints(views: FakeViews, inbox: Inbox) -> None:
-    views.checkpoints = (tokens(0, (1, 2), "ab"),)
-    for event in (tokens(0, (1,), "a"), tokens(2, (3,), "c", STOP), end()):
-        inbox.put(event)
-    assert await text_of(follow(views, inbox)) == "abc"
 
 
 async def test_a_gap_stays_open_until_the_checkpoints_have_its_tokens(
@@ -174,13 +159,6 @@ async def test_a_gap_stays_open_while_redis_is_unavailable(views: FakeViews, inb
     assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
 
 
-async def test_a_gap_at_the_end_is_closed_by_the_result(views: FakeViews, inbox: Inbox) -> None:
-    views.stored = done("abc", 1, 2, 3)
-    for event in (tokens(0, (1,), "a"), end()):
-        inbox.put(event)
-    assert await text_of(follow(views, inbox)) == "abc"
-
-
 async def test_an_end_with_a_gap_is_completed_after_an_outage(
     views: FakeViews, inbox: Inbox
 ) -> None:
@@ -190,12 +168,6 @@ async def test_an_end_with_a_gap_is_completed_after_an_outage(
     assert await following.updates(0.05) == []
     views.is_unavailable = False
     assert await text_of(following) == "abc"
-
-
-async def test_after_silence_the_result_is_looked_up(views: FakeViews, inbox: Inbox) -> None:
-    views.stored = done("abc", 1, 2, 3)
-    inbox.put(tokens(0, (1,), "a"))
-    assert await text_of(follow(views, inbox)) == "abc"
 
 
 async def test_a_silent_running_job_is_waited_for(views: FakeViews, inbox: Inbox) -> None:
@@ -211,30 +183,6 @@ async def test_a_job_that_redis_does_not_know_is_lost(views: FakeViews, inbox: I
     assert await failure_of(follow(views, inbox)) is ErrorCode.UNAVAILABLE
 
 
-async def test_a_job_that_failed_silently_fails_with_its_error(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    views.state = JobState.DEAD
-    views.error = JobError(code=ErrorCode.POISON_JOB, message="twice")
-    assert await failure_of(follow(views, inbox)) is ErrorCode.POISON_JOB
-
-
-@pytest.mark.parametrize(
-    ("state", "code"),
-    [
-        (JobState.CANCELLED, ErrorCode.CANCELLED),
-        (JobState.EXPIRED, ErrorCode.DEADLINE_EXCEEDED),
-        (JobState.DEAD, ErrorCode.POISON_JOB),
-        (JobState.FAILED, ErrorCode.INTERNAL),
-    ],
-)
-async def test_the_error_of_an_end_without_one_depends_on_its_state(
-    views: FakeViews, inbox: Inbox, state: JobState, code: ErrorCode
-) -> None:
-    inbox.put(end(state))
-    assert await failure_of(follow(views, inbox)) is code
-
-
 async def test_the_deadline_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
     following = follow(views, inbox, left_ms=30)
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
@@ -247,37 +195,6 @@ async def test_the_deadline_applies_while_redis_is_unavailable(
     views.is_unavailable = True
     following = follow(views, inbox, left_ms=60)
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
-
-
-async def test_a_moved_job_resumes_and_events_of_its_old_worker_are_ignored(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    events = (
-        tokens(0, (1,), "a", try_=1),
-        RETRY,
-        tokens(1, (9,), "x", try_=1),
-        tokens(1, (2,), "b", STOP, try_=2),
-        end(try_=2),
-    )
-    for event in events:
-        inbox.put(event)
-    assert await text_of(follow(views, inbox)) == "ab"
-
-
-async def test_the_end_of_a_job_cancelled_between_two_tries_is_accepted(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    inbox.put(RETRY)
-    inbox.put(end(JobState.CANCELLED, try_=1))
-    assert await failure_of(follow(views, inbox)) is ErrorCode.CANCELLED
-
-
-async def test_a_moved_job_that_diverges_ends(views: FakeViews, inbox: Inbox) -> None:
-    inbox.put(tokens(0, (1, 2), "ab"))
-    inbox.put(tokens(1, (9,), "x", try_=2))
-    following = follow(views, inbox)
-    assert await following.updates(1) == [Delta(0, "ab", None)]
-    assert await failure_of(following) is ErrorCode.RESUME_DIVERGED
 
 
 async def test_a_disconnected_client_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:

@@ -114,58 +114,46 @@ def test_tokens_in_order_are_accepted() -> None:
     assert transcript.num_tokens == 3
 
 
-def test_a_known_token_is_dropped() -> None:
-    transcript = transcript_of(tokens(0, (1,), "a"), tokens(1, (2,), "b"))
-    assert transcript.accept(tokens(1, (2,), "b")) is None
-    assert transcript.accept(tokens(0, (1,), "a")) is None
-    assert transcript.choices[0].text == "ab"
+A, AB, ABC = (tokens(0, (1, 2, 3)[:num], "abc"[:num]) for num in (1, 2, 3))
+B = tokens(1, (2,), "b")
+HELD, TAIL = tokens(0, (1,), ""), tokens(1, (), "tail", STOP)
 
 
-def test_a_different_token_at_a_known_index_is_a_divergence() -> None:
-    transcript = transcript_of(tokens(0, (1, 2), "ab"))
+@pytest.mark.parametrize(
+    ("before", "event", "delta"),
+    [
+        ((A, B), B, None),
+        ((A, B), A, None),
+        ((A,), ABC, Delta(0, "bc", None)),
+        ((ABC,), AB, None),
+        ((HELD,), TAIL, Delta(0, "tail", STOP)),
+        ((HELD, TAIL), TAIL, None),
+        ((tokens(0, (1, 2), "a"),), tokens(0, (1, 2), "ab", STOP), Delta(0, "b", STOP)),
+    ],
+)
+def test_only_what_is_new_in_an_event_is_added(
+    before: tuple[Tokens, ...], event: Tokens, delta: Delta | None
+) -> None:
+    transcript = transcript_of(*before)
+    text = transcript.choices[0].text
+    assert transcript.can_accept(event)
+    assert transcript.accept(event) == delta
+    assert transcript.choices[0].text == text + (delta.text if delta else "")
+
+
+@pytest.mark.parametrize("event", [tokens(1, (9,), "x"), tokens(0, (1, 9, 3), "axc")])
+def test_a_different_token_at_a_known_index_is_a_divergence(event: Tokens) -> None:
     with pytest.raises(Diverged):
-        transcript.accept(tokens(1, (9,), "x"))
+        transcript_of(AB).accept(event)
 
 
-def test_a_divergence_in_the_known_part_of_an_event_is_found() -> None:
-    transcript = transcript_of(tokens(0, (1, 2), "ab"))
-    with pytest.raises(Diverged):
-        transcript.accept(tokens(0, (1, 9, 3), "axc"))
-
-
-def test_tokens_after_a_gap_must_wait_for_a_refill() -> None:
-    transcript = transcript_of(tokens(0, (1,), "a"))
-    assert not transcript.can_accept(tokens(2, (3,), "c"))
-
-
-def test_a_refill_from_the_start_adds_only_new_tokens() -> None:
-    transcript = transcript_of(tokens(0, (1,), "a"))
-    assert transcript.accept(tokens(0, (1, 2, 3), "abc")) == Delta(0, "bc", None)
-    assert transcript.can_accept(tokens(3, (4,), "d"))
-
-
-def test_a_refill_without_new_tokens_adds_nothing() -> None:
-    transcript = transcript_of(tokens(0, (1, 2, 3), "abc"))
-    assert transcript.accept(tokens(0, (1, 2), "ab")) is None
-    assert transcript.choices[0].text == "abc"
-
-
-def test_an_event_that_starts_in_the_middle_and_is_partly_new_needs_a_refill() -> None:
+@pytest.mark.parametrize("event", [tokens(3, (4,), "d"), tokens(1, (2, 3), "bc")])
+def test_an_event_after_a_gap_or_from_within_the_known_tokens_needs_a_refill(event: Tokens) -> None:
     """The text of an event can't be divided between its tokens."""
-    transcript = transcript_of(tokens(0, (1, 2), "ab"))
-    assert not transcript.can_accept(tokens(1, (2, 3), "bc"))
-
-
-def test_text_that_was_held_back_arrives_with_the_finish() -> None:
-    transcript = transcript_of(tokens(0, (1,), ""))
-    assert transcript.accept(tokens(1, (), "tail", STOP)) == Delta(0, "tail", STOP)
-    assert transcript.accept(tokens(1, (), "tail", STOP)) is None
-    assert transcript.choices[0].text == "tail"
-
-
-def test_a_refill_adds_the_finish_of_a_choice_without_new_tokens() -> None:
-    transcript = transcript_of(tokens(0, (1, 2), "a"))
-    assert transcript.accept(tokens(0, (1, 2), "ab", STOP)) == Delta(0, "b", STOP)
+    transcript = transcript_of(AB)
+    assert not transcript.can_accept(event)
+    transcript.accept(ABC)
+    assert transcript.can_accept(tokens(3, (4,), "d"))
 
 
 def test_events_of_a_try_that_ended_are_void() -> None:

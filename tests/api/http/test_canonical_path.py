@@ -4,13 +4,12 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import ScriptedWorker, client_of, error_of
+from api_support import ScriptedWorker, error_of
+from key_support import bearer
 from pydantic import SecretStr
+from raw_client import with_settings
 
-from api.app import create_app
 from api.http.canonical_path import canonical_path
-from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
 CHAT = "/v1/chat/completions"
@@ -67,13 +66,10 @@ async def test_the_documentation_names_the_root_path(http: httpx.AsyncClient) ->
     assert "](/llm/v1/models)" in document["info"]["description"]
 
 
-async def test_keys_are_checked_below_the_root_path(
-    settings: ApiSettings, registry: Registry
-) -> None:
-    keys = (SecretStr("red:" + "r" * 20),)
-    async with client_of(create_app(settings.model_copy(update={"api_keys": keys}))) as http:
-        red = {"Authorization": "Bearer " + "r" * 20}
-        assert (await http.get("/llm/v1/models")).status_code == 401
-        assert (await http.get("/llm/v1/models", headers=red)).status_code == 200
-        assert (await http.get("/llm/metrics", headers=red)).status_code == 403
-        assert (await http.get("/llm/health")).status_code == 200
+@with_settings(root_path="/llm", api_keys=(SecretStr("red:" + "r" * 20),))
+async def test_keys_are_checked_below_the_root_path(direct: httpx.AsyncClient) -> None:
+    red = bearer("r" * 20)
+    assert (await direct.get("/llm/v1/models")).status_code == 401
+    assert (await direct.get("/llm/v1/models", headers=red)).status_code == 200
+    assert (await direct.get("/llm/metrics", headers=red)).status_code == 403
+    assert (await direct.get("/llm/health")).status_code == 200

@@ -5,31 +5,25 @@ import json
 import zlib
 
 import httpx
-import pytest
 from api_support import ScriptedWorker, error_of
 
 from api.http.content_encoding import Decoder
-from shared.errors import JobFailed
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
 PACKED = gzip.compress(json.dumps(BODY).encode(), mtime=0)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip"])
-async def test_a_gzip_body_is_decompressed(
-    http: httpx.AsyncClient, worker: ScriptedWorker, encoding: str
-) -> None:
-    reply = await http.post(CHAT, content=PACKED, headers={"Content-Encoding": encoding})
-    assert reply.status_code == 202
-
-
-async def test_a_body_that_is_not_encoded_may_say_so(
+async def test_a_gzip_body_is_decompressed_and_a_plain_one_may_say_so(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    content = json.dumps(BODY).encode()
-    reply = await http.post(CHAT, content=content, headers={"Content-Encoding": "identity"})
-    assert reply.status_code == 202
+    plain = json.dumps(BODY).encode()
+    for encoding, content in (
+        *(("gzip", PACKED), ("GZIP", PACKED), ("x-gzip", PACKED)),
+        ("identity", plain),
+    ):
+        reply = await http.post(CHAT, content=content, headers={"Content-Encoding": encoding})
+        assert reply.status_code == 202, encoding
 
 
 async def test_the_limit_of_a_body_holds_for_its_decompressed_size(
@@ -43,22 +37,18 @@ async def test_the_limit_of_a_body_holds_for_its_decompressed_size(
         assert error_of(reply)[:2] == (413, "request_too_large")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{}", PACKED[:-1], PACKED[:5], PACKED + b"x", PACKED + PACKED, zlib.compress(b"{}")],
-)
-async def test_a_body_that_is_not_valid_gzip_data_is_a_400(
-    direct: httpx.AsyncClient, content: bytes
-) -> None:
-    reply = await direct.post(CHAT, content=content, headers={"Content-Encoding": "gzip"})
-    assert error_of(reply)[:2] == (400, "invalid_value")
-    assert "gzip" in reply.json()["error"]["message"]
+async def test_a_body_that_is_not_valid_gzip_data_is_a_400(direct: httpx.AsyncClient) -> None:
+    broken = (PACKED[:-1], PACKED[:5], PACKED + b"x", PACKED + PACKED)
+    for content in (b"", b"{}", *broken, zlib.compress(b"{}")):
+        reply = await direct.post(CHAT, content=content, headers={"Content-Encoding": "gzip"})
+        assert error_of(reply)[:2] == (400, "invalid_value"), content
+        assert "gzip" in reply.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
-async def test_other_encodings_are_a_415(direct: httpx.AsyncClient, encoding: str) -> None:
-    reply = await direct.post(CHAT, content=b"{}", headers={"Content-Encoding": encoding})
-    assert error_of(reply)[:2] == (415, "unsupported_content_encoding")
+async def test_other_encodings_are_a_415(direct: httpx.AsyncClient) -> None:
+    for encoding in ("br", "deflate", "gzip, gzip", "zstd"):
+        reply = await direct.post(CHAT, content=b"{}", headers={"Content-Encoding": encoding})
+        assert error_of(reply)[:2] == (415, "unsupported_content_encoding"), encoding
 
 
 def test_a_body_may_arrive_in_any_pieces() -> None:
@@ -72,8 +62,3 @@ def test_no_more_than_the_limit_and_one_byte_is_decompressed() -> None:
     bomb = gzip.compress(b" " * 10_000_000)
     decoder = Decoder("gzip", 1000)
     assert len(decoder.decode(bomb)) == 1001
-
-
-def test_an_unknown_encoding_is_refused_before_the_body_is_read() -> None:
-    with pytest.raises(JobFailed, match="send gzip or none"):
-        Decoder("br", 1)

@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import error_of, running_app
+from api_support import error_of
+from raw_client import with_settings
 
-from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
 
 CHAT = "/v1/chat/completions"
@@ -57,27 +57,22 @@ async def test_pages_can_read_answers_errors_and_lorikeets_headers(
     assert allowed(await http.get("/v1/models", headers={"Origin": OTHER})) is None
 
 
-async def test_by_default_no_page_may_call_the_api(settings: ApiSettings) -> None:
-    async with (
-        running_app(settings.model_copy(update={"cors_origins": ()})) as app,
-        httpx.AsyncClient(base_url=app.url) as http,
-    ):
-        reply = await http.options(CHAT, headers={"Origin": SITE, **PREFLIGHT})
-        assert (reply.status_code, allowed(reply)) == (405, None)
-        assert allowed(await http.get("/health", headers={"Origin": SITE})) is None
+@with_settings()
+async def test_by_default_no_page_may_call_the_api(http: httpx.AsyncClient) -> None:
+    reply = await http.options(CHAT, headers={"Origin": SITE, **PREFLIGHT})
+    assert (reply.status_code, allowed(reply)) == (405, None)
+    assert allowed(await http.get("/health", headers={"Origin": SITE})) is None
 
 
-async def test_only_pages_of_listed_sites_may_manage_adapters(
-    settings: ApiSettings, http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_only_pages_of_listed_sites_may_manage_adapters(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/adapters", headers={"Origin": SITE})).status_code == 200
     refused = await http.get("/v1/adapters", headers={"Origin": OTHER})
     assert error_of(refused)[:2] == (403, "permission_denied")
-    async with (
-        running_app(settings.model_copy(update={"cors_origins": ("*",)})) as app,
-        httpx.AsyncClient(base_url=app.url) as any_site,
-    ):
-        assert allowed(await any_site.get("/health", headers={"Origin": OTHER})) == "*"
-        for origin in (OTHER, "null", "*"):
-            refused = await any_site.delete("/v1/adapters/extract", headers={"Origin": origin})
-            assert error_of(refused)[:2] == (403, "permission_denied")
+
+
+@with_settings(cors_origins=("*",))
+async def test_a_wildcard_lets_no_page_manage_adapters(http: httpx.AsyncClient) -> None:
+    assert allowed(await http.get("/health", headers={"Origin": OTHER})) == "*"
+    for origin in (OTHER, "null", "*"):
+        refused = await http.delete("/v1/adapters/extract", headers={"Origin": origin})
+        assert error_of(refused)[:2] == (403, "permission_denied")

@@ -3,10 +3,9 @@
 import httpx
 import openai
 import pytest
-from api_support import BASE, ScriptedWorker, error_of, running_app
+from api_support import BASE, ScriptedWorker, error_of
 from openai.types.chat import ChatCompletionMessageParam
-
-from shared.settings import ApiSettings
+from raw_client import with_settings
 
 CHAT = "/v1/chat/completions"
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
@@ -42,19 +41,18 @@ async def test_openais_client_raises_its_own_errors(client: openai.AsyncOpenAI) 
     assert bad.value.param == "temperature"
 
 
+@with_settings(max_waiting=4)
 async def test_retry_after_is_the_time_in_which_a_tenth_of_the_waiting_jobs_is_served(
-    settings: ApiSettings, worker: ScriptedWorker
+    http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     body = {"model": BASE.name, "messages": [HI], "background": True}
-    small = settings.model_copy(update={"max_waiting": 4})
-    async with running_app(small) as running, httpx.AsyncClient(base_url=running.url) as http:
-        for _ in range(3):  # a rate of 0.1 per second over the last 30 s
-            await http.post(CHAT, json=body)
-            await worker.answer(await worker.take())
-        for _ in range(4):
-            assert (await http.post(CHAT, json=body)).status_code == 202
-        refused = await http.post(CHAT, json=body)
+    for _ in range(3):  # a rate of 0.1 per second over the last 30 s
+        await worker.serve(http.post(CHAT, json=body))
+    for _ in range(4):
+        assert (await http.post(CHAT, json=body)).status_code == 202
+    refused = await http.post(CHAT, json=body)
     assert error_of(refused) == (429, "queue_full", None)
+    assert refused.json()["error"]["type"] == "rate_limit_error"
     retry_after_s = int(refused.headers["retry-after"])
     assert 4 <= retry_after_s <= 6
     assert refused.json()["error"]["message"].endswith(f"; try again in {retry_after_s} s")

@@ -69,17 +69,18 @@ class FrontEnd:
 async def front_end(redis_url: str, pool: str, registry: Registry) -> AsyncIterator[FrontEnd]:
     port = free_port()
     with api_process(redis_url, pool, port) as process:
-        await until(lambda: is_healthy(port))
+        await until(lambda: is_healthy(port), 60)
         yield FrontEnd(port, process.pid)
 
 
-@pytest.mark.parametrize("name", CASES)
 async def test_an_expensive_body_delays_nobody_and_takes_little_memory(
-    front_end: FrontEnd, name: str
+    front_end: FrontEnd,
 ) -> None:
-    path, body = CASES[name]
-    assert front_end.post(path, gzip.compress(b"{}")) == 400  # the first request imports modules
+    for path in (CHAT, RESPONSES):
+        assert front_end.post(path, gzip.compress(b"{}")) == 400  # first requests import modules
     before = front_end.memory("VmRSS")
-    # A busy machine may hold up one attempt.
-    assert any(front_end.longest_wait_s(path, body) < MAX_WAIT_S for _ in range(ATTEMPTS))
-    assert front_end.memory("VmHWM") - before < MAX_GROWTH_BYTES
+    for name, (path, body) in CASES.items():
+        # A busy machine may hold up one attempt.
+        waits = (front_end.longest_wait_s(path, body) < MAX_WAIT_S for _ in range(ATTEMPTS))
+        assert any(waits), name
+        assert front_end.memory("VmHWM") - before < MAX_GROWTH_BYTES, name

@@ -1,24 +1,17 @@
 """Exceptions and disconnected clients."""
 
 import asyncio
-import json
 from typing import Any
 
 import httpx
 import pytest
 from api_support import RunningApp, until
-from openai.types.chat import ChatCompletionMessageParam
 from structlog.testing import capture_logs
 
 from api.metrics.metrics import Metrics
 
 CHAT = "/v1/chat/completions"
-HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
-
-
-def body_of(endpoint: str, fields: dict[str, Any]) -> bytes:
-    given = {"messages": [HI]} if endpoint == CHAT else {"prompt": "hi"}
-    return json.dumps({"model": "extract", **given, **fields}).encode()
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def test_a_client_that_disconnects_while_it_sends_causes_no_error(server: RunningApp) -> None:
@@ -40,7 +33,7 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
 
     monkeypatch.setattr("api.answers.draft.Draft.of", broken)
     with capture_logs() as logs:
-        response = await http.post(CHAT, content=body_of(CHAT, {}))
+        response = await http.post(CHAT, json=BODY)
     assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]
     assert response.status_code == 500
     assert response.json()["error"] == {
@@ -63,7 +56,7 @@ async def test_a_request_that_is_cancelled_before_its_response_is_told_to_come_a
         await asyncio.Event().wait()
 
     monkeypatch.setattr("api.answers.draft.Draft.of", hanging)
-    request = asyncio.create_task(http.post(CHAT, content=body_of(CHAT, {})))
+    request = asyncio.create_task(http.post(CHAT, json=BODY))
     await until(lambda: tasks)
     assert tasks[0]
     tasks[0].cancel()  # as uvicorn does with requests that run longer than the drain time

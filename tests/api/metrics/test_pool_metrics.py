@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from api_support import metric_samples
+from api_support import metric_samples, queue_counts
 
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import MAX_ADAPTERS, OTHER_ADAPTERS, PoolSnapshot
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.workers import WorkerInfo
-from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
+from shared.store.views.pool_views import RedisMemory, WorkerView
 
 
 def test_adapters_with_the_most_waiting_jobs_have_their_own_label() -> None:
     waiting = {AdapterVersion(f"a{n}@{'0' * 12}"): n for n in range(1, MAX_ADAPTERS + 3)}
-    waiting[AdapterVersion(f"a{MAX_ADAPTERS + 2}@{'1' * 12}")] = (
-        5  # an older version of the same adapter
-    )
+    older = AdapterVersion(f"a{MAX_ADAPTERS + 2}@{'1' * 12}")
+    waiting[older] = 5
     found = metric_samples(Metrics(), pool(waiting))
     exported = {n[1]: v for n, v in found.items() if n[0] == "lorikeet_adapter_jobs_waiting"}
     assert len(exported) == MAX_ADAPTERS + 1
@@ -63,12 +62,4 @@ def holder(name: str, *residents: AdapterVersion) -> WorkerView:
 
 
 def pool(waiting: dict[AdapterVersion, int], workers: Sequence[WorkerView] = ()) -> PoolSnapshot:
-    counts = QueueCounts(
-        waiting=sum(waiting.values()),
-        totals={},
-        waiting_by_version=waiting,
-        retried=0,
-        released=0,
-        workers_lost=0,
-    )
-    return PoolSnapshot(counts, workers, RedisMemory(1, 2))
+    return PoolSnapshot(queue_counts(waiting), workers, RedisMemory(1, 2))

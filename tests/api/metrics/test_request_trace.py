@@ -71,10 +71,7 @@ def belongs_to(claimed: ClaimedJob, span: Received) -> bool:
 async def test_the_job_carries_the_span_of_its_request(
     traced: Traced, worker: ScriptedWorker
 ) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(post(traced))
-        job = await worker.take()
-        await worker.answer(job)
+    _, job = await worker.serve(post(traced))
     span = await traced.span()
     assert belongs_to(job, span)
     assert span.name == "chat extract"
@@ -86,17 +83,12 @@ async def test_a_request_without_tracing_has_a_job_without_a_trace(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     headers = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
-    async with asyncio.TaskGroup() as group:
-        group.create_task(http.post(CHAT, json=BODY, headers=headers))
-        job = await worker.take()
-        await worker.answer(job)
+    _, job = await worker.serve(http.post(CHAT, json=BODY, headers=headers))
     assert job.job.traceparent is None
 
 
 async def test_an_answer_that_calls_a_tool_says_so(traced: Traced, worker: ScriptedWorker) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(post(traced, tools=TOOLS))
-        await worker.answer(await worker.take(), CALL)
+    await worker.serve(post(traced, tools=TOOLS), CALL)
     span = await traced.span()
     assert span.attributes["gen_ai.response.finish_reasons"] == ["tool_calls"]
 
@@ -112,11 +104,9 @@ async def test_requests_of_other_apis_have_the_id_of_their_answer(
     traced: Traced, worker: ScriptedWorker, path: str, fields: dict[str, Any], prefix: str
 ) -> None:
     body = {k: v for k, v in {**BODY, **fields}.items() if v is not None}
-    async with asyncio.TaskGroup() as group:
-        sent = group.create_task(traced.http.post(path, json=body))
-        await worker.answer(await worker.take())
+    reply, _ = await worker.serve(traced.http.post(path, json=body))
     span = await traced.span()
-    assert span.attributes["gen_ai.response.id"] == sent.result().json()["id"]
+    assert span.attributes["gen_ai.response.id"] == reply.json()["id"]
     assert span.attributes["gen_ai.response.id"].startswith(prefix)
     assert (span.name, span.attributes["http.route"]) == ("chat extract", path)
 
@@ -166,12 +156,8 @@ async def test_a_request_in_the_background_ends_when_it_is_accepted(
 async def test_a_replayed_request_names_the_earlier_job(
     traced: Traced, worker: ScriptedWorker, is_background: bool
 ) -> None:
-    keyed = {"headers": {"Idempotency-Key": "k"}, "background": is_background}
-    async with asyncio.TaskGroup() as group:
-        first = group.create_task(post(traced, **keyed))
-        job = await worker.take()
-        await worker.answer(job)
-    first.result()
+    keyed: dict[str, Any] = {"headers": {"Idempotency-Key": "k"}, "background": is_background}
+    _, job = await worker.serve(post(traced, **keyed))
     await post(traced, **keyed)
     one, two = await traced.spans()
     assert one.attributes["lorikeet.job.id"] == two.attributes["lorikeet.job.id"] == job.job.id

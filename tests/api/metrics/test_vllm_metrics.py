@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from api_support import BASE, metric_samples, worker_info
+from api_support import BASE, metric_samples, queue_counts, worker_info
 
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
 from api.metrics.vllm_metrics import MAX_LISTED
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
+from shared.store.views.pool_views import RedisMemory, WorkerView
 
 INFO = "vllm:lora_requests_info"
 
@@ -28,15 +28,7 @@ def worker(name: str, *residents: AdapterVersion, lease_left_ms: int = 1) -> Wor
 
 
 def pool(waiting: dict[AdapterVersion, int], *workers: WorkerView) -> PoolSnapshot:
-    counts = QueueCounts(
-        waiting=sum(waiting.values()),
-        totals={},
-        waiting_by_version=waiting,
-        retried=0,
-        released=0,
-        workers_lost=0,
-    )
-    return PoolSnapshot(counts, workers, RedisMemory(1, 2), base=BASE)
+    return PoolSnapshot(queue_counts(waiting), workers, RedisMemory(1, 2), base=BASE)
 
 
 def test_the_values_are_totals_over_live_workers() -> None:

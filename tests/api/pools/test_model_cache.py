@@ -1,6 +1,5 @@
 """Requests for models that a front end remembers, while the registry changes."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +25,8 @@ def cache(registry: Registry) -> ModelCache:
 
 async def answered(http: httpx.AsyncClient, worker: ScriptedWorker) -> tuple[str, dict[str, Any]]:
     """Send a request, and return the version of its job and the answer."""
-    request = asyncio.create_task(http.post("/v1/completions", json=BODY))
-    job = await worker.take()
-    await worker.answer(job)
-    return job.job.version, (await request).json()
+    reply, job = await worker.serve(http.post("/v1/completions", json=BODY))
+    return job.job.version, reply.json()
 
 
 async def test_a_request_after_a_change_is_served_by_the_new_version(
@@ -62,9 +59,8 @@ async def test_a_changed_model_may_serve_what_the_remembered_one_could_not(
     reply = await http.post("/v1/completions", json=long)
     assert error_of(reply)[:2] == (400, "context_length_exceeded")
     await registry.set_base(replace(BASE, max_model_len=2 * BASE.max_model_len))
-    request = asyncio.create_task(http.post("/v1/completions", json=long))
-    await worker.answer(await worker.take())
-    assert (await request).status_code == 200
+    reply, _ = await worker.serve(http.post("/v1/completions", json=long))
+    assert reply.status_code == 200
 
 
 async def test_a_model_is_remembered_for_a_time(

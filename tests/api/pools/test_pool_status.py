@@ -55,16 +55,6 @@ def source() -> Source:
     return Source()
 
 
-async def test_concurrent_and_soon_following_calls_share_one_read(source: Source) -> None:
-    source.is_open.clear()
-    value = CachedRead(source.read)
-    asking = [asyncio.create_task(value.get()) for _ in range(10)]
-    await asyncio.sleep(0)
-    source.is_open.set()
-    assert await asyncio.gather(*asking) == [1] * 10
-    assert await value.get() == 1
-
-
 async def test_an_old_value_is_read_again(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     value = CachedRead(source.read)
     assert await value.get() == 1

@@ -1,5 +1,6 @@
 """One front end for several pools: requests reach the pool that has their model or job."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,8 @@ async def pools(redis: Redis, further_keys: Keys, worker: ScriptedWorker) -> Asy
     await registry.set_base(OTHER_BASE)
     for each in (ADAPTER, ONLY_THERE):
         await registry.add_adapter(each)
-    yield Reader(await ScriptedWorker.start(queue), Inspections(redis, further_keys))
+    there = await ScriptedWorker.start(queue, residents=(OTHER_BASE.version, ONLY_THERE.version))
+    yield Reader(there, Inspections(redis, further_keys))
     async for key in redis.scan_iter(f"{further_keys.prefix}*"):
         await redis.delete(key)
 
@@ -68,9 +70,10 @@ async def has_job(redis: Redis, keys: Keys, job: str) -> bool:
     return bool(await redis.exists(f"{keys.prefix}job:{job}"))
 
 
-@pytest.mark.parametrize(
-    ("model", "is_further"),
-    [
+async def test_a_request_reaches_the_pool_of_its_model(
+    pools: Reader, http: httpx.AsyncClient, redis: Redis, keys: Keys, further_keys: Keys
+) -> None:
+    models = [
         (BASE.name, False),
         ("extract", False),
         (OTHER_BASE.name, True),
@@ -78,18 +81,8 @@ async def has_job(redis: Redis, keys: Keys, job: str) -> bool:
         ("other/base:extract", True),
         (f"{BASE.name}:extract", False),
         ("chat@111111111111", True),
-    ],
-)
-async def test_a_request_reaches_the_pool_of_its_model(
-    model: str,
-    is_further: bool,
-    pools: Reader,
-    http: httpx.AsyncClient,
-    redis: Redis,
-    keys: Keys,
-    further_keys: Keys,
-) -> None:
-    for _ in range(2):  # the second time, the pool is remembered
+    ]
+    for model, is_further in 2 * models:  # the second time, the pool is remembered
         job = await job_of(http, model)
         assert await has_job(redis, further_keys, job) is is_further
         assert await has_job(redis, keys, job) is not is_further
@@ -100,25 +93,9 @@ async def test_a_request_reaches_the_pool_of_its_model(
 async def test_an_answer_comes_from_the_further_pool(
     pools: Reader, http: httpx.AsyncClient
 ) -> None:
-    import asyncio
-
     body = {"model": "other/base", "messages": [{"role": "user", "content": "x"}]}
-    request = asyncio.create_task(http.post("/v1/chat/completions", json=body))
-    residents = (OTHER_BASE.version,)
-    for _ in range(200):
-        claim = await pools.worker.queue.claim(
-            *(pools.worker.id,),
-            sequences=8,
-            tokens=9999,
-            steal_ms=0,
-            max_cold=1,
-            residents=residents,
-        )
-        if claim.jobs:
-            break
-        await asyncio.sleep(0.01)
-    await pools.worker.answer(claim.jobs[0], "there")
-    answer = (await request).json()
+    reply, _ = await pools.worker.serve(http.post("/v1/chat/completions", json=body), "there")
+    answer = reply.json()
     assert answer["choices"][0]["message"]["content"] == "there"
     assert answer["model"] == "other/base"
 
@@ -173,8 +150,6 @@ async def test_the_location_of_a_job_leads_to_its_pool(
 async def test_adapters_of_all_pools_are_managed(
     pools: Reader, http: httpx.AsyncClient, redis: Redis, further: str, further_keys: Keys
 ) -> None:
-    import asyncio
-
     listed = (await http.get("/v1/adapters")).json()["data"]
     assert [each["id"] for each in listed] == ["extract", "chat", "extract"]
     reading = asyncio.create_task(pools.run())
@@ -213,27 +188,12 @@ async def test_a_conversation_goes_on_with_a_model_of_another_pool(
 
 
 async def test_keys_limits_and_usage_are_those_of_the_first_pool(
-    pools: Reader,
-    http: httpx.AsyncClient,
-    redis: Redis,
-    keys: Keys,
-    further_keys: Keys,
+    pools: Reader, http: httpx.AsyncClient, store: KeyStore, redis: Redis, further_keys: Keys
 ) -> None:
-    store = KeyStore(redis, keys)
     secret, _ = await new_key(store, Scope.INFERENCE, requests_per_day=2)
     job = await job_of(http, "chat", **bearer(secret))
     assert await has_job(redis, further_keys, job)
-    (claimed,) = (
-        await pools.worker.queue.claim(
-            pools.worker.id,
-            sequences=8,
-            tokens=9999,
-            steal_ms=0,
-            max_cold=1,
-            residents=(ONLY_THERE.version,),
-        )
-    ).jobs
-    await pools.worker.answer(claimed)
+    await pools.worker.answer(await pools.worker.take())
     await job_of(http, "extract", **bearer(secret))
     limited = await http.post(
         "/v1/chat/completions", json={"model": "chat", **CHAT}, headers=bearer(secret)
@@ -269,11 +229,11 @@ async def test_batches_of_a_further_pool_know_where_keys_and_ledger_are(
 
 
 async def test_a_key_lists_only_the_names_that_it_may_use(
-    pools: Reader, http: httpx.AsyncClient, redis: Redis, keys: Keys
+    pools: Reader, http: httpx.AsyncClient, store: KeyStore
 ) -> None:
     names = ["extract", "chat", "other/base:extract"]
     for models, allowed in ((("extract", "chat"), names), (("other/*",), ["other/base"])):
-        secret, _ = await new_key(KeyStore(redis, keys), models=models)
+        secret, _ = await new_key(store, models=models)
         cards = (await http.get("/v1/models", headers=bearer(secret))).json()["data"]
         assert [card["id"] for card in cards] == allowed
         for name in allowed:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-from families import DEEPSEEK, FAMILIES, GLM, LLAMA4, MISTRAL, QWEN3, Family
+from families import DEEPSEEK, FAMILIES, LLAMA4, MISTRAL, QWEN3, Family
 from hypothesis import given
 from hypothesis import strategies as st
 from joined_stream import joined_choice, normal
@@ -125,47 +125,17 @@ def test_typed_events_do_not_depend_on_the_pieces(family: Family, view: View) ->
 
 
 def broken(family: Family) -> dict[str, str]:
-    """Return texts after the thought that resemble calls but aren't calls."""
+    """Return texts after the thought that resemble calls. test_tool_forms.py has many more."""
     good, nested = written(family.form, [SIMPLE]), written(family.form, [NESTED])
-    texts = {
+    return {
         "unknown tool": nested.replace("get_weather", "get_time"),
         "longer name": nested.replace("get_weather", "get_weather_now"),
         "only a marker": good[: good.index("get")],
         "cut in the name": good[: good.index("get") + 2],
         "marker in prose": f"I write {good[: good.index('get')]} for calls.",
     }
-    return texts | OWN_BROKEN[family.name]
 
 
-OWN_BROKEN: dict[str, dict[str, str]] = {
-    QWEN3.name: {
-        "other arguments": '<tool_call>\n{"name": "get", "arguments": [1]}\n</tool_call>',
-        "no arguments yet": '<tool_call>\n{"name": "get", "arguments": ',
-        "no JSON": "<tool_call>\nget()\n</tool_call>",
-    },
-    DEEPSEEK.name: {
-        "other arguments": f"{BEGIN}{CALL}get{SEP}[1]{CALL_END}{END}",
-        "no arguments yet": f"{BEGIN}{CALL}get{SEP}",
-        "no separator": f"{BEGIN}{CALL}get{{}}{CALL_END}{END}",
-    },
-    MISTRAL.name: {
-        "other arguments": "[TOOL_CALLS]get[ARGS][1]",
-        "no arguments yet": "[TOOL_CALLS]get[ARGS]",
-        "other marker": "[TOOL_CALLS]get[ARG]{}",
-    },
-    GLM.name: {
-        "cut in a value": "<tool_call>get\n<arg_key>a</arg_key>\n<arg_value>1",
-        "no end": "<tool_call>get\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n",
-        "end of a value in it": "<tool_call>get\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>y"
-        "</arg_value>\n</tool_call>",
-    },
-    LLAMA4.name: {
-        "cut in a string": '[get(a="x',
-        "no literal": "[get(a=b)]",
-        "after text": "I call [get()]",
-        "no end": '[get(a="x"',
-    },
-}
 BROKEN = [
     pytest.param(family, text, id=f"{family.name}-{name}")
     for family in FAMILIES

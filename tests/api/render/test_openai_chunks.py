@@ -3,7 +3,7 @@
 from rendered_job import events, spec, writer
 
 from api.follow.transcript import ChoiceTranscript, Delta
-from api.render.openai_chunks import ChatFormat, CompletionFormat, complete_body
+from api.render.openai_chunks import complete_body
 from shared.protocol.jobs import Endpoint
 from shared.protocol.results import Choice, FinishReason, Usage
 
@@ -15,11 +15,6 @@ USAGE_BODY = {
     "prompt_tokens_details": {"cached_tokens": 16},
 }
 STORED = Choice(text="x", finish=FinishReason.STOP, ids=(1, 2))
-
-
-def test_ids_contain_the_endpoints_prefix_and_the_job_id() -> None:
-    assert ChatFormat(spec(), stream=True).id == "chatcmpl-a1"
-    assert CompletionFormat(spec(Endpoint.COMPLETIONS)).id == "cmpl-a1"
 
 
 def test_a_body_is_rendered_from_the_specification_and_a_stored_result() -> None:

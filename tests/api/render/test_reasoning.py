@@ -80,18 +80,6 @@ def whole(text: str, finish: FinishReason = STOP, **fields: Any) -> dict[str, An
     return ChatFormat(spec(**fields), stream=False).choice(0, transcript)
 
 
-def test_a_complete_answer_has_its_reasoning_under_both_names() -> None:
-    message = whole("<think>why</think>so", reasoning=THINK)["message"]
-    assert message["content"] == "so"
-    assert message["reasoning_content"] == message["reasoning"] == "why"
-
-
-def test_an_answer_that_ends_inside_the_reasoning_has_no_content() -> None:
-    choice = whole("<think>why", LENGTH, reasoning=THINK)
-    assert choice["message"]["content"] is None
-    assert (choice["message"]["reasoning_content"], choice["finish_reason"]) == ("why", "length")
-
-
 def test_an_answer_without_reasoning_has_null() -> None:
     message = whole("so", reasoning=THINK)["message"]
     assert (message["content"], message["reasoning_content"]) == ("so", None)

@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import openai
-import pytest
 from api_support import ScriptedWorker
 from sse_events import sse_events
 from translated_jobs import HI
@@ -15,7 +14,6 @@ from api.render.tool_deltas import ToolAnswers
 from shared.protocol.ids import JobId
 from shared.protocol.results import Choice, FinishReason
 from shared.protocol.tools import ToolForm, ToolUse
-from shared.store.jobs.queue import Queue
 
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 
@@ -44,30 +42,6 @@ async def test_a_complete_answer_has_text_and_calls(
     ]
     assert len({c["id"] for c in calls}) == 2
     assert all(c["id"].startswith("call_") for c in calls)
-
-
-async def test_an_answer_with_only_calls_has_no_content(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    assert (await answered(http, worker, call(OSAKA)))["message"]["content"] is None
-
-
-async def test_an_answer_without_calls_is_text(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    choice = await answered(http, worker, "Sunny. ")
-    assert choice["message"] == {"role": "assistant", "content": "Sunny. ", "tool_calls": None}
-    assert choice["finish_reason"] == "stop"
-
-
-@pytest.mark.parametrize("finish", [STOP, LENGTH])
-async def test_a_malformed_call_is_returned_as_content(
-    http: httpx.AsyncClient, worker: ScriptedWorker, finish: FinishReason
-) -> None:
-    cut = call(OSAKA)[:-20]
-    choice = await answered(http, worker, cut, finish)
-    assert choice["message"] == {"role": "assistant", "content": cut, "tool_calls": None}
-    assert choice["finish_reason"] == finish
 
 
 async def test_an_answer_cut_after_a_call_has_the_finish_reason_length(
@@ -128,44 +102,6 @@ async def test_openais_client_assembles_a_stream_to_the_complete_answer(
     assert choice.finish_reason == "tool_calls"
     assert choice.message.content == "Let me see."
     assert [c.function.arguments for c in choice.message.tool_calls] == [OSAKA, OSLO]
-
-
-async def test_a_call_continues_when_its_worker_dies_in_the_middle(
-    http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker
-) -> None:
-    other = await ScriptedWorker.start(queue)
-    request = asyncio.create_task(http.post(URL, json={**BODY, "stream": True}))
-    job = await worker.take()
-    text = call(OSAKA)
-    await worker.tokens(job, 0, (1,), text[:45])
-    await queue.release(worker.id, [job.job.id])
-    moved = await other.take()
-    await other.tokens(moved, 1, (2,), text[45:], STOP)
-    await other.finish(moved)
-    deltas = [chunk["delta"] for chunk in _chunks(await request)]
-    calls = [part for delta in deltas for part in delta.get("tool_calls", ())]
-    assert "".join(part["function"]["arguments"] for part in calls) == OSAKA
-    assert [part["function"].get("name") for part in calls].count("weather") == 1
-
-
-async def test_the_choices_of_a_stream_have_separate_calls(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    request = asyncio.create_task(http.post(URL, json={**BODY, "stream": True, "n": 2}))
-    job = await worker.take()
-    half = len(call(OSAKA)) // 2
-    await worker.tokens(job, 0, (1,), call(OSAKA)[:half], choice=0)
-    await worker.tokens(job, 0, (1,), call(OSLO)[:half], choice=1)
-    await worker.tokens(job, 1, (2,), call(OSLO)[half:], STOP, choice=1)
-    await worker.tokens(job, 1, (2,), call(OSAKA)[half:], STOP, choice=0)
-    await worker.finish(job)
-    arguments, ids = ["", ""], set()
-    for chunk in _chunks(await request):
-        for part in chunk["delta"].get("tool_calls", ()):
-            arguments[chunk["index"]] += part["function"]["arguments"]
-            ids |= {part["id"]} if "id" in part else set()
-    assert arguments == [OSAKA, OSLO]
-    assert len(ids) == 2
 
 
 def test_call_ids_are_the_same_whenever_an_answer_is_rendered() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from read_calls import read_calls
 from written_calls import BEGIN, CALL, CALL_END, END, SEP, TOOLS, use, written
 
 from api.render.tool_deltas import ToolAnswers
-from api.render.tool_parser import CallArguments, CallStart, Piece, Text, ToolCallParser
+from api.render.tool_parser import CallArguments, CallStart, Text, ToolCallParser
 from shared.protocol.ids import JobId
 from shared.protocol.parameter_types import rendered_tools
 from shared.protocol.tools import CALL_ENDS, ToolForm, ToolUse
@@ -23,23 +24,8 @@ NONE = ("get", dict[str, Any]())
 
 def parse(use: ToolUse, *chunks: str, emits_early: bool = False) -> tuple[str, Calls]:
     """Return text and calls (name, decoded arguments) of an answer that arrives in `chunks`."""
-    parser = ToolCallParser(rendered_tools(use), emits_early=emits_early)
-    text, calls = joined([p for chunk in chunks for p in parser.feed(chunk)] + parser.close())
+    text, calls = read_calls(rendered_tools(use), *chunks, emits_early=emits_early)
     return text, [(name, json.loads(arguments)) for name, arguments in calls]
-
-
-def joined(pieces: list[Piece]) -> tuple[str, list[tuple[str, str]]]:
-    text, calls = "", list[tuple[str, str]]()
-    for piece in pieces:
-        match piece:
-            case Text():
-                assert piece.text
-                text += piece.text
-            case CallStart():
-                calls.append((piece.name, ""))
-            case CallArguments():
-                calls[-1] = (calls[-1][0], calls[-1][1] + piece.text)
-    return text, calls
 
 
 TAGS = ("</parameter>", "</arg_value>", '"', "\\", "'")
@@ -145,6 +131,8 @@ TEXTS: list[tuple[ToolForm, str]] = [
     (F.MISTRAL_ARGS, "[TOOL_CALLS]other[ARGS]{}"),
     (F.MISTRAL_ARGS, "[TOOL_CALLS]get_weathers[ARGS]{}"),
     (F.MISTRAL_ARGS, "[TOOL_CALLS]get[ARGS][1]"),
+    (F.MISTRAL_ARGS, "[TOOL_CALLS]get[ARGS]"),
+    (F.MISTRAL_ARGS, "[TOOL_CALLS]get[ARG]{}"),
     (F.MISTRAL_ARGS, "[TOOL_CALLS]get[CALL_ID][ARGS]{}"),
     (F.PYTHONIC, "I call [get()]"),
     (F.PYTHONIC, "[other()]"),
@@ -158,6 +146,7 @@ TEXTS: list[tuple[ToolForm, str]] = [
     (F.PYTHONIC, "[get(a=[}"),
     (F.PYTHONIC, "[get(a=" + "[" * 65),
     (F.PYTHONIC, "[get(a='"),
+    (F.PYTHONIC, '[get(a="x"'),
     (F.QWEN3_CODER, "<tool_call>\n<function=other>\n</function>\n</tool_call>"),
     (F.QWEN3_CODER, "<function=get>\n<parameter=a>\n1\n</parameter>"),
     (F.QWEN3_CODER, "<function=get>\n<parameter=a"),
@@ -167,9 +156,16 @@ TEXTS: list[tuple[ToolForm, str]] = [
     (F.DEEPSEEK_V3, f"{BEGIN}{CALL}function{SEP}other\n```json\n{{}}\n```{CALL_END}{END}"),
     (F.DEEPSEEK_V3, f"{BEGIN}{CALL}function{SEP}get\n```\n{{}}\n```{CALL_END}{END}"),
     (F.DEEPSEEK_V31, f"{BEGIN}{CALL}get{SEP}[]{CALL_END}{END}"),
+    (F.DEEPSEEK_V31, f"{BEGIN}{CALL}get{{}}{CALL_END}{END}"),
+    (F.DEEPSEEK_V31, f"{BEGIN}{CALL}get{SEP}"),
     (F.GLM45, "<tool_call>other\n</tool_call>"),
     (F.GLM45, "<tool_call>get\n<arg_key>a</arg_key>\n</tool_call>"),
     (F.GLM45, "<tool_call>get\n<arg_key>a</arg_key>\n<arg_value>1"),
+    (F.GLM45, "<tool_call>get\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n"),
+    (
+        F.GLM45,
+        "<tool_call>get<arg_key>a</arg_key><arg_value>x</arg_value>y</arg_value></tool_call>",
+    ),
     (F.GRANITE, '<|tool_call|>{"name": "get", "arguments": {}}'),
 ]
 """Form, and an answer without calls."""
@@ -260,12 +256,11 @@ def test_the_result_does_not_depend_on_chunk_boundaries(
     answer: tuple[ToolForm, str], data: Any, is_parallel: bool
 ) -> None:
     form, text = answer
+    of = use(form, is_parallel=is_parallel)
     for emits_early in (False, True):
-        parsed = []
-        for chunks in ([text], list(text), chunked(text, data)):
-            parser = ToolCallParser(use(form, is_parallel=is_parallel), emits_early=emits_early)
-            parsed.append(joined([p for c in chunks for p in parser.feed(c)] + parser.close()))
-        assert parsed[0] == parsed[1] == parsed[2]
+        whole = read_calls(of, text, emits_early=emits_early)
+        for chunks in (text, chunked(text, data)):
+            assert read_calls(of, *chunks, emits_early=emits_early) == whole
 
 
 @given(answers())

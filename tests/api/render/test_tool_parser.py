@@ -6,42 +6,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from read_calls import Calls
+from read_calls import read_calls as parse
 
-from api.render.tool_parser import CallArguments, CallStart, Piece, Text, ToolCallParser
+from api.render.tool_parser import CallArguments, CallStart, Text, ToolCallParser
 from shared.protocol.tools import ToolForm, ToolUse
 
 HERMES, LLAMA3 = ToolForm.HERMES, ToolForm.LLAMA3_JSON
 CALL = '{"name": "add", "arguments": {"a": 1, "b": [2, {"c": "}"}]}}'
 ARGUMENTS = '{"a": 1, "b": [2, {"c": "}"}]}'
-Calls = list[tuple[str, str]]
 
 
 def use(form: ToolForm, *, name: str | None = None, is_parallel: bool = True) -> ToolUse:
     functions = [{"name": name} for name in ("add", "no args", "say")]
     tools = tuple({"type": "function", "function": function} for function in functions)
     return ToolUse(tools=tools, form=form, name=name, is_parallel=is_parallel)
-
-
-def parse(use: ToolUse, *chunks: str, emits_early: bool = False) -> tuple[str, Calls]:
-    """Return text and calls (name, arguments) of an answer that arrives in `chunks`."""
-    parser = ToolCallParser(use, emits_early=emits_early)
-    return joined([piece for chunk in chunks for piece in parser.feed(chunk)] + parser.close())
-
-
-def joined(pieces: list[Piece]) -> tuple[str, Calls]:
-    text, calls = "", []
-    for piece in pieces:
-        match piece:
-            case Text():
-                assert piece.text
-                text += piece.text
-            case CallStart():
-                assert piece.index == len(calls)
-                calls.append((piece.name, ""))
-            case CallArguments():
-                assert piece.index == len(calls) - 1
-                calls[-1] = (calls[-1][0], calls[-1][1] + piece.text)
-    return text, calls
 
 
 def hermes(*objects: str) -> str:
@@ -194,33 +173,6 @@ def test_only_the_named_tool_can_be_called() -> None:
     text, calls = parse(use(HERMES, name="say"), answer)
     assert calls == [("say", '{"x": 1}')]
     assert text == hermes(CALL)
-
-
-MARKS = ("<tool_call>", "</tool_call>", *'{}"\\\n ;[],x<')
-PARTS = ('"name": "add"', '"arguments": ', '"parameters": ', '{"a": 1}', CALL)
-SCRAPS = st.sampled_from((*MARKS, *PARTS))
-
-
-@given(st.lists(SCRAPS, max_size=20), st.sampled_from(ToolForm), st.data())
-def test_the_result_does_not_depend_on_chunk_boundaries(
-    scraps: list[str], form: ToolForm, data: Any
-) -> None:
-    answer = "".join(scraps)
-    for emits_early in (False, True):
-        cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=6)))
-        chunks = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
-        whole = parse(use(form), answer, emits_early=emits_early)
-        assert parse(use(form), *chunks, emits_early=emits_early) == whole
-
-
-@given(st.lists(SCRAPS, max_size=20), st.sampled_from(ToolForm))
-def test_without_a_call_the_text_is_what_the_model_wrote(scraps: list[str], form: ToolForm) -> None:
-    answer = "".join(scraps)
-    text, calls = parse(use(form), answer)
-    if not calls:
-        assert text == answer
-    for _, arguments in calls:
-        assert isinstance(json.loads(arguments), dict)
 
 
 JSON = st.recursive(

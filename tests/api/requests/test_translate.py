@@ -72,25 +72,32 @@ def test_penalties_and_biases_reach_the_worker() -> None:
     assert sampling.logit_bias == ((5, -100), (7, 1.5))
 
 
-def test_zero_is_a_seed() -> None:
-    assert chat(seed=0).sampling.seed == 0
+LORAX = {"type": "json_object", "schema": {"type": "object", "required": ["a"]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        ({"seed": 0}, "seed", 0),
+        ({"top_k": -1}, "top_k", 0),
+        ({"max_completion_tokens": 7}, "max_tokens", 7),
+        ({"stop": "x"}, "stop", ("x",)),
+        ({"stop": ["a", "b"]}, "stop", ("a", "b")),
+        ({"logprobs": True}, "logprobs", 0),
+        ({"logprobs": True, "top_logprobs": 7}, "logprobs", 7),
+        ({"logprobs": False, "top_logprobs": 0}, "logprobs", None),
+        ({"response_format": {"type": "json_object"}}, "json_schema", '{"type":"object"}'),
+        ({"response_format": LORAX}, "json_schema", '{"type":"object","required":["a"]}'),
+    ],
+)
+def test_fields_of_a_chat_are_translated_for_the_worker(
+    fields: dict[str, Any], name: str, value: object
+) -> None:
+    assert getattr(chat(**fields).sampling, name) == value
 
 
 def test_a_negative_seed_becomes_a_valid_one() -> None:
     assert 0 <= chat(seed=-1).sampling.seed < 2**63
-
-
-def test_top_k_of_minus_one_keeps_all_tokens() -> None:
-    assert chat(top_k=-1).sampling.top_k == 0
-
-
-def test_max_completion_tokens_is_the_newer_name_of_max_tokens() -> None:
-    assert chat(max_completion_tokens=7).sampling.max_tokens == 7
-
-
-@pytest.mark.parametrize(("stop", "stops"), [("x", ("x",)), (["a", "b"], ("a", "b"))])
-def test_stop_may_be_one_string_or_several(stop: Any, stops: tuple[str, ...]) -> None:
-    assert chat(stop=stop).sampling.stop == stops
 
 
 def test_a_schema_keeps_the_order_in_which_its_properties_were_sent() -> None:
@@ -98,17 +105,6 @@ def test_a_schema_keeps_the_order_in_which_its_properties_were_sent() -> None:
     format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     text = '{"type":"object","properties":{"z":{"const":"é"},"a":{"type":"null"}}}'
     assert chat(response_format=format_).sampling.json_schema == text
-
-
-def test_json_object_asks_for_an_object() -> None:
-    format_ = {"type": "json_object"}
-    assert chat(response_format=format_).sampling.json_schema == '{"type":"object"}'
-
-
-def test_json_object_may_have_a_schema_as_lorax_writes_it() -> None:
-    format_ = {"type": "json_object", "schema": {"type": "object", "required": ["a"]}}
-    expected = '{"type":"object","required":["a"]}'
-    assert chat(response_format=format_).sampling.json_schema == expected
 
 
 def test_a_schema_that_is_too_large_is_refused_by_name() -> None:
@@ -124,29 +120,25 @@ def test_max_tokens_of_a_completion_defaults_to_16() -> None:
     assert job.sampling.max_tokens == 16
 
 
-def test_a_prompt_may_be_token_ids() -> None:
-    assert completion(prompt=[1, 2, 3]).prompts == ((1, 2, 3),)
-
-
 @pytest.mark.parametrize(
     ("given", "prompts"),
     [
+        ([1, 2, 3], ((1, 2, 3),)),
         (["hi"], ("hi",)),
         ([[1, 2, 3]], ((1, 2, 3),)),
         (["a", "b"], ("a", "b")),
         ([[1], [2, 3]], ((1,), (2, 3))),
     ],
 )
-def test_several_prompts_can_be_sent_in_a_list(given: object, prompts: object) -> None:
+def test_a_prompt_may_be_token_ids_and_several_may_be_in_a_list(
+    given: object, prompts: object
+) -> None:
     job = completion(prompt=given, n=2)
     assert job.prompts == prompts
     assert job.num_choices == 2 * len(job.prompts)
 
 
-def test_logprobs_reach_the_worker_as_a_number_of_tokens() -> None:
-    assert chat(logprobs=True).sampling.logprobs == 0
-    assert chat(logprobs=True, top_logprobs=7).sampling.logprobs == 7
-    assert chat(logprobs=False, top_logprobs=0).sampling.logprobs is None
+def test_logprobs_of_a_completion_are_a_number_of_tokens() -> None:
     assert completion(logprobs=0).sampling.logprobs == 0
     assert completion(logprobs=5).sampling.logprobs == 5
 

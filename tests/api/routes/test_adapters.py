@@ -14,7 +14,7 @@ from shared.store.adapters.inspections import Findings
 from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
 
-LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+LOAD = "/v1/load_lora_adapter"
 VALIDATE = "/v1/adapters/validate"
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
 IN_PLACE = {"load_inplace": True}
@@ -44,17 +44,6 @@ async def test_deleting_an_adapter_may_be_repeated(
         )
 
 
-async def test_replacing_an_adapter_keeps_the_previous_version_for_a_rollback(
-    http: httpx.AsyncClient, reader: Reader
-) -> None:
-    for path in ("/adapters/1", "/adapters/2"):
-        body = {"lora_name": "sql", "lora_path": path, **IN_PLACE}
-        assert (await http.post(LOAD, json=body)).status_code == 200
-    body = (await http.post("/v1/adapters/sql/rollback")).json()
-    assert body["version"] == "sql@111111111111"
-    assert [version["version"] for version in body["previous"]] == ["sql@222222222222"]
-
-
 async def test_a_rollback_makes_any_kept_version_current(
     http: httpx.AsyncClient, reader: Reader
 ) -> None:
@@ -75,16 +64,6 @@ async def test_a_rollback_makes_any_kept_version_current(
     unknown = await http.post("/v1/adapters/none/rollback", params={"version": "none@1"})
     assert error_of(unknown)[:2] == (404, "model_not_found")
     assert (await http.get("/v1/adapters/org/sql")).json()["version"] == second
-
-
-async def test_an_adapter_without_a_previous_version_cannot_be_rolled_back(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
-    assert error_of(await http.post("/v1/adapters/extract/rollback"))[:2] == (
-        409,
-        "adapter_conflict",
-    )
-    assert error_of(await http.post("/v1/adapters/org/x/rollback"))[:2] == (404, "model_not_found")
 
 
 async def test_validating_an_adapter_describes_it_and_loads_nothing(

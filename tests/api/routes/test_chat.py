@@ -16,12 +16,8 @@ from shared.protocol.results import Choice, FinishReason
 async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        http.post("/v1/chat/completions", json={"model": "extract", "messages": MESSAGES})
-    )
-    job = await worker.take()
-    await worker.answer(job, "hello")
-    response = await request
+    body = {"model": "extract", "messages": MESSAGES}
+    response, job = await worker.serve(http.post("/v1/chat/completions", json=body))
     assert response.status_code == 200
     assert response.headers["x-lorikeet-job"] == job.job.id
     assert response.json() == {
@@ -46,14 +42,10 @@ async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
 async def test_openais_client_reads_an_answer_of_the_base_model(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(
-            model=BASE.name, messages=MESSAGES, temperature=0.8, top_p=0.8
-        )
+    sent = client.chat.completions.create(
+        model=BASE.name, messages=MESSAGES, temperature=0.8, top_p=0.8
     )
-    job = await worker.take()
-    await worker.answer(job, "hello")
-    completion = await request
+    completion, job = await worker.serve(sent)
     assert completion.choices[0].message.content == "hello"
     assert completion.usage is not None
     assert completion.usage.total_tokens == 5
@@ -65,9 +57,7 @@ async def test_a_stream_starts_with_the_role_and_ends_with_the_finish_reason(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     body = {"model": "extract", "messages": MESSAGES, "stream": True}
-    request = asyncio.create_task(http.post("/v1/chat/completions", json=body))
-    await worker.answer(await worker.take(), "hello")
-    response = await request
+    response, _ = await worker.serve(http.post("/v1/chat/completions", json=body))
     *events, done = sse_events(response.text)
     assert done.data == "[DONE]"
     assert [event.json["choices"][0]["delta"] for event in events] == [
@@ -98,16 +88,11 @@ async def test_a_token_reaches_the_client_when_it_is_published(
 async def test_the_last_chunk_has_the_usage_if_requested(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(
-            model="extract",
-            messages=MESSAGES,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
+    sent = client.chat.completions.create(
+        model="extract", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
     )
-    await worker.answer(await worker.take())
-    chunks = [chunk async for chunk in await request]
+    stream, _ = await worker.serve(sent)
+    chunks = [chunk async for chunk in stream]
     assert all(chunk.usage is None for chunk in chunks[:-1])
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
@@ -170,11 +155,7 @@ async def test_an_answer_without_events_is_built_from_its_result(
 async def test_tokens_are_counted_by_model(
     client: openai.AsyncOpenAI, server: RunningApp, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES)
-    )
-    await worker.answer(await worker.take())
-    await request
+    await worker.serve(client.chat.completions.create(model="extract", messages=MESSAGES))
     metrics = server.pool.part(Metrics).exposition(None).decode()
     assert 'lorikeet_completion_tokens_total{model="extract"} 2.0' in metrics
     assert 'lorikeet_prompt_tokens_total{model="extract"} 3.0' in metrics

@@ -1,7 +1,5 @@
 """POST /v1/completions."""
 
-import asyncio
-
 import httpx
 import openai
 from api_support import USAGE_BODY, ScriptedWorker
@@ -12,11 +10,10 @@ URL = "/v1/completions"
 async def test_a_completion_has_openais_fields(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json={"model": "extract", "prompt": "once"}))
-    job = await worker.take()
+    sent = http.post(URL, json={"model": "extract", "prompt": "once"})
+    reply, job = await worker.serve(sent, " upon")
     assert (job.job.prompts, job.job.messages) == (("once",), None)
-    await worker.answer(job, " upon")
-    assert (await request).json() == {
+    assert reply.json() == {
         "id": f"cmpl-{job.job.id}",
         "object": "text_completion",
         "created": job.job.created_s,
@@ -31,23 +28,20 @@ async def test_a_completion_has_openais_fields(
 async def test_token_ids_reach_the_worker_unchanged(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(client.completions.create(model="extract", prompt=[5, 6, 7]))
-    job = await worker.take()
+    sent = client.completions.create(model="extract", prompt=[5, 6, 7])
+    answer, job = await worker.serve(sent)
     assert job.job.prompts == ((5, 6, 7),)
-    await worker.answer(job)
-    assert (await request).choices[0].text == "hello"
+    assert answer.choices[0].text == "hello"
 
 
 async def test_openais_client_streams_a_completion(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
-        client.completions.create(
-            model="extract", prompt="once", stream=True, stream_options={"include_usage": True}
-        )
+    sent = client.completions.create(
+        model="extract", prompt="once", stream=True, stream_options={"include_usage": True}
     )
-    await worker.answer(await worker.take(), "hello")
-    *chunks, last = [chunk async for chunk in await request]
+    stream, _ = await worker.serve(sent)
+    *chunks, last = [chunk async for chunk in stream]
     assert [chunk.choices[0].text for chunk in chunks] == ["he", "llo"]
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, "stop"]
     assert last.usage is not None

@@ -5,12 +5,12 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from api_support import client_of, error_of, running_app
+from api_support import error_of, running_app
 from console_browser import console_page, running_browser
 from playwright.async_api import Route, expect
 from pydantic import SecretStr
+from raw_client import with_settings
 
-from api.app import create_app
 from shared.settings import ApiSettings
 
 FILE = "/static/main.js"
@@ -44,30 +44,27 @@ async def test_other_paths_are_not_found(http: httpx.AsyncClient, path: str) -> 
     assert error_of(await http.get(path)) == (404, "unknown_url", None)
 
 
-async def test_the_page_needs_no_key(settings: ApiSettings) -> None:
-    given = {"api_keys": (SecretStr("admin:" + "k" * 20),)}
-    async with client_of(create_app(settings.model_copy(update=given))) as http:
-        for path in ("/", FILE):
-            assert (await http.get(path)).status_code == 200
-        assert (await http.get("/v1/pool")).status_code == 401
+@with_settings(api_keys=(SecretStr("admin:" + "k" * 20),))
+async def test_the_page_needs_no_key(direct: httpx.AsyncClient) -> None:
+    for path in ("/", FILE):
+        assert (await direct.get(path)).status_code == 200
+    assert (await direct.get("/v1/pool")).status_code == 401
 
 
-@pytest.mark.parametrize("seen", ["/llm", "/llm/", "/"])  # a proxy may remove the root path
-@pytest.mark.parametrize("shown", ["/llm", "/llm/"])
-async def test_below_a_root_path_the_page_finds_its_files(
-    settings: ApiSettings, seen: str, shown: str
-) -> None:
-    given = {"root_path": "/llm"}
-    async with client_of(create_app(settings.model_copy(update=given))) as http:
-        page = await http.get(seen)
+@with_settings(root_path="/llm")
+async def test_below_a_root_path_the_page_finds_its_files(direct: httpx.AsyncClient) -> None:
+    files = set()
+    for seen in ("/llm", "/llm/", "/"):  # a proxy may remove the root path
+        page = await direct.get(seen)
         assert page.status_code == 200
         assert page.headers["content-security-policy"]
-        files = {urljoin(shown, path) for path in LINK.findall(page.text)}
-        assert f"/llm{FILE}" in files
-        for path in files:
-            assert path.startswith("/llm/static/")
-            for asked in (path, path.removeprefix("/llm")):
-                assert (await http.get(asked)).status_code == 200
+        links = LINK.findall(page.text)
+        files |= {urljoin(shown, path) for shown in ("/llm", "/llm/") for path in links}
+    assert f"/llm{FILE}" in files
+    for path in files:
+        assert path.startswith("/llm/static/")
+        for asked in (path, path.removeprefix("/llm")):
+            assert (await direct.get(asked)).status_code == 200
 
 
 @pytest.mark.slow

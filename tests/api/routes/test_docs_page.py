@@ -28,15 +28,19 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize(("changes", "path"), [({}, ""), (KEYS, ""), (ROOT, "/llm"), (ROOT, "")])
+@pytest.mark.parametrize(
+    ("changes", "paths"),
+    [(KEYS, ("",)), pytest.param(ROOT, ("/llm", ""), marks=pytest.mark.slow)],
+)
 async def test_the_page_shows_the_operations_and_asks_no_other_host(
-    server: RunningApp, browser: Browser, path: str
+    server: RunningApp, browser: Browser, paths: tuple[str, ...]
 ) -> None:
     async with console_page(browser, server.url) as opened:
-        await opened.page.goto(f"{server.url}{path}/docs")
-        await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
-        shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
-        assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
+        for path in paths:
+            await opened.page.goto(f"{server.url}{path}/docs")
+            await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
+            shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
+            assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
         assert opened.hosts == {urlsplit(server.url).netloc}
         assert opened.log == []
 

@@ -12,7 +12,7 @@ from api_support import ScriptedWorker, error_of
 
 from api.requests.embeddings import RESERVED_TOKENS
 from shared.protocol.embeddings import EmbeddingParams, Pooling
-from shared.protocol.jobs import MAX_EMBEDDED, Endpoint
+from shared.protocol.jobs import MAX_EMBEDDED, ClaimedJob, Endpoint
 from shared.protocol.results import Choice, FinishReason
 
 URL = "/v1/embeddings"
@@ -27,17 +27,23 @@ def choices(vectors: list[list[float]]) -> list[Choice]:
     return [Choice(text=encoded(v), finish=FinishReason.STOP, ids=()) for v in vectors]
 
 
+async def embedded(
+    http: httpx.AsyncClient, worker: ScriptedWorker, vectors: list[list[float]], **fields: Any
+) -> tuple[Any, ClaimedJob]:
+    """Send a request, answer its job with `vectors`, and return the answer and the job."""
+    request = asyncio.create_task(http.post(URL, json={"model": "extract", **fields}))
+    job = await worker.take()
+    await worker.admit(job)
+    await worker.finish(job, *choices(vectors))
+    return (await request).json(), job
+
+
 async def test_embeddings_have_openais_fields(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    body = {"model": "extract", "input": ["a", "b"]}
-    request = asyncio.create_task(http.post(URL, json=body))
-    job = await worker.take()
+    answer, job = await embedded(http, worker, VECTORS, input=["a", "b"])
     assert (job.job.endpoint, job.job.prompts) == (Endpoint.EMBEDDINGS, ("a", "b"))
     assert job.job.embedding == EmbeddingParams()
-    await worker.admit(job)
-    await worker.finish(job, *choices(VECTORS))
-    answer = (await request).json()
     assert answer["id"] == f"embd-{job.job.id}"
     assert (answer["object"], answer["model"]) == ("list", "extract")
     assert answer["data"] == [
@@ -66,29 +72,22 @@ async def test_openais_client_reads_both_encodings(
 async def test_pooling_and_normalize_reach_the_worker(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    body = {"model": "extract", "input": "a", "pooling": "mean", "normalize": False}
-    request = asyncio.create_task(http.post(URL, json=body))
-    job = await worker.take()
+    fields: dict[str, Any] = {"input": "a", "pooling": "mean", "normalize": False}
+    _, job = await embedded(http, worker, VECTORS[:1], **fields)
     assert job.job.embedding == EmbeddingParams(pooling=Pooling.MEAN, normalize=False)
-    await worker.finish(job, *choices(VECTORS[:1]))
-    assert (await request).status_code == 200
 
 
 async def test_a_job_with_many_inputs_reserves_room_for_a_few(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    body = {"model": "extract", "input": [[5] * 100] * 45}
-    request = asyncio.create_task(http.post(URL, json=body))
-    job = await worker.take()
+    answer, job = await embedded(http, worker, VECTORS[:1] * 45, input=[[5] * 100] * 45)
     assert (job.job.num_choices, job.job.num_sequences) == (45, MAX_EMBEDDED)
     assert job.job.cost == RESERVED_TOKENS
-    await worker.finish(job, *choices(VECTORS[:1] * 45))
-    assert len((await request).json()["data"]) == 45
+    assert len(answer["data"]) == 45
 
 
-@pytest.mark.parametrize(
-    ("fields", "code", "param"),
-    [
+async def test_invalid_fields_are_refused_by_name(http: httpx.AsyncClient) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"input": ""}, "invalid_value", "input"),
         ({"input": []}, "invalid_value", "input"),
         ({"input": [[]]}, "invalid_value", "input"),
@@ -101,11 +100,7 @@ async def test_a_job_with_many_inputs_reserves_room_for_a_few(
         ({"pooling": "max"}, "invalid_value", "pooling"),
         ({"stream": True}, "invalid_value", "stream"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "unsupported_parameter", "messages"),
-    ],
-    ids=str,
-)
-async def test_invalid_fields_are_refused_by_name(
-    http: httpx.AsyncClient, fields: dict[str, Any], code: str, param: str
-) -> None:
-    answer = await http.post(URL, json={"model": "extract", "input": "x", **fields})
-    assert error_of(answer) == (400, code, param)
+    ]
+    for fields, code, param in cases:
+        answer = await http.post(URL, json={"model": "extract", "input": "x", **fields})
+        assert error_of(answer) == (400, code, param), fields

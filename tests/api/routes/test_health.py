@@ -6,7 +6,9 @@ from api_support import (
     client_of,
     running_app,
 )
+from key_support import bearer
 from pydantic import SecretStr
+from raw_client import with_settings
 
 from api.app import create_app
 from shared.settings import ApiSettings
@@ -17,7 +19,7 @@ URL = "/v1/chat/completions"
 
 
 async def test_ready_reports_why_requests_cannot_be_served(
-    settings: ApiSettings, registry: Registry, http: httpx.AsyncClient
+    settings: ApiSettings, http: httpx.AsyncClient
 ) -> None:
     elsewhere = settings.model_copy(update={"pool": f"{settings.pool}-empty"})
     async with client_of(create_app(elsewhere)) as client:
@@ -49,16 +51,15 @@ async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: Scripte
         )
 
 
+@with_settings(api_keys=(SecretStr("red:" + "r" * 20),))
 async def test_with_keys_only_clients_with_a_key_learn_the_number_of_workers(
-    settings: ApiSettings, worker: ScriptedWorker
+    direct: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    keys = (SecretStr("red:" + "r" * 20),)
-    async with client_of(create_app(settings.model_copy(update={"api_keys": keys}))) as http:
-        for path in ("/ready", "/ready/worker", "/ping"):
-            anonymous = (await http.get(path)).json()
-            assert anonymous == {"status": "ready", "accepts_jobs": True, "has_worker": True}
-            red = await http.get(path, headers={"Authorization": "Bearer " + "r" * 20})
-            assert red.json() == {**anonymous, "num_workers": 1}
+    for path in ("/ready", "/ready/worker", "/ping"):
+        anonymous = (await direct.get(path)).json()
+        assert anonymous == {"status": "ready", "accepts_jobs": True, "has_worker": True}
+        red = await direct.get(path, headers=bearer("r" * 20))
+        assert red.json() == {**anonymous, "num_workers": 1}
 
 
 async def test_health_checks_accept_head_requests(

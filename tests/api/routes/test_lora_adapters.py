@@ -69,9 +69,10 @@ async def test_concurrent_loads_of_one_name_load_one_adapter(
     assert sorted(reply.status_code for reply in replies) == [200, 400]
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
+async def test_the_error_for_a_malformed_request_names_the_field(
+    http: httpx.AsyncClient, reader: Reader
+) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "lora_name"),
         ({"lora_name": "sql"}, "lora_path"),
         ({**SQL, "lora_name": ""}, "lora_name"),
@@ -89,13 +90,10 @@ async def test_concurrent_loads_of_one_name_load_one_adapter(
         ({**SQL, "load_inplace": "yes"}, "load_inplace"),
         ({**SQL, "lora_int_id": "1"}, "lora_int_id"),
         ({**SQL, "color": "red"}, "color"),
-    ],
-)
-async def test_the_error_for_a_malformed_request_names_the_field(
-    http: httpx.AsyncClient, reader: Reader, body: dict[str, Any], param: str
-) -> None:
-    status, _, named = error_of(await http.post(LOAD, json=body))
-    assert (status, named) == (400, param)
+    ]
+    for body, param in cases:
+        status, _, named = error_of(await http.post(LOAD, json=body))
+        assert (status, named) == (400, param), body
     assert reader.asked == []
 
 

@@ -18,36 +18,17 @@ from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
 
 URL = "/v1/messages"
-STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 BODY = {"model": "extract", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 WEATHER = {"name": "weather", "description": "Looks.", "input_schema": {"type": "object"}}
 KEY = "red:" + "r" * 20
 
 
-async def answer(
-    worker: ScriptedWorker, text: str = "hello", finish: FinishReason = STOP
-) -> ClaimedJob:
-    """Answer the next job with `text`, in two events."""
-    job = await worker.take()
-    await worker.admit(job)
-    await worker.tokens(job, 0, (1,), text[:2], checkpoint=True)
-    await worker.tokens(job, 1, (2,), text[2:], finish, checkpoint=True)
-    await worker.finish(job, Choice(text=text, finish=finish, ids=(1, 2)))
-    return job
-
-
 async def answered(
-    http: httpx.AsyncClient,
-    worker: ScriptedWorker,
-    text: str = "hello",
-    finish: FinishReason = STOP,
-    **request: Any,
+    http: httpx.AsyncClient, worker: ScriptedWorker, text: str = "hello", **request: Any
 ) -> tuple[httpx.Response, ClaimedJob]:
     """Send a request, answer its job, and return the response and the job."""
     headers = {"anthropic-version": "2023-06-01", "x-api-key": "none"}
-    posting = asyncio.create_task(http.post(URL, json={**BODY, **request}, headers=headers))
-    job = await answer(worker, text, finish)
-    return await posting, job
+    return await worker.serve(http.post(URL, json={**BODY, **request}, headers=headers), text)
 
 
 async def test_text(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -126,8 +107,10 @@ async def test_a_stop_sequence_is_named_and_left_out(
 
 
 async def test_an_answer_that_is_too_long(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    reply, _ = await answered(http, worker, finish=LENGTH)
-    assert reply.json()["stop_reason"] == "max_tokens"
+    posting = asyncio.create_task(http.post(URL, json=BODY))
+    job = await worker.take()
+    await worker.finish(job, Choice(text="hello", finish=FinishReason.LENGTH, ids=(1, 2)))
+    assert (await posting).json()["stop_reason"] == "max_tokens"
 
 
 async def test_the_last_message_of_the_assistant_is_continued(
@@ -138,15 +121,13 @@ async def test_the_last_message_of_the_assistant_is_continued(
     assert job.job.prompt_end == "message"
 
 
-@pytest.mark.parametrize(
-    ("thinking", "expected"),
-    [(None, False), ({"type": "disabled"}, False), ({"type": "enabled", "budget_tokens": 9}, True)],
-)
 async def test_the_model_thinks_only_if_asked(
-    http: httpx.AsyncClient, worker: ScriptedWorker, thinking: Any, expected: bool
+    http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    _, job = await answered(http, worker, thinking=thinking)
-    assert job.job.template_kwargs == {"enable_thinking": expected, "thinking": expected}
+    enabled = {"type": "enabled", "budget_tokens": 9}
+    for thinking, expected in ((None, False), ({"type": "disabled"}, False), (enabled, True)):
+        _, job = await answered(http, worker, thinking=thinking)
+        assert job.job.template_kwargs == {"enable_thinking": expected, "thinking": expected}
 
 
 async def test_a_stream_has_anthropics_events(
@@ -191,39 +172,35 @@ async def test_a_failed_stream_ends_with_an_error(
     assert last.json["error"]["message"] == "broken"
 
 
-@pytest.mark.parametrize(
-    ("change", "param"),
-    [
-        ({"max_tokens": None}, "max_tokens"),
-        ({"messages": []}, "messages"),
-        ({"messages": [7]}, "messages[0].role"),
-        ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
-            "messages[0].content[0].type",
-        ),
-        (
-            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "input": 7}]}]},
-            "messages[0].content[0].input",
-        ),
-        ({"system": 7}, "system"),
-        ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools[0].type"),
-        ({"tools": [{"name": "x", "input_schema": {"type": "array"}}]}, "tools[0].input_schema"),
-        ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
-        ({"stop_sequences": [""]}, "stop_sequences"),
-        ({"mcp_servers": [{}]}, "mcp_servers"),
-        ({"thinking": {"type": "x"}}, "thinking.type"),
-    ],
-)
-async def test_a_bad_field_is_named_in_anthropics_format(
-    http: httpx.AsyncClient, change: dict[str, Any], param: str
-) -> None:
-    reply = await http.post(URL, json={**BODY, **change})
-    body = reply.json()
-    assert reply.status_code == 400
-    assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
-    assert body["error"]["param"] == param
-    assert body["error"]["message"]
+def said(role: str, content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content}]}
+
+
+BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"max_tokens": None}, "max_tokens"),
+    ({"messages": []}, "messages"),
+    ({"messages": [7]}, "messages[0].role"),
+    (said("user", 7), "messages[0].content"),
+    (said("user", [{"type": "image"}]), "messages[0].content[0].type"),
+    (said("assistant", [{"type": "tool_use", "input": 7}]), "messages[0].content[0].input"),
+    ({"system": 7}, "system"),
+    ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools[0].type"),
+    ({"tools": [{"name": "x", "input_schema": {"type": "array"}}]}, "tools[0].input_schema"),
+    ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
+    ({"stop_sequences": [""]}, "stop_sequences"),
+    ({"mcp_servers": [{}]}, "mcp_servers"),
+    ({"thinking": {"type": "x"}}, "thinking.type"),
+]
+
+
+async def test_a_bad_field_is_named_in_anthropics_format(http: httpx.AsyncClient) -> None:
+    for change, param in BAD_FIELDS:
+        reply = await http.post(URL, json={**BODY, **change})
+        body = reply.json()
+        assert reply.status_code == 400
+        assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+        assert body["error"]["param"] == param
+        assert body["error"]["message"]
 
 
 async def test_an_unknown_model_is_not_found(http: httpx.AsyncClient) -> None:
@@ -238,9 +215,8 @@ async def test_the_key_is_accepted_in_anthropics_header(
     wrong = await http.post(URL, json=BODY, headers={"x-api-key": "wrong"})
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (401, "authentication_error")
     headers = {"x-api-key": KEY.partition(":")[2]}
-    posting = asyncio.create_task(http.post(URL, json=BODY, headers=headers))
-    await answer(worker)
-    assert (await posting).status_code == 200
+    reply, _ = await worker.serve(http.post(URL, json=BODY, headers=headers))
+    assert reply.status_code == 200
 
 
 async def test_tokens_of_a_prompt_are_counted(
@@ -265,13 +241,13 @@ async def test_an_unknown_field_of_a_block_is_listed_or_refused(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     block = {"type": "text", "text": "hi", "colour": "red"}
-    said = {"messages": [{"role": "user", "content": [block]}], "tools": [{**WEATHER, "x": 1}]}
-    reply, _ = await answered(http, worker, **said)
+    fields = {**said("user", [block]), "tools": [{**WEATHER, "x": 1}]}
+    reply, _ = await answered(http, worker, **fields)
     listed = "not used: messages[0].content[0].colour, tools[0].x"
     assert reply.headers["x-lorikeet-warning"] == listed
     for url, body in (
-        (URL, {**BODY, **said}),
-        (f"{URL}/count_tokens", {"model": "extract"} | said),
+        (URL, {**BODY, **fields}),
+        (f"{URL}/count_tokens", {"model": "extract"} | fields),
     ):
         refused = await http.post(url, json=body, headers={"Prefer": "handling=strict"})
         assert refused.status_code == 400
@@ -284,9 +260,8 @@ async def test_the_content_of_a_message_is_sent_back_strictly_and_without_a_warn
 ) -> None:
     first, _ = await answered(http, worker, ANSWER, tools=[WEATHER])
     content = first.json()["content"]
-    said = [{"role": "assistant", "content": content}, {"role": "user", "content": "And?"}]
-    body = {**BODY, "messages": said, "tools": [WEATHER]}
-    posting = asyncio.create_task(http.post(URL, json=body, headers={"Prefer": "handling=strict"}))
-    await answer(worker)
-    reply = await posting
+    messages = [{"role": "assistant", "content": content}, {"role": "user", "content": "And?"}]
+    body = {**BODY, "messages": messages, "tools": [WEATHER]}
+    strict = {"Prefer": "handling=strict"}
+    reply, _ = await worker.serve(http.post(URL, json=body, headers=strict))
     assert (reply.status_code, reply.headers.get("x-lorikeet-warning")) == (200, None)

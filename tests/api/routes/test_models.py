@@ -11,6 +11,7 @@ from api_support import (
     BASE,
 )
 
+from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.registry import Registry
 
 BASE_CARD = {
@@ -52,22 +53,6 @@ async def test_one_model_can_be_read_even_with_a_slash_in_its_name(
     assert (await http.get(f"/v1/models/{card['id']}")).json() == card
 
 
-@pytest.mark.parametrize(
-    ("source", "root"),
-    [
-        ("https://private.example/a/sql.zip?signature=secret#sha256=12", "sql.zip"),
-        ("s3://private-bucket/team/sql", "sql"),
-        ("org/repo@v2", "org/repo@v2"),
-    ],
-)
-async def test_models_show_neither_host_nor_query_of_a_source(
-    http: httpx.AsyncClient, registry: Registry, source: str, root: str
-) -> None:
-    await registry.load_adapter(replace(ADAPTER, source=source), replace=True)
-    card = (await http.get("/v1/models/extract")).json()
-    assert card["root"] == root
-
-
 async def test_a_model_that_does_not_exist_is_a_404(http: httpx.AsyncClient) -> None:
     response = await http.get("/v1/models/no/such")
     assert response.status_code == 404
@@ -86,13 +71,24 @@ async def test_models_and_metrics_accept_head_requests(http: httpx.AsyncClient) 
         assert (response.status_code, response.content) == (200, b"")
 
 
-async def test_the_root_of_an_adapter_is_its_hub_id_or_folder_name(
+ROOTS = {
+    "org/repo": "org/repo",
+    "org/repo@v2": "org/repo@v2",
+    "./local": "local",
+    "/": "4@1",
+    "https://private.example/a/sql.zip?signature=secret#sha256=12": "sql.zip",
+    "s3://private-bucket/team/sql": "sql",
+}
+"""Sources of adapters, named 1, 2 and so on, and what models show of them."""
+
+
+async def test_the_root_of_an_adapter_shows_neither_host_nor_query_of_its_source(
     registry: Registry, http: httpx.AsyncClient
 ) -> None:
-    fields = {name: getattr(ADAPTER, name) for name in ADAPTER.__slots__}
-    for name, source in [("a", "org/repo"), ("b", "./local"), ("c", "/")]:
-        changes = {"name": name, "version": f"{name}@1", "source": source}
-        await registry.add_adapter(type(ADAPTER)(**{**fields, **changes}))
+    for number, source in enumerate(ROOTS, 1):
+        version = AdapterVersion(f"{number}@1")
+        adapter = replace(ADAPTER, name=str(number), version=version, source=source)
+        await registry.add_adapter(adapter)
     cards = (await http.get("/v1/models")).json()["data"]
     roots = {card["id"]: card["root"] for card in cards}
-    assert (roots["a"], roots["b"], roots["c"]) == ("org/repo", "local", "c@1")
+    assert [roots[str(number + 1)] for number in range(len(ROOTS))] == list(ROOTS.values())

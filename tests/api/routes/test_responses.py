@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 from api_support import ScriptedWorker, error_of
+from key_support import bearer
 from pydantic import BaseModel, SecretStr
 from raw_client import with_settings
 from sse_events import EventReader, sse_events
@@ -200,20 +201,15 @@ async def test_a_background_response_is_retrieved(
     assert (done.status, done.output_text) == ("completed", "hello")
 
 
-async def test_a_background_response_is_cancelled(
+async def test_waiting_and_running_responses_are_cancelled(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    accepted = await client.responses.create(model="extract", input="hi", background=True)
-    assert (await client.responses.cancel(accepted.id)).status == "cancelled"
-    assert (await client.responses.retrieve(accepted.id)).status == "cancelled"
-
-
-async def test_a_running_response_is_cancelled(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    accepted = await client.responses.create(model="extract", input="hi", background=True)
+    running = await client.responses.create(model="extract", input="hi", background=True)
     await worker.take()
-    assert (await client.responses.cancel(accepted.id)).status == "cancelled"
+    waiting = await client.responses.create(model="extract", input="hi", background=True)
+    for accepted in (running, waiting):
+        assert (await client.responses.cancel(accepted.id)).status == "cancelled"
+    assert (await client.responses.retrieve(waiting.id)).status == "cancelled"
 
 
 async def test_only_background_responses_are_cancelled(
@@ -308,10 +304,9 @@ async def test_a_response_that_runs_does_not_continue(
 async def test_the_response_of_another_tenant_does_not_exist(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    red, blue = ({"Authorization": f"Bearer {key.split(':')[1]}"} for key in (RED, BLUE))
-    posting = asyncio.create_task(http.post(URL, json=BODY, headers=red))
-    await answer(worker)
-    response_id = (await posting).json()["id"]
+    red, blue = (bearer(key.partition(":")[2]) for key in (RED, BLUE))
+    reply, _ = await worker.serve(http.post(URL, json=BODY, headers=red))
+    response_id = reply.json()["id"]
     url = f"{URL}/{response_id}"
     assert (await http.get(url, headers=red)).status_code == 200
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
@@ -326,9 +321,7 @@ async def test_a_chat_completion_is_not_a_response(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     chat = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
-    posting = asyncio.create_task(http.post("/v1/chat/completions", json=chat))
-    job = await answer(worker)
-    await posting
+    _, job = await worker.serve(http.post("/v1/chat/completions", json=chat))
     assert (await http.get(f"{URL}/resp_{job.job.id}")).status_code == 404
 
 
@@ -397,76 +390,56 @@ async def test_a_failed_stream_ends_with_the_error(
     assert (stored["status"], stored["error"]["message"]) == ("failed", "broken")
 
 
-@pytest.mark.parametrize(
-    ("change", "code", "param"),
-    [
-        ({"input": []}, "invalid_value", "input"),
-        ({"input": None}, "invalid_value", "input"),
-        ({"input": [7]}, "invalid_value", "input[0]"),
-        ({"input": [{"role": "x", "content": "a"}]}, "invalid_value", "input[0].role"),
-        (
-            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
-            "unsupported_parameter",
-            "input[0].content[0].type",
-        ),
-        ({"input": [{"type": "item_reference"}]}, "unsupported_parameter", "input[0].type"),
-        ({"input": [{"type": "function_call"}]}, "invalid_value", "input[0].call_id"),
-        ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools[0].type"),
-        ({"tools": [{"type": "function", "name": "?"}]}, "invalid_value", "tools[0].name"),
-        ({"tool_choice": {"type": "mcp"}}, "unsupported_parameter", "tool_choice"),
-        ({"text": {"format": {"type": "json_schema"}}}, "invalid_value", "text.format.schema"),
-        ({"conversation": "c"}, "unsupported_parameter", "conversation"),
-        ({"prompt": {"id": "p"}}, "unsupported_parameter", "prompt"),
-        ({"n": 2}, "unsupported_parameter", "n"),
-        ({"truncation": "auto"}, "invalid_value", "truncation"),
-        ({"background": True, "store": False}, "invalid_value", "store"),
-        ({"previous_response_id": "x"}, "previous_response_not_found", "previous_response_id"),
-        ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
-        ({"metadata": {"a": 1}}, "invalid_value", "metadata.a"),
-    ],
-)
-async def test_a_bad_field_is_named(
-    http: httpx.AsyncClient, change: dict[str, Any], code: str, param: str
-) -> None:
-    assert error_of(await http.post(URL, json={**BODY, **change})) == (400, code, param)
+INVALID, UNSUPPORTED = "invalid_value", "unsupported_parameter"
+IMAGE = {"role": "user", "content": [{"type": "input_image"}]}
+BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
+    ({"input": []}, INVALID, "input"),
+    ({"input": None}, INVALID, "input"),
+    ({"input": [7]}, INVALID, "input[0]"),
+    ({"input": [{"role": "x", "content": "a"}]}, INVALID, "input[0].role"),
+    ({"input": [IMAGE]}, UNSUPPORTED, "input[0].content[0].type"),
+    ({"input": [{"type": "item_reference"}]}, UNSUPPORTED, "input[0].type"),
+    ({"input": [{"type": "function_call"}]}, INVALID, "input[0].call_id"),
+    ({"tools": [{"type": "web_search"}]}, UNSUPPORTED, "tools[0].type"),
+    ({"tools": [{"type": "function", "name": "?"}]}, INVALID, "tools[0].name"),
+    ({"tool_choice": {"type": "mcp"}}, UNSUPPORTED, "tool_choice"),
+    ({"text": {"format": {"type": "json_schema"}}}, INVALID, "text.format.schema"),
+    ({"conversation": "c"}, UNSUPPORTED, "conversation"),
+    ({"prompt": {"id": "p"}}, UNSUPPORTED, "prompt"),
+    ({"n": 2}, UNSUPPORTED, "n"),
+    ({"truncation": "auto"}, INVALID, "truncation"),
+    ({"background": True, "store": False}, INVALID, "store"),
+    ({"previous_response_id": "x"}, "previous_response_not_found", "previous_response_id"),
+    ({"max_output_tokens": 0}, INVALID, "max_output_tokens"),
+    ({"metadata": {"a": 1}}, INVALID, "metadata.a"),
+]
 
 
-@pytest.mark.parametrize(
-    ("query", "param"),
-    [
+async def test_a_bad_field_is_named(http: httpx.AsyncClient) -> None:
+    for change, code, param in BAD_FIELDS:
+        reply = await http.post(URL, json={**BODY, **change})
+        assert error_of(reply) == (400, code, param), change
+
+
+async def test_a_bad_query_is_named(http: httpx.AsyncClient) -> None:
+    for query, param in (
         ({"stream": "x"}, "stream"),
         ({"starting_after": "1"}, "starting_after"),
         ({"stream": "true", "starting_after": "-1"}, "starting_after"),
-    ],
-)
-async def test_a_bad_query_is_named(
-    http: httpx.AsyncClient, query: dict[str, str], param: str
-) -> None:
-    reply = await http.get(f"{URL}/resp_0", params=query)
-    assert error_of(reply) == (400, "invalid_value", param)
+    ):
+        reply = await http.get(f"{URL}/resp_0", params=query)
+        assert error_of(reply) == (400, "invalid_value", param)
 
 
-async def test_sampling_fields_of_a_chat_are_used_and_unknown_fields_are_listed(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    posting = asyncio.create_task(http.post(URL, json={**BODY, "seed": 7, "colour": "red"}))
-    job = await answer(worker)
-    assert job.job.sampling.seed == 7
-    assert (await posting).headers["x-lorikeet-warning"] == "not used: colour"
-    strict = {"Prefer": "handling=strict"}
-    reply = await http.post(URL, json={**BODY, "colour": "red"}, headers=strict)
-    assert error_of(reply) == (400, "unknown_parameter", "colour")
-
-
-async def test_an_unknown_field_of_an_item_is_listed_or_refused(
+async def test_sampling_fields_of_a_chat_are_used_and_unknown_fields_are_listed_or_refused(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     item = {"role": "user", "content": [{"type": "input_text", "text": "hi", "colour": "red"}]}
-    body = {**BODY, "input": [item], "tools": [{**WEATHER, "shape": "round"}]}
-    posting = asyncio.create_task(http.post(URL, json=body))
-    await answer(worker)
-    listed = (await posting).headers["x-lorikeet-warning"]
-    assert listed == "not used: input[0].content[0].colour, tools[0].shape"
+    body = {**BODY, "seed": 7, "input": [item], "tools": [{**WEATHER, "shape": "round"}]}
+    reply, job = await worker.serve(http.post(URL, json=body))
+    assert job.job.sampling.seed == 7
+    listed = "not used: input[0].content[0].colour, tools[0].shape"
+    assert reply.headers["x-lorikeet-warning"] == listed
     reply = await http.post(URL, json=body, headers={"Prefer": "handling=strict"})
     assert error_of(reply) == (400, "unknown_parameter", "input[0].content[0].colour")
 
@@ -478,9 +451,8 @@ async def test_the_output_of_a_response_is_sent_back_strictly_and_without_a_warn
     items = await client.responses.input_items.list(first.id)
     said = [item.to_dict() for item in (*items.data, *first.output)]
     body = {**BODY, "input": said, "tools": [WEATHER]}
-    posting = asyncio.create_task(http.post(URL, json=body, headers={"Prefer": "handling=strict"}))
-    await answer(worker)
-    reply = await posting
+    strict = {"Prefer": "handling=strict"}
+    reply, _ = await worker.serve(http.post(URL, json=body, headers=strict))
     assert (reply.status_code, reply.headers.get("x-lorikeet-warning")) == (200, None)
 
 
@@ -520,29 +492,17 @@ async def test_the_tokens_of_a_continued_conversation_are_counted(
     assert contents == [["hi", "hello", "And Rome?"], ["hi", "hello"]]
 
 
-@pytest.mark.parametrize(
-    ("change", "status", "code", "param"),
-    [
+async def test_a_bad_field_of_a_request_to_count_tokens_is_named(http: httpx.AsyncClient) -> None:
+    cases: list[tuple[dict[str, Any], int, str, str]] = [
         ({"input": None}, 400, "invalid_value", "input"),
-        ({"input": [{"type": "item_reference"}]}, 400, "unsupported_parameter", "input[0].type"),
         ({"personality": "friendly"}, 400, "unsupported_parameter", "personality"),
-        ({"conversation": "c"}, 400, "unsupported_parameter", "conversation"),
         ({"tools": [{**WEATHER, "x": 1}]}, 400, "unknown_parameter", "tools[0].x"),
-        (
-            {"previous_response_id": "x"},
-            400,
-            "previous_response_not_found",
-            "previous_response_id",
-        ),
         ({"model": "none"}, 404, "model_not_found", "model"),
-    ],
-)
-async def test_a_bad_field_of_a_request_to_count_tokens_is_named(
-    http: httpx.AsyncClient, change: dict[str, Any], status: int, code: str, param: str
-) -> None:
+    ]
     strict = {"Prefer": "handling=strict"}
-    reply = await http.post(f"{URL}/input_tokens", json={**BODY, **change}, headers=strict)
-    assert error_of(reply) == (status, code, param)
+    for change, *error in cases:
+        reply = await http.post(f"{URL}/input_tokens", json={**BODY, **change}, headers=strict)
+        assert error_of(reply) == tuple(error)
 
 
 async def test_fields_of_the_answer_are_listed_when_tokens_are_counted(

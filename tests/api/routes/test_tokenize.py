@@ -64,21 +64,18 @@ async def test_a_text_is_tokenized_by_a_worker(
     }
 
 
-@pytest.mark.parametrize(
-    ("fields", "adds_special"),
-    [
+async def test_special_tokens_are_added_as_in_vllm_and_llama_cpp(
+    http: httpx.AsyncClient, calls: Tokenizations
+) -> None:
+    cases: list[tuple[dict[str, Any], bool]] = [
         ({"prompt": "x"}, True),
         ({"prompt": "x", "add_special_tokens": False}, False),
         ({"content": "x"}, False),
         ({"content": "x", "add_special": True}, True),
-    ],
-    ids=str,
-)
-async def test_special_tokens_are_added_as_in_vllm_and_llama_cpp(
-    http: httpx.AsyncClient, calls: Tokenizations, fields: dict[str, Any], adds_special: bool
-) -> None:
-    call, _ = await exchange(http, calls, "/tokenize", fields, Reply())
-    assert call == EncodeText(text="x", add_special_tokens=adds_special)
+    ]
+    for fields, adds_special in cases:
+        call, _ = await exchange(http, calls, "/tokenize", fields, Reply())
+        assert call == EncodeText(text="x", add_special_tokens=adds_special)
 
 
 async def test_a_chat_reaches_the_worker_as_a_job_of_the_adapter(
@@ -148,28 +145,19 @@ async def test_unknown_fields_are_listed_or_refused(
     assert error_of(strict) == (400, "unknown_parameter", "colour")
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "param"),
-    [
+async def test_invalid_requests_are_refused_by_name(http: httpx.AsyncClient) -> None:
+    chat = {"messages": MESSAGES, "add_special_tokens": True}
+    cases: list[tuple[str, dict[str, Any], int, str]] = [
         ("/tokenize", {}, 400, "prompt"),
         ("/tokenize", {"prompt": "x", "content": "x"}, 400, "prompt"),
         ("/tokenize", {"prompt": 3}, 400, "prompt"),
-        (
-            "/tokenize",
-            {"messages": MESSAGES, "add_special_tokens": True},
-            400,
-            "add_special_tokens",
-        ),
+        ("/tokenize", chat, 400, "add_special_tokens"),
         ("/tokenize", {"messages": []}, 400, "messages"),
         ("/tokenize", {"prompt": "x", "with_pieces": True}, 400, "with_pieces"),
         ("/tokenize", {"prompt": "x", "model": "nobody"}, 404, "model"),
         ("/detokenize", {}, 400, "tokens"),
         ("/detokenize", {"tokens": [-1]}, 400, "tokens[0]"),
-    ],
-    ids=str,
-)
-async def test_invalid_requests_are_refused_by_name(
-    http: httpx.AsyncClient, path: str, body: dict[str, Any], status: int, param: str
-) -> None:
-    answer = await http.post(path, json=body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+    ]
+    for path, body, status, param in cases:
+        answer = await http.post(path, json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), body

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from adapter_versions import BASE
 from queue_support import API, LIMITS, Actor, make_job
 
 from shared.protocol.capabilities import EVERYTHING, Capabilities
@@ -12,6 +13,7 @@ from shared.protocol.enqueue import QueueLimits
 from shared.protocol.events import Event
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import Job
+from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -44,6 +46,14 @@ def enqueue(queue: Queue) -> Callable[..., Awaitable[Job]]:
         return job
 
     return put
+
+
+@pytest.fixture
+async def registry(redis: Redis, keys: Keys) -> Registry:
+    """Registry with the base model `base@1`."""
+    registry = Registry(redis, keys)
+    await registry.set_base(BASE)
+    return registry
 
 
 @pytest.fixture

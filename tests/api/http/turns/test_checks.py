@@ -56,13 +56,3 @@ async def test_small_bodies_do_not_wait() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(check(slots, "blue", SMALL_BYTES + 1, order), 0.05)
     assert order == ["blue"]
-
-
-async def test_a_cancelled_check_leaves_the_slot_to_the_next() -> None:
-    slots, order = check_slots(), list[str]()
-    async with slots.slot("red"):
-        waiting = asyncio.create_task(check(slots, "blue", SMALL_BYTES + 1, order))
-        await asyncio.sleep(0)
-        waiting.cancel()
-    await asyncio.wait_for(check(slots, "green", SMALL_BYTES + 1, order), 5)
-    assert order == ["green"]

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,18 +87,3 @@ async def _check_slots(num_slots: int, steps: list[tuple[str, str, int]]) -> Non
         for tenant in ("red", "blue"):  # every slot is free again
             tasks = [hold(slots, tenant, []) for _ in range(num_slots)]
             await asyncio.gather(*tasks)
-
-
-@pytest.mark.parametrize("when", ["waiting", "given"])
-async def test_a_cancelled_request_leaves_its_slot_to_the_next(when: str) -> None:
-    slots, order = FairSlots(1), list[str]()
-    async with slots.slot("red"):
-        cancelled = asyncio.create_task(hold(slots, "red", order))
-        waiting = asyncio.create_task(hold(slots, "blue", order))
-        await asyncio.sleep(0)
-        if when == "waiting":
-            cancelled.cancel()
-    if when == "given":
-        cancelled.cancel()
-    await asyncio.wait_for(waiting, 5)
-    assert "blue" in order

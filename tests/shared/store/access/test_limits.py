@@ -74,32 +74,6 @@ async def test_requests_beyond_the_limit_are_refused_with_the_time_to_wait(clien
     assert 0 < wait_s <= DAY_MS / 1000
 
 
-async def test_tokens_are_charged_with_the_estimate_and_corrected_at_the_end(
-    client: Any, actor: Any
-) -> None:
-    one, worker = await client(tokens_per_day=100), await actor()
-    await one.send(cost=60)
-    with pytest.raises(RateLimited):
-        await one.send(cost=60)
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed, used=25)
-    await one.send(cost=60)
-    with pytest.raises(RateLimited):
-        await one.send(cost=16)
-    await one.send(cost=15)
-
-
-async def test_an_answer_that_used_more_than_estimated_is_charged_in_full(
-    client: Any, actor: Any
-) -> None:
-    one, worker = await client(tokens_per_day=100), await actor()
-    await one.send(cost=10)
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed, used=500)
-    with pytest.raises(RateLimited):
-        await one.send(cost=1)
-
-
 async def test_refused_requests_are_not_charged(client: Any) -> None:
     one = await client(requests_per_day=1000, tokens_per_day=100)
     for _ in range(5):
@@ -178,20 +152,6 @@ async def test_tokens_count_in_the_window_in_which_they_were_published(
         await one.send(cost=61)  # 30 of this window, and 10 that are still reserved
     await worker.finish(claimed, used=55)
     assert await one.used() == (0, 35)
-
-
-async def test_a_reservation_counts_in_every_window_until_the_job_ends(
-    client: Any, actor: Any, redis: Redis, keys: Keys
-) -> None:
-    one, worker = await client(tokens_per_day=100), await actor()
-    await one.send(cost=90)
-    for _ in range(3):
-        await turn(one, redis, keys)
-        with pytest.raises(RateLimited):
-            await one.send(cost=11)
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed, used=0)
-    await one.send(cost=100)
 
 
 async def test_later_windows_pay_what_exceeds_the_limit(

@@ -3,42 +3,18 @@
 from dataclasses import replace
 
 import pytest
+from adapter_versions import BASE, version_of
 from queue_support import INFO, LIMITS, eventually, make_job
 
 from shared.errors import ErrorCode, JobFailed
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
-BASE = BaseModel(
-    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
-)
-
-
-def version_of(digest: str, *, name: str = "a", created_s: int = 10) -> Adapter:
-    return Adapter(
-        name=name,
-        version=AdapterVersion(f"{name}@{digest}"),
-        digest=digest,
-        weights_digest=digest,
-        source=f"/adapters/{digest}",
-        rank=8,
-        num_bytes=100,
-        created_s=created_s,
-    )
-
-
 ONE, TWO, THREE = (version_of(digest) for digest in ("1", "2", "3"))
-
-
-@pytest.fixture
-async def registry(redis: Redis, keys: Keys) -> Registry:
-    registry = Registry(redis, keys)
-    await registry.set_base(BASE)
-    return registry
 
 
 async def load(registry: Registry, *adapters: Adapter) -> None:
@@ -143,12 +119,6 @@ async def test_a_quarantined_version_can_be_neither_rolled_back_to_nor_loaded(
     with pytest.raises(JobFailed, match="a@1 is quarantined"):
         await registry.load_adapter(ONE, replace=True)
     assert await registry.resolve("a") == "a@2"
-
-
-async def test_previous_versions_are_served_by_their_full_name(registry: Registry) -> None:
-    await load(registry, ONE, TWO)
-    assert await registry.resolve("a@1") == "a@1"
-    assert await registry.resolve("base:a@1") == "a@1"
 
 
 async def test_versions_beyond_the_previous_four_are_retired_and_forgotten(

@@ -49,13 +49,6 @@ async def test_names_resolve_to_versions(registry: Registry) -> None:
         assert await registry.resolve(unknown) is None
 
 
-async def test_adapters_are_listed_by_name(registry: Registry) -> None:
-    others = [replace(ADAPTER, name=name, version=f"{name}@1") for name in ("zz", "aa")]
-    for adapter in (ADAPTER, *others):
-        await registry.add_adapter(adapter)
-    assert await registry.adapters() == [others[1], ADAPTER, others[0]]
-
-
 async def test_more_adapters_than_one_round_trip_reads_are_listed_by_name(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
@@ -74,17 +67,6 @@ async def test_more_adapters_than_one_round_trip_reads_are_listed_by_name(
     await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
     assert await registry.adapters() == []
     assert await registry.forgotten(versions) == versions
-
-
-async def test_a_name_can_be_flipped_to_new_weights(registry: Registry) -> None:
-    await registry.add_adapter(ADAPTER)
-    new = replace(ADAPTER, version="org/sql@new", digest="new")
-    await registry.add_adapter(new)
-    assert await registry.adapter("org/sql") == new
-    assert await registry.resolve("org/sql") == "org/sql@new"
-    assert await registry.adapter_by_version("org/sql@new") == new
-    assert await registry.adapter_by_version("org/sql@abc") == ADAPTER
-    assert await registry.adapters() == [new]
 
 
 async def test_a_quarantined_adapter_is_refused_until_its_weights_change(

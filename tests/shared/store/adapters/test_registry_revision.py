@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from adapter_versions import BASE
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,7 +21,6 @@ from hypothesis.stateful import (
 from queue_support import LIMITS, Actor, make_adapter, make_job
 
 from shared.errors import JobFailed, RegistryChanged
-from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.registry import Found, Registry
 from shared.store.jobs.queue import Queue
@@ -28,18 +28,13 @@ from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
 
 T = TypeVar("T")
-BASE = BaseModel(
-    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
-)
 MODELS = ["base", "base@2", "a", "b", "base:a", "a@1", "b@2"]
 names, digests = st.sampled_from("ab"), st.sampled_from("123")
 DEATHS = 3
 
 
 @pytest.fixture
-async def registry(redis: Redis, keys: Keys) -> Registry:
-    registry = Registry(redis, keys)
-    await registry.set_base(BASE)
+async def registry(registry: Registry) -> Registry:
     await registry.add_adapter(make_adapter("a@1"))
     return registry
 

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
+from adapter_versions import BASE, version_of
 from queue_support import eventually
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, JobFailed
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, UploadId
 from shared.protocol.uploads import upload_source
 from shared.store.adapters.registry import Registry
@@ -17,36 +18,17 @@ from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
-BASE = BaseModel(
-    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
-)
 ONE, TWO = UploadId("1" * 32), UploadId("2" * 32)
 TTL_MS = 60_000
 
 
 def made_from(upload: UploadId, digest: str) -> Adapter:
-    return Adapter(
-        name="a",
-        version=AdapterVersion(f"a@{digest}"),
-        digest=digest,
-        weights_digest=digest,
-        source=upload_source(upload),
-        rank=8,
-        num_bytes=100,
-        created_s=10,
-    )
+    return version_of(digest, source=upload_source(upload))
 
 
 @pytest.fixture
 def uploads(redis: Redis, keys: Keys) -> Uploads:
     return Uploads(redis, keys)
-
-
-@pytest.fixture
-async def registry(redis: Redis, keys: Keys) -> Registry:
-    registry = Registry(redis, keys)
-    await registry.set_base(BASE)
-    return registry
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from shared.store.redis.keys import Keys
 from shared.store.views.key_memory import key_kinds
 
 A = AdapterVersion("a@1")
-JOB, OTHER = JobId("0" * 32), JobId("1" * 32)
+JOB = JobId("0" * 32)
 GONE = WorkerId("gone")
 UPLOAD = UploadId("0" * 32)
 BATCH = BatchId("b")

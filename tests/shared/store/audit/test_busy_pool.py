@@ -23,6 +23,7 @@ from shared.store.views.pool_views import PoolViews
 
 MAX_WAITING = 40
 NUM_ENDED = 400
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
 SHORT = replace(LIMITS, retain_ms=300, retain_bytes=20_000)
 """Limits with which answers are deleted early, by age and by bytes."""
 PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
@@ -131,7 +132,7 @@ class Traffic:
                 task.cancel()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_a_busy_pool_has_no_strays(
     auditor: Auditor, queue: Queue, redis: Redis, keys: Keys, seed: int
 ) -> None:
@@ -145,7 +146,7 @@ async def test_a_busy_pool_has_no_strays(
     sweeping.cancel()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_a_pool_that_was_cut_off_has_no_strays_after_its_next_sweeps(
     auditor: Auditor, queue: Queue, redis: Redis, keys: Keys, seed: int
 ) -> None:

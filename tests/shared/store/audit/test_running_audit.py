@@ -51,19 +51,6 @@ async def test_the_number_of_strays_is_shown_until_they_are_gone(
     assert await views.num_strays() == 0
 
 
-async def test_a_stray_that_is_gone_is_no_longer_in_the_status(
-    audit: RunningAudit, redis: Redis, keys: Keys
-) -> None:
-    await redis.set(keys.result(JOBS[0]), "x")
-    for _ in range(2):
-        await audit.step()
-    await redis.delete(keys.result(JOBS[0]))
-    await audit.step()
-    status = await audit.status()
-    assert status is not None
-    assert status.strays == ()
-
-
 async def test_a_suspect_that_is_in_order_again_is_not_reported(
     audit: RunningAudit, redis: Redis, keys: Keys
 ) -> None:

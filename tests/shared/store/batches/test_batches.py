@@ -3,14 +3,20 @@
 import time
 
 import pytest
+from batch_records import lines, make_batch
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
-from shared.store.batches.batches import Batches, CommittedLines, Turn, new_batch_id
-from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
+from shared.store.batches.batches import Batches, Turn
+from shared.store.batches.records import (
+    Batch,
+    BatchStatus,
+    BatchUsage,
+    LineError,
+)
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -25,31 +31,6 @@ def batches(redis: Redis, keys: Keys) -> Batches:
     return Batches(redis, keys)
 
 
-def make_batch(tenant: str = "red", created_s: int | None = None) -> Batch:
-    now = int(time.time()) if created_s is None else created_s
-    return Batch(
-        id=new_batch_id(),
-        tenant=tenant,
-        endpoint="/v1/completions",
-        input_file=FileId("file-1"),
-        window="24h",
-        created_s=now,
-        expires_s=now + 86_400,
-        metadata={"name": "nightly"},
-    )
-
-
-def lines(*numbers: int, part: str = "p-answers") -> CommittedLines:
-    usage = BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
-    return CommittedLines(
-        parts=[part],
-        lines=[(number, None) for number in numbers],
-        num_completed=len(numbers),
-        num_failed=0,
-        usage=usage,
-    )
-
-
 async def added(batches: Batches, batch: Batch | None = None) -> Batch:
     batch = batch or make_batch()
     await batches.add(batch, keep_s=1000, max_tenant=99)
@@ -57,15 +38,14 @@ async def added(batches: Batches, batch: Batch | None = None) -> Batch:
 
 
 async def test_a_batch_is_read_as_it_was_added(batches: Batches) -> None:
-    batch = await added(batches)
+    batch = await added(batches, make_batch(metadata={"name": "nightly"}))
     assert await batches.get(batch.id) == batch
     await batches.add(batch, keep_s=1000, max_tenant=99)
     assert await batches.open() == [batch.id]
 
 
 async def test_pages_have_the_newest_batches_first(batches: Batches) -> None:
-    now = int(time.time())
-    made = [await added(batches, make_batch(created_s=now - age)) for age in (30, 20, 10)]
+    made = [await added(batches, make_batch(age_s=age)) for age in (30, 20, 10)]
     await added(batches, make_batch("blue"))
     page = await batches.page(RED, limit=2, after=None)
     assert page is not None
@@ -88,7 +68,7 @@ async def test_a_pool_has_a_limited_number_of_open_batches(
 async def test_a_tenant_has_a_limited_number_of_batches_also_ended_ones(
     batches: Batches, redis: Redis, keys: Keys
 ) -> None:
-    first = make_batch(created_s=int(time.time()) - 60)
+    first = make_batch(age_s=60)
     await batches.add(first, keep_s=1000, max_tenant=2)
     await ended(batches, first)
     await batches.add(make_batch(), keep_s=1000, max_tenant=2)
@@ -135,13 +115,13 @@ async def test_lines_count_once(batches: Batches) -> None:
     assert await batches.start(batch.id, A, num_requests=10) is BatchStatus.IN_PROGRESS
     await batches.commit(batch.id, A, lines(0, 9))
     with pytest.raises(LeaseLost):
-        await batches.commit(batch.id, A, lines(3, 9, part="again-answers"))
+        await batches.commit(batch.id, A, lines(3, 9, parts=["again"]))
     found = await batches.get(batch.id)
     assert found is not None
     assert (found.num_requests, found.num_completed, found.status) == (10, 2, "in_progress")
     assert found.usage == BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
     assert await batches.done(batch.id) == bytes([0b1000_0000, 0b0100_0000])
-    assert await batches.parts(batch.id) == ["p-answers"]
+    assert await batches.parts(batch.id) == ["p"]
 
 
 async def test_a_process_without_the_lease_changes_nothing(batches: Batches) -> None:

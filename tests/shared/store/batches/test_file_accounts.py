@@ -24,7 +24,6 @@ from shared.store.redis.keys import Keys
 
 QUOTA = FileQuota(max_files=4, max_bytes=100)
 TENANTS = sampled_from(["red", "blue"])
-PURPOSES = sampled_from(list(Purpose))
 SIZES = integers(0, 60)
 LIFETIME_S = 1000
 UPLOAD_S = 100

@@ -114,19 +114,6 @@ async def test_a_file_that_is_kept_is_not_forgotten(files: StoredFiles) -> None:
     assert await files.get(file.id) == file
 
 
-async def test_an_upload_is_charged_before_it_is_complete(
-    files: StoredFiles, redis: Redis, keys: Keys
-) -> None:
-    file = make_file(num_bytes=40)
-    await reserve(files, file, 20)
-    await reserve(files, file, 60)
-    assert await account(redis, keys) == (1, 60)
-    assert await files.get(file.id) is None
-    await files.complete(file)
-    assert await account(redis, keys) == (1, 40)
-    assert await files.get(file.id) == file
-
-
 async def test_uploads_beyond_the_quota_are_refused_until_something_is_deleted(
     files: StoredFiles, redis: Redis, keys: Keys
 ) -> None:

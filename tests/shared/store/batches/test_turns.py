@@ -1,28 +1,25 @@
 """Turns of batches: their order, the lease of a batch, and batches whose turns fail."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from batch_records import lines, make_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from queue_support import LIMITS, eventually, make_job
 
 from shared.errors import LeaseLost, QueueFull
-from shared.protocol.ids import FileId
 from shared.protocol.jobs import JobState
 from shared.store.batches import batches as batches_module
-from shared.store.batches.batches import Batches, CommittedLines, Competition, Turn, new_batch_id
-from shared.store.batches.records import Batch, BatchStatus, BatchUsage
+from shared.store.batches.batches import Batches, Competition, Turn, new_batch_id
+from shared.store.batches.records import Batch, BatchStatus
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
-
-NOW_S = int(time.time())
 
 
 @pytest.fixture
@@ -33,16 +30,7 @@ def batches(redis: Redis, keys: Keys) -> Batches:
 async def added(
     batches: Batches, tenant: str = "red", *, age_s: int = 0, weight: float = 1
 ) -> Batch:
-    batch = Batch(
-        id=new_batch_id(),
-        tenant=tenant,
-        endpoint="/v1/completions",
-        input_file=FileId("file-1"),
-        window="24h",
-        created_s=NOW_S - age_s,
-        expires_s=NOW_S + 86_400,
-        weight=weight,
-    )
+    batch = make_batch(tenant, age_s=age_s, weight=weight)
     await batches.add(batch, keep_s=1000, max_tenant=999)
     return batch
 
@@ -51,12 +39,6 @@ async def taken(batches: Batches) -> Turn:
     turn = await batches.take_turn()
     assert turn
     return turn
-
-
-def line(number: int = 0, **fields: Any) -> CommittedLines:
-    usage = BatchUsage()
-    fields = {"parts": ["p"], "lines": [(number, None)], "num_failed": 0, **fields}
-    return CommittedLines(num_completed=1, usage=usage, **fields)
 
 
 async def test_a_batch_has_one_turn_at_a_time(batches: Batches) -> None:
@@ -78,7 +60,7 @@ async def test_a_silent_runner_loses_its_turn(
     second = await eventually(batches.take_turn)
     assert second == Turn(batch.id, 2)
     await batches.begin(second)
-    for call in (batches.renew(first), batches.commit(batch.id, first.runner, line())):
+    for call in (batches.renew(first), batches.commit(batch.id, first.runner, lines(0))):
         with pytest.raises(LeaseLost):
             await call
     await batches.release(first)
@@ -230,22 +212,6 @@ async def ended(batches: Batches, turn: Turn) -> None:
     await batches.end(turn.batch, turn.runner, status, keep_s=9, announces=False)
 
 
-async def test_a_tenant_gets_no_more_turns_by_many_short_batches(batches: Batches) -> None:
-    await added(batches, "slow")
-    owners = []
-    for _ in range(20):
-        await added(batches, "busy")
-        turn = await taken(batches)
-        batch = await batches.get(turn.batch)
-        assert batch
-        owners.append(batch.tenant)
-        if batch.tenant == "slow":
-            await batches.release(turn)
-        else:
-            await ended(batches, turn)
-    assert 9 <= owners.count("slow") <= 11
-
-
 async def died(batches: Batches, redis: Redis, keys: Keys) -> Turn:
     """Begin a turn whose process dies, and let its lease end."""
     turn = await taken(batches)
@@ -299,7 +265,7 @@ async def test_a_result_clears_a_batch(batches: Batches, redis: Redis, keys: Key
     found = await batches.get(batch.id)
     assert found
     assert (found.num_deaths, found.num_failures, found.failure) == (1, 1, "KeyError: x")
-    await batches.commit(batch.id, turn.runner, line())
+    await batches.commit(batch.id, turn.runner, lines(0))
     found = await batches.get(batch.id)
     assert found
     assert (found.num_deaths, found.num_failures, found.failure) == (0, 0, "")
@@ -317,8 +283,8 @@ async def test_the_jobs_of_recorded_lines_are_deleted(
         await queue.enqueue(job, limits)
     claimed = {each.job.id: each for each in await worker.claim()}
     await worker.finish(claimed[done.id], JobState.DONE)
-    lines = [(0, done.id), (1, running.id), (2, None)]
-    await batches.commit(batch.id, turn.runner, line(lines=lines))
+    recorded = [(0, done.id), (1, running.id), (2, None)]
+    await batches.commit(batch.id, turn.runner, lines(lines=recorded))
     assert not await redis.exists(keys.job(done.id), keys.result(done.id))
     assert await redis.zcard(keys.jobs("default")) == 1
     assert await redis.exists(keys.job(running.id)), "it hasn't ended"

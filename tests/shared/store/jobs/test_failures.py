@@ -178,15 +178,6 @@ async def test_a_read_only_replica_is_unavailable(own_server, open_client, keys:
     await redis.replicaof("NO", "ONE")
 
 
-async def test_command_errors_are_not_reported_as_an_unavailable_redis(
-    redis: Redis, keys: Keys
-) -> None:
-    await redis.set(keys.counters, "not a hash")
-    with pytest.raises(Exception, match="WRONGTYPE") as error:
-        await redis.hgetall(keys.counters)
-    assert not isinstance(error.value, RedisUnavailable)
-
-
 async def test_without_free_memory_all_calls_that_free_memory_work(
     own_server: EmbeddedRedis, open_client, keys: Keys
 ) -> None:

@@ -84,12 +84,6 @@ async def test_preemptible_jobs_of_two_tenants_share_the_pool(actor, queue: Queu
     assert order.index(jobs[3].id) <= 1, "it waits for one job of the other tenant at most"
 
 
-async def test_a_preemptible_job_survives_its_encoding(actor, enqueue) -> None:
-    await enqueue(is_preemptible=True)
-    (claimed,) = await (await actor()).claim()
-    assert claimed.job.is_preemptible
-
-
 async def test_a_released_preemptible_job_waits_behind_new_jobs(actor, enqueue) -> None:
     worker, batch = await actor(), await enqueue(is_preemptible=True)
     await worker.claim()

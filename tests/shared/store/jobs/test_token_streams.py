@@ -179,10 +179,9 @@ def position(token: str, logprob: float | None, *top: tuple[str, float]) -> Posi
     )
 
 
-@pytest.mark.parametrize("end", [reap, release, leave])
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 async def test_logprobs_survive_the_worker_that_published_them(
-    actor, enqueue, events, redis: Redis, keys: Keys, end: Crash, is_checkpointed: bool
+    actor, enqueue, events, redis: Redis, keys: Keys, is_checkpointed: bool
 ) -> None:
     worker, job = await actor("w1"), await enqueue()
     await worker.claim()
@@ -199,7 +198,7 @@ async def test_logprobs_survive_the_worker_that_published_them(
     ]
     await publish(worker, *pieces, checkpoints=(pieces[0],) if is_checkpointed else ())
     assert await events(job) == pieces
-    await end(worker, job.id)
+    await worker.die()
     (claimed,) = await (await actor("w2")).claim()
     assert await recover(redis, keys, claimed) == (
         tokens(job, 0, [1, 2], "ab", logprobs=parts, **of_prompt),

@@ -38,16 +38,6 @@ async def test_weights_set_the_shares_of_busy_tenants(queue: Queue, actor: Any) 
     assert shares["heavy"] / shares["light"] == pytest.approx(4, rel=0.1)
 
 
-async def test_a_flood_delays_other_tenants_by_their_shares_only(queue: Queue, actor: Any) -> None:
-    worker = await actor()
-    await enqueue_of(queue, "flood", 300)
-    for number in range(10):
-        await enqueue_of(queue, f"t{number}", 10)
-    shares = await served(worker, 110)
-    assert shares.pop("flood") <= 11
-    assert min(shares.values()) >= 9
-
-
 async def test_a_refund_is_divided_by_the_weight(
     queue: Queue, actor: Any, redis: Redis, keys: Keys
 ) -> None:

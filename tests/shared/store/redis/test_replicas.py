@@ -102,16 +102,6 @@ async def test_after_a_failed_load_the_next_helper_may_load(
     assert len(await third.claim(**HELP)) == SLOTS
 
 
-async def test_a_single_job_of_a_held_adapter_is_not_stolen_at_once(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    await actor("w1", holds=[HOT])
-    others = [await actor(f"w{i}", holds=[]) for i in range(2, 6)]
-    await redis.hset(keys.counters, "run_ms", 10**6)
-    await enqueue(HOT)
-    assert [await other.claim(**HELP) for other in others] == [[], [], [], []]
-
-
 async def test_a_single_job_that_waited_for_its_holder_is_stolen_by_one_worker(
     actor, enqueue, full: Actor, redis: Redis, keys: Keys
 ) -> None:

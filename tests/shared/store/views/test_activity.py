@@ -1,6 +1,5 @@
 """What the versions of a pool do at present."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ BASE = BaseModel(
     source="/base",
     created_s=1,
 )
-Read = Callable[..., Any]
 
 
 @pytest.fixture

@@ -1,0 +1,33 @@
+"""Records of batches for tests of the store."""
+
+import time
+from typing import Any
+
+from shared.store.batches.batches import CommittedLines, new_batch_id
+from shared.store.batches.records import Batch, BatchUsage, FileId
+
+
+def make_batch(tenant: str = "red", *, age_s: int = 0, **changes: Any) -> Batch:
+    now = int(time.time())
+    fields: dict[str, Any] = {
+        "id": new_batch_id(),
+        "tenant": tenant,
+        "endpoint": "/v1/completions",
+        "input_file": FileId("file-1"),
+        "window": "24h",
+        "created_s": now - age_s,
+        "expires_s": now + 86_400,
+    }
+    return Batch(**{**fields, **changes})
+
+
+def lines(*numbers: int, **changes: Any) -> CommittedLines:
+    """Return lines that have completed."""
+    fields: dict[str, Any] = {
+        "parts": ["p"],
+        "lines": [(number, None) for number in numbers],
+        "num_completed": len(numbers),
+        "num_failed": 0,
+        "usage": BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1),
+    }
+    return CommittedLines(**{**fields, **changes})
