@@ -60,19 +60,6 @@ async def test_each_model_embeds_all_inputs_while_others_generate(
     assert [task.result() for task in generating] == alone
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "first"])
-async def test_pooling_and_normalize_change_the_embedding(
-    client: openai.AsyncOpenAI, models: TinyModels, pooling: str
-) -> None:
-    ids = models.text_ids(TEXTS[1])
-    states = hidden(models, "wide", ids)
-    rows = {"last": states[-1], "mean": states.mean(0), "first": states[0]}
-    answer = await client.embeddings.create(
-        model="wide", input=[ids], extra_body={"pooling": pooling, "normalize": False}
-    )
-    check([answer.data[0].embedding], [rows[pooling]])
-
-
 async def test_an_input_can_be_truncated_to_its_end(client: openai.AsyncOpenAI) -> None:
     ids = list(range(10, 60))
     end, truncated = [
@@ -113,27 +100,3 @@ async def test_a_background_job_keeps_the_embeddings(
     stream = await http.get(f"{url}/stream")
     assert stream.status_code == 400
     assert "aren't streamed" in stream.json()["error"]["message"]
-
-
-async def test_an_input_may_fill_the_context_but_not_exceed_it(
-    client: openai.AsyncOpenAI, http: httpx.AsyncClient
-) -> None:
-    limit = (await http.post("/tokenize", json={"prompt": ""})).json()["max_model_len"]
-    answer = await client.embeddings.create(model=BASE, input=[[9] * limit])
-    assert answer.usage.prompt_tokens == limit
-    refused = await http.post("/v1/embeddings", json={"model": BASE, "input": [9] * (limit + 1)})
-    error = refused.json()["error"]
-    assert (refused.status_code, error["param"]) == (400, "input")
-    assert error["code"] == "context_length_exceeded"
-
-
-async def test_dimensions_other_than_the_models_are_refused(
-    client: openai.AsyncOpenAI, http: httpx.AsyncClient
-) -> None:
-    answer = await client.embeddings.create(model=BASE, input="x")
-    size = len(answer.data[0].embedding)
-    same = await client.embeddings.create(model=BASE, input="x", dimensions=size)
-    assert same.data[0].embedding == answer.data[0].embedding
-    body = {"model": BASE, "input": "x", "dimensions": size // 2}
-    refused = await http.post("/v1/embeddings", json=body)
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "dimensions")

@@ -103,11 +103,6 @@ async def test_a_chat_stream_returns_the_logprobs_of_the_complete_answer(
         )
 
 
-async def test_logprobs_are_returned_only_on_request(client: openai.AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(model=BASE, messages=CHAT, max_tokens=3)
-    assert answer.choices[0].logprobs is None
-
-
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_completion_returns_logprobs_of_echoed_prompt_and_answer(
     client: openai.AsyncOpenAI, models: TinyModels, views: PoolViews, name: str
@@ -198,29 +193,6 @@ async def test_an_echo_without_tokens_can_be_streamed(
     assert len([event for event in sse_events(rest.text) if '"text"' in event.data]) == 3
 
 
-async def test_an_echo_without_tokens_needs_no_logprobs(client: openai.AsyncOpenAI) -> None:
-    answer = await client.completions.create(
-        model="wide", prompt=PROMPT, echo=True, max_tokens=0, stop=["time"]
-    )
-    [choice] = answer.choices
-    assert (choice.text, choice.logprobs, choice.finish_reason) == (PROMPT, None, "length")
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 0
-
-
-async def test_a_prompt_of_one_token_has_logprobs_as_well(
-    client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    [token] = ids = models.text_ids(PROMPT)[:1]
-    answer = await client.completions.create(
-        model=BASE, prompt=ids, echo=True, logprobs=1, max_tokens=2, temperature=0
-    )
-    logprobs = answer.choices[0].logprobs
-    assert logprobs.tokens[0] == models.text([token])
-    assert logprobs.token_logprobs[0] is None
-    assert len(logprobs.tokens) == 3
-
-
 async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
     client: openai.AsyncOpenAI, models: TinyModels
 ) -> None:
@@ -254,22 +226,3 @@ async def test_a_completion_stream_returns_echo_and_logprobs_of_the_complete_ans
     assert [offset for one in logprobs for offset in one.text_offset] == whole.logprobs.text_offset
     flat = [logprob for one in logprobs for logprob in one.token_logprobs]
     assert flat[1:] == pytest.approx(whole.logprobs.token_logprobs[1:], abs=1e-4)
-
-
-async def test_with_logprobs_0_a_completion_returns_the_chosen_tokens_only(
-    client: openai.AsyncOpenAI,
-) -> None:
-    answer = await client.completions.create(
-        model=BASE, prompt=PROMPT, logprobs=0, max_tokens=4, temperature=0
-    )
-    logprobs = answer.choices[0].logprobs
-    assert [list(top) for top in logprobs.top_logprobs] == [[token] for token in logprobs.tokens]
-    assert len(answer.choices[0].logprobs.tokens) == 4
-
-
-async def test_token_ids_are_echoed_as_text(client: openai.AsyncOpenAI, models: TinyModels) -> None:
-    body: dict[str, Any] = {"model": BASE, "echo": True, "max_tokens": 4, "temperature": 0}
-    by_ids = await client.completions.create(prompt=models.text_ids(PROMPT), **body)
-    by_text = await client.completions.create(prompt=PROMPT, **body)
-    assert by_ids.choices[0].text == by_text.choices[0].text
-    assert by_text.choices[0].text.startswith(PROMPT)

@@ -15,6 +15,7 @@ SAMPLED = {**LIMITS, "temperature": 0.8, "presence_penalty": 1.5, "logit_bias": 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}], **SAMPLED}
 COMPLETION: dict[str, Any] = {"prompt": PROMPT, **SAMPLED}
 IDS = [70, 200, 9]
+LISTED = "logprob_token_ids"
 
 
 @torch.inference_mode()
@@ -107,11 +108,6 @@ async def test_an_echo_and_the_prompts_logprobs_have_their_own_numbers_of_tokens
         ]
 
 
-async def test_a_prompt_is_truncated_before_it_is_scored(http: httpx.AsyncClient) -> None:
-    got = await answer(http, {**CHAT, "prompt_logprobs": 1, "truncate_prompt_tokens": 5})
-    assert len(got["prompt_logprobs"]) == got["usage"]["prompt_tokens"] == 5
-
-
 @pytest.mark.parametrize("body", [CHAT, COMPLETION])
 async def test_streams_have_no_logprobs_of_the_prompt(
     http: httpx.AsyncClient, body: dict[str, Any]
@@ -126,36 +122,22 @@ async def test_streams_have_no_logprobs_of_the_prompt(
 
 
 @pytest.mark.parametrize("body", [CHAT, COMPLETION])
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"prompt_logprobs": -1}, "prompt_logprobs"),
-        ({"prompt_logprobs": 21}, "prompt_logprobs"),
-        ({"prompt_logprobs": True}, "prompt_logprobs"),
-        ({"prompt_logprobs": "1"}, "prompt_logprobs"),
-        ({"logprob_token_ids": [5]}, "logprob_token_ids"),
-        ({"logprobs": True, "logprob_token_ids": [-1]}, "logprob_token_ids[0]"),
-        ({"logprobs": True, "logprob_token_ids": [5, 2**31 - 1]}, "logprob_token_ids[1]"),
-        ({"logprobs": True, "logprob_token_ids": [5, 2**31]}, "logprob_token_ids[1]"),
-        ({"logprobs": True, "logprob_token_ids": [5] * 129}, "logprob_token_ids"),
-        ({"logprobs": True, "logprob_token_ids": 5}, "logprob_token_ids"),
-    ],
-)
 async def test_invalid_values_are_refused_by_name(
-    http: httpx.AsyncClient, body: dict[str, Any], fields: dict[str, Any], param: str
+    http: httpx.AsyncClient, body: dict[str, Any]
 ) -> None:
-    fields = {name: value for name, value in fields.items() if name != "logprobs"} | (
-        {"logprobs": True if "messages" in body else 1} if "logprobs" in fields else {}
-    )
-    assert (await error_of(http, {**body, **fields}))["param"] == param
-
-
-@pytest.mark.parametrize("body", [CHAT, COMPLETION])
-async def test_neutral_values_change_nothing(http: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    plain = await answer(http, body)
-    for fields in ({"prompt_logprobs": None}, {"logprob_token_ids": []}):
-        got = await answer(http, {**body, **fields})
-        assert got["choices"] == plain["choices"]
+    for value in (-1, 21, True, "1"):
+        error = await error_of(http, {**body, "prompt_logprobs": value})
+        assert error["param"] == "prompt_logprobs"
+    assert (await error_of(http, {**body, LISTED: [5]}))["param"] == LISTED
+    with_logprobs = {**body, "logprobs": True if "messages" in body else 1}
+    for ids, param in (
+        ([-1], f"{LISTED}[0]"),
+        ([5, 2**31 - 1], f"{LISTED}[1]"),
+        ([5, 2**31], f"{LISTED}[1]"),
+        ([5] * 129, LISTED),
+        (5, LISTED),
+    ):
+        assert (await error_of(http, {**with_logprobs, LISTED: ids}))["param"] == param
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,16 +6,12 @@ import openai
 import pytest
 from served_tiny import BASE, TinyModels
 
-from shared.protocol.ids import JobId
-from shared.store.views.pool_views import PoolViews
-
 BLOCK_SIZE = 16
 """Tokens per block of the KV cache; only whole blocks are shared."""
 PROMPTS = ["one", "a second prompt", "3"]
 SAMPLED: dict[str, Any] = {
     "temperature": 0.9, "seed": 5, "max_tokens": 12, "extra_body": {"ignore_eos": True}
 }  # fmt: skip
-GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 
 
 async def texts(client: openai.AsyncOpenAI, **body: Any) -> list[str]:
@@ -56,62 +52,6 @@ async def test_more_prompts_than_a_batch_are_all_answered(
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == sum(len(models.text_ids(p)) for p in prompts)
     assert answer.usage.completion_tokens <= 256
-
-
-async def test_a_bad_id_in_one_of_several_prompts_is_named(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as error:
-        await client.completions.create(model=BASE, prompt=[[70, 71], [70, 71, 9999]])
-    assert error.value.param == "prompt[1][2]"
-
-
-async def test_a_biased_token_is_forced_or_banned(
-    client: openai.AsyncOpenAI, models: TinyModels, views: PoolViews
-) -> None:
-    [x] = models.text_ids("x")
-    [forced] = await texts(client, prompt="hi", logit_bias={str(x): 100}, **GREEDY)
-    assert forced == "x" * 24
-    plain = await output_ids(client, views, {})
-    banned = {str(token_id): -100 for token_id in plain[:3]}
-    assert not set(await output_ids(client, views, banned)) & set(plain[:3])
-
-
-async def output_ids(
-    client: openai.AsyncOpenAI, views: PoolViews, logit_bias: dict[str, int]
-) -> list[int]:
-    answer = await client.completions.create(
-        model=BASE, prompt="hi", logit_bias=logit_bias, **GREEDY
-    )
-    result = (await views.job_and_result(JobId(answer.id.removeprefix("cmpl-"))))[1]
-    assert result is not None
-    return list(result.choices[0].ids)
-
-
-async def test_a_bias_of_a_token_that_does_not_exist_is_a_400(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as error:
-        await client.completions.create(model=BASE, prompt="hi", logit_bias={"99999": 1})
-    assert error.value.param == "logit_bias[99999]"
-
-
-async def test_penalties_end_a_repetition(client: openai.AsyncOpenAI, models: TinyModels) -> None:
-    [x] = models.text_ids("x")
-    body: dict[str, Any] = {"prompt": "hi", "logit_bias": {str(x): 20}, **GREEDY}
-    assert await texts(client, **body) == ["x" * 24]
-    [frequency] = await texts(client, frequency_penalty=2, **body)
-    assert 1 < frequency.count("x") < 24
-    [repetition] = await texts(client, **body, extra_body={"repetition_penalty": 20})
-    assert repetition.count("x") < 24
-
-
-async def test_an_answer_does_not_end_before_min_tokens(
-    client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    end = str(models.tokenizer.eos_token_id)
-    body: dict[str, Any] = {"model": BASE, "prompt": "hi", "logit_bias": {end: 100}, **GREEDY}
-    short = await client.completions.create(**body)
-    assert (short.usage.completion_tokens, short.choices[0].text) == (1, "")
-    longer = await client.completions.create(**body, extra_body={"min_tokens": 7})
-    assert longer.usage.completion_tokens == 8
-    assert longer.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(("max_tokens", "beginnings"), [(1, "JX"), (3, "QZ")])

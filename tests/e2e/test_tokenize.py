@@ -38,26 +38,3 @@ async def test_a_chat_has_the_tokens_that_its_completion_counts(
     shorter = (await http.post("/tokenize", json=body)).json()
     assert answer["tokens"][: shorter["count"]] == shorter["tokens"]
     assert shorter["count"] < answer["count"]
-
-
-async def test_the_tokenizer_is_described_as_in_transformers(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    answer = (await http.get("/tokenizer_info")).json()
-    assert answer["eos_token"] == models.tokenizer.eos_token
-    assert answer["chat_template"] == models.tokenizer.chat_template
-
-
-async def test_invalid_input_is_refused_by_name(http: httpx.AsyncClient) -> None:
-    cases = [
-        ("/detokenize", {"tokens": [10**6]}, 400, "tokens[0]"),
-        ("/detokenize", {"tokens": "x"}, 400, "tokens"),
-        ("/tokenize", {}, 400, "prompt"),
-        ("/tokenize", {"prompt": "x", "messages": []}, 400, "prompt"),
-        ("/tokenize", {"model": "nobody", "prompt": "x"}, 404, "model"),
-        ("/tokenize", {"messages": [{"role": "user", "content": 3}]}, 400, "messages[0].content"),
-    ]
-    for path, body, status, param in cases:
-        answer = await http.post(path, json=body)
-        error = answer.json()["error"]
-        assert (answer.status_code, error["param"]) == (status, param), (path, body, error)
