@@ -140,7 +140,7 @@ def test_a_redis_that_wants_a_password_is_named(
 
 @pytest.mark.parametrize(
     "words",
-    [["queue"], ["api", "--port", "0"], ["worker", "m"], ["up", "m", "--port", "0"]],
+    [["queue"], ["control"], ["api", "--port", "0"], ["worker", "m"], ["up", "m", "--port", "0"]],
 )
 def test_redis_out_of_reach_ends_with_one_line_and_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
