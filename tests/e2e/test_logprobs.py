@@ -26,12 +26,6 @@ SAMPLED: dict[str, Any] = {
 }
 
 
-@torch.inference_mode()
-def log_softmax(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tensor:
-    """Return `[T, vocabulary]`; row p has the log-probabilities of the token after position p."""
-    return models.references[name](torch.tensor([list(ids)])).logits[0].log_softmax(-1)
-
-
 async def output_ids(views: PoolViews, answer: Any, choice: int = 0) -> list[int]:
     """Return the token ids of an answer, which the API doesn't return."""
     result = (await views.job_and_result(JobId(answer.id.split("-")[1])))[1]
@@ -58,7 +52,7 @@ async def test_a_chat_in_a_mixed_batch_returns_the_models_own_logprobs(
     prompt = models.chat_ids(PROMPT)
     for name, answer in zip(NAMES, answers, strict=True):
         ids = await output_ids(views, answer)
-        rows = log_softmax(models, name, prompt + ids)[len(prompt) - 1 : -1]
+        rows = models.log_softmax(name, prompt + ids)[len(prompt) - 1 : -1]
         content = answer.choices[0].logprobs.content
         expected = rows.gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
         assert [position.logprob for position in content] == pytest.approx(expected, abs=1e-4)
@@ -118,7 +112,7 @@ async def test_a_completion_returns_logprobs_of_echoed_prompt_and_answer(
     assert logprobs.token_logprobs[0] is None
     assert logprobs.top_logprobs[0] is None
     ids = prompt + output
-    rows = log_softmax(models, name, ids)
+    rows = models.log_softmax(name, ids)
     for position, row in enumerate(rows[:-1], start=1):
         assert logprobs.token_logprobs[position] == pytest.approx(
             float(row[ids[position]]), abs=1e-4
@@ -150,7 +144,7 @@ async def test_an_echo_without_tokens_scores_its_prompts(
         ids, logprobs = prompts[number // 2], choice["logprobs"]
         assert (choice["finish_reason"], choice["token_ids"]) == ("length", [])
         assert choice["text"] == models.text(ids)
-        rows = log_softmax(models, name, ids)
+        rows = models.log_softmax(name, ids)
         expected = [float(row[token]) for row, token in zip(rows, ids[1:], strict=False)]
         assert logprobs["token_logprobs"][0] is None
         assert logprobs["token_logprobs"][1:] == pytest.approx(expected, abs=1e-4)
@@ -210,7 +204,7 @@ async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
     [choice] = answer.choices
     assert (choice.text, choice.finish_reason) == (models.text(ids), "stop")
     assert len(choice.logprobs.token_logprobs) == len(ids) + 1
-    row = log_softmax(models, BASE, ids)[-1]
+    row = models.log_softmax(BASE, ids)[-1]
     assert choice.logprobs.token_logprobs[-1] == pytest.approx(float(row[token]), abs=1e-4)
 
 

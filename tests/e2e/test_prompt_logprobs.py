@@ -1,12 +1,10 @@
 """vLLM's `prompt_logprobs` and `logprob_token_ids` equal transformers' log-softmax."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import orjson
 import pytest
-import torch
 from served_tiny import BASE, NAMES, TinyModels
 
 PROMPT = "Once upon a time, 你好"
@@ -16,12 +14,6 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}], **SAM
 COMPLETION: dict[str, Any] = {"prompt": PROMPT, **SAMPLED}
 IDS = [70, 200, 9]
 LISTED = "logprob_token_ids"
-
-
-@torch.inference_mode()
-def log_softmax(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tensor:
-    """Return `[T, vocabulary]`; row p has the log-probabilities of the token after position p."""
-    return models.references[name](torch.tensor([list(ids)])).logits[0].log_softmax(-1)
 
 
 def route(body: dict[str, Any]) -> str:
@@ -45,7 +37,7 @@ def check_scores(models: TinyModels, name: str, ids: list[int], scores: Any, num
     """Check `prompt_logprobs` of a prompt against the definition."""
     assert len(scores) == len(ids)
     assert scores[0] is None
-    rows = log_softmax(models, name, ids)
+    rows = models.log_softmax(name, ids)
     for row, token, found in zip(rows, ids[1:], scores[1:], strict=False):
         assert next(iter(found)) == str(token)
         best = sorted(found.values(), key=lambda each: each["rank"])
@@ -149,7 +141,7 @@ async def test_named_tokens_of_a_chat_replace_the_likeliest_ones(
     got = await answer(http, body)
     [choice] = got["choices"]
     ids, prompt = choice["token_ids"], models.chat_ids(PROMPT)
-    rows = log_softmax(models, name, prompt + ids)[len(prompt) - 1 : -1]
+    rows = models.log_softmax(name, prompt + ids)[len(prompt) - 1 : -1]
     content = choice["logprobs"]["content"]
     assert len(content) == len(ids)
     for row, token, position in zip(rows, ids, content, strict=True):
