@@ -29,7 +29,7 @@ def tools(*functions: dict[str, Any]) -> list[dict[str, Any]]:
 TOOLS = tools({"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}})
 ARGUMENTS = '{"city": "Osaka"}'
 CALL = f'<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_call>'
-CALLER, THINKER, RANDOM = "caller", "thinker", "random"
+CALLER, TERSE, THINKER, RANDOM = "caller", "terse", "thinker", "random"
 SCHEMA = {
     "type": "object",
     "properties": {"where": {"enum": ["left", "right"]}},
@@ -44,19 +44,20 @@ MOVES = tools({"name": "move", "parameters": SCHEMA}, {"name": "stop"})
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server of adapters, of which two bring their own chat templates.
 
-    Two of them reason and one of these calls a tool. The third one has random weights.
+    Three of them reason, and two of these call a tool. The fourth one has random weights.
     """
     folder = tmp_path_factory.mktemp("reasoning")
     save_reciting_base(folder / "tiny")
     (folder / "tiny" / "chat_template.jinja").write_text(THINKS_IN_PROMPT)
     prompt = chat_ids(THINKS_IN_PROMPT, [HI], TOOLS)
-    save_recital(folder / CALLER, [(prompt, f"Look it up.\n</think>\n\nOk.\n{CALL}")])
+    for name, text in ((CALLER, "Ok.\n"), (TERSE, "")):
+        save_recital(folder / name, [(prompt, f"Look it up.\n</think>\n\n{text}{CALL}")])
     thought = "<think>\nHm.\n</think>\n\nNo."
     save_recital(folder / THINKER, [(chat_ids(QWEN3, [HI], None), thought)])
     (folder / THINKER / "chat_template.jinja").write_text(QWEN3)
     save_adapter(folder / RANDOM, base=tiny_model(**SIZES), r=4, target_modules=["q_proj"])
     (folder / RANDOM / "chat_template.jinja").write_text(HERMES)
-    adapters = [f"{name}={folder / name}" for name in (CALLER, THINKER, RANDOM)]
+    adapters = [f"{name}={folder / name}" for name in (CALLER, TERSE, THINKER, RANDOM)]
     flags = ["--model", str(folder / "tiny"), "--adapters", *adapters]
     flags += ["--adapter-store", str(folder / "store")]
     with lorikeet_up(folder, *flags, "--dtype", "float32", "--kv-cache-mb", "128") as server:
@@ -64,7 +65,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def ask(client: openai.AsyncOpenAI, model: str = CALLER, **body: Any) -> Any:
-    offered = {"tools": TOOLS} if model == CALLER else {}
+    offered = {"tools": TOOLS} if model in (CALLER, TERSE) else {}
     given = {"model": model, "messages": [HI], **offered, "temperature": 0, "max_tokens": 150}
     return client.chat.completions.create(**{**given, **body})
 
@@ -87,7 +88,10 @@ async def test_a_streamed_answer_is_the_complete_answer_in_pieces(
 ) -> None:
     given = {"parallel_tool_calls": False} if not is_parallel else {}
     whole = (await ask(client, model, **given)).choices[0]
-    chunks = [chunk.model_dump() async for chunk in await ask(client, model, stream=True, **given)]
+    chunks = [
+        chunk.model_dump(exclude_unset=True)
+        async for chunk in await ask(client, model, stream=True, **given)
+    ]
     streamed, expected = joined_choice(chunks), normal(whole.model_dump())
     for choice in (streamed, expected):
         for call in choice["message"]["tool_calls"] or ():
@@ -112,20 +116,19 @@ async def test_variables_change_the_prompt(client: openai.AsyncOpenAI) -> None:
     assert off.usage.prompt_tokens == same.usage.prompt_tokens == plain.usage.prompt_tokens + added
 
 
-async def test_a_schema_applies_after_the_reasoning(client: openai.AsyncOpenAI) -> None:
-    choice = (await ask(client, response_format=FORMAT)).choices[0]
-    assert choice.message.reasoning_content == "Look it up."
-    if choice.message.tool_calls:
-        assert choice.message.content is None
-    else:
-        assert json.loads(choice.message.content)["where"] in ("left", "right")
+async def test_a_call_may_take_the_place_of_an_answer_with_a_schema(
+    client: openai.AsyncOpenAI,
+) -> None:
+    called = (await ask(client, TERSE, response_format=FORMAT)).choices[0].message
+    assert (called.reasoning_content, called.content) == ("Look it up.", None)
+    assert called.tool_calls[0].function.arguments == ARGUMENTS
 
 
 async def test_a_required_call_follows_the_reasoning(client: openai.AsyncOpenAI) -> None:
-    choice = (await ask(client, tool_choice="required", max_tokens=400)).choices[0]
+    choice = (await ask(client, TERSE, tool_choice="required")).choices[0]
     assert choice.message.reasoning_content == "Look it up."
     assert choice.message.content is None
-    assert choice.message.tool_calls[0].function.name == "weather"
+    assert choice.message.tool_calls[0].function.arguments == ARGUMENTS
 
 
 async def test_an_answer_continues_the_last_message(client: openai.AsyncOpenAI) -> None:
@@ -164,7 +167,7 @@ async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -
         choice = (await ask(client, RANDOM, **body)).choices[0].model_dump()
     else:
         stream_of = await ask(client, RANDOM, stream=True, **body)
-        choice = joined_choice([chunk.model_dump() async for chunk in stream_of])
+        choice = joined_choice([chunk.model_dump(exclude_unset=True) async for chunk in stream_of])
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
     (call,) = choice["message"]["tool_calls"]
     return call["function"]["name"], json.loads(call["function"]["arguments"])

@@ -117,8 +117,9 @@ def no_adapter_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LORIKEET_ADAPTER_STORE")
 
 
-def test_it_serves_recovers_and_leaves_no_processes(models: TinyModels, tmp_path: Path) -> None:
-    with running_up(tmp_path / "log", *models.flags, "--durability", "strict") as up:
+def test_it_serves_recovers_and_leaves_no_processes(tmp_path: Path) -> None:
+    words = [*SIMULATED, "--adapters", "a=v1", "--durability", "strict"]
+    with running_up(tmp_path / "log", *words) as up:
         assert up.wait_for(rf"^curl {up.url}/v1/chat/completions .*\"model\":\"(\S+?)\"")
         up.kill_child(r"ops\.cli worker")
         up.wait_for(r"worker-1 .* ended \(SIGKILL\), restarts")

@@ -237,7 +237,7 @@ async def test_answers_of_both_endpoints_match_their_constraint(
         ({"stop_token_ids": [5, 2**31 - 1]}, "stop_token_ids[1]"),
         ({"stop_token_ids": [2**31]}, "stop_token_ids[0]"),
         ({"stop_token_ids": [True]}, "stop_token_ids[0]"),
-        ({"bad_words": [" "]}, "bad_words"),
+        ({"bad_words": [" "]}, "bad_words[0]"),
         ({"bad_words": "x"}, "bad_words"),
         ({"n": 129}, "n"),
         ({"structured_outputs": {}}, "structured_outputs"),
