@@ -17,8 +17,8 @@ from shared.store.keys import Keys
 
 pytestmark = pytest.mark.slow
 
-NUM_ADAPTERS = 200
-NUM_ALONE = 20
+NUM_ADAPTERS = 60
+NUM_ALONE = 10
 """Number of adapters whose first request comes alone, for comparison with explicit loads."""
 NUM_CLIENTS = 4
 """Number of adapters that a front end looks up at once. More clients would measure the queue."""
