@@ -60,30 +60,6 @@ async def test_each_model_embeds_all_inputs_while_others_generate(
     assert [task.result() for task in generating] == alone
 
 
-async def test_an_input_can_be_truncated_to_its_end(client: openai.AsyncOpenAI) -> None:
-    ids = list(range(10, 60))
-    end, truncated = [
-        await client.embeddings.create(
-            model="wide", input=[given], extra_body={"truncate_prompt_tokens": 7}
-        )
-        for given in (ids[-7:], ids)
-    ]
-    assert truncated.data[0].embedding == end.data[0].embedding
-    assert truncated.usage.prompt_tokens == 7
-
-
-async def test_more_inputs_than_are_embedded_at_a_time(
-    client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    inputs = [f"input {i}" for i in range(40)]
-    answer = await client.embeddings.create(model="narrow", input=inputs)
-    states = [hidden(models, "narrow", models.text_ids(text)) for text in inputs]
-    check(
-        [item.embedding for item in answer.data],
-        [torch.nn.functional.normalize(each[-1], dim=0) for each in states],
-    )
-
-
 async def test_a_background_job_keeps_the_embeddings(
     client: openai.AsyncOpenAI, http: httpx.AsyncClient
 ) -> None:

@@ -60,43 +60,6 @@ async def test_a_chat_in_a_mixed_batch_returns_the_models_own_logprobs(
             check_top(row, [top.logprob for top in position.top_logprobs])
 
 
-async def test_the_bytes_of_all_tokens_are_the_answer(client: openai.AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(
-        model="polyglot",
-        messages=[{"role": "user", "content": "你会说中文吗 🙂"}],
-        logprobs=True,
-        temperature=0,
-    )
-    [choice] = answer.choices
-    assert choice.logprobs is not None
-    assert choice.logprobs.content is not None
-    assert choice.finish_reason == "stop"
-    assert "🦜" in choice.message.content
-    raw = b"".join(bytes(token.bytes or []) for token in choice.logprobs.content)
-    assert raw.decode() == choice.message.content
-    assert all(token.top_logprobs == [] for token in choice.logprobs.content)
-    assert {token.token for token in choice.logprobs.content} >= {"\ufffd", "c"}
-
-
-async def test_a_chat_stream_returns_the_logprobs_of_the_complete_answer(
-    client: openai.AsyncOpenAI,
-) -> None:
-    body: dict[str, Any] = {"model": "wide", "messages": CHAT, "logprobs": True, "n": 2}
-    body |= {"top_logprobs": 3, "stop": ["\ufffd\ufffd"], **SAMPLED}
-    whole = await client.chat.completions.create(**body)
-    streamed: dict[int, list[Any]] = {0: [], 1: []}
-    async for chunk in await client.chat.completions.create(stream=True, **body):
-        for choice in chunk.choices:
-            if choice.logprobs:
-                streamed[choice.index] += choice.logprobs.content
-    for choice in whole.choices:
-        logprobs = streamed[choice.index]
-        assert [t.token for t in logprobs] == [t.token for t in choice.logprobs.content]
-        assert [t.logprob for t in logprobs] == pytest.approx(
-            [t.logprob for t in choice.logprobs.content], abs=1e-4
-        )
-
-
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_completion_returns_logprobs_of_echoed_prompt_and_answer(
     client: openai.AsyncOpenAI, models: TinyModels, views: PoolViews, name: str
@@ -206,17 +169,3 @@ async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
     assert len(choice.logprobs.token_logprobs) == len(ids) + 1
     row = models.log_softmax(BASE, ids)[-1]
     assert choice.logprobs.token_logprobs[-1] == pytest.approx(float(row[token]), abs=1e-4)
-
-
-async def test_a_completion_stream_returns_echo_and_logprobs_of_the_complete_answer(
-    client: openai.AsyncOpenAI,
-) -> None:
-    body = {"model": "narrow", "prompt": PROMPT, "echo": True, "logprobs": 2, **SAMPLED}
-    whole = (await client.completions.create(**body)).choices[0]
-    chunks = [c.choices[0] async for c in await client.completions.create(stream=True, **body)]
-    assert "".join(chunk.text for chunk in chunks) == whole.text
-    logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs]
-    assert [token for one in logprobs for token in one.tokens] == whole.logprobs.tokens
-    assert [offset for one in logprobs for offset in one.text_offset] == whole.logprobs.text_offset
-    flat = [logprob for one in logprobs for logprob in one.token_logprobs]
-    assert flat[1:] == pytest.approx(whole.logprobs.token_logprobs[1:], abs=1e-4)
