@@ -20,7 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_help_needs_neither_torch_nor_the_web_stack() -> None:
-    heavy = {"torch", "transformers", "peft", "fastapi", "uvicorn", "httpx", "arq"}
+    heavy = {"torch", "transformers", "peft", "fastapi", "uvicorn", "httpx", "arq", "matplotlib"}
     code = f"import ops.cli, sys; print({heavy} & set(sys.modules) or 'light')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "light"
@@ -48,7 +48,7 @@ def test_version_is_printed(
         (["worker", "--model", "m", "--adapters", "--threads", "1"], "--adapters"),
         (["worker", "--model", "m", "--adapters", "a=x", "a=y"], "'a' is given twice"),
         (["worker", "--model", "m", "--adapters", "a b=x"], "invalid adapter name 'a b'"),
-        (["worker", "--model", "./nothing"], "--model ./nothing: this folder doesn't exist"),
+        (["health", "worker", "--url", "http://127.0.0.1:1"], "--url is for `health api`"),
     ],
 )
 def test_a_wrong_setting_ends_with_one_line_and_code_2(
@@ -140,7 +140,7 @@ def test_a_redis_that_wants_a_password_is_named(
 
 @pytest.mark.parametrize(
     "words",
-    [["queue"], ["control"], ["api", "--port", "0"], ["worker", "m"], ["up", "m", "--port", "0"]],
+    [["queue"], ["control"], ["worker", "m"], ["api", "--port", "0"], ["up", "m", "--port", "0"]],
 )
 def test_redis_out_of_reach_ends_with_one_line_and_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
@@ -151,6 +151,13 @@ def test_redis_out_of_reach_ends_with_one_line_and_code_1(
     printed = capsys.readouterr().err
     assert printed.startswith(f"lorikeet: no Redis at {url}")
     assert printed.count("\n") == 1
+
+
+def test_without_redis_nothing_is_healthy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "health", "worker", "--redis-url", "redis://127.0.0.1:1/0") == 1
+    assert "Redis is out of reach" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--api-key", "k" * 16], ["--allow-anonymous"]])

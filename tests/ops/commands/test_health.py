@@ -95,21 +95,3 @@ async def test_a_front_end_elsewhere_is_found_by_its_url(
         assert (code, "no answer from http://127.0.0.1:1: " in output) == (1, True)
     code, output = await health("api", [])
     assert (code, f"no answer from {server.url}: " in output) == (1, True)
-
-
-@pytest.mark.parametrize(
-    ("process", "url", "code", "reason"),
-    [
-        ("worker", "http://127.0.0.1:1", 2, "--url is for `health api`"),
-        ("api", "127.0.0.1:23333", 1, "isn't a URL such as http://127.0.0.1:23333"),
-    ],
-)
-async def test_a_url_belongs_to_a_front_end(process: str, url: str, code: int, reason: str) -> None:
-    status, output = await health(process, ["--url", url])
-    assert (status, reason in output) == (code, True)
-
-
-async def test_without_redis_nothing_is_healthy(pool: str) -> None:
-    away = ["--redis-url", "redis://127.0.0.1:1/0", "--pool", pool]
-    code, output = await health("worker", away)
-    assert (code, "Redis is out of reach" in output) == (1, True)

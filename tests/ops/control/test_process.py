@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from child_processes import child_processes
 from queue_support import LIMITS, Actor, eventually, make_job
 
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.connection import Redis
 from shared.store.keys import Keys
 from shared.store.queue import Queue
@@ -84,62 +84,29 @@ async def test_it_reaps_dead_workers_and_stops_cleanly(
     assert "Traceback" not in log
 
 
-@dataclass
-class Outage:
-    """A control process with batches that has logged that its Redis stopped."""
-
-    control: "subprocess.Popen[str]"
-    redis: Redis
-    port: int
-
-
-@pytest.fixture
-async def outage(
+async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
     start_control: Start,
-    start_server,
-    open_client,
+    start_server: Callable[..., EmbeddedRedis],
+    open_client: Callable[[str], Redis],
     pool: str,
     keys: Keys,
     tmp_path: Path,
-) -> Outage:
+) -> None:
     server = start_server()
-    control = start_control(server.url, pool, str(tmp_path))
+    control = start_control(server.url, pool, str(tmp_path))  # with batches
     redis = open_client(server.url)
-    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
+    queue, views = Queue(redis, keys), PoolViews(redis, keys)
+    await check_dead_worker_is_reaped(queue, views, redis, keys)
     server.stop()
     await logs(control, "redis_away")
-    return Outage(control, redis, server.port)
-
-
-async def test_it_continues_after_redis_was_unavailable(
-    outage: Outage, start_server, keys: Keys
-) -> None:
-    start_server(port=outage.port)
-    redis = outage.redis
-    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
-    outage.control.terminate()
-    _, log = outage.control.communicate(timeout=5)
-    assert outage.control.returncode == 0
+    server = start_server(port=server.port)
+    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    server.stop()
+    await logs(control, "redis_away")
+    control.terminate()
+    _, log = control.communicate(timeout=5)
+    assert control.returncode == 0
     assert "Traceback" not in log
-
-
-async def test_it_stops_while_redis_is_unavailable(outage: Outage) -> None:
-    outage.control.terminate()
-    outage.control.communicate(timeout=5)
-    assert outage.control.returncode == 0
-
-
-async def test_two_pools_in_one_redis_are_both_served(
-    start_control: Start, redis_url: str, pool: str, redis: Redis
-) -> None:
-    pools = [f"{pool}-a", f"{pool}-b"]
-    for name in pools:
-        start_control(redis_url, name)
-    for name in pools:
-        keys = Keys(name)
-        await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
-        async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
-            await redis.delete(key)
 
 
 @pytest.mark.slow
