@@ -6,7 +6,6 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +76,6 @@ class Pool:
             process.wait()
 
 
-@contextmanager
-def pool_of(redis_url: str, pool: str, folder: Path) -> Iterator[Pool]:
-    processes = Pool(redis_url, pool, folder)
-    try:
-        yield processes
-    finally:
-        processes.kill()
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     with collecting() as one:
@@ -94,8 +84,9 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def processes(redis_url: str, pool: str, tmp_path: Path) -> Iterator[Pool]:
-    with pool_of(redis_url, pool, tmp_path) as processes:
-        yield processes
+    processes = Pool(redis_url, pool, tmp_path)
+    yield processes
+    processes.kill()
 
 
 def only(spans: list[Received]) -> Received:

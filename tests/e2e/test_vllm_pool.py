@@ -58,16 +58,8 @@ class Models(TinyModels):
     @property
     def flags(self) -> list[str]:
         model = ["--model", str(self.folder / BASE), "--dtype", "float32", "--device", "cpu"]
-        limits = [
-            "--max-num-seqs",
-            str(MAX_NUM_SEQS),
-            "--kv-cache-mb",
-            "64",
-            "--max-model-len",
-            "512",
-            "--lease-ms",
-            "1500",
-        ]
+        limits = ["--max-num-seqs", str(MAX_NUM_SEQS), "--max-model-len", "512"]
+        limits += ["--kv-cache-mb", "64", "--lease-ms", "1500"]
         return [*model, *limits, "--adapter-store", str(self.folder / "store")]
 
     def adapters(self, *names: str) -> list[str]:
