@@ -4,7 +4,7 @@ import asyncio
 
 import openai
 from served_tiny import TinyModels
-from streams import GreedyStream, check_exact, greedy_streams
+from streams import check_exact, greedy_streams
 
 from shared.store.views.pool_views import PoolViews
 
