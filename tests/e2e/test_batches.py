@@ -156,7 +156,12 @@ async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI
     await asyncio.sleep(2)  # answers of the batch take 4 s and use all sequences now
     started = time.monotonic()
     answers = await asyncio.gather(
-        *(client.completions.create(model=NAME, prompt="hi", max_tokens=4) for _ in range(4))
+        *(
+            client.completions.create(
+                model=NAME, prompt="hi", max_tokens=4, extra_body={"ignore_eos": True}
+            )
+            for _ in range(4)
+        )
     )
     took_s = time.monotonic() - started
     await client.batches.cancel(batch_id)
@@ -166,7 +171,7 @@ async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI
 
 @pytest.mark.timeout(300)
 async def test_a_batch_survives_the_death_of_every_process(running: BatchPool) -> None:
-    number, max_tokens, models = 2000, 16, [f"adapter-{i}" for i in range(5)]
+    number, max_tokens, models = 2000, 32, [f"adapter-{i}" for i in range(5)]
     adapters = [f"{name}={name}" for name in models]
     settings = {"adapters": adapters, "simulated_step_ms": 2, "lease_ms": 2000}
     workers = [running.worker(**settings, max_num_seqs=16) for _ in range(2)]

@@ -20,7 +20,7 @@ from ops.demo.tasks import TASKS
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
 
-NUM_ASKED = 30
+NUM_ASKED = 15
 """Examples per task, or all if there are fewer."""
 MIN_SHARE = 0.8
 
