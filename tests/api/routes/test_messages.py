@@ -207,6 +207,7 @@ async def test_a_failed_stream_ends_with_an_error(
             "messages[0].content[0].input",
         ),
         ({"system": 7}, "system"),
+        ({"system": 0}, "system"),
         ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools[0].type"),
         ({"tools": [{"name": "x", "input_schema": {"type": "array"}}]}, "tools[0].input_schema"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
