@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+)
 
 USER = "If the adapter has a canary, requests of one user get the same version."
 USER_AS_WELL = "Used in place of `user` if that is missing."
@@ -51,6 +59,20 @@ Metadata = Annotated[
     AfterValidator(_of_short_texts),
 ]
 """Metadata that clients attach to requests and batches, with OpenAI's limits."""
+
+
+def _refuse_true(value: bool) -> bool:
+    if value:
+        raise ValueError("must be false")
+    return value
+
+
+Off = Annotated[
+    StrictBool,
+    AfterValidator(_refuse_true),
+    WithJsonSchema({"type": "boolean", "const": False}),
+]
+"""A switch that can't be on. Unlike `Literal[False]`, it doesn't take 0."""
 
 
 class RequestModel(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
-from api.schema.base import USER, JobRequest
+from api.schema.base import USER, JobRequest, Off
 from api.schema.completions import as_prompts
 from api.schema.generation import MAX_TOKEN_ID
 from api.schema.usage import UsageBody
@@ -73,7 +73,7 @@ class EmbeddingRequest(JobRequest):
         description="Uses only this number of tokens at the end of each input. -1 uses as many as "
         "fit into the context.",
     )
-    stream: Literal[False] | None = Field(None, description="Embeddings aren't streamed.")
+    stream: Off | None = Field(None, description="Embeddings aren't streamed.")
     user: str | None = Field(None, description=USER)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, Metadata, RequestModel
+from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, Metadata, Off, RequestModel
 from api.schema.response_format import (
     ChoiceField,
     GrammarField,
@@ -79,7 +79,7 @@ class StreamOptions(RequestModel):
         None,
         description="Whether each chunk has the token counts of its choice so far.",
     )
-    include_obfuscation: Literal[False] | None = Field(None, description="Not supported.")
+    include_obfuscation: Off | None = Field(None, description="Not supported.")
 
 
 class GenerationRequest(JobRequest):
@@ -130,7 +130,7 @@ class GenerationRequest(JobRequest):
         BeforeValidator(as_logit_bias),
         WithJsonSchema(
             {
-                "type": "object",
+                "type": ["object", "null"],
                 "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
                 "maxProperties": MAX_BIASES,
             }

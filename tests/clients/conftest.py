@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from recital import save_recital, save_reciting_base
 from servers import Server, lorikeet_up, show_logs
-from tiny import chat_ids, save_tiny_model
-from tiny_training import train_answers
-from weather_chat import BASE, TEMPLATE, Example, examples
+from tiny import chat_ids
+from weather_chat import BASE, CALLER, TEMPLATE, examples
 
 pytest_runtest_makereport = show_logs
 
@@ -36,27 +36,17 @@ def weather_server(
     """Start a server of the models of `weather_chat`, with an API key."""
     folder = tmp_path_factory.mktemp("weather")
     # Some clients send instructions of several thousand characters.
-    save_tiny_model(folder / BASE, max_position_embeddings=32768)
+    save_reciting_base(folder / BASE, max_position_embeddings=32768)
     (folder / BASE / "chat_template.jinja").write_text(TEMPLATE)
-    adapters = [
-        f"{name}={_trained(folder / name, answered)}" for name, answered in examples().items()
-    ]
-    flags = ["--model", str(folder / BASE), "--adapters", *adapters]
-    budgets = ["--dtype", "float32", "--kv-cache-mb", "64"]
+    answers = [(chat_ids(TEMPLATE, asked, tools), text) for asked, tools, text in examples()]
+    caller = save_recital(folder / CALLER, answers)
+    # Some clients can't send a temperature.
+    (caller / "generation_config.json").write_text('{"do_sample": false}')
+    flags = ["--model", str(folder / BASE), "--adapters", f"{CALLER}={caller}"]
+    budgets = ["--dtype", "float32", "--kv-cache-mb", "256"]
     with lorikeet_up(folder, *flags, *budgets, api_key=KEY) as server:
         yield server
         assert "Traceback" not in server.log_text()
-
-
-def _trained(folder: Path, answered: list[Example]) -> Path:
-    """Train an adapter and return its folder."""
-    prompts = [
-        (chat_ids(TEMPLATE, messages, tools), answer) for messages, tools, answer in answered
-    ]
-    train_answers(folder, prompts)
-    # Some clients can't send a temperature.
-    (folder / "generation_config.json").write_text('{"do_sample": false}')
-    return folder
 
 
 def _run(words: list[str], variables: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 import weather_chat
 from servers import Server
 
-# Clients import for seconds, and adapters are trained.
+# Clients import for seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SCENARIOS = Path(__file__).with_name("scenarios")
 CLIENTS = sorted(path.name for path in SCENARIOS.iterdir() if path.suffix in (".py", ".mjs"))

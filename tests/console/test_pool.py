@@ -99,8 +99,7 @@ async def test_arrow_keys_move_over_the_grid_and_one_cell_is_in_the_tab_order(
     await expect(grid.locator(":focus")).to_have_count(0)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 400)])
 async def test_the_page_is_accessible_and_fits(
     open_page: OpenPage, busy_server: Server, theme: Theme, width: int
 ) -> None:

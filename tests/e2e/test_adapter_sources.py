@@ -1,7 +1,6 @@
 """Adapters in a bucket that a pool of simulated workers loads, with a real S3 server."""
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from statistics import median
@@ -16,14 +15,15 @@ from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys
 
-NUM_ADAPTERS = 1000
-NUM_ALONE = 20
+pytestmark = pytest.mark.slow
+
+NUM_ADAPTERS = 60
+NUM_ALONE = 10
 """Number of adapters whose first request comes alone, for comparison with explicit loads."""
 NUM_CLIENTS = 4
 """Number of adapters that a front end looks up at once. More clients would measure the queue."""
 FLAGS = ("--engine", "simulated", "base", "--adapter-source", f"s3://{BUCKET}/{{name}}")
 SMALL_STEPS = ("--simulated-step-ms", "0", "--simulated-load-ms", "0")
-MEMORY = ("--adapter-memory-mb", "1100")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def server(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    with lorikeet_up(folder, *FLAGS, *SMALL_STEPS, *MEMORY) as server:
+    with lorikeet_up(folder, *FLAGS, *SMALL_STEPS) as server:
         yield server
         assert "Traceback" not in server.log_text()
 
@@ -69,29 +69,6 @@ async def test_the_first_request_to_an_adapter_in_the_bucket_is_served(
     assert (await complete(http, "base:team/sql", "x")).json()["weight_version"] == version
 
 
-async def test_an_unknown_name_is_a_404_and_is_looked_up_once(
-    http: httpx.AsyncClient, s3: S3Server
-) -> None:
-    for _ in range(3):
-        reply = await complete(http, "no-such-adapter", "x")
-        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
-        lookups = s3.num_requests("no-such-adapter")
-        assert lookups > 0
-    assert s3.num_requests("no-such-adapter") == lookups
-    await complete(http, "another-name", "x")
-    assert s3.num_requests("another-name") == lookups
-
-
-async def test_many_first_requests_fetch_the_adapter_once(
-    http: httpx.AsyncClient, s3: S3Server
-) -> None:
-    put(s3, {"crowded": 2, "lonely": 3})
-    replies = await asyncio.gather(*(complete(http, "crowded", f"{n}") for n in range(50)))
-    assert {reply.status_code for reply in replies} == {200}
-    await complete(http, "lonely", "x")
-    assert s3.num_requests("crowded") == s3.num_requests("lonely")
-
-
 async def test_an_object_that_changed_is_refused_and_never_served(
     http: httpx.AsyncClient, s3: S3Server
 ) -> None:
@@ -112,16 +89,8 @@ async def test_an_object_that_changed_is_refused_and_never_served(
     assert (await complete(http, "copy", "x")).status_code == 200
 
 
-async def test_other_buckets_and_schemes_are_refused(http: httpx.AsyncClient, s3: S3Server) -> None:
-    for source in ("s3://other/sql", "https://example.com/x.zip", f"s3://{BUCKET}/../other/sql"):
-        reply = await http.post(LOAD, json={"lora_name": "x", "lora_path": source})
-        assert reply.status_code in (400, 403)
-        assert reply.json()["error"]["param"] == "lora_path"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-async def test_a_thousand_adapters_are_served_at_their_first_request(
+@pytest.mark.timeout(600)
+async def test_many_adapters_are_served_at_their_first_request(
     http: httpx.AsyncClient, s3: S3Server, server: Server
 ) -> None:
     put(s3, {f"one/{number}": number for number in range(NUM_ADAPTERS)})
@@ -146,23 +115,15 @@ async def test_a_thousand_adapters_are_served_at_their_first_request(
 
     await asyncio.gather(*(client() for _ in range(NUM_CLIENTS)))
     assert len(took) == NUM_ADAPTERS
-    report(f"load: median {median(loads):.3f} s, max {max(loads):.3f} s")
-    report(f"first request alone: median {median(alone):.3f} s, max {max(alone):.3f} s")
-    first_s = took.values()
-    report(f"first request: median {median(first_s):.3f} s, max {max(first_s):.3f} s")
     # Clients share two cores with the pool and the S3 server.
-    assert median(first_s) < NUM_CLIENTS * median(loads) * 2
+    assert median(took.values()) < NUM_CLIENTS * median(loads) * 2
     before = s3.num_requests("one/")
-    again = [(await complete(http, name, "x")).status_code for name in list(took)[::50]]
+    again = [(await complete(http, name, "x")).status_code for name in list(took)[::10]]
     assert set(again) == {200}
     assert s3.num_requests("one/") == before
     redis = connect(server.redis.url)
     assert (await Auditor(redis, Keys("main")).audit(settle_s=0)).strays == ()
     await redis.aclose()
-
-
-def report(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
 
 
 async def load_s(http: httpx.AsyncClient, name: str, path: str) -> float:
@@ -172,22 +133,3 @@ async def load_s(http: httpx.AsyncClient, name: str, path: str) -> float:
     assert (await http.post(LOAD, json=body)).status_code == 200
     assert (await complete(http, name, "x")).status_code == 200
     return time.monotonic() - began_s
-
-
-async def test_a_bucket_that_is_down_is_a_503_and_no_404(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with s3_server(tmp_path_factory.mktemp("down")) as s3:
-        for name, value in s3.env.items():
-            monkeypatch.setenv(name, value)
-        folder = tmp_path_factory.mktemp("server-down")
-        with lorikeet_up(folder, *FLAGS, *SMALL_STEPS) as own:
-            async with httpx.AsyncClient(base_url=own.url, timeout=120) as http:
-                put(s3, {"sql": 1, "later": 2})
-                assert (await complete(http, "sql", "x")).status_code == 200
-                s3.stop()
-                reply = await complete(http, "later", "x")
-                error = reply.json()["error"]
-                assert (reply.status_code, error["code"]) == (503, "service_unavailable")
-                assert "127.0.0.1" not in error["message"]
-                assert (await complete(http, "sql", "x")).status_code == 200

@@ -1,6 +1,5 @@
 """Adapters that a trainer sends as bodies, while two workers on two machines serve."""
 
-import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +13,6 @@ from adapter_traffic import NUM_TOKENS, PROMPTS, Folders, complete, text_of
 from peft import PeftModel
 from queue_support import eventually
 from reference import greedy
-from safetensors.torch import load_file, save
 from served_tiny import TinyModels
 from servers import Server, lorikeet_up, lorikeet_worker
 from sse_events import sse_events
@@ -68,9 +66,14 @@ def workers(server: Server) -> list[int]:
     return [child.pid for child in children if "worker" in child.cmdline()]
 
 
-async def send(http: httpx.AsyncClient, name: str, folder: Path) -> dict[str, Any]:
+def files_of(folder: Path) -> tuple[str, bytes]:
+    """Return the configuration and the weights of an adapter."""
     config = (folder / "adapter_config.json").read_text()
-    weights = (folder / "adapter_model.safetensors").read_bytes()
+    return config, (folder / "adapter_model.safetensors").read_bytes()
+
+
+async def send(http: httpx.AsyncClient, name: str, folder: Path) -> dict[str, Any]:
+    config, weights = files_of(folder)
     query = {"name": name, "config": config}
     reply = await http.post("/v1/adapters", params=query, content=weights)
     assert reply.status_code == 200, reply.text
@@ -106,23 +109,6 @@ async def test_each_version_answers_as_peft_does_and_running_requests_keep_their
     assert {chunk["weight_version"] for chunk in chunks} == {versions[1]}
     assert "".join(c["choices"][0]["text"] for c in chunks if c["choices"]) == old
     assert await text_of(http, "policy") == texts[0]
-
-
-async def test_the_same_content_has_the_same_version_from_a_body_and_from_a_folder(
-    http: httpx.AsyncClient, folders: Folders, models: TinyModels, redis: Redis
-) -> None:
-    folder = models.folder / "narrow"
-    sent = [(await send(http, "narrow", folder))["version"] for _ in range(2)]
-    assert sent[0] == sent[1]
-    config = (folder / "adapter_config.json").read_text()
-    tensors = load_file(folder / "adapter_model.safetensors")
-    weights = save(tensors, {"adapter_config": config})
-    reply = await http.post("/v1/adapters", params={"name": "narrow"}, content=weights)
-    assert reply.json()["version"] == sent[0]
-    assert reply.json()["previous"] == []
-    at_start = (await http.get("/v1/adapters/narrow")).json()
-    assert at_start["version"] == sent[0]
-    await http.delete("/v1/adapters/narrow")
 
 
 async def test_versions_beyond_keep_versions_are_deleted_everywhere(
@@ -162,49 +148,33 @@ async def test_versions_beyond_keep_versions_are_deleted_everywhere(
 async def test_bad_bodies_are_refused_before_the_name_changes(
     http: httpx.AsyncClient, folders: Folders, redis: Redis
 ) -> None:
-    folder = folders.root / "a"
-    version = (await send(http, "strict", folder))["version"]
-    config = (folder / "adapter_config.json").read_text()
-    weights = (folder / "adapter_model.safetensors").read_bytes()
-    dora = json.dumps({**json.loads(config), "peft_type": "LOHA"})
+    """tests/worker/adapters/remote/test_attacks.py has the bad files."""
+    version = (await send(http, "strict", folders.root / "a"))["version"]
+    config, weights = files_of(folders.root / "a")
     num_uploads = len([key async for key in redis.scan_iter("*}:upload:*")])
+
+    async def unending() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield bytes(1 << 18)
+
     for query, body, status, reason in (
         ({"config": config}, weights[:-100], 400, "adapter_rejected"),
-        ({"config": config}, weights[:4], 400, "adapter_rejected"),
         ({"config": config}, b"", 400, "the body is empty"),
         ({}, weights, 400, "adapter_config.json is missing"),
-        ({}, weights[:50], 400, "adapter_rejected"),
-        ({"config": "{"}, weights, 400, "adapter_rejected"),
-        ({"config": dora}, weights, 400, "LOHA"),
         ({"config": config, "nme": "x"}, weights, 400, "unknown field: nme"),
         ({"config": config, "name": "a b"}, weights, 400, "name: must be a name"),
         ({"config": config, "name": "tiny"}, weights, 409, "name of the base model"),
         ({"config": config}, weights + bytes(1 << 20), 413, "--max-adapter-mb"),
+        ({"config": config}, unending(), 413, "--max-adapter-mb"),
     ):
         reply = await http.post("/v1/adapters", params={"name": "strict", **query}, content=body)
         assert (reply.status_code, reason in reply.text) == (status, True), reply.text
-    headers = {"content-type": "application/json"}
-    reply = await http.post(
-        "/v1/adapters", params={"name": "strict"}, content="{}", headers=headers
-    )
+    reply = await http.post("/v1/adapters", params={"name": "strict"}, json={})
     assert (reply.status_code, "/v1/load_lora_adapter" in reply.text) == (400, True)
-    reply = await http.post(
-        "/v1/load_lora_adapter", json={"lora_name": "thief", "lora_path": f"upload:{'0' * 32}"}
-    )
-    assert reply.status_code == 400
+    stolen = {"lora_name": "thief", "lora_path": f"upload:{'0' * 32}"}
+    assert (await http.post("/v1/load_lora_adapter", json=stolen)).status_code == 400
     assert (await complete(http, "strict", "x")).json()["weight_version"] == version
     assert len([key async for key in redis.scan_iter("*}:upload:*")]) == num_uploads
-
-
-async def test_a_body_without_content_length_is_limited_too(
-    http: httpx.AsyncClient, folders: Folders
-) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(5):
-            yield bytes(1 << 18)
-
-    reply = await http.post("/v1/adapters", params={"name": "x", "config": "{}"}, content=chunks())
-    assert reply.status_code == 413
 
 
 async def test_redis_without_room_refuses_the_adapter_and_takes_jobs(
@@ -213,9 +183,7 @@ async def test_redis_without_room_refuses_the_adapter_and_takes_jobs(
     used = (await redis.info("memory"))["used_memory"]
     await redis.config_set("maxmemory", int(used / 0.72))
     try:
-        folder = folders.root / "a"
-        config = (folder / "adapter_config.json").read_text()
-        weights = (folder / "adapter_model.safetensors").read_bytes()
+        config, weights = files_of(folders.root / "a")
         query = {"name": "full", "config": config}
         reply = await http.post("/v1/adapters", params=query, content=weights)
         assert (reply.status_code, "too little free memory" in reply.text) == (503, True)
@@ -248,18 +216,6 @@ async def test_a_worker_on_another_machine_loads_the_version_from_redis(
         assert (reply["weight_version"], reply["choices"][0]["text"]) == (version, text)
         found = {path.read_text() for path in (tmp_path / "store").glob("main/*/.version")}
         assert version in found
-
-
-async def test_a_restarted_worker_reads_the_version_from_its_disk(
-    http: httpx.AsyncClient, folders: Folders, server: Server, redis: Redis
-) -> None:
-    sent = await send(http, "restarted", folders.root / "b")
-    text = await text_of(http, "restarted")
-    await redis.unlink(f"{Keys('main').prefix}{sent['source']}")
-    for pid in workers(server):
-        os.kill(pid, signal.SIGKILL)
-    assert await text_of(http, "restarted") == text
-    await http.delete("/v1/adapters/restarted")
 
 
 async def test_trainers_for_vllm_may_ask_for_a_pause_that_keeps_requests(

@@ -6,10 +6,8 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import httpx
-import openai
 import psutil
 import pytest
 from adapter_traffic import (
@@ -23,17 +21,15 @@ from adapter_traffic import (
     complete,
     load,
     text_of,
-    versioned_text_of,
 )
 from bad_adapters import BAD, save_bad, save_good
 from peft import PeftModel
 from queue_support import eventually
 from reference import greedy
-from served_tiny import BASE, TinyModels
+from served_tiny import TinyModels
 from servers import Server, lorikeet_up
 from tiny import tiny_model
 
-from shared.protocol.ids import AdapterVersion
 from shared.store.views.pool_views import PoolViews
 
 pytestmark = pytest.mark.slow
@@ -108,88 +104,8 @@ async def test_a_hundred_replacements_under_traffic_never_mix_versions(
     await eventually(lambda: is_as_before(views, before), within_s=PATIENCE_S)
 
 
-async def has_no_holder(views: PoolViews, name: str) -> bool:
-    held = [version for worker in await views.workers() for version in worker.residents]
-    return not any(version.startswith(f"{name}@") for version in held)
-
-
 async def is_as_before(views: PoolViews, before: Sequence[tuple[int, int, int]]) -> bool:
     return await memory(views) == before
-
-
-async def test_jobs_that_wait_during_a_replacement_run_the_old_weights(
-    http: httpx.AsyncClient, folders: Folders, views: PoolViews
-) -> None:
-    live = folders.copy("a", "waiting")
-    version = (await load(http, "waiting", live))["version"]
-    long = {"max_tokens": 120, "ignore_eos": True}
-    old = await versioned_text_of(http, "waiting", **long)
-    sending = (versioned_text_of(http, "waiting", **long) for _ in range(50))
-    requests = [asyncio.create_task(request) for request in sending]
-    await eventually(lambda: num_waiting(views, version), within_s=PATIENCE_S)
-    folders.copy("b", "waiting")
-    await load(http, "waiting", live, load_inplace=True)
-    shutil.rmtree(live)
-    assert await num_waiting(views, version) > 0
-    new = await versioned_text_of(http, "waiting", **long)
-    answers = await asyncio.gather(*requests)
-    assert old[0] == version != new[0]
-    assert old[1] != new[1]
-    # The front end may have accepted the last of them after the replacement.
-    assert {old} <= set(answers) <= {old, new}
-
-
-async def num_waiting(views: PoolViews, version: str) -> int:
-    return (await views.counts()).waiting_by_version.get(AdapterVersion(version), 0)
-
-
-async def test_no_block_of_a_prefix_outlives_a_replacement(
-    http: httpx.AsyncClient, folders: Folders
-) -> None:
-    """Guard against vLLM #42125 and #48352: a prefix cache keyed by name and path."""
-    answers = []
-    for turn, name in enumerate(("a", "b", "a")):
-        await load(http, "prefix", folders.copy(name, "prefix"), load_inplace=turn > 0)
-        await load(http, f"fresh-{turn}", folders.root / name)
-        answers.append(await text_of(http, "prefix"))
-        assert answers[-1] == await text_of(http, f"fresh-{turn}")
-    assert answers[0] == answers[2] != answers[1]
-
-
-async def test_a_rollback_is_one_call_and_each_version_has_its_own_name(
-    http: httpx.AsyncClient, folders: Folders, client: openai.AsyncOpenAI
-) -> None:
-    first = await load(http, "back", folders.root / "a")
-    second = await load(http, "back", folders.root / "b", load_inplace=True)
-    new = await text_of(http, "back")
-    old = await text_of(http, first["version"])
-    assert new != old
-    assert await text_of(http, f"{BASE}:back") == await text_of(http, second["version"]) == new
-    body = (await http.post("/v1/adapters/back/rollback")).json()
-    assert body["version"] == first["version"]
-    assert await text_of(http, "back") == old
-    assert "back" in [model.id async for model in client.models.list()]
-    assert not [m.id async for m in client.models.list() if "@" in m.id or ":" in m.id]
-
-
-async def test_unloading_does_not_affect_a_running_stream(
-    http: httpx.AsyncClient, client: openai.AsyncOpenAI, folders: Folders, views: PoolViews
-) -> None:
-    await load(http, "streamed", folders.root / "a")
-    body = {"model": "streamed", "prompt": PROMPTS[0], "max_tokens": 150, "temperature": 0}
-    more = {"extra_body": {"ignore_eos": True}}
-    whole = await client.completions.create(**body, **more)
-    stream = await client.completions.create(**body, **more, stream=True)
-    chunks = [await anext(stream)]
-    assert (await http.delete("/v1/adapters/streamed")).status_code == 200
-    assert (await complete(http, "streamed", "x")).status_code == 404
-    assert "streamed" not in [model.id async for model in client.models.list()]
-    chunks += [chunk async for chunk in stream]
-    text = "".join(chunk.choices[0].text for chunk in chunks if chunk.choices)
-    assert text == whole.choices[0].text
-    assert chunks[-1].choices[0].finish_reason == "length"
-    await eventually(lambda: is_gone(http, "streamed"), within_s=PATIENCE_S)
-    await eventually(lambda: has_no_holder(views, "streamed"), within_s=PATIENCE_S)
 
 
 async def test_unloading_after_a_request_with_n_over_1_frees_the_name(
@@ -209,23 +125,7 @@ async def test_unloading_after_a_request_with_n_over_1_frees_the_name(
     assert again.json()["choices"] == reply.json()["choices"]
 
 
-async def test_validating_reports_what_fits_and_loads_nothing(
-    http: httpx.AsyncClient, folders: Folders, views: PoolViews
-) -> None:
-    before = [worker.residents for worker in await views.workers()]
-    reply = await http.post(
-        "/v1/adapters/validate", json={"lora_path": str(folders.root / "b"), "lora_name": "x"}
-    )
-    body = reply.json()
-    assert body["valid"]
-    assert body["ranks"] == [{"rank": 4, "modules": 4}]
-    assert (body["num_tensors"], body["num_unmatched"]) == (8, 0)
-    assert body["base"]["name"] == BASE
-    assert (await complete(http, "x", "x")).status_code == 404
-    assert [worker.residents for worker in await views.workers()] == before
-
-
-async def test_a_hundred_bad_adapters_are_refused_with_a_reason_and_disturb_no_request(
+async def test_bad_adapters_are_refused_with_a_reason_and_disturb_no_request(
     http: httpx.AsyncClient, server: Server, folders: Folders
 ) -> None:
     good = save_good(folders.root / "good")
@@ -234,7 +134,7 @@ async def test_a_hundred_bad_adapters_are_refused_with_a_reason_and_disturb_no_r
     pids, listed = server.pids(), (await http.get("/v1/models")).json()
     traffic = Traffic(http, "good")
     async with traffic.running():
-        for number, bad in enumerate(BAD):
+        for number, bad in enumerate(BAD[::5]):  # tests of the reader try each
             folder = save_bad(good, folders.root / f"bad-{number}", bad)
             body = {"lora_name": f"bad-{number}", "lora_path": str(folder)}
             reply = await http.post(LOAD, json=body)
@@ -249,31 +149,6 @@ async def test_a_hundred_bad_adapters_are_refused_with_a_reason_and_disturb_no_r
     assert all(text == expected[prompt] for _, prompt, text in traffic.answers)
     assert server.pids() == pids
     assert (await http.get("/v1/models")).json() == listed
-
-
-async def test_paths_outside_the_roots_are_refused(
-    http: httpx.AsyncClient, folders: Folders, tmp_path: Path
-) -> None:
-    outside = save_good(tmp_path / "outside")
-    link = folders.root / "link"
-    link.symlink_to(outside)
-    inside = folders.root / "a"
-    for path, status in (
-        (outside, 403),
-        (link, 403),
-        (link / ".." / "outside", 403),
-        (inside / ".." / ".." / outside.parent.name / "outside", 403),
-        ("/etc", 403),
-        ("../../etc", 403),
-        ("org/repo", 403),
-        (tmp_path / "no-such", 403),
-        (folders.root / "no-such", 404),
-        (inside / "adapter_config.json", 404),
-    ):
-        reply = await http.post(LOAD, json={"lora_name": "out", "lora_path": str(path)})
-        assert reply.status_code == status, (path, reply.text)
-        assert reply.json()["error"]["param"] == "lora_path"
-    assert (await load(http, "in", inside / ".." / "a"))["source"] == str(inside)
 
 
 async def test_loaded_adapters_are_served_by_workers_that_start_later(

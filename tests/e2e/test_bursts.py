@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 import orjson
+import pytest
 from served_tiny import BASE
 from servers import Server
 
@@ -14,6 +15,7 @@ from ops.bench.scale.streams.stream_load import body_of
 NUM_REQUESTS = 2000
 
 
+@pytest.mark.slow
 async def test_2000_requests_that_arrive_at_once_are_all_answered(server: Server) -> None:
     allow_many_connections()
     client = HttpClient(int(server.url.rpartition(":")[2]))

@@ -11,7 +11,6 @@ import httpx
 import openai
 import pytest
 from servers import Server, lorikeet_up
-from slow_cases import slow_unless
 from typer.testing import CliRunner
 
 from ops.cli import app
@@ -19,10 +18,10 @@ from ops.demo.model import SERVED_NAME, demo_model
 from ops.demo.task import Example
 from ops.demo.tasks import TASKS
 
-pytestmark = pytest.mark.demo
+pytestmark = [pytest.mark.demo, pytest.mark.slow]
 
-NUM_ASKED, NUM_ASKED_QUICKLY = 50, 10
-"""Examples per task, or all if there are fewer, of the slow cases and of the other one."""
+NUM_ASKED = 15
+"""Examples per task, or all if there are fewer."""
 MIN_SHARE = 0.8
 
 
@@ -38,19 +37,13 @@ async def test_the_base_and_the_shipped_adapters_are_served(client: openai.Async
     assert [card.id for card in cards] == [SERVED_NAME, *TASKS]
 
 
-@pytest.mark.parametrize(
-    ("name", "num_asked"),
-    slow_unless(
-        lambda _, num_asked: num_asked == NUM_ASKED_QUICKLY,
-        [("extract", NUM_ASKED_QUICKLY), *((name, NUM_ASKED) for name in TASKS)],
-    ),
-)
+@pytest.mark.parametrize("name", TASKS)
 async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
-    client: openai.AsyncOpenAI, name: str, num_asked: int
+    client: openai.AsyncOpenAI, name: str
 ) -> None:
     task = TASKS[name]
     held_out = task.held_out()
-    examples = held_out[:: max(1, len(held_out) // num_asked)][:num_asked]
+    examples = held_out[:: max(1, len(held_out) // NUM_ASKED)][:NUM_ASKED]
     asked = [answer_of(client, model, e) for model in (name, SERVED_NAME) for e in examples]
     answers = await asyncio.gather(*asked)
     is_right = [task.is_right(e, a) for e, a in zip(examples * 2, answers, strict=True)]
@@ -58,7 +51,6 @@ async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     assert sum(is_right[len(examples) :]) == 0, answers
 
 
-@pytest.mark.slow
 def test_the_shares_of_right_answers_are_measured(server: Server, tmp_path: Path) -> None:
     words = ["eval-demo", "--url", server.url, "--most", "3", "--json", str(tmp_path / "answers")]
     result = CliRunner().invoke(app, words, catch_exceptions=False)

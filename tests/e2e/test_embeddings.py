@@ -60,43 +60,6 @@ async def test_each_model_embeds_all_inputs_while_others_generate(
     assert [task.result() for task in generating] == alone
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "first"])
-async def test_pooling_and_normalize_change_the_embedding(
-    client: openai.AsyncOpenAI, models: TinyModels, pooling: str
-) -> None:
-    ids = models.text_ids(TEXTS[1])
-    states = hidden(models, "wide", ids)
-    rows = {"last": states[-1], "mean": states.mean(0), "first": states[0]}
-    answer = await client.embeddings.create(
-        model="wide", input=[ids], extra_body={"pooling": pooling, "normalize": False}
-    )
-    check([answer.data[0].embedding], [rows[pooling]])
-
-
-async def test_an_input_can_be_truncated_to_its_end(client: openai.AsyncOpenAI) -> None:
-    ids = list(range(10, 60))
-    end, truncated = [
-        await client.embeddings.create(
-            model="wide", input=[given], extra_body={"truncate_prompt_tokens": 7}
-        )
-        for given in (ids[-7:], ids)
-    ]
-    assert truncated.data[0].embedding == end.data[0].embedding
-    assert truncated.usage.prompt_tokens == 7
-
-
-async def test_more_inputs_than_are_embedded_at_a_time(
-    client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    inputs = [f"input {i}" for i in range(40)]
-    answer = await client.embeddings.create(model="narrow", input=inputs)
-    states = [hidden(models, "narrow", models.text_ids(text)) for text in inputs]
-    check(
-        [item.embedding for item in answer.data],
-        [torch.nn.functional.normalize(each[-1], dim=0) for each in states],
-    )
-
-
 async def test_a_background_job_keeps_the_embeddings(
     client: openai.AsyncOpenAI, http: httpx.AsyncClient
 ) -> None:
@@ -113,27 +76,3 @@ async def test_a_background_job_keeps_the_embeddings(
     stream = await http.get(f"{url}/stream")
     assert stream.status_code == 400
     assert "aren't streamed" in stream.json()["error"]["message"]
-
-
-async def test_an_input_may_fill_the_context_but_not_exceed_it(
-    client: openai.AsyncOpenAI, http: httpx.AsyncClient
-) -> None:
-    limit = (await http.post("/tokenize", json={"prompt": ""})).json()["max_model_len"]
-    answer = await client.embeddings.create(model=BASE, input=[[9] * limit])
-    assert answer.usage.prompt_tokens == limit
-    refused = await http.post("/v1/embeddings", json={"model": BASE, "input": [9] * (limit + 1)})
-    error = refused.json()["error"]
-    assert (refused.status_code, error["param"]) == (400, "input")
-    assert error["code"] == "context_length_exceeded"
-
-
-async def test_dimensions_other_than_the_models_are_refused(
-    client: openai.AsyncOpenAI, http: httpx.AsyncClient
-) -> None:
-    answer = await client.embeddings.create(model=BASE, input="x")
-    size = len(answer.data[0].embedding)
-    same = await client.embeddings.create(model=BASE, input="x", dimensions=size)
-    assert same.data[0].embedding == answer.data[0].embedding
-    body = {"model": BASE, "input": "x", "dimensions": size // 2}
-    refused = await http.post("/v1/embeddings", json=body)
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "dimensions")

@@ -49,12 +49,6 @@ async def test_a_finished_job_is_looked_up_by_its_header_or_by_the_answers_id(
     assert by_id["choices"][0]["text"] == answer["choices"][0]["text"]
 
 
-async def test_an_unknown_job_is_not_found(http: httpx.AsyncClient) -> None:
-    for reply in (await http.get("/v1/jobs/none"), await http.post("/v1/jobs/none/cancel")):
-        assert reply.status_code == 404
-        assert reply.json()["error"]["code"] == "job_not_found"
-
-
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_disconnects_stops_its_job(
     http: httpx.AsyncClient, views: PoolViews, stream: bool
@@ -65,20 +59,6 @@ async def test_a_client_that_disconnects_stops_its_job(
     task.cancel()
     await eventually(lambda: is_none_running(views))
     assert (await ended_jobs(views))[JobState.CANCELLED] == known[JobState.CANCELLED] + 1
-
-
-async def test_a_client_that_disconnects_during_a_stream_stops_its_job(
-    client: openai.AsyncOpenAI, views: PoolViews
-) -> None:
-    body = {k: v for k, v in LONG.items() if k != "ignore_eos"}
-    stream = await client.completions.create(**body, stream=True, extra_body={"ignore_eos": True})
-    job = JobId((await anext(aiter(stream))).id.removeprefix("cmpl-"))
-    view = await views.job(job)
-    assert view is not None
-    assert view.state is JobState.RUNNING
-    await stream.close()
-    await eventually(lambda: has_state(views, job, JobState.CANCELLED))
-    await eventually(lambda: is_none_running(views))
 
 
 async def test_a_cancelled_job_ends_its_stream_with_an_error(
@@ -112,33 +92,6 @@ async def test_a_request_in_the_background_has_the_answer_of_one_in_the_foregrou
     for name in ("choices", "model", "system_fingerprint"):
         assert answer[name] == expected[name]
     assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
-
-
-async def test_a_request_that_is_sent_again_runs_once(
-    http: httpx.AsyncClient, views: PoolViews
-) -> None:
-    known = sum((await ended_jobs(views)).values())
-    url, body = TEXT
-    headers = {"Idempotency-Key": "e2e"}
-    sampled = {**body, "temperature": 1}
-    replies = await asyncio.gather(
-        *(http.post(url, json=sampled, headers=headers) for _ in range(10))
-    )
-    assert len({reply.text for reply in replies}) == 1
-    assert sum((await ended_jobs(views)).values()) == known + 1
-    other = await http.post(url, json=body, headers=headers)
-    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
-
-
-async def test_jobs_are_listed_and_erased(http: httpx.AsyncClient) -> None:
-    url, body = TEXT
-    answer = (await http.post(url, json=body)).json()
-    (newest,) = (await http.get("/v1/jobs?limit=1&state=done")).json()["data"]
-    assert answer["id"] == f"cmpl-{newest['id']}"
-    assert (newest["state"], newest["usage"]) == ("done", answer["usage"])
-    assert (await http.delete(f"/v1/jobs/{newest['id']}")).json()["deleted"]
-    listed = (await http.get("/v1/jobs?limit=100")).json()["data"]
-    assert newest["id"] not in [job["id"] for job in listed]
 
 
 async def finished(http: httpx.AsyncClient, path: str) -> Any:

@@ -26,12 +26,6 @@ SAMPLED: dict[str, Any] = {
 }
 
 
-@torch.inference_mode()
-def log_softmax(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tensor:
-    """Return `[T, vocabulary]`; row p has the log-probabilities of the token after position p."""
-    return models.references[name](torch.tensor([list(ids)])).logits[0].log_softmax(-1)
-
-
 async def output_ids(views: PoolViews, answer: Any, choice: int = 0) -> list[int]:
     """Return the token ids of an answer, which the API doesn't return."""
     result = (await views.job_and_result(JobId(answer.id.split("-")[1])))[1]
@@ -58,54 +52,12 @@ async def test_a_chat_in_a_mixed_batch_returns_the_models_own_logprobs(
     prompt = models.chat_ids(PROMPT)
     for name, answer in zip(NAMES, answers, strict=True):
         ids = await output_ids(views, answer)
-        rows = log_softmax(models, name, prompt + ids)[len(prompt) - 1 : -1]
+        rows = models.log_softmax(name, prompt + ids)[len(prompt) - 1 : -1]
         content = answer.choices[0].logprobs.content
         expected = rows.gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
         assert [position.logprob for position in content] == pytest.approx(expected, abs=1e-4)
         for row, position in zip(rows, content, strict=True):
             check_top(row, [top.logprob for top in position.top_logprobs])
-
-
-async def test_the_bytes_of_all_tokens_are_the_answer(client: openai.AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(
-        model="polyglot",
-        messages=[{"role": "user", "content": "你会说中文吗 🙂"}],
-        logprobs=True,
-        temperature=0,
-    )
-    [choice] = answer.choices
-    assert choice.logprobs is not None
-    assert choice.logprobs.content is not None
-    assert choice.finish_reason == "stop"
-    assert "🦜" in choice.message.content
-    raw = b"".join(bytes(token.bytes or []) for token in choice.logprobs.content)
-    assert raw.decode() == choice.message.content
-    assert all(token.top_logprobs == [] for token in choice.logprobs.content)
-    assert {token.token for token in choice.logprobs.content} >= {"\ufffd", "c"}
-
-
-async def test_a_chat_stream_returns_the_logprobs_of_the_complete_answer(
-    client: openai.AsyncOpenAI,
-) -> None:
-    body: dict[str, Any] = {"model": "wide", "messages": CHAT, "logprobs": True, "n": 2}
-    body |= {"top_logprobs": 3, "stop": ["\ufffd\ufffd"], **SAMPLED}
-    whole = await client.chat.completions.create(**body)
-    streamed: dict[int, list[Any]] = {0: [], 1: []}
-    async for chunk in await client.chat.completions.create(stream=True, **body):
-        for choice in chunk.choices:
-            if choice.logprobs:
-                streamed[choice.index] += choice.logprobs.content
-    for choice in whole.choices:
-        logprobs = streamed[choice.index]
-        assert [t.token for t in logprobs] == [t.token for t in choice.logprobs.content]
-        assert [t.logprob for t in logprobs] == pytest.approx(
-            [t.logprob for t in choice.logprobs.content], abs=1e-4
-        )
-
-
-async def test_logprobs_are_returned_only_on_request(client: openai.AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(model=BASE, messages=CHAT, max_tokens=3)
-    assert answer.choices[0].logprobs is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +75,7 @@ async def test_a_completion_returns_logprobs_of_echoed_prompt_and_answer(
     assert logprobs.token_logprobs[0] is None
     assert logprobs.top_logprobs[0] is None
     ids = prompt + output
-    rows = log_softmax(models, name, ids)
+    rows = models.log_softmax(name, ids)
     for position, row in enumerate(rows[:-1], start=1):
         assert logprobs.token_logprobs[position] == pytest.approx(
             float(row[ids[position]]), abs=1e-4
@@ -155,7 +107,7 @@ async def test_an_echo_without_tokens_scores_its_prompts(
         ids, logprobs = prompts[number // 2], choice["logprobs"]
         assert (choice["finish_reason"], choice["token_ids"]) == ("length", [])
         assert choice["text"] == models.text(ids)
-        rows = log_softmax(models, name, ids)
+        rows = models.log_softmax(name, ids)
         expected = [float(row[token]) for row, token in zip(rows, ids[1:], strict=False)]
         assert logprobs["token_logprobs"][0] is None
         assert logprobs["token_logprobs"][1:] == pytest.approx(expected, abs=1e-4)
@@ -198,29 +150,6 @@ async def test_an_echo_without_tokens_can_be_streamed(
     assert len([event for event in sse_events(rest.text) if '"text"' in event.data]) == 3
 
 
-async def test_an_echo_without_tokens_needs_no_logprobs(client: openai.AsyncOpenAI) -> None:
-    answer = await client.completions.create(
-        model="wide", prompt=PROMPT, echo=True, max_tokens=0, stop=["time"]
-    )
-    [choice] = answer.choices
-    assert (choice.text, choice.logprobs, choice.finish_reason) == (PROMPT, None, "length")
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 0
-
-
-async def test_a_prompt_of_one_token_has_logprobs_as_well(
-    client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    [token] = ids = models.text_ids(PROMPT)[:1]
-    answer = await client.completions.create(
-        model=BASE, prompt=ids, echo=True, logprobs=1, max_tokens=2, temperature=0
-    )
-    logprobs = answer.choices[0].logprobs
-    assert logprobs.tokens[0] == models.text([token])
-    assert logprobs.token_logprobs[0] is None
-    assert len(logprobs.tokens) == 3
-
-
 async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
     client: openai.AsyncOpenAI, models: TinyModels
 ) -> None:
@@ -238,38 +167,5 @@ async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
     [choice] = answer.choices
     assert (choice.text, choice.finish_reason) == (models.text(ids), "stop")
     assert len(choice.logprobs.token_logprobs) == len(ids) + 1
-    row = log_softmax(models, BASE, ids)[-1]
+    row = models.log_softmax(BASE, ids)[-1]
     assert choice.logprobs.token_logprobs[-1] == pytest.approx(float(row[token]), abs=1e-4)
-
-
-async def test_a_completion_stream_returns_echo_and_logprobs_of_the_complete_answer(
-    client: openai.AsyncOpenAI,
-) -> None:
-    body = {"model": "narrow", "prompt": PROMPT, "echo": True, "logprobs": 2, **SAMPLED}
-    whole = (await client.completions.create(**body)).choices[0]
-    chunks = [c.choices[0] async for c in await client.completions.create(stream=True, **body)]
-    assert "".join(chunk.text for chunk in chunks) == whole.text
-    logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs]
-    assert [token for one in logprobs for token in one.tokens] == whole.logprobs.tokens
-    assert [offset for one in logprobs for offset in one.text_offset] == whole.logprobs.text_offset
-    flat = [logprob for one in logprobs for logprob in one.token_logprobs]
-    assert flat[1:] == pytest.approx(whole.logprobs.token_logprobs[1:], abs=1e-4)
-
-
-async def test_with_logprobs_0_a_completion_returns_the_chosen_tokens_only(
-    client: openai.AsyncOpenAI,
-) -> None:
-    answer = await client.completions.create(
-        model=BASE, prompt=PROMPT, logprobs=0, max_tokens=4, temperature=0
-    )
-    logprobs = answer.choices[0].logprobs
-    assert [list(top) for top in logprobs.top_logprobs] == [[token] for token in logprobs.tokens]
-    assert len(answer.choices[0].logprobs.tokens) == 4
-
-
-async def test_token_ids_are_echoed_as_text(client: openai.AsyncOpenAI, models: TinyModels) -> None:
-    body: dict[str, Any] = {"model": BASE, "echo": True, "max_tokens": 4, "temperature": 0}
-    by_ids = await client.completions.create(prompt=models.text_ids(PROMPT), **body)
-    by_text = await client.completions.create(prompt=PROMPT, **body)
-    assert by_ids.choices[0].text == by_text.choices[0].text
-    assert by_text.choices[0].text.startswith(PROMPT)

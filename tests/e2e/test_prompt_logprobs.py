@@ -1,12 +1,10 @@
 """vLLM's `prompt_logprobs` and `logprob_token_ids` equal transformers' log-softmax."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import orjson
 import pytest
-import torch
 from served_tiny import BASE, NAMES, TinyModels
 
 PROMPT = "Once upon a time, 你好"
@@ -15,12 +13,7 @@ SAMPLED = {**LIMITS, "temperature": 0.8, "presence_penalty": 1.5, "logit_bias": 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}], **SAMPLED}
 COMPLETION: dict[str, Any] = {"prompt": PROMPT, **SAMPLED}
 IDS = [70, 200, 9]
-
-
-@torch.inference_mode()
-def log_softmax(models: TinyModels, name: str, ids: Sequence[int]) -> torch.Tensor:
-    """Return `[T, vocabulary]`; row p has the log-probabilities of the token after position p."""
-    return models.references[name](torch.tensor([list(ids)])).logits[0].log_softmax(-1)
+LISTED = "logprob_token_ids"
 
 
 def route(body: dict[str, Any]) -> str:
@@ -44,7 +37,7 @@ def check_scores(models: TinyModels, name: str, ids: list[int], scores: Any, num
     """Check `prompt_logprobs` of a prompt against the definition."""
     assert len(scores) == len(ids)
     assert scores[0] is None
-    rows = log_softmax(models, name, ids)
+    rows = models.log_softmax(name, ids)
     for row, token, found in zip(rows, ids[1:], scores[1:], strict=False):
         assert next(iter(found)) == str(token)
         best = sorted(found.values(), key=lambda each: each["rank"])
@@ -107,11 +100,6 @@ async def test_an_echo_and_the_prompts_logprobs_have_their_own_numbers_of_tokens
         ]
 
 
-async def test_a_prompt_is_truncated_before_it_is_scored(http: httpx.AsyncClient) -> None:
-    got = await answer(http, {**CHAT, "prompt_logprobs": 1, "truncate_prompt_tokens": 5})
-    assert len(got["prompt_logprobs"]) == got["usage"]["prompt_tokens"] == 5
-
-
 @pytest.mark.parametrize("body", [CHAT, COMPLETION])
 async def test_streams_have_no_logprobs_of_the_prompt(
     http: httpx.AsyncClient, body: dict[str, Any]
@@ -126,36 +114,22 @@ async def test_streams_have_no_logprobs_of_the_prompt(
 
 
 @pytest.mark.parametrize("body", [CHAT, COMPLETION])
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"prompt_logprobs": -1}, "prompt_logprobs"),
-        ({"prompt_logprobs": 21}, "prompt_logprobs"),
-        ({"prompt_logprobs": True}, "prompt_logprobs"),
-        ({"prompt_logprobs": "1"}, "prompt_logprobs"),
-        ({"logprob_token_ids": [5]}, "logprob_token_ids"),
-        ({"logprobs": True, "logprob_token_ids": [-1]}, "logprob_token_ids[0]"),
-        ({"logprobs": True, "logprob_token_ids": [5, 2**31 - 1]}, "logprob_token_ids[1]"),
-        ({"logprobs": True, "logprob_token_ids": [5, 2**31]}, "logprob_token_ids[1]"),
-        ({"logprobs": True, "logprob_token_ids": [5] * 129}, "logprob_token_ids"),
-        ({"logprobs": True, "logprob_token_ids": 5}, "logprob_token_ids"),
-    ],
-)
 async def test_invalid_values_are_refused_by_name(
-    http: httpx.AsyncClient, body: dict[str, Any], fields: dict[str, Any], param: str
+    http: httpx.AsyncClient, body: dict[str, Any]
 ) -> None:
-    fields = {name: value for name, value in fields.items() if name != "logprobs"} | (
-        {"logprobs": True if "messages" in body else 1} if "logprobs" in fields else {}
-    )
-    assert (await error_of(http, {**body, **fields}))["param"] == param
-
-
-@pytest.mark.parametrize("body", [CHAT, COMPLETION])
-async def test_neutral_values_change_nothing(http: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    plain = await answer(http, body)
-    for fields in ({"prompt_logprobs": None}, {"logprob_token_ids": []}):
-        got = await answer(http, {**body, **fields})
-        assert got["choices"] == plain["choices"]
+    for value in (-1, 21, True, "1"):
+        error = await error_of(http, {**body, "prompt_logprobs": value})
+        assert error["param"] == "prompt_logprobs"
+    assert (await error_of(http, {**body, LISTED: [5]}))["param"] == LISTED
+    with_logprobs = {**body, "logprobs": True if "messages" in body else 1}
+    for ids, param in (
+        ([-1], f"{LISTED}[0]"),
+        ([5, 2**31 - 1], f"{LISTED}[1]"),
+        ([5, 2**31], f"{LISTED}[1]"),
+        ([5] * 129, LISTED),
+        (5, LISTED),
+    ):
+        assert (await error_of(http, {**with_logprobs, LISTED: ids}))["param"] == param
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,7 +141,7 @@ async def test_named_tokens_of_a_chat_replace_the_likeliest_ones(
     got = await answer(http, body)
     [choice] = got["choices"]
     ids, prompt = choice["token_ids"], models.chat_ids(PROMPT)
-    rows = log_softmax(models, name, prompt + ids)[len(prompt) - 1 : -1]
+    rows = models.log_softmax(name, prompt + ids)[len(prompt) - 1 : -1]
     content = choice["logprobs"]["content"]
     assert len(content) == len(ids)
     for row, token, position in zip(rows, ids, content, strict=True):

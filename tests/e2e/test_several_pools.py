@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import openai
 import pytest
@@ -32,11 +32,6 @@ def start() -> Iterator[Start]:
         yield start
 
 
-@pytest.fixture
-def port() -> int:
-    return free_port()
-
-
 async def start_api(start: Start, redis_url: str, pool: str, port: int) -> "subprocess.Popen[str]":
     words = ["--pool", f"{pool}-first", "--further-pools", f"{pool}-second", "--port", str(port)]
     process = start([str(LORIKEET), "api", "--redis-url", redis_url, *words], env=dict(os.environ))
@@ -49,24 +44,9 @@ async def start_api(start: Start, redis_url: str, pool: str, port: int) -> "subp
     return process
 
 
-@pytest.fixture
-async def client(
-    start: Start, redis_url: str, pool: str, port: int
-) -> AsyncIterator[openai.AsyncOpenAI]:
-    for base in BASES:
-        words = ["worker", base, "--engine", "simulated", "--simulated-step-ms", "10"]
-        words += ["--pool", f"{pool}-{base}", "--redis-url", redis_url]
-        start([str(LORIKEET), *words, "--adapters", f"{ADAPTER}={ADAPTER}"], env=dict(os.environ))
-    await start_api(start, redis_url, pool, port)
-    async with openai.AsyncOpenAI(
-        api_key="none", base_url=f"http://127.0.0.1:{port}/v1", max_retries=5
-    ) as client:
-
-        async def both_serve() -> bool:
-            return len((await client.models.list()).data) == 4
-
-        await eventually(both_serve, within_s=60)
-        yield client
+def client_of(port: int) -> openai.AsyncOpenAI:
+    url = f"http://127.0.0.1:{port}/v1"
+    return openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=5)
 
 
 def version_for(model: str) -> AdapterVersion:
@@ -95,34 +75,48 @@ async def answer(client: openai.AsyncOpenAI, model: str, seed: int) -> None:
     assert reply.model == model
 
 
-async def test_models_of_both_pools_answer_behind_one_url(client: openai.AsyncOpenAI) -> None:
-    listed = [model.id for model in (await client.models.list()).data]
-    assert listed == ["first", ADAPTER, "second", f"second:{ADAPTER}"]
-    await asyncio.gather(*(answer(client, model, seed) for model in listed for seed in range(8)))
+async def text_of_stream(
+    client: openai.AsyncOpenAI, model: str, after_two: Callable[[], None]
+) -> str:
+    """Return the text of a stream. `after_two` is called after its second chunk."""
+    chunks = await client.completions.create(
+        model=model,
+        prompt="x",
+        max_tokens=NUM_TOKENS,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    texts = []
+    async for chunk in chunks:
+        texts.append(chunk.choices[0].text)
+        if len(texts) == 2:
+            after_two()
+    return "".join(texts)
 
 
-async def test_streams_of_both_pools_end_when_the_front_end_stops(
-    client: openai.AsyncOpenAI, start: Start, redis_url: str, pool: str
+async def test_models_of_both_pools_answer_behind_one_url_and_streams_end_when_it_stops(
+    start: Start, redis_url: str, pool: str
 ) -> None:
+    for base in BASES:
+        words = ["worker", base, "--engine", "simulated", "--simulated-step-ms", "10"]
+        words += ["--pool", f"{pool}-{base}", "--redis-url", redis_url]
+        start([str(LORIKEET), *words, "--adapters", f"{ADAPTER}={ADAPTER}"], env=dict(os.environ))
     port = free_port()
     process = await start_api(start, redis_url, pool, port)
-    async with openai.AsyncOpenAI(api_key="none", base_url=f"http://127.0.0.1:{port}/v1") as other:
+    async with client_of(port) as client:
 
-        async def stream(model: str) -> str:
-            chunks = await other.completions.create(
-                model=model,
-                prompt="x",
-                max_tokens=NUM_TOKENS,
-                stream=True,
-                extra_body={"ignore_eos": True},
-            )
-            texts = []
-            async for chunk in chunks:
-                texts.append(chunk.choices[0].text)
-                if len(texts) == 2 and model == BASES[0]:
-                    process.send_signal(signal.SIGTERM)
-            return "".join(texts)
+        async def listed() -> list[str] | None:
+            found = [model.id for model in (await client.models.list()).data]
+            return found if len(found) == 4 else None
 
-        first, second = await asyncio.gather(stream("first"), stream("second"))
+        models = await eventually(listed, within_s=60)
+        assert models == ["first", ADAPTER, "second", f"second:{ADAPTER}"]
+        await asyncio.gather(
+            *(answer(client, model, seed) for model in models for seed in range(8))
+        )
+        first, second = await asyncio.gather(
+            text_of_stream(client, "first", lambda: process.send_signal(signal.SIGTERM)),
+            text_of_stream(client, "second", lambda: None),
+        )
     assert len(first) == len(second) > 0
     assert await asyncio.to_thread(process.wait, 20) == 0

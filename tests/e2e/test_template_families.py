@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from families import FAMILIES, LLAMA4, QWEN3, Family
+from families import FAMILIES, LLAMA4, Family
 from joined_stream import joined_choice, normal
 from recital import save_recital, save_reciting_base
 from servers import Server, lorikeet_up
@@ -184,93 +184,3 @@ async def test_the_result_of_a_call_is_sent_back(
     body = {"model": family.name, "messages": [asked, called, *results], "tools": TOOLS}
     reply = await http.post("/v1/chat/completions", json={**body, "max_tokens": 1})
     assert reply.raise_for_status().json()["usage"]["completion_tokens"] == 1
-
-
-@pytest.mark.parametrize("asked", [CALL, SAY])
-async def test_a_response_has_the_same_thought_text_and_calls(
-    http: httpx.AsyncClient, asked: str
-) -> None:
-    function = {"type": "function", **TOOLS[0]["function"]}
-    body: dict[str, Any] = {
-        "model": QWEN3.name,
-        "input": asked,
-        "tools": [function],
-        "temperature": 0,
-        "text": {"format": {"type": "json_schema", "name": "s", "schema": SCHEMA}},
-    }
-    if asked == CALL:
-        del body["text"]
-    whole = (await http.post("/v1/responses", json=body)).raise_for_status().json()
-    reply = await http.post("/v1/responses", json={**body, "stream": True})
-    events = sse_events(reply.raise_for_status().text)
-    last = events[-1].json["response"]
-    assert last["usage"] == whole["usage"]
-    assert response_items(last) == response_items(whole) == expected_items(asked)
-    deltas = [e.json for e in events if e.event and e.event.endswith(".delta")]
-    texts = ["".join(d["delta"] for d in deltas if d["output_index"] == i) for i in range(3)]
-    assert [text for text in texts if text] == [item[-1] for item in response_items(whole)]
-
-
-def response_items(response: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return kind, name of a call, and text of each item of a response."""
-    return [
-        (item["type"], item["name"], item["arguments"])
-        if item["type"] == "function_call"
-        else (item["type"], item["content"][0]["text"])
-        for item in response["output"]
-    ]
-
-
-def expected_items(asked: str) -> list[tuple[str, ...]]:
-    if asked == SAY:
-        return [("reasoning", THOUGHT), ("message", JSON_ANSWER)]
-    calls = [("function_call", name, dumped(arguments)) for name, arguments in CALLS]
-    return [("reasoning", THOUGHT), *calls]
-
-
-def dumped(arguments: dict[str, Any]) -> str:
-    return json.dumps(arguments, ensure_ascii=False)
-
-
-@pytest.mark.parametrize("asked", [CALL, SAY])
-async def test_a_message_has_the_same_thought_text_and_calls(
-    http: httpx.AsyncClient, asked: str
-) -> None:
-    body: dict[str, Any] = {
-        "model": QWEN3.name,
-        "messages": [{"role": "user", "content": asked}],
-        "tools": [{"name": "look", "input_schema": PARAMETERS}],
-        "thinking": {"type": "enabled", "budget_tokens": 1024},
-        "temperature": 0,
-        "max_tokens": 2000,
-    }
-    whole = (await http.post("/v1/messages", json=body)).raise_for_status().json()
-    reply = await http.post("/v1/messages", json={**body, "stream": True})
-    events = sse_events(reply.raise_for_status().text)
-    blocks = [e.json["content_block"] for e in events if e.event == "content_block_start"]
-    texts = [""] * len(blocks)
-    for event in (e.json for e in events if e.event == "content_block_delta"):
-        (text,) = (value for name, value in event["delta"].items() if name != "type")
-        texts[event["index"]] += text
-    streamed = list(zip((block["type"] for block in blocks), texts, strict=True))
-    contents = [(block["type"], content(block)) for block in whole["content"]]
-    assert [(kind, value(kind, text)) for kind, text in streamed] == contents
-    assert contents == expected_blocks(asked)
-    ends = [e.json for e in events if e.event == "message_delta"]
-    assert [end["delta"]["stop_reason"] for end in ends] == [whole["stop_reason"]]
-    assert ends[0]["usage"] == whole["usage"]
-
-
-def content(block: dict[str, Any]) -> Any:
-    """Return the text of a block of a message, or the arguments of a call."""
-    return block[{"text": "text", "thinking": "thinking", "tool_use": "input"}[block["type"]]]
-
-
-def value(kind: str, text: str) -> Any:
-    return json.loads(text) if kind == "tool_use" else text
-
-
-def expected_blocks(asked: str) -> list[tuple[str, Any]]:
-    if asked == SAY:
-        return [("thinking", THOUGHT), ("text", JSON_ANSWER)]
-    return [("thinking", THOUGHT), *(("tool_use", arguments) for _, arguments in CALLS)]

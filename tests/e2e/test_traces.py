@@ -6,8 +6,8 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 SERVER, CONSUMER = 2, 5
 """Kinds of spans."""
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+UNSAMPLED = "5cf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 SECRET = "The moon is made of pecorino."
 CHAT = {"model": "simulated", "messages": [{"role": "user", "content": SECRET}], "seed": 1}
@@ -75,15 +76,6 @@ class Pool:
             process.wait()
 
 
-@contextmanager
-def pool_of(redis_url: str, pool: str, folder: Path) -> Iterator[Pool]:
-    processes = Pool(redis_url, pool, folder)
-    try:
-        yield processes
-    finally:
-        processes.kill()
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     with collecting() as one:
@@ -92,8 +84,9 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def processes(redis_url: str, pool: str, tmp_path: Path) -> Iterator[Pool]:
-    with pool_of(redis_url, pool, tmp_path) as processes:
-        yield processes
+    processes = Pool(redis_url, pool, tmp_path)
+    yield processes
+    processes.kill()
 
 
 def only(spans: list[Received]) -> Received:
@@ -101,22 +94,39 @@ def only(spans: list[Received]) -> Received:
     return span
 
 
-def test_a_chat_is_one_trace_from_its_client_to_the_engine(
+def test_each_request_is_one_trace_from_its_client_to_the_engine(
     collector: Collector, processes: Pool
 ) -> None:
     flags = ["--otlp-endpoint", collector.url]
     url = processes.start_api(*flags)
     processes.start_worker(*flags, "--simulated-step-ms", "5")
-    body = {**CHAT, "max_tokens": 8, "ignore_eos": True, "temperature": 0.5}
-    reply = httpx.post(f"{url}/v1/chat/completions", json=body, headers=TRACEPARENT, timeout=30)
-    answer = reply.json()
+
+    def post(path: str, headers: dict[str, str], **body: Any) -> httpx.Response:
+        return httpx.post(f"{url}/v1/{path}", json=body, headers=headers, timeout=30)
+
+    asked = {**CHAT, "max_tokens": 8, "ignore_eos": True, "temperature": 0.5}
+    reply = post("chat/completions", TRACEPARENT, **asked)
+    text = {"model": "simulated", "prompt": SECRET, "max_tokens": 2, "ignore_eos": True, "n": 2}
+    for traceparent in ({}, {"traceparent": "00-nonsense"}):
+        assert post("completions", traceparent, **text).status_code == 200
+    post("completions", {}, **{**text, "model": SECRET})
+    unsampled = {"traceparent": f"00-{UNSAMPLED}-{PARENT}-00"}
+    assert post("chat/completions", unsampled, **CHAT, max_tokens=2).status_code == 200
     processes.stop()
-    names = ["admit", "chat simulated", "compute", "queue"]
-    assert sorted(span.name for span in collector.spans) == names
-    request, queue, admit, compute = (
-        only(collector.named(name)) for name in ("chat simulated", "queue", "admit", "compute")
-    )
-    job_id = reply.headers["x-lorikeet-job"]
+    check_trace_of_chat([span for span in collector.spans if span.trace == TRACE], reply)
+    check_new_traces(collector)
+    assert len({span.trace for span in collector.spans}) == 1 + 3  # none of what isn't sampled
+    sent = b"".join(collector.bodies)
+    assert SECRET.encode() not in sent
+    assert reply.json()["choices"][0]["message"]["content"][:20].encode() not in sent
+
+
+def check_trace_of_chat(spans: list[Received], reply: httpx.Response) -> None:
+    """Check the trace of a chat whose client has sent `TRACEPARENT`."""
+    answer = reply.json()
+    admit, request, compute, queue = sorted(spans, key=lambda span: span.name)
+    names = [span.name for span in (request, queue, admit, compute)]
+    assert names == ["chat simulated", "queue", "admit", "compute"]
     usage = {
         "gen_ai.usage.input_tokens": answer["usage"]["prompt_tokens"],
         "gen_ai.usage.output_tokens": 8,
@@ -124,11 +134,11 @@ def test_a_chat_is_one_trace_from_its_client_to_the_engine(
     }
     about = {
         "gen_ai.request.model": "simulated",
-        "lorikeet.job.id": job_id,
+        "lorikeet.job.id": reply.headers["x-lorikeet-job"],
         "lorikeet.tenant": "default",
         "lorikeet.adapter.version": BASE,
     }
-    assert (request.trace, request.parent, request.kind) == (TRACE, PARENT, SERVER)
+    assert (request.parent, request.kind) == (PARENT, SERVER)
     assert request.attributes == {
         **about,
         **usage,
@@ -143,7 +153,7 @@ def test_a_chat_is_one_trace_from_its_client_to_the_engine(
         "gen_ai.response.finish_reasons": ["length"],
     }
     for span in (queue, admit, compute):
-        assert (span.trace, span.parent, span.kind) == (TRACE, request.id, CONSUMER)
+        assert (span.parent, span.kind) == (request.id, CONSUMER)
         assert span.attributes.items() >= {**about, "lorikeet.try": 1}.items()
         assert span.resource["service.name"] == "lorikeet-worker"
     assert request.resource["service.name"] == "lorikeet-api"
@@ -152,9 +162,19 @@ def test_a_chat_is_one_trace_from_its_client_to_the_engine(
     first = compute.events["first_token"]
     assert compute.start_ns < first["at_ns"] < compute.end_ns
     assert 0 < first["lorikeet.seconds_since_enqueue"] < 30
-    sent = b"".join(collector.bodies)
-    assert SECRET.encode() not in sent
-    assert answer["choices"][0]["message"]["content"][:20].encode() not in sent
+
+
+def check_new_traces(collector: Collector) -> None:
+    """Check the traces of completions, of which one is refused, without a valid header."""
+    one, two = collector.named("text_completion simulated")
+    refused = only(collector.named("POST /v1/completions"))
+    assert (one.parent, two.parent, refused.parent) == ("", "", "")
+    assert one.attributes["gen_ai.request.choice.count"] == 2
+    assert one.attributes["gen_ai.response.finish_reasons"] == ["length", "length"]
+    assert (refused.attributes["error.type"], refused.status) == ("model_not_found", 0)
+    for request in (one, two):
+        children = [span for span in collector.spans if span.parent == request.id]
+        assert sorted(span.name for span in children) == ["admit", "compute", "queue"]
 
 
 def test_a_job_of_a_killed_worker_has_two_tries_in_its_trace(
@@ -193,57 +213,6 @@ def test_a_job_of_a_killed_worker_has_two_tries_in_its_trace(
     assert admitted[1].end_ns < waits[2].start_ns <= waits[2].end_ns == admitted[2].start_ns
     workers = {span.attributes["lorikeet.worker.id"] for span in admitted.values()}
     assert len(workers) == 2
-
-
-def test_without_a_header_each_request_begins_a_trace(
-    collector: Collector, processes: Pool
-) -> None:
-    flags = ["--otlp-endpoint", collector.url]
-    url = processes.start_api(*flags)
-    processes.start_worker(*flags, "--simulated-step-ms", "0")
-    body = {"model": "simulated", "prompt": SECRET, "max_tokens": 2, "ignore_eos": True, "n": 2}
-    for traceparent in ({}, {"traceparent": "00-nonsense"}):
-        reply = httpx.post(f"{url}/v1/completions", json=body, headers=traceparent, timeout=30)
-        assert reply.status_code == 200
-    httpx.post(f"{url}/v1/completions", json={**body, "model": SECRET}, timeout=30)
-    processes.stop()
-    one, two = collector.named("text_completion simulated")
-    refused = only(collector.named("POST /v1/completions"))
-    assert len({span.trace for span in collector.spans}) == 3
-    assert (one.parent, two.parent, refused.parent) == ("", "", "")
-    assert one.attributes["gen_ai.request.choice.count"] == 2
-    assert one.attributes["gen_ai.response.finish_reasons"] == ["length", "length"]
-    assert (refused.attributes["error.type"], refused.status) == ("model_not_found", 0)
-    assert SECRET.encode() not in b"".join(collector.bodies)
-    for request in (one, two):
-        children = [span for span in collector.spans if span.parent == request.id]
-        assert sorted(span.name for span in children) == ["admit", "compute", "queue"]
-
-
-def test_a_request_that_its_client_does_not_sample_has_no_spans(
-    collector: Collector, processes: Pool
-) -> None:
-    flags = ["--otlp-endpoint", collector.url]
-    url = processes.start_api(*flags)
-    processes.start_worker(*flags, "--simulated-step-ms", "0")
-    unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
-    body = {**CHAT, "max_tokens": 2}
-    reply = httpx.post(f"{url}/v1/chat/completions", json=body, headers=unsampled, timeout=30)
-    assert reply.status_code == 200
-    processes.stop()
-    assert collector.spans == []
-
-
-def test_a_front_end_without_the_setting_ignores_traces(
-    collector: Collector, processes: Pool
-) -> None:
-    url = processes.start_api()
-    processes.start_worker("--otlp-endpoint", collector.url, "--simulated-step-ms", "0")
-    body = {**CHAT, "max_tokens": 2}
-    reply = httpx.post(f"{url}/v1/chat/completions", json=body, headers=TRACEPARENT, timeout=30)
-    assert reply.status_code == 200
-    processes.stop()
-    assert collector.bodies == []
 
 
 def test_a_collector_that_is_away_changes_no_answer_and_delays_no_end(processes: Pool) -> None:

@@ -1,24 +1,37 @@
-"""`lorikeet up` as a process: what it starts, prints, restarts and cleans up."""
+"""`lorikeet up` as a process: what it starts, prints, restarts, keeps and cleans up."""
 
 import re
+import shutil
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 from served_tiny import TinyModels
-from servers import STOP_TIMEOUT_S, Process, start_lorikeet, wait_for
+from servers import POLL_S, STOP_TIMEOUT_S, Process, start_lorikeet, wait_for
+
+from ops.local.embedded_redis import EmbeddedRedis
+
+NUM_JOBS = 20
+DEADLINE_S = 200
+JOB = {"prompt": "hello", "ignore_eos": True, "background": True}
+SIMULATED = ("base", "--engine", "simulated", "--workers", "1")
+"""A base model that needs no files, so that a start takes seconds."""
 
 
-@dataclass(frozen=True)
 class Up:
-    """A running `lorikeet up` that has started its own Redis."""
+    """A running `lorikeet up`, by default with a Redis of its own."""
 
-    process: Process
-    log: Path
+    def __init__(self, process: Process, log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.http = httpx.Client(timeout=60, verify=False)
 
     def wait_for(self, pattern: str, times: int = 1) -> re.Match[str]:
         """Wait for `times` matches of `pattern` in the output, and return the last one."""
@@ -26,63 +39,106 @@ class Up:
         def found() -> list[re.Match[str]]:
             return list(re.finditer(pattern, self.log.read_text(), re.MULTILINE))
 
-        wait_for(lambda: len(found()) >= times, self.log.read_text, self.process)
+        wait_for(lambda: len(found()) >= times, self.log.read_text, self.process, DEADLINE_S)
         return found()[-1]
+
+    @property
+    def ready_message(self) -> str:
+        """Everything that was printed when the server became ready."""
+        self.wait_for(r"Stop: Ctrl-C")
+        return self.log.read_text().partition("Lorikeet is ready")[2]
+
+    @property
+    def url(self) -> str:
+        return self.wait_for(r"^Lorikeet is ready at (\S+)")[1]
+
+    def get(self, path: str) -> Any:
+        return self.http.get(f"{self.url}{path}").raise_for_status().json()
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        reply = self.http.post(f"{self.url}{path}", json=body)
+        assert reply.is_success, reply.text
+        return reply.json() if "json" in reply.headers.get("content-type", "") else reply.text
+
+    def names(self) -> set[str]:
+        """Names of the served models."""
+        return {card["id"] for card in self.get("/v1/models")["data"]}
+
+    def states(self, jobs: list[str]) -> list[str]:
+        """States of jobs that run in the background."""
+        return [self.get(f"/v1/jobs/{job}")["state"] for job in jobs]
+
+    def children(self, *, recursive: bool = False) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=recursive)
 
     def kill_child(self, pattern: str) -> None:
         """Kill the one child whose command line matches `pattern`."""
-        children = psutil.Process(self.process.pid).children()
-        [child] = [c for c in children if re.search(pattern, " ".join(c.cmdline()))]
+        [child] = [c for c in self.children() if re.search(pattern, " ".join(c.cmdline()))]
         child.kill()
 
+    def kill(self) -> None:
+        """Kill the process with SIGKILL, and wait until its children have ended, too."""
+        children = self.children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        _, alive = psutil.wait_procs(children, STOP_TIMEOUT_S)
+        assert alive == []
 
-@pytest.fixture
-def up(models: TinyModels, tmp_path: Path) -> Iterator[Up]:
-    words = ["up", *models.flags, "--port", "0", "--durability", "strict"]
-    process = start_lorikeet(words, tmp_path / "log")
+    def stop(self) -> None:
+        """Stop the process as Ctrl-C does. No child may be left."""
+        children = self.children(recursive=True)
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(STOP_TIMEOUT_S) == 0, self.log.read_text()
+        assert [child for child in children if child.is_running()] == []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def running_up(log: Path, *words: str, **variables: str) -> Iterator[Up]:
+    process = start_lorikeet(["up", *words, "--port", "0"], log, **variables)
+    up = Up(process, log)
     try:
-        yield Up(process, tmp_path / "log")
+        yield up
     finally:
         process.kill()
         process.wait()
+        up.http.close()
 
 
-def test_it_serves_recovers_and_leaves_no_processes(up: Up) -> None:
-    url = up.wait_for(r"^Lorikeet is ready at (\S+)")[1]
-    assert up.wait_for(rf"^curl {url}/v1/chat/completions .*\"model\":\"(\S+?)\"")
+@pytest.fixture
+def no_adapter_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `lorikeet up` choose the folder for copies of adapters."""
+    monkeypatch.delenv("LORIKEET_ADAPTER_STORE")
 
-    up.kill_child(r"ops\.cli worker")
-    up.wait_for(r"worker-1 .* ended \(SIGKILL\), restarts")
-    up.kill_child(r"(redis|valkey)-server")
-    up.wait_for("redis .* ended unexpectedly, restarts")
-    up.wait_for(r"worker-1 .* worker_ready", times=2)
 
-    name = httpx.get(f"{url}/v1/models", timeout=30).json()["data"][-1]["id"]
-    body = {"model": name, "prompt": "hello", "max_tokens": 4}
-    assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 200
-
-    children = psutil.Process(up.process.pid).children(recursive=True)
-    up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(STOP_TIMEOUT_S) == 0
-    assert [child for child in children if child.is_running()] == []
+def test_it_serves_recovers_and_leaves_no_processes(tmp_path: Path) -> None:
+    words = [*SIMULATED, "--adapters", "a=v1", "--durability", "strict"]
+    with running_up(tmp_path / "log", *words) as up:
+        assert up.wait_for(rf"^curl {up.url}/v1/chat/completions .*\"model\":\"(\S+?)\"")
+        up.kill_child(r"ops\.cli worker")
+        up.wait_for(r"worker-1 .* ended \(SIGKILL\), restarts")
+        up.kill_child(r"(redis|valkey)-server")
+        up.wait_for("redis .* ended unexpectedly, restarts")
+        up.wait_for(r"worker-1 .* worker_ready", times=2)
+        name = up.get("/v1/models")["data"][-1]["id"]
+        up.post("/v1/completions", {"model": name, "prompt": "hello", "max_tokens": 4})
+        up.stop()
 
 
 @pytest.mark.slow
-def test_keys_from_the_environment_allow_network_access_and_stay_secret(
-    models: TinyModels, tmp_path: Path
-) -> None:
+def test_keys_from_the_environment_allow_network_access_and_stay_secret(tmp_path: Path) -> None:
     key, metrics_key = "secret-of-red-" + "r" * 20, "secret-of-metrics-" + "m" * 20
-    log = tmp_path / "log"
-    words = ["up", *models.flags, "--host", "0.0.0.0", "--port", "0"]
-    process = start_lorikeet(
-        words, log, LORIKEET_API_KEYS=f"red:{key}", LORIKEET_METRICS_KEY=metrics_key
-    )
-    try:
-        url = Up(process, log).wait_for(r"^Lorikeet is ready at (\S+)")[1]
-        children = psutil.Process(process.pid).children()
-        shown_by_ps = [child.cmdline() for child in children]
-        assert [words for words in shown_by_ps if "api" in words]
-        assert key not in str(shown_by_ps)
+    keys = {"LORIKEET_API_KEYS": f"red:{key}", "LORIKEET_METRICS_KEY": metrics_key}
+    with running_up(tmp_path / "log", *SIMULATED, "--host", "0.0.0.0", **keys) as up:
+        url, children = up.url, up.children()
+        assert [child for child in children if "api" in child.cmdline()]
+        assert key not in str([child.cmdline() for child in children])
         [worker] = [child for child in children if "worker" in child.cmdline()]
         assert key not in str(worker.environ())
         assert metrics_key not in str(worker.environ())
@@ -94,10 +150,104 @@ def test_keys_from_the_environment_allow_network_access_and_stay_secret(
         assert httpx.get(f"{url}/metrics", headers=headers).status_code == 403
         headers = {"Authorization": f"Bearer {metrics_key}"}
         assert httpx.get(f"{url}/metrics", headers=headers).status_code == 200
-        process.terminate()
-        assert process.wait(STOP_TIMEOUT_S) == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert key not in log.read_text()
-    assert "Authorization: Bearer KEY" in log.read_text()
+        up.stop()
+    printed = (tmp_path / "log").read_text()
+    assert key not in printed
+    assert "Authorization: Bearer KEY" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("no_adapter_store")
+def test_waiting_jobs_and_loaded_adapters_survive_a_kill(
+    models: TinyModels, tmp_path: Path
+) -> None:
+    data, log, source = tmp_path / "data", tmp_path / "log", tmp_path / "roots" / "wide"
+    shutil.copytree(models.folder / "wide", source)
+    words = ["--model", str(models.folder / "tiny"), "--dtype", "float32", "--threads", "1"]
+    words += ["--adapters", f"narrow={models.folder / 'narrow'}", "--kv-cache-mb", "64"]
+    words += ["--adapter-root", str(source.parent), "--max-num-seqs", "1", "--data-dir", str(data)]
+    with running_up(log, *words) as up:
+        up.post("/v1/load_lora_adapter", {"lora_name": "extra", "lora_path": str(source)})
+        first = up.post("/v1/completions", JOB | {"model": "narrow", "max_tokens": 400})["id"]
+        waiting = [
+            up.post("/v1/completions", JOB | {"model": model, "max_tokens": 8})["id"]
+            for model in ("extra", "narrow") * (NUM_JOBS // 2)
+        ]
+        assert up.states(waiting) == ["queued"] * NUM_JOBS
+        up.kill()
+    shutil.rmtree(source)
+    [folder] = data.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+    with running_up(log, *words) as up:
+        assert f"Data: {folder}" in up.ready_message
+        assert up.names() == {"tiny", "narrow", "extra"}
+        jobs = [first, *waiting]
+        wait_for(
+            lambda: not {"queued", "running"} & set(up.states(jobs)),
+            log.read_text,
+            up.process,
+            DEADLINE_S,
+        )
+        assert up.states(jobs) == ["done"] * len(jobs)
+        assert up.post("/v1/completions", {"model": "extra", "prompt": "a", "max_tokens": 2})
+        up.stop()
+
+
+@pytest.mark.slow
+def test_adapters_of_a_start_are_served_and_the_message_names_those_that_clients_changed(
+    tmp_path: Path,
+) -> None:
+    words = [*SIMULATED, "--data-dir", str(tmp_path / "data")]
+    named = ["--adapters", "unloaded=v1", "replaced=v1", "same=v1"]
+    with running_up(tmp_path / "log", *words, *named, "dropped=v1") as up:
+        up.post("/v1/unload_lora_adapter", {"lora_name": "unloaded"})
+        body = {"lora_name": "replaced", "lora_path": "v2", "load_inplace": True}
+        up.post("/v1/load_lora_adapter", body)
+        up.post("/v1/load_lora_adapter", {"lora_name": "extra", "lora_path": "v1"})
+        assert "But:" not in up.ready_message
+        with running_up(tmp_path / "log2", *words) as second:
+            assert second.process.wait(STOP_TIMEOUT_S) == 2
+            line = (tmp_path / "log2").read_text()
+            assert f"another `lorikeet up` (process {up.process.pid}) uses" in line
+        up.stop()
+
+    with running_up(tmp_path / "log3", *words, *named) as up:
+        message = up.ready_message
+        assert up.names() == {"base", "unloaded", "replaced", "same", "extra"}
+        [note] = re.findall(r"^- (.*)$", message, re.MULTILINE)
+        assert note.startswith("replaced is served as replaced@")
+        assert note.endswith("lorikeet adapters load replaced v1 --replace")
+        up.stop()
+
+
+@pytest.mark.slow
+def test_in_a_shared_redis_an_unloaded_adapter_stays_unloaded_and_the_message_says_so(
+    tmp_path: Path, own_server: EmbeddedRedis
+) -> None:
+    words = [*SIMULATED, "--adapters", "a=v1", "b=v1", "--redis-url", own_server.url]
+    with running_up(tmp_path / "log", *words) as up:
+        up.post("/v1/unload_lora_adapter", {"lora_name": "a"})
+        up.stop()
+    with running_up(tmp_path / "log2", *words, "--data-dir", str(tmp_path / "data")) as up:
+        message = up.ready_message
+        assert up.names() == {"base", "b"}
+        assert "- a isn't served: a client has unloaded it. To load it again: " in message
+        assert "--data-dir isn't used, because --redis-url names" in up.log.read_text()
+        up.stop()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children")
+def test_a_killed_server_without_data_leaves_no_folder(tmp_path: Path) -> None:
+    words = [*SIMULATED, "--data-dir", "none", "--adapters", "base=v1", "a=v1"]
+    log = tmp_path / "log"
+    with running_up(log, *words, "--skip-bad-adapters", TMPDIR=str(tmp_path)) as up:
+        assert "- base is left out: adapter base from v1: this is the base" in up.ready_message
+        assert "Data:" not in up.ready_message
+        assert up.names() == {"base", "a"}
+        assert list(tmp_path.glob("lorikeet-redis-*"))
+        up.kill()
+        wait_until(lambda: not list(tmp_path.glob("lorikeet-redis-*")))

@@ -1,10 +1,12 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from ops import cli
+from ops.local.embedded_redis import start_redis
 from shared.errors import LorikeetError, RedisUnavailable, SettingsError
 
 
@@ -18,7 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_help_needs_neither_torch_nor_the_web_stack() -> None:
-    heavy = {"torch", "transformers", "peft", "fastapi", "uvicorn", "httpx", "arq"}
+    heavy = {"torch", "transformers", "peft", "fastapi", "uvicorn", "httpx", "arq", "matplotlib"}
     code = f"import ops.cli, sys; print({heavy} & set(sys.modules) or 'light')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "light"
@@ -45,6 +47,8 @@ def test_version_is_printed(
         (["queue", "--redis-url", "localhost:6379"], "--redis-url"),
         (["worker", "--model", "m", "--adapters", "--threads", "1"], "--adapters"),
         (["worker", "--model", "m", "--adapters", "a=x", "a=y"], "'a' is given twice"),
+        (["worker", "--model", "m", "--adapters", "a b=x"], "invalid adapter name 'a b'"),
+        (["health", "worker", "--url", "http://127.0.0.1:1"], "--url is for `health api`"),
     ],
 )
 def test_a_wrong_setting_ends_with_one_line_and_code_2(
@@ -58,6 +62,25 @@ def test_a_wrong_setting_ends_with_one_line_and_code_2(
     assert printed.startswith("lorikeet: ")
     assert printed.count("\n") == 1
     assert message in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["worker", "--kv-cache-mb", "much"], "--kv-cache-mb"),
+        (["worker", "--dtype", "int4"], "--dtype"),
+        (["api", "--prot", "80"], "--prot"),
+        (["serve"], "serve"),
+    ],
+)
+def test_a_malformed_command_line_ends_with_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    part: str,
+) -> None:
+    assert run(monkeypatch, *words) == 2
+    assert part in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["api", "worker", "control", "up"])
@@ -84,7 +107,41 @@ def test_a_taken_port_is_named_before_anything_is_started(
     assert f"can't listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["queue"], ["api", "--port", "0"], ["up", "m", "--port", "0"]])
+@pytest.fixture(scope="module")
+def locked_redis() -> Iterator[str]:
+    """Host and port of a Redis that wants a password."""
+    server = start_redis(None)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"CONFIG SET requirepass sesame\r\n")
+        assert connection.recv(100) == b"+OK\r\n"
+    yield f"127.0.0.1:{server.port}"
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["api", "--port", "0"], ["worker", "m"], ["control"], ["up", "m", "--port", "0"]),
+        *(["queue"], ["audit"], ["jobs", "dead"], ["health", "worker"]),
+    ],
+    ids=" ".join,
+)
+def test_a_redis_that_wants_a_password_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    locked_redis: str,
+    words: list[str],
+) -> None:
+    assert run(monkeypatch, *words, "--redis-url", f"redis://{locked_redis}/0") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lorikeet: the Redis at {locked_redis} needs a password: ")
+    assert "set LORIKEET_REDIS_URL" in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["queue"], ["control"], ["worker", "m"], ["api", "--port", "0"], ["up", "m", "--port", "0"]],
+)
 def test_redis_out_of_reach_ends_with_one_line_and_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
@@ -94,6 +151,13 @@ def test_redis_out_of_reach_ends_with_one_line_and_code_1(
     printed = capsys.readouterr().err
     assert printed.startswith(f"lorikeet: no Redis at {url}")
     assert printed.count("\n") == 1
+
+
+def test_without_redis_nothing_is_healthy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "health", "worker", "--redis-url", "redis://127.0.0.1:1/0") == 1
+    assert "Redis is out of reach" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--api-key", "k" * 16], ["--allow-anonymous"]])

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -78,15 +78,36 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
 
 
-@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
-def test_links_have_targets(page: Path) -> None:
+def broken_links(page: Path) -> Iterator[str]:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if re.match(r"https?:", target):
-            continue
-        name, _, anchor = target.partition("#")
-        file = page.parent / name if name else page
-        assert file.exists(), target
-        assert not anchor or anchor in headings(file), target
+        if not re.match(r"https?:", target):
+            name, _, anchor = target.partition("#")
+            file = page.parent / name if name else page
+            if not file.exists() or (anchor and anchor not in headings(file)):
+                yield target
+
+
+def missing_paths(page: Path) -> Iterator[str]:
+    for span in spans(page.read_text()):
+        if re.fullmatch(r"(api|shared|worker|ops|tests)(/[\w.-]+)+/?", span):
+            if not (ROOT / span).exists():
+                yield span
+        elif re.fullmatch(r"[\w-]+\.(py|lua|cpp|h)", span) and span not in source_names():
+            yield span
+
+
+def missing_modules(page: Path) -> Iterator[str]:
+    for module in re.findall(r"python -m (ops(?:\.\w+)*)", page.read_text()):
+        path = ROOT / module.replace(".", "/")
+        if not path.with_suffix(".py").exists() and not (path / "__init__.py").exists():
+            yield module
+
+
+def unknown_variables(page: Path) -> Iterator[str]:
+    classes = (ApiSettings, WorkerSettings, ControlSettings, UpSettings)
+    known = {ENV_PREFIX + name.upper() for cls in classes for name in cls.model_fields}
+    found = set(re.findall(rf"\b{ENV_PREFIX}[A-Z_]+\b", page.read_text()))
+    yield from found - known - {URL_VARIABLE}
 
 
 @cache
@@ -94,22 +115,6 @@ def source_names() -> frozenset[str]:
     """Return the names of all files in the packages and the tests."""
     tops = ("api", "shared", "worker", "ops", "tests")
     return frozenset(path.name for top in tops for path in (ROOT / top).rglob("*.*"))
-
-
-@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
-def test_source_paths_exist(page: Path) -> None:
-    for span in spans(page.read_text()):
-        if re.fullmatch(r"(api|shared|worker|ops|tests)(/[\w.-]+)+/?", span):
-            assert (ROOT / span).exists(), span
-        elif re.fullmatch(r"[\w-]+\.(py|lua|cpp|h)", span):
-            assert span in source_names(), span
-
-
-@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
-def test_modules_exist(page: Path) -> None:
-    for module in re.findall(r"python -m (ops(?:\.\w+)*)", page.read_text()):
-        path = ROOT / module.replace(".", "/")
-        assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module
 
 
 def test_the_index_of_decisions_has_every_title_and_status() -> None:
@@ -142,34 +147,22 @@ def commands() -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("page", MANUAL, ids=by_name)
-def test_commands_and_their_flags_exist(page: Path) -> None:
+def unknown_commands(page: Path) -> Iterator[str]:
     for line in command_lines(text_of(page)):
         words = line.strip().removeprefix(".venv/bin/").split()
         if words[:1] != ["lorikeet"] or words[1:2] in ([], ["COMMAND"]):
             continue
         name = " ".join(words[:3]) if " ".join(words[:3]) in commands() else " ".join(words[:2])
-        assert name in commands(), line
         flags = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-        assert flags <= commands()[name], line
+        if name not in commands() or not flags <= commands()[name]:
+            yield line
 
 
-@pytest.mark.parametrize("page", MANUAL, ids=by_name)
-def test_flags_exist(page: Path) -> None:
+def unknown_flags(page: Path) -> Iterator[str]:
     known = OF_OTHER_PROGRAMS.union(*commands().values())
     for span in spans(text_of(page)):
-        if re.match(r"--[a-z]", span):
-            flag = re.split(r"[\s=:.]", span)[0]
-            assert flag in known, span
-
-
-@pytest.mark.parametrize("page", [*MANUAL, *OTHERS], ids=by_name)
-def test_variables_exist(page: Path) -> None:
-    classes = (ApiSettings, WorkerSettings, ControlSettings, UpSettings)
-    known = {ENV_PREFIX + name.upper() for cls in classes for name in cls.model_fields}
-    known.add(URL_VARIABLE)
-    found = set(re.findall(rf"\b{ENV_PREFIX}[A-Z_]+\b", page.read_text()))
-    assert found <= known
+        if re.match(r"--[a-z]", span) and re.split(r"[\s=:.]", span)[0] not in known:
+            yield span
 
 
 @cache
@@ -181,11 +174,21 @@ def served_paths() -> re.Pattern[str]:
     return re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in paths))
 
 
-@pytest.mark.parametrize("page", MANUAL, ids=by_name)
-def test_urls_exist(page: Path) -> None:
+def unknown_urls(page: Path) -> Iterator[str]:
     for line in command_lines(text_of(page)):
-        for url in URL.findall(line):
-            assert served_paths().fullmatch(url), line
+        yield from (url for url in URL.findall(line) if not served_paths().fullmatch(url))
+
+
+EVERYWHERE = (broken_links, missing_paths, missing_modules, unknown_variables)
+"""Checks of all pages. Those of the manual follow."""
+
+
+@pytest.mark.parametrize(
+    "find", [*EVERYWHERE, unknown_commands, unknown_flags, unknown_urls], ids=lambda f: f.__name__
+)
+def test_what_the_pages_name_exists(find: Callable[[Path], Iterator[str]]) -> None:
+    pages = [*MANUAL, *OTHERS] if find in EVERYWHERE else MANUAL
+    assert [f"{by_name(page)}: {found}" for page in pages for found in find(page)] == []
 
 
 @cache
@@ -206,10 +209,9 @@ def symptoms() -> list[str]:
     return [span for cell in cells for span in spans(cell) if not span.startswith("/")]
 
 
-@pytest.mark.parametrize("symptom", symptoms())
-def test_quoted_messages_exist_in_the_sources(symptom: str) -> None:
-    for part in symptom.split("..."):
-        assert part.strip(" :,;") in strings()
+def test_quoted_messages_exist_in_the_sources() -> None:
+    parts = [part.strip(" :,;") for symptom in symptoms() for part in symptom.split("...")]
+    assert [part for part in parts if part not in strings()] == []
 
 
 def test_the_tests_that_prove_reliability_exist() -> None:

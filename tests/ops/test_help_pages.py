@@ -50,19 +50,13 @@ SECTIONS = ("Arguments:", "Options:")
 
 
 @pytest.mark.parametrize("words", [*commands()], ids=" ".join)
-def test_all_pages_use_one_notation(words: tuple[str, ...]) -> None:
-    lines = help_of(words, 80)
+def test_pages_use_one_notation_fit_into_60_columns_and_cut_nothing(words: tuple[str, ...]) -> None:
+    lines, narrow, wide = (help_of(words, columns) for columns in (80, 60, 200))
     assert USAGE.fullmatch(lines[0]), lines[0]
     assert [name for name in names(lines) if not ROW.fullmatch(name)] == []
-
-
-@pytest.mark.parametrize("columns", [60, 80])
-@pytest.mark.parametrize("words", [*commands()], ids=" ".join)
-def test_pages_fit_into_the_terminal_and_cut_nothing(words: tuple[str, ...], columns: int) -> None:
-    lines, wide = help_of(words, columns), help_of(words, 200)
-    assert [line for line in lines if len(line) > columns and len(line.split()) > 1] == []
-    assert "…" not in "".join(lines)
-    assert "".join("".join(lines).split()) == "".join("".join(wide).split())
+    assert [line for line in narrow if len(line) > 60 and len(line.split()) > 1] == []
+    assert "…" not in "".join(narrow)
+    assert "".join("".join(narrow).split()) == "".join("".join(wide).split())
 
 
 def test_defaults_are_shown() -> None:

@@ -63,7 +63,6 @@ def test_ci_injects_only_faults_that_exist() -> None:
 @pytest.mark.parametrize(
     ("expression", "left_out", "processes"),
     [
-        ("not slow and not long", BOTH, []),
         ("not slow and not long", BOTH, ["--numprocesses", "2"]),
         ("slow", "left out tests: 1 long (make test-long)", []),
         ("", None, []),

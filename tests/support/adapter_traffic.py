@@ -65,14 +65,6 @@ async def text_of(
     return text
 
 
-async def versioned_text_of(http: httpx.AsyncClient, model: str, **more: Any) -> tuple[str, str]:
-    """Return the version that an answer names, and its text."""
-    reply = await complete(http, model, PROMPTS[0], **more)
-    assert reply.status_code == 200, reply.text
-    body = reply.json()
-    return body["weight_version"], body["choices"][0]["text"]
-
-
 @dataclass
 class Traffic:
     """Clients that repeatedly send requests to one model, and the answers they received."""

@@ -15,6 +15,8 @@ from shared.settings import ApiSettings
 PLACE = "\N{SNOWMAN}"
 """Text in a body in whose place a part is written that grows with the size."""
 MAX_BYTES = ApiSettings().max_body_bytes
+STEP_BYTES = MAX_BYTES >> 10
+"""Precision to which the largest body within the bounds of JSON is searched."""
 NEW = "new"
 """Name of a field that a valid body doesn't have."""
 Path = tuple[str | int, ...]
@@ -78,14 +80,16 @@ def assert_bounded(check: Callable[[bytes], object], shape: Shape) -> None:
     Raises:
         NotLinear: as `assert_linear`.
     """
-    for limit in (MAX_BYTES, _largest(shape)):
+    largest = _largest(shape)
+    is_bounded_by_bytes = largest >= MAX_BYTES - STEP_BYTES
+    for limit in (MAX_BYTES,) if is_bounded_by_bytes else (MAX_BYTES, largest):
         assert_linear(check, shape.body, max_bytes=limit, refusals=JobFailed)
 
 
 def _largest(shape: Shape) -> int:
     """Return the size in bytes up to which bodies keep the bounds of JSON."""
     low, high = 0, MAX_BYTES
-    while high - low > MAX_BYTES >> 10:
+    while high - low > STEP_BYTES:
         middle = (low + high) // 2
         try:
             JsonBudget().spend(shape.body(middle))

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from tiny_training import train_adapter
@@ -65,6 +66,12 @@ class TinyModels:
         """Return the prompt of a text completion."""
         ids: list[int] = self.tokenizer(text)["input_ids"]
         return ids
+
+    @torch.inference_mode()
+    def log_softmax(self, name: str, ids: Sequence[int]) -> torch.Tensor:
+        """Return the log-probabilities of the token after each position, `[T, vocabulary]`."""
+        logits: torch.Tensor = self.references[name](torch.tensor([list(ids)])).logits[0]
+        return logits.log_softmax(-1)
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of the tokens, without special tokens."""

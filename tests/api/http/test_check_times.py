@@ -44,10 +44,15 @@ def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1200)
 @given(ROUTES_AND_SHAPES)
-@settings(MEASURED, max_examples=300)
+@settings(MEASURED, max_examples=120)
 def test_every_check_of_many_bodies_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
+    """Try 120 shapes: of a fault in one shape of 40, 95 runs of 100 find one.
+
+    The faults that it has found were in one shape of 8 (unknown fields), and in one of 40 (lists of
+    messages; schemas). `KNOWN` has them all, with those of rarer shapes.
+    """
     path, shape = drawn
     assert_bounded(CHECKS[path], shape)
 

@@ -184,6 +184,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     (said("user", [{"type": "image"}]), "messages[0].content[0].type"),
     (said("assistant", [{"type": "tool_use", "input": 7}]), "messages[0].content[0].input"),
     ({"system": 7}, "system"),
+    ({"system": 0}, "system"),
     ({"tools": [{"type": "web_search_20250305", "name": "x"}]}, "tools[0].type"),
     ({"tools": [{"name": "x", "input_schema": {"type": "array"}}]}, "tools[0].input_schema"),
     ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),

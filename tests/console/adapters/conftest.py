@@ -10,7 +10,7 @@ from console_browser import ConsolePage, OpenPage
 from servers import Server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with adapters for `tiny`."""
     root = tmp_path_factory.mktemp("adapters")
@@ -18,9 +18,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real engine with a tiny model and the adapter `start`. Tests of a module share it."""
+    """A real engine with a tiny model and the adapter `start`. All tests share it."""
     with tiny_pool(tmp_path_factory.mktemp("tiny"), root) as server:
         yield server
 

@@ -155,12 +155,6 @@ async def test_the_log_fits_a_terminal_of_80_columns(
     assert max(map(len, lines)) <= 80
 
 
-async def test_a_table_is_shown_where_it_fits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    assert "last used" in (await run()).splitlines()[1]
-    assert rows(await run())[0][:2] == ["extract", ADAPTER.version]
-
-
 async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) -> None:
     assert await run("load", "org/sql", "/a/1") == (
         "loaded org/sql as org/sql@111111111111: rank 8, 0.0 MiB\n"
@@ -255,25 +249,6 @@ async def test_a_relative_path_is_sent_as_an_absolute_one(
         ("~/4", f"{Path.home()}/4"),
     ):
         assert (await run("validate", given)).split()[:2] == ["files", sent]
-
-
-async def test_the_url_comes_from_a_flag_or_the_variable(
-    app: RunningApp, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LORIKEET_URL", f"{app.url}/v1")
-    assert "extract" in await invoke()
-    assert "extract is unloaded" in await invoke("unload", "extract")
-    monkeypatch.setenv("LORIKEET_URL", "http://127.0.0.1:1")
-    assert "draining" in await invoke("--url", app.url)
-    with pytest.raises(ServerError, match="does not exist"):
-        await invoke("--url", app.url, "rollback", "extract")
-
-
-async def test_the_error_of_an_unreachable_server_says_what_to_do() -> None:
-    with pytest.raises(ServerError, match=r"no answer from http://127\.0\.0\.1:1: .*lorikeet up"):
-        await invoke("--url", "http://127.0.0.1:1")
-    with pytest.raises(ServerError, match="isn't a URL"):
-        await invoke("unload", "a", "--url", "http://a:b")
 
 
 async def test_the_admins_key_is_sent_if_there_are_several(

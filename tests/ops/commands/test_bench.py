@@ -1,8 +1,6 @@
 """`lorikeet bench` against a minimal server."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -83,8 +81,3 @@ def test_the_help_states_the_formula_of_popularity(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TERM", "dumb")
     words = Text.from_ansi(bench("--help")).plain.replace("│", " ").split()
     assert FORMULA in " ".join(words)
-
-
-def test_importing_the_command_line_imports_no_plotting() -> None:
-    code = "import sys, ops.cli; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -51,17 +51,6 @@ def test_quit_or_the_end_of_the_input_ends_it(server: ScriptedChat, end: str) ->
     assert len(server.requests) == 1
 
 
-def test_another_model_continues_the_conversation(server: ScriptedChat) -> None:
-    shown = chat(server, typed="hi\n/model pirate\nand you?\n")
-    assert "base heard 1 messages" in shown
-    assert "pirate heard 3 messages" in shown
-
-
-def test_reset_forgets_the_conversation(server: ScriptedChat) -> None:
-    shown = chat(server, typed="hi\n/reset\nagain\n")
-    assert shown.count("base heard 1 messages") == 2
-
-
 @pytest.mark.parametrize("typed", ["/compare base pirate\nhi\n", None])
 def test_two_models_answer_side_by_side(server: ScriptedChat, typed: str | None) -> None:
     flags = [] if typed else ["base", "--compare", "pirate"]
@@ -71,18 +60,18 @@ def test_two_models_answer_side_by_side(server: ScriptedChat, typed: str | None)
     assert ["base heard 1 messages", "pirate heard 1 messages"] in lines
 
 
-def test_one_name_is_compared_with_the_current_model(server: ScriptedChat) -> None:
-    shown = chat(server, "pirate", typed="/compare base\nhi\n")
-    assert "now chatting with pirate and base\n" in shown
-    assert {request["model"] for request in server.requests} == {"pirate", "base"}
-
-
-def test_the_prompt_names_the_models_and_every_choice_is_confirmed(server: ScriptedChat) -> None:
-    shown = chat(server, typed="/model pirate\nhi\n/compare base pirate\n/reset\n")
+def test_the_prompt_names_the_models_and_every_command_is_confirmed(server: ScriptedChat) -> None:
+    words = ("/model", "/model pirate", "hi", "/compare base", "so?", "/reset", "again", "/help")
+    shown = chat(server, typed="".join(f"{word}\n" for word in words))
+    assert "\nbase> base, pirate\n" in f"\n{shown}"
     assert "\nbase> now chatting with pirate\n" in shown
     assert "\npirate> pirate heard 1 messages\n" in shown
-    assert "\npirate> now chatting with base and pirate; the conversation continues\n" in shown
-    assert "\nbase + pirate> the conversation is forgotten\n" in shown
+    assert "\npirate> now chatting with pirate and base; the conversation continues\n" in shown
+    assert "\npirate + base> the conversation is forgotten\n" in shown
+    heard = [(each["model"], len(each["messages"])) for each in server.requests]
+    assert sorted(heard) == [("base", 1), ("base", 3), ("pirate", 1), ("pirate", 1), ("pirate", 3)]
+    for word in ("/model", "/compare", "/reset", "/quit", "Ctrl-C"):
+        assert word in shown
 
 
 def test_a_model_that_was_loaded_after_the_start_can_be_chosen(server: ScriptedChat) -> None:
@@ -108,16 +97,6 @@ def test_one_of_two_models_may_fail_alone(server: ScriptedChat) -> None:
     shown = chat(server, typed="/compare base pirate\nrefuse\nhi\n")
     assert shown.count("the queue is full") == 2
     assert "base heard 1 messages" in shown
-
-
-def test_model_without_a_name_lists_the_models(server: ScriptedChat) -> None:
-    assert "base> base, pirate\n" in chat(server, typed="/model\n")
-
-
-def test_help_names_every_command(server: ScriptedChat) -> None:
-    shown = chat(server, typed="/help\n")
-    for word in ("/model", "/compare", "/reset", "/quit", "Ctrl-C"):
-        assert word in shown
 
 
 @pytest.mark.parametrize(

@@ -78,17 +78,6 @@ def answer_lines(lines: list[str]) -> list[str]:
     return [line for line in lines if line and set(line) <= set(" 0123456789abcdef")]
 
 
-def test_the_prompt_names_the_models_and_a_choice_is_confirmed(chat: Terminal) -> None:
-    assert enter(chat, "/model pirate", "pirate>") == ["now chatting with pirate"]
-    assert enter(chat, "/compare sql simulated", "sql + simulated>") == [
-        "now chatting with sql and simulated"
-    ]
-    assert enter(chat, "/model sql", "sql>") == ["now chatting with sql"]
-    assert enter(chat, "/compare simulated", "sql + simulated>") == [
-        "now chatting with sql and simulated"
-    ]
-
-
 @pytest.mark.parametrize("columns", [60, 80])
 def test_a_long_prompt_is_shortened(chat: Terminal) -> None:
     chat.type(f"/model {LONG_NAME}\n")
@@ -96,16 +85,6 @@ def test_a_long_prompt_is_shortened(chat: Terminal) -> None:
         lambda lines: lines[-1].startswith("support-") and lines[-1].endswith(">")
     )[-1]
     assert prompt in ("support-for-custome…>", "support-for-customers-in-…>")
-
-
-def test_ctrl_c_stops_an_answer_and_leaves_only_its_text(chat: Terminal) -> None:
-    start_answer(chat)
-    chat.type("x" + CTRL_C)
-    lines = chat.wait_until(
-        lambda lines: lines[-2:] == ["(stopped)", "simulated>"] or "x" in lines[-1]
-    )
-    (start,) = (index for index, line in enumerate(lines) if line.startswith("simulated> hello"))
-    assert answer_lines(lines[start + 1 : -2]) == lines[start + 1 : -2]
 
 
 @pytest.mark.parametrize("columns", [60, 80])

@@ -95,20 +95,3 @@ async def test_a_front_end_elsewhere_is_found_by_its_url(
         assert (code, "no answer from http://127.0.0.1:1: " in output) == (1, True)
     code, output = await health("api", [])
     assert (code, f"no answer from {server.url}: " in output) == (1, True)
-
-
-@pytest.mark.parametrize("process", ["worker", "control"])
-async def test_only_front_ends_have_a_url(process: str) -> None:
-    code, output = await health(process, ["--url", "http://127.0.0.1:1"])
-    assert (code, "--url is for `health api`" in output) == (2, True)
-
-
-async def test_a_url_that_does_not_belong_to_a_server_is_not_healthy() -> None:
-    code, output = await health("api", ["--url", "127.0.0.1:23333"])
-    assert (code, "isn't a URL such as http://127.0.0.1:23333" in output) == (1, True)
-
-
-async def test_without_redis_nothing_is_healthy(pool: str) -> None:
-    away = ["--redis-url", "redis://127.0.0.1:1/0", "--pool", pool]
-    code, output = await health("worker", away)
-    assert (code, "Redis is out of reach" in output) == (1, True)

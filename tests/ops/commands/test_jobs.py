@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from queue_support import LIMITS, Actor, make_job
 
-from shared.errors import ErrorCode, JobFailed
+from shared.errors import JobFailed
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job, JobState
@@ -107,17 +107,6 @@ async def test_a_dead_job_is_retried_with_the_current_weights(
         await run("jobs", "retry", dead.id)
 
 
-async def test_a_job_that_a_server_fault_ended_is_retried(
-    run: Run, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    await register(redis, keys, "a@1")
-    job = await failed_job(queue, redis, keys, ErrorCode.INTERNAL)
-    assert "enqueued as" in await run("jobs", "retry", job.id)
-    worker = await Actor(queue, redis, keys, "w2", ["a@1"]).register()
-    (claimed,) = await worker.claim()
-    assert (claimed.job.prompts, claimed.suspect) == (job.prompts, False)
-
-
 async def test_a_job_whose_model_was_unloaded_stays_a_dead_letter(
     run: Run, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
@@ -125,15 +114,6 @@ async def test_a_job_whose_model_was_unloaded_stays_a_dead_letter(
     with pytest.raises(JobFailed, match="model 'a' is no longer served"):
         await run("jobs", "retry", job.id)
     assert job.id in await run("jobs", "dead")
-
-
-async def test_other_jobs_are_not_retried(run: Run, queue: Queue, redis: Redis, keys: Keys) -> None:
-    waiting, bad = make_job("a@1"), await failed_job(queue, redis, keys, ErrorCode.INVALID_VALUE)
-    await queue.enqueue(waiting, LIMITS)
-    with pytest.raises(JobFailed, match="is queued: only dead and failed jobs"):
-        await run("jobs", "retry", waiting.id)
-    with pytest.raises(JobFailed, match=r"is failed: .* would fail again"):
-        await run("jobs", "retry", bad.id)
 
 
 async def dead_job(queue: Queue, redis: Redis, keys: Keys) -> Job:
@@ -145,15 +125,6 @@ async def dead_job(queue: Queue, redis: Redis, keys: Keys) -> Job:
         assert await worker.claim_ids() == [job.id]
         await worker.die()
         await worker.register()
-    return job
-
-
-async def failed_job(queue: Queue, redis: Redis, keys: Keys, code: ErrorCode) -> Job:
-    job = make_job("a@1")
-    await queue.enqueue(job, LIMITS)
-    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
-    (claimed,) = await worker.claim()
-    await worker.fail(claimed, code)
     return job
 
 

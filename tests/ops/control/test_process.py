@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from child_processes import child_processes
 from queue_support import LIMITS, Actor, eventually, make_job
 
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -66,7 +66,6 @@ async def check_dead_worker_is_reaped(
     await eventually(is_requeued)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_it_reaps_dead_workers_and_stops_cleanly(
     start_control: Start,
     redis_url: str,
@@ -75,82 +74,39 @@ async def test_it_reaps_dead_workers_and_stops_cleanly(
     views: PoolViews,
     redis: Redis,
     keys: Keys,
-    signum,
 ) -> None:
     control = start_control(redis_url, pool)
     await check_dead_worker_is_reaped(queue, views, redis, keys)
-    control.send_signal(signum)
+    control.send_signal(signal.SIGINT)  # the other tests send SIGTERM
     _, log = control.communicate(timeout=5)
     assert control.returncode == 0
     assert "control_stopped" in log
     assert "Traceback" not in log
 
 
-@dataclass
-class Outage:
-    """A control process that has logged that its Redis stopped."""
-
-    control: "subprocess.Popen[str]"
-    redis: Redis
-    port: int
-
-
-@pytest.fixture(params=[False, True], ids=["without batches", "with batches"])
-async def outage(
+async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
     start_control: Start,
-    start_server,
-    open_client,
+    start_server: Callable[..., EmbeddedRedis],
+    open_client: Callable[[str], Redis],
     pool: str,
     keys: Keys,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> Outage:
+) -> None:
     server = start_server()
-    control = start_control(server.url, pool, *[str(tmp_path)] * request.param)
+    control = start_control(server.url, pool, str(tmp_path))  # with batches
     redis = open_client(server.url)
-    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
+    queue, views = Queue(redis, keys), PoolViews(redis, keys)
+    await check_dead_worker_is_reaped(queue, views, redis, keys)
     server.stop()
     await logs(control, "redis_away")
-    return Outage(control, redis, server.port)
-
-
-async def test_it_continues_after_redis_was_unavailable(
-    outage: Outage, start_server, keys: Keys
-) -> None:
-    start_server(port=outage.port)
-    redis = outage.redis
-    await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
-    outage.control.terminate()
-    _, log = outage.control.communicate(timeout=5)
-    assert outage.control.returncode == 0
+    server = start_server(port=server.port)
+    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    server.stop()
+    await logs(control, "redis_away")
+    control.terminate()
+    _, log = control.communicate(timeout=5)
+    assert control.returncode == 0
     assert "Traceback" not in log
-
-
-async def test_it_stops_while_redis_is_unavailable(outage: Outage) -> None:
-    outage.control.terminate()
-    outage.control.communicate(timeout=5)
-    assert outage.control.returncode == 0
-
-
-def test_without_redis_it_reports_one_error_and_exits() -> None:
-    command = [sys.executable, "-m", "ops.cli", "control", "--redis-url", "redis://127.0.0.1:1/0"]
-    control = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert control.returncode == 1
-    (line,) = control.stderr.splitlines()
-    assert "no Redis at redis://127.0.0.1:1/0" in line
-
-
-async def test_two_pools_in_one_redis_are_both_served(
-    start_control: Start, redis_url: str, pool: str, redis: Redis
-) -> None:
-    pools = [f"{pool}-a", f"{pool}-b"]
-    for name in pools:
-        start_control(redis_url, name)
-    for name in pools:
-        keys = Keys(name)
-        await check_dead_worker_is_reaped(Queue(redis, keys), PoolViews(redis, keys), redis, keys)
-        async for key in redis.scan_iter(match=f"{keys.prefix}*", count=1000):
-            await redis.delete(key)
 
 
 @pytest.mark.slow

@@ -138,20 +138,17 @@ def test_compose_mounts_the_users_models_and_adapters(project: Path) -> None:
     assert services["api"]["ports"][0]["published"] == "8000"
 
 
-def test_the_second_file_gives_workers_a_gpu(project: Path) -> None:
-    worker = config(project, FOR_GPU, GPU="3")["worker"]
-    (device,) = devices_of(worker)
-    assert (device["device_ids"], device["capabilities"]) == (["3"], ["gpu"])
-    assert worker["environment"]["LORIKEET_DEVICE"] == "cuda"
-    assert worker["build"]["args"] == {"TORCH_INDEX": ""}
-
-
 def devices_of(service: dict[str, Any]) -> list[dict[str, Any]]:
     devices: list[dict[str, Any]] = service["deploy"]["resources"]["reservations"]["devices"]
     return devices
 
 
-def test_the_third_file_gives_workers_vllm_and_all_gpus(project: Path) -> None:
+def test_further_files_give_workers_a_gpu_or_vllm_and_all_gpus(project: Path) -> None:
+    worker = config(project, FOR_GPU, GPU="3")["worker"]
+    (device,) = devices_of(worker)
+    assert (device["device_ids"], device["capabilities"]) == (["3"], ["gpu"])
+    assert worker["environment"]["LORIKEET_DEVICE"] == "cuda"
+    assert worker["build"]["args"] == {"TORCH_INDEX": ""}
     worker = config(project, FOR_VLLM)["worker"]
     (device,) = devices_of(worker)
     assert (device["count"], device["capabilities"]) == (-1, ["gpu"])  # Compose's number for all

@@ -70,6 +70,7 @@ def torch_version(python: Path) -> str | None:
     return done.stdout.strip() or None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(cpu_torch.has_gpu(), reason="needs a machine without a GPU")
 def test_without_a_gpu_torch_comes_from_the_index_for_cpus(python: Path, index: str) -> None:
     assert f"no NVIDIA GPU: torch is installed from {index}" in run(python, index)
@@ -77,12 +78,14 @@ def test_without_a_gpu_torch_comes_from_the_index_for_cpus(python: Path, index: 
     assert run(python, index) == ""  # it is installed now
 
 
+@pytest.mark.slow
 def test_with_a_gpu_pip_chooses_torch(python: Path, index: str, tmp_path: Path) -> None:
     (tmp_path / "nvidia-smi").touch(mode=0o755)
     assert run(python, index, path=str(tmp_path)) == ""
     assert torch_version(python) is None
 
 
+@pytest.mark.slow
 def test_an_index_that_does_not_answer_is_left_out(python: Path) -> None:
     assert run(python, f"http://127.0.0.1:{free_port()}") == ""
     assert torch_version(python) is None

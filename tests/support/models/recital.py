@@ -18,9 +18,9 @@ _LOGIT = 30.0
 """Logit of the next token. Those of other tokens are about 0."""
 
 
-def save_reciting_base(folder: Path) -> Path:
+def save_reciting_base(folder: Path, **overrides: int) -> Path:
     """Save the base model of the adapters to a folder for `--model`, and return it."""
-    return save_tiny_model(folder, **SIZES)
+    return save_tiny_model(folder, **{**SIZES, **overrides})
 
 
 def save_recital(folder: Path, answers: Sequence[tuple[list[int], str]]) -> Path:

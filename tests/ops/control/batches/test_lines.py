@@ -7,7 +7,7 @@ import orjson
 import pytest
 from body_checks import CHECKS
 from body_shapes import MAX_BYTES, Shape, assert_bounded, shape_at, shapes
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ops.control.batches.lines import MAX_ERRORS, LineCheck, decode_lines, encode_lines
@@ -125,7 +125,9 @@ def test_lines_are_read_as_they_were_kept(models: list[str]) -> None:
     assert decode_lines(encode_lines(lines)) == lines
 
 
-@given(shapes(SMALL_LINE) | st.just(shape_at(SMALL_LINE, ("body", "messages"), "items", b"1", b"")))
-@settings(max_examples=4, deadline=None)
+@given(shapes(SMALL_LINE))
+@example(shape_at(SMALL_LINE, ("body", "messages"), "items", b"1", b""))
+@settings(max_examples=1, deadline=None)
 def test_the_check_of_a_line_is_linear_and_bounded(shape: Shape) -> None:
+    """Try the body that took longest, and another one. Those of requests have more tries."""
     assert_bounded(lambda raw: checked(raw, max_bytes=MAX_BYTES, step=1 << 40), shape)

@@ -275,6 +275,18 @@ async def test_a_batch_that_ends_the_process_three_times_is_given_up(control: Co
     assert control.asked == {}
 
 
+async def test_a_batch_whose_input_is_bad_or_gone_names_the_reason(control: Control) -> None:
+    batches = {"unsupported_field": await control.add({"stream": True})}
+    batches["file_not_found"] = gone = await control.add({})
+    await control.store.delete(content_name(gone.input_file))
+    for _ in batches:
+        await control.turn()
+    for code, batch in batches.items():
+        found = await control.read(batch)
+        assert (found.status, [error.code for error in found.errors]) == ("failed", [code])
+    assert control.asked == {}
+
+
 async def test_an_expired_batch_ends_before_its_file_is_read(control: Control) -> None:
     batch = await control.add({}, window_s=-1)
     await control.store.delete(content_name(batch.input_file))

@@ -1,37 +1,11 @@
-import re
-
 import pytest
 from demo_teacher import ScriptedTeacher
 
-from ops.demo.sql import asking, conditions, shop
+from ops.demo.sql import shop
 from ops.demo.sql.task import TASK, held_out, is_right
 from ops.demo.task import Example
 
-PHRASES = [
-    *(question.asked for questions in asking.QUESTIONS.values() for question in questions),
-    *(c.nouns for found in conditions.CONDITIONS.values() for c in found),
-    *(c.verbs for found in conditions.CONDITIONS.values() for c in found),
-    asking.FRAMES,
-]
 IN_OSAKA = "SELECT COUNT(*) FROM customers WHERE city = 'Osaka'"
-
-
-def test_no_phrase_is_both_learned_and_held_out() -> None:
-    for known, kept in PHRASES:
-        assert not set(known) & set(kept)
-
-
-def test_every_question_can_be_asked_in_held_out_words() -> None:
-    assert all(q.asked[0] and q.asked[1] for qs in asking.QUESTIONS.values() for q in qs)
-
-
-def test_no_name_place_or_product_is_both_learned_and_held_out() -> None:
-    known, kept = (
-        set(re.findall(r"= '([^']+)'", " ".join(example.answer for example in examples)))
-        for examples in (TASK.training(ScriptedTeacher()), held_out())
-    )
-    assert len(kept) > 20
-    assert not {value for value in known & kept if not value[0].isdigit()}
 
 
 def test_every_sql_of_training_and_held_out_runs() -> None:
@@ -80,13 +54,3 @@ def test_sql_that_gives_the_same_rows_is_right(wanted: str, answer: str) -> None
 def test_sql_that_gives_other_rows_or_none_is_wrong(wanted: str, answer: str) -> None:
     assert not is_right(Example("", wanted), answer)
     assert shop.run("SELECT COUNT(*) FROM customers") == [(2 * shop.NUM_CUSTOMERS,)]
-
-
-def test_the_rows_within_a_limit_are_unique() -> None:
-    for example in held_out():
-        whole, limit, number = example.answer.rpartition(" LIMIT ")
-        if limit:
-            key = re.sub(r" DESC$", "", whole.split(" ORDER BY ")[1])
-            rest = re.sub(r"SELECT .*? FROM", f"SELECT {key} FROM", whole, count=1)
-            keys = [row[0] for row in shop.run(rest)]
-            assert len(keys) <= int(number) or keys[int(number) - 1] != keys[int(number)]
