@@ -67,6 +67,7 @@ DATA = {
     "worker/engine_vllm": "*.txt",
     "worker/kernels/cpu/src": "*",
     "ops/demo/adapters": "*",
+    "ops/demo/data": "*.json",
 }
 """Files that the code reads at run time."""
 

@@ -3,22 +3,26 @@ import re
 
 from demo_teacher import ScriptedTeacher
 
-from ops.demo import extract, orders, words
-
-KINDS = ("FIRST_NAMES", "LAST_NAMES", "CITIES", "COUNTRIES", "GOODS", "PLURAL_GOODS")
+from ops.demo import extract, words
+from ops.demo.data import lists
 
 
 def test_no_word_or_phrasing_is_both_learned_and_held_out() -> None:
-    for kind in KINDS:
-        assert not set(getattr(words, kind)) & set(getattr(words, f"HELD_OUT_{kind}"))
-    for kind in ("PHRASINGS", "OPENINGS", "CLOSINGS"):
-        assert not set(getattr(orders, kind)) & set(getattr(orders, f"HELD_OUT_{kind}"))
+    for name in ("words", "orders"):
+        known, kept = lists(name)["known"], lists(name)["held_out"]
+        assert known.keys() == kept.keys()
+        for kind in known:
+            assert not set(known[kind]) & set(kept[kind])
 
 
 def test_no_training_prompt_holds_a_held_out_name_or_city() -> None:
     prompts = [example.prompt for example in extract.TASK.training(ScriptedTeacher())]
     learned = set(re.findall(r"\w+", " ".join(prompts)))
-    held_out = (*words.HELD_OUT_FIRST_NAMES, *words.HELD_OUT_LAST_NAMES, *words.HELD_OUT_CITIES)
+    held_out = (
+        *words.HELD_OUT.first_names,
+        *words.HELD_OUT.last_names,
+        *words.HELD_OUT.cities,
+    )
     assert not learned.intersection(held_out)
     assert not {"mirrors", "Quito"} & learned  # the teacher's vocabulary has them
     assert learned >= {"Parcels", "Uganda"}

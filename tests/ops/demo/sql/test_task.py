@@ -3,15 +3,15 @@ import re
 import pytest
 from demo_teacher import ScriptedTeacher
 
-from ops.demo.sql import asking, conditions, shop
+from ops.demo.sql import grammar, shop
 from ops.demo.sql.task import TASK, held_out, is_right
 from ops.demo.task import Example
 
 PHRASES = [
-    *(question.asked for questions in asking.QUESTIONS.values() for question in questions),
-    *(c.nouns for found in conditions.CONDITIONS.values() for c in found),
-    *(c.verbs for found in conditions.CONDITIONS.values() for c in found),
-    asking.FRAMES,
+    *(question.asked for questions in grammar.QUESTIONS.values() for question in questions),
+    *(c.nouns for found in grammar.CONDITIONS.values() for c in found),
+    *(c.verbs for found in grammar.CONDITIONS.values() for c in found),
+    grammar.FRAMES,
 ]
 IN_OSAKA = "SELECT COUNT(*) FROM customers WHERE city = 'Osaka'"
 
@@ -22,7 +22,7 @@ def test_no_phrase_is_both_learned_and_held_out() -> None:
 
 
 def test_every_question_can_be_asked_in_held_out_words() -> None:
-    assert all(q.asked[0] and q.asked[1] for qs in asking.QUESTIONS.values() for q in qs)
+    assert all(q.asked[0] and q.asked[1] for qs in grammar.QUESTIONS.values() for q in qs)
 
 
 def test_no_name_place_or_product_is_both_learned_and_held_out() -> None:

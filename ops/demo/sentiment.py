@@ -5,24 +5,21 @@ conclusion: "cold food, but a lovely evening" is positive.
 """
 
 import random
+from collections.abc import Mapping, Sequence
 
-from ops.demo.sentiment.held_out import STATEMENTS
-from ops.demo.sentiment.topics import MOODS, TOPICS, VERDICTS
+from ops.demo.data import lists
 from ops.demo.task import Example, Task, Teacher, is_exact
 
 LABELS = ("positive", "negative", "neutral")
 NUM_TRAINING = 2400
-FRAMES = (
-    "Review: {}", "What is the sentiment of this? {}", 'Classify the sentiment: "{}"', '"{}"',
-    "Customer feedback: {}", "Positive, negative or neutral? {}", "Sentiment of: {}", "Comment: {}",
-    "{} What is the sentiment?", 'How does the writer feel? "{}"', "Tweet: {}", "Text: {}",
-)  # fmt: skip
-_MIXED = (
-    "{other}, but {end}", "{other}, yet {end}", "{other}, but overall {end}",
-    "{other}, still {end}", "{other}, but in the end {end}", "although {other}, {end}",
-    "even though {other}, {end}", "{end}, even if {other}", "{end}, although {other}",
-    "{other}|but {end}", "{other}|still, {end}", "{other}|however, {end}",
-)  # fmt: skip
+PHRASES = lists("sentiment")
+FRAMES: Sequence[str] = PHRASES["frames"]
+MOODS: Mapping[str, Sequence[str]] = {
+    **PHRASES["moods"],
+    "neutral": PHRASES["facts"] + PHRASES["questions"],
+}
+VERDICTS: Mapping[str, Sequence[str]] = PHRASES["verdicts"]
+_MIXED: Sequence[str] = PHRASES["mixed"]
 _OPPOSITE = {"positive": "negative", "negative": "positive"}
 
 
@@ -67,9 +64,10 @@ def _mixed(label: str, rng: random.Random) -> str:
 
 
 def _clause(label: str, rng: random.Random) -> str:
-    topic = rng.choice(TOPICS)
-    subject = rng.choice(topic.subjects)
-    predicate = rng.choice(topic.predicates[label])
+    """Return a subject and a predicate of a topic. All predicates of a topic fit its subjects."""
+    topic = rng.choice(PHRASES["topics"])
+    subject = rng.choice(topic["subjects"])
+    predicate = rng.choice(topic["predicates"][label])
     return f"{subject} {predicate}"
 
 
@@ -87,11 +85,7 @@ def _framed(text: str, rng: random.Random) -> str:
 
 def held_out() -> list[Example]:
     """Return statements whose wording and topics are absent from training."""
-    return [
-        Example(line.strip(), label)
-        for label in LABELS
-        for line in STATEMENTS[label].strip().splitlines()
-    ]
+    return [Example(text, label) for label in LABELS for text in PHRASES["held_out"][label]]
 
 
 TASK = Task(
