@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ops.control.batches.announcements import MAX_HANDED_OVER
+from ops.control.batches.file_sweep import PAGE
 from ops.control.batches.lines import MAX_LINES
 from ops.control.batches.sending import TURN_S
 from ops.control.batches.turn import MAX_TRIES
 from ops.control.batches.webhook import MAX_CALLS, TIMEOUT_S
-from ops.control.file_sweep import PAGE
 from shared.store.audit.running_audit import MAX_KEPT, MAX_SCAN_S
 from shared.store.dead_letters import MAX_SUMMARIZED, MAX_TRIMS
 from worker.shadow_comparison import MAX_COMPARED

@@ -10,11 +10,11 @@ from arq.connections import ArqRedis
 from api.app import create_app
 from api.files.store import FileStore
 from ops.control.batches.announcements import Announcements
+from ops.control.batches.file_sweep import FileSweep, file_sweep
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns
 from ops.control.batches.webhook import Webhook
 from ops.control.batches.work import BatchWork
-from ops.control.file_sweep import FileSweep, file_sweep
 from ops.control.tasks import EVERY_10_S, EVERY_SECOND, ControlTask
 from shared.settings import ApiSettings, ControlSettings, load_settings
 from shared.store.batches.batch_ends import BatchEnds

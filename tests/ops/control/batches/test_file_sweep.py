@@ -13,8 +13,8 @@ from queue_support import eventually
 from api.access.authenticator import ANONYMOUS
 from api.files.own_files import content_name
 from api.files.store import FileStore
+from ops.control.batches.file_sweep import MAX_RUN_S, PARTIAL_S, RETRY_S, FileSweep
 from ops.control.batches.results import ANSWERS, Results
-from ops.control.file_sweep import MAX_RUN_S, PARTIAL_S, RETRY_S, FileSweep
 from shared.store.batches.batches import Batches, new_batch_id
 from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
 from shared.store.batches.records import Batch, BatchStatus, FileId, Purpose, StoredFile
