@@ -15,7 +15,7 @@ from key_support import new_key
 from queue_support import eventually
 from simulated_workers import NAME
 
-from ops.hostile.source import flaky_source
+from ops.lab.hostile.source import flaky_source
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.key_store import KeyStore
 from shared.store.batches.records import BatchId

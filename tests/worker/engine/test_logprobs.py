@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from counted_operations import Counts, OperationCounter
 
-from ops.bench.probes.operations.counter import OperationCounter
-from ops.bench.probes.operations.counts import Counts
 from worker.engine.model_runner import sample_and_read
 from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
 from worker.kernels.transfer import Pending

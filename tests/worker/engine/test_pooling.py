@@ -2,11 +2,10 @@
 
 import numpy as np
 import torch
+from counted_operations import Counts, OperationCounter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.bench.probes.operations.counter import OperationCounter
-from ops.bench.probes.operations.counts import Counts
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from worker.engine.pooling import pool
 from worker.engine.request import ChoiceSampling, Request, RequestId
