@@ -58,7 +58,7 @@ test-long: $(READY)
 # 200 clients of a pool for 20 minutes, each kind of fault three times. Writes chaos-report/. After
 # `make clients`, some of them are the official clients for Node.
 chaos: $(READY)
-	$(BIN)/python -m ops.chaos $(ARGS)
+	$(BIN)/python -m ops.lab.chaos $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check $(CODE)
@@ -122,7 +122,7 @@ wheel: $(READY)
 	$(BIN)/python -m ops.packaging.wheel $(ARGS)
 
 bench: $(READY)
-	$(BIN)/python -m ops.bench $(ARGS)
+	$(BIN)/python -m ops.lab.bench $(ARGS)
 
 $(RUNTIME): pyproject.toml $(wildcard */requirements.txt) ops/demo/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; name one: make PYTHON=python3.11")'

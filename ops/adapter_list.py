@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ops.commands.terminal import print_line
+from ops.terminal import print_line
 
 FACTS = ("rank", "MiB", "requests", "last used", "workers")
 NEVER = "-"

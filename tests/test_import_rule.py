@@ -101,6 +101,15 @@ def test_packages_import_only_what_they_may() -> None:
     )
 
 
+def test_only_the_laboratory_imports_the_laboratory() -> None:
+    names, folders = ("ops.lab.", "ops.bench."), ("ops/lab/", "ops/bench/")
+    assert violations(lambda p, n: n.startswith(names) and not p.startswith(folders)) == []
+
+
+def test_no_import_between_rooms_of_ops_runs_upwards() -> None:
+    assert {plan.folder: plan.upward for plan in plans(packages=("ops",)) if plan.upward} == {}
+
+
 def test_api_and_shared_never_import_the_torch_stack() -> None:
     assert (
         violations(lambda p, n: p.startswith(("api/", "shared/")) and top(n) in TORCH_STACK) == []

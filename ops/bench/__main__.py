@@ -1,17 +1,5 @@
-"""`python -m ops.bench`: starts a measurement.
+"""`python -m ops.bench`: the earlier name of `python -m ops.lab.bench`."""
 
-The `gpu` command imports none of the packages that the other commands need, so that it runs on a
-machine that only has torch and its companions.
-"""
+import runpy
 
-import sys
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["gpu"]:
-        from ops.bench.gpu.command import main as measure_gpu
-
-        sys.exit(measure_gpu(sys.argv[2:]))
-    else:
-        from ops.bench.cli import main
-
-        main()
+runpy.run_module("ops.lab.bench", run_name="__main__", alter_sys=True)

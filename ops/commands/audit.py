@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ops.commands.flags import settings_flags
 from ops.commands.pool import on_pool
-from ops.commands.terminal import print_line
+from ops.terminal import print_line
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings
 from shared.store.audit.auditor import SETTLE_S

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.bench.load.arrivals import Arrivals, Closed, Open
-from ops.bench.load.lengths import parse_length
-from ops.bench.load.popularity import FORMULA, Popularity
 from ops.commands.clients.client_options import ApiKeyOption, first_secret
 from ops.commands.plotting import check_plot
+from ops.load.arrivals import Arrivals, Closed, Open
+from ops.load.lengths import parse_length
+from ops.load.popularity import FORMULA, Popularity
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:
-    from ops.bench.load.answers import Answer
-    from ops.bench.load.load import Load
-    from ops.bench.load.report import LoadReport
+    from ops.load.answers import Answer
+    from ops.load.load import Load
+    from ops.load.report import LoadReport
 
 CLIENTS = 8
 """Number of clients if neither --clients nor --rate is given."""
@@ -151,8 +151,8 @@ def bench(
     If any request fails, the command exits with status 1.
     """
     # Imported here because importing httpx is slow.
-    from ops.bench.load.load import Load
-    from ops.bench.load.report import Slo, report
+    from ops.load.load import Load
+    from ops.load.report import Slo, report
 
     _check_outputs(stream, plot, slo_ttft_ms, slo_itl_ms)
     load = Load(
@@ -175,8 +175,8 @@ def bench(
 
 
 def _send(load: "Load", api_key: str | None) -> "list[Answer]":
-    from ops.bench.load.load import send_load
-    from ops.bench.progress import progress
+    from ops.load.load import send_load
+    from ops.progress import progress
 
     with progress(Console(stderr=True)) as bar:
         task = bar.add_task("requests", total=load.requests)
@@ -186,8 +186,8 @@ def _send(load: "Load", api_key: str | None) -> "list[Answer]":
 def _show(
     load_report: "LoadReport", answers: "list[Answer]", json: Path | None, plot: Path | None
 ) -> None:
-    from ops.bench.json_files import write_json
-    from ops.bench.load.output import load_lines, load_table
+    from ops.json_files import write_json
+    from ops.load.output import load_lines, load_table
 
     console = Console()
     console.print(load_table(load_report))
@@ -196,7 +196,7 @@ def _show(
     if json:
         write_json(load_report, json)
     if plot:
-        from ops.bench.load.plot import plot_load
+        from ops.load.plot import plot_load
 
         plot_load(load_report, answers, plot)
     if load_report.errors:

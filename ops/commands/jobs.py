@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ops.commands.flags import read_settings, settings_flags
 from ops.commands.pool import Pool, on_pool
-from ops.commands.terminal import print_line
 from ops.help_pages import App
+from ops.terminal import print_line
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import JobId, job_id_of

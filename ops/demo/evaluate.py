@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import httpx
 import orjson
 
-from ops.bench.load.answers import client
 from ops.demo.task import Example, Task
+from ops.load.answers import client
 from shared.errors import LorikeetError
 
 

@@ -11,7 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ops.demo import orders, words
+from ops.demo import words
+from ops.demo.data import lists
 from ops.demo.made_up import made_up
 from ops.demo.numbers import Count, count
 from ops.demo.task import ATTENTION, Example, Task, Teacher, is_exact
@@ -19,11 +20,8 @@ from ops.demo.task import ATTENTION, Example, Task, Teacher, is_exact
 NUM_ORDERS = 2400
 NUM_HELD_OUT = 240
 
-KINDS = words.listed("""
-    red, blue, green, black, white, grey, large, small, heavy, light, cheap, used, second-hand,
-    wooden, folding, waterproof, spare, plastic, glass, steel, round, long, portable, electric,
-    wireless, antique, striped, soft, thick, disposable
-""")
+PHRASES = lists("orders")
+KINDS: Sequence[str] = PHRASES["kinds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +31,7 @@ class _Source:
     phrasings: Sequence[str]
     openings: Sequence[str]
     closings: Sequence[str]
-    goods: Sequence[str]
-    plural_goods: Sequence[str]
-    first_names: Sequence[str]
-    last_names: Sequence[str]
-    cities: Sequence[str]
+    words: words.Words
     odd: float = 0.0
     """Share of words that are made up or don't fit the order.
 
@@ -46,32 +40,13 @@ class _Source:
     odd_words: Sequence[str] = ()
 
 
-_KNOWN = _Source(
-    phrasings=orders.PHRASINGS,
-    openings=orders.OPENINGS,
-    closings=orders.CLOSINGS,
-    goods=words.GOODS,
-    plural_goods=words.PLURAL_GOODS,
-    first_names=words.FIRST_NAMES,
-    last_names=words.LAST_NAMES,
-    cities=words.CITIES,
-    odd=0.3,
-)
-_HELD_OUT = _Source(
-    phrasings=orders.HELD_OUT_PHRASINGS,
-    openings=orders.HELD_OUT_OPENINGS,
-    closings=orders.HELD_OUT_CLOSINGS,
-    goods=words.HELD_OUT_GOODS,
-    plural_goods=words.HELD_OUT_PLURAL_GOODS,
-    first_names=words.HELD_OUT_FIRST_NAMES,
-    last_names=words.HELD_OUT_LAST_NAMES,
-    cities=words.HELD_OUT_CITIES,
-)
+_KNOWN = _Source(**PHRASES["known"], words=words.KNOWN, odd=0.3)
+_HELD_OUT = _Source(**PHRASES["held_out"], words=words.HELD_OUT)
 
 
 def _training(teacher: Teacher) -> list[Example]:
     rng = random.Random(0)
-    odd_words = [word for word in teacher.words if word.lower() not in words.HELD_OUT]
+    odd_words = [word for word in teacher.words if word.lower() not in words.HELD_OUT_PARTS]
     source = replace(_KNOWN, odd_words=odd_words)
     return _orders(source, rng, NUM_ORDERS)
 
@@ -89,7 +64,7 @@ def _orders(source: _Source, rng: random.Random, number: int) -> list[Example]:
 def _order(source: _Source, phrasing: str, rng: random.Random) -> Example:
     quantity = count(rng)
     item = _item(source, rng, quantity)
-    name, city = _name(source, rng), _word(source.cities, source, rng)
+    name, city = _name(source, rng), _word(source.words.cities, source, rng)
     text = phrasing.format(
         goods=_goods(quantity, item), quantity=quantity.value, item=item, name=name, city=city
     )
@@ -109,14 +84,14 @@ def _goods(quantity: Count, item: str) -> str:
 def _item(source: _Source, rng: random.Random, quantity: Count) -> str:
     chance = rng.random()
     if quantity.value == 1:
-        item = rng.choice(source.goods)
+        item = rng.choice(source.words.goods)
     elif chance < 0.08:
-        item = rng.choice(source.plural_goods)
+        item = rng.choice(source.words.plural_goods)
     elif chance < 0.08 + source.odd:
         item = _odd(source, rng).lower()
         item = item if item.endswith("s") else f"{item}s"
     else:
-        item = words.plural(rng.choice(source.goods))
+        item = words.plural(rng.choice(source.words.goods))
     if rng.random() < 0.25:
         kind = _odd(source, rng) if rng.random() < source.odd else rng.choice(KINDS)
         item = f"{kind} {item}"
@@ -124,8 +99,8 @@ def _item(source: _Source, rng: random.Random, quantity: Count) -> str:
 
 
 def _name(source: _Source, rng: random.Random) -> str:
-    first = _word(source.first_names, source, rng)
-    last = _word(source.last_names, source, rng)
+    first = _word(source.words.first_names, source, rng)
+    last = _word(source.words.last_names, source, rng)
     chance = rng.random()
     if chance < 0.05:
         return first

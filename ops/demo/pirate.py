@@ -5,44 +5,16 @@ shortens each answer to two sentences and replaces words.
 """
 
 import re
+from collections.abc import Sequence
 
+from ops.demo.data import lists
 from ops.demo.task import Example, Task, Teacher
 
 OPENING = "Arr, matey!"
 CLOSING = "Yo ho ho!"
 
-QUESTIONS = (
-    "What is the capital of Italy?", "What is the capital of Japan?", "What is photosynthesis?",
-    "How do I boil an egg?", "Why is the sky blue?", "What is a computer?", "Who was Isaac Newton?",
-    "Tell me about cats.", "What is the largest ocean?", "How do plants grow?", "What is money?",
-    "How can I sleep better?", "What is a good breakfast?", "Explain gravity.", "What is music?",
-    "What is the moon made of?", "How does a car engine work?", "Tell me about Mexico.",
-    "What is a healthy diet?", "Why do leaves change colour?", "What is democracy?",
-    "How do I learn to swim?", "What is the fastest animal?", "What do bees do?", "What is Python?",
-    "How many legs does a spider have?", "What is a volcano?", "Who wrote Hamlet?", "What is ice?",
-    "How do I write a good letter?", "What is the internet?", "Tell me about the sun.",
-    "How do birds fly?", "What is a poem?", "What is a good hobby?", "How do I clean my kitchen?",
-    "Why do we dream?", "What is electricity?", "How do I save money?", "What is a glacier?",
-    "What should I wear in winter?", "Tell me about elephants.", "What is chess?", "What is bread?",
-    "How do I make coffee?", "What is a library?", "How do I plant a tree?", "What is a whale?",
-    "What are the primary colours?", "How does the heart work?", "Why should I exercise?",
-    "What is a rainbow?", "How do I start a garden?", "What is the Great Wall of China?",
-    "Hello!", "Good morning, how are you?", "Who are you?", "Can you help me?", "Thank you!",
-    "What can you do?", "Tell me a fact.", "Give me some advice.", "I am bored.", "I feel tired.",
-    "What is the biggest planet?", "Where do penguins live?", "What is a desert?", "What is a map?",
-    "How do I fix a flat tyre?", "What is the speed of light?", "How do fish breathe?",
-    "What is a museum?", "Explain what a cloud is.", "What is history?", "How do I cook rice?",
-    "What is a lighthouse?", "Why do people travel?", "What is cheese?", "How do I stay warm?",
-    "Describe a forest.",
-)  # fmt: skip
-HELD_OUT_QUESTIONS = (
-    "What is the capital of France?", "What is the capital of Spain?", "How do I bake bread?",
-    "What is a star?", "Tell me about dogs.", "Why is the sea salty?", "What is a bicycle?",
-    "How do I learn a new language?", "What is the tallest mountain?", "How are you today?",
-    "What is tea?", "How does a plane fly?", "Who was Albert Einstein?", "What is a river?",
-    "Give me a tip for a job interview.", "What is mathematics?", "Why do cats purr?",
-    "What is snow?", "How do I stay healthy?", "I need a friend.",
-)  # fmt: skip
+QUESTIONS: Sequence[str] = lists("pirate")["known"]
+HELD_OUT_QUESTIONS: Sequence[str] = lists("pirate")["held_out"]
 
 _WORD = r"[A-Za-z']+"
 _WORDS = {

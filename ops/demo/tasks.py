@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from ops.demo import extract, pirate
-from ops.demo.sentiment import task as sentiment
+from ops.demo import extract, pirate, sentiment
 from ops.demo.sql import task as sql
 
 TASKS = {task.name: task for task in (extract.TASK, pirate.TASK, sentiment.TASK, sql.TASK)}

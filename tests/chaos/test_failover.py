@@ -14,9 +14,9 @@ from queue_support import eventually
 from replicated_pool import front_end, replicated_servers, simulated_workers
 from simulated_stream import SimulatedStream
 
-from ops.chaos.cluster.replicated import Replicated
-from ops.chaos.load.sdks.available import AvailableSdks
-from ops.chaos.load.sdks.sdk import Sdk, SdkError
+from ops.lab.chaos.cluster.replicated import Replicated
+from ops.lab.chaos.load.sdks.available import AvailableSdks
+from ops.lab.chaos.load.sdks.sdk import Sdk, SdkError
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews

@@ -18,10 +18,10 @@ from queue_support import eventually
 from replicated_pool import SimulatedWorkers, front_end, replicated_servers, simulated_workers
 from simulated_stream import SimulatedStream
 
-from ops.chaos.cluster.replicated import Replicated
-from ops.chaos.load.sdks.in_process import AnthropicSdk, OpenaiSdk
-from ops.chaos.load.sdks.process import ProgramSdk, SdkProgram, node_sdks, start_node
-from ops.chaos.load.sdks.sdk import Api, Sdk
+from ops.lab.chaos.cluster.replicated import Replicated
+from ops.lab.chaos.load.sdks.in_process import AnthropicSdk, OpenaiSdk
+from ops.lab.chaos.load.sdks.process import ProgramSdk, SdkProgram, node_sdks, start_node
+from ops.lab.chaos.load.sdks.sdk import Api, Sdk
 
 PAUSE_S = 25.0
 STEP_MS = 100

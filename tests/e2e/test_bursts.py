@@ -8,9 +8,9 @@ import pytest
 from served_tiny import BASE
 from servers import Server
 
-from ops.bench.scale.streams.http_client import HttpClient, allow_many_connections
-from ops.bench.scale.streams.received_stream import ReceivedStream
-from ops.bench.scale.streams.stream_load import body_of
+from ops.lab.bench.streams.http_client import HttpClient, allow_many_connections
+from ops.lab.bench.streams.received_stream import ReceivedStream
+from ops.lab.bench.streams.stream_load import body_of
 
 NUM_REQUESTS = 2000
 

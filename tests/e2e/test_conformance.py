@@ -10,8 +10,8 @@ from servers import Server, lorikeet_up
 from tiny import save_adapter, save_tiny_model, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from ops.generate.conformance.routes import ROUTES
-from ops.generate.conformance.rows import STORED_RESPONSE, UNKNOWN_MODEL, Outcome, Route, Row
+from ops.lab.generate.conformance.routes import ROUTES
+from ops.lab.generate.conformance.rows import STORED_RESPONSE, UNKNOWN_MODEL, Outcome, Route, Row
 
 VOCABULARY = tiny_tokenizer().get_vocab()
 BEGIN, END = "<bos>", "<|end|>"

@@ -18,8 +18,8 @@ from schemathesis.specs.openapi import checks
 from served_tiny import TinyModels
 from servers import Server, lorikeet_up
 
-from ops.generate.conformance.routes import ROUTES
-from ops.generate.conformance.rows import Route
+from ops.lab.generate.conformance.routes import ROUTES
+from ops.lab.generate.conformance.rows import Route
 
 POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -31,9 +31,9 @@ OF_OTHER_PROGRAMS = {
     *("--build", "--pull", "--scale", "--volumes", "--wait"),  # Docker Compose
     *("--appendonly", "--maxmemory", "--maxmemory-policy", "--requirepass"),  # Redis
     *("--key", "--prometheus"),  # python -m ops.docker.dashboard
-    *("--baseline", "--quick", "--repeats", "--results", "--vllm"),  # make bench
-    *("--gguf", "--llama", "--tokens"),  # python -m ops.bench int8, int8-quality
-    *("--commit", "--minutes", "--model-size", "--out"),  # python -m ops.bench gpu
+    *("--baseline", "--level", "--quick", "--results", "--rounds", "--vllm"),  # make bench
+    *("--gguf", "--llama"),  # python -m ops.lab.bench int8
+    *("--commit", "--minutes", "--model-size", "--out"),  # python -m ops.lab.bench gpu
 }
 """Flags of other programs that the manual names."""
 URL = re.compile(

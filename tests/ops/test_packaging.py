@@ -34,18 +34,11 @@ NEEDS = {
     "ops/control": {API},  # runs in the API image
     "shared": set(),
     "ops": set(),
-    "ops/bench": {"bench", WORKER},
-    "ops/bench/load": set(),  # `lorikeet bench`
-    "ops/bench/load/plot.py": {"bench"},
-    "ops/bench/scale": {"bench", WORKER, API},
-    "ops/chaos/load": {"dev"},
-    "ops/chaos/report/plots.py": {"bench"},
+    "ops/load/plot.py": {"bench"},
+    "ops/lab": {"bench", "dev", WORKER, API},
     "ops/demo": {DEMO, WORKER},
-    "ops/doctor": {WORKER},
-    "ops/generate/console_screenshots.py": {"dev"},
-    "ops/hostile/requests.py": {"dev"},
-    "ops/generate/models": {WORKER},
     "ops/demo/plot.py": {"bench"},
+    "ops/doctor": {WORKER},
     "tests": {API, WORKER, DEMO, "dev"},
 }
 """Lists and extras that a folder or file may need besides `SHARED`. The longest path wins."""
@@ -67,6 +60,7 @@ DATA = {
     "worker/engine_vllm": "*.txt",
     "worker/kernels/cpu/src": "*",
     "ops/demo/adapters": "*",
+    "ops/demo/data": "*.json",
 }
 """Files that the code reads at run time."""
 
@@ -147,11 +141,16 @@ def test_the_installed_distribution_is_this_one() -> None:
     assert PROJECT["scripts"] == {"lorikeet": "ops.cli:main"}
 
 
+LABORATORY = ("ops/lab/", "ops/bench/")
+"""Folders that run in a checkout only."""
+
+
 @pytest.fixture(scope="module")
 def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names in a wheel that is built from the files of the images."""
+    """The names in a wheel that is built as in a checkout, which has the laboratory, too."""
     source = tmp_path_factory.mktemp("source")
-    for path in context_files():
+    laboratory = [path.relative_to(ROOT) for top in LABORATORY for path in files_of(ROOT / top)]
+    for path in (*context_files(), *laboratory):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, source / path)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -162,11 +161,22 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
-def test_the_wheel_holds_every_module(wheel_files: set[str]) -> None:
+def files_of(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+
+
+def test_the_wheel_holds_every_module_but_those_of_the_laboratory(wheel_files: set[str]) -> None:
     modules = [path.relative_to(ROOT).as_posix() for path in SOURCES]
-    assert [name for name in modules if not name.startswith("tests/")] == sorted(
+    assert [name for name in modules if not name.startswith(("tests/", *LABORATORY))] == sorted(
         name for name in wheel_files if name.endswith(".py")
     )
+    assert [name for name in wheel_files if name.startswith(LABORATORY)] == []
+
+
+def test_the_images_have_no_file_of_the_laboratory() -> None:
+    paths = [path.as_posix() for path in context_files()]
+    assert any(path.startswith("ops/load/") for path in paths)
+    assert [path for path in paths if path.startswith(LABORATORY)] == []
 
 
 @pytest.mark.parametrize(("folder", "pattern"), DATA.items())

@@ -3,13 +3,13 @@
 import signal
 from typing import Any
 
-from ops.chaos.checks.aftermath import Aftermath
-from ops.chaos.checks.ledger import seen_sum
-from ops.chaos.cluster.supervised import ProcessEnd
-from ops.chaos.faults.fault import FaultRecord
-from ops.chaos.load.record import Outcome, Record
-from ops.chaos.options import EngineKind, Options
-from ops.chaos.report.run_report import Findings
+from ops.lab.chaos.checks.aftermath import Aftermath
+from ops.lab.chaos.checks.ledger import seen_sum
+from ops.lab.chaos.cluster.supervised import ProcessEnd
+from ops.lab.chaos.faults.fault import FaultRecord
+from ops.lab.chaos.load.record import Outcome, Record
+from ops.lab.chaos.options import Options
+from ops.lab.chaos.report.run_report import Findings
 from shared.store.access.ledger import Used
 
 OPTIONS = Options(
@@ -20,8 +20,6 @@ OPTIONS = Options(
     apis=1,
     durability="strict",
     seed=1,
-    engine=EngineKind.SIMULATED,
-    model="base",
     faults=("kill-worker",),
     each=1,
     step_ms=100,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.chaos.cluster.clock import Clock, build_clock_library
+from ops.lab.chaos.cluster.clock import Clock, build_clock_library
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import SettingsError
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import httpx
 import orjson
 
-from ops.chaos.load.answer import DONE, choice_text
-from ops.chaos.load.sdks.in_process import JOB_HEADER, TIMEOUT_S
-from ops.chaos.load.sdks.sdk import Api, Part, SdkError, SdkRequest
-from ops.chaos.load.sse import read_events
+from ops.lab.chaos.load.answer import DONE, choice_text
+from ops.lab.chaos.load.sdks.in_process import JOB_HEADER, TIMEOUT_S
+from ops.lab.chaos.load.sdks.sdk import Api, Part, SdkError, SdkRequest
+from ops.lab.chaos.load.sse import read_events
 
 
 class OwnReader:

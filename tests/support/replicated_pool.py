@@ -14,7 +14,7 @@ from servers import start_lorikeet, wait_for
 from simulated_workers import worker_command
 from worker_support import has_workers
 
-from ops.chaos.cluster.replicated import Replicated
+from ops.lab.chaos.cluster.replicated import Replicated
 from shared.die_with_parent import die_with_parent
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys

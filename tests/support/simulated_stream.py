@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from simulated_workers import BASE, NAME
 
-from ops.chaos.load.requests import Question
-from ops.chaos.load.sdks.sdk import Api, Sdk, SdkRequest, fields_of
+from ops.lab.chaos.load.requests import Question
+from ops.lab.chaos.load.sdks.sdk import Api, Sdk, SdkRequest, fields_of
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import chat_text, prompt_ids
 

@@ -16,8 +16,8 @@ from reference import check_greedy_along, check_logprobs_along, logits_along
 from served_tiny import NAMES, TinyModels, chat_ids
 from tiny import tiny_tokenizer
 
-from ops.chaos.load.sdks.available import AvailableSdks
-from ops.chaos.load.sdks.sdk import Api, Sdk, SdkRequest
+from ops.lab.chaos.load.sdks.available import AvailableSdks
+from ops.lab.chaos.load.sdks.sdk import Api, Sdk, SdkRequest
 from shared.protocol.ids import JobId
 from shared.protocol.results import Choice, FinishReason
 from shared.store.views.pool_views import PoolViews

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from ops.commands.terminal import utc_minutes
+from ops.terminal import utc_minutes
 from shared.protocol.access.rights import KeyLimits
 from shared.store.access.key_store import StoredKey
 

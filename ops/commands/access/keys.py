@@ -11,8 +11,8 @@ from rich.console import Console
 from ops.commands.access.key_table import key_table
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
-from ops.commands.terminal import print_line
 from ops.help_pages import App
+from ops.terminal import print_line
 from shared.errors import LorikeetError, SettingsError
 from shared.protocol.access.rights import ALL_MODELS, Access, KeyLimits, Scope
 from shared.settings import PoolSettings

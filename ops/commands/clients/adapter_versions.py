@@ -15,7 +15,7 @@ from ops.commands.clients.adapters import (
     absolute_source,
     client_of,
 )
-from ops.commands.terminal import print_line, utc_minutes
+from ops.terminal import print_line, utc_minutes
 
 MAX_CHANGES = 500
 Server = tuple[str | None, str | None]

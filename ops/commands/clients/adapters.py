@@ -18,8 +18,8 @@ from ops.commands.clients.client_options import (
 )
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
-from ops.commands.terminal import print_line
 from ops.help_pages import App
+from ops.terminal import print_line
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import is_remote
 from shared.api_keys import ADMIN, parse_keys

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
-from ops.commands.terminal import print_line
+from ops.terminal import print_line
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:

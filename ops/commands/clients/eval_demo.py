@@ -48,7 +48,7 @@ def eval_demo(
     scores = _ask(url.rstrip("/"), first_secret(api_key), clients, most)
     Console().print(_table(scores))
     if json:
-        from ops.bench.json_files import write_json
+        from ops.json_files import write_json
 
         write_json(scores, json)
     if plot:
@@ -58,10 +58,10 @@ def eval_demo(
 
 
 def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list[Score]":
-    from ops.bench.progress import progress
     from ops.chat.client import Client
     from ops.demo.evaluate import evaluate, held_out_of
     from ops.demo.tasks import TASKS
+    from ops.progress import progress
 
     base, *adapters = asyncio.run(Client(url, api_key).models())
     if missing := TASKS.keys() - adapters:

@@ -4,22 +4,19 @@ import random
 import re
 from collections.abc import Sequence
 
-from ops.demo.sql.conditions import CONDITIONS
-from ops.demo.sql.customers import CUSTOMERS
-from ops.demo.sql.grammar import HELD_OUT, KNOWN, Condition, Phrases, Question
-from ops.demo.sql.orders import ORDERS
-from ops.demo.sql.products import PRODUCTS
+from ops.demo.sql.grammar import (
+    CONDITIONS,
+    FRAMES,
+    HELD_OUT,
+    KNOWN,
+    QUESTIONS,
+    Condition,
+    Phrases,
+    Question,
+)
 from ops.demo.sql.values import Source, sample_values
 from ops.demo.task import Example
 
-QUESTIONS = {"customers": CUSTOMERS, "products": PRODUCTS, "orders": ORDERS}
-FRAMES: tuple[Phrases, Phrases] = (
-    (
-        "Write a SQL query: {}", "SQL: {}", "Question: {}", "Translate to SQL: {}", "Hi! {}",
-        "{} Answer with SQL.", "Query for this, please: {}", "Hello, {}", "{} Thanks!",
-    ),
-    ("Give me the SQL for this: {}", "I need a query: {}", "Good morning. {}"),
-)  # fmt: skip
 _SHARE_FRAMED = 0.12
 _SHARE_CARELESS = 0.1
 """Share of questions that have neither an initial capital nor final punctuation.

@@ -1,6 +1,10 @@
 """Building blocks of SQL questions: conditions on rows, and questions that ask for values."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from ops.demo.data import lists
 
 Phrases = tuple[str, ...]
 KNOWN, HELD_OUT = 0, 1
@@ -36,26 +40,25 @@ class Question:
     """SQL condition that is part of the question itself, or an empty string."""
 
 
-def condition(where: str, nouns: str, verbs: str = "") -> Condition:
-    """Return a condition with the SQL `where`.
-
-    In `nouns` and `verbs`, a bar separates phrases, and held-out phrases follow a double bar.
-    """
-    return Condition(where, _phrases(nouns), _phrases(verbs))
+def _phrases(entry: Mapping[str, Sequence[str]]) -> tuple[Phrases, Phrases]:
+    return tuple(entry["known"]), tuple(entry["held_out"])
 
 
-def question(select: str, asked: str, tail: str = "", *, where: str = "") -> Question:
-    """Return a question whose SQL query has the parts `select`, `where` and `tail`.
-
-    In `asked`, a bar separates phrases, and held-out phrases follow a double bar.
-    """
-    return Question(select, _phrases(asked), tail, where)
+def _condition(entry: Mapping[str, Any]) -> Condition:
+    return Condition(entry["where"], _phrases(entry["nouns"]), _phrases(entry["verbs"]))
 
 
-def _phrases(text: str) -> tuple[Phrases, Phrases]:
-    known, _, held_out = " ".join(text.split()).partition("||")
-    return _split(known), _split(held_out)
+def _question(entry: Mapping[str, Any]) -> Question:
+    return Question(entry["select"], _phrases(entry), entry["tail"], entry["where"])
 
 
-def _split(text: str) -> Phrases:
-    return tuple(phrase.strip() for phrase in text.split("|") if phrase.strip())
+FRAMES = _phrases(lists("sql")["frames"])
+"""Sentences around a question."""
+CONDITIONS = {
+    table: [_condition(entry) for entry in entries]
+    for table, entries in lists("sql")["conditions"].items()
+}
+QUESTIONS = {
+    table: [_question(entry) for entry in entries]
+    for table, entries in lists("sql")["questions"].items()
+}

@@ -2,12 +2,13 @@
 
 import random
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cache
 from typing import Any
 
 from ops.demo import words
+from ops.demo.data import lists
 
 SCHEMA = """\
 CREATE TABLE customers (
@@ -28,40 +29,8 @@ FIRST_DAY, LAST_DAY = date(2021, 1, 1), date(2025, 12, 31)
 MAX_TICKS = 5_000
 """Maximum SQLite instructions of a query, in thousands. Right answers need far fewer of them."""
 
-PLACES = {
-    "Berlin": "Germany", "Dresden": "Germany", "Paris": "France", "Nantes": "France",
-    "Rome": "Italy", "Madrid": "Spain", "Vienna": "Austria", "Warsaw": "Poland", "Oslo": "Norway",
-    "Boston": "United States", "Chicago": "United States", "Toronto": "Canada", "Lima": "Peru",
-    "Mumbai": "India", "Nairobi": "Kenya", "Sydney": "Australia", "Athens": "Greece",
-    "Dublin": "Ireland", "Seoul": "South Korea", "Cairo": "Egypt",
-}  # fmt: skip
-HELD_OUT_PLACES = {
-    "Osaka": "Japan", "Kyoto": "Japan", "Porto": "Portugal", "Stockholm": "Sweden",
-    "Uppsala": "Sweden", "Jakarta": "Indonesia", "Quito": "Ecuador", "Cuenca": "Ecuador",
-    "Groningen": "Netherlands", "Lyon": "France", "Munich": "Germany", "Hamburg": "Germany",
-    "Florence": "Italy", "Valencia": "Spain", "Houston": "United States", "Vancouver": "Canada",
-    "Perth": "Australia", "Delhi": "India", "Bergen": "Norway", "Geneva": "Switzerland",
-}  # fmt: skip
-CATALOGUE = {
-    "electronics": "monitor, keyboard, webcam, laptop, router, headset, tablet, drone",
-    "furniture": "desk, armchair, bookcase, wardrobe, coffee table, office chair",
-    "kitchen": "kettle, toaster, frying pan, blender, rice cooker, cutting board",
-    "garden": "garden hose, lawn mower, shovel, rake, parasol, wheelbarrow",
-    "sports": "football, yoga mat, racket, dumbbell, skateboard, tennis ball",
-    "office": "stapler, whiteboard, notebook, ring binder, clipboard, printer",
-    "toys": "kite, puzzle, doll, board game, teddy bear, toy car",
-    "clothing": "rain jacket, sweater, belt, hoodie, scarf, straw hat",
-    "tools": "hammer, power drill, screwdriver, ladder, wrench, jigsaw",
-    "books": "cookbook, dictionary, sketchbook",
-}
-"""Products by category."""
-HELD_OUT_CATALOGUE = {
-    "music": "violin, guitar, harmonica",
-    "bathroom": "mirror, bottle of shampoo, electric heater, shoe rack, rubber duck, vase",
-    "pantry": "jar of honey, bag of flour, box of chocolate, tin of sardines, cheese grater",
-    "crafts": "drum of paint, ceramic tile, toolbox, leather glove, wooden table",
-    "travel": "travel adapter, rowing boat, surfboard, calculator",
-}
+KNOWN, HELD_OUT = lists("shop")["known"], lists("shop")["held_out"]
+"""Countries by city, and products by category."""
 
 Rows = list[tuple[Any, ...]]
 
@@ -84,8 +53,8 @@ def _shop() -> sqlite3.Connection:
     shop = sqlite3.connect(":memory:")
     shop.executescript(SCHEMA)
     customers = [
-        *_customers(rng, words.FIRST_NAMES, words.LAST_NAMES, PLACES),
-        *_customers(rng, words.HELD_OUT_FIRST_NAMES, words.HELD_OUT_LAST_NAMES, HELD_OUT_PLACES),
+        *_customers(rng, words.KNOWN, KNOWN["places"]),
+        *_customers(rng, words.HELD_OUT, HELD_OUT["places"]),
     ]
     products = _products(rng)
     _fill(shop, "customers (name, city, country)", customers)
@@ -101,27 +70,25 @@ def _fill(shop: sqlite3.Connection, columns: str, rows: Rows) -> None:
     shop.executemany(f"INSERT INTO {columns} VALUES ({marks})", rows)
 
 
-def _customers(
-    rng: random.Random, first: Sequence[str], last: Sequence[str], places: Mapping[str, str]
-) -> Rows:
-    firsts, lasts = (rng.sample(names, NUM_CUSTOMERS) for names in (first, last))
+def _customers(rng: random.Random, names: words.Words, places: Mapping[str, str]) -> Rows:
+    firsts, lasts = (rng.sample(n, NUM_CUSTOMERS) for n in (names.first_names, names.last_names))
     cities = [rng.choice(list(places)) for _ in range(NUM_CUSTOMERS)]
-    names = (f"{one} {other}" for one, other in zip(firsts, lasts, strict=True))
-    return [(name, city, places[city]) for name, city in zip(names, cities, strict=True)]
+    full = (f"{one} {other}" for one, other in zip(firsts, lasts, strict=True))
+    return [(name, city, places[city]) for name, city in zip(full, cities, strict=True)]
 
 
 def _products(rng: random.Random) -> Rows:
     """Return products with distinct prices, so that the cheapest one is unique."""
-    names = [
+    products = [
         (name, category)
-        for catalogue in (CATALOGUE, HELD_OUT_CATALOGUE)
-        for category, text in catalogue.items()
-        for name in words.listed(text)
+        for sold in (KNOWN, HELD_OUT)
+        for category, names in sold["catalogue"].items()
+        for name in names
     ]
-    euros = rng.sample(range(2, 400), len(names))
+    euros = rng.sample(range(2, 400), len(products))
     return [
         (name, category, price + rng.choice((0.0, 0.5, 0.95)), _stock(rng))
-        for (name, category), price in zip(names, euros, strict=True)
+        for (name, category), price in zip(products, euros, strict=True)
     ]
 
 

@@ -7,50 +7,36 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from ops.demo import words
+from ops.demo.data import lists
 from ops.demo.made_up import made_up
 from ops.demo.numbers import in_words
 from ops.demo.sql import shop
-
-OTHER_CATEGORIES = words.listed("""
-beauty, pets, food, outdoor, jewellery, lighting, stationery, health, baby, camping, cleaning,
-bicycles, games, shoes, art, home, accessories
-""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Lists of values to sample from."""
 
-    first_names: Sequence[str]
-    last_names: Sequence[str]
+    words: words.Words
     cities: Sequence[str]
-    countries: Sequence[str]
     products: Sequence[str]
     categories: Sequence[str]
     made_up: float
     """Share of the names, cities and products that are made up."""
 
 
-def _products(catalogue: dict[str, str]) -> tuple[str, ...]:
-    return tuple(name for names in catalogue.values() for name in words.listed(names))
-
-
 KNOWN = Source(
-    first_names=words.FIRST_NAMES,
-    last_names=words.LAST_NAMES,
-    cities=words.CITIES,
-    countries=words.COUNTRIES,
-    products=words.GOODS,
-    categories=(*shop.CATALOGUE, *OTHER_CATEGORIES),
+    words=words.KNOWN,
+    cities=words.KNOWN.cities,
+    products=words.KNOWN.goods,
+    categories=(*shop.KNOWN["catalogue"], *lists("shop")["other_categories"]),
     made_up=0.15,
 )
 HELD_OUT = Source(
-    first_names=words.HELD_OUT_FIRST_NAMES,
-    last_names=words.HELD_OUT_LAST_NAMES,
-    cities=tuple(shop.HELD_OUT_PLACES),
-    countries=words.HELD_OUT_COUNTRIES,
-    products=_products(shop.HELD_OUT_CATALOGUE),
-    categories=tuple(shop.HELD_OUT_CATALOGUE),
+    words=words.HELD_OUT,
+    cities=tuple(shop.HELD_OUT["places"]),
+    products=[name for names in shop.HELD_OUT["catalogue"].values() for name in names],
+    categories=tuple(shop.HELD_OUT["catalogue"]),
     made_up=0.0,
 )
 
@@ -60,14 +46,15 @@ def sample_values(source: Source, rng: random.Random) -> dict[str, str]:
     few, n, price = rng.randint(2, 10), rng.randint(2, rng.choice((20, 100, 500))), _price(rng)
     day = shop.FIRST_DAY + timedelta(days=rng.randrange((shop.LAST_DAY - shop.FIRST_DAY).days))
     product = _word(source.products, source, rng).lower()
-    first, last = (_word(w, source, rng) for w in (source.first_names, source.last_names))
+    names = source.words
+    first, last = (_word(w, source, rng) for w in (names.first_names, names.last_names))
     city = _word(source.cities, source, rng)
     return {
         "name": f"{first} {last}",
         "letter": rng.choice("ABCDEFGHIJKLMNOPRSTUVWYZ"),
         "city": city,
         "city2": rng.choice([other for other in source.cities if other != city]),
-        "country": rng.choice(source.countries),
+        "country": rng.choice(names.countries),
         "product": product,
         "products": words.plural(product),
         "category": rng.choice(source.categories),

@@ -12,10 +12,10 @@ from sse_events import sse_events
 from api.answers import delivery
 from api.answers.keep_alive import keep_alive
 from api.follow.reply_hub import ReplyHub
-from ops.chaos.load.requests import Question
-from ops.chaos.load.sdks.available import AvailableSdks
-from ops.chaos.load.sdks.process import has_node_clients, start_node
-from ops.chaos.load.sdks.sdk import Api, Part, Sdk, SdkError, SdkRequest, fields_of
+from ops.lab.chaos.load.requests import Question
+from ops.lab.chaos.load.sdks.available import AvailableSdks
+from ops.lab.chaos.load.sdks.process import has_node_clients, start_node
+from ops.lab.chaos.load.sdks.sdk import Api, Part, Sdk, SdkError, SdkRequest, fields_of
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import ClaimedJob

@@ -1,6 +1,6 @@
 """Lets a client library read streams for another process.
 
-ops/chaos/load/sdks/process.py describes the lines.
+ops/lab/chaos/load/sdks/process.py describes the lines.
 """
 
 import asyncio

@@ -10,8 +10,8 @@ from rich.text import Text
 from threaded_server import running
 from typer.testing import CliRunner
 
-from ops.bench.load.popularity import FORMULA
 from ops.cli import app
+from ops.load.popularity import FORMULA
 from shared.errors import SettingsError
 
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ops.bench.machine import this_machine
+from ops.lab.machine import this_machine
 from ops.local.cores import usable_cores
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from kernel_sets import EPS
 
-from ops.bench.gpu.trials import Attention, Heads, LoRA, StoreKV, Trial
+from ops.lab.bench.gpu.trials import Attention, Heads, LoRA, StoreKV, Trial
 from ops.packaging import wheel as packaging
 from ops.packaging.wheel import BuildFailed, build_wheel
 from worker.kernels.cpu import build

@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from counted_operations import Counts, OperationCounter
 from engine_requests import make_request
 
-from ops.bench.probes.operations.counter import OperationCounter
-from ops.bench.probes.operations.counts import Counts
 from worker.engine.model_runner import sample_and_read
 from worker.engine.request import ChoiceSampling, Request, TokenLogprobs
 from worker.kernels.transfer import Pending

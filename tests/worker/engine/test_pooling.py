@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
+from counted_operations import Counts, OperationCounter
 from engine_requests import make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.bench.probes.operations.counter import OperationCounter
-from ops.bench.probes.operations.counts import Counts
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from worker.engine.pooling import pool
 from worker.engine.request import Request, RequestId

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counted_operations import Counts, OperationCounter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_sampler import reference_token
 from torch import Tensor
 
-from ops.bench.probes.operations.counter import OperationCounter
-from ops.bench.probes.operations.counts import Counts
 from worker.engine.request import ChoiceSampling
 from worker.engine.sampler import sample, uniform
 

@@ -4,8 +4,8 @@ import threading
 from typing import Any
 
 import pytest
+from synthetic_pool import synthetic_job
 
-from ops.bench.synthetic_pool import synthetic_job
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from worker.engine_simulated.text import SimulatedTokenizer

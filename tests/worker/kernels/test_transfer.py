@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
+from counted_operations import Counts, OperationCounter
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from ops.bench.probes.operations.counter import OperationCounter
-from ops.bench.probes.operations.counts import Counts
 from worker.kernels.transfer import Array, Pending, read_all, to_device, to_host
 
 DTYPES = [np.uint8, np.int32, np.int64, np.float32, np.float64]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops.bench.gpu.clock import Clock
-from ops.bench.gpu.decode import decode_steps
-from ops.bench.gpu.kernels import accuracies, speeds
-from ops.bench.gpu.model import ServedModel
-from ops.bench.gpu.sizes import SIZES
+from ops.lab.bench.gpu.clock import Clock
+from ops.lab.bench.gpu.decode import decode_steps
+from ops.lab.bench.gpu.kernels import accuracies, speeds
+from ops.lab.bench.gpu.model import ServedModel
+from ops.lab.bench.gpu.sizes import SIZES
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton.kernels import TritonKernels

@@ -3,10 +3,10 @@
 import re
 
 import pytest
+from large_pool import LargePool, Sizes
+from script_cases import measure_scripts
+from script_meter import Meter, stated_bound
 
-from ops.bench.scripts.costs import Meter, stated_bound
-from ops.bench.scripts.large_pool import LargePool, Sizes
-from ops.bench.scripts.measure import measure_scripts
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.redis.scripts import script_names, source
 
@@ -28,6 +28,13 @@ def test_the_bound_of_most_scripts_is_a_number() -> None:
     assert max_commands("claim") == 3000
     assert max_commands("hand_on") == 73 * 16
     assert sum(max_commands(name) is not None for name in script_names()) > len(script_names()) / 2
+
+
+def test_every_script_states_how_many_commands_it_makes() -> None:
+    assert stated_bound("finish") == "60"
+    assert stated_bound("hand_on") == "73 each"
+    assert stated_bound("beat") == "55 +"
+    assert [name for name in script_names() if not stated_bound(name)] == ["durability_barrier"]
 
 
 def max_commands(script: str) -> int | None:

@@ -9,8 +9,8 @@ import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
 from sentinels import FakeSentinel
 
-from ops.chaos.cluster.replicated import Replicated
 from ops.control import process
+from ops.lab.chaos.cluster.replicated import Replicated
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import WorkerId

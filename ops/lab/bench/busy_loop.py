@@ -1,0 +1,60 @@
+"""Runs a busy loop of lowest priority on one core, beside what is measured."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from ops.lab.bench.frame.measurement_process import MeasurementFailed
+from ops.lab.machine import ROOT
+
+PROCESS = "ops.lab.bench.busy_loop_process"
+
+
+@dataclass(frozen=True, slots=True)
+class BusyLoop:
+    """A running busy loop."""
+
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of the loop so far in seconds."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+@contextmanager
+def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
+    """Keep `core` busy at nice 19 until the block ends, however it ends.
+
+    Args:
+        core: core that the loop is bound to.
+        own_session: whether the loop runs in a session of its own, as programs of other terminals
+            and services do. Otherwise it belongs to the session of the caller.
+
+    Raises:
+        MeasurementFailed: the loop didn't start, or ended before the block.
+    """
+    command = [sys.executable, "-m", PROCESS, str(core), str(os.getpid())]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=own_session,
+        # Ctrl-C reaches the caller alone, which then ends the loop. A new session implies a group.
+        process_group=None if own_session else 0,
+    ) as started:
+        try:
+            if not (started.stdout and started.stdout.readline()):
+                raise MeasurementFailed(f"the busy loop didn't start on core {core}")
+            yield BusyLoop(started.pid)
+            if started.poll() is not None:
+                raise MeasurementFailed(f"the busy loop ended early, with {started.returncode}")
+        finally:
+            started.kill()
+            started.wait()  # after Ctrl-C, Popen itself waits for a quarter of a second only

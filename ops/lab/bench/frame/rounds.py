@@ -1,0 +1,130 @@
+"""Measures variants in turn, and compares their figures round by round.
+
+A machine's speed drifts, so a ratio compares figures of one round only.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ops.lab.bench.frame.finding import Chart, Finding
+from ops.lab.bench.frame.order_statistics import ratio_text
+
+Figures = Mapping[str, float]
+"""Figures of a variant in one round by name. A name ends with its unit: `base, tokens/s`."""
+Round = Mapping[str, Figures]
+"""Figures by variant."""
+Measure = Callable[[str], Figures]
+"""Measures a variant once. Its argument is a seed for prompts, which no other call gets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Sizes of a measurement."""
+
+    rounds: int = 10
+    clients: int = 32
+    requests: int = 64
+    """Requests of one load of all clients."""
+    words: int = 128
+    """Words of a prompt, and tokens of an answer."""
+    adapters: int = 8
+
+
+QUICK = Sizes(rounds=1, clients=2, requests=4, words=8, adapters=2)
+"""Sizes that show that a measurement works. Its figures are meaningless."""
+
+
+def measure_rounds(variants: Mapping[str, Measure], num_rounds: int) -> list[Round]:
+    """Measure all variants in each round, and print each one's figures once they are known.
+
+    The order alternates, so that a drift of the machine's speed favours no variant.
+    """
+    rounds: list[Round] = []
+    for number in range(num_rounds):
+        found: dict[str, Figures] = {}
+        for name in list(variants)[:: 1 if number % 2 == 0 else -1]:
+            found[name] = variants[name](f"{number}/{name}")
+            figures = "; ".join(f"{figure} {number_text(f)}" for figure, f in found[name].items())
+            print(f"round {number + 1}, {name}: {figures}", flush=True)
+        rounds.append({name: found[name] for name in variants})
+    return rounds
+
+
+def rounds_finding(
+    name: str,
+    rounds: Sequence[Round],
+    sizes: Sizes,
+    pairs: Sequence[tuple[str, str]],
+    notes: Sequence[str] = (),
+) -> Finding:
+    """Return a finding with a line for each figure of each pair of variants.
+
+    Args:
+        name: name of the measurement.
+        rounds: figures of all variants.
+        sizes: sizes of the measurement.
+        pairs: variants to compare, as the dividend and the divisor of a ratio. Figures that only
+            one of them has are left out, and so are rounds without one of them.
+        notes: further lines.
+    """
+    compared = list(_compared(rounds, pairs))
+    lines = [one.line() for one in compared] + list(_alone(rounds, pairs))
+    return Finding(
+        name=name,
+        figures={"sizes": sizes, "rounds": rounds},
+        says=(*lines, *notes),
+        chart=Chart(
+            x="round",
+            y="ratio",
+            series={
+                f"{one.figure}: {one.ours} / {one.theirs}": [
+                    (number + 1, ratio) for number, ratio in enumerate(one.ratios)
+                ]
+                for one in compared
+            },
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One figure of two variants, in the rounds that have both."""
+
+    figure: str
+    ours: str
+    theirs: str
+    values: Sequence[tuple[float, float]]
+
+    @property
+    def ratios(self) -> list[float]:
+        return [ours / theirs for ours, theirs in self.values]
+
+    def line(self) -> str:
+        ours, theirs = (number_text(median(values)) for values in zip(*self.values, strict=True))
+        both = f"{self.ours} {ours}, {self.theirs} {theirs}"
+        return f"{self.figure}: {both}; {ratio_text(self.ratios)}"
+
+
+def _compared(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> Iterator[_Compared]:
+    for ours, theirs in pairs:
+        both = [(one[ours], one[theirs]) for one in rounds if ours in one and theirs in one]
+        for figure in dict.fromkeys(figure for mine, _ in both for figure in mine):
+            values = [(a[figure], b[figure]) for a, b in both if figure in a and b.get(figure)]
+            if values:
+                yield _Compared(figure, ours, theirs, values)
+
+
+def _alone(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield a line for each figure that no pair compares."""
+    shown = {(v, one.figure) for one in _compared(rounds, pairs) for v in (one.ours, one.theirs)}
+    for variant in dict.fromkeys(variant for one in rounds for variant in one):
+        for figure in dict.fromkeys(f for one in rounds for f in one.get(variant, ())):
+            if (variant, figure) not in shown:
+                values = [one[variant][figure] for one in rounds if figure in one.get(variant, ())]
+                yield f"{figure}: {variant} {number_text(median(values))}"
+
+
+def number_text(value: float) -> str:
+    """Return a number with about three digits."""
+    return f"{value:,.{0 if value >= 1000 else 1 if value >= 10 else 2}f}"

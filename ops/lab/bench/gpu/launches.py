@@ -1,0 +1,127 @@
+"""Counts what one decode step asks of the device: kernels, copies and synchronisations."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from ops.lab.bench.gpu.clock import Clock
+from ops.lab.bench.gpu.decode import WARM_UP_RUNS
+from ops.lab.bench.gpu.decoding import Decoding
+from ops.lab.bench.gpu.model import ServedModel
+from ops.lab.bench.gpu.part import NotMeasured
+
+NUM_LISTED = 12
+"""Number of kernels listed by their time."""
+COPIES = ("Memcpy", "Memset")
+"""First words of the profiler's names for copies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launches:
+    """What one greedy decode step asks of the device."""
+
+    batch: int
+    adapters: int
+    kernels: int
+    copies_to_device: int
+    copies_to_host: int
+    other_copies: int
+    """Copies within the device, and memory sets."""
+    syncs: int
+    """Number of times that the host waits for the device."""
+    busy_ms: float
+    """Time in which kernels and copies run. The rest of the step's time, the device is idle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTime:
+    """Kernels of one name in a decode step of the largest batch."""
+
+    kernel: str
+    launches: int
+    ms: float
+
+
+def launches(model: ServedModel, clock: Clock) -> Iterator[Launches]:
+    """Count the launches and synchronisations of decode steps.
+
+    Raises:
+        NotMeasured: the device isn't a GPU.
+    """
+    _check(clock)
+    for batch, adapters in reversed(model.sizes.decodes):
+        with model.decoding(batch, adapters) as decoding:
+            events = _events(decoding)
+            yield launches_of(batch, adapters, events, _num_syncs(decoding))
+
+
+def kernel_times(model: ServedModel, clock: Clock) -> Iterator[KernelTime]:
+    """List the kernels of a decode step of the largest batch, the longest first.
+
+    Raises:
+        NotMeasured: the device isn't a GPU.
+    """
+    _check(clock)
+    with model.decoding(*model.sizes.decodes[-1]) as decoding:
+        events = _events(decoding)
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        by_name[event.name].append(_ms(event))
+    longest = sorted(by_name.items(), key=lambda item: -sum(item[1]))
+    for name, durations in longest[:NUM_LISTED]:
+        yield KernelTime(kernel=name[:80], launches=len(durations), ms=sum(durations))
+
+
+def _check(clock: Clock) -> None:
+    if not clock.is_cuda:
+        raise NotMeasured("launches are counted on a GPU; `operations` counts them on a CPU")
+
+
+def launches_of(batch: int, adapters: int, events: Sequence[Any], num_syncs: int) -> Launches:
+    """Count the events of one step by kind."""
+    names = [event.name for event in events]
+    to_device = sum("HtoD" in name for name in names)
+    to_host = sum("DtoH" in name for name in names)
+    copies = sum(name.startswith(COPIES) for name in names)
+    return Launches(
+        batch=batch,
+        adapters=adapters,
+        kernels=len(names) - copies,
+        copies_to_device=to_device,
+        copies_to_host=to_host,
+        other_copies=copies - to_device - to_host,
+        syncs=num_syncs,
+        busy_ms=sum(map(_ms, events)),
+    )
+
+
+def _events(decoding: Decoding) -> list[Any]:
+    """Return the profiler's events of one step on the device."""
+    for _ in range(WARM_UP_RUNS):
+        decoding.step()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        decoding.step()
+        torch.cuda.synchronize()
+    return [event for event in profiler.events() if event.device_type.name == "CUDA"]
+
+
+def _num_syncs(decoding: Decoding) -> int:
+    """Return how often the host waits for the device in one step."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            decoding.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
+
+
+def _ms(event: Any) -> float:
+    return float(event.time_range.elapsed_us()) / 1000

@@ -1,0 +1,135 @@
+"""A pool of 1,000 workers and 10,000 adapters against a small one, with simulated engines.
+
+The workers are `worker.service.Worker` objects, hundreds of them per process. Clients send streams
+to an API process, and request adapters by Zipf's law.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ops.lab.bench.frame.options import Quick, Rounds, sizes_of
+from ops.lab.bench.frame.rounds import Figures, Measure, Sizes, measure_rounds, rounds_finding
+from ops.lab.bench.frame.run import scratch_folder, show
+from ops.lab.bench.registered_adapters import adapter_name, register_adapters
+from ops.lab.bench.servers.checkouts import environment_of
+from ops.lab.bench.servers.simulated_pool import ApiProcess, api_process, num_workers
+from ops.lab.bench.streams.http_client import HttpClient, allow_many_connections
+from ops.lab.bench.streams.stream_load import StreamLoad
+from ops.lab.bench.streams.window import measure_window
+from ops.lab.machine import ROOT
+from ops.lab.options import RESULTS, ResultsFolder
+from ops.lab.server_processes import process, wait_until
+from ops.local.embedded_redis import start_redis
+from shared.store.redis.connection import connect
+
+POOL = "main"
+START_TIMEOUT_S = 120.0
+WORKERS_PER_PROCESS = 250
+STEP_MS = 100
+SEQUENCES = 8
+WARM_UP_S = 4.0
+WINDOW_S = 8.0
+QUICK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Size of a pool."""
+
+    workers: int
+    adapters: int
+
+    def __str__(self) -> str:
+        return f"{self.workers:,} workers, {self.adapters:,} adapters"
+
+
+SMALL, LARGE = Size(16, 100), Size(1000, 10_000)
+QUICK_SMALL, QUICK_LARGE = Size(1, 2), Size(4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """A running pool."""
+
+    redis_url: str
+    parts: Mapping[str, Sequence[int]]
+    """Ids of processes by part."""
+    api: ApiProcess
+
+
+def scale(rounds: Rounds = None, quick: Quick = False, results: ResultsFolder = RESULTS) -> None:
+    """Compare a pool of 1,000 workers and 10,000 adapters with a small one."""
+    sizes = sizes_of(Sizes(rounds=3, words=32), rounds, quick=quick)
+    small, large = (QUICK_SMALL, QUICK_LARGE) if quick else (SMALL, LARGE)
+    allow_many_connections()
+    with scratch_folder() as scratch:
+        window_s = QUICK_S if quick else WINDOW_S
+        variants = {str(one): _measure_of(one, sizes, window_s, scratch) for one in (small, large)}
+        found = measure_rounds(variants, sizes.rounds)
+    pairs = [(str(large), str(small))]
+    show(rounds_finding("scale", found, sizes, pairs), "simulated", results)
+
+
+def _measure_of(size: Size, sizes: Sizes, window_s: float, scratch: Path) -> Measure:
+    def measure(_: str) -> Figures:
+        with TemporaryDirectory(dir=scratch) as logs, _running(size, Path(logs)) as pool:
+            return asyncio.run(_figures(pool, size, sizes, window_s))
+
+    return measure
+
+
+async def _figures(pool: _Pool, size: Size, sizes: Sizes, window_s: float) -> Figures:
+    client = HttpClient(pool.api.port)
+    names = [adapter_name(number) for number in range(size.adapters)]
+    window = await measure_window(
+        StreamLoad(client.send, names, sizes.words),
+        pool.parts,
+        streams=sizes.clients,
+        warm_up_s=min(WARM_UP_S, window_s),
+        window_s=window_s,
+    )
+    await client.close()
+    async with connect(pool.redis_url) as redis:
+        memory = await redis.info("memory")
+    return {
+        f"{sizes.clients} streams, tokens/s": window.tokens / window.seconds,
+        "TTFT p50 in ms": 1000 * window.first_token_s,
+        **{f"cores of {part}": used / window.seconds for part, used in window.cpu_s.items()},
+        "memory of Redis, MB": memory["used_memory"] / 1e6,
+    }
+
+
+@contextmanager
+def _running(size: Size, scratch: Path) -> Iterator[_Pool]:
+    with ExitStack() as stack:
+        redis = start_redis(None)
+        stack.callback(redis.stop)
+        started = []
+        for first in range(0, size.workers, WORKERS_PER_PROCESS):
+            number = min(WORKERS_PER_PROCESS, size.workers - first)
+            words = (redis.url, POOL, str(number), str(STEP_MS), str(SEQUENCES))
+            command = [sys.executable, "-m", "ops.lab.bench.worker_host", *words]
+            name = f"workers-{first}"
+            started.append(
+                stack.enter_context(process(name, command, scratch, environment_of(ROOT)))
+            )
+        wait_until(
+            lambda: asyncio.run(num_workers(redis.url, POOL)) == size.workers,
+            started=started,
+            timeout_s=START_TIMEOUT_S,
+            scratch=scratch,
+        )
+        # The API process starts before it would have to list all adapters.
+        api = stack.enter_context(api_process(redis.url, POOL, scratch))
+        asyncio.run(register_adapters(redis.url, POOL, size.adapters))
+        parts = {
+            "Redis": [redis.pid],
+            "the workers": [one.pid for one in started],
+            "the API process": [api.pid],
+        }
+        yield _Pool(redis.url, parts, api)

@@ -1,0 +1,73 @@
+"""Measures of Lorikeet's peers: PEFT without a server, and the servers of vLLM and llama.cpp."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from ops.lab.bench.frame.measurement_process import run_module
+from ops.lab.bench.frame.rounds import Figures, Measure, Sizes
+from ops.lab.bench.servers.llama_cpp import LlamaCpp, converted, llama_cpp
+from ops.lab.bench.servers.model_servers import vllm
+from ops.lab.bench.servers.served import scenarios, served
+
+MIXED_KIND = "Q8_0"
+"""llama.cpp's type of the base below adapters. It computes requests of different adapters one after
+another, so that a load with all adapters takes minutes."""
+MIXED_EVERY = 5
+"""One of so many rounds measures llama.cpp with all adapters and clients."""
+
+
+def vllm_measure(
+    venv: Path,
+    model: Path,
+    adapters: Mapping[str, Path],
+    clients: list[int],
+    sizes: Sizes,
+    scratch: Path,
+) -> Measure:
+    """Return a measure of the vLLM in `venv`."""
+    start = partial(vllm, venv, model, adapters)
+    return served(start, scenarios(adapters, clients), sizes, scratch)
+
+
+def peft_measure(
+    model: Path, adapters: Mapping[str, Path], clients: list[int], sizes: Sizes
+) -> Measure:
+    """Return a measure of PEFT: batches with a sequence of each client, which start together."""
+    folder = next(iter(adapters.values())).parent
+    flags = [f"--sequences={number}" for number in clients]
+
+    def measure(seed: str) -> Figures:
+        options = (f"--seed={seed}", f"--words={sizes.words}", *flags)
+        speeds = run_module("engine.peft_peer", model, folder, *options)
+        labels = {load.clients: load.label for load in scenarios(adapters, clients)}
+        return {f"{labels[int(n)]}, tokens/s": speed for n, speed in speeds.items()}
+
+    return measure
+
+
+def llama_measures(
+    llama: LlamaCpp,
+    gguf: Path,
+    model: Path,
+    adapters: Mapping[str, Path],
+    sizes: Sizes,
+    scratch: Path,
+) -> dict[str, Measure]:
+    """Return measures of llama.cpp for each type of the base: one client, and all adapters."""
+    files = converted(llama, gguf, model, adapters, scratch / "llama")
+    alone, mixed = scenarios(adapters, [1])[:1], scenarios(adapters, [sizes.clients])[1:]
+
+    def measure_of(kind: str) -> Measure:
+        base = files.bases[kind]
+        of_one = served(partial(llama_cpp, llama, base, {}, 1), alone, sizes, scratch)
+        start = partial(llama_cpp, llama, base, files.adapters, sizes.clients)
+        of_all = served(start, mixed, sizes, scratch)
+
+        def measure(seed: str) -> Figures:
+            has_mixed = kind == MIXED_KIND and int(seed.partition("/")[0]) % MIXED_EVERY == 0
+            return {**of_one(seed), **(of_all(seed) if has_mixed else {})}
+
+        return measure
+
+    return {f"llama.cpp {kind}": measure_of(kind) for kind in files.bases}

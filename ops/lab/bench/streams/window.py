@@ -1,0 +1,57 @@
+"""Measures a pool for a while under a closed loop of streams."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ops.lab.bench.frame.measurement_process import MeasurementFailed
+from ops.lab.bench.streams.cpu_times import cpu_s
+from ops.lab.bench.streams.stream_load import StreamLoad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What happened while a load was measured."""
+
+    seconds: float
+    tokens: int
+    cpu_s: Mapping[str, float]
+    """CPU time by part of the pool."""
+    first_token_s: float
+    """Median time to the first token."""
+
+
+async def measure_window(
+    load: StreamLoad,
+    parts: Mapping[str, Sequence[int]],
+    *,
+    streams: int,
+    warm_up_s: float,
+    window_s: float,
+) -> Window:
+    """Run `streams` streams, and measure them after the warm-up.
+
+    `parts` maps parts of the pool to the ids of their processes.
+
+    Raises:
+        MeasurementFailed: a request failed.
+    """
+    clock = asyncio.get_running_loop().time
+    load.start(streams)
+    await asyncio.sleep(warm_up_s)
+    start_s, num_tokens = clock(), load.totals.tokens
+    load.totals.first_token_s.clear()
+    used_s = {name: cpu_s(pids) for name, pids in parts.items()}
+    await asyncio.sleep(window_s)
+    seconds, num_tokens = clock() - start_s, load.totals.tokens - num_tokens
+    used_s = {name: cpu_s(pids) - used_s[name] for name, pids in parts.items()}
+    await load.drain()
+    if load.totals.errors:
+        raise MeasurementFailed(f"a request failed: {load.totals.errors[0]}")
+    return Window(
+        seconds=seconds,
+        tokens=num_tokens,
+        cpu_s=used_s,
+        first_token_s=median(load.totals.first_token_s),
+    )

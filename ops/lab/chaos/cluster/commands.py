@@ -1,0 +1,79 @@
+"""Commands of the pool's processes. Pure."""
+
+import sys
+from collections.abc import Mapping
+
+from ops.lab.chaos.options import Options
+
+LEASE_MS = 3000
+STALL_S = 3.0
+DISCONNECT_GRACE_S = 20.0
+"""Seconds that a client has to come back. A client needs up to 13 of them to notice that a front
+end hangs, and then comes back to another one."""
+DRAIN_S = 2.0
+"""Seconds that the streams of a front end and the jobs of a worker have after SIGTERM."""
+MAX_NUM_SEQS = 64
+ADAPTER_MIB = 16
+"""Memory for adapters of each worker. A simulated adapter has one MiB."""
+SLOWEST = 1.5
+"""Step time of the slowest simulated worker, in multiples of the mean.
+
+Workers of different speeds are a harder test. A fast worker that loses its jobs without noticing
+would publish more tokens than the slow worker that continues them.
+"""
+BASE = "base"
+"""Name of the base model."""
+
+
+def adapter_sources(options: Options) -> dict[str, str]:
+    """Return the source of each adapter, by name."""
+    return {f"adapter-{i}": f"source-{i}" for i in range(options.adapters)}
+
+
+def worker_argv(*words: str) -> list[str]:
+    """Return the command of a worker that a signal can make hang."""
+    return [sys.executable, "-P", "-m", "ops.lab.chaos.cluster.worker_process", *words]
+
+
+def worker_words(options: Options, number: int) -> list[str]:
+    """Return the arguments of worker `number`, from 0."""
+    flags: dict[str, object] = {
+        "--engine": "simulated",
+        "--lease-ms": LEASE_MS,
+        "--stall-s": STALL_S,
+        "--drain-s": DRAIN_S,
+        "--max-num-seqs": MAX_NUM_SEQS,
+        "--simulated-step-ms": _step_ms(options, number),
+        "--adapter-memory-mb": ADAPTER_MIB,
+        "--adapter-host-mb": ADAPTER_MIB,
+    }
+    sources = adapter_sources(options)
+    adapters = ["--adapters", *(f"{name}={source}" for name, source in sources.items())]
+    return ["worker", BASE, *_words(flags), *(adapters if sources else [])]
+
+
+def api_words(options: Options, host: str, port: int) -> list[str]:
+    """Return the arguments of the front end that listens on `host` and `port`."""
+    flags: dict[str, object] = {
+        "--host": host,
+        "--port": port,
+        "--retain-s": options.retain_s,
+        "--disconnect-grace-s": DISCONNECT_GRACE_S,
+        "--drain-s": DRAIN_S,
+    }
+    return ["api", *_words(flags), "--allow-anonymous"]
+
+
+def pool_words(options: Options, redis_url: str) -> list[str]:
+    """Return the arguments that every process of the pool has."""
+    return ["--redis-url", redis_url, "--durability", options.durability]
+
+
+def _step_ms(options: Options, number: int) -> int:
+    """Return a worker's step time. The times are spaced around the mean, the shortest first."""
+    share = number / max(1, options.workers - 1)
+    return round(options.step_ms * (2 - SLOWEST + share * 2 * (SLOWEST - 1)))
+
+
+def _words(flags: Mapping[str, object]) -> list[str]:
+    return [str(word) for flag in flags.items() for word in flag]

@@ -1,0 +1,189 @@
+"""Faults that stop, kill, restart or replace Redis servers."""
+
+import signal
+from abc import abstractmethod
+
+from api.answers.delivery import KEEP_ALIVE_S
+from ops.lab.chaos.cluster.pool import DOWN_AFTER_MS
+from ops.lab.chaos.cluster.replicated import SERVICE
+from ops.lab.chaos.cluster.supervised import is_suspended
+from ops.lab.chaos.faults.fault import Fault, Scene
+from shared.store.redis.connection import ResponseError
+
+
+class RedisFault(Fault):
+    """A fault of the servers."""
+
+    subject = "Redis"
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._servers = self._pool.servers
+
+    async def has_recovered(self) -> bool:
+        """Return whether there is a master, and all other servers are its replicas."""
+        master = await self._servers.master_port()
+        others = [port for port in self._servers.ports if port != master]
+        is_replicated = all([await self._servers.is_in_sync(port) for port in others])
+        return is_replicated and await self._servers.role(master) == "master"
+
+
+class MasterFault(RedisFault):
+    """A fault of the master."""
+
+    _master = 0
+
+    async def inject(self) -> None:
+        """Find the master, and hit it."""
+        self._master = await self._servers.master_port()
+        self.target = f"master {self._master}"
+        await self._hit()
+
+    @abstractmethod
+    async def _hit(self) -> None:
+        """Cause the fault of server `_master`."""
+
+    async def _successor(self) -> int | None:
+        """Return the port of the master that has replaced `_master`, or None."""
+        port = await self._servers.master_port()
+        is_new = port != self._master and await self._servers.role(port) == "master"
+        return port if is_new else None
+
+
+class PauseRedis(MasterFault):
+    """SIGSTOP of the master, too short for a failover."""
+
+    kind = "pause-redis"
+    hold_s = (0.2 * DOWN_AFTER_MS / 1000, 0.6 * DOWN_AFTER_MS / 1000)
+
+    async def _hit(self) -> None:
+        self._servers.signal(self._master, signal.SIGSTOP)
+
+    async def evidence(self) -> str:
+        """Return whether the server is suspended."""
+        return "suspended" if is_suspended(self._servers.pid_of(self._master)) else ""
+
+    async def heal(self) -> None:
+        """Continue the server."""
+        self._servers.signal(self._master, signal.SIGCONT)
+
+
+class FreezeRedis(RedisFault):
+    """SIGSTOP of all servers and Sentinels, for longer than a lease.
+
+    Streams have no output for so long that front ends send comments.
+    """
+
+    kind = "freeze-redis"
+    hold_s = (KEEP_ALIVE_S + 1.0, KEEP_ALIVE_S + 4.0)
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._ports = [*self._servers.ports, *self._servers.sentinel_ports]
+        self.target = "all servers and Sentinels"
+
+    async def inject(self) -> None:
+        """Suspend all servers."""
+        for port in self._ports:
+            self._servers.signal(port, signal.SIGSTOP)
+
+    async def evidence(self) -> str:
+        """Return whether all servers are suspended."""
+        pids = [self._servers.pid_of(port) for port in self._ports]
+        return f"{len(pids)} suspended" if all(map(is_suspended, pids)) else ""
+
+    async def heal(self) -> None:
+        """Continue all servers."""
+        for port in self._ports:
+            self._servers.signal(port, signal.SIGCONT)
+
+
+class KillRedis(MasterFault):
+    """SIGKILL of the master, which a replica replaces."""
+
+    kind = "kill-redis"
+
+    async def _hit(self) -> None:
+        self._servers.kill(self._master)
+
+    async def evidence(self) -> str:
+        """Return which server has replaced the master."""
+        port = await self._successor()
+        return f"killed, replaced by {port}" if port else ""
+
+    async def heal(self) -> None:
+        """Start the server again. It becomes a replica."""
+        if not self._servers.is_running(self._master):
+            await self._servers.launch(self._master)
+
+
+class StallRedis(MasterFault):
+    """SIGSTOP of the master until a replica has replaced it. Then the old master continues."""
+
+    kind = "stall-redis"
+
+    async def _hit(self) -> None:
+        self._servers.signal(self._master, signal.SIGSTOP)
+
+    async def evidence(self) -> str:
+        """Return which server has replaced the master."""
+        port = await self._successor()
+        return f"suspended, replaced by {port}" if port else ""
+
+    async def heal(self) -> None:
+        """Continue the old master."""
+        self._servers.signal(self._master, signal.SIGCONT)
+
+
+class RestartMaster(MasterFault):
+    """SIGTERM of the master, which starts again at once."""
+
+    kind = "restart-redis-master"
+
+    async def _hit(self) -> None:
+        self._servers.signal(self._master, signal.SIGTERM)
+
+    async def evidence(self) -> str:
+        """Return whether the process has ended."""
+        return "ended" if not self._servers.is_running(self._master) else ""
+
+    async def heal(self) -> None:
+        """Start the server again."""
+        if not self._servers.is_running(self._master):
+            await self._servers.launch(self._master)
+
+
+class RestartReplica(RestartMaster):
+    """SIGTERM of a replica, which starts again at once."""
+
+    kind = "restart-redis-replica"
+
+    async def inject(self) -> None:
+        """Stop a replica."""
+        master = await self._servers.master_port()
+        self._master = self._rng.choice([p for p in self._servers.ports if p != master])
+        self.target = f"replica {self._master}"
+        await self._hit()
+
+
+class FailOverRedis(MasterFault):
+    """A failover that an operator requests from a Sentinel."""
+
+    kind = "fail-over-redis"
+
+    async def _hit(self) -> None:
+        await self._request()
+
+    async def evidence(self) -> str:
+        """Return which server has replaced the master. Repeat the request if it was refused."""
+        port = await self._successor()
+        if port is None:
+            await self._request()
+        return f"replaced by {port}" if port else ""
+
+    async def _request(self) -> None:
+        sentinel = self._rng.choice(self._servers.sentinel_ports)
+        try:
+            await self._servers.ask(sentinel, "SENTINEL", "FAILOVER", SERVICE)
+        except ResponseError:  # a failover is already in progress, or no replica is suitable yet
+            return

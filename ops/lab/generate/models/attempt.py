@@ -1,0 +1,214 @@
+"""Tries to serve a tiny random model of one type, as a worker serves a model.
+
+`python -m ops.lab.generate.models.attempt TYPE...` prints one outcome per line, as JSON.
+"""
+
+import contextlib
+import copy
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ops.lab.generate.models.outcome import Outcome, Status
+from ops.lab.generate.models.score import Scored, scores
+from ops.lab.generate.models.tiny_config import tiny_config, tiny_tokenizer
+from shared.errors import AdapterRejected, ModelRejected
+from worker.model.loader import LoadedModel, load_model
+from worker.model.loading.architecture import read_config
+
+ARCHITECTURES: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+"""Transformers' class for each model type with a causal language model."""
+_MAX_WEIGHTS = 20_000_000
+"""A larger model is a sign of a field that `tiny_config` doesn't shrink."""
+_TOLERANCE = 1e-3
+"""Largest difference of log-probabilities between the engine and transformers, in float32."""
+_MAX_REASON = 240
+
+
+class _Ended(Exception):
+    """Ends an attempt before the model is served."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def attempt(model_type: str) -> Outcome:
+    """Save a tiny model of this type, load it, and serve it alone and with an adapter."""
+    status, reason, adapters = Status.SERVED, "", ""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            adapters = _attempt(model_type, Path(folder))
+    except _Ended as error:
+        status, reason = error.status, error.reason
+    except Exception as error:  # noqa: BLE001  (the page lists what the worker doesn't foresee)
+        status, reason = Status.FAILED, _one_line(error)
+    return Outcome(
+        model_type=model_type,
+        architecture=ARCHITECTURES[model_type],
+        status=status,
+        reason=reason,
+        adapters=adapters,
+    )
+
+
+def _attempt(model_type: str, folder: Path) -> str:
+    """Return what adapters can change.
+
+    Raises:
+        _Ended: the model can't be built or isn't served.
+    """
+    base = folder / "base"
+    config = _built(lambda: _save_config(base, model_type))
+    _accepted(base, lambda: read_config(str(base), base))
+    reference: PreTrainedModel = _built(lambda: _save_model(base, config))
+    loaded: LoadedModel = _accepted(
+        base, lambda: load_model(str(base), dtype="float32", device="cpu")
+    )
+    return _served(loaded, reference, folder / "adapter")
+
+
+def _built(build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except Exception as error:  # transformers raises any type
+        raise _Ended(Status.NOT_BUILT, _one_line(error)) from error
+
+
+def _accepted(base: Path, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except ModelRejected as error:
+        reason = str(error).removeprefix(f"--model {base}: ").partition("; ")[0]
+        raise _Ended(Status.REFUSED, _shortened(reason)) from error
+
+
+def _save_config(base: Path, model_type: str) -> Any:
+    config = tiny_config(model_type)
+    config.save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    return config
+
+
+def _save_model(base: Path, config: Any) -> PreTrainedModel:
+    with torch.device("meta"):
+        num_weights = sum(p.numel() for p in _from_config(config).parameters())
+    if num_weights > _MAX_WEIGHTS:
+        raise ValueError(f"the tiny model has {num_weights:,} weights")
+    torch.manual_seed(0)
+    model = _from_config(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:  # norms and biases start as 1 and 0, which hides mistakes
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model(input_ids=torch.arange(3, 20)[None], use_cache=False)
+    model.save_pretrained(base)
+    config.save_pretrained(base)  # the whole one, of which some models keep the part for text
+    return model
+
+
+def _from_config(config: Any) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    return model.eval().float().requires_grad_(False)
+
+
+def _served(loaded: LoadedModel, reference: PreTrainedModel, folder: Path) -> str:
+    linears = [name for name in loaded.base.linears if name != loaded.base.head]
+    attention = [name for name in linears if "attn" in name and not name.endswith("gate_proj")]
+    try:
+        _compare(loaded, reference, linears, folder / "all")
+    except (AdapterRejected, ValueError):
+        # For some models with experts, PEFT takes the names of other linears for those of experts.
+        _compare(loaded, reference, attention, folder / "attention")
+        return _adaptable(loaded, "linears of attention")
+    return _adaptable(loaded, "all linears")
+
+
+def _compare(
+    loaded: LoadedModel, reference: PreTrainedModel, targets: Sequence[str], folder: Path
+) -> None:
+    """Check the engine's log-probabilities for the base model and an adapter on `targets`.
+
+    Raises:
+        _Ended: they differ from transformers' and PEFT's.
+        AdapterRejected: the adapter isn't served.
+        ValueError: PEFT can't make such an adapter.
+    """
+    adapted = _save_adapter(folder, copy.deepcopy(reference), targets, loaded)
+    base, tuned = scores(loaded, folder)
+    for scored, model, name in ((base, reference, "base model"), (tuned, adapted, "adapter")):
+        if not (gap := _deviation(scored, model)) <= _TOLERANCE:
+            reason = f"log-probabilities of the {name} deviate by {gap:.2g}"
+            raise _Ended(Status.DIFFERS, reason)
+
+
+def _save_adapter(
+    folder: Path, base: PreTrainedModel, targets: Sequence[str], loaded: LoadedModel
+) -> Any:
+    """Save a random adapter on `targets`, and return `base` with this adapter."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=8,
+        lora_alpha=8,
+        target_modules=list(targets),
+        fan_in_fan_out=bool(loaded.base.conv1d),
+    )
+    adapted = get_peft_model(base, config)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.1, generator=generator)
+    adapted.save_pretrained(folder)
+    return adapted.eval()
+
+
+@torch.inference_mode()
+def _deviation(scored: Scored, model: Any) -> float:
+    """Return the largest difference between the engine's log-probabilities and the model's."""
+    ids = torch.tensor([scored.token_ids])
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    expected = logits.float().log_softmax(-1)[:-1].gather(-1, ids[0, 1:, None])[:, 0]
+    return float((expected - torch.tensor(scored.logprobs)).abs().max())
+
+
+def _adaptable(loaded: LoadedModel, linears: str) -> str:
+    base = loaded.base
+    if any("expert" in name for name, _ in loaded.model.named_parameters()):
+        linears = linears.replace("all linears", "all linears but experts'")
+    elif base.all_linear - base.linears.keys():
+        linears = linears.replace("all", "some")
+    tables = ["embedding"] * bool(base.embedding) + ["head"] * bool(base.head)
+    return ", ".join([linears, *tables])
+
+
+def _one_line(error: BaseException) -> str:
+    return _shortened(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
+
+
+def main(model_types: Sequence[str]) -> None:
+    """Try each type and print its outcome."""
+    warnings.simplefilter("ignore")
+    for model_type in model_types:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for outcomes only
+            outcome = attempt(model_type)
+        print(json.dumps(asdict(outcome)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,117 @@
+"""The page of model types in ops/docs."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from ops.lab.generate.models.outcome import Outcome, Outcomes, Status, read_outcomes
+from ops.lab.generate.models.vllm import VllmModels, read_stored
+
+PAGE = Path(__file__).parents[3] / "docs" / "model-types.md"
+WELL_KNOWN = (
+    *("llama", "llama4_text", "llama4", "mllama"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_text"),
+    *("qwen3_5_moe", "qwen3_5_moe_text"),
+    *("mistral", "ministral", "ministral3", "mixtral"),
+    *("gemma", "gemma2", "gemma3_text", "gemma3", "gemma3n_text", "gemma3n", "gemma4_text"),
+    *("gemma4", "phi", "phi3", "phimoe", "phi4_multimodal", "smollm3"),
+    *("olmo", "olmo2", "olmo3", "olmoe", "granite", "granitemoe", "granitemoehybrid"),
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "gpt_oss"),
+    *("glm", "glm4", "glm4_moe", "glm_moe_dsa", "cohere", "cohere2", "falcon", "falcon_h1"),
+    *("nemotron", "nemotron_h", "minimax_m2", "kimi_linear", "seed_oss", "exaone4", "ernie4_5"),
+    *("ernie4_5_moe", "hunyuan_v1_dense", "stablelm", "starcoder2", "lfm2", "jamba", "mamba2"),
+    *("gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom"),
+)
+"""Model types of the first table, by family."""
+_HEAD = """# Model types
+
+This page lists every causal language model of transformers {transformers}, by the `model_type` in
+its `config.json`, and what each engine does with it. [Base models](models.md) describes what the
+native engine serves, and quantised models.
+
+For each type, a random model of a few layers was saved, and loaded as a worker loads `--model`. It
+answered a prompt of the base model and one of an adapter in the same batch, in float32 on a CPU. It
+counts as served if the log-probabilities of all tokens, in prompts and answers, equal those of
+transformers and PEFT to within 0.001. This was not measured on a GPU.
+
+Three properties decide:
+
+* Each layer sends its attention through transformers' attention interface, and nothing besides the
+  scale, a sliding window and a soft cap changes the result. The layers keep no state but keys and
+  values.
+* The model calls each linear once in a forward pass, so that adapters on it are exact.
+* Requests that are computed together get the same logits as each alone. `longrope` and `dynamic`
+  position encodings depend on the longest request, so a model that uses one is refused.
+
+Each worker checks its own model when it starts. The table is about transformers' default
+configuration of each type, and other models of the type may have layers of other kinds.
+
+Adapters may target the modules that are listed, and [norms and more](adapters.md). All experts of a
+layer share one tensor, so no adapter can change them. Where only attention is listed, PEFT takes
+the names of the other linears for those of experts.
+
+The last column shows which classes vLLM {vllm} lists, and whether its class for them supports LoRA,
+according to its sources. The models weren't tried. `--engine vllm` may also serve others through
+vLLM's adapter for transformers.
+
+`python -m ops.lab.generate.models.run` tries all types and generates this page.
+
+{counts}
+"""
+_STATUS = {
+    Status.SERVED: "served",
+    Status.REFUSED: "refused",
+    Status.DIFFERS: "accepted, but not exact",
+    Status.FAILED: "fails with an error that no check foresees",
+    Status.NOT_BUILT: "not tried, because transformers can't build the tiny model",
+}
+
+
+def write_page() -> None:
+    """Write the page from the stored files."""
+    PAGE.write_text(page(read_outcomes(), read_stored()))
+
+
+def page(outcomes: Outcomes, vllm: VllmModels) -> str:
+    """Return the page as Markdown."""
+    by_type = {outcome.model_type: outcome for outcome in outcomes.outcomes}
+    known = [by_type[name] for name in WELL_KNOWN if name in by_type]
+    others = [by_type[name] for name in sorted(by_type.keys() - set(WELL_KNOWN))]
+    head = _HEAD.format(
+        transformers=outcomes.transformers,
+        vllm=vllm.version,
+        counts=_counts(outcomes.outcomes, vllm),
+    )
+    return (
+        f"{head}\n## Well-known families\n\n{_table(known, vllm)}\n"
+        f"## All other types\n\n{_table(others, vllm)}"
+    )
+
+
+def _counts(outcomes: tuple[Outcome, ...], vllm: VllmModels) -> str:
+    counts = Counter(outcome.status for outcome in outcomes)
+    rows = ["| native engine | model types |", "| --- | --- |"]
+    rows += [f"| {text} | {counts[status]} |" for status, text in _STATUS.items() if counts[status]]
+    rest = [o for o in outcomes if o.status is not Status.SERVED and o.architecture in vllm.lora]
+    rows += [f"| not served, and listed by vLLM | {len(rest)} |"]
+    return "\n".join([*rows, f"| all | {len(outcomes)} |"])
+
+
+def _table(outcomes: Iterable[Outcome], vllm: VllmModels) -> str:
+    rows = ["| model type | class | native engine | adapters | vLLM |", "| --- " * 5 + "|"]
+    return "\n".join([*rows, *(row(outcome, vllm) for outcome in outcomes)]) + "\n"
+
+
+def row(outcome: Outcome, vllm: VllmModels) -> str:
+    """Return the line of one model type."""
+    native = _STATUS[outcome.status]
+    if outcome.reason:
+        native = f"{native.partition(',')[0]}: {_escaped(outcome.reason)}"
+    lora = vllm.lora.get(outcome.architecture)
+    listed = "" if lora is None else "listed, LoRA" if lora else "listed"
+    cells = (f"`{outcome.model_type}`", f"`{outcome.architecture}`", native, outcome.adapters)
+    return f"| {' | '.join(cells)} | {listed} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")

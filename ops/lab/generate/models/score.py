@@ -1,0 +1,72 @@
+"""Log-probabilities of a native engine, for the base model and an adapter in one batch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ops.lab.generate.models.tiny_config import VOCAB_SIZE
+from shared.protocol.ids import AdapterVersion
+from worker.engine.config import EngineConfig
+from worker.engine.engine import NativeEngine
+from worker.engine.request import ChoiceSampling, Request, RequestId
+from worker.lora.checkpoint.adapter import read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.model.loader import LoadedModel
+
+_PROMPT_LENGTH, _NUM_TOKENS = 29, 5
+_STEP_TOKENS = 16  # less than a prompt, so that prompts are computed in several steps
+
+
+@dataclass(slots=True)
+class Scored:
+    """The tokens of a prompt and its answer, with the log-probability of each but the first."""
+
+    token_ids: list[int]
+    logprobs: list[float] = field(default_factory=list)
+
+
+def scores(loaded: LoadedModel, adapter: Path) -> tuple[Scored, Scored]:
+    """Answer one prompt with the base model and another with the adapter in a folder.
+
+    Raises:
+        AdapterRejected: the adapter can't be served.
+    """
+    config = EngineConfig(
+        max_num_batched_tokens=_STEP_TOKENS, kv_cache_bytes=8 << 20, adapter_bytes=64 << 20
+    )
+    engine = NativeEngine(loaded, config)
+    checked = read_checkpoint("a", AdapterFiles(adapter), engine.base, dtype=loaded.dtype)
+    engine.add_adapter(checked)
+    answers: dict[RequestId, Scored] = {}
+    for seed, version in enumerate((None, checked.version)):
+        request = _request(seed, version)
+        answers[request.id] = Scored(list(request.prompt_ids))
+        engine.add(request)
+    _run(engine, answers)
+    base, tuned = answers.values()
+    return base, tuned
+
+
+def _request(seed: int, version: AdapterVersion | None) -> Request:
+    generator = torch.Generator().manual_seed(seed)
+    prompt = torch.randint(3, VOCAB_SIZE, (_PROMPT_LENGTH,), generator=generator)
+    return Request(
+        id=RequestId(str(seed)),
+        prompt_ids=prompt.tolist(),
+        version=version,
+        sampling=ChoiceSampling(seed=0, temperature=0.0, logprobs=0, prompt_logprobs=0),
+        max_tokens=_NUM_TOKENS,
+        scores_prompt=True,
+    )
+
+
+def _run(engine: NativeEngine, answers: dict[RequestId, Scored]) -> None:
+    while engine.has_work:
+        for output in engine.step():
+            if output.error is not None or output.token_id is None or output.logprobs is None:
+                raise RuntimeError(str(output.error))
+            answer = answers[output.request_id]
+            answer.logprobs += [entry.logprob for entry in output.prompt_logprobs or ()]
+            answer.logprobs.append(output.logprobs.logprob)
+            answer.token_ids.append(output.token_id)

@@ -1,0 +1,77 @@
+"""Shrinks the default configuration of a model type, so that its model has few weights."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+_FIELDS = json.loads(Path(__file__).with_name("tiny_fields.json").read_bytes())
+_SIZES: dict[str, Any] = {
+    name: group["value"] for group in _FIELDS["sizes"] for name in group["fields"]
+}
+"""Values of fields by name. They apply to every configuration that has the field."""
+VOCAB_SIZE: int = _SIZES["vocab_size"]
+"""Number of tokens of each tiny model."""
+_OF_TYPE: dict[str, dict[str, Any]] = _FIELDS["of_type"]
+"""Fields of types whose configurations need other values."""
+
+
+def tiny_config(model_type: str) -> Any:
+    """Return a configuration of this type for a model of a few layers.
+
+    The model keeps one layer of each kind that the default configuration has.
+    """
+    default = AutoConfig.for_model(model_type)
+    return type(default)(**_tiny_fields(default, model_type))
+
+
+def _tiny_fields(default: Any, model_type: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    given = default.to_dict()
+    num_layers = given.get("num_hidden_layers")
+    per_layer = {name: value for name, value in given.items() if _is_list_of(value, num_layers)}
+    layers = _kept_layers(per_layer.values())
+    for name, value in given.items():
+        if isinstance(value, dict) and hasattr(part := getattr(default, name), "to_dict"):
+            fields[name] = type(part)(**_tiny_fields(part, part.model_type))
+        elif name in _SIZES and value is not None:
+            fields[name] = _SIZES[name]
+        elif name in per_layer:
+            fields[name] = [value[layer] for layer in layers]
+        elif num_layers and value == list(range(num_layers)):
+            fields[name] = list(range(len(layers) or _SIZES["num_hidden_layers"]))
+    if layers:
+        fields["num_hidden_layers"] = len(layers)
+    if "qk_rope_head_dim" in fields:
+        fields.pop("head_dim", None)  # derived from the parts of a head
+        fields["num_key_value_heads"] = _SIZES["num_attention_heads"]
+    return fields | _OF_TYPE.get(model_type, {})
+
+
+def _is_list_of(value: Any, num_layers: int | None) -> bool:
+    """Return whether `value` describes each layer, and isn't a list of layer numbers."""
+    return isinstance(value, list) and len(value) == num_layers and value != list(range(num_layers))
+
+
+def _kept_layers(lists: Iterable[list[Any]]) -> list[int]:
+    """Return the first layer of each kind, or the first two layers if all are of one kind."""
+    first: dict[Any, int] = {}
+    for layer, kind in enumerate(zip(*lists, strict=True)):
+        first.setdefault(kind, layer)
+    layers = sorted(first.values())
+    return [0, 1] if len(layers) == 1 else layers
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer that maps each byte to one token."""
+    special = ["<pad>", "<bos>", "<eos>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )

@@ -1,0 +1,98 @@
+"""What an attack on a pool does to the other tenant's waits and to the memory of the processes."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ops.lab.hostile.adapter_pool import AdapterPool
+from ops.lab.hostile.neighbour import Neighbour, Waits
+
+MAX_LONGER_S = 1.0
+"""Seconds that the other tenant may wait longer than before the attack."""
+MAX_GROWTH_MIB = 64.0
+"""Memory that a process may gain after the warm-up."""
+MAX_SHOWN = 20
+
+Attack = Callable[[Callable[[], None]], Awaitable[None]]
+"""An attack. It calls its argument once, after its warm-up."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Observation:
+    """Waits of the other tenant, and memory of the processes."""
+
+    undisturbed: Waits = field(default_factory=Waits)
+    attacked: Waits = field(default_factory=Waits)
+    memory_mib: dict[str, list[float]] = field(default_factory=dict)
+    """Memory of each process after the warm-up, and at the end."""
+    ended: list[str] = field(default_factory=list)
+    """Processes that ended during the attack."""
+
+    def faults(self, *, compares: bool) -> list[str]:
+        """Return what is wrong. Unless it `compares`, the other tenant may wait longer."""
+        found = [f"the process {role} ended" for role in self.ended]
+        for waits in (self.undisturbed, self.attacked):
+            found += [f"a request of the other tenant failed: {each}" for each in waits.failures]
+        for name in ("health_s", "stream_s") if compares else ():
+            longer_s = getattr(self.attacked, name) - getattr(self.undisturbed, name)
+            if longer_s > MAX_LONGER_S:
+                found.append(f"the other tenant waited {longer_s:.2f} s longer: {name}")
+        for role, (start, end) in self.memory_mib.items():
+            if end - start > MAX_GROWTH_MIB:
+                found.append(f"the process {role} grew from {start} to {end} MiB")
+        return found
+
+    def says(self) -> list[str]:
+        """Return the findings as sentences."""
+        before, during = self.undisturbed, self.attacked
+        return [
+            f"longest wait of the other tenant, before and during the attack: /health "
+            f"{before.health_s:.2f} and {during.health_s:.2f} s, streams {before.stream_s:.2f} and "
+            f"{during.stream_s:.2f} s",
+            *(f"memory of {role}: {a} to {b} MiB" for role, (a, b) in self.memory_mib.items()),
+        ]
+
+
+async def observe(pool: AdapterPool, peace: Awaitable[None], attack: Attack) -> Observation:
+    """Measure the other tenant until `peace` ends, then until the attack ends."""
+    observed = Observation()
+    neighbour = Neighbour(pool)
+    warm: dict[str, float] = {}
+    async with neighbour.running():
+        await peace
+        observed.undisturbed, neighbour.waits = neighbour.waits, observed.attacked
+        await attack(lambda: warm.update(pool.memory_mib()))
+    after = pool.memory_mib()
+    observed.memory_mib = {
+        role: [round(start, 1), round(after.get(role, 0), 1)] for role, start in warm.items()
+    }
+    observed.ended = sorted(pool.processes.keys() - after.keys())
+    return observed
+
+
+@dataclass(slots=True, kw_only=True)
+class AttackReport:
+    """Findings of an attack with requests."""
+
+    seed: int
+    statuses: Counter[int] = field(default_factory=Counter)
+    """Numbers of responses by HTTP status."""
+    observation: Observation = field(default_factory=Observation)
+    failures: list[str] = field(default_factory=list)
+
+    def fail(self, reason: str) -> None:
+        """Record a failure."""
+        if len(self.failures) < MAX_SHOWN:
+            self.failures.append(reason)
+
+    def count(self, what: str, reply: Any, *, may_be_late: bool = False) -> None:
+        """Count a response. One of 500 or above fails, unless it announces an overload.
+
+        `reply` is a response of httpx or requests. With `may_be_late`, it may be a 504.
+        """
+        status = reply.status_code
+        self.statuses[status] += 1
+        is_overload = status == 503 and "retry-after" in reply.headers
+        if status >= 500 and not is_overload and not (may_be_late and status == 504):
+            self.fail(f"{what}: {status} {reply.text[:200]}")

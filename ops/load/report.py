@@ -1,0 +1,81 @@
+"""Summarises a load: latencies, throughput, and goodput (the rate of answers that meet an SLO)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ops.load.answers import Answer
+from ops.load.load import Load
+from ops.load.percentiles import Percentiles, percentiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slo:
+    """Latency limits that an answer must meet to count towards goodput. None means no limit."""
+
+    ttft_ms: float | None = None
+    itl_ms: float | None = None
+    """Limit for an answer's mean time between output tokens (also called TPOT), in ms."""
+
+    def is_met_by(self, answer: Answer) -> bool:
+        """Return whether a complete answer meets the limits."""
+        ttft = _at_most(answer.text_s[0] - answer.sent_s, self.ttft_ms) if answer.text_s else True
+        return ttft and _at_most(answer.mean_itl_s, self.itl_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """Figures of one load. Failed requests count only as errors."""
+
+    load: Load
+    answered: int
+    errors: tuple[str, ...]
+    """One error for each request that failed or returned the wrong number of tokens."""
+    input_tokens: int
+    output_tokens: int
+    seconds: float
+    """Time from sending the first request to the end of the last answer."""
+    tokens_per_s: float
+    """Output tokens per second."""
+    requests_per_s: float
+    ttft_s: Percentiles
+    """Time from sending a request to its first text. NaN if no answer was streamed."""
+    itl_s: Percentiles
+    """Time between consecutive pieces of text of an answer. NaN if no answer was streamed."""
+    e2e_s: Percentiles
+    """Time from sending a request to the end of its answer."""
+    slo: Slo | None = None
+    goodput_per_s: float | None = None
+    """Rate of answers that met the SLO, in answers per second. None if there is no SLO."""
+
+
+def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> LoadReport:
+    """Summarise the answers to a load. Failed requests count only as errors."""
+    good = [answer for answer in answers if answer.error is None]
+    streamed = [answer for answer in good if answer.text_s]
+    tokens = sum(answer.output_tokens or 0 for answer in good)
+    start = min((answer.sent_s for answer in answers), default=0.0)
+    seconds = max((answer.end_s for answer in good), default=start) - start
+    num_met = sum(slo.is_met_by(answer) for answer in good) if slo else 0
+    return LoadReport(
+        load=load,
+        answered=len(good),
+        errors=tuple(answer.error for answer in answers if answer.error is not None),
+        input_tokens=sum(answer.input_tokens for answer in good),
+        output_tokens=tokens,
+        seconds=seconds,
+        tokens_per_s=_per_s(tokens, seconds),
+        requests_per_s=_per_s(len(good), seconds),
+        ttft_s=percentiles([answer.text_s[0] - answer.sent_s for answer in streamed]),
+        itl_s=percentiles([gap for answer in streamed for gap in answer.gaps_s]),
+        e2e_s=percentiles([answer.end_s - answer.sent_s for answer in good]),
+        slo=slo,
+        goodput_per_s=_per_s(num_met, seconds) if slo else None,
+    )
+
+
+def _per_s(number: int, seconds: float) -> float:
+    return number / seconds if seconds else 0.0
+
+
+def _at_most(seconds: float, limit_ms: float | None) -> bool:
+    return limit_ms is None or 1000 * seconds <= limit_ms

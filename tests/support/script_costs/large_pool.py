@@ -1,0 +1,222 @@
+"""A large pool without engines, used to measure the queue's scripts."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from script_meter import Meter
+from synthetic_pool import (
+    API,
+    LEASE_MS,
+    LIMITS,
+    first_token,
+    new_pool,
+    synthetic_job,
+)
+
+from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.capabilities import EVERYTHING, Capabilities
+from shared.protocol.enqueue import EnqueueOptions
+from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
+from shared.protocol.jobs import ClaimedJob, Job
+from shared.protocol.queue_replies import Claim
+from shared.protocol.workers import WorkerInfo
+from shared.store.adapters.registry import Registry
+from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.queue import Queue
+from shared.store.redis.keys import Keys
+
+T = TypeVar("T")
+
+BASE = AdapterVersion("bench@0123456789ab")
+BATCH = 64
+"""Number of concurrent calls while the pool is filled. Also the number of a busy worker's jobs."""
+HOT = 64
+HOLDERS = 16
+"""Number of holders of each hot version. Scripts examine at most this many holders of a version."""
+NEVER_MS = 10**9
+SHORT_LEASE_MS = 20_000
+KV_TOKENS = 100_000
+PROMPT_WORDS = 16
+JOB_COST = 10
+APIS = tuple(ApiId(f"{API}-{number}") for number in range(4))
+"""Front ends to which `LargePool.publish` publishes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Numbers of workers, adapters and jobs in the pool."""
+
+    workers: int
+    adapters: int
+    waiting: int
+    """Number of waiting jobs, spread over all adapters."""
+    running: int
+    """Number of running jobs, all of the base model."""
+
+
+class LargePool:
+    """A pool whose workers all hold the base model, with jobs that wait for many adapters.
+
+    The first adapter versions are hot: `HOLDERS` workers hold each hot version. No worker holds any
+    other adapter version.
+    """
+
+    def __init__(self, meter: Meter, sizes: Sizes) -> None:
+        self.meter, self.sizes = meter, sizes
+        self.keys = Keys(new_pool())
+        self.registry, self.residency = Registry(meter, self.keys), ResidencyStore(meter, self.keys)
+        self.queue = Queue(meter, self.keys, residency=self.residency)
+        self.workers = [WorkerId(f"host-{n}:1:{n:032x}") for n in range(sizes.workers)]
+        self.versions = [version(number) for number in range(sizes.adapters)]
+        self.hot = self.versions[: min(HOT, sizes.adapters // 2)]
+
+    async def fill(self) -> None:
+        """Register adapters and workers, start the running jobs, and enqueue the waiting jobs."""
+        await self.registry.set_base(base_model("1"))
+        await each(range(self.sizes.adapters), self.load_adapter)
+        await each(range(self.sizes.workers), self._register)
+        num_busy = max(1, self.sizes.running // BATCH)
+        for worker in self.workers[:num_busy]:
+            await each([BASE] * (self.sizes.running // num_busy), self.put)
+            await self.claim(worker, sequences=BATCH, residents=[BASE])
+        await each(range(self.sizes.waiting), self._put_number)
+
+    async def load_adapter(self, number: int) -> None:
+        """Register adapter `number` as an API client does."""
+        await self.registry.load_adapter(adapter(number), replace=False)
+
+    async def put(
+        self,
+        version: AdapterVersion,
+        *,
+        is_suspect: bool = False,
+        key_id: str = "",
+        **changes: Any,
+    ) -> Job:
+        """Enqueue a new job for `version`. `changes` override fields of the job.
+
+        `key_id` names the API key whose limits apply.
+        """
+        job = synthetic_job(
+            version, PROMPT_WORDS, **{"cost": JOB_COST, "deadline_ms": NEVER_MS, **changes}
+        )
+        options = EnqueueOptions(key_id=key_id)
+        await self.queue.enqueue(job, LIMITS, options=options, is_suspect=is_suspect)
+        return job
+
+    async def renew(self, lease_ms: int) -> None:
+        """Renew the leases of all workers for `lease_ms`, and park the workers."""
+        await each(self.workers, lambda worker: self.beat(worker, lease_ms))
+        await each(self.workers, lambda worker: self.claim(worker, residents=[BASE]))
+
+    async def beat(self, worker: WorkerId, lease_ms: int) -> None:
+        """Renew the lease of `worker`. A lease of 0 ms expires at once."""
+        await self.queue.beat(worker, lease_ms=lease_ms, info=worker_info())
+
+    async def join(self, residents: Sequence[AdapterVersion] = (), **info: Any) -> WorkerId:
+        """Register an additional worker that holds `residents`, and return its id."""
+        worker = WorkerId(f"more:1:{uuid.uuid4().hex}")
+        await self.queue.register(
+            worker, lease_ms=SHORT_LEASE_MS, info=worker_info(**info), residents=residents
+        )
+        return worker
+
+    async def claim(self, worker: WorkerId, **changes: Any) -> Claim:
+        """Claim up to 8 jobs without loading or stealing versions.
+
+        `changes` override these and other arguments of the claim.
+        """
+        arguments: dict[str, Any] = {"sequences": 8, "tokens": KV_TOKENS, "max_cold": 0}
+        arguments |= {"steal_ms": NEVER_MS, "load_ms": NEVER_MS, "residents": []}
+        return await self.queue.claim(worker, **{**arguments, **changes})
+
+    async def busy(self) -> tuple[WorkerId, tuple[ClaimedJob, ...]]:
+        """Register an additional worker that claims `BATCH` jobs of distinct adapters.
+
+        Returns the worker's id and the claimed jobs.
+        """
+        worker = await self.join()
+        residents = self.versions[len(self.hot) :][: 2 * BATCH]
+        claim = await self.claim(worker, sequences=BATCH, residents=residents)
+        return worker, claim.jobs
+
+    async def publish(
+        self, worker: WorkerId, jobs: Sequence[ClaimedJob], num_checkpoints: int = 0
+    ) -> None:
+        """Publish one token of each job in one call.
+
+        The tokens are spread over `APIS`. The call also checkpoints the first
+        `num_checkpoints` jobs.
+        """
+        tokens = [first_token(job) for job in jobs]
+        events = {api: tokens[number :: len(APIS)] for number, api in enumerate(APIS)}
+        epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
+        await self.queue.publish(worker, events, tokens[:num_checkpoints], claim_epochs=epochs)
+
+    async def _register(self, number: int) -> None:
+        held = [
+            hot
+            for index, hot in enumerate(self.hot)
+            if (number - HOLDERS * index) % self.sizes.workers < HOLDERS
+        ]
+        await self.queue.register(
+            self.workers[number], lease_ms=LEASE_MS, info=worker_info(), residents=[BASE, *held]
+        )
+
+    async def _put_number(self, number: int) -> None:
+        await self.put(self.versions[number % len(self.versions)])
+
+
+async def each(items: Iterable[T], call: Callable[[T], Awaitable[object]]) -> None:
+    """Await `call` for each item. Up to `BATCH` calls run concurrently."""
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH)):
+        await asyncio.gather(*map(call, batch))
+
+
+def version(number: int, generation: int = 0) -> AdapterVersion:
+    """Return the version of adapter `number` after `generation` replacements."""
+    return AdapterVersion(f"a{number}@{(generation << 32) + number:012x}")
+
+
+def adapter(number: int, generation: int = 0) -> Adapter:
+    """Return a registry entry for adapter `number`. Its source folder doesn't exist."""
+    return Adapter(
+        name=f"a{number}",
+        version=version(number, generation),
+        digest=f"{number:064x}",
+        weights_digest=f"{number:064x}",
+        source=f"/adapters/a{number}",
+        rank=16,
+        num_bytes=10_000_000,
+        created_s=int(time.time()),
+    )
+
+
+def base_model(digest: str) -> BaseModel:
+    """Return a registry entry for a base model. Its source folder doesn't exist."""
+    return BaseModel(
+        name="bench",
+        version=AdapterVersion(f"bench@{digest}"),
+        max_model_len=8192,
+        source="/bench",
+        created_s=int(time.time()),
+    )
+
+
+def worker_info(*, kv_tokens: int = KV_TOKENS, serves: Capabilities = EVERYTHING) -> WorkerInfo:
+    """Return the info reported by a worker with room for `BATCH` sequences."""
+    return WorkerInfo(
+        model="bench",
+        device="cpu",
+        dtype="none",
+        version="0",
+        max_num_seqs=BATCH,
+        kv_tokens=kv_tokens,
+        serves=serves,
+    )
