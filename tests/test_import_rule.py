@@ -239,7 +239,7 @@ def file_of(module: str) -> Path | None:
     return None
 
 
-@pytest.mark.parametrize("package", ["api", "worker", "shared"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_import_between_rooms_runs_upwards(package: str) -> None:
     upward = [
         text

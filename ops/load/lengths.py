@@ -19,6 +19,11 @@ class Length:
         return Random(seed).randint(self.low, self.high)
 
 
+def fixed(number: int) -> Length:
+    """Return a distribution whose samples all equal `number`."""
+    return Length(number, number)
+
+
 def parse_length(flag: str, text: str) -> Length:
     """Parse the value of `flag`: a number such as `128`, or a range such as `64-256`.
 
