@@ -65,6 +65,19 @@ async def test_an_answer_is_entered_for_its_tenant_model_and_day(
     assert await total(ledger) == {("red", "a"): Used(1, 12, 0, 0)}
 
 
+async def test_failed_and_cancelled_jobs_count_with_the_tokens_that_they_report(
+    actor: Any, enqueue: Any, queue: Queue, ledger: Ledger
+) -> None:
+    worker = await actor()
+    jobs = [await enqueue(tenant="red") for _ in range(3)]
+    failed, cancelled = await worker.claim(sequences=2)
+    await worker.fail(failed, ErrorCode.INTERNAL)
+    await queue.cancel(cancelled.job.id)
+    await worker.finish(cancelled, JobState.CANCELLED, used=5)
+    await queue.cancel(jobs[-1].id)
+    assert await total(ledger) == {("red", "a"): Used(3, 5, 0, 0)}
+
+
 async def test_entries_expire_after_the_days_of_the_setting(
     actor: Any, enqueue: Any, ledger: Ledger, redis: Redis, keys: Keys
 ) -> None:
