@@ -3,12 +3,9 @@
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 from api_support import BASE, register_models, running_app
 from archives import Member, zip_of
 from queue_support import eventually
@@ -24,38 +21,18 @@ from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.remote_reads import MAX_STAGING
 from worker.lora.base.modules import BaseModules
 
-Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
-
-
-@pytest.fixture
-def serve(
-    redis: Redis, keys: Keys, redis_url: str, pool: str, base: BaseModules, store: AdapterStore
-) -> Serve:
-    """Function that serves adapters from allowed sources; the context is a client."""
-
-    @asynccontextmanager
-    async def serve_from(*sources: str) -> AsyncIterator[httpx.AsyncClient]:
-        reader = source_reader(base, store, sources, AddressCheck(["localhost"]), time_limit_s=60)
-        await register_models(Registry(redis, keys))
-        async with (
-            source_worker(redis, keys, reader, store),
-            running_app(ApiSettings(redis_url=redis_url, pool=pool)) as app,
-            httpx.AsyncClient(base_url=app.url, timeout=60) as http,
-        ):
-            yield http
-
-    return serve_from
-
-
-@pytest.fixture
-def raw(files: dict[str, bytes]) -> bytes:
-    """The reply of a web server with an adapter."""
-    return response(zip_of(Member(*file) for file in files.items()))
-
 
 async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
-    serve: Serve, web: WebServer, raw: bytes
+    redis: Redis,
+    keys: Keys,
+    redis_url: str,
+    pool: str,
+    base: BaseModules,
+    store: AdapterStore,
+    web: WebServer,
+    files: dict[str, bytes],
 ) -> None:
+    raw = response(zip_of(Member(*file) for file in files.items()))
     head = raw.index(b"\r\n\r\n") + 4
     go = threading.Event()
 
@@ -66,7 +43,13 @@ async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
 
     web.scripts["/slow.zip"] = halfway
     url = f"http://localhost:{web.port}/slow.zip"
-    async with serve(url) as http:
+    reader = source_reader(base, store, [url], AddressCheck(["localhost"]), time_limit_s=60)
+    await register_models(Registry(redis, keys))
+    async with (
+        source_worker(redis, keys, reader, store),
+        running_app(ApiSettings(redis_url=redis_url, pool=pool)) as app,
+        httpx.AsyncClient(base_url=app.url, timeout=60) as http,
+    ):
         body = {"lora_name": "slow", "lora_path": f"{url}?signature=secret"}
         loading = asyncio.create_task(http.post("/v1/load_lora_adapter", json=body))
 
@@ -96,8 +79,17 @@ async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
 
 
 async def test_slow_servers_delay_no_adapter_of_this_machine(
-    serve: Serve, web: WebServer, good: Path, raw: bytes
+    redis: Redis,
+    keys: Keys,
+    redis_url: str,
+    pool: str,
+    base: BaseModules,
+    store: AdapterStore,
+    web: WebServer,
+    good: Path,
+    files: dict[str, bytes],
 ) -> None:
+    raw = response(zip_of(Member(*file) for file in files.items()))
     go, arrived = threading.Event(), threading.Semaphore(0)
 
     def late(connection: socket.socket, server: WebServer) -> None:
@@ -107,7 +99,14 @@ async def test_slow_servers_delay_no_adapter_of_this_machine(
 
     web.scripts["/late.zip"] = late
     url = f"http://localhost:{web.port}/late.zip"
-    async with serve(url, str(good.parent)) as http:
+    addresses = AddressCheck(["localhost"])
+    reader = source_reader(base, store, [url, str(good.parent)], addresses, time_limit_s=60)
+    await register_models(Registry(redis, keys))
+    async with (
+        source_worker(redis, keys, reader, store),
+        running_app(ApiSettings(redis_url=redis_url, pool=pool)) as app,
+        httpx.AsyncClient(base_url=app.url, timeout=60) as http,
+    ):
 
         def load(name: str, source: str) -> "asyncio.Task[httpx.Response]":
             body = {"lora_name": name, "lora_path": source}
