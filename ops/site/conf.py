@@ -37,7 +37,15 @@ myst_heading_anchors = 4
 suppress_warnings = ["misc.highlighting_failure"]  # shortened JSON, with `...`
 
 html_theme = "alabaster"
-html_theme_options = {"page_width": "70rem", "sidebar_width": "15rem", "show_powered_by": False}
+html_theme_options = {
+    "page_width": "70rem",
+    "sidebar_width": "15rem",
+    "font_family": "system-ui, sans-serif",
+    "head_font_family": "system-ui, sans-serif",
+    "show_powered_by": False,
+}
+html_favicon = "../../api/static/logo.svg"
+html_search_scorer = "scorer.js"
 html_title = "Lorikeet"
 html_sidebars = {"**": ["searchfield.html", "navigation.html"]}
 html_static_path = ["static"]

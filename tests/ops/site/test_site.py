@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 VENV = ROOT / ".venv-docs"
-INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>|<style|\son\w+=\"")
+INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>|<style|\sstyle=|\son\w+=\"")
 
 
 @pytest.fixture(scope="module")
