@@ -45,7 +45,7 @@ html_theme_options = {
     "show_powered_by": False,
 }
 html_favicon = "../../api/static/logo.svg"
-html_search_scorer = "scorer.js"
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 html_title = "Lorikeet"
 html_sidebars = {"**": ["searchfield.html", "navigation.html"]}
 html_static_path = ["static"]
