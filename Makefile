@@ -44,7 +44,7 @@ VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableEx
 up: $(RUNTIME)
 	$(BIN)/lorikeet up $(ARGS)
 
-setup: $(RUNTIME)
+setup: $(READY)
 
 # Everything but the tests marked slow or long, in under ten minutes on two cores.
 # LORIKEET_CPU_LEVEL=avx2 in the environment forces that level of the CPU's kernels in all tests.
