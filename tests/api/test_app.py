@@ -66,6 +66,11 @@ class BreakableRedis:
         self._server.stop()
 
 
+@pytest.fixture(autouse=True)
+def patient_front_ends() -> None:
+    """Here, a front end waits for Redis no longer than in operation."""
+
+
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[BreakableRedis]:
     server = BreakableRedis(tmp_path)

@@ -106,11 +106,3 @@ async def test_a_left_out_adapter_is_unloaded_unless_a_client_has_set_its_versio
     assert await unload_left_out(redis, keys, ["a", "other", "unknown", "base"]) == {"a"}
     assert await names(registry) == ["other"]
     assert await redis.ttl(keys.adapter("a")) > 0
-
-
-async def test_nothing_is_known_of_the_versions_that_earlier_releases_registered(
-    redis: Redis, keys: Keys, registry: Registry
-) -> None:
-    await registry.add_adapter(ONE)
-    await redis.hset(keys.adapter("a"), "at_start", "1")
-    assert await adapters_at_start(redis, keys, ["a"]) == []
