@@ -28,6 +28,8 @@ from ops.load.report import report
 LOOP, BATCH, ALONE, BESIDE = "closed loop", "batch", "other requests alone", "beside a batch"
 NUM_PROBES = 40
 """Requests whose TTFT is measured, one at a time."""
+MIN_LINES = 2000
+"""Number of requests with which a batch certainly outlasts the other requests."""
 PROBE_TOKENS = fixed(8)
 PAUSE_S = 0.25
 """Seconds between two requests beside a batch."""
@@ -113,7 +115,7 @@ async def _probe(load: Load, number: int) -> Figures:
 @asynccontextmanager
 async def _running_batch(http: httpx.AsyncClient, load: Load) -> AsyncIterator[None]:
     """Run a batch during the block, and cancel it afterwards."""
-    many = replace(load, requests=20 * load.requests)
+    many = replace(load, requests=max(MIN_LINES, 20 * load.requests))
     batch = await _post(http, load, await _upload(http, many))
     while batch["request_counts"]["completed"] == 0:
         batch = await _state(http, load, batch)
