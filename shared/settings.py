@@ -337,6 +337,10 @@ class ApiSettings(FileSettings):
         """Weights in `tenant_weights`, by tenant."""
         return parse_tenant_weights(self.tenant_weights)
 
+    def weight_of(self, tenant: str) -> float:
+        """Return the tenant's weight in fair queueing."""
+        return self.weight_by_tenant.get(tenant, 1.0)
+
     @property
     def queue_limits(self) -> QueueLimits:
         """Limits with which the front end enqueues jobs."""

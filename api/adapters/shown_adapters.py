@@ -11,6 +11,7 @@ from api.pools.requested import part_of_pool
 from api.schema.adapters import AdapterBody, AdapterList
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
+from shared.protocol.adapters import BaseModel
 from shared.store.adapters.adapter_views import AdapterView, AdapterViews
 from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
@@ -36,14 +37,13 @@ class ShownAdapters:
             raise JobFailed(model_not_found(name))
         return view
 
-    async def one(self, name: str) -> AdapterBody:
-        """Return the response body for an adapter.
+    async def one(self, name: str, base: BaseModel) -> AdapterBody:
+        """Return the response body for an adapter, which runs on `base`.
 
         Raises:
-            JobFailed: as `view`, or no worker has registered a base model.
+            JobFailed: as `view`.
             RedisUnavailable: the registry can't be read.
         """
-        base = await registered_base(self._registry)
         return adapter_body(await self.view(name), base, await self._views.workers())
 
     async def all(self, access: Access) -> AdapterList:

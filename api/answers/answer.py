@@ -136,7 +136,7 @@ class AttachedAnswer(Response):
         """Create a response.
 
         Args:
-            following: with what the answer is followed.
+            following: objects with which the answer is read and sent.
             view: the job.
             is_stream: whether to send the answer as a stream.
             after: position of a stream that is continued.

@@ -61,7 +61,7 @@ class Delivery:
         """Create the delivery of the answer to `spec`'s job.
 
         Args:
-            following: with what the answer is followed.
+            following: objects with which the answer is read and sent.
             spec: format of the answer.
             inbox: inbox that `follower` reads. It learns that the client has left.
             follower: follower of the job.

@@ -1,4 +1,4 @@
-"""What a pool's answers are followed and sent with."""
+"""The objects with which a front end reads and sends answers."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request, Response
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import Message
 
 from api.http.errors import failure_response
+from api.http.request_id import new_request_id
 from shared.protocol.access.rights import Access
 
 Answering = Callable[[Request, Access, dict[str, Any]], Awaitable[Response]]
@@ -20,6 +22,8 @@ Answering = Callable[[Request, Access, dict[str, Any]], Awaitable[Response]]
 class Reply:
     """Response to a request of this process."""
 
+    request_id: str
+    """Id of the request in the log."""
     status: int
     headers: Mapping[str, str]
     """By their names in lower case."""
@@ -62,13 +66,15 @@ async def reply_to(
             "state": state | {"is_preemptible": True},
         }
     )
-    try:
-        return await _sent(request, await answering(request, access, body))
-    except Exception as failure:  # noqa: BLE001  # raised again unless clients are told
-        return await _sent(request, failure_response(request, failure))
+    request_id = new_request_id()
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        try:
+            return await _sent(request_id, request, await answering(request, access, body))
+        except Exception as failure:  # noqa: BLE001  # raised again unless clients are told
+            return await _sent(request_id, request, failure_response(request, failure))
 
 
-async def _sent(request: Request, response: Response) -> Reply:
+async def _sent(request_id: str, request: Request, response: Response) -> Reply:
     start: Message = {}
     parts = []
 
@@ -83,4 +89,5 @@ async def _sent(request: Request, response: Response) -> Reply:
             parts.append(message.get("body", b""))
 
     await response(request.scope, receive, send)
-    return Reply(start["status"], dict(MutableHeaders(raw=start["headers"])), b"".join(parts))
+    headers = dict(Headers(raw=start["headers"]))
+    return Reply(request_id, start["status"], headers, b"".join(parts))

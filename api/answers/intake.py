@@ -1,4 +1,4 @@
-"""What a pool accepts requests for answers with."""
+"""The objects with which a front end turns requests into jobs."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -39,10 +39,6 @@ class Intake:
     """Enqueues copies of jobs for shadows."""
     tracer: "Tracer | None"
     """Records requests as spans. None if tracing is off."""
-
-    def weight_of(self, tenant: str) -> float:
-        """Return the tenant's weight among those whose jobs wait."""
-        return self.settings.weight_by_tenant.get(tenant, 1.0)
 
 
 InIntake = Annotated[Intake, Depends(part_of_pool(Intake))]

@@ -79,7 +79,7 @@ async def submit_json(
                 body,
                 path=request.url.path,
                 raw=raw,
-                weight=intake.weight_of(access.tenant),
+                weight=intake.settings.weight_of(access.tenant),
                 key_id=access.key_id,
                 books_pool=access.books_pool,
             )

@@ -57,7 +57,7 @@ class TenantBatches:
             models=access.models,
             key_id=access.key_id,
             books_pool=access.books_pool,
-            weight=self._settings.weight_by_tenant.get(access.tenant, 1.0),
+            weight=self._settings.weight_of(access.tenant),
             endpoint=body.endpoint,
             input_file=file.id,
             window=body.completion_window,

@@ -103,7 +103,7 @@ async def retry(
     async with intake.turns.turn(access.tenant):
         enqueued = await enqueue_again(
             *(old, intake.queue, intake.registry, letters, intake.limits),
-            weight=intake.weight_of(access.tenant),
+            weight=intake.settings.weight_of(access.tenant),
             key_id=access.key_id,
             books_pool=access.books_pool,
         )

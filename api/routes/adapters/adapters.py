@@ -83,7 +83,7 @@ async def get_adapter(
     base = await registered_base(registry)
     staging = staging_body(await progress.of(name))
     try:
-        found = await shown.one(name)
+        found = await shown.one(name, base)
     except JobFailed:
         if staging is None:
             raise
@@ -142,11 +142,11 @@ async def roll_back_adapter(
     """
     query = validate(RollBackQuery, dict(request.query_params))
     await check_model(registry, access, name)
-    await registered_base(registry)
+    base = await registered_base(registry)
     version = await registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
         raise JobFailed(model_not_found(name))
-    return await shown.one(name)
+    return await shown.one(name, base)
 
 
 @router.delete(

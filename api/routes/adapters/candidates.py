@@ -21,6 +21,7 @@ from api.adapters.shown_adapters import InShownAdapters, ShownAdapters
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
+from api.pools.registered_base import registered_base
 from api.pools.requested import InRegistry, InViews, part_of_pool
 from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
@@ -29,6 +30,7 @@ from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
 from shared.store.adapters.refusals import conflict
+from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
 
 InCandidates = Annotated[Candidates, Depends(part_of_pool(Candidates))]
@@ -104,7 +106,7 @@ async def set_candidate(
     found = await candidates.set(
         name, version, mode=body.mode, percent=body.percent, by=access.actor
     )
-    return await _changed(shown, name, found)
+    return await _changed(registry, shown, name, found)
 
 
 @router.delete(
@@ -129,7 +131,7 @@ async def drop_candidate(
     version = _expected(request)
     await check_model(registry, access, name)
     ended = await candidates.drop(name, version, by=access.actor)
-    return await _changed(shown, name, ended)
+    return await _changed(registry, shown, name, ended)
 
 
 @router.post(
@@ -154,7 +156,7 @@ async def promote_candidate(
     version = _expected(request)
     await check_model(registry, access, name)
     ended = await candidates.promote(name, version, by=access.actor)
-    return await _changed(shown, name, ended)
+    return await _changed(registry, shown, name, ended)
 
 
 def _expected(request: Request) -> AdapterVersion | None:
@@ -162,8 +164,10 @@ def _expected(request: Request) -> AdapterVersion | None:
     return validate(CandidateQuery, dict(request.query_params)).version
 
 
-async def _changed(shown: ShownAdapters, name: str, version: AdapterVersion | None) -> AdapterBody:
+async def _changed(
+    registry: Registry, shown: ShownAdapters, name: str, version: AdapterVersion | None
+) -> AdapterBody:
     """Return the response body after a change of `version`, which is None for an unknown name."""
     if version is None:
         raise JobFailed(model_not_found(name))
-    return await shown.one(name)
+    return await shown.one(name, await registered_base(registry))

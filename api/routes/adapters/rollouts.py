@@ -70,7 +70,7 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     else:
         _check_without_body(request, query)
         await _load(pool, access, query, query.source, param="source")
-    return await pool.part(ShownAdapters).one(query.name)
+    return await pool.part(ShownAdapters).one(query.name, base)
 
 
 async def _load(

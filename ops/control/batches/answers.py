@@ -21,7 +21,6 @@ from api.http.headers import (
     RETRY_AFTER_HEADER,
     SHOULD_RETRY_HEADER,
 )
-from api.http.request_id import new_request_id
 from api.requests.embeddings import embedding_job, parse_embedding
 from api.requests.translate import chat_job, completion_job, parse_chat, parse_completion
 from api.routes.responses import answer_response
@@ -191,6 +190,6 @@ def _answer_of(reply: Reply) -> BatchAnswer:
     return BatchAnswer(
         status=reply.status,
         body=reply.body,
-        request_id=new_request_id(),
+        request_id=reply.request_id,
         job=job_id_of(job) if job else None,
     )

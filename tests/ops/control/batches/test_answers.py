@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 from fastapi import FastAPI, Request, Response
 
 from ops.control.batches.answers import BatchAnswer, BatchClient, Later
@@ -19,10 +20,12 @@ class Scripted:
     def __init__(self, *replies: tuple[int, dict[str, str]]) -> None:
         self.replies = list(replies)
         self.requests: list[Request] = []
+        self.logged_ids: list[str] = []
 
     async def _answer(self, request: Request, access: Access, body: dict[str, Any]) -> Response:
         assert (access, body) == (ACCESS, {"model": "a"})
         self.requests.append(request)
+        self.logged_ids.append(structlog.contextvars.get_contextvars()["request_id"])
         status, headers = self.replies.pop(0) if self.replies else (200, {})
         text = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
         return Response(text, status, headers=headers)
@@ -43,6 +46,7 @@ async def test_a_request_has_the_rights_of_its_batch_and_a_key_of_its_own() -> N
     answer = await scripted.ask()
     assert isinstance(answer, BatchAnswer)
     (request,) = scripted.requests
+    assert scripted.logged_ids == [answer.request_id]
     assert request.state.access == ACCESS
     assert request.state.is_preemptible
     assert request.headers["idempotency-key"] == "b-7"
