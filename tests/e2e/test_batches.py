@@ -137,13 +137,13 @@ async def test_a_batch_has_the_rights_of_its_key_and_its_tokens_are_counted(
 
 
 async def test_a_cancelled_batch_keeps_the_answers_so_far(client: openai.AsyncOpenAI) -> None:
-    batch_id = await created(client, requests(MODELS, 2000, max_tokens=20))
+    batch_id = await created(client, requests(MODELS, 5000, max_tokens=20))
     await eventually(lambda: num_done(client, batch_id), within_s=60)
     assert (await client.batches.cancel(batch_id)).status == "cancelling"
     batch = await ended(client, batch_id)
     assert batch.status == "cancelled"
     rows = (await content(client, batch.output_file_id)).splitlines()
-    assert 0 < len(rows) == batch.request_counts.completed < 2000
+    assert 0 < len(rows) == batch.request_counts.completed < 5000
 
 
 async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI) -> None:
@@ -171,7 +171,7 @@ async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI
 
 @pytest.mark.timeout(300)
 async def test_a_batch_survives_the_death_of_every_process(running: BatchPool) -> None:
-    number, max_tokens, models = 2000, 32, [f"adapter-{i}" for i in range(5)]
+    number, max_tokens, models = 5000, 16, [f"adapter-{i}" for i in range(5)]
     adapters = [f"{name}={name}" for name in models]
     settings = {"adapters": adapters, "simulated_step_ms": 2, "lease_ms": 2000}
     workers = [running.worker(**settings, max_num_seqs=16) for _ in range(2)]

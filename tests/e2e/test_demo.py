@@ -20,7 +20,7 @@ from ops.demo.tasks import TASKS
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
 
-NUM_ASKED = 15
+NUM_ASKED = 50
 """Examples per task, or all if there are fewer."""
 MIN_SHARE = 0.8
 

@@ -34,7 +34,7 @@ async def ask(client: openai.AsyncOpenAI, schema: Schema | None, **body: Any) ->
 async def test_base_and_adapters_answer_under_many_schemas_at_once(
     client: openai.AsyncOpenAI,
 ) -> None:
-    schemas = [random_schema(1000 + i) if i % 5 else None for i in range(20)]
+    schemas = [random_schema(1000 + i) if i % 5 else None for i in range(40)]
     answers = await asyncio.gather(
         *(
             ask(client, schema, model=NAMES[i % len(NAMES)], seed=i)
@@ -47,7 +47,7 @@ async def test_base_and_adapters_answer_under_many_schemas_at_once(
         if schema is not None and choice.finish_reason == "stop":
             num_whole += 1
             assert is_valid(schema, choice.message.content), (schema, choice.message.content)
-    assert num_whole >= 13  # of 16: a random model's white space can fill this small context
+    assert num_whole >= 28  # of 32: a random model's white space can fill this small context
 
 
 async def test_each_choice_follows_the_schema_by_itself(client: openai.AsyncOpenAI) -> None:

@@ -28,7 +28,7 @@ from ops.local.ports import free_port
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import prompt_ids
 
-NUM_BURSTS = 2
+NUM_BURSTS = 3
 SLOTS = 4
 STEP_MS = 50
 SHORT, LONG = 20, 120
@@ -216,7 +216,7 @@ async def cluster(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_two_bursts_start_and_stop_four_workers_and_cut_no_stream(
+async def test_three_bursts_start_and_stop_four_workers_and_cut_no_stream(
     cluster: Cluster,
 ) -> None:
     async def are_healthy() -> bool:

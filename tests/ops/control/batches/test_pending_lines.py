@@ -1,6 +1,6 @@
 """Requests of a batch that wait to be sent."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.control.batches.lines import Line
@@ -67,7 +67,6 @@ def test_requests_that_were_sent_together_count_as_one_attempt() -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=20), st.randoms(use_true_random=False))
-@settings(max_examples=30)
 def test_no_line_is_lost_or_doubled(models: list[str], random: object) -> None:
     pending, now, served = PendingLines(lines(*models)), 0.0, []
     while pending:
