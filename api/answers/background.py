@@ -34,9 +34,9 @@ async def start_in_background(
     The function doesn't wait for the answer.
 
     The response has status 202, or 200 if it describes the job of an earlier request that has
-    ended. In the API of responses, it is the response object, with status 200. It gets the
-    additional `headers`. `trace` learns which job answers the request. `root_path` is that of the
-    pool.
+    ended. A new job that has already ended still gets 202. In the API of responses, it is the
+    response object, with status 200. It gets the additional `headers`. `trace` learns which job
+    answers the request. `root_path` is that of the pool.
 
     Raises:
         RedisUnavailable: Redis may not have accepted the job.
@@ -45,7 +45,7 @@ async def start_in_background(
         enqueued = await draft.enqueue()
         job = draft.job
         view, result = await own_job_and_result(following.views, draft.access, enqueued.id)
-        is_unfinished = view.state in UNFINISHED
+        is_accepted = enqueued.is_new or view.state in UNFINISHED
     except RedisUnavailable:
         # Without a key, the client's next attempt is another job, so this one must not run.
         if draft.options.idempotency is None:
@@ -58,7 +58,7 @@ async def start_in_background(
     sent = {**headers, **job_headers(enqueued, root_path)}
     if job.view is View.RESPONSES:
         return json_response(retrieved_body(view, result), headers=sent)
-    return json_response(job_body(view, result), 202 if is_unfinished else 200, sent)
+    return json_response(job_body(view, result), 202 if is_accepted else 200, sent)
 
 
 def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from queue_support import eventually
 from raw_client import with_settings
 
 from shared.errors import ErrorCode, JobError, RedisUnavailable
+from shared.protocol.enqueue import Enqueued
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.adapters.registry import Registry
@@ -76,6 +77,24 @@ async def test_a_replay_after_the_end_returns_the_answer_with_status_200(
     assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
     assert again.json() == (await http.get(first.headers["location"])).json()
     assert again.json()["choices"][0]["message"]["content"] == "hello"
+
+
+async def test_a_new_job_that_ended_at_once_is_accepted_too(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    worker: ScriptedWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enqueue = server.pool.part(Queue).enqueue
+
+    async def enqueue_and_answer(*args: Any, **options: Any) -> Enqueued:
+        enqueued = await enqueue(*args, **options)
+        await worker.answer(await worker.take(), "hello")
+        return enqueued
+
+    monkeypatch.setattr(server.pool.part(Queue), "enqueue", enqueue_and_answer)
+    reply = await http.post(CHAT, json=BODY)
+    assert (reply.status_code, reply.json()["state"]) == (202, "done")
 
 
 async def test_a_replay_after_a_failure_returns_the_error_of_the_job(
