@@ -25,12 +25,15 @@ def num_starts(path: Path) -> int:
     return path.with_name(f"{path.name}.starts").read_text().count("--port")
 
 
-def test_it_uses_the_default_port_if_that_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def default_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a default port of this test, because servers of other processes use the real one."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        usual = free.getsockname()[1]
-    monkeypatch.setattr(own_redis, "DEFAULT_REDIS_URL", f"redis://127.0.0.1:{usual}/0")
+        port = free.getsockname()[1]
+    monkeypatch.setattr(own_redis, "DEFAULT_REDIS_URL", f"redis://127.0.0.1:{port}/0")
+
+
+def test_it_uses_the_default_port_if_that_is_free(tmp_path: Path) -> None:
     first = OwnRedis(tmp_path / "first", syncs_always=False)
     try:
         assert first.public_url == own_redis.DEFAULT_REDIS_URL
