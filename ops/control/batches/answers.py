@@ -24,7 +24,7 @@ from api.http.headers import (
 from api.requests.embeddings import embedding_job, parse_embedding
 from api.requests.translate import chat_job, completion_job, parse_chat, parse_completion
 from api.routes.responses import answer_response
-from shared.errors import HTTP_STATUS, ErrorCode, JobError
+from shared.errors import ErrorCode, JobError
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
 from shared.store.batches.records import BatchUsage
@@ -182,7 +182,7 @@ def failed_answer(error: JobError) -> BatchAnswer:
 
 def _is_late(reply: Reply) -> bool:
     """Return whether the job's deadline is over, which is the end of the batch's time."""
-    return reply.status == HTTP_STATUS[ErrorCode.DEADLINE_EXCEEDED]
+    return reply.status == ErrorCode.DEADLINE_EXCEEDED.status
 
 
 def _answer_of(reply: Reply) -> BatchAnswer:

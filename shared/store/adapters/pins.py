@@ -8,9 +8,7 @@ from shared.protocol.adapters import AdapterState
 from shared.protocol.capabilities import Needs, decode_needs
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.adapters.refusals import conflict
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts
+from shared.store.redis.pool_store import PoolStore
 
 LOAD_MS = 30_000
 MAX_PINS = 256
@@ -31,13 +29,8 @@ class PinnedVersion:
     """What a worker needs to serve the version."""
 
 
-class Pins:
+class Pins(PoolStore):
     """Pinned names of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def set(self, name: str, replicas: int, *, by: str) -> bool:
         """Keep the current version of a name on at least `replicas` workers; 0 ends this.

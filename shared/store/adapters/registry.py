@@ -22,9 +22,9 @@ from shared.store.adapters.changes import OPERATOR, POOL, WORKER
 from shared.store.adapters.refusals import already_loaded, conflict, not_kept, quarantine
 from shared.store.adapters.share import FIELDS as SHARE_FIELDS
 from shared.store.adapters.share import Candidate, CandidateMode, decode_share
-from shared.store.redis.connection import Redis, chunks, decode_hash
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts, flat
+from shared.store.redis.connection import chunks, decode_hash
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import flat
 
 RELEASED_PER_CALL = 32
 KEPT_VERSIONS = 4
@@ -109,17 +109,12 @@ class Found:
         return model.reasoning if model else None
 
 
-class Registry:
+class Registry(PoolStore):
     """Base model, adapter names and versions of one pool.
 
     A name has a current version and a few previous versions. The entry of a version is kept while a
     name refers to the version, or a job of the version waits or runs.
     """
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def set_base(self, base: BaseModel) -> str:
         """Set the pool's base model. If its version changes, all adapters are unregistered.

@@ -8,7 +8,8 @@ from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.queue_replies import ReplicaStanding
 from shared.store.redis.connection import Redis, chunks
 from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import flat
 
 VERSIONS_PER_CALL = 128
 REPLICAS_PER_CALL = 32
@@ -19,7 +20,7 @@ MAX_COLD_PAGES = 4
 """Maximum number of pages in which a limited worker looks for versions without a holder."""
 
 
-class ResidencyStore:
+class ResidencyStore(PoolStore):
     """Resident adapter versions of a pool's workers.
 
     The store remembers the versions that this process has reported for its own workers. A claim
@@ -27,9 +28,7 @@ class ResidencyStore:
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
+        super().__init__(redis, keys)
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
         """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()

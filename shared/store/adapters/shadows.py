@@ -7,9 +7,8 @@ import orjson
 
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import JobState
-from shared.store.redis.connection import Redis, decode_hash, unix_ms
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts
+from shared.store.redis.connection import decode_hash, unix_ms
+from shared.store.redis.pool_store import PoolStore
 
 States = tuple[JobState | None, JobState | None]
 """States of the two jobs of a pair."""
@@ -61,13 +60,8 @@ class Comparison:
     candidate_tokens: int = 0
 
 
-class Shadows:
+class Shadows(PoolStore):
     """Shadow pairs of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def num_pending(self) -> int:
         """Return the number of pairs that haven't been compared."""

@@ -10,10 +10,9 @@ from typing import Any
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import UploadId
-from shared.store.redis.connection import OutOfMemory, Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import OutOfMemory
+from shared.store.redis.pool_store import PoolStore
 from shared.store.redis.retry import retry_until_available
-from shared.store.redis.scripts import Scripts
 
 PIECE_BYTES = 1 << 20
 """Maximum number of bytes of a piece. Redis copies one within a millisecond."""
@@ -25,13 +24,8 @@ class UploadGone(Exception):
     """The upload has expired, or was deleted with its version."""
 
 
-class Uploads:
+class Uploads(PoolStore):
     """Writes, reads and deletes the uploads of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def append(
         self,

@@ -20,9 +20,8 @@ from shared.protocol.access.rights import Access
 from shared.protocol.ids import BatchId, FileId, JobId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Arg, Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import Arg, flat
 
 MAX_OPEN = 10_000
 """Maximum number of batches of a pool that haven't ended."""
@@ -82,13 +81,8 @@ def new_batch_id() -> BatchId:
     return BatchId(f"batch_{secrets.token_hex(16)}")
 
 
-class Batches:
+class Batches(PoolStore):
     """Batches of one pool. Clients' calls name no runner, and runners' calls need its lease."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def add(self, batch: Batch, *, keep_s: int, max_tenant: int) -> None:
         """Accept a batch.

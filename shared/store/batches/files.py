@@ -17,9 +17,8 @@ from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import StoredFile
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import flat
 
 MIB = 1 << 20
 _FIELDS = ("name", "bytes", "created_s", "expires_s", "models")
@@ -39,13 +38,8 @@ def new_file_id() -> FileId:
     return FileId(f"file-{secrets.token_hex(16)}")
 
 
-class StoredFiles:
+class StoredFiles(PoolStore):
     """Records of the files of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def reserve(
         self, file_id: FileId, tenant: str, num_bytes: int, *, quota: FileQuota, until_s: float

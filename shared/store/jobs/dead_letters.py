@@ -10,8 +10,8 @@ import orjson
 from shared.protocol.codec import ONLY_IN_SPEC, decode_answer_spec, decode_job
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import Job
-from shared.store.redis.connection import Redis, ResponseError, unix_ms
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import ResponseError, unix_ms
+from shared.store.redis.pool_store import PoolStore
 
 T = TypeVar("T")
 PAGE = 100
@@ -75,12 +75,8 @@ class Unanswered:
     """Whether the job is a dead letter. If False, a server error ended the job."""
 
 
-class DeadLetters:
+class DeadLetters(PoolStore):
     """Reads and deletes a pool's dead letters and the stored requests of its failed jobs."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def dead(self, limit: int) -> list[DeadLetter]:
         """Return up to `limit` dead letters, newest first."""

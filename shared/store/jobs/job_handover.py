@@ -14,22 +14,17 @@ from shared.errors import ProtocolMismatch
 from shared.protocol.codec import decode_events, encode_events
 from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import JobId, WorkerId
-from shared.store.redis.connection import Redis, chunks
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Arg, Scripts
+from shared.store.redis.connection import chunks
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import Arg
 
 JOBS_PER_CALL = 16
 
 log = structlog.get_logger()
 
 
-class JobHandover:
+class JobHandover(PoolStore):
     """Returns the jobs of workers to their queues, together with their published tokens."""
-
-    def __init__(self, redis: Redis, keys: Keys, scripts: Scripts) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = scripts
 
     async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
         """Take all jobs from a worker outside the pool, and delete the worker's records.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+import structlog
 
 from shared.errors import ErrorCode, JobError, QueueFull, ReachedLimit
 from shared.protocol.access.rates import read_rates
@@ -47,10 +48,11 @@ from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.ended_jobs import EndedJob, EndedJobs
 from shared.store.jobs.job_handover import JobHandover
 from shared.store.jobs.sweep import Sweep
-from shared.store.redis.connection import MAX_BLOCK_S, OutOfMemory, Redis
+from shared.store.redis.connection import OutOfMemory, Redis
 from shared.store.redis.durability import Durability
 from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Arg, Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import Arg, flat
 from shared.store.views.pool_views import PoolViews
 
 PRIORITY_STEP = 1000
@@ -59,8 +61,10 @@ EPOCH_BITS = 53
 """Number of bits of a claim's epoch. Redis scores and Lua numbers represent integers of this
 size exactly."""
 
+log = structlog.get_logger()
 
-class Queue:
+
+class Queue(PoolStore):
     """Job queue of one pool, for front ends and workers."""
 
     def __init__(
@@ -80,13 +84,11 @@ class Queue:
             residency: store to which this process reports the versions that its workers hold.
                 Omitted in processes without workers.
         """
-        self._redis = redis
-        self._keys = keys
+        super().__init__(redis, keys)
         self._durability = durability
         self._residency = residency or ResidencyStore(redis, keys)
-        self._scripts = Scripts(redis, keys)
-        self._ends = EndedJobs(redis, keys, self._scripts)
-        self._handover = JobHandover(redis, keys, self._scripts)
+        self._ends = EndedJobs(redis, keys)
+        self._handover = JobHandover(redis, keys)
         self._sweep = Sweep(self._scripts, self._handover)
 
     async def register(
@@ -268,15 +270,14 @@ class Queue:
         """Return the next message to the worker, or None if there is none within the time limit.
 
         The time limit is `timeout_s`, but at most two seconds. A message may be lost if the call is
-        cancelled or fails.
+        cancelled or fails. A message that only a later release knows is logged and dropped.
         """
-        reply = await self._redis.blpop(  # type: ignore[misc]
-            [self._keys.mailbox(wid)],
-            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
-        )
-        if reply is None:
+        mail = await self._take_first(self._keys.mailbox(wid), timeout_s)
+        word, _, subject = (mail or b"").decode().partition(" ")
+        if word not in set(MailKind):
+            if mail:
+                log.warning("mail_unknown", worker=wid, kind=word)
             return None
-        word, _, subject = reply[1].decode().partition(" ")
         kind = MailKind(word)
         if kind is MailKind.INSPECT:
             return Mail(kind=kind, inspection=InspectionId(subject))

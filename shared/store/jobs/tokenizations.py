@@ -7,19 +7,14 @@ from typing import Any
 
 from shared.protocol.ids import CallId
 from shared.protocol.tokenization import Call, Reply, decode_reply, encode_call, encode_reply
-from shared.store.redis.connection import MAX_BLOCK_S, Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 30_000
 """Lifetime of replies, and of calls after the last call was added, in milliseconds."""
 
 
-class Tokenizations:
+class Tokenizations(PoolStore):
     """Sends, takes and answers the calls of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def send(self, call_id: CallId, call: Call) -> None:
         """Add a call to the end of the list. It can be sent again if its reply doesn't arrive."""
@@ -38,11 +33,8 @@ class Tokenizations:
 
         Waits for `timeout_s`, but at most two seconds.
         """
-        reply = await self._redis.blpop(  # type: ignore[misc]
-            [self._keys.reply(call_id)],
-            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
-        )
-        return decode_reply(reply[1]) if reply else None
+        reply = await self._take_first(self._keys.reply(call_id), timeout_s)
+        return decode_reply(reply) if reply else None
 
     async def take(self, *, timeout_s: float) -> bytes | None:
         """Take the oldest call, or return None if none arrives in time.
@@ -50,11 +42,7 @@ class Tokenizations:
         Waits for `timeout_s`, but at most two seconds. A call may be lost if this method is
         cancelled or fails.
         """
-        taken = await self._redis.blpop(  # type: ignore[misc]
-            [self._keys.calls],
-            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
-        )
-        return taken[1] if taken else None
+        return await self._take_first(self._keys.calls, timeout_s)
 
     async def answer(self, call_id: CallId, reply: Reply) -> None:
         """Publish the reply to a call."""

@@ -8,6 +8,7 @@ from typing import Any
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 from shared.store.views.pool_views import PoolViews
 
 MAX_VERSIONS = 500
@@ -49,12 +50,11 @@ class Activity:
     """Number of registered names."""
 
 
-class ActivityView:
+class ActivityView(PoolStore):
     """Reads the activity of one pool's versions, in a few round trips."""
 
     def __init__(self, redis: Redis, keys: Keys, views: PoolViews) -> None:
-        self._redis = redis
-        self._keys = keys
+        super().__init__(redis, keys)
         self._views = views
         self._names: Sequence[str] = ()
         """Registered names, sorted."""

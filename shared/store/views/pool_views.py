@@ -10,8 +10,8 @@ from shared.protocol.ids import AdapterVersion, JobId, WorkerId, name_of
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
-from shared.store.redis.connection import Pipeline, Redis, ResponseError, chunks, unix_ms
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import Pipeline, ResponseError, chunks, unix_ms
+from shared.store.redis.pool_store import PoolStore
 from shared.store.views.job_view import JOB_FIELDS, WITH_REQUEST, JobPage, JobView, job_view
 from shared.store.views.key_memory import estimate_key_bytes
 
@@ -93,12 +93,8 @@ class RedisMemory:
     """Estimated bytes of the pool's keys, by kind. The kind is the word after the pool's prefix."""
 
 
-class PoolViews:
+class PoolViews(PoolStore):
     """Reads the state of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def job(self, job_id: JobId) -> JobView | None:
         """Return a job, or None if the job is unknown or its record has expired."""
