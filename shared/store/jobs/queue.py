@@ -8,6 +8,7 @@ of a `claim` was lost, `reconcile` releases the claimed jobs.
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -171,7 +172,7 @@ class Queue(PoolStore):
                 *flat(
                     {
                         **_job_args(job, is_suspect=is_suspect),
-                        **_limit_args(limits),
+                        **asdict(limits),
                         **_option_args(options),
                         "registry": registry_revision,
                         "books": self._books_prefix(options),
@@ -284,10 +285,7 @@ class Queue(PoolStore):
         return Mail(kind=kind, job=JobId(subject) if subject else None)
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Requeue jobs at their old places, and return how many of them the worker owned.
-
-        A release doesn't count as a failure of the job.
-        """
+        """Requeue jobs at their old places, as `JobHandover.release` does."""
         return await self._handover.release(wid, ids)
 
     async def publish(
@@ -423,10 +421,7 @@ class Queue(PoolStore):
         return await self._sweep.run(every_ms)
 
     async def retain(self) -> tuple[int, int]:
-        """Remove expired jobs from the indexes, and delete ended jobs beyond the limit in bytes.
-
-        Returns two values: the number of expired jobs, and the number of deleted jobs.
-        """
+        """Delete ended jobs as each sweep does, and return what `Sweep.retain` returns."""
         return await self._sweep.retain()
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
@@ -466,19 +461,6 @@ def _job_args(job: Job, *, is_suspect: bool) -> dict[str, Arg]:
         "features": encode_features(job.features),
         "is_preemptible": int(job.is_preemptible),
         "is_suspect": int(is_suspect),
-    }
-
-
-def _limit_args(limits: QueueLimits) -> dict[str, Arg]:
-    return {
-        "max_waiting": limits.max_waiting,
-        "max_waiting_adapter": limits.max_waiting_adapter,
-        "max_waiting_tenant": limits.max_waiting_tenant,
-        "max_bytes": limits.max_bytes,
-        "max_tenant_bytes": limits.max_bytes_tenant,
-        "retain_ms": limits.retain_ms,
-        "retain_bytes": limits.retain_bytes,
-        "usage_days": limits.usage_days,
     }
 
 
