@@ -15,7 +15,7 @@ from ops.terminal import print_line
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings
 from shared.store.audit.auditor import SETTLE_S
-from shared.store.audit.strays import Stray
+from shared.store.audit.facts import Stray
 
 
 class StraysFound(LorikeetError):

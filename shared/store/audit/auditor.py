@@ -7,13 +7,13 @@ suspect at first. It is a stray only if later looks find the same.
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import RedisUnavailable
-from shared.store.audit.facts import Doubt, Fact, Facts
+from shared.store.audit.facts import Doubt, Fact, Facts, Stray
 from shared.store.audit.key_reader import KeyReader
 from shared.store.audit.rules import RULES, Entry
-from shared.store.audit.strays import Audit, Stray
 from shared.store.redis.connection import Redis, ResponseError, chunks
 from shared.store.redis.keys import Keys
 
@@ -21,6 +21,15 @@ LOOK_S = 1.0
 """Seconds between two looks at the same suspects."""
 SETTLE_S = 10.0
 """Seconds after which a suspect is a stray. The pool removes the keys of a lost worker sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Result of an audit."""
+
+    num_keys: int
+    """Number of checked keys."""
+    strays: Sequence[Stray]
 
 
 class Auditor:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.store.audit.facts import Stray
 from shared.store.audit.rules import RULES, Entry
-from shared.store.audit.strays import Stray
 from shared.store.redis.connection import Redis, unix_ms
 from shared.store.redis.keys import Keys
 

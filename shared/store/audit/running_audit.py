@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass
 import orjson
 
 from shared.store.audit.auditor import LOOK_S, Auditor
-from shared.store.audit.strays import Stray
+from shared.store.audit.facts import Stray
 from shared.store.redis.connection import Redis, unix_ms
 from shared.store.redis.keys import Keys
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from shared.protocol.codec import PROTOCOL_VERSION
 from shared.store.redis.connection import NoScriptError, Redis
-from shared.store.redis.durability import Durability
+from shared.store.redis.durability import Durability, Replication
 from shared.store.redis.keys import Keys
-from shared.store.redis.replica_count import Replication
 
 PARTS = {
     "spread": {"claim", "shrink"},
