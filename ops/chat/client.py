@@ -79,11 +79,7 @@ class Client:
     async def _reply(
         self, method: str, path: str, body: Any = None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request, and provide the successful reply. The body of the reply isn't read yet.
-
-        Raises:
-            ServerError: the server can't be reached, refuses the request, or ends the reply early.
-        """
+        """Send a request, and provide the successful reply, whose body isn't read yet."""
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         is_answering = False
         try:

@@ -211,10 +211,7 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return the type to which Typer converts the flag's value.
-
-    The settings class validates the value later.
-    """
+    """Return the type to which Typer converts the flag's value, before the class validates it."""
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation
@@ -232,10 +229,7 @@ def _help(field: FieldInfo) -> str:
 
 
 def _metavar(field: FieldInfo) -> str | None:
-    """Return the metavar of a setting's flag, or None if the flag takes no value.
-
-    Metavars are kept short, because flag names already take much of the help text's width.
-    """
+    """Return the short metavar of a setting's flag, or None if the flag takes no value."""
     if field.annotation is bool:
         return None
     is_number = {int, float} & {field.annotation, *get_args(field.annotation)}

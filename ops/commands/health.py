@@ -69,11 +69,7 @@ def health(
 
 
 def _api_is_alive(port: int, url: str | None) -> bool:
-    """Return whether the front end at `url`, or else at `port` of this machine, is alive.
-
-    Raises:
-        NotAlive: the front end at `url` isn't alive. The message has the reason.
-    """
+    """Return whether the front end is alive. For one at `url`, raise NotAlive with the reason."""
     if not url:
         return get(f"http://{LOOPBACK}:{port}/health") is not None
     _check_front_end(url)

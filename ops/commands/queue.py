@@ -157,10 +157,7 @@ def _residents(now: Sample) -> Table:
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """Return the number of tokens that the worker generated since the sample `before`.
-
-    The number is 0 if the worker isn't in `before`.
-    """
+    """Return the number of tokens since the sample `before`; 0 if the worker isn't in it."""
     known = {old.id: old.info.tokens_total for old in before.workers}
     return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
 

@@ -121,11 +121,7 @@ def _first(error: BaseException) -> BaseException:
 async def _run_until(
     stopping: asyncio.Event, settings: ControlSettings, webhook: "Webhook | None"
 ) -> None:
-    """Run one arq worker until `stopping` is set.
-
-    Raises:
-        RedisUnavailable: Redis became unavailable while the arq worker ran.
-    """
+    """Run one arq worker until `stopping` is set, or raise RedisUnavailable."""
     keys = Keys(settings.pool)
     redis = _ArqClient(connect(settings.redis_url).connection_pool, keys.scheduler)
     try:

@@ -177,10 +177,7 @@ def _start(
 
 
 def _command(program: Path, port: int) -> list[str]:
-    """Return the command of a server that reads its options from its standard input.
-
-    Every user of the machine can read a command line. The port is in it for people.
-    """
+    """Return the command. Every user can read it, so options come from the standard input."""
     wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
     return [*wrapper, str(program), "-", "--port", str(port)]
 

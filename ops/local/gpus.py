@@ -94,10 +94,7 @@ def cuda_of_torch() -> str | None:
 
 
 def _version_in_torch(platform: str) -> str | None:
-    """Return the version of `platform` that the installed torch was built with.
-
-    The answer comes from `torch/version.py`, because importing torch takes seconds.
-    """
+    """Return the platform's version in `torch/version.py`, as importing torch takes seconds."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None

@@ -78,11 +78,7 @@ class OwnRedis:
         self._server.stop()
 
     def _start_near(self, url: str) -> EmbeddedRedis:
-        """Start a server on the port of `url`, or on a free port if that port is in use.
-
-        Raises:
-            SettingsError: the server doesn't start.
-        """
+        """Start a server on the port of `url`, or on a free port if that port is in use."""
         port = urlsplit(url).port or 0
         with suppress(PortInUse):
             return self._start(port if _is_usable(port) else None)

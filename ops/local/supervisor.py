@@ -206,10 +206,7 @@ async def _until_first(stopped: asyncio.Task[bool], tasks: Sequence[asyncio.Task
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    """Return the next line, or empty bytes at the end of the stream.
-
-    A line that is longer than the stream's buffer is returned in parts.
-    """
+    """Return the next line, or a part of a very long one, or empty bytes at the end."""
     try:
         return await stream.readuntil()
     except asyncio.IncompleteReadError as error:

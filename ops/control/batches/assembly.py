@@ -86,10 +86,7 @@ def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | No
 
 
 def _internal(settings: ControlSettings) -> ApiSettings:
-    """Return settings of the app that answers the requests of batches.
-
-    Its limits are those of the environment, like those of a front end without flags.
-    """
+    """Return settings of the app that answers the requests, with the limits of the environment."""
     return load_settings(
         ApiSettings,
         redis_url=settings.redis_url,

@@ -66,10 +66,7 @@ class Ledger(PoolStore):
         return found
 
     async def _read(self, day: date, tenants: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
-        """Return the counts of each tenant by model.
-
-        A tenant can have thousands of models, so each command reads only a part of them.
-        """
+        """Return the counts of each tenant by model. A tenant can have thousands of models."""
         found: dict[str, dict[bytes, bytes]] = {tenant: {} for tenant in tenants}
         cursors = dict.fromkeys(tenants, 0)
         while cursors:

@@ -333,11 +333,7 @@ class Registry(PoolStore):
         return found
 
     async def _served(self, version: AdapterVersion) -> Adapter | None:
-        """Return the adapter version if it takes new requests, else None.
-
-        Raises:
-            JobFailed: the version is quarantined.
-        """
+        """Return the version if it takes new requests, else None. Raise JobFailed in quarantine."""
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{quarantine(version)}; register other weights under its name"

@@ -123,11 +123,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether the reply shows the fact. A key of another type shows nothing.
-
-    Raises:
-        RedisUnavailable: Redis didn't execute the command.
-    """
+    """Return whether the reply shows the fact. A key of another type shows nothing."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):

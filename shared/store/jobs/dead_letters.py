@@ -154,10 +154,7 @@ class DeadLetters(PoolStore):
             await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
     async def _complete(self, job: Job) -> Job:
-        """Return the job with the fields that only the specification of its answer contains.
-
-        These fields are lost once the job's record has expired.
-        """
+        """Return the job with the fields that only its record has, unless that has expired."""
         key = self._keys.job(job.id)
         raw, request = await self._redis.hmget(key, ["spec", "request"])  # type: ignore[misc]
         if raw is None:
@@ -166,11 +163,7 @@ class DeadLetters(PoolStore):
         return replace(job, **{name: getattr(spec, name) for name in ONLY_IN_SPEC})
 
     async def _find(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return two values: the stream id of a job's dead letter, and the job's body.
-
-        The first value is None if the job has no dead letter. The second one is None if the job
-        can't be enqueued again.
-        """
+        """Return the stream id of a job's dead letter and the job's body, or None for each."""
         fields = ["state", "letter", "body"]
         state, letter, body = await self._redis.hmget(self._keys.job(job_id), fields)  # type: ignore[misc]
         if state == b"failed":
@@ -181,10 +174,7 @@ class DeadLetters(PoolStore):
         return await self._search(job_id) if state is None else (None, None)
 
     async def _search(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return the values of `_find` for a job whose record has expired.
-
-        The call reads all dead letters, which may be many megabytes.
-        """
+        """Look for a job whose record has expired in all letters, which may be many megabytes."""
         end = b"+"
         while True:
             page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)

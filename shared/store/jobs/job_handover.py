@@ -57,10 +57,7 @@ class JobHandover(PoolStore):
         return [JobId(each.decode()) for each in raw]
 
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
-        """Return the arguments of the script calls, one item per call.
-
-        Each item alternates between a job id and the last published tokens of this job.
-        """
+        """Return the arguments of each call: job ids, each with the job's last published tokens."""
         published = await self._last_published(wid, ids) if ids else {}
         return (
             [arg for job_id in page for arg in (job_id, _payload(published.get(job_id, ())))]
@@ -70,10 +67,7 @@ class JobHandover(PoolStore):
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return the tokens in the worker's last publications, by job.
-
-        The result includes every published token that isn't in a checkpoint.
-        """
+        """Return by job all published tokens that aren't in a checkpoint, and some that are."""
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.
