@@ -75,10 +75,7 @@ def answer_once(
 ) -> None:
     """Call `work` with this process's input, under the limits, and write its result as the output.
 
-    Args:
-        work: the function.
-        rejections: errors of `work` whose messages are for the client.
-        max_cpu_s: limit of the CPU time in seconds.
+    `rejections` are the errors of `work` whose messages are for the client.
     """
     question = sys.stdin.buffer.read()
     limit_process(MAX_BYTES)

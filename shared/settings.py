@@ -95,27 +95,31 @@ def _words(value: Any) -> Any:
     return value.split() if isinstance(value, str) else value
 
 
-def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not _ORIGIN.fullmatch(value):
-            raise ValueError(f"{value!r} isn't an origin such as https://app.example:8443, or *")
-    return values
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+"""Setting that is a list, which its variable separates by spaces."""
 
 
-def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not _HOST.fullmatch(value):
-            raise ValueError(f"{value!r} isn't the name of a host such as llm.example, or *")
-    return values
+def _each(form: re.Pattern[str], what: str) -> AfterValidator:
+    """Return a validator of lists whose values all have one form."""
+
+    def check(values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not form.fullmatch(value):
+                raise ValueError(f"{value!r} isn't {what}")
+        return values
+
+    return AfterValidator(check)
 
 
-def _pools(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not _POOL.fullmatch(value):
-            raise ValueError(f"{value!r} isn't the name of a pool")
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) < len(values):
         raise ValueError("a pool is named twice")
     return values
+
+
+Origins = Annotated[Words, _each(_ORIGIN, "an origin such as https://app.example:8443, or *")]
+Hosts = Annotated[Words, _each(_HOST, "the name of a host such as llm.example, or *")]
+Pools = Annotated[Words, _each(_POOL, "the name of a pool"), AfterValidator(_distinct)]
 
 
 def _template(value: str | None) -> str | None:
@@ -165,9 +169,7 @@ class FileSettings(PoolSettings):
 class ApiSettings(FileSettings):
     """Settings of a front end."""
 
-    further_pools: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_pools)
-    ] = Field(
+    further_pools: Pools = Field(
         (),
         description="Further pool on the same Redis whose models this front end serves, such as "
         "one with another base model. Repeat the flag for several pools; the variable separates "
@@ -205,16 +207,12 @@ class ApiSettings(FileSettings):
         description="Path under which a proxy publishes the server, such as /llm. Requests are "
         "served with and without it.",
     )
-    cors_origins: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_origins)
-    ] = Field(
+    cors_origins: Origins = Field(
         (),
         description="Web site whose pages may call the API, such as https://app.example, or * for "
         "all. Repeat the flag for several sites; the variable separates them by spaces.",
     )
-    allowed_hosts: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_hosts)
-    ] = Field(
+    allowed_hosts: Hosts = Field(
         (),
         description="Name under which clients without an API key reach the server, such as "
         "llm.example, or * for all. Addresses, localhost, --host, this machine's name and names "
@@ -324,7 +322,7 @@ class ApiSettings(FileSettings):
         "another front end.",
         least=0,
     )
-    tenant_weights: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    tenant_weights: Words = Field(
         (),
         description="Weight of a tenant in fair queueing: NAME=WEIGHT, by default 1. Repeat the "
         "flag for several tenants; the variable separates them by commas or spaces.",
@@ -386,7 +384,7 @@ class WorkerSettings(PoolSettings):
         description="Name by which clients request the base model. By default its folder's name "
         "or its hub id.",
     )
-    adapters: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    adapters: Words = Field(
         (),
         description="Adapters to serve, separated by spaces: NAME=FOLDER, NAME=ORG/REPO, or a "
         "path whose last part is the name.",
@@ -479,13 +477,13 @@ class WorkerSettings(PoolSettings):
         "it is added to --adapter-memory-mb, and the default is less on a small machine.",
         least=0,
     )
-    adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    adapter_roots: Words = Field(
         (),
         description="Folder, hub:ORG for an organisation of the Hugging Face hub, or URL "
         "(s3://BUCKET/PATH, gs://BUCKET/PATH, https://HOST/PATH), below which clients may load "
         "adapters at run time. By default the parent folders of --adapters.",
     )
-    adapter_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    adapter_private_hosts: Words = Field(
         (),
         description="Host of an --adapter-root URL whose address may be private, such as a server "
         "of your own network. By default only public addresses are connected to.",

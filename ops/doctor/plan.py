@@ -14,13 +14,7 @@ NATIVE_DTYPES = {"float32", "bfloat16"}
 
 
 def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None, url: str) -> Plan:
-    """Return the processes that `lorikeet up` would start with these settings.
-
-    Args:
-        worker: the settings of the workers.
-        devices: value of `--devices`; None if the flag isn't given.
-        num_workers: value of `--workers`; None if the flag isn't given.
-        url: URL at which the front end would answer.
+    """Return the processes that `lorikeet up` would start with these settings and flags.
 
     Raises:
         SettingsError: the machine doesn't have the devices that the flags name.

@@ -42,10 +42,7 @@ class OwnRedis:
     def __init__(self, directory: Path, *, syncs_always: bool, lock: int | None = None) -> None:
         """Start a server on the default port, or on a free port if that port is in use.
 
-        Args:
-            directory: folder of the append-only file.
-            syncs_always: whether to sync the append-only file after each write.
-            lock: open file that locks the folder. The server inherits it.
+        It keeps its append-only file in `directory`, and inherits the open file `lock`.
 
         Raises:
             SettingsError: no server program is found, or the server doesn't start.

@@ -36,12 +36,7 @@ DAY_S = 86_400
 async def batch_work(
     settings: ControlSettings, webhook: Webhook | None, arq: ArqRedis
 ) -> AsyncIterator[BatchWork]:
-    """Provide the work on batches.
-
-    Args:
-        settings: settings of the control process, with a file store.
-        webhook: the URL that is called when a batch ends.
-        arq: client that enqueues arq jobs for the control processes.
+    """Provide the work on batches. The settings have a file store, and `arq` enqueues arq jobs.
 
     Raises:
         SettingsError: the file store can't be used.

@@ -80,14 +80,9 @@ class ResidencyStore(PoolStore):
         """Return the standing of the worker's replicas, and withdraw surplus replicas in `due`.
 
         The worker no longer counts as a holder of a withdrawn version and may evict it. The
-        last replica of a version is never withdrawn. The call may be repeated.
-
-        Args:
-            wid: the worker.
-            running: number of jobs that the worker runs, for each version that it holds.
-            due: versions that have been surplus for long enough to be withdrawn.
-            steal_ms: waiting time in milliseconds. A replica is needed if a job of its version
-                has waited longer.
+        last replica of a version is never withdrawn. The call may be repeated. `running` has the
+        number of jobs that the worker runs, for each version that it holds. A replica is needed if
+        a job of its version has waited longer than `steal_ms`.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -183,14 +178,10 @@ class ResidencyStore(PoolStore):
         return held - reported, reported - held
 
     async def repair(self, wid: WorkerId, num_held: int) -> None:
-        """Report the worker's versions again if Redis lost some of them in a failover.
+        """Report the worker's versions again if Redis, which has `num_held`, lost some of them.
 
         A repair starts only at the second mismatch in a row, because the first mismatch may be
         caused by a report that is under way.
-
-        Args:
-            wid: the worker.
-            num_held: number of versions that the worker holds according to Redis.
         """
         reported = self._reported.get(wid)
         if reported is None or num_held == len(reported):

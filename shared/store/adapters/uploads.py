@@ -37,15 +37,11 @@ class Uploads(PoolStore):
         num_left: int,
         ttl_ms: int,
     ) -> None:
-        """Store one piece of an upload, which then expires after `ttl_ms`.
+        """Store one piece of at most `PIECE_BYTES` bytes, and charge the tenant with it.
 
-        Args:
-            upload: the upload.
-            field: `CONFIG`, or the number of the piece, from 0.
-            piece: at most `PIECE_BYTES` bytes.
-            tenant: the tenant that is charged with the upload.
-            num_left: number of bytes that follow, as far as it is known.
-            ttl_ms: time in ms after which the upload expires unless a version is made from it.
+        `field` is `CONFIG`, or the number of the piece, from 0. `num_left` is the number of bytes
+        that follow, as far as it is known. The upload expires `ttl_ms` later unless a version is
+        made from it.
 
         Raises:
             JobFailed: the upload would leave too little of Redis' memory for jobs, or the tenant

@@ -48,11 +48,8 @@ class KeyReader:
     ) -> tuple[list[Entry], list[Stray]]:
         """Return the keys whose kind has a rule, and the strays among the others.
 
-        Keys that no longer exist are left out.
-
-        Args:
-            names: the keys.
-            members: members to check, by key. By default a sample of each key's members.
+        Keys that no longer exist are left out. `members` has the members to check, by key; by
+        default they are a sample.
         """
         now_ms = unix_ms(await self._redis.time())
         known, strays = await self._known(names)

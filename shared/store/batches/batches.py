@@ -85,12 +85,9 @@ class Batches(PoolStore):
     """Batches of one pool. Clients' calls name no runner, and runners' calls need its lease."""
 
     async def add(self, batch: Batch, *, keep_s: int, max_tenant: int) -> None:
-        """Accept a batch.
+        """Accept a batch. The tenant has at most `max_tenant`, ended ones that are kept included.
 
-        Args:
-            batch: the batch.
-            keep_s: the longest time in seconds for which a batch is kept.
-            max_tenant: maximum number of the tenant's batches, ended or not.
+        `keep_s` is the longest time in seconds for which a batch is kept.
 
         Raises:
             QueueFull: the pool or the tenant has too many batches that haven't ended.
@@ -190,12 +187,9 @@ class Batches(PoolStore):
         return await self._renew(turn, is_begin=False)
 
     async def release(self, turn: Turn, *, wait_s: float = 0, failure: str = "") -> None:
-        """End a turn, so that the batch can have the next one. Does nothing if it has ended.
+        """End a turn, so that the batch can have the next one in `wait_s`, unless it has ended.
 
-        Args:
-            turn: the turn.
-            wait_s: seconds until the next turn is due.
-            failure: why the turn failed; empty if it didn't.
+        `failure` says why the turn failed; it is empty if it didn't.
         """
         args = turn.batch, turn.runner, int(wait_s * 1000), failure
         await self._scripts.run("release_turn", *args)
@@ -252,17 +246,9 @@ class Batches(PoolStore):
         error_file: FileId | None = None,
         errors: Sequence[LineError] = (),
     ) -> None:
-        """End a batch.
+        """End a batch, whose record is then kept for `keep_s` seconds.
 
-        Args:
-            batch_id: the batch.
-            runner: the process that runs it.
-            status: final status.
-            keep_s: seconds for which the record of the batch is kept.
-            announces: whether a webhook is to be called.
-            output_file: file with the answers.
-            error_file: file with the requests that failed.
-            errors: faults of the input file.
+        `announces` says whether a webhook is to be called. `errors` are faults of the input file.
 
         Raises:
             LeaseLost: another runner runs the batch.

@@ -46,12 +46,7 @@ class StoredFiles(PoolStore):
     ) -> None:
         """Charge a tenant with a file that it uploads. May be repeated while the file grows.
 
-        Args:
-            file_id: the file.
-            tenant: the tenant.
-            num_bytes: size of the file as far as it is known.
-            quota: the tenant's limits.
-            until_s: Unix time in seconds at which the upload is given up.
+        `until_s` is the Unix time in seconds at which the upload is given up.
 
         Raises:
             JobFailed: the tenant would exceed a limit, or the upload was given up.

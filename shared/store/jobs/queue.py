@@ -78,12 +78,8 @@ class Queue(PoolStore):
     ) -> None:
         """Create a queue.
 
-        Args:
-            redis: client of the pool's Redis.
-            keys: the pool's keys.
-            durability: copies that a write needs before `enqueue` or `claim` returns.
-            residency: store to which this process reports the versions that its workers hold.
-                Omitted in processes without workers.
+        With `durability`, `enqueue` and `claim` return once a write has these copies. A process
+        with workers reports the versions that they hold to `residency`.
         """
         super().__init__(redis, keys)
         self._durability = durability

@@ -216,8 +216,7 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
 
     Args:
         url: URL of a Redis server or of Sentinels.
-        max_connections: maximum number of connections. If all are in use, a call waits for a free
-            connection.
+        max_connections: if all are in use, a call waits for a free connection.
         timeout_s: time limit of each command and pipeline, in seconds.
 
     Raises:

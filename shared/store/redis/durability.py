@@ -44,12 +44,7 @@ class ReplicaCount:
         self._most_since = 0
 
     def update(self, seen: Replication, now_s: float) -> int:
-        """Return the number of replicas to wait for.
-
-        Args:
-            seen: current report of the master.
-            now_s: time of the report, in seconds of a monotonic clock.
-        """
+        """Return the number of replicas to wait for, after a report at a monotonic time."""
         if seen.history != self._history or seen.num_replicas >= self._count:
             self._history = seen.history
             self._set(seen.num_replicas)
@@ -83,10 +78,8 @@ class Durability:
     async def confirm(self, connection: Redis, replication: Replication) -> None:
         """Wait until the required copies exist for all writes that `connection` has made.
 
-        Args:
-            connection: client with a single connection. Redis can wait only for the writes of the
-                connection that asks.
-            replication: the server's current report about its replicas.
+        The client has a single connection, because Redis can wait only for the writes of the
+        connection that asks. `replication` is the server's current report about its replicas.
 
         Raises:
             RedisUnavailable: too few copies exist after `timeout_ms`. More copies may still follow.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.ids import AdapterVersion, WorkerId, name_of
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.redis.pool_store import PoolStore
@@ -36,7 +36,7 @@ class VersionActivity:
     @property
     def name(self) -> str:
         """Name of the adapter."""
-        return self.version.rpartition("@")[0]
+        return name_of(self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class ActivityView(PoolStore):
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()
         busy = [each for each in dict.fromkeys((*backlogs, *active)) if each != base][:MAX_VERSIONS]
-        names = dict.fromkeys((*(_name(version) for version in busy), *registered))
+        names = dict.fromkeys((*(name_of(version) for version in busy), *registered))
         current = await self._current(islice(names, MAX_VERSIONS))
         chosen = dict.fromkeys((*([base] if base else []), *busy, *current.values()))
         versions = sorted(islice(chosen, MAX_VERSIONS), key=lambda each: (each != base, each))
@@ -83,7 +83,7 @@ class ActivityView(PoolStore):
                 VersionActivity(
                     version=version,
                     is_base=version == base,
-                    is_current=version == base or current.get(_name(version)) == version,
+                    is_current=version == base or current.get(name_of(version)) == version,
                     waiting=backlog.waiting if (backlog := backlogs.get(version)) else 0,
                     next_waited_ms=backlog.next_waited_ms if backlog else None,
                     running=running,
@@ -140,7 +140,3 @@ class ActivityView(PoolStore):
             )
             for version, running, (requests, tokens), loader in rows
         }
-
-
-def _name(version: AdapterVersion) -> str:
-    return version.rpartition("@")[0]

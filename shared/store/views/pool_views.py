@@ -129,14 +129,9 @@ class PoolViews(PoolStore):
         The call looks at up to `MAX_LOOKED` jobs, so a page that has a next page may be short or
         empty.
 
-        Args:
-            tenant: the tenant.
-            limit: maximum number of jobs.
-            after: job whose successors are returned. None to begin with the newest job. The job's
-                record may have expired, as long as the tenant's index still has the job.
-            states: states of the returned jobs; None for all states.
-            model: model name of the returned jobs; None for all models.
-            allows: function that says whether a job of the model with this name may be returned.
+        They begin after the job `after`, or with the newest one. Its record may have expired, as
+        long as the tenant's index still has the job. `allows` says whether a job of the model with
+        this name may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:
