@@ -18,8 +18,7 @@ from arq.connections import ArqRedis
 from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 
-from ops.control.batches.work import BatchWork
-from ops.control.tasks import TASKS, ControlTask, ControlTasks
+from ops.control.tasks import TASKS, BatchWork, ControlTask, ControlTasks
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
 from shared.store.redis.connection import Redis, check_redis_at, connect

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.evaluate.outcomes import Outcome
+from ops.evaluate.cases import Outcome
 
 MAX_SHOWN = 20
 """Maximum number of cases that are shown because the versions differ."""

@@ -2,6 +2,9 @@
 
 import asyncio
 import secrets
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -18,7 +21,6 @@ from ops.local.embedded_redis import (
 from ops.local.ports import LOOPBACK, usable_port
 from ops.local.redis_login import DEFAULT_REDIS_URL, published
 from ops.local.supervisor import Show
-from ops.local.temporary_folder import temporary_folder
 from shared.errors import SettingsError
 from worker.model.machine_memory import machine_memory
 
@@ -29,6 +31,11 @@ MEMORY_SHARE = 1 / 8
 MIN_MEMORY_BYTES = 256 << 20
 WRITER_FILE = "written-by"
 """File with the name and version of the server that last used the data."""
+# Its standard input ends when this process ends. Redis may still write to the folder then.
+_REMOVE_AFTER_PARENT = """
+cat > /dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1"; [ -e "$1" ] || exit 0; sleep 1; done
+"""
 
 
 def max_memory_bytes() -> int:
@@ -149,3 +156,25 @@ def own_redis(data: DataFolder | None, *, syncs_always: bool) -> Iterator[OwnRed
                 yield redis
         finally:
             redis.stop()
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Provide a folder that only this user can read. It is removed after the block.
+
+    If this process is killed, a small process that waits for its end removes the folder.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    remover = subprocess.Popen(
+        ["/bin/sh", "-c", _REMOVE_AFTER_PARENT, "sh", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # Ctrl-C must not end it
+    )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        remover.communicate()

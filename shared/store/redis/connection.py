@@ -290,11 +290,8 @@ async def check_redis_at(url: str) -> None:
         RedisUnavailable: as `check_redis`.
         SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
-    client = connect(url)
-    try:
+    async with connect(url) as client:
         await check_redis(client, url)
-    finally:
-        await client.aclose()
 
 
 def _check_version(info: Mapping[str, Any], shown: str) -> None:

@@ -142,11 +142,8 @@ async def durability_at(settings: PoolSettings) -> Durability | None:
         SettingsError: as `durability_of`, or `redis_url` isn't the URL of a Redis server or of
             Sentinels.
     """
-    client = connect(settings.redis_url)
-    try:
+    async with connect(settings.redis_url) as client:
         return await durability_of(client, settings)
-    finally:
-        await client.aclose()
 
 
 async def _syncs_each_write(client: Redis) -> bool:
