@@ -144,10 +144,7 @@ class SettingsError(LorikeetError):
 
 
 class RedisUnavailable(LorikeetError):
-    """Redis can't be reached, can't serve, or has a configuration that would lose jobs.
-
-    Redis may have executed the call that raised this error.
-    """
+    """Redis can't serve, or would lose jobs. It may have executed the call that raised this."""
 
 
 class ProtocolMismatch(LorikeetError):

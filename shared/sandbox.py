@@ -35,14 +35,10 @@ class SandboxAnswer:
     error: str
     """The reason why there is no result; empty if there is one."""
     cpu_s: float
-    """CPU time of the process in seconds."""
 
 
 def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
-    """Run `python -m MODULE` with `question` as its input. Blocks until the process has ended.
-
-    If the process exceeds a limit, the answer's error is `TOO_COSTLY`.
-    """
+    """Run `python -m MODULE` with `question` as its input, under the limits. Blocks."""
     command = [sys.executable, "-P", "-m", module]
     too_costly = SandboxAnswer("", TOO_COSTLY, START_CPU_S + MAX_CPU_S)
     try:

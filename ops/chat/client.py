@@ -123,10 +123,7 @@ def server_url(given: str) -> str:
 
 
 def uses_environment(url: str) -> bool:
-    """Return whether requests to `url` use the proxy that the environment sets, if any.
-
-    Requests to loopback addresses never use a proxy.
-    """
+    """Return whether requests to `url`, unless it is local, use the proxy of the environment."""
     return not is_loopback(httpx.URL(url).host)
 
 
@@ -137,10 +134,7 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
 
 
 def reason_of(status: int, body: bytes) -> str:
-    """Return the error message in `body`, or the status if `body` has no error message.
-
-    For status 401, the message gets a hint on how to give the API key.
-    """
+    """Return the error in `body`, with a hint for status 401, or the status if there is none."""
     try:
         message: str = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):

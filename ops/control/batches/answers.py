@@ -129,10 +129,7 @@ class BatchClient:
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int
     ) -> BatchAnswer | Later:
-        """Return the answer to the request `number`, whose JSON has `num_bytes`.
-
-        If another turn has sent the same request, the answer is that of the existing job.
-        """
+        """Return the answer to a request of `num_bytes`, which another turn may have sent, too."""
         left_s = self.expires_s - time.time()
         if left_s <= 0:
             return failed_answer(EXPIRED)

@@ -48,10 +48,7 @@ class Changes(PoolStore):
     async def newest(
         self, limit: int, *, before: str | None, wanted: Callable[[Change], bool]
     ) -> Sequence[Change]:
-        """Return up to `limit` changes that are `wanted`, newest first.
-
-        With `before`, an id, only earlier changes are returned.
-        """
+        """Return up to `limit` changes that are `wanted`, newest first, before the id `before`."""
         found: list[Change] = []
         end = f"({before}" if before else "+"
         for _ in range(2 * MAX_CHANGES // PAGE):
@@ -67,10 +64,7 @@ class Changes(PoolStore):
 def log_key_change(
     pipe: Pipeline, keys: Keys, action: str, *, before: str = "", after: str = ""
 ) -> None:
-    """Add a change of an API key by the operator to a pipeline's commands.
-
-    `before` and `after` name the key by its tenant and id. Scripts log the changes of adapters.
-    """
+    """Log a change of an API key, named by its tenant and id. Scripts log those of adapters."""
     fields = {"action": action, "adapter": "", "by": OPERATOR, "from": before, "to": after}
     pipe.xadd(keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)  # type: ignore[arg-type]
 

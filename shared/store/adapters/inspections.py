@@ -60,10 +60,7 @@ class Inspections(PoolStore):
     """Sends, takes and answers the inspections of one pool."""
 
     async def ask(self, wid: WorkerId, inspection_id: InspectionId, asked: Inspection) -> bool:
-        """Send an inspection to a worker. Return False if the worker isn't in the pool.
-
-        `inspection_id` must be an id that no earlier inspection had.
-        """
+        """Send an inspection with a new id. Return False if the worker isn't in the pool."""
         body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
         return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))
 

@@ -53,10 +53,7 @@ class Pins(PoolStore):
         return {name.decode(): int(replicas) for name, replicas in raw.items()}
 
     async def versions(self, wid: WorkerId) -> Sequence[PinnedVersion]:
-        """Return the current versions of the pinned names, for the worker `wid`.
-
-        Quarantined versions are left out.
-        """
+        """Return the current versions of the pinned names that aren't quarantined, for a worker."""
         pins = await self.all()
         if not pins:
             return ()
@@ -84,10 +81,7 @@ class Pins(PoolStore):
         ]
 
     async def begin_load(self, pinned: PinnedVersion) -> bool:
-        """Return whether the worker may load a pinned version. Only one does so at a time.
-
-        The right ends after half a minute, or when `end_load` is called.
-        """
+        """Return whether the worker alone may load a version, until `end_load` or for 30 s."""
         key = self._keys.pin_load(pinned.version)
         if not await self._redis.set(key, "1", nx=True, px=LOAD_MS):
             return False

@@ -235,11 +235,7 @@ class Registry(PoolStore):
         return adapter.version
 
     async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
-        """Let versions take jobs again that have been quarantined for `after_ms`, and return them.
-
-        The next job of such a version that dies quarantines the version again. The call may be
-        repeated.
-        """
+        """Let versions take jobs again that were quarantined for `after_ms`. May be repeated."""
         raw = await self._redis.zrange(self._keys.quarantined, 0, -1)
         released: list[bytes] = []
         for page in chunks(raw, RELEASED_PER_CALL):
@@ -247,11 +243,7 @@ class Registry(PoolStore):
         return [AdapterVersion(version.decode()) for version in released]
 
     async def forget_unused(self) -> list[AdapterVersion]:
-        """Delete the entries of versions that have no name and no jobs, and return these versions.
-
-        Workers learn from their next heartbeat that versions were deleted. Any number of processes
-        may call this method, each about once a second.
-        """
+        """Delete the entries of versions without a name and jobs, and return these versions."""
         return [AdapterVersion(raw.decode()) for raw in await self._scripts.run("forget_unused")]
 
     async def adapter(self, name: str) -> Adapter | None:

@@ -169,11 +169,7 @@ class ResidencyStore(PoolStore):
     def unreported(
         self, wid: WorkerId, residents: Collection[AdapterVersion]
     ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
-        """Compare the versions that the worker holds with those that it has reported.
-
-        Returns two sets: versions that are held but not reported, and versions that are reported
-        but not held.
-        """
+        """Return which versions are held but not reported, and which are reported but not held."""
         reported, held = self._reported.get(wid, set()), set(residents)
         return held - reported, reported - held
 

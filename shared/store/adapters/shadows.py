@@ -73,10 +73,7 @@ class Shadows(PoolStore):
         await self._redis.zadd(self._keys.shadows, {f"{pair.original} {pair.copy}": now_ms})
 
     async def pending(self) -> Sequence[tuple[ShadowPair, States]]:
-        """Return the pairs that haven't been compared, oldest first, with the states of their jobs.
-
-        The state of a job whose record was deleted is None.
-        """
+        """Return the pairs to compare, oldest first, with the states of jobs that are kept."""
         raw = await self._redis.zrange(self._keys.shadows, 0, -1)
         jobs = [JobId(job) for member in raw for job in member.decode().split(" ")]
         pipe = self._redis.pipeline(transaction=False)
@@ -96,10 +93,7 @@ class Shadows(PoolStore):
             await self._redis.zrem(self._keys.shadows, *members)
 
     async def record(self, name: str, version: AdapterVersion, report: PairReport) -> bool:
-        """Count a pair of the candidate `version` of a name, once, and forget the pair.
-
-        Returns False if it was counted before, or if the version isn't the candidate any more.
-        """
+        """Count a pair once. Return False if it was counted, or the candidate has changed."""
         args = (
             *(report.original, report.copy, name, version),
             *(int(report.is_equal), int(report.error is not None), f"{report.similarity:.6f}"),

@@ -28,7 +28,6 @@ class Audit:
     """Result of an audit."""
 
     num_keys: int
-    """Number of checked keys."""
     strays: Sequence[Stray]
 
 
@@ -38,7 +37,7 @@ class Auditor:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._facts = Facts(keys)
-        self._reader = KeyReader(redis, keys)
+        self.reader = KeyReader(redis, keys)
 
     async def audit(self, *, settle_s: float = SETTLE_S) -> Audit:
         """Check all keys of the pool, and return those that look wrong for `settle_s`.
@@ -50,7 +49,7 @@ class Auditor:
         suspects: set[Stray] = set()
         cursor = 0
         while True:
-            cursor, found = await self._reader.scan(cursor)
+            cursor, found = await self.reader.scan(cursor)
             seen.update(found)
             suspects.update(await self.check(found))
             if cursor == 0:
@@ -61,29 +60,19 @@ class Auditor:
             suspects = set(await self.check_again(sorted(suspects)))
         return Audit(len(seen), tuple(sorted(suspects)))
 
-    async def next_keys(self, cursor: int) -> tuple[int, list[str]]:
-        """Return the next cursor and some keys of the pool. A scan begins and ends with cursor 0.
-
-        A key may be returned more than once.
-        """
-        return await self._reader.scan(cursor)
-
     async def check(self, names: Sequence[str]) -> list[Stray]:
         """Return the suspects among the keys and their members."""
         found: list[Stray] = []
         for some in chunks(names):
-            found += await self._judge(*await self._reader.read(some))
+            found += await self._judge(*await self.reader.read(some))
         return found
 
     async def check_again(self, suspects: Sequence[Stray]) -> list[Stray]:
-        """Return the suspects that still look wrong, for the same reasons.
-
-        This method checks exactly the given members, whereas `check` samples large keys.
-        """
+        """Return the suspects that still look wrong. Unlike `check`, this takes no samples."""
         still: list[Stray] = []
         for some in chunks(suspects):
             members = _members_by_key(some)
-            found = await self._judge(*await self._reader.read(list(members), members))
+            found = await self._judge(*await self.reader.read(list(members), members))
             still += set(found).intersection(some)
         return still
 

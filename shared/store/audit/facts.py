@@ -105,14 +105,6 @@ class Facts:
         """Jobs of the version wait."""
         return self.exists(self.keys.queue(AdapterVersion(version)))
 
-    def has_entry(self, version: str) -> Fact:
-        """The registry has the version."""
-        return self.exists(self.keys.version(AdapterVersion(version)))
-
-    def has_record(self, job: str) -> Fact:
-        """The job's record exists."""
-        return self.exists(self.keys.job(JobId(job)))
-
     def job_is(
         self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""
     ) -> Fact:

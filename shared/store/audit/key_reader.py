@@ -36,10 +36,7 @@ class KeyReader:
         self._prefix = keys.prefix
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
-        """Return the next cursor and some keys of the pool. A scan begins and ends with cursor 0.
-
-        A key may be returned more than once.
-        """
+        """Return the next cursor, 0 at the end, and some keys of the pool, which may repeat."""
         cursor, found = await self._redis.scan(cursor, match=f"{self._prefix}*", count=SCAN_COUNT)
         return cursor, [_text(raw) for raw in found]
 

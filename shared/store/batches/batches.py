@@ -126,10 +126,7 @@ class Batches(PoolStore):
         return found
 
     async def page(self, access: Access, *, limit: int, after: str | None) -> Page[Batch] | None:
-        """Return a page of the batches that a client may see, newest first.
-
-        Returns None if `after` isn't a batch of its tenant.
-        """
+        """Return a page of the batches that a client may see, or None if `after` isn't one."""
         key = self._keys.batches_of(access.tenant)
         return await read_page(
             self._redis, key, self._read, access=access, limit=limit, after=after

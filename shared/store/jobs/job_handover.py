@@ -43,10 +43,7 @@ class JobHandover(PoolStore):
         return requeued, ended
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Take jobs from a live worker, and return how many of the jobs the worker owned.
-
-        A release doesn't count as a failure of the job.
-        """
+        """Take jobs from a live worker, which is no failure of them. Return how many it owned."""
         released = 0
         for page in await self._pages(wid, ids):
             released += await self._scripts.run("release", wid, *page)

@@ -328,10 +328,7 @@ class Queue(PoolStore):
     async def finish(
         self, wid: WorkerId, end: End, result: Result, *, claim_epoch: int = 0
     ) -> FinishOutcome:
-        """End a job: store its result and publish its final event. May be repeated.
-
-        `claim_epoch` is the epoch of the job's claim; 0 matches any claim.
-        """
+        """End a job, whose claim has this epoch (0: any), and publish that. May be repeated."""
         return await self._ends.finish(EndedJob(wid, end, result, claim_epoch))
 
     @property
@@ -421,10 +418,7 @@ class Queue(PoolStore):
         return await self._sweep.retain()
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
-        """Release jobs that aren't in `known` although the worker has owned them for `grace_ms`.
-
-        Such jobs belong to claims whose replies were lost. Returns the number of released jobs.
-        """
+        """Release jobs owned for `grace_ms` but not `known`: their claims' replies were lost."""
         unknown = await self._scripts.run("reconcile", wid, grace_ms, *known)
         return await self._handover.release(wid, [JobId(raw.decode()) for raw in unknown])
 

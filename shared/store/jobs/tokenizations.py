@@ -29,19 +29,12 @@ class Tokenizations(PoolStore):
         await self._redis.lrem(self._keys.calls, 1, sent)  # type: ignore[misc]
 
     async def next_reply(self, call_id: CallId, *, timeout_s: float) -> Reply | None:
-        """Return the reply to a call, or None if it doesn't arrive in time.
-
-        Waits for `timeout_s`, but at most two seconds.
-        """
+        """Return the reply to a call, or None if it doesn't arrive in time, at most two seconds."""
         reply = await self._take_first(self._keys.reply(call_id), timeout_s)
         return decode_reply(reply) if reply else None
 
     async def take(self, *, timeout_s: float) -> bytes | None:
-        """Take the oldest call, or return None if none arrives in time.
-
-        Waits for `timeout_s`, but at most two seconds. A call may be lost if this method is
-        cancelled or fails.
-        """
+        """Take the oldest call, or None after at most two seconds. A failure may lose the call."""
         return await self._take_first(self._keys.calls, timeout_s)
 
     async def answer(self, call_id: CallId, reply: Reply) -> None:

@@ -191,10 +191,7 @@ def _refusal(reply: str) -> str | None:
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Split `items` into slices of at most `size`, in order.
-
-    One pipeline per slice keeps Redis and the event loop responsive.
-    """
+    """Split `items` into slices of at most `size`, in order, for one pipeline each."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 

@@ -64,11 +64,7 @@ class ActivityView(PoolStore):
     async def read(
         self, base: AdapterVersion | None, active: Collection[AdapterVersion]
     ) -> Activity:
-        """Return the activity of the pool's versions.
-
-        `active` are versions that must be among them, such as those with running jobs, even if they
-        have neither waiting jobs nor a name.
-        """
+        """Return the activity of the versions with jobs or a name, and of those in `active`."""
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()
         busy = [each for each in dict.fromkeys((*backlogs, *active)) if each != base][:MAX_VERSIONS]
@@ -96,10 +92,7 @@ class ActivityView(PoolStore):
         )
 
     async def _registered(self) -> Sequence[str]:
-        """Return all registered names, sorted. They are read again only if they have changed.
-
-        Adding a name changes their number, and removing one changes the revision of the registry.
-        """
+        """Return all registered names, sorted. Their number and the revision show all changes."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.hget(self._keys.counters, "registry")
         pipe.scard(self._keys.adapters)

@@ -30,10 +30,7 @@ class HistoryView(PoolStore):
     """Reads the history of one pool."""
 
     async def newest(self, limit: int) -> list[Sample]:
-        """Return up to `limit` samples, oldest first.
-
-        If Redis' clock was set back, only the samples since then are returned.
-        """
+        """Return up to `limit` samples since Redis' clock was last set back, oldest first."""
         lines = await self._redis.lrange(self._keys.history, 0, limit - 1)  # type: ignore[misc]
         newest_first = [_sample([int(number) for number in line.split()]) for line in lines]
         pairs = pairwise(newest_first)

@@ -54,11 +54,9 @@ class QueueCounts:
     """Counts of the pool's jobs and workers."""
 
     waiting: int
-    """Number of waiting jobs."""
     totals: Mapping[JobState, int]
     """Number of jobs that have ended, by final state."""
     waiting_by_version: Mapping[AdapterVersion, int]
-    """Number of waiting jobs, by version."""
     retried: int
     """Number of times that a job was requeued because its worker died."""
     released: int
@@ -249,10 +247,7 @@ class PoolViews(PoolStore):
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)
 
     async def num_strays(self) -> int | None:
-        """Return the number of strays that the running audit has found, up to its `MAX_KEPT`.
-
-        The result is None if no step of the audit has run for an hour.
-        """
+        """Return the number of strays that the running audit has found, or None without one."""
         raw = await self._redis.hget(self._keys.audit, "num_strays")  # type: ignore[misc]
         return int(raw) if raw is not None else None
 
