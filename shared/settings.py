@@ -52,8 +52,8 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{
 """Origin as browsers send it: in lower case and without a path. `*` means every origin."""
 
 
-def _number(default: int, description: str, *, least: int = 1) -> Any:
-    return Field(default, ge=least, le=MAX_NUMBER, description=description)
+def _number(default: int, description: str, *, least: int = 1, most: int = MAX_NUMBER) -> Any:
+    return Field(default, ge=least, le=most, description=description)
 
 
 def _sized(description: str, *, least: int = 1) -> Any:
@@ -158,11 +158,8 @@ class FileSettings(PoolSettings):
         "s3://BUCKET/PREFIX. All front ends and control processes need the same one. Without it, "
         "/v1/files and /v1/batches are refused; lorikeet up has one in --data-dir.",
     )
-    file_days: int = Field(
-        30,
-        ge=1,
-        le=3650,
-        description="Days after which files are deleted, and batches after their end.",
+    file_days: int = _number(
+        30, "Days after which files are deleted, and batches after their end.", most=3650
     )
 
 
@@ -249,12 +246,12 @@ class ApiSettings(FileSettings):
         "with 413.",
     )
     adapter_source: AdapterSource = _adapter_source()
-    keep_versions: int = Field(
+    keep_versions: int = _number(
         4,
-        ge=0,
-        le=16,
-        description="Number of earlier versions that an adapter keeps for rollbacks. Older ones "
-        "are deleted once their last request has ended.",
+        "Number of earlier versions that an adapter keeps for rollbacks. Older ones are deleted "
+        "once their last request has ended.",
+        least=0,
+        most=16,
     )
     max_header_bytes: int = _number(
         32_768,
@@ -304,11 +301,8 @@ class ApiSettings(FileSettings):
         "Maximum memory of all finished jobs in MiB, and never more than half of Redis' memory. "
         "Beyond it, the oldest ones of the tenant that keeps most are deleted before --retain-s.",
     )
-    usage_days: int = Field(
-        400,
-        ge=1,
-        le=3650,
-        description="Days for which /v1/usage keeps what each tenant has used.",
+    usage_days: int = _number(
+        400, "Days for which /v1/usage keeps what each tenant has used.", most=3650
     )
     disconnect_grace_s: float = _seconds(
         5,
@@ -534,13 +528,12 @@ class WorkerSettings(PoolSettings):
         le=MAX_THREADS,
         description="CPU threads of the engine. By default one per available core.",
     )
-    lease_ms: int = Field(
-        # `reap.lua` takes a lease that lasts longer for the result of a clock that jumped.
+    lease_ms: int = _number(
         6000,
-        ge=300,
-        le=20_000,
-        description="Milliseconds without a heartbeat after which a worker is given up and its "
-        "jobs run elsewhere.",
+        "Milliseconds without a heartbeat after which a worker is given up and its jobs run "
+        "elsewhere.",
+        least=300,
+        most=20_000,  # `reap.lua` takes a longer lease for the result of a clock that jumped
     )
     stall_s: float = _seconds(
         60,

@@ -149,9 +149,7 @@ def decode_result(raw: bytes | str) -> Result:
                 text=c["text"],
                 finish=FinishReason(c["finish"]),
                 ids=tuple(c["ids"]),
-                prompt_ids=tuple(c.get("prompt_ids", ())),
-                prompt_scores=c.get("prompt_scores", ""),
-                **_logprobs(c),
+                **_scores(c),
             )
             for c in wire["choices"]
         ),
@@ -213,9 +211,7 @@ def _event_to_wire(event: Event) -> dict[str, Any]:
         case Tokens():
             wire |= {"choice": event.choice, "index": event.index, "ids": event.ids}
             wire |= {"text": event.text, "finish": event.finish}
-            wire |= {"prompt_ids": event.prompt_ids} if event.prompt_ids else {}
-            wire |= {"prompt_scores": event.prompt_scores} if event.prompt_scores else {}
-            wire |= _logprobs_to_wire(event)
+            wire |= _scores_to_wire(event)
         case End():
             wire |= {"state": event.state, "usage": event.usage, "error": event.error}
         case Retry():
@@ -238,9 +234,7 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
                 ids=tuple(wire["ids"]),
                 text=wire["text"],
                 finish=FinishReason(finish) if finish else None,
-                prompt_ids=tuple(wire.get("prompt_ids", ())),
-                prompt_scores=wire.get("prompt_scores", ""),
-                **_logprobs(wire),
+                **_scores(wire),
             )
         case "retry":
             return Retry(job=job, try_=try_)
@@ -271,14 +265,13 @@ _LOGPROBS = ("logprobs", "prompt_logprobs")
 
 def _choice_to_wire(choice: Choice) -> dict[str, Any]:
     wire = {"text": choice.text, "finish": choice.finish, "ids": choice.ids}
-    wire |= {"prompt_ids": choice.prompt_ids} if choice.prompt_ids else {}
-    wire |= {"prompt_scores": choice.prompt_scores} if choice.prompt_scores else {}
-    return wire | _logprobs_to_wire(choice)
+    return wire | _scores_to_wire(choice)
 
 
-def _logprobs_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Encode the non-empty logprobs. Each position becomes a list [offset, chosen, *top]."""
-    return {
+def _scores_to_wire(source: Tokens | Choice) -> dict[str, Any]:
+    """Encode what isn't empty. Each position of logprobs becomes a list [offset, chosen, *top]."""
+    prompt = {"prompt_ids": source.prompt_ids, "prompt_scores": source.prompt_scores}
+    return {name: value for name, value in prompt.items() if value} | {
         name: [
             [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]
             for p in getattr(source, name)
@@ -288,8 +281,12 @@ def _logprobs_to_wire(source: Tokens | Choice) -> dict[str, Any]:
     }
 
 
-def _logprobs(wire: dict[str, Any]) -> dict[str, tuple[PositionLogprobs, ...]]:
-    return {
+def _scores(wire: dict[str, Any]) -> dict[str, Any]:
+    prompt = {
+        "prompt_ids": tuple(wire.get("prompt_ids", ())),
+        "prompt_scores": wire.get("prompt_scores", ""),
+    }
+    return prompt | {
         name: tuple(
             PositionLogprobs(
                 offset=offset, chosen=_token_logprob(chosen), top=tuple(map(_token_logprob, top))

@@ -7,7 +7,7 @@ must not be repeated after a lost reply. For calls that are safe to repeat, call
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -219,34 +219,25 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
     Raises:
         SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
-    make_pool = _sentinel_pool if is_sentinel_url(url) else _pool
-    pool = make_pool(
-        url,
-        max_connections=max_connections,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    is_sentinel = is_sentinel_url(url)
+    options: dict[str, Any] = {
+        "max_connections": max_connections,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if not url.startswith("unix://"):  # connections to a Unix socket accept no TCP options
+        options["socket_keepalive"] = True
+    make_pool: Callable[..., ConnectionPool]
+    make_pool = sentinel_pool if is_sentinel else ConnectionPool.from_url
+    try:
+        pool = make_pool(url, **options)
+    except ValueError as error:
+        expected = f"; expected {FORM}" if is_sentinel else ""
+        raise SettingsError(f"--redis-url: {error}{expected}") from None
     client = Redis(connection_pool=pool)
     client.auto_close_connection_pool = True
     client.timeout_s = timeout_s
     return client
-
-
-def _pool(url: str, **options: Any) -> ConnectionPool:
-    # Connections to a Unix socket don't accept TCP options.
-    if not url.startswith("unix://"):
-        options["socket_keepalive"] = True
-    try:
-        return ConnectionPool.from_url(url, **options)
-    except ValueError as error:
-        raise SettingsError(f"--redis-url: {error}") from None
-
-
-def _sentinel_pool(url: str, **options: Any) -> ConnectionPool:
-    try:
-        return sentinel_pool(url, socket_keepalive=True, **options)
-    except ValueError as error:
-        raise SettingsError(f"--redis-url: {error}; expected {FORM}") from None
 
 
 async def check_redis(client: Redis, url: str) -> None:
