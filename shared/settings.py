@@ -615,11 +615,7 @@ S = TypeVar("S", bound=PoolSettings)
 
 
 def load_settings(cls: type[S], **given: Any) -> S:
-    """Return settings of class `cls` from flags and the environment.
-
-    Args:
-        cls: class of the settings.
-        given: flag values by setting name; None for a flag that isn't given.
+    """Return settings from flags and the environment. Flags that aren't given are None.
 
     Raises:
         SettingsError: a value is invalid. The message names the setting.

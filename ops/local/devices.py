@@ -15,15 +15,9 @@ def devices_of_workers(
 ) -> list[str]:
     """Return the value of `--device` for each worker.
 
-    By default each GPU gets a worker, or each group of GPUs if a worker needs several. Without
-    GPUs, there is one worker, and the device `auto` lets it choose. Two workers share a GPU only if
-    `devices` lists this GPU twice.
-
-    Args:
-        devices: value of `--devices`; None if the flag isn't given.
-        device: value of `--device`, which is another way to give a single device.
-        num_workers: value of `--workers`; None if the flag isn't given.
-        gpus: the GPUs of this machine.
+    The other values are those of `--devices`, `--device` and `--workers`. By default each GPU gets
+    a worker, or each group of GPUs if a worker needs several. Without GPUs, there is one worker,
+    and the device `auto` lets it choose. Two workers share a GPU only if `devices` lists it twice.
 
     Raises:
         SettingsError: the flags contradict each other, or a device doesn't exist.

@@ -118,12 +118,11 @@ def start_redis(
 
     Args:
         directory: folder of the append-only file. If it is None, the server keeps no data on disk.
-        syncs_always: whether to sync the append-only file after each write instead of every second.
+        syncs_always: whether to sync the file after each write instead of every second.
         port: port to listen on. The default is a free port.
         server: program to run. The default is the program that `find_server` returns.
         inherited: open files that the server inherits, such as a lock that it must hold.
-        password: letters and digits that clients must know. Every user of this machine can use a
-            server without a password.
+        password: letters and digits. Without one, every user of this machine can use the server.
         max_memory_bytes: memory beyond which the server refuses writes; 0 for no limit.
 
     Raises:

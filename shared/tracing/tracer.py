@@ -116,13 +116,9 @@ class Tracer:
     def consume(
         self, name: str, traceparent: str, attributes: Attributes, *, start_ns: int | None = None
     ) -> Span:
-        """Start the span of work on a message that another process has sent.
+        """Start the span of work on a message that the span with a `traceparent` has sent.
 
-        Args:
-            name: name of the span.
-            traceparent: `Span.traceparent` of the span that caused the message.
-            attributes: attributes of the span.
-            start_ns: Unix time in nanoseconds at which the work began. By default now.
+        The work began at a Unix time in nanoseconds, by default now.
         """
         parent = self._propagator.extract({"traceparent": traceparent})
         return Span(

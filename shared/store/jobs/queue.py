@@ -112,13 +112,8 @@ class Queue(PoolStore):
     ) -> Standing:
         """Renew the worker's lease, and return the state of its jobs.
 
-        Args:
-            wid: the worker.
-            lease_ms: duration of the lease, in milliseconds.
-            info: description of the worker for operators.
-            loading: versions that the worker is still loading. The call renews the worker's
-                exclusive rights to load these versions.
-            known: jobs that the worker believes it owns, with the epochs of their claims.
+        The call also renews the exclusive rights to load the versions `loading`. `known` are the
+        jobs that the worker believes it owns, with the epochs of their claims.
 
         Raises:
             LeaseLost: the worker was declared dead and must stop its jobs.
@@ -229,23 +224,17 @@ class Queue(PoolStore):
 
         Args:
             wid: the worker.
-            sequences: number of choices that the worker has capacity for. A worker that owns no
-                job may get one job that exceeds `sequences` or `tokens`. If `sequences` is 0, the
-                worker gets no job and is no longer parked.
+            sequences: choices that the worker has capacity for. If it is 0, the worker gets no job
+                and is no longer parked. A worker without jobs may get one that exceeds a limit.
             tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
             steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
-            max_cold: maximum number of versions outside of `residents` from which jobs are taken.
-                The worker must load these versions.
+            max_cold: maximum number of further versions, which the worker must load.
             residents: versions that the worker holds or loads.
             refused: versions that the worker can't load.
-            load_ms: expected duration of a load, in milliseconds. Newer jobs of `residents`
-                can overtake a job for at most this time if no worker holds the job's adapter.
-            serves: which jobs the worker serves. It gets no others. Must equal the capabilities
-                that the worker reported when it registered.
-            idle_sequences: number of choices of preemptible jobs that the worker has capacity for.
-                None means `sequences`.
-            idle_tokens: estimated tokens of preemptible jobs that the worker has capacity for. None
-                means `tokens`.
+            load_ms: expected milliseconds of a load.
+            serves: which jobs the worker serves, as it reported when it registered.
+            idle_sequences: as `sequences`, which is the default, for preemptible jobs.
+            idle_tokens: as `tokens`, which is the default, for preemptible jobs.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -302,12 +291,10 @@ class Queue(PoolStore):
             wid: the worker.
             events: events to publish, by front end.
             checkpoints: tokens to store.
-            claim_epochs: epochs of the jobs' claims. For a job without an epoch, the call checks
-                only that the worker owns it.
-            used: for jobs with checkpoints whose API keys limit tokens, the number of tokens that
-                the job has used so far.
-            num_acknowledged: number of the worker's earlier publications that were written and
-                acknowledged. The standing says how many of them Redis has lost.
+            claim_epochs: epochs of claims. Without one, only the owner of a job is checked.
+            used: tokens so far of jobs with checkpoints whose API keys limit tokens.
+            num_acknowledged: number of the worker's earlier publications that were acknowledged.
+                The standing says how many of them Redis has lost.
 
         Raises:
             LeaseLost: the worker was declared dead. Nothing was written.
