@@ -28,7 +28,7 @@ def devices_of_workers(
     number = len(listed) if num_workers is None else num_workers
     if number <= len(listed):
         return listed[:number]
-    if len(set(listed)) == 1 and not _is_gpu(listed[0]):
+    if len(set(listed)) == 1 and not is_gpu(listed[0]):
         return listed[:1] * number
     raise SettingsError(_too_many(listed, number))
 
@@ -53,7 +53,7 @@ def _listed(text: str, gpus: Gpus) -> list[str]:
 
 
 def _check_exists(name: str, gpus: Gpus) -> None:
-    if not _is_gpu(name):
+    if not is_gpu(name):
         return
     if gpus.absence:
         raise SettingsError(f"--device {name}: {gpus.absence}; use --device cpu instead")
@@ -68,7 +68,8 @@ def _check_exists(name: str, gpus: Gpus) -> None:
         )
 
 
-def _is_gpu(name: str) -> bool:
+def is_gpu(name: str) -> bool:
+    """Return whether a device is a GPU."""
     return name.startswith("cuda")
 
 

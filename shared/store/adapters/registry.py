@@ -14,7 +14,7 @@ from shared.protocol.adapters import (
     decode_adapter,
     decode_base_model,
 )
-from shared.protocol.capabilities import encode_kinds
+from shared.protocol.capabilities import encode_words
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
@@ -365,7 +365,7 @@ def _fields(record: BaseModel | Adapter) -> Iterator[Any]:
     """Return the fields of a record for a hash of Redis, in which None is an empty string."""
     fields = asdict(record)
     if isinstance(record, Adapter):
-        fields["kinds"] = encode_kinds(record.kinds)
+        fields["kinds"] = encode_words(record.kinds)
     return flat((k, "" if value is None else value) for k, value in fields.items())
 
 

@@ -21,7 +21,7 @@ from shared.protocol.capabilities import (
     EVERYTHING,
     Capabilities,
     encode_capabilities,
-    encode_features,
+    encode_words,
 )
 from shared.protocol.codec import (
     encode_answer_spec,
@@ -435,7 +435,7 @@ def _job_args(job: Job, *, is_suspect: bool) -> dict[str, Arg]:
         "body": encode_job(job),
         "spec": encode_answer_spec(spec),
         "request": encode_request(spec),
-        "features": encode_features(job.features),
+        "features": encode_words(job.features),
         "is_preemptible": int(job.is_preemptible),
         "is_suspect": int(is_suspect),
     }
