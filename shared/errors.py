@@ -32,7 +32,7 @@ class ErrorCode(StrEnum):
     status: int
     """HTTP status of the error."""
 
-    def __new__(cls, code: str, status: int) -> "ErrorCode":
+    def __new__(cls, code: str, status: int = 500) -> "ErrorCode":
         """Create the member for a code."""
         member = str.__new__(cls, code)
         member._value_, member.status = code, status

@@ -8,6 +8,7 @@ from shared.errors import RedisUnavailable
 from shared.protocol.codec import decode_events
 from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import ApiId, JobId
+from shared.protocol.jobs import ClaimedJob
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -65,12 +66,19 @@ def _order(entry: bytes) -> tuple[int, ...]:
     return tuple(int(part) for part in entry.split(b"-"))
 
 
-async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
-    """Return the checkpointed tokens of a job, as one `Tokens` with index 0 per choice, in order.
+async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
+    """Return the tokens that earlier tries have published, after which the job must continue.
 
-    They contain all tokens that earlier tries have published, because a handover adds the missing
-    ones. The job's new owner must continue after them and may not change them. The result is empty
-    if the job has no checkpoints, or if it is done.
+    The checkpoints contain all of them, because a handover adds those that are missing.
+    """
+    return await read_checkpoints(redis, keys, job.job.id)
+
+
+async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
+    """Return the checkpointed tokens of a job, as one `Tokens` with index 0 per choice.
+
+    The items are in the order of the choices. The result is empty if the job has no checkpoints, or
+    if it is done.
     """
     entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
     events = (event for _, fields in entries for event in decode_events(fields[b"e"]))

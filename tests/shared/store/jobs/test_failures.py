@@ -22,7 +22,7 @@ from shared.protocol.queue_replies import FinishOutcome
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
-from shared.store.jobs.token_streams import ReplyReader, merge, read_checkpoints
+from shared.store.jobs.token_streams import ReplyReader, merge, read_checkpoints, recover
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
@@ -78,7 +78,7 @@ async def test_a_killed_workers_job_goes_on_behind_its_last_token(
     assert time.monotonic() - killed_s < LEASE_MS / 1000 + 10
     assert (claimed.try_, claimed.suspect) == (2, True)
     visible = [event for event in await events(job) if isinstance(event, Tokens)]
-    assert await read_checkpoints(redis, keys, claimed.job.id) == merge(visible)
+    assert await recover(redis, keys, claimed) == merge(visible)
     assert isinstance((await events(job))[-1], Retry)
 
 

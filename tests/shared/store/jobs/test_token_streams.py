@@ -15,7 +15,7 @@ from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason
 from shared.store.jobs import token_streams
 from shared.store.jobs.queue import Queue
-from shared.store.jobs.token_streams import ReplyReader, merge, read_checkpoints
+from shared.store.jobs.token_streams import ReplyReader, merge, read_checkpoints, recover
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -164,7 +164,7 @@ async def test_the_next_owner_recovers_exactly_the_published_tokens(
     )  # recovery doesn't need the reply stream, which is trimmed
     (claimed,) = await (await actor("w2")).claim(sequences=2)
     assert claimed.job.id == job.id
-    assert await read_checkpoints(redis, keys, claimed.job.id) == (
+    assert await recover(redis, keys, claimed) == (
         tokens(job, 0, [10, 11, 12, 13], 'a"\\/\né猫'),
         tokens(job, 0, [20, 21], "xyz", choice=1, finish=FinishReason.LENGTH),
     )
@@ -200,7 +200,7 @@ async def test_logprobs_survive_the_worker_that_published_them(
     assert await events(job) == pieces
     await worker.die()
     (claimed,) = await (await actor("w2")).claim()
-    assert await read_checkpoints(redis, keys, claimed.job.id) == (
+    assert await recover(redis, keys, claimed) == (
         tokens(job, 0, [1, 2], "ab", logprobs=parts, **of_prompt),
     )
 
@@ -218,8 +218,7 @@ async def test_each_choice_is_recovered_from_its_own_last_checkpoint(
     await publish(worker, late, checkpoints=(late,))
     await worker.die()
     (claimed,) = await (await actor("w2")).claim()
-    pieces = await read_checkpoints(redis, keys, claimed.job.id)
-    assert [piece.text for piece in pieces] == ["ab", "x", "q"]
+    assert [piece.text for piece in await recover(redis, keys, claimed)] == ["ab", "x", "q"]
 
 
 async def test_recovery_spans_several_tries(actor, enqueue, events, redis, keys) -> None:
@@ -229,7 +228,7 @@ async def test_recovery_spans_several_tries(actor, enqueue, events, redis, keys)
         worker = await actor(name)
         (claimed,) = await worker.claim()
         assert claimed.try_ == try_
-        have = await read_checkpoints(redis, keys, claimed.job.id)
+        have = await recover(redis, keys, claimed)
         assert "".join(piece.text for piece in have) == text
         start = len(have[0].ids) if have else 0
         for i in range(start, start + 3):
@@ -282,7 +281,7 @@ async def test_tokens_that_their_front_end_has_read_survive_their_worker(
         await publish(worker, piece)
     await redis.delete(keys.replies(API))
     await worker.die()
-    assert await read_checkpoints(redis, keys, claimed.job.id) == merge(pieces)
+    assert await recover(redis, keys, claimed) == merge(pieces)
 
 
 async def test_a_reader_continues_at_its_position_after_an_outage(

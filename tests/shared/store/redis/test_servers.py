@@ -21,7 +21,7 @@ from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.ids import WorkerId
 from shared.protocol.queue_replies import FinishOutcome
 from shared.store.jobs.queue import Queue
-from shared.store.jobs.token_streams import read_checkpoints
+from shared.store.jobs.token_streams import recover
 from shared.store.redis.connection import Redis, check_redis, check_redis_at
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
@@ -52,7 +52,7 @@ async def test_a_job_survives_a_death_and_ends_on_every_server(
     await queue.publish(first.id, {API: [piece]})
     await first.die()
     (claimed,) = await second.claim(max_cold=1, steal_ms=0)
-    assert await read_checkpoints(redis, keys, claimed.job.id) == (piece,)
+    assert await recover(redis, keys, claimed) == (piece,)
     assert await second.finish(claimed) == FinishOutcome.OK
 
 
