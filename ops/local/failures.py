@@ -15,10 +15,7 @@ class Failures:
     _number: int = 0
 
     def count(self, code: int, last_line: str) -> None:
-        """Record that the child has ended with exit status `code` after it printed `last_line`.
-
-        A child that was killed by a signal hasn't failed by itself, so `code` must be positive.
-        """
+        """Record that the child has failed by itself, with a positive status after `last_line`."""
         failure = code, _without_time(last_line)
         self._number = self._number + 1 if failure == self._latest else 1
         self._latest = failure

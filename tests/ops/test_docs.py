@@ -30,7 +30,7 @@ TROUBLESHOOTING = DOCS / "troubleshooting.md"
 OF_OTHER_PROGRAMS = {
     *("--build", "--pull", "--scale", "--volumes", "--wait"),  # Docker Compose
     *("--appendonly", "--maxmemory", "--maxmemory-policy", "--requirepass"),  # Redis
-    *("--key", "--prometheus"),  # python -m ops.docker.dashboard
+    *("--key", "--prometheus"),  # python -m ops.lab.dashboard
     *("--baseline", "--level", "--quick", "--results", "--rounds", "--vllm"),  # make bench
     *("--gguf", "--llama"),  # python -m ops.lab.bench int8
     *("--commit", "--minutes", "--model-size", "--out"),  # python -m ops.lab.bench gpu

@@ -1,6 +1,6 @@
 """The dashboard and the alerts, checked against a front end's metrics without Prometheus.
 
-`python -m ops.docker.dashboard` checks them with a real one.
+`python -m ops.lab.dashboard` checks them with a real one.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from api_support import ScriptedWorker, register_models, running_app
 from prometheus_client.parser import text_string_to_metric_families
 from queue_support import eventually
 
-from ops.docker.dashboard import ALERTS, DASHBOARD, OPS, queries
+from ops.lab.dashboard import ALERTS, DASHBOARD, OPS, queries
 from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ops.local.adapters_at_start import (
+from ops.local.starting_pool import (
     AtStart,
     adapters_at_start,
     begin_start,

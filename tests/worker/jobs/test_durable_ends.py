@@ -16,8 +16,8 @@ from shared.protocol.results import Result
 from shared.store.jobs.ended_jobs import EndedJob
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Replication
 from shared.store.redis.keys import Keys
-from shared.store.redis.replica_count import Replication
 from shared.store.views.pool_views import PoolViews
 from worker.jobs import durable_ends
 from worker.jobs.durable_ends import DurableEnds

@@ -21,8 +21,8 @@ from shared.protocol.ids import (
 )
 from shared.store.audit import key_reader
 from shared.store.audit.auditor import Auditor
+from shared.store.audit.facts import Stray
 from shared.store.audit.rules import RULES
-from shared.store.audit.strays import Stray
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.key_memory import key_kinds

@@ -1,6 +1,6 @@
 """Every kind of key that the audit knows has a bound."""
 
-from shared.store.audit.bounds import STORED
+from ops.lab.generate.stored_bounds import STORED
 from shared.store.audit.rules import RULES
 
 

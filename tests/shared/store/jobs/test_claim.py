@@ -284,6 +284,15 @@ async def test_released_and_reclaimed_jobs_wake_others(actor, enqueue, queue: Qu
     assert (await first.claim())[0].try_ == claimed.try_ + 1
 
 
+async def test_mail_that_only_a_later_release_knows_is_dropped(
+    actor, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    worker = await actor()
+    await redis.rpush(keys.mailbox(worker.id), "repaint w2", "job")
+    assert await queue.wait(worker.id, timeout_s=1) is None
+    assert await queue.wait(worker.id, timeout_s=1) == Mail(kind=MailKind.JOB)
+
+
 async def test_waiting_for_mail_ends_in_time(actor, queue: Queue) -> None:
     assert await queue.wait((await actor()).id, timeout_s=0.05) is None
 

@@ -13,8 +13,8 @@ from shared.protocol.ids import ApiId
 from shared.protocol.jobs import Job, JobState
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Replication
 from shared.store.redis.keys import Keys
-from shared.store.redis.replica_count import Replication
 from shared.store.views.pool_views import PoolViews
 
 OTHER = ApiId("api-2")

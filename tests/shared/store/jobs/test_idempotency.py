@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from queue_support import LIMITS, Actor, make_job
 
-from shared.errors import HTTP_STATUS, ErrorCode, JobFailed, QueueFull
+from shared.errors import ErrorCode, JobFailed, QueueFull
 from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey
 from shared.protocol.jobs import JobState
 from shared.store.jobs.queue import Queue
@@ -122,7 +122,7 @@ async def test_a_job_is_kept_for_its_key_unless_its_error_says_try_again(
     joined = await ask(queue, keyed(), **kind)
     (claimed,) = await worker.claim()
     await worker.fail(claimed, code)
-    says_try_again = HTTP_STATUS[code] in (429, 503)
+    says_try_again = code.status in (429, 503)
     assert joined.id == first.id
     assert (await ask(queue, keyed(), **kind)).is_new is says_try_again
     left_ms = await redis.pttl(keys.job(first.id))

@@ -1,7 +1,9 @@
-"""Trains the demo's adapters with PEFT on a CPU: `python -m ops.demo.train extract`.
+"""Trains the demo's adapters with PEFT on a CPU.
+
+    python -m ops.lab.generate.demo_adapters extract
 
 The seed is fixed, so each training on the same machine with the same libraries gives the same
-weights. README.md in this folder has the results.
+weights. `ops/demo/README.md` has the results.
 """
 
 import re

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ops.control.batches.announcements import MAX_HANDED_OVER
 from ops.control.batches.file_sweep import PAGE
 from ops.control.batches.lines import MAX_LINES
 from ops.control.batches.sending import TURN_S
 from ops.control.batches.turn import MAX_TRIES
-from ops.control.batches.webhook import MAX_CALLS, TIMEOUT_S
+from ops.control.batches.webhook import MAX_CALLS, MAX_HANDED_OVER, TIMEOUT_S
 from ops.control.shadow_comparison import MAX_COMPARED
 from shared.store.audit.running_audit import MAX_KEPT, MAX_SCAN_S
 from shared.store.jobs.dead_letters import MAX_SUMMARIZED, MAX_TRIMS

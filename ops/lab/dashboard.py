@@ -1,6 +1,6 @@
 """Checks the dashboard and the alerts with a real Prometheus.
 
-    python -m ops.docker.dashboard http://127.0.0.1:23333 [--key KEY] [--prometheus PROGRAM]
+    python -m ops.lab.dashboard http://127.0.0.1:23333 [--key KEY] [--prometheus PROGRAM]
 
 The check succeeds if every expression is valid, every panel has data and no alert fires. It needs
 the program `prometheus` and a running Lorikeet, which is put under load for half a minute. KEY is
