@@ -14,12 +14,7 @@ from worker.engine.drafter import Drafter
 from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.model_runner import Computed, ModelRunner, StepRunner
 from worker.engine.request import Request, RequestId, StepOutput
-from worker.engine.rules import (
-    check_size,
-    not_resident,
-    prefix_key,
-    reason_to_reject,
-)
+from worker.engine.rules import check_size, not_resident, prefix_key, reason_to_reject
 from worker.engine.scheduler import Scheduler, step_size
 from worker.engine.speculative_answers import Answers
 from worker.lora.batch import BatchCache

@@ -133,7 +133,6 @@ class Runner(Protocol):
 
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
         """Compute `chunks`. After an error, the same tokens can be computed again."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

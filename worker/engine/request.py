@@ -47,7 +47,6 @@ class AllowedTokens(Protocol):
 
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next; see `GrammarState.allowed`."""
-        ...
 
 
 class SampledRow(Protocol):
@@ -56,27 +55,22 @@ class SampledRow(Protocol):
     @property
     def sampling(self) -> ChoiceSampling:
         """Sampling parameters."""
-        ...
 
     @property
     def prompt_ids(self) -> Sequence[int]:
         """Tokens of the prompt."""
-        ...
 
     @property
     def output_ids(self) -> Sequence[int]:
         """Output tokens so far. Their number is the position of the next one."""
-        ...
 
     @property
     def stop_ids(self) -> Collection[int]:
         """Tokens that end the sequence."""
-        ...
 
     @property
     def grammar(self) -> AllowedTokens | None:
         """Grammar state of the output so far; None allows any text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,7 @@ from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import CountedMemory
 from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
-from worker.engine.rules import (
-    STEP_FAILED,
-    finish_reason,
-    not_resident,
-    reason_to_reject,
-)
+from worker.engine.rules import STEP_FAILED, finish_reason, not_resident, reason_to_reject
 from worker.engine_simulated.adapters import SimulatedAdapter
 from worker.engine_simulated.tokens import END_ID, State, first_state, next_step, resume_state
 

@@ -161,7 +161,6 @@ class Kernels(Protocol):
         Returns:
             `[T, num_heads, value_dim]`, contiguous, in the query's dtype.
         """
-        ...
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
         """Add the LoRA term of each token in `x` to `y` in place.

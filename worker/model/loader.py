@@ -18,11 +18,7 @@ from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
-from worker.model.adaptable import (
-    adaptable_modules,
-    check_each_is_called_once,
-    without_unsuitable,
-)
+from worker.model.adaptable import adaptable_modules, check_each_is_called_once, without_unsuitable
 from worker.model.attention import (
     PAGED_ATTENTION,
     AttentionStep,
@@ -44,12 +40,7 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
-from worker.model.quantise import (
-    Quantize,
-    quantise_linears_,
-    quantised_digest,
-    quantising_kernels,
-)
+from worker.model.quantise import Quantize, quantise_linears_, quantised_digest, quantising_kernels
 from worker.model.siblings import sibling_groups
 from worker.model.trace import record_calls
 from worker.model.verify import Verifier, check_windows

@@ -24,23 +24,19 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """Name of the device, such as `cuda:0`."""
-        ...
 
     @property
     def is_cpu(self) -> bool:
         """Whether the device's memory is that of the machine."""
-        ...
 
     def memory(self) -> DeviceMemory:
         """Return the device's memory. The weights must be loaded."""
-        ...
 
     def step_bytes(self, batch: Batch) -> int | None:
         """Return the memory of the largest step within `batch`, in bytes, without the weights.
 
         Return None if the device has too little memory for such a step.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

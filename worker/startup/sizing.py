@@ -20,17 +20,14 @@ class SizedModel(Protocol):
     @property
     def kv_shapes(self) -> list[KVShape]:
         """Shape of the keys and values of each layer."""
-        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the KV cache."""
-        ...
 
     @property
     def max_model_len(self) -> int:
         """Longest context that the model supports, in tokens."""
-        ...
 
 
 def sizes_of(settings: WorkerSettings, model: SizedModel, device: Device) -> Sizes:

@@ -23,15 +23,12 @@ class TokenTable(Protocol):
 
     def inside(self, token_id: int) -> bytes:
         """Return the bytes that the token adds after other text; empty if it has no text."""
-        ...
 
     def at_start(self, token_id: int) -> bytes:
         """Return the bytes that the token adds as the first token of a text."""
-        ...
 
     def name(self, token_id: int) -> str:
         """Return the token's name in the vocabulary, or an empty string for an unknown token."""
-        ...
 
 
 class TokenBytes:

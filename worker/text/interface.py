@@ -41,7 +41,6 @@ class PromptTokenizer(Protocol):
         Raises:
             JobFailed: the template rejects the messages or takes too much time.
         """
-        ...
 
     def encode(
         self, job: Job, style: PromptStyle, text: str | None = None
@@ -53,11 +52,9 @@ class PromptTokenizer(Protocol):
         Raises:
             JobFailed: the client's input is invalid; the error names the field.
         """
-        ...
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text, which may be empty."""
-        ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, including special tokens.
@@ -65,23 +62,18 @@ class PromptTokenizer(Protocol):
         Raises:
             JobFailed: an id is outside the vocabulary.
         """
-        ...
 
     def token_names(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's name of each token; empty if an id has no token."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """Return the special tokens and the chat template, named as in transformers."""
-        ...
 
     def encode_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """Return the tokens of each word at the start of a text and after a space."""
-        ...
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
-        ...
 
 
 class Grammars(Protocol):
@@ -93,4 +85,3 @@ class Grammars(Protocol):
         Raises:
             JobFailed: the grammar can't be enforced; the error names the field.
         """
-        ...

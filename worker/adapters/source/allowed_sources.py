@@ -8,7 +8,7 @@ from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import SourceTemplate, is_remote
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError, SourceFailed
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.lora.checkpoint.source import link_root
+from worker.lora.checkpoint.adapter_files import link_root
 
 HUB = "hub:"
 """Prefix of a Hugging Face organisation in --adapter-root."""

@@ -46,7 +46,6 @@ class Read(Protocol):
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
     ) -> CheckedAdapter[LoRAAdapter]:
         """Read the adapter in `files`, and return it with the name `name`."""
-        ...
 
 
 class AdapterReader:

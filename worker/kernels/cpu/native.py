@@ -14,12 +14,7 @@ from torch import Tensor
 from worker.kernels.cpu.attention_args import AttentionArgs, NativeBatch, prepare_batch
 from worker.kernels.cpu.build import load_library
 from worker.kernels.cpu.layer import LayersStep, NativeLayers, pointers
-from worker.kernels.cpu.lora_args import (
-    NativePlan,
-    NativeSites,
-    prepare_plan,
-    prepare_sites,
-)
+from worker.kernels.cpu.lora_args import NativePlan, NativeSites, prepare_plan, prepare_sites
 from worker.kernels.cpu.quantised import QuantisedKernels
 from worker.kernels.cpu.rows import contiguous_rows, packed_product
 from worker.kernels.interface import (

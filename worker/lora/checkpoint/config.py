@@ -17,15 +17,12 @@ from shared.json_text import JsonBudget
 from worker.lora.base.targeting import Targeting
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
 from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS, UNKNOWN_FIELD
-from worker.lora.patterns.name_patterns import NamePatterns
+from worker.lora.patterns.name_patterns import NamePatterns, PatternValues, shorten
 from worker.lora.patterns.pattern_form import PatternForm
-from worker.lora.patterns.pattern_values import PatternValues
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_VALUES = 1 << 16
 """Maximum number of values in lists and objects. Every rank of 400 layers takes 2,800."""
-MAX_SHOWN_CHARS = 80
-"""Maximum length of a field's name or value in an error message."""
 ALL_LINEAR = "all-linear"
 
 _READ = frozenset(
@@ -285,8 +282,4 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _refusal(name: str, value: Any, reason: str) -> AdapterRejected:
-    return AdapterRejected(f"{_shown(name)}={_shown(repr(value))} isn't supported: {reason}")
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."
+    return AdapterRejected(f"{shorten(name)}={shorten(repr(value))} isn't supported: {reason}")

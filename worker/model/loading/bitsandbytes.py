@@ -27,7 +27,6 @@ class Weight(Protocol):
 
     def __getitem__(self, index: EllipsisType) -> Tensor:
         """Return the weight."""
-        ...
 
 
 class _Files:
