@@ -1,6 +1,6 @@
 """Computes the addresses of an adapter's rows in the pool.
 
-The addresses are computed from the site table, which `site_table` in `../sites.py` builds.
+The addresses are computed from the site table, which `site_table` in `../lora.py` builds.
 """
 
 import triton
