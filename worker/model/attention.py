@@ -134,17 +134,9 @@ def attend(
 def store_and_attend(
     layer: int, query: Tensor, key: Tensor, value: Tensor, params: AttentionParams
 ) -> Tensor:
-    """Store keys and values, and compute one layer's attention for the current step.
+    """Store keys and values, and return one layer's attention, `[T, num_heads, value_dim]`.
 
-    Args:
-        layer: the layer's index.
-        query: `[T, num_heads, head_dim]`.
-        key: `[T, num_kv_heads, head_dim]`.
-        value: `[T, num_kv_heads, value_dim]`.
-        params: the layer's parameters.
-
-    Returns:
-        `[T, num_heads, value_dim]`.
+    `query`, `key` and `value` are `[T, heads, dim]`, for the tokens of the current step.
     """
     step = current_step()
     cache = step.cache.layer(layer)

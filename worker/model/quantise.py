@@ -47,8 +47,7 @@ def quantise_linears_(
     derived from them fits the quantised model. Embeddings, norms and mixtures of experts keep their
     weights.
 
-    Returns:
-        The quantised weights, by the linears' names.
+    Returns the quantised weights, by the linears' names.
 
     Raises:
         ModelRejected: the model has no such linear.

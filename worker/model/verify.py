@@ -27,11 +27,7 @@ _NUM_LOGITS = [length - _NUM_SKIPPED for length in _LENGTHS]
 # 1. Rounding causes 1e-6 in float32 and about 0.03 in bfloat16.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 _QUANTISED = 1.5
-"""The same for a model whose linears quantise their inputs to int8.
-
-The rounding causes 0.5 in the demo's base, and wrong products about 6. Requests that are mixed up
-were found by the check before, whose linears round no inputs.
-"""
+"""The same if linears quantise inputs: 0.5 for the demo's base, about 6 for wrong products."""
 
 
 def check_rope(source: str, config: Any) -> None:
@@ -118,9 +114,7 @@ class Verifier:
     def check(self, step: AttentionStep, *, rounds_inputs: bool = False) -> None:
         """Compute both sequences together and compare the logits with the expected logits.
 
-        Args:
-            step: the attention step, from `step`.
-            rounds_inputs: whether linears quantise their inputs, which they didn't at first.
+        `rounds_inputs` says that linears quantise their inputs, which they didn't at first.
 
         Raises:
             ModelRejected: the logits differ by more than rounding errors.
@@ -147,11 +141,7 @@ class Verifier:
             )
 
     def _check_causal(self, logits: Tensor) -> None:
-        """Check that the logits of the first sequence's first tokens don't depend on its others.
-
-        Raises:
-            ModelRejected: they do.
-        """
+        """Refuse a model whose logits of a sequence's first tokens depend on the others."""
         model = self._model
         start = self._sequences[0][: _LENGTHS[1]].to(model.device)
         if not _deviation(logits[: len(start)], _logits(model, start)) <= _TOLERANCE[model.dtype]:

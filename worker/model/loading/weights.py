@@ -48,11 +48,7 @@ def load_weights(
 
 
 def _check_complete(source: str, info: dict[str, Any]) -> None:
-    """Check that the files hold all weights, in the shapes of the configuration.
-
-    Raises:
-        ModelRejected: a weight is missing, or has another shape.
-    """
+    """Refuse files that lack a weight, or hold one in another shape than the configuration."""
     for name, found, expected in info["mismatched_keys"]:
         raise ModelRejected(
             f"--model {source}: its weight {name} has the shape {list(found)}, its configuration "
