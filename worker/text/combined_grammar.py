@@ -28,13 +28,8 @@ def after_reasoning(
 
     The reasoning is any text up to the first closing marker. A marker is either one token of the
     vocabulary, or text of several tokens. Whitespace may surround them: GLM 4.5 starts its answers
-    with a line break.
-
-    Args:
-        source: the grammar of the text after the reasoning.
-        form: the markers of the reasoning.
-        is_open: whether the prompt has opened the reasoning, so that the answer must close it.
-        token_id: returns the id of a token, or None if the text isn't one token.
+    with a line break. With `is_open`, the prompt has opened the reasoning, so that the answer must
+    close it. `token_id` returns the id of a token, or None if the text isn't one token.
     """
     closing = re.escape(form.closing).replace("/", r"\/")
     opening_id, closing_id = token_id(form.opening), token_id(form.closing)

@@ -40,11 +40,7 @@ def encode_constraint(constraint: Constraint) -> bytes:
 
 
 def build_grammar(constraint: bytes) -> SandboxAnswer:
-    """Build and compile a grammar in another process. Blocks until that process has ended.
-
-    Args:
-        constraint: the result of `encode_constraint`.
-    """
+    """Build and compile the grammar of an encoded constraint in another process. Blocks."""
     return ask_sandbox(__name__, constraint)
 
 

@@ -35,10 +35,7 @@ class Constraint:
 
 
 def constraint_of(job: Job) -> tuple[Constraint | None, str]:
-    """Return the constraint of a job's answers, and the name of the field that sets it.
-
-    If any text is allowed, return None and an empty string.
-    """
+    """Return the constraint of a job's answers and the field that sets it, or None and no field."""
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return Constraint(tools=job.tools), "tools"
     sampling = job.sampling

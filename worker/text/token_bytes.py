@@ -103,10 +103,7 @@ def _flatten(step: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _model_token_bytes(backend: Any) -> list[int]:
-    """Return the sizes of all BPE tokens in bytes.
-
-    The list is empty if the BPE model can't encode every text.
-    """
+    """Return the sizes of all BPE tokens in bytes, or none if the model can't encode every text."""
     model, vocab = backend.model, backend.get_vocab(with_added_tokens=False)
     if model.continuing_subword_prefix or model.end_of_word_suffix:
         return []
@@ -130,10 +127,7 @@ def _strips_spaces(token: Any) -> bool:
 
 
 def _added_token_bytes(backend: Any) -> list[int]:
-    """Return the sizes of all added tokens in bytes.
-
-    If a token is normalized, the list has the token's sizes before and after normalization.
-    """
+    """Return the sizes of all added tokens in bytes, before and after their normalization."""
     contents = [token.content for token in _added_tokens(backend)]
     if backend.normalizer is not None:
         normalize = backend.normalizer.normalize_str

@@ -1,4 +1,4 @@
-"""Reads weights that bitsandbytes quantised. They are dequantised on first use, to the same bits."""
+"""Reads weights that bitsandbytes quantised, and dequantises them to the same bits on first use."""
 
 import json
 import math

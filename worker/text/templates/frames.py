@@ -24,11 +24,7 @@ def write_frame(file: int, content: bytes) -> None:
 
 
 def read_frame(file: int, timeout_s: float | None = None) -> bytes | None:
-    """Read a frame from a file descriptor.
-
-    Return None if the other process ends first, or if the frame isn't complete after `timeout_s`
-    seconds.
-    """
+    """Read a frame, or return None if the other process ends or `timeout_s` seconds pass first."""
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     head = _read(file, _HEAD.size, end_s)
     if head is None:
