@@ -31,11 +31,7 @@ UNFINISHED_S = 3600
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Returns the value of the copy with the given digest.
-
-Copies with the lowest value are deleted first. Among copies of equal value, the least recently used
-one is deleted first.
-"""
+"""Returns a copy's value by its digest. The lowest go first, least recently used before others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +64,7 @@ class AdapterStore:
             raise SettingsError(_problem(folder, error)) from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy, or None if there is no copy.
-
-        The call is recorded as a use of the copy.
-        """
+        """Return the folder of a version's copy, if there is one. This counts as a use."""
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None

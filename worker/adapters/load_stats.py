@@ -26,10 +26,7 @@ class LoadStats:
 
     @property
     def load_ms(self) -> int:
-        """Mean duration of recent loads in ms, without waits for device memory.
-
-        The mean is 0 before the first load.
-        """
+        """Mean duration of recent loads in ms, without waits for device memory. 0 at first."""
         return int(self._mean_ms)
 
     @property

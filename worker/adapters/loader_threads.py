@@ -15,15 +15,9 @@ T = TypeVar("T")
 SHARE = 0.2
 """Share of a core that one load may use while the engine steps."""
 CROWDED_SHARE = 0.5
-"""Share of a core that each of several concurrent loads may use while the engine steps.
-
-This share is larger than SHARE, because concurrent loads mean that adapters are needed quickly.
-"""
+"""Share of a core for each of several loads, which show that adapters are needed quickly."""
 NICENESS = 5
-"""Niceness of the loader threads.
-
-If the engine's thread and one loader thread share a core, the engine's thread gets 3/4 of the time.
-"""
+"""Niceness of loader threads: on a shared core, the engine's thread gets 3/4 of the time."""
 
 
 def share_of_core(num_running: int, *, is_engine_busy: bool) -> float:
@@ -39,12 +33,10 @@ class LoaderThreads:
     def __init__(
         self, number: int, *, spare_cores: Callable[[], None], is_engine_busy: Callable[[], bool]
     ) -> None:
-        """Create a pool whose threads start when they are needed.
+        """Create a pool of `number` threads, which start when they are needed.
 
-        Args:
-            number: maximum number of threads.
-            spare_cores: function that each new thread calls first, to limit itself to one core.
-            is_engine_busy: returns whether loads must leave CPU time to the engine.
+        Each calls `spare_cores` first, to limit itself to one core. `is_engine_busy` returns
+        whether loads must leave CPU time to the engine.
         """
 
         def begin() -> None:

@@ -21,12 +21,7 @@ class Budget:
     """Counts what one adapter takes. Other threads may read the progress."""
 
     def __init__(self, *, max_bytes: int, time_s: float) -> None:
-        """Start the clock.
-
-        Args:
-            max_bytes: largest number of bytes that are received, and that are unpacked.
-            time_s: time in seconds in which everything must be received and unpacked.
-        """
+        """Start the clock. `max_bytes` limits received bytes, and unpacked ones."""
         self._max_bytes = max_bytes
         self._time_s = time_s
         self._end_s = time.monotonic() + time_s

@@ -132,10 +132,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _parent(folder: Path) -> Path:
-    """Return the parent of `folder`.
-
-    If `folder` is a snapshot in the hub's cache, return the folder of the cached repository.
-    """
+    """Return the parent of `folder`, or the cached repository of a hub snapshot."""
     root = link_root(folder)
     return folder.parent if root == folder else root
 

@@ -19,11 +19,7 @@ def names_another_base(trained_on: str | None, served: Iterable[str]) -> bool:
     """Return whether an adapter names another base model than the one that is served.
 
     Organisations are ignored, because mirrors publish the same base under the same name. A name
-    that says nothing, such as an empty one, names no base.
-
-    Args:
-        trained_on: `base_model_name_or_path` of the adapter: a hub id or a folder.
-        served: names of the served base: hub ids and folders.
+    that says nothing, such as an empty one, names no base. All names are hub ids or folders.
     """
     key = _key(trained_on or "")
     keys = {_key(name) for name in served} - {""}

@@ -37,15 +37,8 @@ class CheckpointReader:
     ) -> None:
         """Create a reader of adapters for one base model.
 
-        Args:
-            base: the modules that adapters may target.
-            tokenizer: transformers' tokenizer of the base model.
-            base_names: names of the base model, by which adapters may name it.
-            dtype: dtype of the weights in memory.
-            vocab_size: size of the base model's vocabulary.
-            tool_setting: value of --tool-call-parser.
-            reasoning_setting: value of --reasoning-parser.
-            serves: what the worker's engine serves.
+        Adapters may name it by `base_names`. `dtype` is that of the weights in memory. The settings
+        are the values of --tool-call-parser and --reasoning-parser.
         """
         self._base = base
         self._tokenizer = tokenizer
