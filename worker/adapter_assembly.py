@@ -83,10 +83,7 @@ def assemble_adapters(
 
 
 def _counter(jobs: RunningJobs, base: AdapterVersion) -> Callable[[], Jobs]:
-    """Return a function that counts the running jobs of each adapter version.
-
-    The base model's jobs aren't counted.
-    """
+    """Return a function that counts the running jobs of each adapter version, not the base's."""
 
     def num_jobs() -> Jobs:
         return {version: n for version, n in jobs.num_by_version.items() if version != base}

@@ -36,11 +36,7 @@ class PoolStores:
 
 
 def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolStores:
-    """Return the stores of a pool.
-
-    `durability` sets how many copies of each claim must exist in Redis before the worker uses the
-    claim. If `durability` is None, claims don't wait for copies.
-    """
+    """Return the stores of a pool. `durability` has the same meaning as in `assemble`."""
     keys = Keys(pool)
     residency = ResidencyStore(redis, keys)
     return PoolStores(

@@ -63,10 +63,7 @@ class CpuShares:
     num_threads: int
     """Number of OpenMP threads of the engine."""
     take_cores: Callable[[], None]
-    """Sets the size of the OpenMP team of the engine's thread to `num_threads`.
-
-    Only that thread may call it.
-    """
+    """Sets the OpenMP team of the engine's thread, its only caller, to `num_threads`."""
     spare_cores: Callable[[], None]
     """Limits the calling thread to one core."""
 

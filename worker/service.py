@@ -16,10 +16,10 @@ from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapte
 from worker.adapters.source.load_at_start import has_bases_name, read_each
 from worker.assembly import assemble
 from worker.engine.request import StepOutput
-from worker.engine_stall import until_stalled
 from worker.jobs.deadlines import Deadlines
 from worker.mailbox import Mailbox
 from worker.served_model import ServedModel
+from worker.watchdog import until_stalled
 from worker.worker_info import startup_fields
 
 if TYPE_CHECKING:
@@ -29,18 +29,11 @@ log = structlog.get_logger()
 
 REAP_S = 1.0
 REAPS_PER_LEASE = 4
-"""Minimum number of sweeps for dead workers per lease.
-
-With fewer sweeps, the time between two sweeps could reach half a lease. The later sweep would then
-conclude that Redis has stalled.
-"""
+"""Minimum number of sweeps for dead workers per lease. Rare ones seem like a stalled Redis."""
 SETTLE_S = 2.0
 """Maximum seconds for making the ends of jobs durable before the worker leaves."""
 HAND_OVER_S = 5.0
-"""Maximum seconds for leaving the pool.
-
-Jobs that remain after this time are handed over when the lease expires.
-"""
+"""Maximum seconds for leaving the pool. Remaining jobs are handed over with the lease's end."""
 
 
 class Worker:
@@ -58,14 +51,8 @@ class Worker:
     ) -> None:
         """Create the worker inside the event loop that it will run in.
 
-        Args:
-            settings: the worker's settings.
-            redis: client of the pool's Redis.
-            served: the loaded model.
-            durability: number of copies of each claim that must exist in Redis before the worker
-                uses the claim. If None, claims don't wait for copies.
-            tracer: records the work on each job, if tracing is on.
-            on_stalled: called with the error when the engine hangs, before `run` raises it.
+        `durability` and `tracer` have the same meaning as in `assemble`. `on_stalled` is called
+        with the error when the engine hangs, before `run` raises it.
         """
         self._settings = settings
         self._served = served

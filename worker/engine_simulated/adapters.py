@@ -69,10 +69,7 @@ class SimulatedSource:
     """The `AdapterSource` of a simulated worker. Every source has an adapter."""
 
     def __init__(self, *, load_s: float, stager: Stager | None = None) -> None:
-        """Create a source whose every read takes `load_s` seconds.
-
-        `stager` fetches adapters from URLs.
-        """
+        """Create a source whose reads take `load_s` seconds. `stager` fetches from URLs."""
         self._load_s = load_s
         self._stager = stager
 

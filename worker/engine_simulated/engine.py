@@ -43,15 +43,7 @@ class SimulatedEngine:
         adapter_bytes: int,
         step_s: float,
     ) -> None:
-        """Create an engine without adapters.
-
-        Args:
-            base: version of the base model.
-            max_num_seqs: maximum number of running requests. Others wait.
-            max_model_len: maximum length of a sequence, in tokens.
-            adapter_bytes: size of the adapter memory, in bytes.
-            step_s: duration of a step in seconds.
-        """
+        """Create an engine without adapters. A step takes `step_s` seconds."""
         self._base = base
         self._max_num_seqs = max_num_seqs
         self._max_model_len = max_model_len
@@ -88,10 +80,7 @@ class SimulatedEngine:
         self._hangs = True
 
     def step(self) -> list[StepOutput]:
-        """Run one step and return its outputs.
-
-        If the step fails, each of its requests ends with an error, and the engine stays usable.
-        """
+        """See `Engine.step`."""
         outputs, self._rejected = self._rejected, []
         if not self._running and not self._waiting:
             return outputs
@@ -140,10 +129,7 @@ class SimulatedEngine:
         return self._memory.has_room(num_bytes, self._in_use)
 
     def stats(self) -> EngineStats:
-        """Return the engine's current counters and gauges.
-
-        Each sequence has one KV block, whatever its length.
-        """
+        """See `Engine.stats`. Each sequence has one KV block, whatever its length."""
         return EngineStats(
             num_running=len(self._running),
             num_waiting=len(self._waiting),

@@ -84,14 +84,8 @@ def engine_args(
 ) -> EngineArgs:
     """Return vLLM's arguments.
 
-    Args:
-        settings: the worker's settings.
-        folder: folder of the base model.
-        vocab_size: number of token ids.
-        eos_ids: tokens that end an answer.
-        num_slots: number of adapters that are resident at the same time.
-        linears: names of the linears that adapters may target.
-
+    `vocab_size` is the number of token ids, and `eos_ids` end an answer. `num_slots` adapters are
+    resident at the same time. They may target `linears`.
     Raises:
         SettingsError: a setting isn't one that vLLM has.
     """

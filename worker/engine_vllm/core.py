@@ -29,10 +29,8 @@ class EngineCore:
     def __init__(self, args: EngineArgs, *, on_lost: Callable[[], None]) -> None:
         """Start the engine core and wait until it has loaded the model.
 
-        Args:
-            args: vLLM's arguments.
-            on_lost: called on any thread when the engine core has ended by itself. It should end
-                this process, so that other workers continue the requests.
+        `on_lost` is called on any thread when the engine core has ended by itself. It should end
+        this process, so that other workers continue the requests.
 
         Raises:
             Exception: vLLM can't serve the model; the type depends on the reason.

@@ -19,11 +19,10 @@ from shared.reasoning_form import ReasoningForm
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.grammar import GrammarCompiler
-from worker.engine_vllm.adapters import VllmHostMemory, slot_bytes
+from worker.engine_vllm.adapters import VllmHostMemory, scratch_folder, slot_bytes
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.engine import VllmEngine, last_line
-from worker.engine_vllm.scratch_folder import scratch_folder
 from worker.engine_vllm.served_linears import CALL, without_unreached
 from worker.engine_vllm.skeleton import skeleton_modules
 from worker.lora.base.modules import BaseModules
@@ -175,11 +174,7 @@ def _generation(folder: Path) -> Any:
 def _start(
     settings: WorkerSettings, files: _Files, slots: int, on_lost: Callable[[], None]
 ) -> EngineCore:
-    """Start vLLM.
-
-    Raises:
-        ModelRejected: vLLM refuses the model or the settings. The message has vLLM's reason.
-    """
+    """Start vLLM, or refuse the model or the settings for vLLM's reason."""
     args = engine_args(
         settings,
         files.folder,

@@ -55,10 +55,7 @@ class AdapterStyles:
         source: AdapterSource,
         threads_for: Callable[[str], LoaderThreads],
     ) -> None:
-        """Create an empty collection, which reads files with `source`.
-
-        `threads_for` returns the threads that read the files at a place.
-        """
+        """Create an empty collection. `threads_for` returns the threads that read a source."""
         self._residency = residency
         self._registry = registry
         self._source = source

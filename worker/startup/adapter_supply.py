@@ -9,12 +9,12 @@ from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.settings import WorkerSettings
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
+from worker.adapters.source.allowed_sources import adapter_roots
 from worker.adapters.source.checkpoint_reader import CheckpointReader
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.served_model import AdapterSupply
 from worker.startup.adapter_copies import adapter_store, remote_sources
-from worker.startup.allowed_sources import adapter_roots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +37,7 @@ def adapter_supply(
     *,
     serves: Capabilities = EVERYTHING,
 ) -> AdapterSupply:
-    """Return the source of adapters of the base model, with its memory.
-
-    Adapters that aren't in `serves` are refused.
-    """
+    """Return the source of those adapters of the base model that are in `serves`."""
     store = adapter_store(settings)
     roots = adapter_roots(settings)
     checkpoints = CheckpointReader(

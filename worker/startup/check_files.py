@@ -11,10 +11,10 @@ from pathlib import Path
 from shared.adapter_sources import is_remote
 from shared.errors import AdapterRejected, ModelRejected
 from shared.settings import WorkerSettings
+from worker.adapters.source.allowed_sources import adapter_roots
 from worker.adapters.source.load_at_start import has_bases_name, refusal
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.loading.folder import find_model, model_name
-from worker.startup.allowed_sources import adapter_roots
 
 CONFIG_FILE = "config.json"
 

@@ -67,15 +67,7 @@ def _bytes(mib: int | None) -> int | None:
 def _check_context(
     settings: WorkerSettings, device: Device, limit: int, num_tokens: int, full_context: int
 ) -> None:
-    """Check that the KV cache holds a useful context.
-
-    Args:
-        settings: the worker's settings.
-        device: the worker's device.
-        limit: the model's maximum length of a sequence, in tokens.
-        num_tokens: number of tokens that the KV cache holds.
-        full_context: size of the KV cache that holds `limit` tokens, in bytes.
-    """
+    """Check that the KV cache of `num_tokens` holds a useful context of the model's `limit`."""
     if num_tokens >= limit:
         return
     needed_mb = -(-full_context // MIB)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.protocol.jobs import Job
+from shared.protocol.jobs import Endpoint, Job
 from shared.reasoning_form import ReasoningForm
-from worker.text.detokenizer import TextStream
+from worker.text.detokenizer import TextStream, TokenTable
 from worker.text.prompt_style import PromptStyle
 
 if TYPE_CHECKING:  # it imports llguidance
@@ -74,6 +74,20 @@ class PromptTokenizer(Protocol):
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
+
+
+def text_stream(job: Job, prompt: EncodedPrompt, table: TokenTable) -> TextStream:
+    """Return an empty text stream for one choice of a job's `prompt`."""
+    return TextStream(
+        table,
+        job.sampling.stop,
+        is_text_start=job.endpoint is Endpoint.CHAT,
+        min_tokens=job.sampling.min_tokens,
+        includes_stop=job.sampling.includes_stop,
+        keeps_special_tokens=job.sampling.keeps_special_tokens,
+        tokens_as_ids=job.sampling.tokens_as_ids,
+        echo=prompt.echo,
+    )
 
 
 class Grammars(Protocol):

@@ -8,7 +8,7 @@ from shared.errors import JobFailed, invalid_value
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
 from shared.reasoning_form import ReasoningForm
 from worker.text.detokenizer import TextStream, TokenBytes
-from worker.text.interface import EncodedPrompt
+from worker.text.interface import EncodedPrompt, text_stream
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.reasoning_format import is_open
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
@@ -115,16 +115,7 @@ class Tokenizer:
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
-        return TextStream(
-            self._token_bytes,
-            job.sampling.stop,
-            is_text_start=job.endpoint is Endpoint.CHAT,
-            min_tokens=job.sampling.min_tokens,
-            includes_stop=job.sampling.includes_stop,
-            keeps_special_tokens=job.sampling.keeps_special_tokens,
-            tokens_as_ids=job.sampling.tokens_as_ids,
-            echo=prompt.echo,
-        )
+        return text_stream(job, prompt, self._token_bytes)
 
     def _adapters_chat(self, job: Job, style: PromptStyle) -> TemplateChat | None:
         """Return the chat if it needs the template of an adapter, unless that is the base's own."""

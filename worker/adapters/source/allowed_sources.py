@@ -7,6 +7,7 @@ from pathlib import Path
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import SourceTemplate, is_remote
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError, SourceFailed
+from shared.settings import WorkerSettings
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.lora.checkpoint.adapter_files import link_root
 
@@ -139,3 +140,14 @@ def _parent(folder: Path) -> Path:
 
 def _refused(code: ErrorCode, message: str) -> JobFailed:
     return JobFailed(JobError(code=code, message=message, param="lora_path"))
+
+
+def adapter_roots(settings: WorkerSettings) -> AdapterRoots:
+    """Return the sources that clients may name.
+
+    Raises:
+        SettingsError: a root isn't a folder, an organisation of the hub or a URL.
+    """
+    sources = settings.adapter_sources.values()
+    template = SourceTemplate.of(settings.adapter_source)
+    return AdapterRoots(settings.adapter_roots, sources, template)
