@@ -78,11 +78,7 @@ class Membership:
         )
 
     async def beat(self, wid: WorkerId) -> None:
-        """Renew the lease, and act on the pool's reply.
-
-        Raises:
-            LeaseLost: the pool has declared this worker dead.
-        """
+        """Renew the lease, and act on the reply. Raises LeaseLost if the pool has given it up."""
         epochs = self._jobs.claim_epochs
         try:
             standing = await self._queue.beat(

@@ -205,11 +205,7 @@ class Grammar:
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
-        """Return the state of an answer that already consists of the tokens `output_ids`.
-
-        Raises:
-            JobFailed: the tokens don't follow the grammar.
-        """
+        """Return the state after `output_ids`. Raises JobFailed if the grammar doesn't allow it."""
         matcher, cost = self._matcher.deep_copy(), self._cost
         if output_ids and not cost.is_exceeded:
             with cost.measured(num_tokens=len(output_ids)):

@@ -74,11 +74,7 @@ class SimulatedSource:
         self._stager = stager
 
     def read(self, name: str, source: str) -> CheckedAdapter[SimulatedAdapter]:
-        """Return the adapter at `source`.
-
-        Raises:
-            AdapterRejected: the name is invalid, or nothing can be fetched from a URL.
-        """
+        """Return the adapter at `source`. Raises AdapterRejected for a bad name or URL."""
         if not is_valid_name(name):
             raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
         time.sleep(self._load_s)

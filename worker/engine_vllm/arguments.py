@@ -123,11 +123,7 @@ def engine_args(
 
 
 def rank_of(settings: WorkerSettings) -> int:
-    """Return the rank of all slots: the smallest that vLLM has and --max-lora-rank fits into.
-
-    Raises:
-        SettingsError: there is no such rank.
-    """
+    """Return vLLM's least rank for --max-lora-rank. Raises SettingsError if there is none."""
     for rank in RANKS:
         if settings.max_lora_rank <= rank:
             return rank
@@ -135,11 +131,7 @@ def rank_of(settings: WorkerSettings) -> int:
 
 
 def num_slots(settings: WorkerSettings, slot_bytes: int) -> int:
-    """Return the number of slots for adapters that the settings allow.
-
-    Raises:
-        SettingsError: there is no room for one slot.
-    """
+    """Return the number of slots for adapters. Raises SettingsError if there is room for none."""
     if settings.adapter_memory_mb is None:
         return DEFAULT_SLOTS
     num = settings.adapter_memory_mb * MIB // slot_bytes

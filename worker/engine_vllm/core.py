@@ -77,11 +77,7 @@ class EngineCore:
             self._client.abort_requests(request_ids)
 
     def next_outputs(self) -> EngineCoreOutputs:
-        """Wait for the outputs of the next step.
-
-        Raises:
-            EngineBroken: the engine core has ended.
-        """
+        """Wait for the next step's outputs. Raises EngineBroken if the engine core has ended."""
         with self._alive():
             return self._client.get_output()
 

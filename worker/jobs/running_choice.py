@@ -179,11 +179,7 @@ class RunningChoice:
         self._text, self.finish = [b64encode(embedding).decode()], FinishReason.STOP
 
     def restore(self, published: Tokens) -> None:
-        """Continue after the tokens that earlier tries have published.
-
-        Raises:
-            JobFailed: this worker decodes the tokens to different text than was published.
-        """
+        """Continue after published tokens. Raises JobFailed if their text differs here."""
         self.ids, self.finish = list(published.ids), published.finish
         self.logprobs = list(published.logprobs)
         self.prompt_logprobs = published.prompt_logprobs

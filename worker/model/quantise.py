@@ -24,11 +24,7 @@ def quantised_digest(digest: str) -> str:
 
 
 def quantising_kernels(source: str, kernels: Kernels) -> QuantisedKernels:
-    """Return the kernels to quantise a model with.
-
-    Raises:
-        ModelRejected: `kernels` aren't the native ones, or don't support this CPU.
-    """
+    """Return the kernels to quantise with. Raises ModelRejected if the CPU has none."""
     if isinstance(kernels, NativeKernels) and kernels.quantised is not None:
         return kernels.quantised
     raise ModelRejected(

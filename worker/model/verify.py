@@ -31,11 +31,7 @@ _QUANTISED = 1.5
 
 
 def check_rope(source: str, config: Any) -> None:
-    """Check that position encodings don't depend on the longest request of a batch.
-
-    Raises:
-        ModelRejected: the configuration uses an encoding that depends on the longest request.
-    """
+    """Raise ModelRejected if position encodings depend on the longest request of a batch."""
     config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     for rope in _rope_dicts(parameters or {}):
@@ -81,11 +77,7 @@ class Verifier:
     """Number of tokens whose logits are requested of the packed pass."""
 
     def __init__(self, source: str, model: PreTrainedModel) -> None:
-        """Compute the expected logits. The model must still use eager attention.
-
-        Raises:
-            ModelRejected: the model isn't causal.
-        """
+        """Compute the expected logits by eager attention. Raises ModelRejected if not causal."""
         self._source = source
         self._model = model
         vocab_size = int(model.config.get_text_config().vocab_size)

@@ -49,11 +49,7 @@ def check_files(settings: WorkerSettings) -> CheckedFiles:
 
 
 def check_base(source: str) -> Path:
-    """Return the folder of the base model `source`, which may be a folder or a hub id.
-
-    Raises:
-        ModelRejected: the folder has no model, or its configuration can't be read.
-    """
+    """Return the base model's folder. Raises ModelRejected if it has no readable model."""
     folder = find_model(source)
     path = folder / CONFIG_FILE
     if not path.is_file():

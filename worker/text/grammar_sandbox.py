@@ -45,11 +45,7 @@ def build_grammar(constraint: bytes) -> SandboxAnswer:
 
 
 def compiled_source(constraint: bytes) -> GrammarSource:
-    """Return the grammar of a constraint after compiling it in this process.
-
-    Raises:
-        GrammarRejected: the grammar is invalid.
-    """
+    """Return the grammar of a constraint, compiled here. Raises GrammarRejected if it's invalid."""
     source = source_of(_decode(constraint))
     tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokenizer()), slices=[])
     limits = LLParserLimits(verbose_errors=False)

@@ -52,11 +52,7 @@ def constraint_of(job: Job) -> tuple[Constraint | None, str]:
 
 
 def source_of(constraint: Constraint) -> GrammarSource:
-    """Return the grammar of the texts that match a constraint.
-
-    Raises:
-        GrammarRejected: there is no such grammar, or it is too large.
-    """
+    """Return a constraint's grammar. Raises GrammarRejected if it has none, or a too large one."""
     source = _source_of(constraint)
     if len(source.encode()) > MAX_SOURCE_BYTES:
         raise GrammarRejected(f"as a grammar it has more than {MAX_SOURCE_BYTES >> 20} MiB")

@@ -57,11 +57,7 @@ class PromptTokenizer(Protocol):
         """Return the tokens of a text, which may be empty."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, including special tokens.
-
-        Raises:
-            JobFailed: an id is outside the vocabulary.
-        """
+        """Return the text of tokens, special ones too. Raises JobFailed for an unknown id."""
 
     def token_names(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's name of each token; empty if an id has no token."""

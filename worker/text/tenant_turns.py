@@ -29,11 +29,7 @@ class TenantTurns:
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[Turn]:
-        """Wait for a turn of the tenant, which lasts as long as the context.
-
-        Raises:
-            SpentTooMuch: the tenant must wait until later.
-        """
+        """Wait for a turn, which lasts as long as the context. Raises SpentTooMuch."""
         if not self._turns.has_room(tenant):
             raise SpentTooMuch
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()

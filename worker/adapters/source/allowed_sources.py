@@ -143,11 +143,7 @@ def _refused(code: ErrorCode, message: str) -> JobFailed:
 
 
 def adapter_roots(settings: WorkerSettings) -> AdapterRoots:
-    """Return the sources that clients may name.
-
-    Raises:
-        SettingsError: a root isn't a folder, an organisation of the hub or a URL.
-    """
+    """Return the sources that clients may name. Raises SettingsError for a bad root."""
     sources = settings.adapter_sources.values()
     template = SourceTemplate.of(settings.adapter_source)
     return AdapterRoots(settings.adapter_roots, sources, template)

@@ -66,11 +66,7 @@ class AdapterSource(Protocol):
     """Reads adapters from their sources. Every method blocks, and may run on any thread."""
 
     def read(self, name: str, source: str) -> CheckedAdapter[AdapterWeights]:
-        """Return the adapter at `source`, a folder or hub id.
-
-        Raises:
-            AdapterRejected: the adapter can't be served exactly.
-        """
+        """Return the adapter at `source`. Raises AdapterRejected if it can't be served exactly."""
 
     def read_version(self, entry: Adapter) -> CheckedAdapter[AdapterWeights]:
         """Read the adapter at exactly the version of the registry entry.

@@ -37,11 +37,7 @@ class NativeKernels:
     name = "native"
 
     def __init__(self, dtype: torch.dtype, cache_folder: Path) -> None:
-        """Load the kernels from `cache_folder`, compiling them first if necessary.
-
-        Raises:
-            NotCompiled: the kernels cannot be compiled on this machine.
-        """
+        """Load or compile the kernels in `cache_folder`. Raises NotCompiled if that fails."""
         self._dtype = dtype
         library = load_library(cache_folder)
 

@@ -53,11 +53,7 @@ def usable_kernels(device: torch.device, dtype: torch.dtype) -> TritonKernels:
 
 @torch.inference_mode()
 def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
-    """Compare each kernel with torch on random inputs.
-
-    Raises:
-        NotUsable: a result deviates from torch's by more than TOLERANCE.
-    """
+    """Compare each kernel with torch. Raises NotUsable if a result deviates too much."""
     trials = {f"attention, window {w}": partial(_attention, w) for w in (None, _WINDOW)}
     trials |= {f"LoRA, {t} x {n}": partial(_lora, t, n) for t, n in _LORA_SIZES}
     for name, trial in trials.items():

@@ -45,11 +45,7 @@ class AdapterFiles:
 
     @classmethod
     def find(cls, source: str, *, is_operators: bool = False) -> "AdapterFiles":
-        """Return the files of the adapter at `source`, which is a folder or a hub id.
-
-        Raises:
-            AdapterRejected: the folder doesn't exist or can't be read, or the download failed.
-        """
+        """Return the files at a folder or hub id. Raises AdapterRejected if they can't be found."""
         return cls(adapter_folder(source), source, is_operators=is_operators)
 
     @cached_property
@@ -80,10 +76,7 @@ class AdapterFiles:
 
     @cached_property
     def prompt_paths(self) -> list[Path]:
-        """Paths of the files that shape prompts and sampling, sorted by name.
-
-        Raises AdapterRejected if one of the files is a link to a place outside the folder.
-        """
+        """Paths of the prompt files, sorted. Raises AdapterRejected if a link leads elsewhere."""
         return [adapter_file(self.folder, name) for name in sorted(prompt_file_names(self.folder))]
 
     @property

@@ -92,11 +92,7 @@ class AdapterConfig:
     """The fields that select modules for low-rank terms."""
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match the patterns of ranks and alphas against all modules of the base model.
-
-        Raises:
-            AdapterRejected: matching takes too much time or memory.
-        """
+        """Match the patterns with all modules. Raises AdapterRejected if that is too costly."""
         self.rank_pattern.resolve(modules)
         self.alpha_pattern.resolve(modules)
 
@@ -112,11 +108,7 @@ class AdapterConfig:
 
 
 def read_config(path: Path) -> bytes:
-    """Read the text of the adapter_config.json at `path`.
-
-    Raises:
-        AdapterRejected: the file has more than MAX_CONFIG_BYTES.
-    """
+    """Read an adapter_config.json. Raises AdapterRejected if it exceeds MAX_CONFIG_BYTES."""
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise AdapterRejected(f"{path} has more than {MAX_CONFIG_BYTES} bytes")
     return path.read_bytes()
@@ -124,11 +116,7 @@ def read_config(path: Path) -> bytes:
 
 @cached_by_text
 def config_fields(text: bytes) -> Mapping[str, Any]:
-    """Parse the fields of an adapter_config.json without checking them.
-
-    Raises:
-        AdapterRejected: `text` isn't a JSON object.
-    """
+    """Parse an adapter_config.json without checks. Raises AdapterRejected if it isn't an object."""
     return json_object(text, "adapter_config.json", JsonBudget(max_values=MAX_VALUES))
 
 

@@ -18,11 +18,7 @@ MAX_CACHED_BYTES = 320 << 10
 
 
 def json_object(text: bytes, name: str, budget: JsonBudget) -> dict[str, Any]:
-    """Parse a JSON object. `name` describes the text in error messages.
-
-    Raises:
-        AdapterRejected: the text isn't JSON, isn't a JSON object, or exceeds the budget.
-    """
+    """Parse the JSON object `name`. Raises AdapterRejected if it isn't one within the budget."""
     try:
         fields = python_json.loads(text, budget)
     except TooComplex as error:

@@ -29,11 +29,7 @@ class AdapterTensors:
         self._names = dict(names)
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite, unless they were checked in an earlier read.
-
-        Raises:
-            AdapterRejected: a tensor holds NaN or Inf.
-        """
+        """Check that all tensors are finite, unless an earlier read did. Raises AdapterRejected."""
         if not self._are_checked:
             self._file.check_finite()
 

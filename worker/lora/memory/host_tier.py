@@ -36,11 +36,7 @@ class HostTier:
     """
 
     def __init__(self, layout: PoolLayout, max_bytes: int, device: torch.device) -> None:
-        """Allocate the memory. Images will be copied from it to `device`.
-
-        Raises:
-            SettingsError: the host doesn't have enough memory.
-        """
+        """Allocate memory for copies to `device`. Raises SettingsError if there is too little."""
         self._layout = layout
         self._arena = Arena(
             max_bytes,

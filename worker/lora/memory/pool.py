@@ -68,11 +68,7 @@ class LoRAPool:
     def __init__(
         self, base: BaseModules, *, max_bytes: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        """Allocate the memory.
-
-        Raises:
-            SettingsError: the device doesn't have enough memory.
-        """
+        """Allocate the memory. Raises SettingsError if the device doesn't have enough."""
         self.layout = PoolLayout(base, dtype)
         self.num_removals = 0
         """Resident adapters removed so far. A batch built before a removal may use freed pages."""

@@ -48,11 +48,7 @@ class NamePatterns:
         self._is_linear = self._check_patterns(may_be_slow)
 
     def first_matches(self, names: Sequence[str]) -> Mapping[str, Match]:
-        """Return the first pattern that matches, for each name that any pattern matches.
-
-        Raises:
-            AdapterRejected: matching takes too much time or memory.
-        """
+        """Return each matched name's first pattern. Raises AdapterRejected if it is too costly."""
         if not self._patterns:
             return {}
         if not all(name.isascii() and name.isprintable() for name in names):
@@ -108,22 +104,14 @@ class PatternValues(Generic[T]):
     """PEFT's `rank_pattern` and `alpha_pattern`: the first pattern that matches a module counts."""
 
     def __init__(self, field: str, values: Mapping[str, T], *, may_be_slow: bool) -> None:
-        """Check the patterns in `field`. `may_be_slow` has the same meaning as in `NamePatterns`.
-
-        Raises:
-            AdapterRejected: as for `NamePatterns`.
-        """
+        """Check the patterns in `field`, as `NamePatterns` does."""
         self._values = values
         self._patterns = NamePatterns(field, values, PatternForm.END, may_be_slow=may_be_slow)
         self._in_order = tuple(values.values())
         self._by_module: dict[str, T | None] = {}
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match the names of all modules at once, which is faster than one by one.
-
-        Raises:
-            AdapterRejected: as for `NamePatterns.first_matches`.
-        """
+        """Match all names at once, which is faster. Raises as `NamePatterns.first_matches`."""
         matches = self._patterns.first_matches(modules)
         for module in modules:
             match = matches.get(module)

@@ -24,11 +24,7 @@ _FIELDS = ("quantization_config", "compression_config")
 
 
 def is_quantised(source: str, config: Any) -> bool:
-    """Return whether the model's weights were quantised by bitsandbytes.
-
-    Raises:
-        ModelRejected: the weights were quantised by another method.
-    """
+    """Return whether bitsandbytes quantised the weights. Raises ModelRejected for other methods."""
     found = [fields for part in _parts(config) for fields in _quantisations(part)]
     for fields in found:
         method = _method(fields)

@@ -13,11 +13,7 @@ _PIECE_BYTES = 1 << 16
 
 
 def write_frame(file: int, content: bytes) -> None:
-    """Write a frame to a file descriptor.
-
-    Raises:
-        BrokenPipeError: the other process has ended.
-    """
+    """Write a frame to a file descriptor. Raises BrokenPipeError if the reader has ended."""
     left = memoryview(_HEAD.pack(len(content)) + content)
     while left:
         left = left[os.write(file, left) :]

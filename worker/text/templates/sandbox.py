@@ -173,11 +173,7 @@ class AdapterTemplates:
         self._threads = ThreadPoolExecutor(NUM_PROCESSES, thread_name_prefix="templates")
 
     async def render(self, tenant: str, chat: TemplateChat) -> Rendered:
-        """Render a chat when it is the tenant's turn.
-
-        Raises:
-            JobFailed: the tenant has used too much CPU time for templates.
-        """
+        """Render a chat in the tenant's turn. Raises JobFailed if it has used too much CPU time."""
         try:
             async with self._turns.turn(tenant) as turn:
                 loop = asyncio.get_running_loop()
