@@ -46,10 +46,6 @@ class LoadStats:
             "shrinks": self.num_replicas_given_up,
         }
 
-    def record_read(self) -> None:
-        """Record that the files of an adapter were read."""
-        self.num_reads += 1
-
     def record_load(self, seconds: float) -> None:
         """Record the duration of a load."""
         self.total_s += seconds

@@ -250,7 +250,7 @@ class AdapterLoader:
         except BaseException:
             self._not_loaded(entry.version)
             raise
-        self._residency.stats.record_read()
+        self._residency.stats.num_reads += 1
         self._residency.was_read(entry.version, adapter.style, self._host)
         return image
 

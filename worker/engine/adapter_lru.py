@@ -69,11 +69,6 @@ class CountedMemory:
         """Bytes of all resident and reserved adapters."""
         return sum(self._sizes.values())
 
-    @property
-    def versions(self) -> list[AdapterVersion]:
-        """Versions that are resident or reserved."""
-        return list(self._sizes)
-
     def place(
         self,
         image: ImageT,

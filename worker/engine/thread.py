@@ -34,7 +34,7 @@ class EngineThread:
         """
         self._engine = engine
         self._take_cores = take_cores
-        self._on_outputs: Callable[[list[StepOutput]], None] = _ignore
+        self._on_outputs: Callable[[list[StepOutput]], None] = lambda _: None  # until `start`
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._busy_since: float | None = None
@@ -173,7 +173,3 @@ def _resolve(future: Future[T], function: Callable[[], T]) -> None:
         future.set_result(function())
     except Exception as error:  # noqa: BLE001  (the caller's to handle, where it waits)
         future.set_exception(error)
-
-
-def _ignore(_: list[StepOutput]) -> None:
-    """Ignore outputs. Used until `start` sets a receiver for them."""

@@ -131,8 +131,6 @@ class EngineCore:
             raise EngineBroken(LOST) from None
 
     def _watch(self) -> None:
-        wait([process.sentinel for process in self._processes()])
+        processes = self._client.resources.engine_manager.processes
+        wait([process.sentinel for process in processes])
         self.lost()
-
-    def _processes(self) -> list[Any]:
-        return list(self._client.resources.engine_manager.processes)

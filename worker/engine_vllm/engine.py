@@ -64,11 +64,6 @@ class VllmEngine:
         self._num_steps = self._num_tokens = self._num_cached_tokens = self._num_preemptions = 0
 
     @property
-    def resident(self) -> list[AdapterVersion]:
-        """Versions that are resident or reserved."""
-        return self._memory.versions
-
-    @property
     def has_work(self) -> bool:
         """Whether a step would compute requests or return outputs."""
         return bool(self._requests or self._rejected)

@@ -93,14 +93,11 @@ def switch_python(setting: Path | None, argv: list[str]) -> None:
         return
     python = setting or Path(sys.prefix).parent / FOLDER / "bin" / "python"
     if _SWITCHED in os.environ or not os.access(python, os.X_OK):
+        place = sys.executable if _SWITCHED in os.environ else python
         raise SettingsError(
-            f"--engine vllm: vLLM isn't installed in {_place(python)}. In a checkout of Lorikeet, "
+            f"--engine vllm: vLLM isn't installed in {place}. In a checkout of Lorikeet, "
             "`make vllm` installs it. Elsewhere, name the Python of its virtual environment with "
             "--vllm-python"
         )
     os.environ[_SWITCHED] = "1"
     os.execv(python, [str(python), *argv])
-
-
-def _place(python: Path) -> str:
-    return str(sys.executable if _SWITCHED in os.environ else python)

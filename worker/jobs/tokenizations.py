@@ -13,7 +13,6 @@ from shared.errors import (
     ProtocolMismatch,
     RedisUnavailable,
 )
-from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, CallId
 from shared.protocol.tokenization import (
     Call,
@@ -73,14 +72,12 @@ class AdapterStyles:
             entry = await self._registry.adapter_by_version(version)
             if entry is None:
                 raise AdapterRejected(f"adapter version {version} is no longer registered")
-            style = await self._threads_for(entry.source).run(self._reader(entry))
+            threads = self._threads_for(entry.source)
+            style = await threads.run(lambda: self._source.read_version(entry).style)
             while len(self._read) >= MAX_STYLES:
                 del self._read[next(iter(self._read))]
             self._read[version] = style
         return style
-
-    def _reader(self, entry: Adapter) -> Callable[[], PromptStyle]:
-        return lambda: self._source.read_version(entry).style
 
 
 class TokenizationDesk:

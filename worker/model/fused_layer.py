@@ -8,7 +8,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from worker.kernels.cpu.layer import HeadParams, NativeLayer, NativeLayers, PackedLinear
 from worker.kernels.cpu.native import NativeKernels
-from worker.kernels.interface import LoRAPlan, LoRASites
 from worker.lora.base.linear import NativePacked
 from worker.lora.layers import ServedLinear, Siblings
 from worker.model.attention import current_step
@@ -68,19 +67,16 @@ class LayerRun:
         """
         step = current_step()
         cosine, sine = rotation
+        num_tokens, has_adapters = hidden.shape[1], self._siblings[0].has_adapters
+        lora = [siblings.lora(num_tokens) for siblings in self._siblings] if has_adapters else []
         return self._kernels.decoder_layers(
             self._native,
             hidden.contiguous(),
             (cosine.contiguous(), sine.contiguous()),
             [step.cache.layer(index) for index in self._indices],
             step.batch,
-            self._lora(hidden.shape[1]),
+            lora,
         )
-
-    def _lora(self, num_tokens: int) -> list[tuple[LoRASites, LoRAPlan] | None]:
-        if not self._siblings[0].has_adapters:
-            return []
-        return [siblings.lora(num_tokens) for siblings in self._siblings]
 
 
 def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:

@@ -93,8 +93,9 @@ class Verifier:
         device = self._model.device
         lens = torch.tensor(_LENGTHS, dtype=torch.int32, device=device)
         blocks = torch.arange(len(_LENGTHS), dtype=torch.int32, device=device)
+        slots = [b * BLOCK_SIZE + torch.arange(n) for b, n in enumerate(_LENGTHS)]
         batch = AttentionBatch(
-            slots=torch.cat([_slots(block, n) for block, n in enumerate(_LENGTHS)]).to(device),
+            slots=torch.cat(slots).to(device),
             query_starts=F.pad(lens.cumsum(0, dtype=torch.int32), (1, 0)),
             context_lens=lens,
             block_tables=blocks[:, None],
@@ -141,10 +142,6 @@ class Verifier:
                 f"--model {self._source}: {type(model).__name__} isn't causal, because a token's "
                 "logits depend on later tokens; use another model"
             )
-
-
-def _slots(block: int, num_tokens: int) -> Tensor:
-    return block * BLOCK_SIZE + torch.arange(num_tokens)
 
 
 def _deviation(expected: Tensor, got: Tensor) -> float:

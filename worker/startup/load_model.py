@@ -54,16 +54,18 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     )
     engine = NativeEngine(loaded, _engine_config(settings, sizes, budgets.pool))
     host = HostTier(engine.layout, budgets.copies, loaded.device)
-    num_threads = torch.get_num_threads()
+    num_threads, vocab_size = torch.get_num_threads(), loaded.config.vocab_size
     end_team()
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(
             loaded.tokenizer,
-            vocab_size=loaded.config.vocab_size,
+            vocab_size=vocab_size,
             reasoning=base_reasoning_form(loaded.tokenizer, settings.reasoning_parser),
         ),
-        grammars=GrammarCache(_grammar_compiler(loaded)),
+        grammars=GrammarCache(
+            GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
+        ),
         base=_base(settings, loaded, engine.max_model_len),
         info=_info(settings, loaded, engine, sizes),
         adapters=adapter_supply(settings, _adapted(loaded, engine), host, budgets),
@@ -102,11 +104,6 @@ def _adapted(loaded: LoadedModel, engine: NativeEngine) -> AdaptedBase:
         vocab_size=loaded.config.vocab_size,
         dtype=loaded.dtype,
     )
-
-
-def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
-    vocab_size = loaded.config.vocab_size
-    return GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
 
 
 def _engine_config(settings: WorkerSettings, sizes: Sizes, adapter_bytes: int) -> EngineConfig:

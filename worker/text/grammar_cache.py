@@ -10,9 +10,8 @@ from typing import Generic, TypeVar
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 from shared.protocol.jobs import Job
 from worker.engine.grammar import TOO_COMPLEX, Grammar, GrammarCompiler, GrammarSource
-from worker.text.combined_grammar import after_reasoning
 from worker.text.grammar_sandbox import build_grammar, encode_constraint
-from worker.text.grammar_source import constraint_of
+from worker.text.grammar_source import after_reasoning, constraint_of
 from worker.text.interface import EncodedPrompt
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 

@@ -33,7 +33,8 @@ def max_token_bytes(hf_tokenizer: Any) -> int:
     if not _is_unmodified_bpe(hf_tokenizer) or not _renders_every_user_message(hf_tokenizer):
         return 0
     backend = hf_tokenizer.backend_tokenizer
-    if not _keeps_text(backend) or any(_strips_spaces(token) for token in _added_tokens(backend)):
+    strips_spaces = any(token.lstrip or token.rstrip for token in _added_tokens(backend))
+    if strips_spaces or not _keeps_text(backend):
         return 0
     sizes = _model_token_bytes(backend)
     return max([*sizes, *_added_token_bytes(backend)]) if sizes else 0
@@ -119,11 +120,6 @@ def _model_token_bytes(backend: Any) -> list[int]:
 def _added_tokens(backend: Any) -> Iterable[Any]:
     tokens: dict[int, Any] = backend.get_added_tokens_decoder()
     return tokens.values()
-
-
-def _strips_spaces(token: Any) -> bool:
-    """Return whether the token absorbs any amount of adjacent white space."""
-    return bool(token.lstrip or token.rstrip)
 
 
 def _added_token_bytes(backend: Any) -> list[int]:

@@ -1,6 +1,7 @@
 """Converts chats and prompts to token ids."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from shared.context_length import PARAMS
@@ -105,9 +106,10 @@ class Tokenizer:
         As in vLLM, the tokens after a space are left out if they don't form one word with the
         space, that is, if their number differs or if they start with the same token.
         """
+        encode = partial(self.encode_text, add_special_tokens=False)
         found: list[tuple[int, ...]] = []
         for word in (each.lstrip() for each in words):
-            alone, spaced = (self._token_ids(text) for text in (word, f" {word}"))
+            alone, spaced = (tuple(encode(text)) for text in (word, f" {word}"))
             found.append(alone)
             if len(spaced) == len(alone) and spaced[0] != alone[0]:
                 found.append(spaced)
@@ -186,9 +188,6 @@ class Tokenizer:
         for name in ("stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
             for i, token_id in enumerate(getattr(sampling, name)):
                 self._check_id(token_id, f"{name}[{i}]")
-
-    def _token_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.encode_text(text, add_special_tokens=False))
 
     def _check_id(self, token_id: int, param: str) -> None:
         if not 0 <= token_id < self._vocab_size:

@@ -1,6 +1,7 @@
 """Reads adapters' files for one base model, and checks that they can be served exactly."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import structlog
@@ -20,34 +21,22 @@ from worker.text.adapter_style import adapter_style
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class CheckpointReader:
     """Reads the weights and the prompt style of adapters. Any thread may call it."""
 
-    def __init__(
-        self,
-        base: BaseModules,
-        tokenizer: Any,
-        *,
-        base_names: Sequence[str],
-        dtype: torch.dtype,
-        vocab_size: int,
-        tool_setting: ToolSetting,
-        reasoning_setting: ReasoningSetting,
-        serves: Capabilities = EVERYTHING,
-    ) -> None:
-        """Create a reader of adapters for one base model.
-
-        Adapters may name it by `base_names`. `dtype` is that of the weights in memory. The settings
-        are the values of --tool-call-parser and --reasoning-parser.
-        """
-        self._base = base
-        self._tokenizer = tokenizer
-        self._base_names = base_names
-        self._dtype = dtype
-        self._vocab_size = vocab_size
-        self._tool_setting = tool_setting
-        self._reasoning_setting = reasoning_setting
-        self._serves = serves
+    base: BaseModules
+    tokenizer: Any
+    """Tokenizer of the base model, of the transformers library."""
+    _: KW_ONLY
+    base_names: Sequence[str]
+    """Names of the base model, by which adapters may name it."""
+    dtype: torch.dtype
+    """Dtype of the weights in memory."""
+    vocab_size: int
+    tool_setting: ToolSetting
+    reasoning_setting: ReasoningSetting
+    serves: Capabilities = EVERYTHING
 
     def read(
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
@@ -58,26 +47,26 @@ class CheckpointReader:
             AdapterRejected: the adapter can't be served exactly, or a chat template can't be used.
         """
         weights = read_checkpoint(
-            name, files, self._base, dtype=self._dtype, checked=checked, serves=self._serves
+            name, files, self.base, dtype=self.dtype, checked=checked, serves=self.serves
         )
         try:
             style = adapter_style(
                 weights.prompting,
-                self._tokenizer,
-                vocab_size=self._vocab_size,
-                tool_setting=self._tool_setting,
-                reasoning_setting=self._reasoning_setting,
+                self.tokenizer,
+                vocab_size=self.vocab_size,
+                tool_setting=self.tool_setting,
+                reasoning_setting=self.reasoning_setting,
             )
         except AdapterRejected as error:
             raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from error
         if unused := weights.prompting.unused:
             log.warning("adapter_files_not_used", version=weights.version, files=unused)
         trained_on = files.base_model_name
-        if checked is None and names_another_base(trained_on, self._base_names):
+        if checked is None and names_another_base(trained_on, self.base_names):
             log.warning(
                 "adapter_names_another_base",
                 version=weights.version,
                 trained_on=trained_on,
-                served=self._base_names[0],
+                served=self.base_names[0],
             )
         return CheckedAdapter(weights, style)

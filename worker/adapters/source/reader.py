@@ -183,7 +183,7 @@ class AdapterReader:
             StoreFailed: the copy can't be written.
         """
         weights = adapter.weights
-        if _is_staged(files.source):
+        if upload_of(files.source) is not None or is_remote(files.source):
             self._record_checked(weights, files)
             self._store.adopt(weights.version, weights.digest, files.folder)
             return
@@ -257,11 +257,6 @@ class AdapterReader:
             ranks=found.ranks,
             trained_on=found.trained_on,
         )
-
-
-def _is_staged(source: str) -> bool:
-    """Return whether the files at `source` are fetched into the store only to be read."""
-    return upload_of(source) is not None or is_remote(source)
 
 
 def _shown_place(files: AdapterFiles) -> str | None:

@@ -38,7 +38,8 @@ class _Files:
         self._files: dict[str, Any] = {}
         for name in _file_names(folder):
             file = safe_open(folder / name, framework="pt", device="cpu")
-            self._files.update(dict.fromkeys(_names_in(file), file))
+            names: list[str] = file.keys()
+            self._files.update(dict.fromkeys(names, file))
 
     @property
     def names(self) -> list[str]:
@@ -170,11 +171,6 @@ def _weights(files: _Files, device: torch.device) -> dict[str, Weight]:
             parts.update({name, f"{module}weight_format"})
     plain = {name: _Plain(files, name) for name in files.names if name not in parts}
     return {**plain, **found}
-
-
-def _names_in(file: Any) -> list[str]:
-    names: list[str] = file.keys()
-    return names
 
 
 def _split_state(name: str) -> tuple[str, str | None]:
