@@ -41,10 +41,11 @@ class LoaderThreads:
 
         def begin() -> None:
             spare_cores()
-            throttle_thread(self._share)
+            throttle_thread(
+                lambda: share_of_core(self._num_running, is_engine_busy=is_engine_busy())
+            )
             _lower_priority()
 
-        self._is_engine_busy = is_engine_busy
         self._num_running = 0
         self._executor = ThreadPoolExecutor(number, "loader", initializer=begin)
 
@@ -55,9 +56,6 @@ class LoaderThreads:
             return await asyncio.get_running_loop().run_in_executor(self._executor, function)
         finally:
             self._num_running -= 1
-
-    def _share(self) -> float:
-        return share_of_core(self._num_running, is_engine_busy=self._is_engine_busy())
 
     def close(self) -> None:
         """Stop accepting work. Functions that already run still complete."""

@@ -26,7 +26,7 @@ Terms:
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from math import inf
 from typing import Protocol
@@ -202,10 +202,6 @@ class Residency:
     def refuse(self, version: AdapterVersion, now_s: float) -> None:
         """Leave the jobs of a version to other workers for a while, because its load failed."""
         self._record(version).refused_until_s = now_s + load_policy.REFUSED_S
-
-    def set_pinned(self, versions: Collection[AdapterVersion]) -> None:
-        """Set the versions that this worker should keep."""
-        self.pinned = frozenset(versions)
 
     # Loads.
 

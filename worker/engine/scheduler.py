@@ -91,11 +91,6 @@ def split(chunks: Sequence[Chunk], max_tokens: int) -> tuple[list[Chunk], list[C
     return first, []
 
 
-def _turn(request: Request) -> int:
-    """Return the group in which a running request gets its tokens: 0 comes first."""
-    return request.is_prefilling * (1 + request.is_preemptible)
-
-
 class Scheduler:
     """Schedules waiting and running requests into steps."""
 
@@ -196,7 +191,7 @@ class Scheduler:
     def _schedule_running(self, budget: int, *, is_urgent: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
         # The sort is stable: decodes first, then prefills, each in order of arrival.
-        for request in sorted(self.running, key=_turn):
+        for request in sorted(self.running, key=lambda r: r.is_prefilling * (1 + r.is_preemptible)):
             if budget == 0:
                 break
             if request.status is not RequestStatus.RUNNING:

@@ -94,7 +94,9 @@ class SimulatedEngine:
         except Exception:  # per step: it becomes an error of each request in the step
             self.num_failures_in_a_row += 1
             log.exception("step_failed", requests=list(self._running))
-            return outputs + self._fail_running()
+            outputs += [StepOutput(request_id=id_, error=STEP_FAILED) for id_ in self._running]
+            self._running.clear()
+            return outputs
         self.num_failures_in_a_row = 0
         return outputs
 
@@ -193,11 +195,6 @@ class SimulatedEngine:
             finish=FinishReason.LENGTH,
             prompt_logprobs=_prompt_logprobs(request) if request.scores_prompt else None,
         )
-
-    def _fail_running(self) -> list[StepOutput]:
-        failed = [StepOutput(request_id=id_, error=STEP_FAILED) for id_ in self._running]
-        self._running.clear()
-        return failed
 
 
 def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:

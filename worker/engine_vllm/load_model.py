@@ -30,7 +30,7 @@ from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import first_line
 from worker.served_model import BaseInfo, CpuShares, ServedModel
-from worker.startup.adapter_supply import AdaptedBase, adapter_supply
+from worker.startup.adapter_supply import adapter_supply
 from worker.text.grammar_cache import GrammarCache
 from worker.text.reasoning_format import base_reasoning_form
 from worker.text.token_bytes import max_token_bytes
@@ -104,6 +104,7 @@ def _served(
         shutil.rmtree(checkpoints, ignore_errors=True)
 
     vocab_size = files.config.vocab_size
+    serves = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=settings.max_lora_rank)
     return ServedModel(
         engine=VllmEngine(
             core,
@@ -118,10 +119,18 @@ def _served(
         base=_base(settings, files, digest, core),
         info=_info(core, files),
         adapters=adapter_supply(
-            settings, _adapted(files, core), host, budgets, serves=_serves(settings)
+            settings,
+            files.modules,
+            files.tokenizer,
+            host,
+            budgets,
+            name=files.name,
+            vocab_size=vocab_size,
+            dtype=core.dtype,
+            serves=serves,
         ),
-        cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
-        serves=_serves(settings),
+        cpu=CpuShares(),  # vLLM's processes have their own threads
+        serves=serves,
         close=close,
     )
 
@@ -221,21 +230,3 @@ def _info(core: EngineCore, files: _Files) -> BaseInfo:
         max_num_seqs=core.max_num_seqs,
         max_num_batched_tokens=core.max_num_batched_tokens,
     )
-
-
-def _serves(settings: WorkerSettings) -> Capabilities:
-    return Capabilities(kinds=frozenset(), features=frozenset(), max_rank=settings.max_lora_rank)
-
-
-def _adapted(files: _Files, core: EngineCore) -> AdaptedBase:
-    return AdaptedBase(
-        name=files.name,
-        modules=files.modules,
-        tokenizer=files.tokenizer,
-        vocab_size=files.config.vocab_size,
-        dtype=core.dtype,
-    )
-
-
-def _do_nothing() -> None:
-    """Leave the threads of the process as they are, because vLLM's processes have their own."""

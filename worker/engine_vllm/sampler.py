@@ -119,11 +119,8 @@ class _Grammars:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._eos_ids = eos_ids
-        self._cached_compile = lru_cache(MAX_CACHED)(self._compile)
-
-    def compile(self, source: str) -> Grammar:
-        """Compile a grammar that the worker has compiled without an error."""
-        return self._cached_compile(source)
+        self.compile = lru_cache(MAX_CACHED)(self._compile)
+        """Compiles a grammar that the worker has compiled without an error."""
 
     def _compile(self, source: str) -> Grammar:
         return self._compiler.compile(GrammarSource(source))

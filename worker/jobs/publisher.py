@@ -237,7 +237,8 @@ class Publisher:
             events = batch.events[job.job.reply_to] if _has_updates(job) else []
             if job.is_admitted and not job.is_admission_published:
                 job.is_admission_published = True
-                events.append(_admitted(job))
+                try_, num_tokens = job.claimed.try_, job.num_prompt_tokens
+                events.append(Admitted(job=job.id, try_=try_, prompt_tokens=num_tokens))
             for choice in job.choices:
                 if choice.unpublished:
                     events.append(choice.unpublished.take(job.claimed, choice.choice))
@@ -301,10 +302,6 @@ class Publisher:
 def _has_updates(job: RunningJob) -> bool:
     is_admission_new = job.is_admitted and not job.is_admission_published
     return is_admission_new or any(choice.unpublished for choice in job.choices)
-
-
-def _admitted(job: RunningJob) -> Admitted:
-    return Admitted(job=job.id, try_=job.claimed.try_, prompt_tokens=job.num_prompt_tokens)
 
 
 def _usage_fields(job: RunningJob) -> dict[str, int]:

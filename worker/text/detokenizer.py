@@ -38,7 +38,8 @@ class TokenBytes:
 
     def __init__(self, hf_tokenizer: Any) -> None:
         self._hf = hf_tokenizer
-        self._is_byte_level = _has_byte_level_decoder(hf_tokenizer)
+        backend = getattr(hf_tokenizer, "backend_tokenizer", None)
+        self._is_byte_level = "ByteLevel" in repr(getattr(backend, "decoder", None))
         self._prefix = self._find_prefix()
         self._prefix_text = self._decode(self._prefix)
         self._inside: dict[int, bytes] = {}
@@ -191,7 +192,7 @@ class TextStream:
             self.is_stopped, self._held = True, ""
             start, end = found
             return text[: end if self.includes_stop else start]
-        safe = _safe_length(text, self._stop)
+        safe = min((_possible_start(text, each) for each in self._stop), default=len(text))
         self._held = text[safe:]
         return text[:safe]
 
@@ -205,21 +206,12 @@ def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
     return start, end
 
 
-def _safe_length(text: str, stop: tuple[str, ...]) -> int:
-    """Return how many leading characters of `text` can't be part of a stop string."""
-    return min((_possible_start(text, s) for s in stop), default=len(text))
-
-
 def _possible_start(text: str, stop: str) -> int:
+    """Return how many leading characters of `text` can't be part of the stop string."""
     start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while start >= 0 and not stop.startswith(text[start:]):
         start = text.find(stop[0], start + 1)
     return start if start >= 0 else len(text)
-
-
-def _has_byte_level_decoder(hf_tokenizer: Any) -> bool:
-    backend = getattr(hf_tokenizer, "backend_tokenizer", None)
-    return "ByteLevel" in repr(getattr(backend, "decoder", None))
 
 
 def _byte_of_character() -> dict[str, int]:

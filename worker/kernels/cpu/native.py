@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.kernels.cpu.attention_args import AttentionArgs, NativeBatch, prepare_batch
+from worker.kernels.cpu.attention_args import AttentionArgs, prepare_batch
 from worker.kernels.cpu.build import load_library
 from worker.kernels.cpu.layer import LayersStep, NativeLayers, pointers
 from worker.kernels.cpu.lora_args import NativePlan, NativeSites, prepare_plan, prepare_sites
@@ -172,9 +172,9 @@ class NativeKernels:
 
     def _attention_of(self, batch: AttentionBatch) -> AttentionArgs:
         prepared = batch.prepared
-        if not isinstance(prepared, NativeBatch):
+        if not isinstance(prepared, AttentionArgs):
             prepared = batch.prepared = prepare_batch(batch)
-        return prepared.args
+        return prepared
 
     def _lora(self, sites: LoRASites, plan: LoRAPlan) -> NativeSites:
         """Set the plan of `sites` to `plan`, and return their native arguments."""
