@@ -33,7 +33,7 @@ class SiteTable(Prepared):
     """Addresses and sizes of the weights of S sibling linears. The table is on the device."""
 
     table: Tensor
-    """`[S, 7]` int64; the SITE_ constants of `device/pages.py` name the fields."""
+    """`[S, 7]` int64; the SITE_ constants of `device/lora.py` name the fields."""
     max_out_features: int
     """Maximum number of output features of any site."""
     is_aligned: bool
