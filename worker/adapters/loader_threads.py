@@ -44,7 +44,8 @@ class LoaderThreads:
             throttle_thread(
                 lambda: share_of_core(self._num_running, is_engine_busy=is_engine_busy())
             )
-            _lower_priority()
+            if sys.platform == "linux":  # where each thread has its own priority
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
         self._num_running = 0
         self._executor = ThreadPoolExecutor(number, "loader", initializer=begin)
@@ -60,9 +61,3 @@ class LoaderThreads:
     def close(self) -> None:
         """Stop accepting work. Functions that already run still complete."""
         self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _lower_priority() -> None:
-    """Lower the calling thread's priority, on systems where each thread has its own."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

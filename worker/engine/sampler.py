@@ -204,7 +204,7 @@ def _num_kept(
 
 
 def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
-    """Return which of `logits`, `[C, V]`, are the first `num_kept` of at least `least`."""
+    """Return which `logits` `[C, V]` are the `num_kept` largest: of those at `least`, the first."""
     is_larger, is_equal = logits > least, logits == least
     num_equal = num_kept - is_larger.sum(-1, keepdim=True)
     is_equal &= is_equal.cumsum(-1, dtype=torch.int32) <= num_equal
@@ -228,7 +228,7 @@ def _sample(probs: Tensor, table: Tensor) -> Tensor:
 
 
 def _search(cdf: Tensor, target: Tensor) -> Tensor:
-    """Return `[S, 1]`: the first position in `cdf` above the target, or the last that adds."""
+    """Return `[S, 1]`: the first position above the target, or else the last that adds to it."""
     found = torch.searchsorted(cdf, target, right=True)
     last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
     # Comparisons with NaN lead beyond the end.

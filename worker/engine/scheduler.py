@@ -26,7 +26,7 @@ class Chunk:
     start: int
     num_tokens: int
     samples: bool
-    """Whether a new token is sampled after the chunk, which ends a request that generates."""
+    """Whether a token is sampled after the chunk: it ends with a generating request's last one."""
     draft: Draft = NO_DRAFT
     """Last tokens of the chunk, which aren't part of the request yet."""
 

@@ -86,6 +86,7 @@ def engine_args(
 
     `vocab_size` is the number of token ids, and `eos_ids` end an answer. `num_slots` adapters are
     resident at the same time. They may target `linears`.
+
     Raises:
         SettingsError: a setting isn't one that vLLM has.
     """

@@ -19,6 +19,7 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
     """Return the modules that adapters of a vLLM worker may target: the decoder's linears.
 
     `source` is the value of --model, for error messages.
+
     Raises:
         ModelRejected: transformers can't build the model.
     """

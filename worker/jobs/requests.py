@@ -31,6 +31,7 @@ def choices_of(
     """Return a job's choices, ordered by prompt and then by number.
 
     `published` has the tokens that earlier tries have published, one event per choice.
+
     Raises:
         JobFailed: a prompt is too long, the prompts have too many scores, or this worker can't
             continue the published text.
@@ -83,6 +84,7 @@ def request_of(
 
     The model's `style` sets the sampling fields that the client left out. Without a `grammar`, any
     text is allowed. `bad_words` are the tokens of the job's.
+
     Raises:
         JobFailed: the tokens that earlier tries have published don't follow the grammar.
     """

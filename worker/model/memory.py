@@ -33,7 +33,7 @@ class Device(Protocol):
         """Return the device's memory. The weights must be loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Return the memory in bytes of the largest step, or None if the device has too little."""
+        """Return the bytes of the largest step beside the weights; None if there are too few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,8 @@ def check_rope(source: str, config: Any) -> None:
     """Raise ModelRejected if position encodings depend on the longest request of a batch."""
     config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    for rope in _rope_dicts(parameters or {}):
+    per_kind = [value for value in (parameters or {}).values() if isinstance(value, dict)]
+    for rope in per_kind or [parameters or {}]:
         kind = rope.get("rope_type", rope.get("type"))
         if kind in {"longrope", "dynamic"}:
             raise ModelRejected(
@@ -146,12 +147,6 @@ class Verifier:
 
 def _deviation(expected: Tensor, got: Tensor) -> float:
     return float((got - expected).abs().amax(-1).median() / expected.std())
-
-
-def _rope_dicts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rope dictionaries: one for all layers, or one for each kind of layer."""
-    nested = [value for value in parameters.values() if isinstance(value, dict)]
-    return nested or [parameters]
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:

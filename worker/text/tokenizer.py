@@ -62,6 +62,7 @@ class Tokenizer:
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
         """Return the token ids of a prompt. A text also gets the tokenizer's special tokens.
+
         Raises:
             JobFailed: the prompt is empty, or an id is outside the vocabulary. The error names
                 `param` as the invalid field.

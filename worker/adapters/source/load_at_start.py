@@ -29,6 +29,7 @@ async def read_each(
     All adapters of `sources` (folder or hub id by name) are read, so that one error can name all
     bad ones. No adapter is yielded after the first bad one. With `skips_bad`, bad ones are logged
     and left out instead.
+
     Raises:
         AdapterRejected: adapters can't be served, and `skips_bad` is false.
         StoreFailed: the adapters' files can't be copied.

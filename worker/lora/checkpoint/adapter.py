@@ -104,6 +104,7 @@ def read_checkpoint(
 
     `checked` holds digests from an earlier read, if the files haven't changed since. The tensors
     are then neither checked for finite values nor hashed again.
+
     Raises:
         AdapterRejected: the adapter can't be served exactly as PEFT would serve it. The message
             names the tensor, the field or the file.

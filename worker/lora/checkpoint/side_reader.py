@@ -81,7 +81,7 @@ class SideReader:
     def _shift(
         self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LoRAWeights | None
     ) -> Tensor | None:
-        """Return what to add to the output, which has the base's bias and `scale`, or None."""
+        """Return what to add to the scaled output, which includes the base's bias, or None."""
         tensors, dtype = self._tensors, wide_dtype(self._dtype)
         base_bias = None if base.bias is None else base.bias.to("cpu", dtype)
         new_bias = tensors.find(
