@@ -34,7 +34,7 @@ class EngineThread:
         """
         self._engine = engine
         self._take_cores = take_cores
-        self._on_outputs: Callable[[list[StepOutput]], None] = lambda _: None  # until `start`
+        self._on_outputs: Callable[[list[StepOutput]], object] = lambda _: None  # until `start`
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._busy_since: float | None = None
@@ -55,7 +55,7 @@ class EngineThread:
         return 0.0 if since is None else time.monotonic() - since
 
     def start(
-        self, *, on_outputs: Callable[[list[StepOutput]], None], on_broken: Callable[[], None]
+        self, *, on_outputs: Callable[[list[StepOutput]], object], on_broken: Callable[[], object]
     ) -> None:
         """Start the thread; call this once.
 
@@ -99,7 +99,7 @@ class EngineThread:
         """Copy an adapter to memory that the engine has reserved. Blocks only the caller."""
         self._engine.write_adapter(reserved, image)
 
-    def _run(self, on_broken: Callable[[], None]) -> None:
+    def _run(self, on_broken: Callable[[], object]) -> None:
         try:
             self._serve()
         except Exception:  # per worker: it must not stay in the pool without an engine

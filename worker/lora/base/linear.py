@@ -88,7 +88,7 @@ class _Joined:
         self.out_features = [linear.out_features for linear in linears]
         self._weight = _joined_weight(linears)
         self._bias = _joined_bias(linears)
-        parts = self._weight.split(self.out_features)
+        parts = torch.split(self._weight, self.out_features)
         for linear, part in zip(linears, parts, strict=True):  # each keeps its weight as a view
             linear.weight = nn.Parameter(part, requires_grad=False)
 

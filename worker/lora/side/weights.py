@@ -6,6 +6,7 @@ adapter's input `x` and the base's output `y`, with one row per token, and retur
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
@@ -159,4 +160,5 @@ def _padded_bytes(tensor: Tensor) -> int:
 def _mapped(term: SideTerm, function: TensorFunction) -> SideTerm:
     """Return a copy of `term` with `function` applied to each tensor, in the fields' order."""
     tensors = {each.name: getattr(term, each.name) for each in fields(term)}
-    return replace(term, **{name: function(t) for name, t in tensors.items() if t is not None})
+    changes: Any = {name: function(each) for name, each in tensors.items() if each is not None}
+    return replace(term, **changes)

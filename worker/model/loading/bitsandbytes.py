@@ -37,9 +37,8 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, Any] = {}
         for name in _file_names(folder):
-            file = safe_open(folder / name, framework="pt", device="cpu")
-            names: list[str] = file.keys()
-            self._files.update(dict.fromkeys(names, file))
+            file: Any = safe_open(folder / name, framework="pt", device="cpu")
+            self._files.update(dict.fromkeys(file.keys(), file))
 
     @property
     def names(self) -> list[str]:
