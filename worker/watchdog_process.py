@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def check_s(limit_s: float) -> float:
-    """Return the seconds between two checks, which is also the interval of beats."""
+    """Return the seconds between two checks of an event loop or engine, and between two beats."""
     return min(MAX_CHECK_S, limit_s / CHECKS_PER_LIMIT)
 
 

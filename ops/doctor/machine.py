@@ -13,7 +13,7 @@ from ops.doctor.facts import Folder, Gpu, Machine, Problem
 from ops.local.cores import usable_cores
 from ops.local.gpus import cuda_of_torch
 from shared.settings import WorkerSettings
-from worker.engine_vllm.interpreter import FOLDER
+from worker.engine_vllm.environment import FOLDER
 from worker.kernels.cpu.build import NotCompiled, find_compiler
 from worker.kernels.cpu.levels import cpu_flags
 from worker.model.machine_memory import machine_memory

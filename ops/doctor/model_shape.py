@@ -20,8 +20,8 @@ from worker.lora.base.modules import is_expert, module_shape
 from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
-from worker.model.loading.quantisation import is_quantised
 from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
+from worker.model.loading.weights import is_quantised
 from worker.model.memory_policy import layer_width
 from worker.model.quantise import Quantize
 

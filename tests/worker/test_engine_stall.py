@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from worker.engine_stall import until_stalled
+from worker.watchdog import until_stalled
 
 LIMIT_S = 0.3
 

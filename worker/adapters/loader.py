@@ -54,20 +54,7 @@ class AdapterLoader:
         threads: LoaderThreads,
         remote: RemoteReads,
     ) -> None:
-        """Create a loader that loads adapters into `engine` through `host`.
-
-        Args:
-            residency: records where each version is.
-            registry: knows the sources of adapter versions.
-            advertiser: reserves loads in the pool.
-            memory_queue: orders the versions that wait for device memory.
-            engine: holds the adapters that are on the device.
-            source: reads and checks adapters' files.
-            uploads: fetches the files of uploaded adapters.
-            host: holds copies in host memory.
-            threads: run blocking functions.
-            remote: has the threads that fetch adapters from URLs.
-        """
+        """Create a loader that loads adapters into `engine` through `host`."""
         self._residency = residency
         self._registry = registry
         self._advertiser = advertiser
@@ -187,8 +174,7 @@ class AdapterLoader:
     async def _prefetch_to_device(self, entry: Adapter) -> None:
         """Load a version to the device directly, since there is no host memory for copies.
 
-        The version isn't loaded if it doesn't fit beside the adapters in use, or if other versions
-        wait for device memory.
+        Does nothing if it doesn't fit beside the adapters in use, or if others wait for memory.
         """
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
@@ -225,10 +211,7 @@ class AdapterLoader:
 
     @contextmanager
     def _loading(self, image: AdapterImage) -> Iterator[None]:
-        """Release `image` at the end of the `with` block.
-
-        If the block raises, record that the load failed.
-        """
+        """Release `image` at the end of the block. If it raises, record that the load failed."""
         try:
             yield
         except BaseException:
@@ -267,7 +250,7 @@ class AdapterLoader:
         except BaseException:
             self._not_loaded(entry.version)
             raise
-        self._residency.stats.record_read()
+        self._residency.stats.num_reads += 1
         self._residency.was_read(entry.version, adapter.style, self._host)
         return image
 

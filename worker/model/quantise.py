@@ -24,11 +24,7 @@ def quantised_digest(digest: str) -> str:
 
 
 def quantising_kernels(source: str, kernels: Kernels) -> QuantisedKernels:
-    """Return the kernels to quantise a model with.
-
-    Raises:
-        ModelRejected: `kernels` aren't the native ones, or don't support this CPU.
-    """
+    """Return the kernels to quantise with. Raises ModelRejected if the CPU has none."""
     if isinstance(kernels, NativeKernels) and kernels.quantised is not None:
         return kernels.quantised
     raise ModelRejected(
@@ -47,8 +43,7 @@ def quantise_linears_(
     derived from them fits the quantised model. Embeddings, norms and mixtures of experts keep their
     weights.
 
-    Returns:
-        The quantised weights, by the linears' names.
+    Returns the quantised weights, by the linears' names.
 
     Raises:
         ModelRejected: the model has no such linear.

@@ -17,7 +17,7 @@ from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
 from worker.model.memory import Sizes
 from worker.served_model import BaseInfo, CpuShares, ServedModel
-from worker.startup.adapter_supply import AdaptedBase, adapter_supply
+from worker.startup.adapter_supply import adapter_supply
 from worker.startup.devices import device_of
 from worker.startup.openmp import end_team, set_threads, take_cores
 from worker.startup.sizing import sizes_of
@@ -54,19 +54,30 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     )
     engine = NativeEngine(loaded, _engine_config(settings, sizes, budgets.pool))
     host = HostTier(engine.layout, budgets.copies, loaded.device)
-    num_threads = torch.get_num_threads()
+    num_threads, vocab_size = torch.get_num_threads(), loaded.config.vocab_size
     end_team()
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(
             loaded.tokenizer,
-            vocab_size=loaded.config.vocab_size,
+            vocab_size=vocab_size,
             reasoning=base_reasoning_form(loaded.tokenizer, settings.reasoning_parser),
         ),
-        grammars=GrammarCache(_grammar_compiler(loaded)),
+        grammars=GrammarCache(
+            GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
+        ),
         base=_base(settings, loaded, engine.max_model_len),
         info=_info(settings, loaded, engine, sizes),
-        adapters=adapter_supply(settings, _adapted(loaded, engine), host, budgets),
+        adapters=adapter_supply(
+            settings,
+            engine.base,
+            loaded.tokenizer,
+            host,
+            budgets,
+            name=loaded.name,
+            vocab_size=vocab_size,
+            dtype=loaded.dtype,
+        ),
         cpu=CpuShares(
             num_threads=num_threads,
             take_cores=lambda: take_cores(num_threads, loaded.kernels),
@@ -92,21 +103,6 @@ def _info(
         max_num_batched_tokens=sizes.batch.max_num_batched_tokens,
         step_bytes=sizes.step_bytes,
     )
-
-
-def _adapted(loaded: LoadedModel, engine: NativeEngine) -> AdaptedBase:
-    return AdaptedBase(
-        name=loaded.name,
-        modules=engine.base,
-        tokenizer=loaded.tokenizer,
-        vocab_size=loaded.config.vocab_size,
-        dtype=loaded.dtype,
-    )
-
-
-def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
-    vocab_size = loaded.config.vocab_size
-    return GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
 
 
 def _engine_config(settings: WorkerSettings, sizes: Sizes, adapter_bytes: int) -> EngineConfig:

@@ -8,7 +8,7 @@ import pytest
 from api.pool_state.rates import PLOT_S, Rates, current_rates, points, quantile, rates_at
 from shared.protocol.workers import FIRST_TOKEN_BOUNDS_S
 from shared.store.views.history import Sample
-from worker.jobs.first_tokens import FirstTokens
+from worker.jobs.running import FirstTokens
 
 START_MS = 1_700_000_000_000
 

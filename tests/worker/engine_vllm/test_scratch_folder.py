@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.engine_vllm.scratch_folder import scratch_folder
+from worker.engine_vllm.adapters import scratch_folder
 
 
 def test_only_folders_of_processes_that_have_ended_are_deleted(

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from queue_support import make_job
 
 from shared.protocol.jobs import ClaimedJob
-from worker.jobs.preemption import jobs_to_preempt
-from worker.jobs.running import RunningJob
+from worker.jobs.running import RunningJob, jobs_to_preempt
 
 
 def running(*, is_preemptible: bool, n: int = 1, cost: int = 10) -> RunningJob:

@@ -12,8 +12,7 @@ from slow_cases import slow_unless
 from tiny import save_adapter, tiny_model
 
 from worker.engine.request import RequestId
-from worker.model.fused_layer import FusedLayer, LayerRun
-from worker.model.fused_stack import FusedStack
+from worker.model.fused_layer import FusedLayer, FusedStack, LayerRun
 from worker.model.loader import LoadedModel, prepare_model
 
 LAYERS = {"llama": 2, "qwen2": 2, "qwen3": 0, "gemma2": 0, "mixtral": 0, "gpt_neox": 0}

@@ -10,9 +10,8 @@ from weather_tool import FUNCTION, OSAKA, call
 from shared.protocol.tools import ToolForm, ToolUse
 from shared.reasoning_form import ReasoningForm
 from worker.engine.grammar import GrammarCompiler, GrammarSource, json_source
-from worker.text.combined_grammar import after_reasoning, either
 from worker.text.grammar_sandbox import build_grammar, encode_constraint
-from worker.text.grammar_source import Constraint
+from worker.text.grammar_source import Constraint, after_reasoning, either
 from worker.text.tool_grammar import tool_source
 
 THINK, MISTRAL = ReasoningForm.THINK, ReasoningForm.MISTRAL

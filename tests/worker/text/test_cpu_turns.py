@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.text.cpu_turns import FORGIVEN_PER_S, MAX_WAITING, CpuTurns
+from worker.text.tenant_turns import FORGIVEN_PER_S, MAX_WAITING, CpuTurns
 
 MAX_RUNNING = 4
 

@@ -14,10 +14,9 @@ from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3
 
 from shared.protocol.jobs import PromptEnd
 from shared.sandbox import TOO_COSTLY
-from worker.text.templates.adapter_templates import AdapterTemplates
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.templates.process import MAX_TEXT_CHARS
-from worker.text.templates.sandbox import Rendered, TemplateChat, TemplateSandbox
+from worker.text.templates.sandbox import AdapterTemplates, Rendered, TemplateChat, TemplateSandbox
 
 HF = tiny_tokenizer()
 USER = {"role": "user", "content": "你好"}

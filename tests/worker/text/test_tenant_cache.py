@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.text.tenant_cache import TenantCache
+from worker.text.grammar_cache import TenantCache
 
 MAX_VALUES = 8
 USES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), max_size=80)

@@ -35,15 +35,7 @@ class Stager:
         max_bytes: int,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
-        """Create a stager that writes to `store`.
-
-        Args:
-            store: its folder gets a folder for each adapter that is being fetched.
-            allowed: the URLs that clients may name.
-            addresses: checks the addresses of hosts.
-            max_bytes: largest size of an adapter, packed and unpacked.
-            time_limit_s: time in seconds in which an adapter must be fetched.
-        """
+        """Create a stager that writes to `store`. `max_bytes` limits an adapter, even packed."""
         self._store = store
         self._allowed = allowed
         self._addresses = addresses

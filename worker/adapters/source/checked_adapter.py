@@ -15,33 +15,27 @@ class AdapterWeights(Protocol):
     @property
     def name(self) -> str:
         """Name of the adapter."""
-        ...
 
     @property
     def version(self) -> AdapterVersion:
         """Version of the adapter."""
-        ...
 
     @property
     def source(self) -> str:
         """Folder, hub id or other place that the adapter was read from."""
-        ...
 
     @property
     def num_bytes(self) -> int:
         """Size of the weights in bytes."""
-        ...
 
     def named(self, name: str) -> Self:
         """Return the same adapter under another name."""
-        ...
 
     def registry_entry(self, source: str) -> Adapter:
         """Return a registry entry for this adapter, with the current time as its creation time.
 
         `source` is the source under which every worker can find the adapter.
         """
-        ...
 
 
 WeightsT_co = TypeVar("WeightsT_co", bound=AdapterWeights, covariant=True)
@@ -72,12 +66,7 @@ class AdapterSource(Protocol):
     """Reads adapters from their sources. Every method blocks, and may run on any thread."""
 
     def read(self, name: str, source: str) -> CheckedAdapter[AdapterWeights]:
-        """Return the adapter at `source`, a folder or hub id.
-
-        Raises:
-            AdapterRejected: the adapter can't be served exactly.
-        """
-        ...
+        """Return the adapter at `source`. Raises AdapterRejected if it can't be served exactly."""
 
     def read_version(self, entry: Adapter) -> CheckedAdapter[AdapterWeights]:
         """Read the adapter at exactly the version of the registry entry.
@@ -88,8 +77,6 @@ class AdapterSource(Protocol):
             AdapterRejected: neither the source nor a copy has the version, or the version can't be
                 served exactly.
         """
-        ...
 
     def inspect(self, asked: Inspection) -> Findings:
         """Read and check an adapter that a client wants to load, and report on it. Never raises."""
-        ...

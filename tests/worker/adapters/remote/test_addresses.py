@@ -4,8 +4,7 @@ import pytest
 from attacks import PRIVATE
 
 from shared.errors import ErrorCode, SourceFailed
-from worker.adapters.remote.addresses import is_public
-from worker.adapters.remote.pinned_connection import AddressCheck
+from worker.adapters.remote.pinned_connection import AddressCheck, is_public
 
 PUBLIC = "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"
 

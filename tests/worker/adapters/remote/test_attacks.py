@@ -21,8 +21,7 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import pinned_connection
-from worker.adapters.remote.addresses import is_public
-from worker.adapters.remote.pinned_connection import AddressCheck
+from worker.adapters.remote.pinned_connection import AddressCheck, is_public
 from worker.lora.base.modules import BaseModules
 
 pytestmark = pytest.mark.slow

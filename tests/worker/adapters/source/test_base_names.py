@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.adapters.source.base_names import names_another_base
+from worker.adapters.source.checkpoint_reader import names_another_base
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 SAME = [

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.speculation.lookup import PromptLookup
-from worker.engine.speculation.ngrams import SIZES, NgramIndex
+from worker.engine.speculation.lookup import SIZES, NgramIndex, PromptLookup
 from worker.engine.speculation.policy import MAX_SKIPPED
 
 

@@ -10,9 +10,8 @@ from peft.utils.other import get_pattern_key
 from targets import targeting
 
 from shared.errors import AdapterRejected
-from worker.lora.patterns.name_patterns import NamePatterns
+from worker.lora.patterns.name_patterns import NamePatterns, PatternValues
 from worker.lora.patterns.pattern_form import PatternForm
-from worker.lora.patterns.pattern_values import PatternValues
 
 part = st.sampled_from(["a", "b", "q_proj", "layers", "h", "0", "1", "12"])
 name = st.lists(part, min_size=1, max_size=5).map(".".join)

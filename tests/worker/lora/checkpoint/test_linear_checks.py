@@ -14,7 +14,7 @@ from linear_time import assert_linear
 from wide_base import wide_base
 
 from shared.errors import AdapterRejected
-from worker.adapters.source.base_names import names_another_base
+from worker.adapters.source.checkpoint_reader import names_another_base
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import MAX_CONFIG_BYTES, parse_config
 from worker.lora.checkpoint.header_report import MAX_PROMPT_FILE_BYTES, check_size, report_headers

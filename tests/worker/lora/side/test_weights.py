@@ -15,8 +15,15 @@ from worker.lora.checkpoint.low_rank import LowRank
 from worker.lora.memory.host_tier import HostTier
 from worker.lora.memory.pages import UNIT_BYTES, units_of
 from worker.lora.memory.pool import LoRAPool
-from worker.lora.side.terms import FullLinear, LowRankVectors, TokenLogits, TokenVectors
-from worker.lora.side.weights import SideWeights, packed_bytes, unpacked
+from worker.lora.side.weights import (
+    FullLinear,
+    LowRankVectors,
+    SideWeights,
+    TokenLogits,
+    TokenVectors,
+    packed_bytes,
+    unpacked,
+)
 
 BASE = small_base()
 Q = {"layers.0.q": 8, "layers.1.q": 8}

@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from worker.model.loading.freed_memory import return_freed_memory
+from worker.model.out_of_memory import return_freed_memory
 
 NUM_BLOCKS = 2000
 BLOCK_BYTES = 100_000

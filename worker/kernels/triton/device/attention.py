@@ -16,10 +16,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def softcapped(scores, softcap):
-    """Return `softcap * tanh(scores / softcap)`.
-
-    It is computed from `exp(-2 |scores / softcap|)`, which cannot overflow.
-    """
+    """Return `softcap * tanh(scores / softcap)`, computed so that it cannot overflow."""
     decay = tl.exp(-2.0 * tl.abs(scores) / softcap)
     bounded = softcap * (1.0 - decay) / (1.0 + decay)
     return tl.where(scores < 0.0, -bounded, bounded)
@@ -34,10 +31,9 @@ def positions_seen(
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """Return the positions to which at least one query attends, as a range `(first, stop)`.
+    """Return the positions `(first, stop)` to which a query attends, with HAS_SPANS in the span.
 
-    The range ends at `stop - 1`. With HAS_SPANS, the range is limited to the span. The queries
-    themselves are at positions `first_position` to `end - 1`.
+    The queries themselves are at positions `first_position` to `end - 1`.
     """
     begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
     if HAS_SPANS:

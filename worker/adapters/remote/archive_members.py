@@ -1,10 +1,11 @@
-"""Lists the members of zip files, after checks that keep hostile files from exhausting memory."""
+"""Lists members of tar and zip files, with checks that keep hostile ones from exhausting memory."""
 
 import stat
 import struct
+import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from shared.errors import AdapterRejected
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
@@ -14,6 +15,7 @@ _END, _END_BYTES, _LOCATOR, _LOCATOR_BYTES = b"PK\5\6", 22, b"PK\6\7", 20
 _MAX_COMMENT_BYTES = (1 << 16) - 1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
+MAX_HEADER_BYTES = CHUNK_BYTES
 
 
 def zip_members(file: BinaryIO, budget: Budget) -> Iterator[tuple[str, Iterator[bytes] | None]]:
@@ -29,7 +31,7 @@ def zip_members(file: BinaryIO, budget: Budget) -> Iterator[tuple[str, Iterator[
         for info in infos:
             _check(info)
         for info in infos:
-            yield info.filename, None if info.is_dir() else _pieces(archive, info, budget)
+            yield info.filename, None if info.is_dir() else _zip_pieces(archive, info, budget)
 
 
 def _check_directory(file: BinaryIO) -> None:
@@ -63,8 +65,48 @@ def _check(info: zipfile.ZipInfo) -> None:
         raise AdapterRejected(f"{member}, which is neither stored nor deflated")
 
 
-def _pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Iterator[bytes]:
+def _zip_pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Iterator[bytes]:
     with archive.open(info) as member:
         while piece := member.read(CHUNK_BYTES):
             budget.unpack(len(piece))
             yield piece
+
+
+class _Bounded:
+    """A file from which at most MAX_HEADER_BYTES are read at once.
+
+    Python's parser believes the size that an extended header states, and reads it at once.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_HEADER_BYTES:
+            raise AdapterRejected(f"the archive has a header of more than {MAX_HEADER_BYTES} bytes")
+        return self._file.read(size)
+
+
+def tar_members(file: BinaryIO) -> Iterator[tuple[str, Iterator[bytes] | None]]:
+    """Yield the name of each member with its content in pieces, which is None for folders.
+
+    `file` isn't compressed, and is closed at the end.
+
+    Raises:
+        AdapterRejected: a member isn't allowed, or its header is too long.
+        TarError: the file is malformed.
+    """
+    with file, tarfile.open(fileobj=cast(IO[bytes], _Bounded(file)), mode="r:") as archive:
+        for info in archive:
+            if not (info.isdir() or info.isreg()) or info.issparse():
+                member = f"the archive has the member {info.name[:200]!r}"
+                raise AdapterRejected(f"{member}, a link or special file")
+            yield info.name, None if info.isdir() else _tar_pieces(archive, info)
+
+
+def _tar_pieces(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
+    member = archive.extractfile(info)
+    assert member is not None  # it is a regular file
+    while piece := member.read(CHUNK_BYTES):
+        yield piece
