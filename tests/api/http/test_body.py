@@ -50,11 +50,10 @@ def test_only_json_objects_are_accepted(body: bytes) -> None:
     assert "JSON" in caught.value.error.message
 
 
-@pytest.mark.parametrize("value", ['[1, "x"]', "NaN", "-Infinity", "1e999", "-1e999"])
-def test_a_json_object_is_parsed_even_with_numbers_that_are_not_finite(value: str) -> None:
-    parsed = parse_json_object(f'{{"ä": {value}}}'.encode())
-    assert parsed.keys() == {"ä"}
-    assert value[0] != "[" or parsed["ä"] == [1, "x"]
+@pytest.mark.parametrize("number", ["5", "NaN", "-Infinity", "1e999", "-1e999"])
+def test_a_json_object_may_have_numbers_that_are_not_finite(number: str) -> None:
+    parsed = parse_json_object(f'{{"ä": [1, "x"], "n": {number}}}'.encode())
+    assert (parsed["ä"], parsed.keys()) == ([1, "x"], {"ä", "n"})
 
 
 async def test_the_limit_of_a_body_holds_with_and_without_content_length(
