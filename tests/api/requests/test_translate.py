@@ -22,17 +22,8 @@ def test_a_request_without_options_gets_openais_defaults() -> None:
 
 
 def test_null_selects_the_default() -> None:
-    names: tuple[str, ...] = (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "max_tokens",
-        "max_completion_tokens",
-    )
-    names += ("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias")
-    names += ("min_tokens", "stop", "seed", "n", "user", "ignore_eos", "stream", "stream_options")
-    assert chat(**dict.fromkeys(names)) == chat()
+    others = ("max_completion_tokens", "logit_bias", "stop", "user", "stream", "stream_options")
+    assert chat(**dict.fromkeys((*AS_SENT, *others))) == chat()
 
 
 def test_fields_that_an_adapter_may_set_are_listed_if_the_client_omits_them() -> None:
@@ -46,41 +37,35 @@ def test_fields_that_an_adapter_may_set_are_listed_if_the_client_omits_them() ->
     assert chat(**dict.fromkeys(may_set, 1)).sampling.left_out == ()
 
 
-def test_options_reach_the_worker() -> None:
-    job = chat(
-        temperature=0, top_p=0.5, top_k=4, min_p=0.1, max_tokens=9, n=3, seed=1, ignore_eos=True
-    )
-    sampling = job.sampling
-    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (
-        *(0, 0.5, 4),
-        0.1,
-    )
-    assert (sampling.max_tokens, sampling.n, sampling.seed, sampling.ignore_eos) == (9, 3, 1, True)
-
-
-def test_penalties_and_biases_reach_the_worker() -> None:
-    job = completion(
-        presence_penalty=0.5,
-        frequency_penalty=-1,
-        repetition_penalty=1.2,
-        logit_bias={"5": -100, "7": 1.5},
-        min_tokens=4,
-    )
-    sampling = job.sampling
-    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, -1)
-    assert (sampling.repetition_penalty, sampling.min_tokens) == (1.2, 4)
-    assert sampling.logit_bias == ((5, -100), (7, 1.5))
-
-
 LORAX = {"type": "json_object", "schema": {"type": "object", "required": ["a"]}}
+ORDERED = {"type": "object", "properties": {"z": {"const": "é"}, "a": {"type": "null"}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": ORDERED}}
+ORDERED_TEXT = '{"type":"object","properties":{"z":{"const":"é"},"a":{"type":"null"}}}'
+AS_SENT = {
+    "temperature": 0,
+    "top_p": 0.5,
+    "top_k": 4,
+    "min_p": 0.1,
+    "max_tokens": 9,
+    "n": 3,
+    "seed": 1,
+    "ignore_eos": True,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -1,
+    "repetition_penalty": 1.2,
+    "min_tokens": 4,
+}
 
 
 @pytest.mark.parametrize(
     ("fields", "name", "value"),
     [
+        *(({name: value}, name, value) for name, value in AS_SENT.items()),
+        ({"logit_bias": {"5": -100, "7": 1.5}}, "logit_bias", ((5, -100), (7, 1.5))),
         ({"seed": 0}, "seed", 0),
         ({"top_k": -1}, "top_k", 0),
         ({"max_completion_tokens": 7}, "max_tokens", 7),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, "max_tokens", 7),
         ({"stop": "x"}, "stop", ("x",)),
         ({"stop": ["a", "b"]}, "stop", ("a", "b")),
         ({"logprobs": True}, "logprobs", 0),
@@ -88,6 +73,7 @@ LORAX = {"type": "json_object", "schema": {"type": "object", "required": ["a"]}}
         ({"logprobs": False, "top_logprobs": 0}, "logprobs", None),
         ({"response_format": {"type": "json_object"}}, "json_schema", '{"type":"object"}'),
         ({"response_format": LORAX}, "json_schema", '{"type":"object","required":["a"]}'),
+        ({"response_format": SCHEMA}, "json_schema", ORDERED_TEXT),
     ],
 )
 def test_fields_of_a_chat_are_translated_for_the_worker(
@@ -100,24 +86,11 @@ def test_a_negative_seed_becomes_a_valid_one() -> None:
     assert 0 <= chat(seed=-1).sampling.seed < 2**63
 
 
-def test_a_schema_keeps_the_order_in_which_its_properties_were_sent() -> None:
-    schema = {"type": "object", "properties": {"z": {"const": "é"}, "a": {"type": "null"}}}
-    format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    text = '{"type":"object","properties":{"z":{"const":"é"},"a":{"type":"null"}}}'
-    assert chat(response_format=format_).sampling.json_schema == text
-
-
 def test_a_schema_that_is_too_large_is_refused_by_name() -> None:
     named = {"name": "x", "schema": {"const": "é" * 70_000}}
     with pytest.raises(JobFailed, match="131072 bytes") as failed:
         chat(response_format={"type": "json_schema", "json_schema": named})
     assert failed.value.error.param == "response_format.json_schema.schema"
-
-
-def test_max_tokens_of_a_completion_defaults_to_16() -> None:
-    job = completion()
-    assert (job.endpoint, job.prompts) == (Endpoint.COMPLETIONS, ("hi",))
-    assert job.sampling.max_tokens == 16
 
 
 @pytest.mark.parametrize(
@@ -138,15 +111,13 @@ def test_a_prompt_may_be_token_ids_and_several_may_be_in_a_list(
     assert job.num_choices == 2 * len(job.prompts)
 
 
-def test_logprobs_of_a_completion_are_a_number_of_tokens() -> None:
-    assert completion(logprobs=0).sampling.logprobs == 0
-    assert completion(logprobs=5).sampling.logprobs == 5
-
-
-def test_an_echo_needs_no_tokens() -> None:
+def test_a_completion_has_16_tokens_unless_an_echo_needs_none() -> None:
     job = completion(echo=True, max_tokens=0, logprobs=2, prompt=[1] * 30, n=2)
-    assert (job.sampling.max_tokens, job.cost) == (0, 30)
-    assert completion(echo=True, max_tokens=None).sampling.max_tokens == 16
+    assert (job.sampling.max_tokens, job.sampling.logprobs, job.cost) == (0, 2, 30)
+    assert (job.endpoint, job.echo) == (Endpoint.COMPLETIONS, True)
+    for echo in (True, None):
+        job = completion(echo=echo)
+        assert (job.sampling.max_tokens, job.echo) == (16, bool(echo))
 
 
 @pytest.mark.parametrize("fields", [{}, {"echo": False}, {"echo": None, "prompt_logprobs": 1}])
@@ -156,11 +127,6 @@ def test_without_an_echo_an_answer_needs_a_token(fields: dict[str, Any]) -> None
     error = caught.value.error
     assert (error.status, error.param) == (400, "max_tokens")
     assert "echo: true" in error.message
-
-
-def test_a_prompt_may_be_echoed() -> None:
-    assert completion(echo=True).echo
-    assert not completion(echo=None).echo
 
 
 @pytest.mark.parametrize(
@@ -177,10 +143,6 @@ def test_a_job_notes_whether_its_stream_ends_with_the_token_counts(include_usage
     options = {"include_usage": include_usage}
     assert chat(stream=True, stream_options=options).include_usage is include_usage
     assert not completion(stream=True).include_usage
-
-
-def test_background_does_not_change_the_job() -> None:
-    assert chat(background=True) == chat()
 
 
 def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
