@@ -5,13 +5,10 @@ from typing import Any
 import httpx
 import pytest
 from api_support import ADAPTER, USAGE_BODY, RunningApp, ScriptedWorker, error_of
-from queue_support import eventually
 from raw_client import with_settings
 
-from shared.errors import ErrorCode, JobError, RedisUnavailable
+from shared.errors import ErrorCode, JobError
 from shared.protocol.enqueue import Enqueued
-from shared.protocol.ids import JobId
-from shared.protocol.jobs import JobState
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
@@ -127,36 +124,3 @@ async def test_a_full_queue_refuses_requests_in_the_background_too(
     refused = await http.post(CHAT, json=BODY)
     assert error_of(refused) == (429, "queue_full", None)
     assert (await http.post(CHAT, json=BODY, headers=keyed("k"))).status_code == 202
-
-
-@pytest.mark.parametrize("key", [None, "k"])
-async def test_a_job_without_a_key_is_cancelled_if_redis_fails_before_the_client_knows_of_it(
-    http: httpx.AsyncClient,
-    server: RunningApp,
-    worker: ScriptedWorker,
-    views: PoolViews,
-    monkeypatch: pytest.MonkeyPatch,
-    key: str | None,
-) -> None:
-    enqueue = server.pool.part(Queue).enqueue
-
-    async def enqueue_and_fail(*args: Any, **options: Any) -> None:
-        await enqueue(*args, **options)
-        raise RedisUnavailable
-
-    with monkeypatch.context() as patched:
-        patched.setattr(server.pool.part(Queue), "enqueue", enqueue_and_fail)
-        reply = await http.post(CHAT, json=BODY, headers=keyed(key) if key else {})
-    assert error_of(reply) == (503, "service_unavailable", None)
-    job_id = JobId(reply.headers["x-lorikeet-job"])
-    if key is None:
-        await eventually(lambda: has_state(views, job_id, JobState.CANCELLED))
-    else:
-        again = await http.post(CHAT, json=BODY, headers=keyed(key))
-        assert (again.status_code, again.json()["id"]) == (202, job_id)
-        assert await has_state(views, job_id, JobState.QUEUED)
-
-
-async def has_state(views: PoolViews, job_id: JobId, state: JobState) -> bool:
-    view = await views.job(job_id)
-    return view is not None and view.state is state

@@ -103,6 +103,7 @@ async def test_a_job_is_kept_until_its_last_client_leaves(
     assert (await requests[2]).json()["choices"][0]["message"]["content"] == "hello"
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("headers", [{}, KEY])
 async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_sent_again(
     http: httpx.AsyncClient,
@@ -111,8 +112,10 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
     views: PoolViews,
     abandoned: Abandoned,
     headers: dict[str, str],
+    background: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    body = {**BODY, "background": background}
     accept = server.pool.part(Queue).enqueue
     accepted = []
 
@@ -122,8 +125,10 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
 
     with monkeypatch.context() as patched:
         patched.setattr(server.pool.part(Queue), "enqueue", accept_but_fail)
-        assert (await http.post(URL, json=BODY, headers=headers)).status_code == 503
+        reply = await http.post(URL, json=body, headers=headers)
     job_id = accepted[0].id
+    assert error_of(reply) == (503, "service_unavailable", None)
+    assert reply.headers["x-lorikeet-job"] == job_id
     if not headers:
 
         async def is_cancelled() -> bool:
@@ -132,8 +137,9 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
 
         await eventually(is_cancelled)
         return
-    await abandoned.gets(job_id)
-    again, job = await worker.serve(http.post(URL, json=BODY, headers=headers))
+    if not background:
+        await abandoned.gets(job_id)
+    again, job = await worker.serve(http.post(URL, json=body, headers=headers))
     assert (job.job.id, again.headers["idempotent-replayed"]) == (job_id, "true")
 
 

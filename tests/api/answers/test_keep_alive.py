@@ -1,6 +1,7 @@
 """Comments that say how long a job will probably wait."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from queue_support import LIMITS, Actor, make_job
@@ -44,23 +45,18 @@ async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
     assert await keep_alive(views, JobId("unknown")) == PLAIN
 
 
-async def test_a_comment_does_not_wait_for_redis(
-    views: PoolViews, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def never(job_id: JobId) -> Wait | None:
-        await asyncio.Event().wait()
-        return None
+async def never(job_id: JobId) -> None:
+    await asyncio.Event().wait()
 
-    monkeypatch.setattr(views, "wait", never)
+
+async def fail(job_id: JobId) -> None:
+    raise RedisUnavailable
+
+
+@pytest.mark.parametrize("wait", [never, fail])
+async def test_a_comment_does_not_wait_for_redis_and_is_plain_without_it(
+    views: PoolViews, monkeypatch: pytest.MonkeyPatch, wait: Any
+) -> None:
+    monkeypatch.setattr(views, "wait", wait)
     async with asyncio.timeout(60):
         assert await keep_alive(views, JobId("a")) == PLAIN
-
-
-async def test_without_redis_the_comment_is_plain(
-    views: PoolViews, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(job_id: JobId) -> Wait | None:
-        raise RedisUnavailable
-
-    monkeypatch.setattr(views, "wait", fail)
-    assert await keep_alive(views, JobId("a")) == PLAIN

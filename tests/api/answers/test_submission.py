@@ -1,4 +1,4 @@
-"""Requests for answers: their headers, priorities and weights, and requests that are repeated."""
+"""Requests for answers: their model, headers, priorities and weights, and repeated requests."""
 
 import asyncio
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from api_support import RunningApp, ScriptedWorker, error_of, running_app, sse_text
+from api_support import RunningApp, ScriptedWorker, client_of, error_of, running_app, sse_text
 from chat_stream import admitted
 from key_support import bearer
 from queue_support import eventually
 from raw_client import with_settings
 
+from api.app import create_app
 from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.settings import ApiSettings
@@ -162,3 +163,27 @@ async def test_a_job_outlives_its_client_if_the_request_says_so(
     await worker.answer(job, "hello")
     body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
     assert body["choices"][0]["message"]["content"] == "hello"
+
+
+UNKNOWN = (
+    *("nothing", "base", "extract@222222222222", "../etc", "x" * 3000, "other:extract"),
+    *("extract@", ":extract", "tiny/base:", "@"),
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unknown_model_is_a_404_before_anything_is_queued(
+    direct: httpx.AsyncClient, views: PoolViews, stream: bool
+) -> None:
+    for model in UNKNOWN:
+        reply = await direct.post(CHAT, json={**BODY, "model": model, "stream": stream})
+        assert error_of(reply) == (404, "model_not_found", "model"), model
+    assert (await views.counts()).waiting == 0
+
+
+async def test_before_a_model_is_registered_the_answer_is_a_503(settings: ApiSettings) -> None:
+    async with client_of(create_app(settings)) as client:
+        response = await client.post(CHAT, json=BODY)
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "service_unavailable"
+    assert response.headers["retry-after"] == "2"

@@ -140,22 +140,16 @@ async def test_updates_before_an_error_are_returned_before_it(
     assert following.has_ended
 
 
-async def test_a_gap_stays_open_until_the_checkpoints_have_its_tokens(
-    views: FakeViews, inbox: Inbox
+@pytest.mark.parametrize("is_unavailable", [False, True])
+async def test_a_gap_stays_open_until_redis_has_its_tokens_in_the_checkpoints(
+    views: FakeViews, inbox: Inbox, is_unavailable: bool
 ) -> None:
     following = follow(views, inbox)
+    views.is_unavailable = is_unavailable
+    views.checkpoints = (tokens(0, (1,), "a"),) if is_unavailable else ()
     inbox.put(tokens(1, (2,), "b"))
     assert await following.updates(0.05) == []
-    views.checkpoints = (tokens(0, (1,), "a"),)
-    assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
-
-
-async def test_a_gap_stays_open_while_redis_is_unavailable(views: FakeViews, inbox: Inbox) -> None:
-    following = follow(views, inbox)
-    views.checkpoints, views.is_unavailable = (tokens(0, (1,), "a"),), True
-    inbox.put(tokens(1, (2,), "b"))
-    assert await following.updates(0.05) == []
-    views.is_unavailable = False
+    views.checkpoints, views.is_unavailable = (tokens(0, (1,), "a"),), False
     assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
 
 
@@ -183,31 +177,31 @@ async def test_a_job_that_redis_does_not_know_is_lost(views: FakeViews, inbox: I
     assert await failure_of(follow(views, inbox)) is ErrorCode.UNAVAILABLE
 
 
-async def test_the_deadline_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
-    following = follow(views, inbox, left_ms=30)
+@pytest.mark.parametrize(
+    ("is_attached", "left_ms", "is_unavailable"),
+    [(False, 30, False), (False, 60, True), (True, -1000, False)],
+)
+async def test_the_deadline_of_an_unfinished_job_ends_the_wait(
+    views: FakeViews, inbox: Inbox, is_attached: bool, left_ms: int, is_unavailable: bool
+) -> None:
+    views.is_unavailable = is_unavailable
+    attach = Attachments(views) if is_attached else None
+    following = follow(views, inbox, left_ms=left_ms, attach=attach)
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
     assert not following.has_ended
 
 
-async def test_the_deadline_applies_while_redis_is_unavailable(
-    views: FakeViews, inbox: Inbox
+@pytest.mark.parametrize("reason", [ClientGone, ServerStopping])
+async def test_a_disconnected_client_or_a_process_that_stops_ends_the_wait(
+    views: FakeViews, inbox: Inbox, reason: type[ClientGone | ServerStopping]
 ) -> None:
-    views.is_unavailable = True
-    following = follow(views, inbox, left_ms=60)
-    assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
-
-
-async def test_a_disconnected_client_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
     waiting = asyncio.create_task(follow(views, inbox).updates(5))
     await asyncio.sleep(0)
-    inbox.interrupt(ClientGone())
-    with pytest.raises(ClientGone):
+    inbox.interrupt(reason())
+    with pytest.raises(reason):
         await waiting
-
-
-async def test_a_process_that_stops_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
-    inbox.interrupt(ServerStopping())
-    with pytest.raises(ServerStopping):
+    inbox.interrupt(reason())
+    with pytest.raises(reason):
         await follow(views, inbox).updates(5)
 
 
@@ -283,14 +277,6 @@ async def test_an_attached_follower_of_a_failed_job_has_its_tokens_before_the_er
     following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
     assert await following.updates(1) == [Delta(0, "ab", None)]
     assert await failure_of(following) is ErrorCode.POISON_JOB
-
-
-async def test_the_deadline_of_an_unfinished_job_ends_an_attached_follower(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
-    assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
-    assert not following.has_ended
 
 
 async def test_an_attached_follower_waits_for_redis(views: FakeViews, inbox: Inbox) -> None:
