@@ -102,6 +102,7 @@ async def test_a_replay_after_a_failure_returns_the_error_of_the_job(
     again = await http.post(CHAT, json=BODY, headers=keyed("broken"))
     assert again.status_code == 200
     assert (again.json()["state"], again.json()["error"]["message"]) == ("failed", "broken")
+    assert again.json()["choices"] is None
 
 
 async def test_a_key_with_another_body_or_endpoint_is_a_conflict(

@@ -198,10 +198,11 @@ async def test_jobs_are_listed_newest_first_without_their_answers(
 FILTERS = {
     "state=queued": [0, 1],
     "state=done,failed": [3, 4],
-    "state=done&state=cancelled": [2, 4],
+    "state=done,failed&state=cancelled": [2, 3, 4],
     "state=running": [],
     "model=extract": [1, 2, 3, 4],
     "model=extract&state=queued": [1],
+    "model=tiny%2Fbase": [0],
     "model=none": [],
 }
 """Queries, and those of five jobs that they find."""
@@ -215,6 +216,8 @@ async def test_jobs_are_filtered_by_state_and_model(
         page = (await http.get(f"/v1/jobs?{query}")).json()
         assert [job["id"] for job in page["data"]] == [ids[i] for i in found], query
         assert not page["has_more"]
+        ends = (ids[found[0]], ids[found[-1]]) if found else (None, None)
+        assert (page["first_id"], page["last_id"]) == ends
 
 
 @pytest.mark.parametrize("max_looked", [1, 2, MAX_LOOKED])
@@ -242,14 +245,25 @@ async def test_an_unknown_cursor_is_a_404(http: httpx.AsyncClient, worker: Scrip
     assert error_of(await http.get("/v1/jobs?after=none")) == (404, "job_not_found", "after")
     job_id = (await http.post(URL, json={**BODY, "background": True})).json()["id"]
     await worker.answer(await worker.take())
-    assert (await http.get(f"/v1/jobs?after={job_id}")).json()["data"] == []
+    assert (await http.get(f"/v1/jobs?after=chatcmpl-{job_id}")).json()["data"] == []
     await http.delete(f"/v1/jobs/{job_id}")
     assert error_of(await http.get(f"/v1/jobs?after={job_id}")) == (404, "job_not_found", "after")
 
 
+INVALID = {
+    "limit": ("0", "101", "-1", "1.0", "", "x", "²", "9" * 50),
+    "state": ("", "Done", "done,", "ended", "done, dead"),
+}
+
+
 async def test_an_invalid_query_is_a_400(http: httpx.AsyncClient) -> None:
-    assert error_of(await http.get("/v1/jobs?limit=0")) == (400, "invalid_value", "limit")
-    assert error_of(await http.get("/v1/jobs?states=done")) == (400, "unknown_parameter", "states")
+    for param, values in INVALID.items():
+        for value in values:
+            reply = await http.get("/v1/jobs", params={param: value})
+            assert error_of(reply) == (400, "invalid_value", param), value
+    reply = await http.get("/v1/jobs?states=done")
+    assert error_of(reply) == (400, "unknown_parameter", "states")
+    assert "state, model, limit, after" in reply.json()["error"]["message"]
 
 
 async def dead_job(http: httpx.AsyncClient, queue: Queue) -> str:

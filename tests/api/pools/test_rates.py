@@ -1,10 +1,12 @@
-"""Rates and times to the first token, from samples of the pool's totals."""
+"""Rates and times to the first token from samples of the pool's totals, and its load."""
 
 import random
 from collections.abc import Sequence
 
 import pytest
+from api_support import BASE, queue_counts
 
+from api.pool_state.load import load_of
 from api.pool_state.rates import PLOT_S, Rates, current_rates, points, quantile, rates_at
 from shared.protocol.workers import FIRST_TOKEN_BOUNDS_S
 from shared.store.views.history import Sample
@@ -75,3 +77,13 @@ def test_a_point_has_the_rates_and_counts_of_its_sample() -> None:
     assert p95 is not None
     assert FIRST_TOKEN_BOUNDS_S[9] < p50 < p95 < FIRST_TOKEN_BOUNDS_S[10]
     assert (waiting, running) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "slots", "load"), [(56, 16, 4), (0, 0, 0), (1, 0, 1), (64, 0, 1)]
+)
+def test_the_load_is_the_number_of_workers_that_the_jobs_need(
+    waiting: int, slots: int, load: float
+) -> None:
+    counts = queue_counts(waiting=waiting, running=8 if slots else 0, slots_per_worker=slots)
+    assert load_of(counts, BASE) == load
