@@ -270,3 +270,19 @@ async def test_the_audit_log_has_pages(http: httpx.AsyncClient, trial: Reader) -
     for query, param in (("limit=0", "limit"), ("after=x", "after"), ("colour=1", "colour")):
         assert (error_of(await http.get(f"/v1/audit_log?{query}"))[::2]) == (400, param)
     assert (await http.get("/v1/audit_log?adapter=none")).json()["data"] == []
+
+
+LARGEST = 2**64 - 1
+"""Largest number in an id of Redis' streams."""
+BAD_CURSORS = (
+    *("", "0", "0-0", "00-000", "-", "+", "(1-0", "1-0-0", "1-", "a-b", "\u0663-\u0661", "1-0\n"),
+    *(f"{LARGEST + 1}-0", f"0-{LARGEST + 1}", "99999999999999999999-0"),
+)
+
+
+async def test_cursors_of_the_audit_log_are_ids_of_a_stream(http: httpx.AsyncClient) -> None:
+    for after in BAD_CURSORS:
+        reply = await http.get("/v1/audit_log", params={"after": after})
+        assert error_of(reply) == (400, "invalid_value", "after"), after
+    for after in ("0-1", "1-0", f"{LARGEST}-{LARGEST}"):
+        assert (await http.get("/v1/audit_log", params={"after": after})).status_code == 200

@@ -19,7 +19,6 @@ from raw_client import with_settings
 from api.app import create_app
 from api.pools import pool_status
 from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 URL = "/v1/chat/completions"
@@ -38,24 +37,21 @@ async def test_ready_reports_why_requests_cannot_be_served(
         assert (response.status_code, response.json()["reason"]) == (503, "no worker is alive")
 
 
-async def test_a_pool_without_workers_is_ready_for_jobs(
-    registry: Registry, http: httpx.AsyncClient
-) -> None:
+READY = {"status": "ready", "accepts_jobs": True}
+CHECKS = (("GET", "/ready"), ("GET", "/ready/worker"), ("GET", "/ping"), ("POST", "/ping"))
+
+
+async def test_a_pool_without_workers_is_ready_for_jobs(http: httpx.AsyncClient) -> None:
     response = await http.get("/ready")
-    assert (response.status_code, response.json()) == (
-        200,
-        {"status": "ready", "accepts_jobs": True, "has_worker": False, "num_workers": 0},
-    )
+    assert response.status_code == 200
+    assert response.json() == {**READY, "has_worker": False, "num_workers": 0}
 
 
 async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    checks = (("GET", "/ready"), ("GET", "/ready/worker"), ("GET", "/ping"), ("POST", "/ping"))
-    for method, path in checks:
+    for method, path in CHECKS:
         response = await http.request(method, path)
-        assert (response.status_code, response.json()) == (
-            200,
-            {"status": "ready", "accepts_jobs": True, "has_worker": True, "num_workers": 1},
-        )
+        assert response.status_code == 200
+        assert response.json() == {**READY, "has_worker": True, "num_workers": 1}
 
 
 @with_settings(api_keys=(SecretStr("red:" + "r" * 20),))
@@ -64,15 +60,15 @@ async def test_with_keys_only_clients_with_a_key_learn_the_number_of_workers(
 ) -> None:
     for path in ("/ready", "/ready/worker", "/ping"):
         anonymous = (await direct.get(path)).json()
-        assert anonymous == {"status": "ready", "accepts_jobs": True, "has_worker": True}
+        assert anonymous == {**READY, "has_worker": True}
         red = await direct.get(path, headers=bearer("r" * 20))
         assert red.json() == {**anonymous, "num_workers": 1}
 
 
-async def test_health_checks_accept_head_requests(
+async def test_checks_models_and_metrics_accept_head_requests(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    for path in ("/health", "/ready", "/ready/worker", "/ping"):
+    for path in ("/health", "/ready", "/ready/worker", "/ping", "/v1/models", "/metrics"):
         response = await http.head(path)
         assert (response.status_code, response.content) == (200, b"")
 
