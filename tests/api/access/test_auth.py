@@ -27,7 +27,7 @@ ROUTES = [
     *(("GET", path) for path in (*METRICS_PATHS, "/static", "/no/such/route")),
     *(("GET", "/docs/oauth2-redirect"), ("GET", "/%2Fhealth")),
 ]
-"""Some routes, and paths without one. test_scopes.py walks all routes."""
+"""Some routes, and paths without one. test_bounds.py walks all routes."""
 WRONG = [
     *("Bearer", "Bearer wrong", f"Bearer {RED}x", f"Bearer {RED[:-1]}", f"Basic {RED}"),
     *(RED, f"Bearer {RED} {BLUE}", f"Bearer {RED.upper()}", "Bearer \xe9"),
