@@ -1,26 +1,31 @@
-"""The official clients read streams that pause after their first tokens."""
+"""Streams that pause: the comments that they have, and the official clients that read them."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from api_support import RunningApp, ScriptedWorker, until
+from queue_support import LIMITS, Actor, make_job
 from sse_events import sse_events
 
 from api.answers import delivery
-from api.answers.keep_alive import keep_alive
+from api.answers.keep_alive import comment, keep_alive
 from api.follow.reply_hub import ReplyHub
 from ops.lab.chaos.load.requests import Question
 from ops.lab.chaos.load.sdks.available import AvailableSdks
 from ops.lab.chaos.load.sdks.process import has_node_clients, start_node
 from ops.lab.chaos.load.sdks.sdk import Api, Part, Sdk, SdkError, SdkRequest, fields_of
-from shared.errors import ErrorCode, JobError
+from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
-from shared.store.views.pool_views import PoolViews
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews, Wait
 
 NUM_COMMENTS = 3
 APIS = list(Api)
@@ -163,3 +168,51 @@ async def test_only_the_end_of_an_event_is_a_blank_line(
         assert ": keep-alive\n" in text
         assert all("\ndata: " in f"\n{block}" for block in blocks), blocks
         assert sse_events(text)
+
+
+PLAIN = b": keep-alive\n"
+
+
+@pytest.mark.parametrize(
+    ("wait", "text"),
+    [
+        (
+            Wait(position=3, num_waiting=12, estimated_s=39.2),
+            "waiting, position 3 of 12, about 40 s",
+        ),
+        (Wait(position=1, num_waiting=1, estimated_s=None), "waiting, position 1 of 1"),
+        (None, "keep-alive"),
+    ],
+)
+def test_a_comment_states_the_place_and_the_estimated_wait(wait: Wait | None, text: str) -> None:
+    assert comment(wait) == f": {text}\n".encode()
+
+
+async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
+    queue: Queue, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    jobs = [make_job() for _ in range(3)]
+    for job in jobs:
+        await queue.enqueue(job, LIMITS)
+    assert await keep_alive(views, jobs[1].id) == b": waiting, position 2 of 3\n"
+    worker = await Actor(queue, redis, keys, "w", ["a@1"]).register()
+    await worker.claim()
+    assert await keep_alive(views, jobs[1].id) == PLAIN
+    assert await keep_alive(views, JobId("unknown")) == PLAIN
+
+
+async def never(job_id: JobId) -> None:
+    await asyncio.Event().wait()
+
+
+async def fail(job_id: JobId) -> None:
+    raise RedisUnavailable
+
+
+@pytest.mark.parametrize("wait", [never, fail])
+async def test_a_comment_does_not_wait_for_redis_and_is_plain_without_it(
+    views: PoolViews, monkeypatch: pytest.MonkeyPatch, wait: Any
+) -> None:
+    monkeypatch.setattr(views, "wait", wait)
+    async with asyncio.timeout(60):
+        assert await keep_alive(views, JobId("a")) == PLAIN
