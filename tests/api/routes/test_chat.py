@@ -85,20 +85,6 @@ async def test_a_token_reaches_the_client_when_it_is_published(
     assert [chunk.choices[0].finish_reason async for chunk in stream] == ["length"]
 
 
-async def test_the_last_chunk_has_the_usage_if_requested(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    sent = client.chat.completions.create(
-        model="extract", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
-    )
-    stream, _ = await worker.serve(sent)
-    chunks = [chunk async for chunk in stream]
-    assert all(chunk.usage is None for chunk in chunks[:-1])
-    assert chunks[-1].choices == []
-    assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 2
-
-
 async def test_streamed_choices_are_interleaved_and_identified_by_index(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
@@ -181,15 +167,6 @@ async def test_a_completion_has_openais_fields(
         "choices": [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "stop"}],
         "usage": USAGE_BODY,
     }
-
-
-async def test_token_ids_reach_the_worker_unchanged(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    sent = client.completions.create(model="extract", prompt=[5, 6, 7])
-    answer, job = await worker.serve(sent)
-    assert job.job.prompts == ((5, 6, 7),)
-    assert answer.choices[0].text == "hello"
 
 
 async def test_openais_client_streams_a_completion(

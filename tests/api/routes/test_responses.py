@@ -28,6 +28,7 @@ WEATHER: Any = {
 }
 BODY = {"model": "extract", "input": "hi"}
 RED, BLUE = ("red:" + "r" * 20, "blue:" + "b" * 20)
+PREVIOUS = "previous_response_id"
 
 
 async def answer(
@@ -67,12 +68,16 @@ async def test_text(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
         metadata={"a": "b"},
         max_output_tokens=9,
         temperature=0.5,
+        top_logprobs=2,
+        include=["message.output_text.logprobs"],
     )
     assert (response.output_text, response.status) == ("hello", "completed")
     assert response.id == f"resp_{job.job.id}"
     assert (response.metadata, response.instructions) == ({"a": "b"}, "Be brief.")
     assert (response.usage.input_tokens, response.usage.output_tokens) == (3, 2)
-    assert (job.job.sampling.max_tokens, job.job.sampling.temperature) == (9, 0.5)
+    sampling = job.job.sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.logprobs) == (9, 0.5, 2)
+    assert response.output[0].content[0].logprobs == []  # the scripted worker publishes none
     assert [message["role"] for message in job.job.messages or ()] == ["system", "user"]
 
 
@@ -180,28 +185,21 @@ async def test_a_schema_is_parsed(client: openai.AsyncOpenAI, worker: ScriptedWo
     assert '"name"' in (job.job.sampling.json_schema or "")
 
 
-async def test_log_probabilities_are_requested(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    include: Any = ["message.output_text.logprobs"]
-    response, job = await answered(client, worker, top_logprobs=2, include=include)
-    assert job.job.sampling.logprobs == 2
-    assert response.output[0].content[0].logprobs == []  # the scripted worker publishes none
-
-
-async def test_a_background_response_is_retrieved(
+async def test_a_background_response_is_retrieved_and_continues_only_once_it_is_completed(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     accepted = await client.responses.create(model="extract", input="hi", background=True)
     assert accepted.status == "queued"
     job = await worker.take()
     assert (await client.responses.retrieve(accepted.id)).status == "in_progress"
+    with pytest.raises(openai.BadRequestError, match="isn't completed"):
+        await client.responses.create(model="extract", input="hi", previous_response_id=accepted.id)
     await worker.answer(job)
     done = await client.responses.retrieve(accepted.id)
     assert (done.status, done.output_text) == ("completed", "hello")
 
 
-async def test_waiting_and_running_responses_are_cancelled(
+async def test_waiting_and_running_background_responses_are_cancelled(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
     running = await client.responses.create(model="extract", input="hi", background=True)
@@ -210,24 +208,22 @@ async def test_waiting_and_running_responses_are_cancelled(
     for accepted in (running, waiting):
         assert (await client.responses.cancel(accepted.id)).status == "cancelled"
     assert (await client.responses.retrieve(waiting.id)).status == "cancelled"
-
-
-async def test_only_background_responses_are_cancelled(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
     response, _ = await answered(client, worker)
     with pytest.raises(openai.BadRequestError, match="background"):
         await client.responses.cancel(response.id)
 
 
-async def test_a_deleted_response_is_gone(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
+@pytest.mark.parametrize(("store", "reason"), [(True, PREVIOUS), (False, "isn't stored")])
+async def test_a_response_that_was_deleted_or_not_stored_is_gone(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker, store: bool, reason: str
 ) -> None:
-    response, _ = await answered(client, worker)
-    await client.responses.delete(response.id)
+    response, _ = await answered(client, worker, store=store)
+    assert response.output_text == "hello"
+    if store:
+        await client.responses.delete(response.id)
     with pytest.raises(openai.NotFoundError):
         await client.responses.retrieve(response.id)
-    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+    with pytest.raises(openai.BadRequestError, match=reason):
         await client.responses.create(model="extract", input="hi", previous_response_id=response.id)
 
 
@@ -245,17 +241,6 @@ async def test_a_running_response_is_deleted_by_a_second_request(
         "object": "response",
         "deleted": True,
     }
-
-
-async def test_a_response_that_is_not_stored_is_not_found(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    response, _ = await answered(client, worker, store=False)
-    assert response.output_text == "hello"
-    with pytest.raises(openai.NotFoundError):
-        await client.responses.retrieve(response.id)
-    with pytest.raises(openai.BadRequestError, match="isn't stored"):
-        await client.responses.create(model="extract", input="hi", previous_response_id=response.id)
 
 
 async def test_a_conversation_continues(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
@@ -290,14 +275,6 @@ async def test_a_conversation_that_is_too_large_is_refused(
     first, _ = await answered(client, worker, "x" * 300)
     with pytest.raises(openai.APIStatusError, match="max-body-bytes"):
         await client.responses.create(model="extract", input="hi", previous_response_id=first.id)
-
-
-async def test_a_response_that_runs_does_not_continue(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    accepted = await client.responses.create(model="extract", input="hi", background=True)
-    with pytest.raises(openai.BadRequestError, match="isn't completed"):
-        await client.responses.create(model="extract", input="hi", previous_response_id=accepted.id)
 
 
 @with_settings(api_keys=(SecretStr(RED), SecretStr(BLUE)))
@@ -469,27 +446,20 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return chats
 
 
-async def test_the_tokens_of_the_input_are_counted(
-    client: openai.AsyncOpenAI, counted: list[Any]
+async def test_the_tokens_of_an_input_and_of_a_continued_conversation_are_counted(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker, counted: list[Any]
 ) -> None:
     count = await client.responses.input_tokens.count(
         model="extract", input="hi", instructions="Be brief.", tools=[WEATHER]
     )
     assert (count.object, count.input_tokens) == ("response.input_tokens", 7)
-    (chat,) = counted
-    assert [message["content"] for message in chat.messages] == ["Be brief.", "hi"]
-    assert chat.tools.names == {"weather"}
-
-
-async def test_the_tokens_of_a_continued_conversation_are_counted(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker, counted: list[Any]
-) -> None:
     first, _ = await answered(client, worker)
-    fields: Any = {"model": "extract", "previous_response_id": first.id}
-    await client.responses.input_tokens.count(**fields, input="And Rome?")
-    await client.responses.input_tokens.count(**fields)
+    continued: Any = {"model": "extract", "previous_response_id": first.id}
+    await client.responses.input_tokens.count(**continued, input="And Rome?")
+    await client.responses.input_tokens.count(**continued)
     contents = [[message["content"] for message in chat.messages] for chat in counted]
-    assert contents == [["hi", "hello", "And Rome?"], ["hi", "hello"]]
+    assert contents == [["Be brief.", "hi"], ["hi", "hello", "And Rome?"], ["hi", "hello"]]
+    assert counted[0].tools.names == {"weather"}
 
 
 async def test_a_bad_field_of_a_request_to_count_tokens_is_named(http: httpx.AsyncClient) -> None:
@@ -503,14 +473,3 @@ async def test_a_bad_field_of_a_request_to_count_tokens_is_named(http: httpx.Asy
     for change, *error in cases:
         reply = await http.post(f"{URL}/input_tokens", json={**BODY, **change}, headers=strict)
         assert error_of(reply) == tuple(error)
-
-
-async def test_fields_of_the_answer_are_listed_when_tokens_are_counted(
-    http: httpx.AsyncClient, counted: list[Any]
-) -> None:
-    strict = {"Prefer": "handling=strict"}
-    body = {**BODY, "stream": True, "temperature": 0.5}
-    reply = await http.post(f"{URL}/input_tokens", json=body, headers=strict)
-    assert reply.json() == {"object": "response.input_tokens", "input_tokens": 7}
-    assert reply.headers["x-lorikeet-warning"] == "not used: stream, temperature"
-    assert reply.headers["preference-applied"] == "handling=strict"
