@@ -41,9 +41,10 @@ async def embedded(
 async def test_embeddings_have_openais_fields(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    answer, job = await embedded(http, worker, VECTORS, input=["a", "b"])
+    fields: dict[str, Any] = {"input": ["a", "b"], "pooling": "mean", "normalize": False}
+    answer, job = await embedded(http, worker, VECTORS, **fields)
     assert (job.job.endpoint, job.job.prompts) == (Endpoint.EMBEDDINGS, ("a", "b"))
-    assert job.job.embedding == EmbeddingParams()
+    assert job.job.embedding == EmbeddingParams(pooling=Pooling.MEAN, normalize=False)
     assert answer["id"] == f"embd-{job.job.id}"
     assert (answer["object"], answer["model"]) == ("list", "extract")
     assert answer["data"] == [
@@ -63,18 +64,10 @@ async def test_openais_client_reads_both_encodings(
         client.embeddings.create(model="extract", input=[5, 6], encoding_format=encoding)
     )
     job = await worker.take()
-    assert job.job.prompts == ((5, 6),)
+    assert (job.job.prompts, job.job.embedding) == (((5, 6),), EmbeddingParams())
     await worker.finish(job, *choices(VECTORS[:1]))
     expected: Any = VECTORS[0] if encoding == "float" else encoded(VECTORS[0])
     assert (await request).data[0].embedding == expected
-
-
-async def test_pooling_and_normalize_reach_the_worker(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    fields: dict[str, Any] = {"input": "a", "pooling": "mean", "normalize": False}
-    _, job = await embedded(http, worker, VECTORS[:1], **fields)
-    assert job.job.embedding == EmbeddingParams(pooling=Pooling.MEAN, normalize=False)
 
 
 async def test_a_job_with_many_inputs_reserves_room_for_a_few(
