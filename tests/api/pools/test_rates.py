@@ -32,11 +32,8 @@ def test_rates_are_averages_over_the_period_before_a_sample() -> None:
     assert (rates.tokens_per_s, rates.requests_per_s) == (100, 2)
 
 
-def test_the_first_sample_has_no_rates() -> None:
+def test_at_first_and_after_a_gap_or_a_loss_of_data_there_are_no_rates() -> None:
     assert rates_at([sample(0, tokens=500)], 0, 10) == Rates()
-
-
-def test_after_a_gap_or_a_loss_of_data_there_are_no_rates() -> None:
     assert rates_at([sample(0), sample(100, tokens=500)], 1, 10) == Rates()
     assert rates_at([sample(0, tokens=900), sample(1, tokens=5)], 1, 10) == Rates()
 

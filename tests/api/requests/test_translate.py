@@ -9,7 +9,7 @@ from translated_jobs import ADMISSION, HI, chat, completion
 
 from api.requests.translate import chat_job, parse_chat
 from api.schema.template_options import MAX_KWARGS_BYTES, RESERVED
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.codec import decode_answer_spec, decode_job, encode_answer_spec, encode_job
 from shared.protocol.jobs import Endpoint, PromptEnd
@@ -181,7 +181,8 @@ def nested(depth: int) -> Any:
 
 
 def test_variables_of_the_template_reach_the_job() -> None:
-    assert chat(chat_template_kwargs={"a": [1], "b": None}).template_kwargs == {"a": [1], "b": None}
+    for kwargs in ({"a": [1], "b": None}, nested(16)):
+        assert chat(chat_template_kwargs=kwargs).template_kwargs == kwargs
     assert chat(chat_template_kwargs={}).template_kwargs is None
     assert chat().template_kwargs is None
 
@@ -200,7 +201,6 @@ def test_an_effort_is_a_variable_and_turns_thinking_on_or_off() -> None:
         "enable_thinking": False,
         "thinking": False,
     }
-    assert failure(reasoning_effort="huge").param == "reasoning_effort"
 
 
 def test_lmdeploys_enable_thinking_is_a_variable_of_the_template() -> None:
@@ -216,21 +216,42 @@ def test_lmdeploys_enable_thinking_is_a_variable_of_the_template() -> None:
         "enable_thinking": False,
         "thinking": True,
     }
-    assert failure(enable_thinking="yes").param == "enable_thinking"
 
 
-@pytest.mark.parametrize("other", [True, 0, "no"])
-def test_two_values_of_enable_thinking_are_refused(other: Any) -> None:
-    error = failure(enable_thinking=False, chat_template_kwargs={"enable_thinking": other})
-    assert (error.status, error.param) == (400, "enable_thinking")
-    assert "chat_template_kwargs" in error.message
+KWARGS = "chat_template_kwargs"
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED))
-def test_reserved_names_are_refused_by_name(name: str) -> None:
-    error = failure(chat_template_kwargs={name: 1})
-    assert (error.status, error.param) == (400, "chat_template_kwargs")
-    assert repr(name) in error.message
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "reasoning_effort"),
+        ({"enable_thinking": "yes"}, "enable_thinking", "enable_thinking"),
+        *(
+            (
+                {"enable_thinking": False, KWARGS: {"enable_thinking": other}},
+                "enable_thinking",
+                KWARGS,
+            )
+            for other in (True, 0, "no")
+        ),
+        *(({KWARGS: {name: 1}}, KWARGS, repr(name)) for name in sorted(RESERVED)),
+        *(
+            ({KWARGS: kwargs}, KWARGS, KWARGS)
+            for kwargs in (nested(17), {"a": "x" * MAX_KWARGS_BYTES}, [], "a")
+        ),
+        (
+            *({**CONTINUED, "add_generation_prompt": True}, "continue_final_message"),
+            "add_generation_prompt",
+        ),
+        ({"chat_template": "{{ messages }}"}, "chat_template", "isn't supported"),
+    ],
+)
+def test_options_that_a_template_cannot_have_are_refused_by_name(
+    fields: dict[str, Any], param: str, words: str
+) -> None:
+    error = failure(**fields)
+    assert (error.status, error.param) == (400, param)
+    assert words in error.message
 
 
 def test_all_parameters_of_transformers_are_reserved() -> None:
@@ -241,29 +262,12 @@ def test_all_parameters_of_transformers_are_reserved() -> None:
     assert names.keys() - {"kwargs", "documents"} <= RESERVED
 
 
-@pytest.mark.parametrize("kwargs", [nested(17), {"a": "x" * MAX_KWARGS_BYTES}, [], "a"])
-def test_variables_are_bounded(kwargs: Any) -> None:
-    assert failure(chat_template_kwargs=kwargs).param == "chat_template_kwargs"
-    assert chat(chat_template_kwargs=nested(16)).template_kwargs == nested(16)
-
-
-def test_a_template_in_the_request_is_refused() -> None:
-    error = failure(chat_template="{{ messages }}")
-    assert (error.code, error.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "chat_template")
-
-
 def test_the_prompt_ends_as_the_request_says() -> None:
     assert chat().prompt_end is PromptEnd.ANSWER
     assert chat(add_generation_prompt=True).prompt_end is PromptEnd.ANSWER
     assert chat(add_generation_prompt=False).prompt_end is PromptEnd.NOTHING
     assert chat(**CONTINUED).prompt_end is PromptEnd.MESSAGE
     assert chat(**CONTINUED, add_generation_prompt=False).prompt_end is PromptEnd.MESSAGE
-
-
-def test_an_answer_can_not_both_start_and_continue() -> None:
-    error = failure(**CONTINUED, add_generation_prompt=True)
-    assert (error.status, error.param) == (400, "continue_final_message")
-    assert "add_generation_prompt" in error.message
 
 
 def test_the_last_message_is_echoed_if_the_answer_has_its_role() -> None:

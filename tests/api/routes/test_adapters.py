@@ -26,14 +26,6 @@ IN_PLACE = {"load_inplace": True}
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
 
-async def test_one_adapter_can_be_read(http: httpx.AsyncClient, registry: Registry) -> None:
-    one = (await http.get("/v1/adapters/extract")).json()
-    assert one.pop("staging") is None
-    assert [one] == (await http.get("/v1/adapters")).json()["data"]
-    reply = await http.get("/v1/adapters/org/none")
-    assert error_of(reply) == (404, "model_not_found", "model")
-
-
 async def test_deleting_an_adapter_may_be_repeated(
     http: httpx.AsyncClient, registry: Registry
 ) -> None:
@@ -292,7 +284,7 @@ async def test_pages_of_other_sites_may_not_manage_adapters(http: httpx.AsyncCli
     assert (await http.get("/v1/adapters", headers=own)).status_code == 200
 
 
-async def test_the_list_has_versions_usage_and_workers(
+async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
     http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys, registry: Registry
 ) -> None:
     body = {"model": "tiny/base:extract", **CHAT}
@@ -302,7 +294,8 @@ async def test_the_list_has_versions_usage_and_workers(
     await redis.set(keys.loading(adapter("extract").version), "w9")
 
     (body,) = (await http.get("/v1/adapters")).json()["data"]
-
+    one = (await http.get("/v1/adapters/extract")).json()
+    assert one == {**body, "staging": None}
     (previous,) = body.pop("previous")
     used_ms = previous.pop("last_used_ms")
     assert used_ms > 1.7e12

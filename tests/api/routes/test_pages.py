@@ -8,14 +8,13 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from api_support import RunningApp, client_of, error_of, running_app
+from api_support import RunningApp, error_of, running_app
 from console_browser import console_page, running_browser
 from playwright.async_api import Browser, Route, expect
 from pydantic import SecretStr
 from raw_client import with_settings
 from starlette.staticfiles import StaticFiles
 
-from api.app import create_app
 from api.routes.pages import guide
 from shared.settings import ApiSettings
 
@@ -24,8 +23,23 @@ LINK = re.compile(r'(?:src|href)="([^"#]+)"')
 """URL of a file in the page; links to the console's own pages begin with #."""
 
 
-async def test_the_page_and_its_files_have_strict_headers(http: httpx.AsyncClient) -> None:
-    for path, kind in (("/", "text/html"), (SCRIPT, "text/javascript")):
+GUIDE = "/docs/guide/README.html"
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "README.html").write_text("<title>Lorikeet</title>")
+    monkeypatch.setattr(guide, "_files", StaticFiles(directory=tmp_path))
+
+
+@pytest.fixture
+def not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guide, "_files", StaticFiles(directory=tmp_path / "no", check_dir=False))
+
+
+@pytest.mark.usefixtures("built")
+async def test_pages_and_their_files_have_strict_headers(http: httpx.AsyncClient) -> None:
+    for path, kind in (("/", "text/html"), (SCRIPT, "text/javascript"), (GUIDE, "text/html")):
         reply = await http.get(path)
         assert reply.status_code == 200
         assert reply.headers["content-type"].startswith(kind)
@@ -36,6 +50,7 @@ async def test_the_page_and_its_files_have_strict_headers(http: httpx.AsyncClien
         assert reply.headers["x-content-type-options"] == "nosniff"
         assert reply.headers["referrer-policy"] == "no-referrer"
         assert (await http.head(path)).status_code == 200
+    assert (await http.get(GUIDE)).text == "<title>Lorikeet</title>"
 
 
 async def test_a_browser_that_has_the_file_gets_no_body(http: httpx.AsyncClient) -> None:
@@ -45,16 +60,36 @@ async def test_a_browser_that_has_the_file_gets_no_body(http: httpx.AsyncClient)
     assert (again.status_code, again.content) == (304, b"")
 
 
-@pytest.mark.parametrize("path", ["/static/nothing.js", "/static/%2e%2e/app.py", "/static/lib"])
-async def test_other_paths_are_not_found(http: httpx.AsyncClient, path: str) -> None:
-    assert error_of(await http.get(path)) == (404, "unknown_url", None)
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize(
+    "name", ["nothing.js", "%2e%2e/app.py", "lib", "__init__.py", "..%2Fmain.py"]
+)
+async def test_other_files_are_not_found(http: httpx.AsyncClient, name: str) -> None:
+    for folder in ("/static", "/docs/guide", "/docs"):
+        assert error_of(await http.get(f"{folder}/{name}")) == (404, "unknown_url", None)
 
 
+@pytest.mark.usefixtures("not_built")
+async def test_without_the_site_of_the_guide_its_urls_are_unknown(http: httpx.AsyncClient) -> None:
+    for path in ("/docs/guide", GUIDE):
+        assert error_of(await http.get(path)) == (404, "unknown_url", None)
+
+
+@pytest.mark.usefixtures("built")
 @with_settings(api_keys=(SecretStr("admin:" + "k" * 20),))
-async def test_the_page_needs_no_key(direct: httpx.AsyncClient) -> None:
-    for path in ("/", SCRIPT):
+async def test_pages_need_no_key(direct: httpx.AsyncClient) -> None:
+    for path in ("/", SCRIPT, GUIDE):
         assert (await direct.get(path)).status_code == 200
     assert (await direct.get("/v1/pool")).status_code == 401
+
+
+@pytest.mark.usefixtures("built")
+@with_settings(root_path="/llm")
+async def test_below_a_root_path_the_guides_first_page_is_found(direct: httpx.AsyncClient) -> None:
+    for asked in ("/docs/guide", "/docs/guide/", "/llm/docs/guide"):
+        reply = await direct.get(asked)
+        assert (reply.status_code, reply.headers["location"]) == (307, f"/llm{GUIDE}")
+        assert (await direct.get(reply.headers["location"])).status_code == 200
 
 
 @with_settings(root_path="/llm")
@@ -93,58 +128,6 @@ async def test_a_browser_shows_the_console_of_a_proxy_that_removes_the_root_path
         await console.page.route("**/*", proxy)
         await console.page.goto(f"{running.url}/llm#/pool")
         await expect(console.page.get_by_text("No worker is in the pool.")).to_be_visible()
-
-
-GUIDE = "/docs/guide/README.html"
-
-
-@pytest.fixture
-def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "README.html").write_text("<title>Lorikeet</title>")
-    monkeypatch.setattr(guide, "_files", StaticFiles(directory=tmp_path))
-
-
-@pytest.fixture
-def not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guide, "_files", StaticFiles(directory=tmp_path / "no", check_dir=False))
-
-
-@pytest.mark.usefixtures("built")
-async def test_a_page_has_strict_headers(http: httpx.AsyncClient) -> None:
-    reply = await http.get(GUIDE)
-    assert (reply.status_code, reply.text) == (200, "<title>Lorikeet</title>")
-    assert "default-src 'self'" in reply.headers["content-security-policy"]
-    assert "unsafe" not in reply.headers["content-security-policy"]
-    assert reply.headers["x-content-type-options"] == "nosniff"
-
-
-@pytest.mark.usefixtures("built")
-async def test_a_page_needs_no_key(settings: ApiSettings) -> None:
-    given = {"api_keys": (SecretStr("admin:" + "k" * 20),)}
-    async with client_of(create_app(settings.model_copy(update=given))) as http:
-        assert (await http.get(GUIDE)).status_code == 200
-
-
-@pytest.mark.usefixtures("built")
-@pytest.mark.parametrize("asked", ["/docs/guide", "/docs/guide/", "/llm/docs/guide"])
-async def test_the_first_page_is_found_below_a_root_path(settings: ApiSettings, asked: str) -> None:
-    given = {"root_path": "/llm"}
-    async with client_of(create_app(settings.model_copy(update=given))) as http:
-        reply = await http.get(asked)
-        assert (reply.status_code, reply.headers["location"]) == (307, f"/llm{GUIDE}")
-        assert (await http.get(reply.headers["location"])).status_code == 200
-
-
-@pytest.mark.usefixtures("built")
-@pytest.mark.parametrize("path", ["nothing.html", "%2e%2e/app.py"])
-async def test_other_files_are_not_found(http: httpx.AsyncClient, path: str) -> None:
-    assert error_of(await http.get(f"/docs/guide/{path}")) == (404, "unknown_url", None)
-
-
-@pytest.mark.usefixtures("not_built")
-@pytest.mark.parametrize("path", ["/docs/guide", GUIDE])
-async def test_without_the_site_its_urls_are_unknown(http: httpx.AsyncClient, path: str) -> None:
-    assert error_of(await http.get(path)) == (404, "unknown_url", None)
 
 
 FILES = {
@@ -193,8 +176,3 @@ async def test_the_files_have_a_type_and_may_be_cached(
         assert reply.headers["cache-control"] == "public, max-age=86400"
         again = await http.get(f"/docs/{name}", headers={"If-None-Match": reply.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-
-
-async def test_other_files_of_the_package_are_not_served(http: httpx.AsyncClient) -> None:
-    for path in ("/docs/__init__.py", "/docs/..%2Fmain.py", "/docs/nothing.js"):
-        assert (await http.get(path)).status_code == 404
