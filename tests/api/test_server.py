@@ -87,8 +87,7 @@ async def test_a_running_answer_is_finished_after_the_signal_and_streams_of_the_
             lines = states.aiter_lines()
             while await anext(lines) != "event: pool":
                 pass
-            request = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
-            job = await worker.take()
+            request, job = await worker.sent(client.post("/v1/chat/completions", json=BODY))
             await worker.admit(job)
             os.kill(process.pid, signal.SIGTERM)
             async with asyncio.timeout(25):  # the drain time is 30 s

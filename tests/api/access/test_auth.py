@@ -149,8 +149,7 @@ async def test_a_refused_request_is_counted(http: httpx.AsyncClient) -> None:
 async def test_only_the_tenant_of_a_job_can_list_read_and_cancel_it(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED)))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(CHAT, json=BODY, headers=bearer(RED)))
     assert job.job.tenant == "red"
     path = f"/v1/jobs/{job.job.id}"
     for key, found in ((RED, [job.job.id]), (BLUE, [])):

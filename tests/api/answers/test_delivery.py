@@ -62,8 +62,7 @@ def abandoned(redis: Redis, keys: Keys) -> Abandoned:
 async def test_after_the_grace_period_the_job_is_cancelled(
     http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=BODY))
     request.cancel()
 
     async def is_cancelled() -> bool:
@@ -183,8 +182,7 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     abandoned: Abandoned,
     body: dict[str, object],
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=body, headers=KEY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=body, headers=KEY))
     server.pool.part(ReplyHub).stop()
     reply = await request
     assert error_of(reply) == (503, "server_stopping", None)
@@ -227,8 +225,7 @@ async def test_a_stopping_server_does_not_abandon_a_job_that_keeps_running(
     headers: dict[str, str],
     fields: dict[str, object],
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json={**STREAM, **fields}, headers=headers))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json={**STREAM, **fields}, headers=headers))
     server.pool.part(ReplyHub).stop()
     await request
     await server.pool.part(Following).cancels.finish()
@@ -243,8 +240,7 @@ async def test_a_client_that_leaves_the_server_it_came_back_to_after_a_stop_ends
     worker: ScriptedWorker,
     abandoned: Abandoned,
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=STREAM))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=STREAM))
     server.pool.part(ReplyHub).stop()
     await request
     await abandoned.gets(job.job.id)

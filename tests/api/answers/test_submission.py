@@ -123,10 +123,9 @@ async def test_an_official_client_that_tries_again_is_answered_by_a_new_job(
     error = JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message="its source is away")
     url = f"{server.url}/v1"
     async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=2) as client:
-        request = asyncio.create_task(
+        request, first = await worker.sent(
             client.chat.completions.create(**BODY, extra_headers={"Idempotency-Key": "retried"})
         )
-        first = await worker.take()
         await worker.fail(first, error)
         second = await worker.take()
         await worker.answer(second, "hello")

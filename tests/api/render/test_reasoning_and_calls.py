@@ -1,6 +1,5 @@
 """Answers with reasoning and tool calls, complete and streamed."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -136,8 +135,7 @@ async def answered(
     http: httpx.AsyncClient, worker: ScriptedWorker, text: str, finish: FinishReason = STOP
 ) -> Any:
     """Return the choice of the complete answer to `BODY` if the model writes `text`."""
-    request = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=BODY))
     await worker.finish(job, Choice(text=text, finish=finish, ids=(1, 2)))
     return (await request).json()["choices"][0]
 
@@ -169,8 +167,7 @@ async def test_an_answer_cut_after_a_call_has_the_finish_reason_length(
 async def test_a_stream_has_the_tool_name_first_and_then_its_arguments_in_pieces(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json={**BODY, "stream": True}))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json={**BODY, "stream": True}))
     text = ["Hm", '<tool_call>{"name": "weather", "argu', 'ments": {"city"', ': "Osaka"}}', ""]
     for i, part in enumerate(text):
         await worker.tokens(job, i, (i,), part, STOP if part == "" else None)
@@ -207,8 +204,7 @@ async def test_openais_client_assembles_a_stream_to_the_complete_answer(
         ) as stream:
             return await stream.get_final_completion()
 
-    request = asyncio.create_task(stream())
-    job = await worker.take()
+    request, job = await worker.sent(stream())
     for i, char in enumerate(ANSWER):
         await worker.tokens(job, i, (i,), char, STOP if i == len(ANSWER) - 1 else None)
     await worker.finish(job)

@@ -1,6 +1,5 @@
 """Prompts that can't fit into the context are refused before a worker tokenizes them."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -141,10 +140,9 @@ async def test_a_prompt_that_cannot_fit_is_refused_and_never_queued(
 async def test_a_prompt_that_may_fit_is_left_to_the_worker(
     direct: httpx.AsyncClient, worker: ScriptedWorker, url: str, fields: dict[str, Any]
 ) -> None:
-    request = asyncio.create_task(
+    request, job = await worker.sent(
         direct.post(url, json={"model": BASE.name, "max_tokens": 2, **fields})
     )
-    job = await worker.take()
     for choice in range(job.job.num_choices):
         await worker.tokens(job, 0, (1,), "hello", FinishReason.STOP, choice=choice)
     await worker.finish(

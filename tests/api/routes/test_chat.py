@@ -1,7 +1,5 @@
 """POST /v1/chat/completions and /v1/completions."""
 
-import asyncio
-
 import httpx
 import openai
 import pytest
@@ -107,10 +105,9 @@ async def test_streamed_choices_are_interleaved_and_identified_by_index(
 async def test_choices_are_in_order_in_a_complete_answer(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
+    request, job = await worker.sent(
         client.chat.completions.create(model="extract", messages=MESSAGES, n=2)
     )
-    job = await worker.take()
     await worker.tokens(job, 0, (1,), "a", FinishReason.STOP, choice=1)
     await worker.tokens(job, 0, (2,), "b", FinishReason.LENGTH, choice=0)
     await worker.finish(job)
@@ -125,10 +122,9 @@ async def test_choices_are_in_order_in_a_complete_answer(
 async def test_an_answer_without_events_is_built_from_its_result(
     client: openai.AsyncOpenAI, worker: ScriptedWorker, stream: bool
 ) -> None:
-    request = asyncio.create_task(
+    request, job = await worker.sent(
         client.chat.completions.create(model="extract", messages=MESSAGES, stream=stream)
     )
-    job = await worker.take()
     await worker.finish(job, Choice(text="whole", finish=FinishReason.STOP, ids=(1, 2)))
     answer = await request
     if isinstance(answer, openai.AsyncStream):

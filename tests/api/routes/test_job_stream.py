@@ -107,8 +107,7 @@ async def test_after_any_event_of_a_done_job_exactly_the_rest_follows_on_another
     body: dict[str, Any],
 ) -> None:
     texts = [ANSWER, "no call 🙂"]
-    request = asyncio.create_task(http.post(url, json=body))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(url, json=body))
     await publish(worker, job, texts)
     await finish(worker, job, texts)
     whole = sse_events((await request).text)

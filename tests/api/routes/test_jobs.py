@@ -38,8 +38,7 @@ CANCELLED = JobError(code=ErrorCode.CANCELLED, message="cancelled")
 async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
     http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
 ) -> None:
-    first = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    first, job = await worker.sent(http.post(URL, json=BODY))
     body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
     assert (body["state"], body["tries"], body["worker"]) == ("running", 1, worker.id)
     assert (body["model"], body["version"]) == ("extract", ADAPTER.version)
@@ -86,8 +85,7 @@ async def test_cancelling_a_waiting_job_ends_its_request(
 async def test_cancelling_a_running_job_notifies_its_worker(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=BODY))
     response = await http.post(f"/v1/jobs/{job.job.id}/cancel")
     assert response.json()["state"] == "running"
     assert (await worker.mail()).job == job.job.id
@@ -107,8 +105,7 @@ async def test_an_unknown_job_is_a_404(http: httpx.AsyncClient) -> None:
 async def test_the_answer_of_a_job_has_its_tool_calls(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=TOOL_BODY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=TOOL_BODY))
     await worker.finish(job, Choice(text=ANSWER, finish=FinishReason.STOP, ids=(1,)))
     answer = (await request).json()
     body = (await http.get(f"/v1/jobs/{job.job.id}")).json()

@@ -109,8 +109,7 @@ async def test_a_stop_sequence_is_named_and_left_out(
 
 
 async def test_an_answer_that_is_too_long(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    posting = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    posting, job = await worker.sent(http.post(URL, json=BODY))
     await worker.finish(job, Choice(text="hello", finish=FinishReason.LENGTH, ids=(1, 2)))
     assert (await posting).json()["stop_reason"] == "max_tokens"
 

@@ -326,10 +326,9 @@ async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
 async def test_a_background_stream_continues_with_the_client(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    creating = asyncio.create_task(
+    creating, job = await worker.sent(
         client.responses.create(model="extract", input="hi", background=True, stream=True)
     )
-    job = await worker.take()
     await worker.tokens(job, 0, (1,), "one", checkpoint=True)
     last = None
     response_id = ""
