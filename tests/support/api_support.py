@@ -326,6 +326,19 @@ def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
     return reply.status_code, error["code"], error["param"]
 
 
+async def paged(http: httpx.AsyncClient, url: str, limit: int, **options: Any) -> list[Any]:
+    """Return the items of all pages of a list, which have `limit` items at most."""
+    found: list[Any] = []
+    params = {**options.pop("params", {}), "limit": limit}
+    while True:
+        page = (await http.get(url, params=params, **options)).json()
+        assert len(page["data"]) <= limit
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        params["after"] = page["last_id"]
+
+
 def metric_samples(
     metrics: Metrics, pool: PoolSnapshot | None = None
 ) -> dict[tuple[str, ...], float]:

@@ -9,7 +9,7 @@ import httpx
 import openai
 import orjson
 import pytest
-from api_support import RunningApp, ScriptedWorker, error_of
+from api_support import RunningApp, ScriptedWorker, error_of, paged
 from key_support import bearer, new_key
 from pydantic import SecretStr
 from routes_support import example_path, routes
@@ -304,16 +304,8 @@ async def test_pages_of_a_key_have_all_that_it_may_see(
     for number in range(10):
         file = await uploaded_by(http, headers["narrow" if number % 4 == 0 else "full"])
         own += [file] if number % 4 == 0 else []
-    found: list[str] = []
-    after: dict[str, str] = {}
-    while True:
-        url, params = "/v1/files", {"limit": "2", **after}
-        page = (await http.get(url, params=params, headers=headers["narrow"])).json()
-        found += [each["id"] for each in page["data"]]
-        if not page["has_more"]:
-            break
-        after = {"after": page["last_id"]}
-    assert sorted(found) == sorted(own)
+    found = await paged(http, "/v1/files", 2, headers=headers["narrow"])
+    assert sorted(each["id"] for each in found) == sorted(own)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from api_support import (
     RunningApp,
     ScriptedWorker,
     error_of,
+    paged,
     waiting_job,
     worker_info,
 )
@@ -218,24 +219,19 @@ async def test_jobs_are_filtered_by_state_and_model(
 
 
 @pytest.mark.parametrize("max_looked", [1, 2, MAX_LOOKED])
-@pytest.mark.parametrize(("query", "num_jobs"), [("", 5), ("&model=extract", 4)])
+@pytest.mark.parametrize(("params", "num_jobs"), [({}, 5), ({"model": "extract"}, 4)])
 async def test_pages_contain_every_job_once(
     http: httpx.AsyncClient,
     worker: ScriptedWorker,
     monkeypatch: pytest.MonkeyPatch,
-    query: str,
+    params: dict[str, str],
     num_jobs: int,
     max_looked: int,
 ) -> None:
     monkeypatch.setattr(pool_views, "MAX_LOOKED", max_looked)
     ids = await five_jobs(http, worker)
-    found, after, has_more = [], "", True
-    while has_more:
-        page = (await http.get(f"/v1/jobs?limit=2{query}{after}")).json()
-        assert len(page["data"]) <= 2
-        found += [job["id"] for job in page["data"]]
-        after, has_more = f"&after={page['last_id']}", page["has_more"]
-    assert found == ids[-num_jobs:]
+    found = await paged(http, "/v1/jobs", 2, params=params)
+    assert [job["id"] for job in found] == ids[-num_jobs:]
 
 
 async def test_an_unknown_cursor_is_a_404(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
