@@ -5,12 +5,11 @@ from typing import Any, cast
 
 import pytest
 from api_support import until
-from followed_job import ADMITTED, ID, STOP, USAGE, done, end, followed_job, tokens
+from followed_job import ID, STOP, USAGE, done, end, followed_job, tokens
 
 from api.follow import follower
-from api.follow.follow_state import Update
 from api.follow.follower import Attach, Follower
-from api.follow.reply_hub import ClientGone, Inbox, ServerStopping, max_events
+from api.follow.reply_hub import Inbox, max_events
 from api.follow.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
@@ -115,19 +114,6 @@ async def failure_of(following: Follower) -> ErrorCode:
     return caught.value.error.code
 
 
-async def test_events_become_updates_and_the_end_has_the_usage(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    following = follow(views, inbox)
-    inbox.put(ADMITTED)
-    inbox.put(tokens(0, (1,), "a", STOP))
-    updates: list[Update] = await following.updates(1)
-    assert updates == [ADMITTED, Delta(0, "a", STOP)]
-    inbox.put(end())
-    assert await following.updates(1) == []
-    assert following.usage == USAGE
-
-
 async def test_updates_before_an_error_are_returned_before_it(
     views: FakeViews, inbox: Inbox
 ) -> None:
@@ -189,20 +175,6 @@ async def test_the_deadline_of_an_unfinished_job_ends_the_wait(
     following = follow(views, inbox, left_ms=left_ms, attach=attach)
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
     assert not following.has_ended
-
-
-@pytest.mark.parametrize("reason", [ClientGone, ServerStopping])
-async def test_a_disconnected_client_or_a_process_that_stops_ends_the_wait(
-    views: FakeViews, inbox: Inbox, reason: type[ClientGone | ServerStopping]
-) -> None:
-    waiting = asyncio.create_task(follow(views, inbox).updates(5))
-    await asyncio.sleep(0)
-    inbox.interrupt(reason())
-    with pytest.raises(reason):
-        await waiting
-    inbox.interrupt(reason())
-    with pytest.raises(reason):
-        await follow(views, inbox).updates(5)
 
 
 class Attachments:
@@ -267,16 +239,6 @@ async def test_an_attached_follower_of_an_ended_job_has_its_answer_despite_the_d
     following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
     assert await text_of(following) == "ab"
     assert following.usage == USAGE
-
-
-async def test_an_attached_follower_of_a_failed_job_has_its_tokens_before_the_error(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    views.state = JobState.DEAD
-    views.checkpoints = (tokens(0, (1, 2), "ab"),)
-    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
-    assert await following.updates(1) == [Delta(0, "ab", None)]
-    assert await failure_of(following) is ErrorCode.POISON_JOB
 
 
 async def test_an_attached_follower_waits_for_redis(views: FakeViews, inbox: Inbox) -> None:

@@ -82,24 +82,6 @@ class FakeReader:
         return events
 
 
-async def test_every_inbox_of_a_job_gets_its_events() -> None:
-    hub = ReplyHub(cast(ReplyReader, FakeReader(ADMITTED, END)))
-    with hub.open(ID, 1) as first, hub.open(ID, 1) as second, hub.open(JobId("k"), 1) as other:
-        running = asyncio.create_task(hub.run())
-        assert [await first.get(5), await second.get(5)] == [[ADMITTED, END]] * 2
-        assert await other.get(0) == []
-        running.cancel()
-
-
-async def test_a_job_has_an_inbox_until_its_last_one_closes() -> None:
-    hub = ReplyHub(cast(ReplyReader, FakeReader()))
-    with hub.open(ID, 1):
-        with hub.open(ID, 1):
-            pass
-        assert hub.has_inbox(ID)
-    assert not hub.has_inbox(ID)
-
-
 async def test_a_hub_that_stops_interrupts_open_inboxes_and_later_ones() -> None:
     hub = ReplyHub(cast(ReplyReader, FakeReader()))
     with hub.open(ID, 1) as first:

@@ -4,16 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import openai
 import pytest
-from api_support import ADAPTER, BASE, ScriptedWorker, error_of
+from api_support import ADAPTER, ScriptedWorker
 from openai.types.chat import (
     ParsedChatCompletionMessage,
     ParsedFunction,
     ParsedFunctionToolCall,
 )
 from translated_jobs import ADMISSION, HI, chat
-from weather_tool import ANSWER, BODY, OSAKA, TOOLS, URL
+from weather_tool import BODY, OSAKA, TOOLS, URL
 
 from api.requests.translate import chat_job, parse_chat
 from shared.protocol.ids import AdapterVersion
@@ -190,30 +189,6 @@ async def taken(http: httpx.AsyncClient, worker: ScriptedWorker, **fields: Any) 
     reply, job = await worker.serve(http.post(URL, json={**BODY, **fields}))
     assert reply.status_code == 200
     return job.job
-
-
-async def test_an_answer_read_by_openais_client_can_be_sent_back(
-    client: openai.AsyncOpenAI, http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    asked = client.chat.completions.create(model="extract", messages=[HI], tools=TOOLS)
-    answer, _ = await worker.serve(asked, ANSWER)
-    message = answer.choices[0].message
-    job_after = await taken(http, worker, messages=[HI, message.model_dump()])
-    assert job_after.messages is not None
-    assert [c["function"]["arguments"] for c in job_after.messages[1]["tool_calls"]] == [
-        {"city": "Osaka"},
-        {"city": "Oslo"},
-    ]
-
-
-async def test_tools_are_refused_if_the_chat_template_has_none(
-    http: httpx.AsyncClient, registry: Registry, worker: ScriptedWorker
-) -> None:
-    await registry.set_base(replace(BASE, tool_form=None))
-    response = await http.post(URL, json=BODY)
-    assert error_of(response) == (400, "unsupported_parameter", "tools")
-    assert 'tool_choice "none"' in response.json()["error"]["message"]
-    assert (await taken(http, worker, tool_choice="none")).tools is None
 
 
 async def test_an_adapters_own_template_decides_the_form_of_its_calls(

@@ -2,13 +2,12 @@
 
 import httpx
 import openai
-import pytest
 from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
 from chat_stream import MESSAGES, admitted_stream
 from sse_events import sse_events
 
 from api.metrics.metrics import Metrics
-from shared.protocol.results import Choice, FinishReason
+from shared.protocol.results import FinishReason
 
 
 async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
@@ -116,22 +115,6 @@ async def test_choices_are_in_order_in_a_complete_answer(
         (0, "b", "length"),
         (1, "a", "stop"),
     ]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_without_events_is_built_from_its_result(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker, stream: bool
-) -> None:
-    request, job = await worker.sent(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=stream)
-    )
-    await worker.finish(job, Choice(text="whole", finish=FinishReason.STOP, ids=(1, 2)))
-    answer = await request
-    if isinstance(answer, openai.AsyncStream):
-        texts = [chunk.choices[0].delta.content or "" async for chunk in answer]
-        assert "".join(texts) == "whole"
-    else:
-        assert answer.choices[0].message.content == "whole"
 
 
 async def test_tokens_are_counted_by_model(

@@ -16,7 +16,6 @@ from api_support import (
     RunningApp,
     ScriptedWorker,
     client_of,
-    error_of,
     running_app,
     until,
     worker_info,
@@ -134,12 +133,6 @@ async def test_each_worker_lists_what_it_holds_loads_keeps_and_runs(
     assert (other["version"], other["is_current"]) == (OTHER, False)
     assert (body["queue"]["waiting"], body["queue"]["running"]) == (1, 1)
     assert (body["has_worker"], body["reason"]) == (True, None)
-
-
-async def test_without_redis_the_pool_is_unavailable(settings: ApiSettings) -> None:
-    unreachable = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
-    async with client_of(create_app(unreachable)) as http:
-        assert error_of(await http.get(POOL)) == (503, "service_unavailable", None)
 
 
 @pytest.mark.parametrize("is_clock_wrong", [False, True])
