@@ -108,7 +108,9 @@ def test_tools_reach_the_worker_unchanged_unless_none_may_be_called() -> None:
     job = chat(tools=TOOLS)
     assert job.tools == ToolUse(tools=tuple(TOOLS), form=ToolForm.HERMES, choice=ToolChoice.AUTO)  # type: ignore[arg-type]
     assert job.sampling.stop == ()
-    assert chat(tools=TOOLS, tool_choice="none").tools is None
+    request = parse_chat({"model": "m", "messages": [HI], "tools": TOOLS, "tool_choice": "none"})
+    for form in (ToolForm.HERMES, None):  # the chat template needs no form of calls
+        assert chat_job(request, replace(ADMISSION, tool_form=form)).tools is None
 
 
 OTHER_TOOL = {"type": "function", "function": {"name": "other", "description": None}}
