@@ -22,23 +22,10 @@ from shared.store.views.pool_views import PoolViews
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 VALIDATE = "/v1/adapters/validate"
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
+REMOVED = "Success: LoRA adapter 'extract' removed successfully."
+DELETED = '{"id":"extract","object":"adapter","deleted":true}'
 IN_PLACE = {"load_inplace": True}
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
-
-
-async def test_deleting_an_adapter_may_be_repeated(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
-    for _ in range(2):
-        reply = await http.delete("/v1/adapters/extract")
-        assert reply.json() == {"id": "extract", "object": "adapter", "deleted": True}
-    reply = await http.post("/v1/chat/completions", json={"model": "extract", **CHAT})
-    assert error_of(reply) == (404, "model_not_found", "model")
-    for unknown in ("org/sql", "a@b", "%00"):
-        assert error_of(await http.delete(f"/v1/adapters/{unknown}"))[:2] == (
-            404,
-            "model_not_found",
-        )
 
 
 async def test_a_rollback_makes_any_kept_version_current(
@@ -185,29 +172,22 @@ async def test_concurrent_loads_of_one_name_load_one_adapter(
     assert sorted(reply.status_code for reply in replies) == [200, 400]
 
 
+BAD_VALUES: dict[str, tuple[Any, ...]] = {
+    "lora_name": ("", "../sql", "a/../b", "a@b", "base:a", "a\n", "x" * 129, 7),
+    "lora_path": ("", "a\0b", "x" * 4097, None),
+    "load_inplace": ("yes",),
+    "lora_int_id": ("1",),
+    "color": ("red",),
+}
+
+
 async def test_the_error_for_a_malformed_request_names_the_field(
     http: httpx.AsyncClient, reader: Reader
 ) -> None:
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({}, "lora_name"),
-        ({"lora_name": "sql"}, "lora_path"),
-        ({**SQL, "lora_name": ""}, "lora_name"),
-        ({**SQL, "lora_name": "../sql"}, "lora_name"),
-        ({**SQL, "lora_name": "a/../b"}, "lora_name"),
-        ({**SQL, "lora_name": "a@b"}, "lora_name"),
-        ({**SQL, "lora_name": "base:a"}, "lora_name"),
-        ({**SQL, "lora_name": "a\n"}, "lora_name"),
-        ({**SQL, "lora_name": "x" * 129}, "lora_name"),
-        ({**SQL, "lora_name": 7}, "lora_name"),
-        ({**SQL, "lora_path": ""}, "lora_path"),
-        ({**SQL, "lora_path": "a\0b"}, "lora_path"),
-        ({**SQL, "lora_path": "x" * 4097}, "lora_path"),
-        ({**SQL, "lora_path": None}, "lora_path"),
-        ({**SQL, "load_inplace": "yes"}, "load_inplace"),
-        ({**SQL, "lora_int_id": "1"}, "lora_int_id"),
-        ({**SQL, "color": "red"}, "color"),
+    bad = [
+        ({**SQL, field: value}, field) for field, values in BAD_VALUES.items() for value in values
     ]
-    for body, param in cases:
+    for body, param in [({}, "lora_name"), ({"lora_name": "sql"}, "lora_path"), *bad]:
         status, _, named = error_of(await http.post(LOAD, json=body))
         assert (status, named) == (400, param), body
     assert reader.asked == []
@@ -235,22 +215,34 @@ async def test_the_error_of_an_inspection_reaches_the_client(
     assert [a.name for a in await registry.adapters()] == ["extract"]
 
 
-async def test_unloading_takes_effect_immediately_and_may_be_repeated(
-    http: httpx.AsyncClient, registry: Registry
+@pytest.mark.parametrize(
+    ("method", "url", "body", "answer"),
+    [
+        ("POST", UNLOAD, {"lora_name": "extract"}, REMOVED),
+        ("DELETE", "/v1/adapters/extract", None, DELETED),
+    ],
+)
+async def test_removing_an_adapter_takes_effect_immediately_and_may_be_repeated(
+    http: httpx.AsyncClient, registry: Registry, method: str, url: str, body: Any, answer: str
 ) -> None:
     for _ in range(2):
-        reply = await http.post(UNLOAD, json={"lora_name": "extract"})
-        assert (reply.status_code, reply.text) == (
-            200,
-            "Success: LoRA adapter 'extract' removed successfully.",
-        )
+        reply = await http.request(method, url, json=body)
+        assert (reply.status_code, reply.text) == (200, answer)
     reply = await http.post("/v1/chat/completions", json={"model": "extract", **CHAT})
     assert error_of(reply) == (404, "model_not_found", "model")
+
+
+async def test_unknown_adapters_cannot_be_removed(
+    http: httpx.AsyncClient, registry: Registry
+) -> None:
     reply = await http.post(UNLOAD, json={"lora_name": "sql"})
     assert error_of(reply) == (404, "model_not_found", "lora_name")
     message = reply.json()["error"]["message"]
     assert message.startswith("The lora adapter 'sql' cannot be found.")
     assert error_of(await http.post(UNLOAD, json={}))[2] == "lora_name"
+    for name in ("org/sql", "a@b", "%00"):
+        unknown = await http.delete(f"/v1/adapters/{name}")
+        assert error_of(unknown)[:2] == (404, "model_not_found")
 
 
 ROUTES = [
@@ -284,6 +276,9 @@ async def test_pages_of_other_sites_may_not_manage_adapters(http: httpx.AsyncCli
     assert (await http.get("/v1/adapters", headers=own)).status_code == 200
 
 
+ENTRY = {"kinds": [], "rank": 8, "bytes": 1024, "created": 2}
+
+
 async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
     http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys, registry: Registry
 ) -> None:
@@ -306,10 +301,7 @@ async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
         "version": "extract@333333333333",
         "state": "ready",
         "source": "/adapters/x",
-        "kinds": [],
-        "rank": 8,
-        "bytes": 1024,
-        "created": 2,
+        **ENTRY,
         "requests": 0,
         "tokens": 0,
         "last_used_ms": None,
@@ -322,10 +314,7 @@ async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
         "version": ADAPTER.version,
         "state": "ready",
         "source": "/adapters/extract-v1",
-        "kinds": [],
-        "rank": 8,
-        "bytes": 1024,
-        "created": 2,
+        **ENTRY,
         "requests": 1,
         "tokens": 5,
         "waiting": 0,
