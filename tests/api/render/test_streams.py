@@ -70,6 +70,8 @@ def test_an_error_ends_a_stream_and_comes_once(view: View) -> None:
     names = {View.OPENAI: None, View.RESPONSES: "response.failed", View.MESSAGES: "error"}
     assert (error.id, error.event) == ("end", names[view])
     assert "broken" in error.data
+    if view is View.MESSAGES:
+        assert (error.json["type"], error.json["error"]["type"]) == ("error", "api_error")
     assert failure.endswith(LAST[view])
     again = continued(viewed(view), "end")
     assert again.chunks([Delta(0, "one", None)]) + again.failure(BROKEN) == LAST[view]

@@ -16,8 +16,6 @@ from api_support import (
     worker_info,
 )
 from pool_contents import pool_contents
-from weather_tool import ANSWER
-from weather_tool import BODY as TOOL_BODY
 
 from api.answers.following import Following
 from shared.errors import ErrorCode, JobError
@@ -101,19 +99,6 @@ async def test_an_unknown_job_is_a_404(http: httpx.AsyncClient) -> None:
     ):
         reply = await http.request(method, f"/v1/jobs/0123{path}")
         assert error_of(reply) == (404, "job_not_found", None)
-
-
-async def test_the_answer_of_a_job_has_its_tool_calls(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    request, job = await worker.sent(http.post(URL, json=TOOL_BODY))
-    await worker.finish(job, Choice(text=ANSWER, finish=FinishReason.STOP, ids=(1,)))
-    answer = (await request).json()
-    body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
-    assert body["choices"] == answer["choices"]
-    assert body["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
-    assert body["created"] == answer["created"]
-    assert body["system_fingerprint"] == answer["system_fingerprint"]
 
 
 async def test_deleting_an_ended_job_erases_its_prompt_and_answer(

@@ -1,6 +1,5 @@
 """/v1/messages, in Anthropic's format, while a test plays the worker."""
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -9,11 +8,10 @@ import pytest
 from api_support import ScriptedWorker
 from pydantic import SecretStr
 from raw_client import with_settings
-from sse_events import EventReader, sse_events
+from sse_events import sse_events
 from typed_events import folded
 from weather_tool import ANSWER, OSAKA, OSLO
 
-from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
 
@@ -144,21 +142,6 @@ async def test_a_stream_has_anthropics_events(
     deltas = [kind for kind, *_ in folded(sse_events(reply.text)) if kind == block[1]]
     assert [s["content_block"]["type"] for s in starts] == ["text", "tool_use", "tool_use"]
     assert len(deltas) == len(whole.json()["content"])
-
-
-async def test_a_failed_stream_ends_with_an_error(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    beginning = asyncio.create_task(worker.begin("begun"))
-    async with http.stream("POST", URL, json={**BODY, "stream": True}) as response:
-        job, reader = await beginning, EventReader(response)
-        await reader.until("begun")
-        await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
-        *_, last = await reader.rest()
-    assert last.event == "error"
-    assert last.json["type"] == "error"
-    assert last.json["error"]["type"] == "api_error"
-    assert last.json["error"]["message"] == "broken"
 
 
 def said(role: str, content: Any) -> dict[str, Any]:
