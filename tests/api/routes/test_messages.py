@@ -1,5 +1,6 @@
 """/v1/messages, in Anthropic's format, while a test plays the worker."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -18,20 +19,24 @@ from shared.protocol.results import Choice, FinishReason
 URL = "/v1/messages"
 BODY = {"model": "extract", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 WEATHER = {"name": "weather", "description": "Looks.", "input_schema": {"type": "object"}}
+Answered = Callable[..., Awaitable[tuple[httpx.Response, ClaimedJob]]]
 KEY = "red:" + "r" * 20
 
 
-async def answered(
-    http: httpx.AsyncClient, worker: ScriptedWorker, text: str = "hello", **request: Any
-) -> tuple[httpx.Response, ClaimedJob]:
-    """Send a request, answer its job, and return the response and the job."""
+@pytest.fixture
+def answered(http: httpx.AsyncClient, worker: ScriptedWorker) -> Answered:
+    """A function that sends a request, answers its job, and returns the response and the job."""
     headers = {"anthropic-version": "2023-06-01", "x-api-key": "none"}
-    return await worker.serve(http.post(URL, json={**BODY, **request}, headers=headers), text)
+
+    def answer(text: str = "hello", **request: Any) -> Any:
+        return worker.serve(http.post(URL, json={**BODY, **request}, headers=headers), text)
+
+    return answer
 
 
-async def test_text(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_text(answered: Answered) -> None:
     system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
-    reply, job = await answered(http, worker, system=system, temperature=0.5, top_k=3)
+    reply, job = await answered(system=system, temperature=0.5, top_k=3)
     assert reply.json() == {
         "id": f"msg_{job.job.id}",
         "type": "message",
@@ -52,7 +57,7 @@ async def test_text(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     assert [m["content"] for m in job.job.messages or ()] == ["Be brief.", "hi"]
 
 
-async def test_blocks_become_messages(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_blocks_become_messages(answered: Answered) -> None:
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "weather?"}]},
         {
@@ -71,7 +76,7 @@ async def test_blocks_become_messages(http: httpx.AsyncClient, worker: ScriptedW
             ],
         },
     ]
-    _, job = await answered(http, worker, messages=messages, tools=[WEATHER])
+    _, job = await answered(messages=messages, tools=[WEATHER])
     first, assistant, tool, last = job.job.messages or ()
     assert (first["content"], last["content"]) == ("weather?", "And?")
     assert (assistant["content"], assistant["reasoning_content"]) == ("Let me see.", "hm")
@@ -79,9 +84,9 @@ async def test_blocks_become_messages(http: httpx.AsyncClient, worker: ScriptedW
     assert (tool["role"], tool["content"], tool["tool_call_id"]) == ("tool", "sunny", "t1")
 
 
-async def test_tool_calls(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_tool_calls(http: httpx.AsyncClient, answered: Answered) -> None:
     choice = {"type": "any", "disable_parallel_tool_use": False}
-    reply, job = await answered(http, worker, ANSWER, tools=[WEATHER], tool_choice=choice)
+    reply, job = await answered(ANSWER, tools=[WEATHER], tool_choice=choice)
     text, *calls = reply.json()["content"]
     assert text["text"] == "Let me see."
     assert [call["input"] for call in calls] == [orjson.loads(OSAKA), orjson.loads(OSLO)]
@@ -92,15 +97,13 @@ async def test_tool_calls(http: httpx.AsyncClient, worker: ScriptedWorker) -> No
     assert stored["answer"] == reply.json()
 
 
-async def test_a_stop_sequence_is_named_and_left_out(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+async def test_a_stop_sequence_is_named_and_left_out(answered: Answered) -> None:
     stops = {"stop_sequences": ["END"]}
-    reply, job = await answered(http, worker, "so END", **stops)
+    reply, job = await answered("so END", **stops)
     assert (reply.json()["stop_reason"], reply.json()["stop_sequence"]) == ("stop_sequence", "END")
     assert reply.json()["content"][0]["text"] == "so "
     assert (job.job.sampling.stop, job.job.sampling.includes_stop) == (("END",), True)
-    streamed, _ = await answered(http, worker, "so END", stream=True, **stops)
+    streamed, _ = await answered("so END", stream=True, **stops)
     events = {event.event: event.json for event in sse_events(streamed.text)}
     assert events["message_delta"]["delta"]["stop_sequence"] == "END"
     assert "END" not in events["content_block_delta"]["delta"]["text"]
@@ -112,28 +115,22 @@ async def test_an_answer_that_is_too_long(http: httpx.AsyncClient, worker: Scrip
     assert (await posting).json()["stop_reason"] == "max_tokens"
 
 
-async def test_the_last_message_of_the_assistant_is_continued(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+async def test_the_last_message_of_the_assistant_is_continued(answered: Answered) -> None:
     prefilled = [*BODY["messages"], {"role": "assistant", "content": "{"}]  # type: ignore[misc]
-    _, job = await answered(http, worker, messages=prefilled)
+    _, job = await answered(messages=prefilled)
     assert job.job.prompt_end == "message"
 
 
-async def test_the_model_thinks_only_if_asked(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+async def test_the_model_thinks_only_if_asked(answered: Answered) -> None:
     enabled = {"type": "enabled", "budget_tokens": 9}
     for thinking, expected in ((None, False), ({"type": "disabled"}, False), (enabled, True)):
-        _, job = await answered(http, worker, thinking=thinking)
+        _, job = await answered(thinking=thinking)
         assert job.job.template_kwargs == {"enable_thinking": expected, "thinking": expected}
 
 
-async def test_a_stream_has_anthropics_events(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    reply, _ = await answered(http, worker, ANSWER, tools=[WEATHER], stream=True)
-    whole, _ = await answered(http, worker, ANSWER, tools=[WEATHER])
+async def test_a_stream_has_anthropics_events(answered: Answered) -> None:
+    reply, _ = await answered(ANSWER, tools=[WEATHER], stream=True)
+    whole, _ = await answered(ANSWER, tools=[WEATHER])
     names = [event.event for event in sse_events(reply.text)]
     block = ["content_block_start", "content_block_delta", "content_block_stop"]
     once = [name for i, name in enumerate(names) if names[i - 1 : i] != [name]]
@@ -210,11 +207,11 @@ async def test_tokens_of_a_prompt_are_counted(
 
 
 async def test_an_unknown_field_of_a_block_is_listed_or_refused(
-    http: httpx.AsyncClient, worker: ScriptedWorker
+    http: httpx.AsyncClient, answered: Answered
 ) -> None:
     block = {"type": "text", "text": "hi", "colour": "red"}
     fields = {**said("user", [block]), "tools": [{**WEATHER, "x": 1}]}
-    reply, _ = await answered(http, worker, **fields)
+    reply, _ = await answered(**fields)
     listed = "not used: messages[0].content[0].colour, tools[0].x"
     assert reply.headers["x-lorikeet-warning"] == listed
     for url, body in (
@@ -228,9 +225,9 @@ async def test_an_unknown_field_of_a_block_is_listed_or_refused(
 
 
 async def test_the_content_of_a_message_is_sent_back_strictly_and_without_a_warning(
-    http: httpx.AsyncClient, worker: ScriptedWorker
+    http: httpx.AsyncClient, worker: ScriptedWorker, answered: Answered
 ) -> None:
-    first, _ = await answered(http, worker, ANSWER, tools=[WEATHER])
+    first, _ = await answered(ANSWER, tools=[WEATHER])
     content = first.json()["content"]
     messages = [{"role": "assistant", "content": content}, {"role": "user", "content": "And?"}]
     body = {**BODY, "messages": messages, "tools": [WEATHER]}
