@@ -11,6 +11,7 @@ from adapter_readers import Reader
 from api_support import ADAPTER, BASE, ScriptedWorker, client_of, error_of, running_app
 from key_support import bearer, new_key
 from pydantic import SecretStr
+from raw_client import with_settings
 
 from api.access import stored_keys
 from api.access.stored_keys import MAX_AGE_S, StoredKeys
@@ -259,19 +260,15 @@ async def test_a_quarantined_adapter_looks_like_an_unknown_one(
         assert error_of(reply)[:2] == (404, "model_not_found")
 
 
-class TestOnDemand:
-    @pytest.fixture
-    def changes(self) -> dict[str, Any]:
-        return {"adapter_source": "s3://bucket/{name}"}
-
-    async def test_a_name_that_the_key_may_not_use_is_not_looked_up(
-        self, http: httpx.AsyncClient, reader: Reader, store: KeyStore
-    ) -> None:
-        secret, _ = await new_key(store, models=("tiny/*",))
-        for model in ("other", f"{BASE.name}:other"):
-            reply = await http.post(CHAT, json={"model": model, **HI}, headers=bearer(secret))
-            assert error_of(reply)[:2] == (404, "model_not_found")
-        assert reader.asked == []
+@with_settings(adapter_source="s3://bucket/{name}")
+async def test_a_name_that_the_key_may_not_use_is_not_looked_up(
+    http: httpx.AsyncClient, reader: Reader, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, models=("tiny/*",))
+    for model in ("other", f"{BASE.name}:other"):
+        reply = await http.post(CHAT, json={"model": model, **HI}, headers=bearer(secret))
+        assert error_of(reply)[:2] == (404, "model_not_found")
+    assert reader.asked == []
 
 
 async def test_jobs_and_usage_belong_to_the_model_whatever_the_request_called_it(

@@ -12,6 +12,7 @@ import pytest
 from api_support import RunningApp, ScriptedWorker, error_of, paged
 from key_support import bearer, new_key
 from pydantic import SecretStr
+from raw_client import with_settings
 from routes_support import example_path, routes
 
 from shared.protocol.access.rights import ALL_MODELS, Access
@@ -177,23 +178,17 @@ async def test_an_ended_batch_shows_when_it_ended_and_can_be_deleted(
     assert [each.id async for each in client.batches.list()] == []
 
 
-class TestWithoutFileStore:
-    """A server whose operator hasn't set --file-store."""
-
-    @pytest.fixture
-    def changes(self) -> dict[str, Any]:
-        return {}
-
-    async def test_every_route_says_so(self, http: httpx.AsyncClient, server: RunningApp) -> None:
-        paths = [
-            route for route in routes(server.app) if re.match(r"/v1/(files|batch)", route.path)
-        ]
-        assert len(paths) == 10
-        for route in paths:
-            (method,) = route.methods
-            response = await http.request(method, example_path(route.path))
-            assert error_of(response)[:2] == (404, "no_file_store")
-            assert "--file-store" in response.json()["error"]["message"]
+@with_settings()
+async def test_without_a_file_store_every_route_says_so(
+    http: httpx.AsyncClient, server: RunningApp
+) -> None:
+    paths = [route for route in routes(server.app) if re.match(r"/v1/(files|batch)", route.path)]
+    assert len(paths) == 10
+    for route in paths:
+        (method,) = route.methods
+        response = await http.request(method, example_path(route.path))
+        assert error_of(response)[:2] == (404, "no_file_store")
+        assert "--file-store" in response.json()["error"]["message"]
 
 
 class TestWithKeys:
