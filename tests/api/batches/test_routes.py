@@ -231,15 +231,9 @@ async def created_by(http: httpx.AsyncClient, headers: dict[str, str], file: str
     return await http.post("/v1/batches", headers=headers, json=body)
 
 
+@pytest.mark.parametrize("creator", PATTERNS)
 async def test_only_keys_of_the_tenant_with_the_rights_of_the_creating_key_see_a_file_and_its_batch(
-    http: httpx.AsyncClient, worker: ScriptedWorker, headers: Any
-) -> None:
-    for creator in PATTERNS:
-        await check_who_sees_a_file_and_its_batch_of(creator, http, headers)
-
-
-async def check_who_sees_a_file_and_its_batch_of(
-    creator: str, http: httpx.AsyncClient, headers: Any
+    http: httpx.AsyncClient, worker: ScriptedWorker, headers: Any, creator: str
 ) -> None:
     file = await uploaded_by(http, headers[creator])
     batch = (await created_by(http, headers[creator], file)).json()["id"]
