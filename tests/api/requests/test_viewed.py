@@ -292,6 +292,6 @@ def test_the_input_may_be_left_out_after_an_earlier_response() -> None:
 
 @pytest.mark.parametrize("name", ["personality", "conversation", "n_predict", "max_tokens"])
 def test_a_field_that_would_change_the_prompt_or_has_another_name_is_refused(name: str) -> None:
-    prompt = parse_prompt({"model": "m", "input": "hi", name: 5})
+    body = {"model": "m", "input": "hi", name: 5}
     with pytest.raises(JobFailed, match=name):
-        viewed_prompt(prompt, []).parse({})
+        viewed_prompt(parse_prompt(body), []).parse({})
