@@ -98,7 +98,8 @@ async def test_without_redis_no_stored_key_is_accepted(settings: ApiSettings) ->
             assert (await http.get("/ready", headers=bearer(secret))).status_code == 503
     async with client_of(create_app(changed)) as http:
         assert (await http.get("/metrics")).status_code == 200  # says that Redis is away
-        assert (await http.get("/v1/jobs")).status_code == 503
+        for path in ("/v1/jobs", "/v1/pool"):
+            assert error_of(await http.get(path)) == (503, "service_unavailable", None)
 
 
 async def test_guessed_keys_displace_no_valid_one(

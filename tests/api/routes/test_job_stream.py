@@ -139,6 +139,7 @@ async def test_a_stream_continues_elsewhere_while_its_job_runs(
     assert (answer[0, "text"], answer[0, "finish"]) == ("one two three", "stop")
 
 
+@pytest.mark.usefixtures("slow_reads")
 async def test_several_clients_can_follow_one_job(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
