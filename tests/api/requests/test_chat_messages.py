@@ -34,11 +34,6 @@ def content_of(content: Any, role: str = "user") -> str:
     return text
 
 
-def test_the_role_developer_becomes_system() -> None:
-    system = {"role": "system", "content": "be brief"}
-    assert messages_of({**system, "role": "developer"}, HI) == [system, HI]
-
-
 @pytest.mark.parametrize(
     "part",
     [
@@ -61,22 +56,29 @@ def test_a_message_without_content_has_an_empty_text(content: Any, role: str) ->
     assert content_of(content, role) == ""
 
 
-def test_an_assistant_message_needs_neither_content_nor_calls() -> None:
-    empty = {"role": "assistant"}
-    found = messages_of(HI, empty, {**empty, "tool_calls": []})
-    assert found == [HI, *[{**empty, "content": ""}] * 2]
+SYSTEM = {"role": "system", "content": "be brief"}
+ANSWER = {"role": "assistant", "content": "yes"}
+EMPTY, REFUSAL = {**ANSWER, "content": ""}, {**ANSWER, "content": None, "refusal": "I can't"}
+OTHERS = [{**SYSTEM, "role": role, "name": "f"} for role in ("function", "latest_reminder", "king")]
 
 
-def test_a_refusal_is_the_text_of_an_answer_without_content() -> None:
-    refusal = {"role": "assistant", "content": None, "refusal": "I can't"}
-    found = messages_of(refusal, {**refusal, "content": "yes"})
-    assert [message["content"] for message in found] == ["I can't", "yes"]
-
-
-@pytest.mark.parametrize("role", ["function", "latest_reminder", "king"])
-def test_other_roles_are_passed_to_the_chat_template(role: str) -> None:
-    message = {"role": role, "content": "x", "name": "f"}
-    assert messages_of(HI, message) == [HI, message]
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({**SYSTEM, "role": "developer"}, SYSTEM),
+        ({"role": "assistant"}, EMPTY),
+        ({"role": "assistant", "tool_calls": []}, EMPTY),
+        (REFUSAL, {**ANSWER, "content": "I can't"}),
+        ({**REFUSAL, "content": "yes"}, ANSWER),
+        ({**ANSWER, "reasoning_content": "why"}, {**ANSWER, "reasoning_content": "why"}),
+        ({**ANSWER, "reasoning": "why"}, {**ANSWER, "reasoning_content": "why"}),
+        *((message, message) for message in OTHERS),
+    ],
+)
+def test_a_message_is_translated_for_the_chat_template(
+    given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert messages_of(HI, given) == [HI, expected]
 
 
 def test_the_openai_clients_own_message_can_be_sent_back() -> None:

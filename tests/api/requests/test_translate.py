@@ -278,13 +278,6 @@ def test_the_last_message_is_echoed_if_the_answer_has_its_role() -> None:
     assert chat(**CONTINUED).echoed == ""
 
 
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
-def test_the_reasoning_of_earlier_messages_reaches_the_template(name: str) -> None:
-    job = chat(messages=[HI, {**ANSWER, name: "why"}, HI])
-    assert job.messages is not None
-    assert job.messages[1] == {**ANSWER, "reasoning_content": "why"}
-
-
 def test_the_answers_specification_has_what_renders_the_reasoning() -> None:
     request = parse_chat({"model": "m", **CONTINUED, "echo": True, "include_reasoning": False})
     job = chat_job(request, replace(ADMISSION, reasoning=ReasoningForm.MISTRAL))
