@@ -179,12 +179,16 @@ class ScriptedWorker:
         await self.tokens(job, 1, (2,), text[2:], FinishReason.STOP, choice=choice)
         await self.finish(job, Choice(text=text, finish=FinishReason.STOP, ids=(1, 2)))
 
+    async def sent(self, request: Coroutine[Any, Any, T]) -> tuple["asyncio.Task[T]", ClaimedJob]:
+        """Start to send a request, claim its job, and return both."""
+        sending = asyncio.create_task(request)
+        return sending, await self.take()
+
     async def serve(
         self, request: Coroutine[Any, Any, T], text: str = "hello"
     ) -> tuple[T, ClaimedJob]:
         """Send a request, answer its job with `text`, and return the reply and the job."""
-        sent = asyncio.create_task(request)
-        job = await self.take()
+        sent, job = await self.sent(request)
         await self.answer(job, text)
         return await sent, job
 
@@ -320,6 +324,19 @@ def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
     """Return the status of an error response, and `code` and `param` of its body."""
     error = reply.json()["error"]
     return reply.status_code, error["code"], error["param"]
+
+
+async def paged(http: httpx.AsyncClient, url: str, limit: int, **options: Any) -> list[Any]:
+    """Return the items of all pages of a list, which have `limit` items at most."""
+    found: list[Any] = []
+    params = {**options.pop("params", {}), "limit": limit}
+    while True:
+        page = (await http.get(url, params=params, **options)).json()
+        assert len(page["data"]) <= limit
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        params["after"] = page["last_id"]
 
 
 def metric_samples(

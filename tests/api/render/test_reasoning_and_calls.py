@@ -1,17 +1,18 @@
-"""Answers with reasoning, complete and streamed."""
+"""Answers with reasoning and tool calls, complete and streamed."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from api_support import BASE, ScriptedWorker
 from hypothesis import given
 from hypothesis import strategies as st
 from rendered_job import events, spec, writer
 from sse_events import sse_events
-from weather_tool import BODY, OSAKA, URL, call
+from translated_jobs import HI
+from weather_tool import ANSWER, BODY, OSAKA, OSLO, TOOLS, URL, call
 
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.openai_chunks import ChatFormat
@@ -116,21 +117,6 @@ def test_the_content_begins_with_the_echoed_message() -> None:
     assert [choice["delta"]["content"] for choice in opening] == ["and ", "and "]
 
 
-async def test_an_answer_reasons_then_calls_a_tool(
-    http: httpx.AsyncClient, worker: ScriptedWorker, registry: Registry
-) -> None:
-    await registry.set_base(THINKING_BASE)
-    text = f"<think>\nI need the weather.\n</think>\n\n{call(OSAKA)}"
-    request = asyncio.create_task(http.post(URL, json={**BODY, "model": BASE.name}))
-    job = await worker.take()
-    await worker.finish(job, Choice(text=text, finish=STOP, ids=(1, 2)))
-    choice = (await request).json()["choices"][0]
-    assert choice["finish_reason"] == "tool_calls"
-    message = choice["message"]
-    assert (message["content"], message["reasoning_content"]) == (None, "I need the weather.")
-    assert message["tool_calls"][0]["function"]["arguments"] == OSAKA
-
-
 async def test_the_reasoning_of_a_finished_job_can_be_streamed_later(
     http: httpx.AsyncClient, worker: ScriptedWorker, registry: Registry
 ) -> None:
@@ -143,3 +129,86 @@ async def test_the_reasoning_of_a_finished_job_can_be_streamed_later(
     deltas = [e.json["choices"][0]["delta"] for e in sse_events(raw) if e.data != "[DONE]"]
     assert {"reasoning_content": "why", "reasoning": "why"} in deltas
     assert {"content": "so"} in deltas
+
+
+async def answered(
+    http: httpx.AsyncClient, worker: ScriptedWorker, text: str, finish: FinishReason = STOP
+) -> Any:
+    """Return the choice of the complete answer to `BODY` if the model writes `text`."""
+    request, job = await worker.sent(http.post(URL, json=BODY))
+    await worker.finish(job, Choice(text=text, finish=finish, ids=(1, 2)))
+    return (await request).json()["choices"][0]
+
+
+async def test_a_complete_answer_has_text_and_calls(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    choice = await answered(http, worker, ANSWER)
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "Let me see."
+    calls = choice["message"]["tool_calls"]
+    assert [c["type"] for c in calls] == ["function"] * 2
+    assert [c["function"] for c in calls] == [
+        {"name": "weather", "arguments": OSAKA},
+        {"name": "weather", "arguments": OSLO},
+    ]
+    assert len({c["id"] for c in calls}) == 2
+    assert all(c["id"].startswith("call_") for c in calls)
+
+
+async def test_an_answer_cut_after_a_call_has_the_finish_reason_length(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    choice = await answered(http, worker, f"{call(OSAKA)}\nAnd", LENGTH)
+    assert len(choice["message"]["tool_calls"]) == 1
+    assert choice["finish_reason"] == "length"
+
+
+async def test_a_stream_has_the_tool_name_first_and_then_its_arguments_in_pieces(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request, job = await worker.sent(http.post(URL, json={**BODY, "stream": True}))
+    text = ["Hm", '<tool_call>{"name": "weather", "argu', 'ments": {"city"', ': "Osaka"}}', ""]
+    for i, part in enumerate(text):
+        await worker.tokens(job, i, (i,), part, STOP if part == "" else None)
+    await worker.finish(job)
+    chunks = _chunks(await request)
+    (start,) = chunks[2]["delta"]["tool_calls"]
+    assert start.pop("id").startswith("call_")
+    assert start == {
+        "index": 0,
+        "type": "function",
+        "function": {"name": "weather", "arguments": ""},
+    }
+    assert [chunk["delta"] for chunk in (*chunks[:2], *chunks[3:])] == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hm"},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"city"'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ': "Osaka"}'}}]},
+        {},
+    ]
+    assert [chunk["finish_reason"] for chunk in chunks] == [None] * 5 + ["tool_calls"]
+
+
+def _chunks(response: httpx.Response) -> list[Any]:
+    *chunks, _ = sse_events(response.text)
+    return [chunk.json["choices"][0] for chunk in chunks]
+
+
+async def test_openais_client_assembles_a_stream_to_the_complete_answer(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    async def stream() -> Any:
+        async with client.chat.completions.stream(
+            model="extract", messages=[HI], tools=TOOLS
+        ) as stream:
+            return await stream.get_final_completion()
+
+    request, job = await worker.sent(stream())
+    for i, char in enumerate(ANSWER):
+        await worker.tokens(job, i, (i,), char, STOP if i == len(ANSWER) - 1 else None)
+    await worker.finish(job)
+    (choice,) = (await request).choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "Let me see."
+    assert [c.function.arguments for c in choice.message.tool_calls] == [OSAKA, OSLO]
