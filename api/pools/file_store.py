@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from glob import escape, glob
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -130,9 +131,11 @@ class FileStore:
 
     def _open_existing(self, name: str) -> Any:
         try:
-            return self._files.open(self._path(name), "rb")
+            file = self._files.open(self._path(name), "rb")
         except FileNotFoundError:
             raise ObjectMissing(name) from None
+        # Files of fsspec's object stores can't limit the length of a line.
+        return file if self._is_local else BufferedReader(file)
 
     def _objects(self, folder: str) -> list[StoredObject]:
         found = self._files.find(self._path(folder), detail=True)

@@ -40,7 +40,7 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.history import Sample
 from shared.store.views.pool_views import PoolViews
-from worker.jobs.first_tokens import FirstTokens
+from worker.jobs.running import FirstTokens
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
 CHAT, POOL, EVENTS = "/v1/chat/completions", "/v1/pool", "/v1/pool/events"
