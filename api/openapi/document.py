@@ -24,8 +24,8 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
 from api.schema.errors import ErrorBody
-from api.schema.models import ModelCard
 from api.schema.responses import ResponsePrompt, ResponseRequest
+from api.schema.server_info import ModelCard
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from shared.settings import ApiSettings
 

@@ -21,7 +21,7 @@ from api.http.guards import Work, guarded
 from api.http.parameters import query
 from api.openapi.responses import MEANINGS, errors
 from api.pools.file_store import ObjectMissing
-from api.schema.files import DeletedFile, FileBody, FileList
+from api.schema.batches import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
 from shared.protocol.files import Purpose

@@ -10,7 +10,7 @@ from api.http.guards import Work, guarded
 from api.openapi.responses import errors
 from api.pools.pools import pools_of
 from api.pools.requested import InRegistry
-from api.schema.models import ModelCard, ModelList
+from api.schema.server_info import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope

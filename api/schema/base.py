@@ -75,7 +75,26 @@ Off = Annotated[
 """A switch that can't be on. Unlike `Literal[False]`, it doesn't take 0."""
 
 
-class RequestModel(BaseModel):
+def _join_lines(schema: dict[str, Any]) -> None:
+    """Join the lines of the descriptions of all fields in a JSON Schema."""
+    for field in schema.get("properties", {}).values():
+        if "description" in field:
+            field["description"] = " ".join(field["description"].split())
+
+
+class Body(BaseModel):
+    """Body or query, or a part of one. The text below a field describes it to clients."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_join_lines)
+
+
+class StrictBody(Body):
+    """Body or query that has no fields of other names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RequestModel(Body):
     """Part of a request body. Fields of other names are kept, and nothing reads their values.
 
     `api.requests.unknown_fields` lists these fields, for a warning or an error.
@@ -87,14 +106,10 @@ class RequestModel(BaseModel):
 class JobRequest(RequestModel):
     """Fields of every request that becomes a job. null selects the default value of a field."""
 
-    model: str = Field(
-        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
-    )
-    stream: bool | None = Field(
-        None, description="Whether to send tokens as they are generated, as server-sent events."
-    )
-    background: bool | None = Field(
-        None,
-        description="Whether the request runs to its end without its client. Without stream, the "
-        "response is the job, with status 202; GET /v1/jobs/{id} has the answer later.",
-    )
+    model: str = Field(min_length=1)
+    """Base model or adapter; GET /v1/models lists their names."""
+    stream: bool | None = None
+    """Whether to send tokens as they are generated, as server-sent events."""
+    background: bool | None = None
+    """Whether the request runs to its end without its client. Without stream, the response is the
+    job, with status 202; GET /v1/jobs/{id} has the answer later."""

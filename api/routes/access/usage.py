@@ -15,7 +15,7 @@ from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
 from api.pools.requested import part_of_pool
-from api.schema.access import UsageList
+from api.schema.usage import UsageList
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.store.access.ledger import Ledger
