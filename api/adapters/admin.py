@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from api.access.web_pages import is_from_another_site
 from api.pools.requested import part_of_pool
 from shared.api_keys import is_loopback
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access
 
 
@@ -36,7 +36,7 @@ def _check(
     """
     reason = _reason_to_refuse(request, reachability)
     if reason:
-        raise JobFailed(JobError(code=ErrorCode.PERMISSION_DENIED, message=reason))
+        raise failed(ErrorCode.PERMISSION_DENIED, reason)
 
 
 def _reason_to_refuse(request: Request, reachability: Reachability) -> str | None:

@@ -17,7 +17,7 @@ from fastapi import Depends
 from api.http.turns.fair_slots import FairSlots
 from api.pools.requested import part_of_pool
 from shared.adapter_sources import without_query
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import why_unserved
 from shared.protocol.ids import InspectionId, WorkerId
@@ -73,7 +73,7 @@ class Inspector:
         except TimeoutError:
             source = without_query(inspection.source)
             message = f"no worker has read {source!r} within {self._limit_s:g} s; try again"
-            raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
+            raise failed(ErrorCode.DEADLINE_EXCEEDED, message) from None
 
     async def checked_adapter(
         self, tenant: str, name: str, source: str, *, param: str | None
@@ -159,4 +159,4 @@ def _why_unserved(adapter: Adapter, workers: Collection[WorkerView]) -> str | No
 
 
 def _unavailable(message: str) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+    return failed(ErrorCode.UNAVAILABLE, message)

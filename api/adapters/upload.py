@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from api.http.content_encoding import Decoder
 from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_value
+from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_value
 from shared.protocol.ids import UploadId
 from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, Uploads
 
@@ -105,4 +105,4 @@ def _check_content_type(request: Request) -> None:
 
 def _too_large(max_mb: int) -> JobFailed:
     message = f"the adapter is larger than {max_mb} MiB; ask the operator to raise --max-adapter-mb"
-    return JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message))
+    return failed(ErrorCode.REQUEST_TOO_LARGE, message)

@@ -8,7 +8,7 @@ from fastapi import Depends
 
 from api.http.turns.fair_slots import FairSlots
 from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
 from shared.protocol.tokenization import Call, EncodeChat, Reply
@@ -53,7 +53,7 @@ class TokenizerCalls:
             reply = None
         if reply is None:
             message = "no worker has answered in time; start a worker, or try again"
-            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+            raise failed(ErrorCode.UNAVAILABLE, message)
         if reply.error:
             raise JobFailed(reply.error)
         return reply

@@ -6,7 +6,7 @@ from fastapi import Depends
 
 from api.pools.file_store import FileStore
 from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId
 from shared.store.batches.files import StoredFiles
@@ -37,7 +37,7 @@ class TenantFiles:
         """
         if self._store is None:
             message = "this server keeps no files; ask the operator to set --file-store"
-            raise JobFailed(JobError(code=ErrorCode.NO_FILE_STORE, message=message))
+            raise failed(ErrorCode.NO_FILE_STORE, message)
         return self._store
 
     async def own(self, access: Access, file_id: str, *, param: str | None = None) -> StoredFile:

@@ -11,7 +11,7 @@ from api.files.form import MAX_FIELDS_BYTES, FileForm
 from api.files.own_files import TenantFiles, content_name, remove_file
 from api.http.turns.fair_slots import FairSlots
 from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_param
+from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_param
 from shared.protocol.access.rights import Access
 from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
@@ -142,4 +142,4 @@ def _name_of(form: FileForm) -> str:
 
 def _too_large(max_mb: int) -> JobFailed:
     message = f"the file is larger than {max_mb} MiB; ask the operator to raise --max-file-mb"
-    return JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message, param="file"))
+    return failed(ErrorCode.REQUEST_TOO_LARGE, message, "file")

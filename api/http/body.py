@@ -8,7 +8,7 @@ from fastapi import Request
 from api.http.content_encoding import Decoder
 from api.http.turns.checks import begin_check
 from shared import python_json
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.json_text import JsonBudget, TooComplex
 
 
@@ -81,10 +81,10 @@ def _parse_with_nan(body: bytes, reason: str) -> Any:
 
 
 def _reject(message: str) -> NoReturn:
-    raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
+    raise failed(ErrorCode.INVALID_VALUE, message)
 
 
 def _reject_size(max_bytes: int) -> NoReturn:
     message = f"the body is larger than {max_bytes} bytes; shorten it, or ask the operator to "
     message += "raise --max-body-bytes"
-    raise JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message))
+    raise failed(ErrorCode.REQUEST_TOO_LARGE, message)

@@ -8,7 +8,7 @@ from starlette.datastructures import QueryParams
 from api.http.parameters import Parameters, query
 from api.http.query import check_known, read_limit
 from api.schema.jobs import State
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.ids import JobId, job_id_of
 from shared.protocol.jobs import JobState
 
@@ -71,4 +71,4 @@ def _states(texts: list[str]) -> frozenset[JobState] | None:
 
 
 def _error(code: ErrorCode, message: str, param: str) -> JobFailed:
-    return JobFailed(JobError(code=code, message=message, param=param))
+    return failed(code, message, param)

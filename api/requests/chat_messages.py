@@ -17,7 +17,7 @@ from api.schema.tools import (
     ToolChoiceValue,
     mode_of,
 )
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.errors import ErrorCode, JobFailed, failed, invalid_value
 from shared.json_text import JsonBudget
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
@@ -127,5 +127,4 @@ def _check_choice(choice: ToolChoiceValue, mode: str, names: Sequence[str]) -> N
 def _tools_unsupported() -> JobFailed:
     message = "tools: this model's chat template doesn't support tools; leave them out, or send "
     message += 'tool_choice "none"'
-    code = ErrorCode.UNSUPPORTED_PARAMETER
-    return JobFailed(JobError(code=code, message=message, param="tools"))
+    return failed(ErrorCode.UNSUPPORTED_PARAMETER, message, "tools")

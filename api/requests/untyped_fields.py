@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 
 
 def string_of(part: Mapping[str, Any], name: str, path: str) -> str:
@@ -29,4 +29,4 @@ def refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) ->
 
 def refusal(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> JobFailed:
     """Return the failure of a request because of the field at `path`."""
-    return JobFailed(JobError(code=code, message=f"{path}: {reason}", param=path))
+    return failed(code, f"{path}: {reason}", path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from api.http.parameters import query
 from api.responses.stored import stored_input
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.answers import AnswerSpec
 
 MAX_LIMIT = 100
@@ -77,5 +77,4 @@ def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:
 
 
 def _invalid(param: str, reason: str) -> JobFailed:
-    code = ErrorCode.INVALID_VALUE
-    return JobFailed(JobError(code=code, message=f"{param}: {reason}", param=param))
+    return failed(ErrorCode.INVALID_VALUE, f"{param}: {reason}", param)

@@ -5,7 +5,7 @@ import orjson
 from api.access.own_job import own_job_and_result
 from api.responses.items import Item
 from api.responses.stored import conversation, is_stored
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import RESPONSE_PREFIX
 from shared.protocol.jobs import JobState
@@ -58,15 +58,13 @@ async def earlier_items(
             f"{PREVIOUS}: the conversation has more than {max_bytes} bytes, which --max-body-bytes"
         )
         message += " allows; send a shorter one as input"
-        code = ErrorCode.REQUEST_TOO_LARGE
-        raise JobFailed(JobError(code=code, message=message, param=PREVIOUS))
+        raise failed(ErrorCode.REQUEST_TOO_LARGE, message, PREVIOUS)
     return items
 
 
 def _refusal(reason: str) -> JobFailed:
-    code = ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND
     message = f"{PREVIOUS}: {reason}"
-    return JobFailed(JobError(code=code, message=message, param=PREVIOUS))
+    return failed(ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND, message, PREVIOUS)
 
 
 def _not_found(response_id: str) -> JobError:

@@ -20,7 +20,7 @@ from api.schema.batches import (
     CreateBatchRequest,
     DeletedBatch,
 )
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["batches"])
@@ -97,7 +97,7 @@ async def delete_batch(batch_id: str, batches: InBatches, access: InAccess) -> D
     batch = await batches.own(access, batch_id)
     if not await batches.records.delete(batch):
         message = f"the batch {batch.id} hasn't ended; cancel it with POST /v1/batches/ID/cancel"
-        raise JobFailed(JobError(code=ErrorCode.BATCH_CONFLICT, message=message))
+        raise failed(ErrorCode.BATCH_CONFLICT, message)
     return DeletedBatch(id=batch.id, deleted=True)
 
 

@@ -26,7 +26,7 @@ from api.schema.server_info import (
     VllmConfig,
     WorldSize,
 )
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Scope
 from shared.store.views.pool_views import PoolViews, WorkerView
 
@@ -87,7 +87,7 @@ async def get_server_info(
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
         message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
-        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=FORMAT))
+        raise failed(ErrorCode.INVALID_VALUE, message, FORMAT)
     base = await registered_base(registry)
     await check_model(registry, access, base.name)
     workers = await _live_workers(views)

@@ -16,7 +16,7 @@ from api.http.guards import Work, guarded
 from api.openapi.responses import errors
 from api.pools.requested import part_of_pool
 from api.schema.usage import UsageList
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access, Scope
 from shared.store.access.ledger import Ledger
 
@@ -65,8 +65,7 @@ def _check_tenant(access: Access, query: UsageQuery) -> None:
     is_other = query.tenant not in (None, access.tenant)
     if is_other and Scope.ADMIN not in access.scopes:
         message = "tenant: only a key with the scope admin may see other tenants' usage"
-        code = ErrorCode.PERMISSION_DENIED
-        raise JobFailed(JobError(code=code, message=message, param="tenant"))
+        raise failed(ErrorCode.PERMISSION_DENIED, message, "tenant")
 
 
 async def _page(rows: AsyncIterator[UsageRow], query: UsageQuery) -> dict[str, object]:

@@ -22,7 +22,7 @@ from api.pools.pool import Pool
 from api.pools.pools import pools_of
 from api.pools.registered_base import registered_base
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.errors import ErrorCode, failed, invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.uploads import upload_source
 
@@ -55,12 +55,10 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     await check_model(pool.registry, access, query.name)
     base = await registered_base(pool.registry)
     if query.name == base.name:
-        raise JobFailed(
-            JobError(
-                code=ErrorCode.ADAPTER_CONFLICT,
-                message=f"{base.name} is the name of the base model; choose another one",
-                param="name",
-            )
+        raise failed(
+            ErrorCode.ADAPTER_CONFLICT,
+            f"{base.name} is the name of the base model; choose another one",
+            "name",
         )
     if query.source is None:
         async with pool.part(AdapterUploads).received(
