@@ -1,12 +1,11 @@
 """Authorizes anonymous requests that manage adapters."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from fastapi import Depends, Request
 
 from api.access.web_pages import is_from_another_site
-from api.pools.requested import part_of_pool
+from api.pools.pools import InPool
 from shared.api_keys import is_loopback
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access
@@ -22,9 +21,7 @@ class Reachability:
     """Sites whose web pages may send requests."""
 
 
-def _check(
-    request: Request, reachability: Annotated[Reachability, Depends(part_of_pool(Reachability))]
-) -> None:
+def _check(request: Request, pool: InPool) -> None:
     """Check that a client without a key may manage adapters. `check_scope` checks keys.
 
     Any client may, provided that the server listens only on a loopback address. Even then, requests
@@ -34,8 +31,7 @@ def _check(
     Raises:
         JobFailed: the client may not manage adapters.
     """
-    reason = _reason_to_refuse(request, reachability)
-    if reason:
+    if reason := _reason_to_refuse(request, pool.part(Reachability)):
         raise failed(ErrorCode.PERMISSION_DENIED, reason)
 
 

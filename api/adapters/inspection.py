@@ -10,12 +10,8 @@ import secrets
 from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Annotated
-
-from fastapi import Depends
 
 from api.http.turns.fair_slots import FairSlots
-from api.pools.requested import part_of_pool
 from shared.adapter_sources import without_query
 from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.adapters import Adapter
@@ -148,9 +144,6 @@ class Inspector:
 
     async def _is_alive(self, wid: WorkerId) -> bool:
         return any(w.id == wid for w in await self._alive())
-
-
-InInspector = Annotated[Inspector, Depends(part_of_pool(Inspector))]
 
 
 def _why_unserved(adapter: Adapter, workers: Collection[WorkerView]) -> str | None:

@@ -1,11 +1,6 @@
 """Registers new versions of adapters that a worker has checked."""
 
-from typing import Annotated
-
-from fastapi import Depends
-
 from api.access.model_rights import model_not_found
-from api.pools.requested import part_of_pool
 from shared.errors import JobFailed
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.registry import Registry
@@ -45,6 +40,3 @@ class NewVersions:
             adapter, keep_versions=self._keep_versions, by=by
         ):
             raise JobFailed(model_not_found(adapter.name))
-
-
-InNewVersions = Annotated[NewVersions, Depends(part_of_pool(NewVersions))]

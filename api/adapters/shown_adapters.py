@@ -1,13 +1,8 @@
 """Describes registered adapters to their managers."""
 
-from typing import Annotated
-
-from fastapi import Depends
-
 from api.access.model_rights import model_not_found
 from api.adapters.bodies import adapter_body, version_body
 from api.pools.registered_base import registered_base
-from api.pools.requested import part_of_pool
 from api.schema.adapters import AdapterBody, AdapterList
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
@@ -67,6 +62,3 @@ class ShownAdapters:
                 version_body(view, workers) for view in retired if access.allows(view.adapter.name)
             ],
         )
-
-
-InShownAdapters = Annotated[ShownAdapters, Depends(part_of_pool(ShownAdapters))]

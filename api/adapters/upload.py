@@ -4,12 +4,10 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from api.http.content_encoding import Decoder
-from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_value
 from shared.protocol.ids import UploadId
 from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, Uploads
@@ -75,9 +73,6 @@ class AdapterUploads:
             raise invalid_value("the body is empty; send the bytes of adapter_model.safetensors")
         if config is not None:
             await append(CONFIG, config.encode(), num_left=0)
-
-
-InAdapterUploads = Annotated[AdapterUploads, Depends(part_of_pool(AdapterUploads))]
 
 
 async def _pieces(request: Request, max_bytes: int) -> AsyncIterator[bytes]:

@@ -2,12 +2,8 @@
 
 import asyncio
 import secrets
-from typing import Annotated
-
-from fastapi import Depends
 
 from api.http.turns.fair_slots import FairSlots
-from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
@@ -83,6 +79,3 @@ class TokenizerCalls:
             if reply := await self._tokenizations.next_reply(call_id, timeout_s=left_s):
                 return reply
         return None
-
-
-InTokenizer = Annotated[TokenizerCalls, Depends(part_of_pool(TokenizerCalls))]

@@ -1,12 +1,8 @@
 """Finds batches on behalf of their tenants."""
 
 import time
-from typing import Annotated
-
-from fastapi import Depends
 
 from api.files.own_files import TenantFiles
-from api.pools.requested import part_of_pool
 from api.schema.batches import CreateBatchRequest, window_h
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
 from shared.protocol.access.rights import Access
@@ -69,9 +65,6 @@ class TenantBatches:
         max_tenant = self._settings.max_batches_tenant
         await self.records.add(batch, keep_s=keep_s, max_tenant=max_tenant)
         return batch
-
-
-InBatches = Annotated[TenantBatches, Depends(part_of_pool(TenantBatches))]
 
 
 def batch_not_found(batch_id: str, *, param: str | None = None) -> JobError:

@@ -1,11 +1,6 @@
 """Finds files on behalf of their tenants."""
 
-from typing import Annotated
-
-from fastapi import Depends
-
 from api.pools.file_store import FileStore
-from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId
@@ -52,9 +47,6 @@ class TenantFiles:
         if file is None or file.tenant != access.tenant or not access.covers(file.models):
             raise JobFailed(file_not_found(file_id, param=param))
         return file
-
-
-InFiles = Annotated[TenantFiles, Depends(part_of_pool(TenantFiles))]
 
 
 async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> None:

@@ -3,14 +3,12 @@
 import re
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from api.files.form import MAX_FIELDS_BYTES, FileForm
 from api.files.own_files import TenantFiles, content_name, remove_file
 from api.http.turns.fair_slots import FairSlots
-from api.pools.requested import part_of_pool
 from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_param
 from shared.protocol.access.rights import Access
 from shared.protocol.files import Purpose
@@ -98,9 +96,6 @@ class FileUploads:
             await remove_file(self._files.store(), self._files.records, file_id)
         except (RedisUnavailable, JobFailed):
             return
-
-
-InFileUploads = Annotated[FileUploads, Depends(part_of_pool(FileUploads))]
 
 
 def _declared(request: Request, max_mb: int) -> int:

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from fastapi import Depends
+from typing import Any
 
 from api.metrics.pool_metrics import PoolSnapshot
 from api.pool_state.feed import PoolFeed
 from api.pool_state.state import PoolState
 from api.pools.pool_status import CachedRead, Readiness
-from api.pools.requested import part_of_pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +24,3 @@ class PoolReports:
     """Returns the body that describes a state, without its history."""
     feed: PoolFeed
     """Open streams of the state."""
-
-
-InReports = Annotated[PoolReports, Depends(part_of_pool(PoolReports))]

@@ -5,12 +5,13 @@ from fastapi import APIRouter, Request, Response
 from api.access.own_job import own_job
 from api.access.requested import InAccess
 from api.answers.answer import AttachedAnswer
-from api.answers.following import InFollowing
+from api.answers.following import Following
 from api.formats import position_after
 from api.http.guards import Work, guarded
 from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
 from api.openapi.responses import event_stream
+from api.pools.pools import InPool
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import JobId
@@ -36,16 +37,14 @@ _PARAMETERS = [
     openapi_extra={"parameters": _PARAMETERS},
 )
 @guarded(Work.STREAM, Scope.INFERENCE)
-async def stream_job(
-    job_id: str, request: Request, following: InFollowing, access: InAccess
-) -> Response:
+async def stream_job(job_id: str, request: Request, pool: InPool, access: InAccess) -> Response:
     """Send the answer of a job as server-sent events, as its endpoint streams it.
 
     Every event has an id. After a broken connection, the stream continues exactly after the event
     with the given id, on every front end, until the answer expires. An error of the job is an
     event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
     """
-    view = await own_job(following.views, access, job_id)
+    view = await own_job(pool.views, access, job_id)
     spec = view.spec
     if spec.endpoint is Endpoint.EMBEDDINGS:
         raise JobFailed(_not_streamed(view.id))
@@ -54,7 +53,7 @@ async def stream_job(
     else:
         last = request.headers.get(LAST_EVENT_HEADER, "")
         position = position_after(last, spec, param=LAST_EVENT_HEADER)
-    return AttachedAnswer(following, view, is_stream=True, after=position)
+    return AttachedAnswer(pool.part(Following), view, is_stream=True, after=position)
 
 
 def _not_streamed(job_id: JobId) -> JobError:

@@ -6,7 +6,8 @@ from fastapi.responses import StreamingResponse
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pools.reports import InReports
+from api.pools.pools import InPool
+from api.pools.reports import PoolReports
 from api.schema.pool import PoolBody
 from shared.protocol.access.rights import Scope
 
@@ -25,8 +26,9 @@ _HEADERS = {
     responses={**errors(403, meanings=_DENIED), **errors(503)},
 )
 @guarded(Work.SUMMARY, Scope.ADMIN)
-async def get_pool(reports: InReports) -> Response:
+async def get_pool(pool: InPool) -> Response:
     """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
+    reports = pool.part(PoolReports)
     state = await reports.state.get()
     return json_response({**reports.body_of(state), "history": state.points})
 
@@ -46,7 +48,7 @@ async def get_pool(reports: InReports) -> Response:
     },
 )
 @guarded(Work.STREAM, Scope.ADMIN)
-async def stream_pool(reports: InReports) -> Response:
+async def stream_pool(pool: InPool) -> Response:
     """Send the state of the pool as server-sent events until the client leaves."""
-    events = reports.feed.events()
+    events = pool.part(PoolReports).feed.events()
     return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)

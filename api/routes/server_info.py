@@ -1,9 +1,8 @@
 """Routes by which monitoring and vLLM's clients learn about the server: metrics and limits."""
 
 from importlib.metadata import version
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
@@ -14,9 +13,9 @@ from api.http.guards import Key, Work, guarded
 from api.http.parameters import query
 from api.metrics.metrics import Metrics
 from api.openapi.responses import errors
+from api.pools.pools import InPool
 from api.pools.registered_base import registered_base
-from api.pools.reports import InReports
-from api.pools.requested import InRegistry, InViews, part_of_pool
+from api.pools.reports import PoolReports
 from api.schema.server_info import (
     LoraConfig,
     ModelConfig,
@@ -44,11 +43,9 @@ _METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."
     responses=errors(403, meanings=_METRICS_DENIED),
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
-async def get_metrics(
-    metrics: Annotated[Metrics, Depends(part_of_pool(Metrics))], reports: InReports
-) -> Response:
+async def get_metrics(pool: InPool) -> Response:
     """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
-    body = metrics.exposition(await reports.snapshot.get())
+    body = pool.part(Metrics).exposition(await pool.part(PoolReports).snapshot.get())
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -65,9 +62,9 @@ async def get_version() -> ServerVersion:
     responses=errors(403, meanings=_METRICS_DENIED),
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
-async def get_load(replies: Annotated[ReplyHub, Depends(part_of_pool(ReplyHub))]) -> ServerLoad:
+async def get_load(pool: InPool) -> ServerLoad:
     """Return the number of jobs whose answers clients of this front end are waiting for."""
-    return ServerLoad(server_load=len(replies.jobs))
+    return ServerLoad(server_load=len(pool.part(ReplyHub).jobs))
 
 
 @router.get(
@@ -81,16 +78,14 @@ async def get_load(replies: Annotated[ReplyHub, Depends(part_of_pool(ReplyHub))]
     },
 )
 @guarded(Work.SUMMARY, Scope.INFERENCE)
-async def get_server_info(
-    request: Request, registry: InRegistry, views: InViews, access: InAccess
-) -> ServerInfo:
+async def get_server_info(request: Request, pool: InPool, access: InAccess) -> ServerInfo:
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
         message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
         raise failed(ErrorCode.INVALID_VALUE, message, FORMAT)
-    base = await registered_base(registry)
-    await check_model(registry, access, base.name)
-    workers = await _live_workers(views)
+    base = await registered_base(pool.registry)
+    await check_model(pool.registry, access, base.name)
+    workers = await _live_workers(pool.views)
     return ServerInfo(
         vllm_config=VllmConfig(
             model_config_=ModelConfig(
@@ -105,9 +100,9 @@ async def get_server_info(
 
 @router.get("/get_world_size", summary="Number of workers", responses=errors(503))
 @guarded(Work.SUMMARY, Scope.INFERENCE)
-async def get_world_size(views: InViews) -> WorldSize:
+async def get_world_size(pool: InPool) -> WorldSize:
     """Return the number of live workers of the pool."""
-    return WorldSize(world_size=len(await _live_workers(views)))
+    return WorldSize(world_size=len(await _live_workers(pool.views)))
 
 
 async def _live_workers(views: PoolViews) -> list[WorkerView]:

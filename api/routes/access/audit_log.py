@@ -1,15 +1,13 @@
 """GET /v1/audit_log: who changed adapters and API keys, when, and from what to what."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api.access.change_query import PARAMETERS, read_change_query
 from api.access.requested import InAccess
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pools.requested import part_of_pool
+from api.pools.pools import InPool
 from api.schema.adapter_versions import ChangeList
 from shared.protocol.access.rights import Scope
 from shared.store.adapters.changes import Change, Changes
@@ -25,11 +23,7 @@ router = APIRouter(tags=["operations"])
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.ADMIN)
-async def get_audit_log(
-    request: Request,
-    changes: Annotated[Changes, Depends(part_of_pool(Changes))],
-    access: InAccess,
-) -> Response:
+async def get_audit_log(request: Request, pool: InPool, access: InAccess) -> Response:
     """Return who changed adapters and API keys, newest change first.
 
     About 10,000 changes are kept. For the next page, send the `last_id` of a page as `after` while
@@ -42,7 +36,7 @@ async def get_audit_log(
             return False
         return not change.adapter or access.allows(change.adapter)
 
-    found = await changes.newest(query.limit + 1, before=query.after, wanted=is_wanted)
+    found = await pool.part(Changes).newest(query.limit + 1, before=query.after, wanted=is_wanted)
     page = found[: query.limit]
     return json_response(
         {

@@ -3,9 +3,8 @@
 import csv
 import io
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.access.requested import InAccess
@@ -14,7 +13,7 @@ from api.access.usage_rows import UsageRow, usage_rows
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
-from api.pools.requested import part_of_pool
+from api.pools.pools import InPool
 from api.schema.usage import UsageList
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access, Scope
@@ -40,9 +39,7 @@ _DENIED = {403: "The key may not see the usage of the other tenant."}
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE, Scope.ADMIN)
-async def get_usage(
-    request: Request, ledger: Annotated[Ledger, Depends(part_of_pool(Ledger))], access: InAccess
-) -> Response:
+async def get_usage(request: Request, pool: InPool, access: InAccess) -> Response:
     """Return ended requests and their tokens per UTC day, tenant and model.
 
     Tokens are those in the `usage` of the answers. Clients see their own tenant. Keys with the
@@ -51,7 +48,7 @@ async def get_usage(
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. CSV has all
     rows at once.
     """
-    accept = request.headers.get("accept", "")
+    ledger, accept = pool.part(Ledger), request.headers.get("accept", "")
     today = await ledger.today()
     query = read_usage_query(request.query_params, accept=accept, today=today)
     _check_tenant(access, query)

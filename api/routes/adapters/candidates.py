@@ -1,39 +1,31 @@
 """/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
 from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.bodies import candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
-from api.adapters.inspection import InInspector
-from api.adapters.new_versions import InNewVersions
-from api.adapters.requests import (
-    READS,
-    adapter_errors,
-    read_request,
-    takes,
-)
-from api.adapters.shown_adapters import InShownAdapters, ShownAdapters
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
+from api.adapters.requests import READS, adapter_errors, read_request, takes
+from api.adapters.shown_adapters import ShownAdapters
 from api.http.guards import Work, guarded
 from api.http.validation import validate
 from api.openapi import document
+from api.pools.pool import Pool
+from api.pools.pools import InPool
 from api.pools.registered_base import registered_base
-from api.pools.requested import InRegistry, InViews, part_of_pool
 from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
-from shared.protocol.access.rights import Scope
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
 from shared.store.adapters.refusals import conflict
-from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
 
-InCandidates = Annotated[Candidates, Depends(part_of_pool(Candidates))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
 
@@ -43,25 +35,18 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
     responses=adapter_errors(403, 404, 409, 503),
 )
 @guarded(Work.READ, Scope.ADAPTERS)
-async def get_candidate(
-    name: str,
-    registry: InRegistry,
-    views: InViews,
-    shown: InShownAdapters,
-    shadows: Annotated[Shadows, Depends(part_of_pool(Shadows))],
-    access: InAccess,
-) -> CandidateDetails:
+async def get_candidate(name: str, pool: InPool, access: InAccess) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
-    await check_model(registry, access, name)
-    view = await shown.view(name)
-    body = candidate_body(view, await views.workers())
+    await check_model(pool.registry, access, name)
+    view, shadows = await pool.part(ShownAdapters).view(name), pool.part(Shadows)
+    body = candidate_body(view, await pool.views.workers())
     if body is None:
         raise JobFailed(conflict(f"adapter {name} has no candidate version"))
     version = AdapterVersion(body.version)
     return CandidateDetails(
         **dict(body),
         agreement=agreement(await shadows.comparison(version)),
-        differing=await differing_pairs(shadows, views, access, version),
+        differing=await differing_pairs(shadows, pool.views, access, version),
     )
 
 
@@ -77,36 +62,29 @@ async def get_candidate(
     ),
 )
 @guarded(Work.INSPECTION, Scope.ADAPTERS)
-async def set_candidate(
-    request: Request,
-    name: str,
-    registry: InRegistry,
-    candidates: InCandidates,
-    inspector: InInspector,
-    new_versions: InNewVersions,
-    shown: InShownAdapters,
-    access: InAccess,
-) -> AdapterBody:
+async def set_candidate(request: Request, name: str, pool: InPool, access: InAccess) -> AdapterBody:
     """Let a version answer a share of an adapter's requests, or compute copies of them.
 
     With `source`, a worker checks the adapter first. The requests of one `user` get the same
     version as long as the share doesn't shrink. Requests for `name@digest` aren't affected.
     """
     body = await read_request(request, SetCandidateRequest)
-    await check_model(registry, access, name)
+    await check_model(pool.registry, access, name)
     if body.source is not None and body.version is not None:
         raise invalid_value("send `source` or `version`, but not both", "version")
-    if await registry.adapter(name) is None:
+    if await pool.registry.adapter(name) is None:
         raise JobFailed(model_not_found(name))
     version = body.version
     if body.source is not None:
-        adapter = await inspector.checked_adapter(access.tenant, name, body.source, param="source")
-        await new_versions.add_candidate(adapter, by=access.actor)
+        adapter = await pool.part(Inspector).checked_adapter(
+            access.tenant, name, body.source, param="source"
+        )
+        await pool.part(NewVersions).add_candidate(adapter, by=access.actor)
         version = adapter.version
-    found = await candidates.set(
+    found = await pool.part(Candidates).set(
         name, version, mode=body.mode, percent=body.percent, by=access.actor
     )
-    return await _changed(registry, shown, name, found)
+    return await _changed(pool, name, found)
 
 
 @router.delete(
@@ -117,21 +95,15 @@ async def set_candidate(
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def drop_candidate(
-    request: Request,
-    name: str,
-    registry: InRegistry,
-    candidates: InCandidates,
-    shown: InShownAdapters,
-    access: InAccess,
+    request: Request, name: str, pool: InPool, access: InAccess
 ) -> AdapterBody:
     """Let the current version answer all requests again. Accepted requests still end normally.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    version = _expected(request)
-    await check_model(registry, access, name)
-    ended = await candidates.drop(name, version, by=access.actor)
-    return await _changed(registry, shown, name, ended)
+    version = await _expected(request, name, pool, access)
+    ended = await pool.part(Candidates).drop(name, version, by=access.actor)
+    return await _changed(pool, name, ended)
 
 
 @router.post(
@@ -142,32 +114,28 @@ async def drop_candidate(
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def promote_candidate(
-    request: Request,
-    name: str,
-    registry: InRegistry,
-    candidates: InCandidates,
-    shown: InShownAdapters,
-    access: InAccess,
+    request: Request, name: str, pool: InPool, access: InAccess
 ) -> AdapterBody:
     """Let the candidate answer all requests. The replaced version can be rolled back to.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    version = _expected(request)
-    await check_model(registry, access, name)
-    ended = await candidates.promote(name, version, by=access.actor)
-    return await _changed(registry, shown, name, ended)
+    version = await _expected(request, name, pool, access)
+    ended = await pool.part(Candidates).promote(name, version, by=access.actor)
+    return await _changed(pool, name, ended)
 
 
-def _expected(request: Request) -> AdapterVersion | None:
+async def _expected(
+    request: Request, name: str, pool: Pool, access: Access
+) -> AdapterVersion | None:
     """Return the version that must be the candidate, if the request's query names one."""
-    return validate(CandidateQuery, dict(request.query_params)).version
+    query = validate(CandidateQuery, dict(request.query_params))
+    await check_model(pool.registry, access, name)
+    return query.version
 
 
-async def _changed(
-    registry: Registry, shown: ShownAdapters, name: str, version: AdapterVersion | None
-) -> AdapterBody:
+async def _changed(pool: Pool, name: str, version: AdapterVersion | None) -> AdapterBody:
     """Return the response body after a change of `version`, which is None for an unknown name."""
     if version is None:
         raise JobFailed(model_not_found(name))
-    return await shown.one(name, await registered_base(registry))
+    return await pool.part(ShownAdapters).one(name, await registered_base(pool.registry))

@@ -1,21 +1,18 @@
 """/v1/adapters/{name}/pin: adapters that stay in the memory of workers."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
 from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.requests import adapter_errors, read_request, takes
 from api.http.guards import Work, guarded
-from api.pools.requested import InRegistry, part_of_pool
+from api.pools.pools import InPool
 from api.schema.adapter_versions import Pin, PinRequest
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.store.adapters.pins import Pins
 
-InPins = Annotated[Pins, Depends(part_of_pool(Pins))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
 
@@ -26,17 +23,15 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
     openapi_extra=takes(PinRequest, two={"min_replicas": 2}),
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def pin_adapter(
-    request: Request, name: str, registry: InRegistry, pins: InPins, access: InAccess
-) -> Pin:
+async def pin_adapter(request: Request, name: str, pool: InPool, access: InAccess) -> Pin:
     """Keep the current version of an adapter on a minimum number of workers.
 
     Workers load it within seconds, also after a change of the version. Its memory is used for
     other adapters only if nothing else can make room for one that has requests.
     """
     body = await read_request(request, PinRequest)
-    await check_model(registry, access, name)
-    if not await pins.set(name, body.min_replicas, by=access.actor):
+    await check_model(pool.registry, access, name)
+    if not await pool.part(Pins).set(name, body.min_replicas, by=access.actor):
         raise JobFailed(model_not_found(name))
     return Pin(id=name, min_replicas=body.min_replicas)
 
@@ -47,9 +42,9 @@ async def pin_adapter(
     responses=adapter_errors(403, 404, 503),
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def unpin_adapter(name: str, registry: InRegistry, pins: InPins, access: InAccess) -> Pin:
+async def unpin_adapter(name: str, pool: InPool, access: InAccess) -> Pin:
     """Let workers evict an adapter again when others need its memory. May be repeated."""
-    await check_model(registry, access, name)
-    if not await pins.set(name, 0, by=access.actor):
+    await check_model(pool.registry, access, name)
+    if not await pool.part(Pins).set(name, 0, by=access.actor):
         raise JobFailed(model_not_found(name))
     return Pin(id=name, min_replicas=0)

@@ -9,10 +9,7 @@ from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import (
-    READS,
-    adapter_errors,
-)
+from api.adapters.requests import READS, adapter_errors
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
 from api.http.guards import Work, guarded
@@ -55,11 +52,8 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     await check_model(pool.registry, access, query.name)
     base = await registered_base(pool.registry)
     if query.name == base.name:
-        raise failed(
-            ErrorCode.ADAPTER_CONFLICT,
-            f"{base.name} is the name of the base model; choose another one",
-            "name",
-        )
+        message = f"{base.name} is the name of the base model; choose another one"
+        raise failed(ErrorCode.ADAPTER_CONFLICT, message, "name")
     if query.source is None:
         async with pool.part(AdapterUploads).received(
             request, access.tenant, query.config
