@@ -28,7 +28,6 @@ from api.pools.file_store import FileStore
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
     batches,
-    chat,
     completions,
     embeddings,
     files,
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
 
 _ROUTES = (
-    *(chat, completions, responses, messages, embeddings, tokenize, models),
+    *(completions, responses, messages, embeddings, tokenize, models),
     *(files, batches, usage, audit_log),
     *(candidates, pins, adapters, rollouts, lora_adapters, jobs, job_stream),
     *(pool, health, server_info, docs, guide, console),

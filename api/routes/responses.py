@@ -5,12 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from api.access.requested import InAccess
-from api.answers.admission import admit
 from api.answers.answer import AttachedAnswer
 from api.answers.following import Following
-from api.answers.intake import Intake
-from api.answers.submission import parse_request, submit_json
-from api.answers.tokenization import TokenizerCalls
+from api.answers.submission import submit_json
+from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
@@ -96,13 +94,8 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
     raw = await read_json_object(request)
     prompt = parse_prompt(raw)
     earlier = await _earlier_items(request, access, prompt.previous_response_id)
-    viewed = viewed_prompt(prompt, earlier)
-    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
-    pool = await pools_of(request).of_model(request, chat.model)
-    admission = await admit(pool.part(Intake), access, chat.model)
-    num_tokens = await pool.part(TokenizerCalls).count_tokens(viewed.job(chat, admission))
-    body = InputTokens(input_tokens=num_tokens)
-    return json_response(body.model_dump(), headers=headers)
+    num_tokens, headers = await count_prompt(request, access, raw, viewed_prompt(prompt, earlier))
+    return json_response(InputTokens(input_tokens=num_tokens).model_dump(), headers=headers)
 
 
 @router.get(
