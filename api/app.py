@@ -17,9 +17,8 @@ from api.assembly import PoolLoops, ProcessParts, assembled_pool
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
-from api.http.guards import Guards
+from api.http.guards import Guards, check_scope
 from api.http.middleware import Boundary
-from api.http.scopes import check_scope
 from api.http.turns.checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics

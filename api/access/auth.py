@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.access.authenticator import Authenticator
 from api.access.web_pages import WebPages
 from api.http.errors import error_response, redis_error
-from api.http.scopes import API_KEY_HEADER, unauthenticated
+from api.http.guards import API_KEY_HEADER, unauthenticated
 from shared.errors import JobError, RedisUnavailable
 
 SCHEME = "bearer"

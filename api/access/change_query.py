@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from api.http.parameters import Parameters, query
-from api.http.query import check_known, read_limit
+from api.http.parameters import Parameters, check_known, query, read_limit
 from shared.errors import invalid_value
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500

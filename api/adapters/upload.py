@@ -7,7 +7,7 @@ from functools import partial
 
 from fastapi import Request
 
-from api.http.content_encoding import Decoder
+from api.http.body import Decoder
 from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_value
 from shared.protocol.ids import UploadId
 from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, Uploads

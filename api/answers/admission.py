@@ -6,7 +6,7 @@ import time
 
 from api.access.model_rights import check_model, model_not_found
 from api.answers.intake import Intake
-from api.pools.registered_base import no_base
+from api.pools.pools import no_base
 from api.requests.translate import Admission
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access

@@ -1,6 +1,7 @@
 """Sends the answer of one job to one client, complete or as a stream."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,6 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from api.answers.following import Following
-from api.answers.keep_alive import keep_alive
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
@@ -17,15 +17,20 @@ from api.formats import AnyPosition, Stream, stream_of, whole_body
 from api.http.errors import json_response
 from api.metrics.stream_timing import StreamTiming
 from api.render.catch_up import Misplaced
-from shared.errors import ErrorCode, JobError, JobFailed
+from api.render.sse import sse_comment
+from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import JobId
+from shared.store.views.pool_views import PoolViews, Wait
 
+KEEP_ALIVE = sse_comment("keep-alive")
 KEEP_ALIVE_S = 10.0
 """Seconds between keep-alive comments while a stream has no new chunks.
 
 The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
+READ_S = 0.5
+"""Time limit in seconds for reading the place of a job. New output waits at most this long."""
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; the job goes on for at least a minute, and to its end if its "
@@ -171,6 +176,28 @@ class Delivery:
         else:
             error = failure.error if isinstance(failure, JobFailed) else None
             self._following.cancels.add(self._spec.id, error)
+
+
+async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
+    """Return a comment that states the place of a job in the queue.
+
+    The comment is plain if the job doesn't wait, or if Redis doesn't answer soon.
+    """
+    try:
+        async with asyncio.timeout(READ_S):
+            return comment(await views.wait(job_id))
+    except (RedisUnavailable, TimeoutError):
+        return KEEP_ALIVE
+
+
+def comment(wait: Wait | None) -> bytes:
+    """Return the comment of a job that waits as `wait` says, or that doesn't wait."""
+    if wait is None:
+        return KEEP_ALIVE
+    text = f"waiting, position {wait.position} of {wait.num_waiting}"
+    if wait.estimated_s is not None:
+        text += f", about {math.ceil(wait.estimated_s)} s"
+    return sse_comment(text)
 
 
 @asynccontextmanager

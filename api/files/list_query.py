@@ -1,12 +1,14 @@
-"""Reads the queries of lists of files and batches."""
+"""Queries and bodies of lists of files and batches."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from api.http.parameters import Parameters, query
-from api.http.query import check_known, read_limit
+from api.http.parameters import Parameters, check_known, query, read_limit
+from shared.store.batches.pages import Page
+from shared.store.batches.records import StoredFile
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -42,3 +44,28 @@ def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> PageQ
         limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
         after=params.get("after"),
     )
+
+
+def file_body(file: StoredFile) -> dict[str, Any]:
+    """Return the body that describes a file."""
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.num_bytes,
+        "created_at": file.created_s,
+        "expires_at": file.expires_s,
+        "filename": file.name,
+        "purpose": file.purpose.value,
+        "status": "processed",
+    }
+
+
+def page_body(items: list[dict[str, Any]], page: Page[Any]) -> dict[str, Any]:
+    """Return the body of a page of a list. `items` are the bodies of the page's items."""
+    return {
+        "object": "list",
+        "data": items,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": page.has_more,
+    }

@@ -1,5 +1,6 @@
-"""Builds the entries of headers and query parameters in the OpenAPI document."""
+"""Describes headers and query parameters in the OpenAPI document, and reads those of lists."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from api.http.headers import (
@@ -10,6 +11,7 @@ from api.http.headers import (
     PREFER_HEADER,
     STRICT_HANDLING,
 )
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 
 Parameters = list[dict[str, Any]]
 
@@ -49,3 +51,30 @@ INFERENCE: Parameters = [
     ),
 ]
 """Headers of a request for an answer."""
+
+
+def check_known(given: Iterable[str], known: Sequence[str]) -> None:
+    """Check that a URL accepts all parameters of a query.
+
+    Raises:
+        JobFailed: a parameter is unknown. The error names it, and lists the known ones.
+    """
+    for name in given:
+        if name not in known:
+            message = f"unknown parameter: {name[:60]}; this URL accepts {', '.join(known)}"
+            error = JobError(code=ErrorCode.UNKNOWN_PARAMETER, message=message, param=name)
+            raise JobFailed(error)
+
+
+def read_limit(text: str | None, *, default: int, most: int) -> int:
+    """Return the maximum number of items that a client wants. `text` is the parameter `limit`.
+
+    Raises:
+        JobFailed: it isn't a number from 1 to `most`.
+    """
+    if text is None:
+        return default
+    limit = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
+    if not 1 <= limit <= most:
+        raise invalid_value(f"limit: must be a number from 1 to {most}, not {text[:60]!r}", "limit")
+    return limit

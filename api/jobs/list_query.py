@@ -1,16 +1,19 @@
-"""Reads the query of GET /v1/jobs."""
+"""Reads the query of GET /v1/jobs, and lists jobs on behalf of their tenants."""
 
 from dataclasses import dataclass
 from typing import get_args
 
 from starlette.datastructures import QueryParams
 
-from api.http.parameters import Parameters, query
-from api.http.query import check_known, read_limit
+from api.access.own_job import job_not_found
+from api.http.parameters import Parameters, check_known, query, read_limit
 from api.schema.jobs import State
 from shared.errors import ErrorCode, JobFailed, failed
+from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
 from shared.protocol.jobs import JobState
+from shared.store.views.job_view import JobPage
+from shared.store.views.pool_views import PoolViews
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -72,3 +75,22 @@ def _states(texts: list[str]) -> frozenset[JobState] | None:
 
 def _error(code: ErrorCode, message: str, param: str) -> JobFailed:
     return failed(code, message, param)
+
+
+async def own_jobs(views: PoolViews, access: Access, query: ListQuery) -> JobPage:
+    """Return a page of the jobs that the client may see and that match `query`, newest first.
+
+    Raises:
+        JobFailed: the tenant doesn't have the job `query.after`.
+    """
+    page = await views.jobs(
+        access.tenant,
+        limit=query.limit,
+        after=query.after,
+        states=query.states,
+        model=query.model,
+        allows=access.allows,
+    )
+    if page is None:
+        raise JobFailed(job_not_found(query.after or "", param="after"))
+    return page

@@ -8,9 +8,11 @@ from fastapi import Depends, Request
 
 from api.http.canonical_path import POOL, POOLS_PATH
 from api.pools.pool import Pool
-from shared.errors import JobFailed, SettingsError
+from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import job_id_of
 from shared.settings import ApiSettings
+from shared.store.adapters.registry import Registry
 
 MAX_AGE_S = 1.0
 """Seconds for which the pool of a model is remembered."""
@@ -152,3 +154,22 @@ async def _has_model(pool: Pool, model: str) -> bool:
     except JobFailed:  # it is quarantined
         return True
     return found.version is not None
+
+
+async def registered_base(registry: Registry) -> BaseModel:
+    """Return the pool's base model.
+
+    Raises:
+        JobFailed: no worker has registered a base model.
+        RedisUnavailable: the registry can't be read.
+    """
+    base = await registry.base()
+    if base is None:
+        raise JobFailed(no_base())
+    return base
+
+
+def no_base() -> JobError:
+    """Return the error while no worker has registered a base model."""
+    message = "no worker has registered a base model; start a worker, or try again soon"
+    return JobError(code=ErrorCode.UNAVAILABLE, message=message)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.embeddings import EmbeddingFormat
 from api.render.logprobs import chat_logprobs, text_logprobs
-from api.render.reasoning_answers import ReasoningAnswers
+from api.render.reasoning import ReasoningAnswers
 from api.render.token_fields import add_to_body
 from api.render.tool_deltas import ToolAnswers
 from shared.protocol.answers import AnswerSpec

@@ -6,7 +6,7 @@ A checked item has only the fields that the conversation needs, so that it can b
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from api.requests.untyped_fields import refusal, refuse, string_of
+from api.requests.object_kinds import refusal, refuse, string_of
 from shared.errors import ErrorCode
 
 ROLES = ("user", "assistant", "system", "developer")

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validate
-from api.requests.object_kinds import Kinds
+from api.requests.object_kinds import Kinds, refuse
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
-from api.requests.untyped_fields import refuse
 from api.requests.viewed import (
     ViewedRequest,
     chat_extras,

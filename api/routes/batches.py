@@ -2,15 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
-from api.batches.bodies import batch_body
-from api.batches.own_batches import TenantBatches, batch_not_found
-from api.files.bodies import page_body
-from api.files.list_query import PAGE_PARAMETERS, read_page_query
+from api.batches.own_batches import TenantBatches, batch_body, batch_not_found
+from api.files.list_query import PAGE_PARAMETERS, page_body, read_page_query
 from api.files.own_files import TenantFiles
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi.document import takes
 from api.openapi.responses import MEANINGS, errors

@@ -2,9 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
 from api.answers.submission import submit
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE
 from api.openapi.document import takes
 from api.openapi.responses import inference

@@ -6,13 +6,11 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.access.requested import InAccess
-from api.files.bodies import file_body, page_body
-from api.files.list_query import PAGE_PARAMETERS, read_page_query
+from api.files.list_query import PAGE_PARAMETERS, file_body, page_body, read_page_query
 from api.files.own_files import TenantFiles, content_name, file_not_found, remove_file
 from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import query
 from api.openapi.responses import MEANINGS, errors
 from api.pools.file_store import ObjectMissing

@@ -3,11 +3,10 @@
 from fastapi import APIRouter, Request, Response
 
 from api.access.own_job import own_job
-from api.access.requested import InAccess
 from api.answers.answer import AttachedAnswer
 from api.answers.following import Following
 from api.formats import position_after
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
 from api.openapi.responses import event_stream

@@ -3,14 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from api.access.own_job import job_not_found, own_job, own_job_and_result
-from api.access.requested import InAccess
 from api.answers.background import job_headers
 from api.answers.intake import Intake
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.jobs.bodies import job_body, list_body
-from api.jobs.list_query import PARAMETERS, read_list_query
-from api.jobs.own_jobs import own_jobs
+from api.jobs.list_query import PARAMETERS, own_jobs, read_list_query
 from api.openapi.responses import MEANINGS, errors
 from api.pools.pools import InPool
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList

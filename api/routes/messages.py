@@ -2,12 +2,11 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
 from api.answers.submission import submit_json
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE
 from api.messages.translate import viewed_message, viewed_prompt
 from api.openapi.document import takes

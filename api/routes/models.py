@@ -5,8 +5,7 @@ from pathlib import PurePath
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.openapi.responses import errors
 from api.pools.pools import InPool, pools_of
 from api.schema.server_info import ModelCard, ModelList

@@ -4,14 +4,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
 from api.answers.answer import AttachedAnswer
 from api.answers.following import Following
 from api.answers.submission import submit_json
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE, query
 from api.openapi.document import takes
 from api.openapi.responses import errors, inference

@@ -7,14 +7,12 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.access.model_rights import check_model
-from api.access.requested import InAccess
 from api.follow.reply_hub import ReplyHub
-from api.http.guards import Key, Work, guarded
+from api.http.guards import InAccess, Key, Work, guarded
 from api.http.parameters import query
 from api.metrics.metrics import Metrics
 from api.openapi.responses import errors
-from api.pools.pools import InPool
-from api.pools.registered_base import registered_base
+from api.pools.pools import InPool, registered_base
 from api.pools.reports import PoolReports
 from api.schema.server_info import (
     LoraConfig,

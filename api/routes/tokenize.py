@@ -5,19 +5,17 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
 from api.answers.admission import admit
 from api.answers.intake import Intake
 from api.answers.submission import parse_request
 from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.openapi.document import takes
 from api.openapi.responses import errors
 from api.pools.pool import Pool
-from api.pools.pools import InPool, pools_of
-from api.pools.registered_base import registered_base
+from api.pools.pools import InPool, pools_of, registered_base
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
 from api.schema.tokenize import (

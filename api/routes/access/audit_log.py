@@ -3,9 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from api.access.change_query import PARAMETERS, read_change_query
-from api.access.requested import InAccess
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.openapi.responses import errors
 from api.pools.pools import InPool
 from api.schema.adapter_versions import ChangeList

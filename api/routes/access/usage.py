@@ -7,11 +7,17 @@ from collections.abc import AsyncIterator, Sequence
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.access.requested import InAccess
-from api.access.usage_query import PARAMETERS, Format, Group, UsageQuery, read_usage_query
-from api.access.usage_rows import UsageRow, usage_rows
+from api.access.usage_query import (
+    PARAMETERS,
+    Format,
+    Group,
+    UsageQuery,
+    UsageRow,
+    read_usage_query,
+    usage_rows,
+)
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.openapi.responses import errors
 from api.pools.pools import InPool
 from api.schema.usage import UsageList

@@ -3,18 +3,15 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import staging_body
 from api.adapters.inspection import Inspector
 from api.adapters.requests import READS, adapter_errors, read_request, takes
-from api.adapters.shown_adapters import ShownAdapters
+from api.adapters.shown_adapters import ShownAdapters, staging_body
 from api.http.errors import job_error_body
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi import document
-from api.pools.pools import InPool, pools_of
-from api.pools.registered_base import registered_base
+from api.pools.pools import InPool, pools_of, registered_base
 from api.schema.adapters import (
     AdapterBody,
     AdapterDetails,

@@ -3,20 +3,17 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
 from api.adapters.requests import READS, adapter_errors, read_request, takes
-from api.adapters.shown_adapters import ShownAdapters
-from api.http.guards import Work, guarded
+from api.adapters.shown_adapters import ShownAdapters, candidate_body
+from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi import document
 from api.pools.pool import Pool
-from api.pools.pools import InPool
-from api.pools.registered_base import registered_base
+from api.pools.pools import InPool, registered_base
 from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value

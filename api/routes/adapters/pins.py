@@ -3,10 +3,9 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
 from api.adapters.admin import MAY_MANAGE
 from api.adapters.requests import adapter_errors, read_request, takes
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.pools.pools import InPool
 from api.schema.adapter_versions import Pin, PinRequest
 from shared.errors import JobFailed

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from queue_support import LIMITS, Actor, make_job
 
-from api.answers.keep_alive import comment, keep_alive
+from api.answers.delivery import comment, keep_alive
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.store.jobs.queue import Queue

@@ -10,7 +10,7 @@ from api_support import RunningApp, ScriptedWorker, until
 from sse_events import sse_events
 
 from api.answers import delivery
-from api.answers.keep_alive import keep_alive
+from api.answers.delivery import keep_alive
 from api.follow.reply_hub import ReplyHub
 from ops.lab.chaos.load.requests import Question
 from ops.lab.chaos.load.sdks.available import AvailableSdks

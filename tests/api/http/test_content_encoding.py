@@ -7,7 +7,7 @@ import zlib
 import httpx
 from api_support import ScriptedWorker, error_of
 
-from api.http.content_encoding import Decoder
+from api.http.body import Decoder
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}

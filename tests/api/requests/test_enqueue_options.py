@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.requests.enqueue_options import enqueue_options
-from api.requests.request_headers import RequestHeaders
+from api.requests.request_headers import RequestHeaders, enqueue_options
 from api.requests.translate import parse_completion
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 
