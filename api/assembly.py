@@ -199,29 +199,21 @@ def assembled_pool(
         on_demand=on_demand,
         shadow_copies=shadow_copies,
     )
-    return Pool(
-        settings.pool,
-        settings.root_path,
-        registry=registry,
-        views=views,
-        models=models,
-        parts=(
-            *(intake, following, loops, reports, queue, replies, process.metrics),
-            *(process.ledger, StoredKeys(KeyStore(redis, keys))),
-            *(DeadLetters(redis, keys), Changes(redis, keys)),
-            *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
-            ShownAdapters(registry, AdapterViews(redis, keys), views),
-            StagingProgress(redis, keys),
-            AdapterUploads(
-                Uploads(redis, keys),
-                max_mb=settings.max_adapter_mb,
-                deadline_s=settings.deadline_s,
-            ),
-            Reachability(settings.host, tuple(settings.cors_origins)),
-            TokenizerCalls(Tokenizations(redis, keys), process.call_slots),
-            *_file_parts(settings, redis, process),
+    parts = (
+        *(registry, views, models, intake, following, loops, reports, queue, replies),
+        *(process.metrics, process.ledger, StoredKeys(KeyStore(redis, keys))),
+        *(DeadLetters(redis, keys), Changes(redis, keys)),
+        *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
+        ShownAdapters(registry, AdapterViews(redis, keys), views),
+        StagingProgress(redis, keys),
+        AdapterUploads(
+            Uploads(redis, keys), max_mb=settings.max_adapter_mb, deadline_s=settings.deadline_s
         ),
+        Reachability(settings.host, tuple(settings.cors_origins)),
+        TokenizerCalls(Tokenizations(redis, keys), process.call_slots),
+        *_file_parts(settings, redis, process),
     )
+    return Pool(settings.pool, settings.root_path, parts)
 
 
 def _reports(

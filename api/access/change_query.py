@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from api.http.parameters import Parameters, check_known, query, read_limit
+from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from shared.errors import invalid_value
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
@@ -49,11 +49,7 @@ def _is_id(text: str) -> bool:
 
 
 PARAMETERS: Parameters = [
-    query(
-        "limit",
-        f"Maximum number of changes. Defaults to {DEFAULT_LIMIT}.",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    ),
+    limit("changes", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("after", "last_id of the previous page.", {"type": "string"}),
     query("adapter", "Name of the adapter whose changes are wanted.", {"type": "string"}),
 ]

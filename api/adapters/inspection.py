@@ -105,8 +105,10 @@ class Inspector:
 
     async def _checked(self, findings: Findings) -> Findings:
         """Return the findings, or an error in place of an adapter that no live worker serves."""
-        adapter = findings.adapter
-        reason = adapter and _why_unserved(adapter, await self._alive())
+        if (adapter := findings.adapter) is None:
+            return findings
+        serving = [worker.info.serves for worker in await self._alive()]
+        reason = why_unserved(f"adapter {adapter.name}", adapter.needs, serving)
         if not reason:
             return findings
         error = JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")
@@ -139,16 +141,8 @@ class Inspector:
             if not is_taken and clock() > take_until_s:
                 await self._inspections.withdraw(inspection_id)
                 return _NoFindings.NOT_TAKEN
-            if reply is None and not await self._is_alive(wid):
+            if reply is None and all(worker.id != wid for worker in await self._alive()):
                 return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN
-
-    async def _is_alive(self, wid: WorkerId) -> bool:
-        return any(w.id == wid for w in await self._alive())
-
-
-def _why_unserved(adapter: Adapter, workers: Collection[WorkerView]) -> str | None:
-    serving = [worker.info.serves for worker in workers]
-    return why_unserved(f"adapter {adapter.name}", adapter.needs, serving)
 
 
 def _unavailable(message: str) -> JobFailed:

@@ -122,9 +122,7 @@ class OnDemand:
         """Cancel all lookups."""
         await cancel_tasks(*self._running.values())
 
-    def _start(
-        self, tenant: str, name: str, source: str, unknown: JobError
-    ) -> "asyncio.Task[None]":
+    def _start(self, tenant: str, name: str, source: str, unknown: JobError) -> asyncio.Task[None]:
         is_over = self._num_running[tenant] >= MAX_NAMES_PER_TENANT
         if is_over or len(self._running) >= MAX_NAMES:
             message = "too many unknown adapters are being looked up; try again"
@@ -135,7 +133,7 @@ class OnDemand:
         task.add_done_callback(lambda ended: self._ended(tenant, name, ended))
         return task
 
-    def _ended(self, tenant: str, name: str, task: "asyncio.Task[None]") -> None:
+    def _ended(self, tenant: str, name: str, task: asyncio.Task[None]) -> None:
         del self._running[tenant, name]
         self._num_running -= Counter([tenant])  # also forgets tenants without lookups
         if not task.cancelled():

@@ -118,7 +118,7 @@ class Answer(Response):
         if follower.usage is not None:
             metrics.count_tokens(self._draft.job.model, follower.usage)
         if follower.error and follower.error.code is ErrorCode.RESUME_DIVERGED:
-            metrics.count_divergence()
+            metrics.diverged.inc()
 
 
 class AttachedAnswer(Response):

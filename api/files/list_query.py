@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from api.http.parameters import Parameters, check_known, query, read_limit
+from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from shared.store.batches.pages import Page
 from shared.store.batches.records import StoredFile
 
@@ -14,11 +14,7 @@ DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 
 PAGE_PARAMETERS: Parameters = [
-    query(
-        "limit",
-        f"Maximum number of items. Defaults to {DEFAULT_LIMIT}.",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    ),
+    limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("after", "Id of an item; the page begins with the next older one.", {"type": "string"}),
 ]
 """Parameters of both lists in the OpenAPI document."""

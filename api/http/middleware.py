@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import structlog
-from fastapi import Request, Response
+from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,10 +17,10 @@ from shared.errors import ErrorCode, JobError
 CLIENT_GONE_STATUS = 499
 """nginx's status for a client that closed its connection. It appears only in the metrics."""
 
-_INTERNAL_ERROR = (
-    "internal error; the server's log has the details under this response's X-Request-Id"
+_INTERNAL = JobError(
+    code=ErrorCode.INTERNAL,
+    message="internal error; the server's log has the details under this response's X-Request-Id",
 )
-
 _STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; send the request again",
@@ -75,15 +75,9 @@ class Boundary:
             log.exception("request_failed", path=scope["path"], **scope.get("state", {}))
             if status != CLIENT_GONE_STATUS:
                 raise  # the response has started; closing the connection shows it is incomplete
-            await _internal_error(Request(scope))(scope, receive, recording_send)
+            await error_response(Request(scope), _INTERNAL)(scope, receive, recording_send)
         finally:
-            seconds = time.monotonic() - start_s
-            self._count_request(_endpoint(scope), status, seconds)
-
-
-def _internal_error(request: Request) -> Response:
-    error = JobError(code=ErrorCode.INTERNAL, message=_INTERNAL_ERROR)
-    return error_response(request, error)
+            self._count_request(_endpoint(scope), status, time.monotonic() - start_s)
 
 
 def _endpoint(scope: Scope) -> str:
@@ -91,5 +85,4 @@ def _endpoint(scope: Scope) -> str:
 
     The number of templates is bounded, but the number of request paths isn't.
     """
-    route = scope.get("route")
-    return getattr(route, "path", "other")
+    return getattr(scope.get("route"), "path", "other")

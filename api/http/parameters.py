@@ -26,6 +26,12 @@ def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
+def limit(items: str, *, default: int, most: int) -> dict[str, Any]:
+    """Return the entry of the query parameter `limit` of a list of `items`."""
+    schema = {"type": "integer", "minimum": 1, "maximum": most}
+    return query("limit", f"Maximum number of {items}. Defaults to {default}.", schema)
+
+
 INFERENCE: Parameters = [
     header(
         IDEMPOTENCY_HEADER,

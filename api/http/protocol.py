@@ -130,7 +130,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Handle the start of a request."""
         super().on_message_begin()
         if self._is_answering():
-            self._close_after_answer()
+            self._phase = Phase.CLOSING
+            self.cycle.keep_alive = False
         elif self._phase is Phase.IDLE:
             self._expect_head()
 
@@ -187,10 +188,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._phase = Phase.HEAD
         self._num_held_bytes = 0
-
-    def _close_after_answer(self) -> None:
-        self._phase = Phase.CLOSING
-        self.cycle.keep_alive = False
 
     def _time_phase(self) -> None:
         """Start the timer of the current phase if the phase has just begun."""

@@ -6,9 +6,9 @@ from typing import get_args
 from starlette.datastructures import QueryParams
 
 from api.access.own_job import job_not_found
-from api.http.parameters import Parameters, check_known, query, read_limit
+from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from api.schema.jobs import State
-from shared.errors import ErrorCode, JobFailed, failed
+from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
 from shared.protocol.jobs import JobState
@@ -25,11 +25,7 @@ PARAMETERS: Parameters = [
         {"type": "array", "items": {"type": "string", "enum": list(get_args(State))}},
     ),
     query("model", "Model that the requests named. Defaults to all.", {"type": "string"}),
-    query(
-        "limit",
-        f"Maximum number of jobs. Defaults to {DEFAULT_LIMIT}.",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    ),
+    limit("jobs", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("after", "Id of a job; the page begins with the next older one.", {"type": "string"}),
 ]
 """Parameters of the query in the OpenAPI document."""
@@ -69,12 +65,8 @@ def _states(texts: list[str]) -> frozenset[JobState] | None:
     for word in words:
         if word not in get_args(State):
             message = f"state: must be one of {', '.join(get_args(State))}, not {word[:60]!r}"
-            raise _error(ErrorCode.INVALID_VALUE, message, "state")
+            raise invalid_value(message, "state")
     return frozenset(map(JobState, words)) or None
-
-
-def _error(code: ErrorCode, message: str, param: str) -> JobFailed:
-    return failed(code, message, param)
 
 
 async def own_jobs(views: PoolViews, access: Access, query: ListQuery) -> JobPage:

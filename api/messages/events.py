@@ -52,10 +52,7 @@ class MessageEvents:
     def closing(self, reader: BlockReader, usage: Usage) -> list[TypedEvent]:
         """Return `message_delta`, which has the token counts, and `message_stop`."""
         data = {"delta": stop_fields(reader), "usage": usage_body(usage)}
-        return [
-            TypedEvent("message_delta", data),
-            TypedEvent("message_stop", {}),
-        ]
+        return [TypedEvent("message_delta", data), TypedEvent("message_stop", {})]
 
     def failure(self, reader: BlockReader, error: JobError) -> TypedEvent:
         """Return an `error` event."""

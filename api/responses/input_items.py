@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.http.parameters import query
+from api.http.parameters import limit, query
 from api.responses.stored import stored_input
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.answers import AnswerSpec
@@ -13,11 +13,7 @@ MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 ORDERS = ("desc", "asc")
 ITEMS_PARAMETERS = [
-    query(
-        "limit",
-        f"Maximum number of items. Defaults to {DEFAULT_LIMIT}.",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    ),
+    limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("order", "desc, the default, begins with the newest.", {"enum": list(ORDERS)}),
     query("after", "Id of the item before the page.", {"type": "string"}),
 ]
@@ -39,14 +35,12 @@ def read_page(params: Mapping[str, str]) -> ItemPage:
     Raises:
         JobFailed: a parameter is invalid. The error names it.
     """
-    limit, order = params.get("limit", str(DEFAULT_LIMIT)), params.get("order", ORDERS[0])
-    if not (
-        limit.isascii() and limit.isdecimal() and len(limit) < 4 and 0 < int(limit) <= MAX_LIMIT
-    ):
+    text, order = params.get("limit", str(DEFAULT_LIMIT)), params.get("order", ORDERS[0])
+    if not (text.isascii() and text.isdecimal() and len(text) < 4 and 0 < int(text) <= MAX_LIMIT):
         raise _invalid("limit", f"must be a number from 1 to {MAX_LIMIT}")
     if order not in ORDERS:
         raise _invalid("order", f"must be {' or '.join(ORDERS)}")
-    return ItemPage(limit=int(limit), is_oldest_first=order == "asc", after=params.get("after"))
+    return ItemPage(limit=int(text), is_oldest_first=order == "asc", after=params.get("after"))
 
 
 def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:

@@ -59,10 +59,8 @@ NAMES = {
     r"messages\b.*": "input",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
     r"tool_choice\.function": "tool_choice",
-    r"response_format\.json_schema": "text.format",
-    r"response_format": "text.format",
-    r"max_completion_tokens": "max_output_tokens",
-    r"max_tokens": "max_output_tokens",
+    r"response_format(\.json_schema)?": "text.format",
+    r"max_(completion_)?tokens": "max_output_tokens",
     r"reasoning_effort": "reasoning.effort",
 }
 

@@ -11,9 +11,8 @@ from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
 from api.openapi.responses import event_stream
 from api.pools.pools import InPool
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_value
 from shared.protocol.access.rights import Scope
-from shared.protocol.ids import JobId
 from shared.protocol.jobs import Endpoint
 
 router = APIRouter(tags=["jobs"])
@@ -46,15 +45,10 @@ async def stream_job(job_id: str, request: Request, pool: InPool, access: InAcce
     view = await own_job(pool.views, access, job_id)
     spec = view.spec
     if spec.endpoint is Endpoint.EMBEDDINGS:
-        raise JobFailed(_not_streamed(view.id))
+        raise invalid_value(f"embeddings aren't streamed; GET /v1/jobs/{view.id} has them")
     if (after := request.query_params.get(AFTER)) is not None:
         position = position_after(after, spec, param=AFTER)
     else:
         last = request.headers.get(LAST_EVENT_HEADER, "")
         position = position_after(last, spec, param=LAST_EVENT_HEADER)
     return AttachedAnswer(pool.part(Following), view, is_stream=True, after=position)
-
-
-def _not_streamed(job_id: JobId) -> JobError:
-    message = f"embeddings aren't streamed; GET /v1/jobs/{job_id} has them"
-    return JobError(code=ErrorCode.INVALID_VALUE, message=message)

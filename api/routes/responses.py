@@ -18,8 +18,7 @@ from api.pools.pools import InPool, pools_of
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.items import Item
-from api.responses.lookup import earlier_items, own_response
-from api.responses.stored import retrieved_body
+from api.responses.stored import earlier_items, own_response, retrieved_body
 from api.responses.translate import (
     parse_prompt,
     parse_response,

@@ -23,7 +23,7 @@ from api.schema.server_info import (
     VllmConfig,
     WorldSize,
 )
-from shared.errors import ErrorCode, failed
+from shared.errors import invalid_value
 from shared.protocol.access.rights import Scope
 from shared.store.views.pool_views import PoolViews, WorkerView
 
@@ -79,8 +79,7 @@ async def get_load(pool: InPool) -> ServerLoad:
 async def get_server_info(request: Request, pool: InPool, access: InAccess) -> ServerInfo:
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
-        message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
-        raise failed(ErrorCode.INVALID_VALUE, message, FORMAT)
+        raise invalid_value(f"{FORMAT} must be {_JSON}, not {sent[:40]!r}", FORMAT)
     base = await registered_base(pool.registry)
     await check_model(pool.registry, access, base.name)
     workers = await _live_workers(pool.views)

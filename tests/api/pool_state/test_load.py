@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.pool_state.load import load_of
+from api.pool_state.rates import load_of
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.views.pool_views import QueueCounts
