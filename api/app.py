@@ -26,12 +26,11 @@ from api.openapi.document import describe
 from api.pools.file_store import FileStore
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
+    access,
     batches,
     completions,
     embeddings,
     files,
-    health,
-    job_stream,
     jobs,
     messages,
     models,
@@ -40,8 +39,7 @@ from api.routes import (
     server_info,
     tokenize,
 )
-from api.routes.access import audit_log, usage
-from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
+from api.routes.adapters import adapters, lora_adapters, rollouts, versions
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
@@ -53,9 +51,9 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     *(completions, responses, messages, embeddings, tokenize, models),
-    *(files, batches, usage, audit_log),
-    *(candidates, pins, adapters, rollouts, lora_adapters, jobs, job_stream),
-    *(pool, health, server_info, docs, guide, console),
+    *(files, batches, access),
+    *(versions, adapters, rollouts, lora_adapters, jobs),
+    *(pool, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""

@@ -17,8 +17,7 @@ from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
-from api.answers.following import Following
-from api.answers.intake import Intake
+from api.answers.intake import Following, Intake
 from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT, TokenizerCalls
 from api.batches.own_batches import TenantBatches
 from api.files.own_files import TenantFiles
@@ -35,8 +34,7 @@ from api.pool_state.state import PoolReader
 from api.pools.file_store import FileStore
 from api.pools.model_cache import ModelCache
 from api.pools.pool import Pool
-from api.pools.pool_status import CachedRead, pool_snapshot, readiness
-from api.pools.reports import PoolReports
+from api.pools.pool_status import CachedRead, PoolReports, pool_snapshot, readiness
 from shared.adapter_sources import SourceTemplate
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings

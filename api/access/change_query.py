@@ -48,7 +48,7 @@ def _is_id(text: str) -> bool:
     return any(parts) and max(parts) <= _MAX_PART
 
 
-PARAMETERS: Parameters = [
+CHANGE_PARAMETERS: Parameters = [
     limit("changes", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("after", "last_id of the previous page.", {"type": "string"}),
     query("adapter", "Name of the adapter whose changes are wanted.", {"type": "string"}),

@@ -14,7 +14,7 @@ from api.http.headers import (
     RETRY_AFTER_HEADER,
     WARNING_HEADER,
 )
-from api.schema.errors import ErrorBody
+from api.schema.base import ErrorBody
 from api.schema.jobs import JobBody
 
 Responses = dict[int | str, dict[str, Any]]

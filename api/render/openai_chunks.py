@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
-from api.render.logprobs import chat_logprobs, text_logprobs
 from api.render.reasoning import ReasoningAnswers
-from api.render.token_fields import add_to_body
+from api.render.token_fields import add_to_body, chat_logprobs, text_logprobs
 from api.render.tool_deltas import ToolAnswers
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import CHAT_PREFIX, COMPLETION_PREFIX, EMBEDDING_PREFIX

@@ -1,26 +1,39 @@
-"""/v1/jobs: the states of jobs, their answers, and their cancellation."""
+"""/v1/jobs: the states of jobs, their answers and streams, and their cancellation."""
 
 from fastapi import APIRouter, Request, Response
 
 from api.access.own_job import job_not_found, own_job, own_job_and_result
+from api.answers.answer import AttachedAnswer
 from api.answers.background import job_headers
-from api.answers.intake import Intake
+from api.answers.intake import Following, Intake
+from api.formats import position_after
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
+from api.http.headers import LAST_EVENT_HEADER
+from api.http.parameters import header, query
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, own_jobs, read_list_query
-from api.openapi.responses import MEANINGS, errors
+from api.openapi.responses import MEANINGS, errors, event_stream
 from api.pools.pools import InPool
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
-from shared.errors import JobFailed
+from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
-from shared.protocol.jobs import UNFINISHED
+from shared.protocol.jobs import UNFINISHED, Endpoint
 from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.retried_jobs import RETRYABLE, enqueue_again, not_retryable
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
+AFTER = "after"
+_STREAM_PARAMETERS = [
+    query(AFTER, "Id of an event. Overrides the header.", {"type": "string"}),
+    header(
+        LAST_EVENT_HEADER,
+        "Id of the last event that the client has. By default, the stream begins at its start.",
+        {"type": "string"},
+    ),
+]
 
 
 @router.get(
@@ -119,3 +132,30 @@ async def delete_job(job_id: str, pool: InPool, access: InAccess) -> DeletedJob:
     if state is None:
         raise JobFailed(job_not_found(job_id))
     return DeletedJob(id=view.id, state=state.value, deleted=deleted)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/stream",
+    summary="Stream the answer of a job",
+    response_class=Response,  # without a media type, so that errors are documented as JSON
+    responses=event_stream(),
+    openapi_extra={"parameters": _STREAM_PARAMETERS},
+)
+@guarded(Work.STREAM, Scope.INFERENCE)
+async def stream_job(job_id: str, request: Request, pool: InPool, access: InAccess) -> Response:
+    """Send the answer of a job as server-sent events, as its endpoint streams it.
+
+    Every event has an id. After a broken connection, the stream continues exactly after the event
+    with the given id, on every front end, until the answer expires. An error of the job is an
+    event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
+    """
+    view = await own_job(pool.views, access, job_id)
+    spec = view.spec
+    if spec.endpoint is Endpoint.EMBEDDINGS:
+        raise invalid_value(f"embeddings aren't streamed; GET /v1/jobs/{view.id} has them")
+    if (after := request.query_params.get(AFTER)) is not None:
+        position = position_after(after, spec, param=AFTER)
+    else:
+        last = request.headers.get(LAST_EVENT_HEADER, "")
+        position = position_after(last, spec, param=LAST_EVENT_HEADER)
+    return AttachedAnswer(pool.part(Following), view, is_stream=True, after=position)

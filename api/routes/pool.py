@@ -6,8 +6,8 @@ from fastapi.responses import StreamingResponse
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
 from api.openapi.responses import errors
+from api.pools.pool_status import PoolReports
 from api.pools.pools import InPool
-from api.pools.reports import PoolReports
 from api.schema.pool import PoolBody
 from shared.protocol.access.rights import Scope
 

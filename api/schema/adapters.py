@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from api.schema.base import Body, StrictBody
-from api.schema.errors import ErrorDetail
+from api.schema.base import Body, ErrorDetail, StrictBody
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import AdapterVersion

@@ -24,7 +24,7 @@ from api.schema.adapters import (
     ValidateAdapterRequest,
     ValidationBody,
 )
-from api.schema.errors import ErrorDetail
+from api.schema.base import ErrorDetail
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.adapters import BaseModel as Base

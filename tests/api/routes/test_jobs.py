@@ -18,7 +18,7 @@ from pool_contents import pool_contents
 from weather_tool import ANSWER
 from weather_tool import BODY as TOOL_BODY
 
-from api.answers.following import Following
+from api.answers.intake import Following
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason

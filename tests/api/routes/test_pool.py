@@ -24,7 +24,7 @@ from api_support import (
 from sse_events import EventReader, SseEvent
 
 from api.app import create_app
-from api.pools.reports import PoolReports
+from api.pools.pool_status import PoolReports
 from api.schema.pool import PoolBody
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.protocol.adapters import Adapter

@@ -1,4 +1,4 @@
-"""GET /v1/usage: what tenants have used, as JSON or CSV."""
+"""GET /v1/usage and /v1/audit_log: what tenants have used, and who changed adapters and keys."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from api.access.change_query import CHANGE_PARAMETERS, read_change_query
 from api.access.usage_query import (
     PARAMETERS,
     Format,
@@ -20,10 +21,12 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.responses import errors
 from api.pools.pools import InPool
+from api.schema.adapter_versions import ChangeList
 from api.schema.usage import UsageList
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access, Scope
 from shared.store.access.ledger import Ledger
+from shared.store.adapters.changes import Change, Changes
 
 router = APIRouter(tags=["operations"])
 COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
@@ -100,3 +103,49 @@ def _line(cells: Sequence[str]) -> str:
     text = io.StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue()
+
+
+@router.get(
+    "/v1/audit_log",
+    summary="Changes of adapters and API keys",
+    response_model=ChangeList,
+    responses=errors(400, 503),
+    openapi_extra={"parameters": CHANGE_PARAMETERS},
+)
+@guarded(Work.LIST, Scope.ADMIN)
+async def get_audit_log(request: Request, pool: InPool, access: InAccess) -> Response:
+    """Return who changed adapters and API keys, newest change first.
+
+    About 10,000 changes are kept. For the next page, send the `last_id` of a page as `after` while
+    `has_more` is true.
+    """
+    query = read_change_query(request.query_params)
+
+    def is_wanted(change: Change) -> bool:
+        if query.adapter is not None and change.adapter != query.adapter:
+            return False
+        return not change.adapter or access.allows(change.adapter)
+
+    found = await pool.part(Changes).newest(query.limit + 1, before=query.after, wanted=is_wanted)
+    page = found[: query.limit]
+    return json_response(
+        {
+            "object": "list",
+            "data": [_change_body(change) for change in page],
+            "last_id": page[-1].id if page else None,
+            "has_more": len(found) > len(page),
+        }
+    )
+
+
+def _change_body(change: Change) -> dict[str, object]:
+    return {
+        "id": change.id,
+        "object": "change",
+        "time_ms": change.time_ms,
+        "action": change.action,
+        "adapter": change.adapter or None,
+        "by": change.by or None,
+        "from": change.before or None,
+        "to": change.after or None,
+    }

@@ -1,4 +1,4 @@
-"""/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
+"""/v1/adapters/{name}: a candidate beside the current version, and pins that keep it in memory."""
 
 from fastapi import APIRouter, Request
 
@@ -14,12 +14,19 @@ from api.http.validation import validate
 from api.openapi import document
 from api.pools.pool import Pool
 from api.pools.pools import InPool, registered_base
-from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
+from api.schema.adapter_versions import (
+    CandidateDetails,
+    CandidateQuery,
+    Pin,
+    PinRequest,
+    SetCandidateRequest,
+)
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.pins import Pins
 from shared.store.adapters.refusals import conflict
 from shared.store.adapters.shadows import Shadows
 
@@ -136,3 +143,37 @@ async def _changed(pool: Pool, name: str, version: AdapterVersion | None) -> Ada
     if version is None:
         raise JobFailed(model_not_found(name))
     return await pool.part(ShownAdapters).one(name, await registered_base(pool.registry))
+
+
+@router.put(
+    "/v1/adapters/{name:path}/pin",
+    summary="Keep an adapter in memory",
+    responses=adapter_errors(400, 403, 404, 409, 413, 503),
+    openapi_extra=takes(PinRequest, two={"min_replicas": 2}),
+)
+@guarded(Work.CHANGE, Scope.ADAPTERS)
+async def pin_adapter(request: Request, name: str, pool: InPool, access: InAccess) -> Pin:
+    """Keep the current version of an adapter on a minimum number of workers.
+
+    Workers load it within seconds, also after a change of the version. Its memory is used for
+    other adapters only if nothing else can make room for one that has requests.
+    """
+    body = await read_request(request, PinRequest)
+    await check_model(pool.registry, access, name)
+    if not await pool.part(Pins).set(name, body.min_replicas, by=access.actor):
+        raise JobFailed(model_not_found(name))
+    return Pin(id=name, min_replicas=body.min_replicas)
+
+
+@router.delete(
+    "/v1/adapters/{name:path}/pin",
+    summary="Stop keeping an adapter in memory",
+    responses=adapter_errors(403, 404, 503),
+)
+@guarded(Work.CHANGE, Scope.ADAPTERS)
+async def unpin_adapter(name: str, pool: InPool, access: InAccess) -> Pin:
+    """Let workers evict an adapter again when others need its memory. May be repeated."""
+    await check_model(pool.registry, access, name)
+    if not await pool.part(Pins).set(name, 0, by=access.actor):
+        raise JobFailed(model_not_found(name))
+    return Pin(id=name, min_replicas=0)
