@@ -7,7 +7,7 @@ import structlog
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from api.access.own_job import own_job
+from api.access.model_rights import own_job
 from api.answers.background import rate_headers
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft

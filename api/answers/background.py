@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from fastapi import Response
 
-from api.access.own_job import own_job_and_result
+from api.access.model_rights import own_job_and_result
 from api.answers.draft import Draft
 from api.answers.intake import Following
 from api.http.errors import json_response

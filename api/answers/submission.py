@@ -16,10 +16,9 @@ from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING
 from api.http.turns.checks import begin_check
 from api.metrics.request_trace import RequestTrace
 from api.pools.pools import pools_of
-from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
+from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, refuse_unknown, warning
 from api.requests.request_headers import RequestHeaders, enqueue_options, read_request_headers
 from api.requests.translate import Admission
-from api.requests.unknown_fields import refuse_unknown
 from api.schema.base import JobRequest, RequestModel
 from shared.protocol.access.rights import Access
 from shared.protocol.jobs import Job

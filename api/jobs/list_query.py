@@ -5,7 +5,7 @@ from typing import get_args
 
 from starlette.datastructures import QueryParams
 
-from api.access.own_job import job_not_found
+from api.access.model_rights import job_not_found
 from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from api.schema.jobs import State
 from shared.errors import JobFailed, invalid_value

@@ -1,7 +1,7 @@
 """Builds the OpenAPI document from the request schemas and the names of all models."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from api.access.auth import SCHEME
 from api.http.guards import Guards
 from api.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
-from api.http.parameters import Parameters
+from api.openapi.entries import REF
 from api.schema.adapter_versions import PinRequest, SetCandidateRequest
 from api.schema.adapters import (
     LoadAdapterRequest,
@@ -29,7 +29,6 @@ from api.schema.server_info import ModelCard
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from shared.settings import ApiSettings
 
-REF = "#/components/schemas/{model}"
 REQUESTS: tuple[type[BaseModel], ...] = (
     *(ChatCompletionRequest, CompletionRequest),
     *(ResponseRequest, ResponsePrompt, MessageRequest, PromptRequest),
@@ -50,45 +49,6 @@ _KEY_ERRORS = {
 }
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
 names the base model or an adapter; [/v1/models]({root}/v1/models) lists all names."""
-
-
-def takes(
-    model: type[BaseModel],
-    examples: Mapping[str, Any] | None = None,
-    *,
-    parameters: Parameters | None = None,
-) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that takes a JSON body of type `model`.
-
-    `parameters` are headers and query parameters of the route.
-    """
-    content = {"schema": {"$ref": REF.format(model=model.__name__)}}
-    content |= {"examples": dict(examples)} if examples else {}
-    body = {"required": True, "content": {"application/json": content}}
-    return {"requestBody": body, **({"parameters": parameters} if parameters else {})}
-
-
-def takes_adapter(query: type[BaseModel]) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route with a safetensors file as its body.
-
-    `query` is the type of its query parameters.
-    """
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    content = dict.fromkeys(("application/octet-stream", "application/x-safetensors"), binary)
-    return {"requestBody": {"content": content}, "parameters": query_parameters(query)}
-
-
-def query_parameters(query: type[BaseModel]) -> Parameters:
-    """Return the OpenAPI entries of the fields of `query`, the type of a query."""
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": query.model_fields[name].is_required(),
-            "schema": schema,
-        }
-        for name, schema in query.model_json_schema(ref_template=REF)["properties"].items()
-    ]
 
 
 def describe(

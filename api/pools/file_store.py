@@ -3,18 +3,19 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from glob import escape, glob
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import fsspec
 
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
 
+T = TypeVar("T")
 PIECE_BYTES = 1 << 20
 """Bytes that are read or written at a time."""
 _PARTIAL = ".partial-"
@@ -101,8 +102,7 @@ class FileStore:
 
     async def objects(self, folder: str) -> list[StoredObject]:
         """Return the objects in a folder and in the folders below it."""
-        found: list[StoredObject] = await asyncio.to_thread(_guarded, self._objects, folder)
-        return found
+        return await asyncio.to_thread(_guarded, self._objects, folder)
 
     @asynccontextmanager
     async def opened(self, name: str) -> AsyncIterator["OpenObject"]:
@@ -121,12 +121,10 @@ class FileStore:
         return f"{self._root}/{name}"
 
     def _writer(self, name: str) -> "_Writer":
-        writer: _Writer = _guarded(_Writer, self._files, self._path(name), self._is_local)
-        return writer
+        return _guarded(_Writer, self._files, self._path(name), self._is_local)
 
     def _open(self, name: str) -> IO[bytes]:
-        file: IO[bytes] = _guarded(self._open_existing, name)
-        return file
+        return _guarded(self._open_existing, name)
 
     def _open_existing(self, name: str) -> Any:
         try:
@@ -160,14 +158,12 @@ class OpenObject:
 
     def readline(self, num_bytes: int) -> bytes:
         """Return the rest of the line at the position, at most `num_bytes` of it."""
-        line: bytes = _guarded(self._file.readline, num_bytes)
-        return line
+        return _guarded(self._file.readline, num_bytes)
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """Return `num_bytes` from the position `offset`."""
         _guarded(self._file.seek, offset)
-        content: bytes = _guarded(self._file.read, num_bytes)
-        return content
+        return _guarded(self._file.read, num_bytes)
 
 
 class _Writer:
@@ -213,7 +209,7 @@ def _written_s(info: Mapping[str, Any]) -> float:
     return written.timestamp() if isinstance(written, datetime) else float(written)
 
 
-def _guarded(call: Any, *args: Any) -> Any:
+def _guarded(call: Callable[..., T], *args: Any) -> T:
     """Call a function of the store, and turn its errors into `JobFailed`."""
     try:
         return call(*args)

@@ -19,7 +19,7 @@ from api.access.usage_query import (
 )
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.openapi.responses import errors
+from api.openapi.entries import errors
 from api.pools.pools import InPool
 from api.schema.adapter_versions import ChangeList
 from api.schema.usage import UsageList

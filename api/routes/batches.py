@@ -9,8 +9,7 @@ from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
-from api.openapi.document import takes
-from api.openapi.responses import MEANINGS, errors
+from api.openapi.entries import MEANINGS, errors, takes
 from api.pools.pools import InPool
 from api.schema.batches import (
     BatchBody,

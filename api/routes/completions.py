@@ -5,8 +5,7 @@ from fastapi import APIRouter, Request, Response
 from api.answers.submission import submit
 from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE
-from api.openapi.document import takes
-from api.openapi.responses import inference
+from api.openapi.entries import inference, takes
 from api.requests.translate import chat_job, completion_job, parse_chat, parse_completion
 from api.schema.chat import ChatCompletion, ChatCompletionRequest
 from api.schema.completions import Completion, CompletionRequest

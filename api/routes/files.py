@@ -12,7 +12,7 @@ from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import query
-from api.openapi.responses import MEANINGS, errors
+from api.openapi.entries import MEANINGS, errors
 from api.pools.file_store import ObjectMissing
 from api.pools.pools import InPool
 from api.schema.batches import DeletedFile, FileBody, FileList

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.own_job import job_not_found, own_job, own_job_and_result
+from api.access.model_rights import job_not_found, own_job, own_job_and_result
 from api.answers.answer import AttachedAnswer
 from api.answers.background import job_headers
 from api.answers.intake import Following, Intake
@@ -13,7 +13,7 @@ from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, own_jobs, read_list_query
-from api.openapi.responses import MEANINGS, errors, event_stream
+from api.openapi.entries import MEANINGS, errors, event_stream
 from api.pools.pools import InPool
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed, invalid_value

@@ -9,8 +9,7 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE
 from api.messages.translate import viewed_message, viewed_prompt
-from api.openapi.document import takes
-from api.openapi.responses import errors, inference
+from api.openapi.entries import errors, inference, takes
 from api.schema.anthropic import MessageBody, MessageRequest, PromptRequest, TokenCount
 from shared.protocol.access.rights import Scope
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
 from api.http.guards import InAccess, Work, guarded
-from api.openapi.responses import errors
+from api.openapi.entries import errors
 from api.pools.pools import InPool, pools_of
 from api.schema.server_info import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query

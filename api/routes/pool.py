@@ -5,7 +5,7 @@ from fastapi.responses import StreamingResponse
 
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
-from api.openapi.responses import errors
+from api.openapi.entries import errors
 from api.pools.pool_status import PoolReports
 from api.pools.pools import InPool
 from api.schema.pool import PoolBody

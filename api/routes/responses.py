@@ -12,8 +12,7 @@ from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE, query
-from api.openapi.document import takes
-from api.openapi.responses import errors, inference
+from api.openapi.entries import errors, inference, takes
 from api.pools.pools import InPool, pools_of
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page

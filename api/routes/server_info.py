@@ -13,7 +13,7 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Key, Work, guarded
 from api.http.parameters import query
 from api.metrics.metrics import Metrics
-from api.openapi.responses import Responses, errors
+from api.openapi.entries import Responses, errors
 from api.pools.pool_status import PoolReports, Readiness
 from api.pools.pools import InPool, registered_base
 from api.schema.server_info import (

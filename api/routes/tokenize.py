@@ -12,8 +12,7 @@ from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.openapi.document import takes
-from api.openapi.responses import errors
+from api.openapi.entries import errors, takes
 from api.pools.pool import Pool
 from api.pools.pools import InPool, pools_of, registered_base
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize

@@ -97,7 +97,7 @@ class StrictBody(Body):
 class RequestModel(Body):
     """Part of a request body. Fields of other names are kept, and nothing reads their values.
 
-    `api.requests.unknown_fields` lists these fields, for a warning or an error.
+    `api.requests.ignored_fields` lists these fields, for a warning or an error.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)

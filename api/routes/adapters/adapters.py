@@ -3,14 +3,13 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import Inspector
-from api.adapters.requests import READS, adapter_errors, read_request, takes
+from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, staging_body
 from api.http.errors import job_error_body
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
-from api.openapi import document
+from api.openapi.entries import query_parameters, takes
 from api.pools.pools import InPool, pools_of, registered_base
 from api.schema.adapters import (
     AdapterBody,
@@ -101,7 +100,7 @@ async def validate_adapter(request: Request, pool: InPool, access: InAccess) -> 
     "/v1/adapters/{name:path}/rollback",
     summary="Roll back to a previous version",
     responses=adapter_errors(400, 403, 404, 409, 503),
-    openapi_extra={"parameters": document.query_parameters(RollBackQuery)},
+    openapi_extra={"parameters": query_parameters(RollBackQuery)},
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def roll_back_adapter(

@@ -5,15 +5,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model
-from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import READS, adapter_errors
+from api.adapters.requests import MAY_MANAGE, READS, adapter_errors
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
-from api.openapi import document
+from api.openapi.entries import query_parameters, takes_adapter
 from api.pools.pool import Pool
 from api.pools.pools import pools_of, registered_base
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
@@ -32,7 +31,7 @@ NOT_PAUSED = (
     "/v1/adapters",
     summary="Send an adapter",
     responses=adapter_errors(*READS, 408, 409, 415),
-    openapi_extra=document.takes_adapter(UploadAdapterQuery),
+    openapi_extra=takes_adapter(UploadAdapterQuery),
 )
 @guarded(Work.ADAPTER_UPLOAD, Scope.ADAPTERS)
 async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
@@ -90,7 +89,7 @@ def _check_without_body(request: Request, query: UploadAdapterQuery) -> None:
     "/pause",
     summary="Do nothing before a weight update",
     responses=adapter_errors(400, 403),
-    openapi_extra={"parameters": document.query_parameters(PauseQuery)},
+    openapi_extra={"parameters": query_parameters(PauseQuery)},
 )
 @guarded(Work.CONSTANT, Scope.ADAPTERS)
 async def pause(request: Request) -> dict[str, Any]:

@@ -3,15 +3,13 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.adapters.admin import MAY_MANAGE
-from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import READS, adapter_errors, read_request, takes
-from api.adapters.shown_adapters import ShownAdapters, candidate_body
+from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
+from api.adapters.shown_adapters import ShownAdapters, agreement, candidate_body, differing_pairs
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
-from api.openapi import document
+from api.openapi.entries import query_parameters, takes
 from api.pools.pool import Pool
 from api.pools.pools import InPool, registered_base
 from api.schema.adapter_versions import (
@@ -95,7 +93,7 @@ async def set_candidate(request: Request, name: str, pool: InPool, access: InAcc
     "/v1/adapters/{name:path}/candidate",
     summary="End the trial of a version",
     responses=adapter_errors(400, 403, 404, 409, 503),
-    openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
+    openapi_extra={"parameters": query_parameters(CandidateQuery)},
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def drop_candidate(
@@ -114,7 +112,7 @@ async def drop_candidate(
     "/v1/adapters/{name:path}/candidate/promote",
     summary="Make the candidate the current version",
     responses=adapter_errors(400, 403, 404, 409, 503),
-    openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
+    openapi_extra={"parameters": query_parameters(CandidateQuery)},
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def promote_candidate(

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from api.messages.translate import viewed_message, viewed_prompt
-from api.requests.ignored_fields import all_unknown, warning
-from api.requests.unknown_fields import refuse_unknown
+from api.requests.ignored_fields import all_unknown, refuse_unknown, warning
 from api.requests.viewed import ViewedRequest
 from shared.errors import JobFailed
 

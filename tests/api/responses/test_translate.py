@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.requests.ignored_fields import all_unknown, warning
-from api.requests.unknown_fields import refuse_unknown
+from api.requests.ignored_fields import all_unknown, refuse_unknown, warning
 from api.requests.viewed import ViewedRequest
 from api.responses.translate import parse_prompt, parse_response, viewed_prompt, viewed_response
 from shared.errors import JobFailed
