@@ -13,7 +13,6 @@ from api.access.stored_keys import StoredKeys
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
 from api.adapters.on_demand import OnDemand
-from api.adapters.requests import Reachability
 from api.adapters.shadow_copies import ShadowCopies
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
@@ -198,7 +197,7 @@ def assembled_pool(
         shadow_copies=shadow_copies,
     )
     parts = (
-        *(registry, views, models, intake, following, loops, reports, queue, replies),
+        *(settings, registry, views, models, intake, following, loops, reports, queue, replies),
         *(process.metrics, process.ledger, StoredKeys(KeyStore(redis, keys))),
         *(DeadLetters(redis, keys), Changes(redis, keys)),
         *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
@@ -207,7 +206,6 @@ def assembled_pool(
         AdapterUploads(
             Uploads(redis, keys), max_mb=settings.max_adapter_mb, deadline_s=settings.deadline_s
         ),
-        Reachability(settings.host, tuple(settings.cors_origins)),
         TokenizerCalls(Tokenizations(redis, keys), process.call_slots),
         *_file_parts(settings, redis, process),
     )

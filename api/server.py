@@ -17,7 +17,6 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.assembly import PoolLoops
-from api.http.connection_limits import HttpLimits
 from api.http.protocol import HttpConfig
 from api.jobs.retention import warn_if_retention_is_limited
 from api.metrics.metrics import Metrics
@@ -63,7 +62,7 @@ def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:
     metrics: Metrics = app.state.metrics
     return HttpConfig(
         app,
-        limits=HttpLimits.of(settings),
+        limits=settings,
         on_refused=metrics.count_refusal,
         log_config=None,
         access_log=False,

@@ -1,6 +1,5 @@
 """Shared parts of the routes that manage adapters: who may use them, bodies and errors."""
 
-from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Depends, Request
@@ -14,53 +13,7 @@ from api.pools.pools import InPool
 from shared.api_keys import is_loopback
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access
-
-
-@dataclass(frozen=True, slots=True)
-class Reachability:
-    """Who can send requests without a key."""
-
-    host: str
-    """Address on which the server listens."""
-    cors_origins: tuple[str, ...]
-    """Sites whose web pages may send requests."""
-
-
-def _check(request: Request, pool: InPool) -> None:
-    """Check that a client without a key may manage adapters. `check_scope` checks keys.
-
-    Any client may, provided that the server listens only on a loopback address. Even then, requests
-    from web pages of other sites are refused, unless the setting `cors_origins` names the site. Its
-    value `*` names no site: otherwise any page that a user visits could manage the adapters.
-
-    Raises:
-        JobFailed: the client may not manage adapters.
-    """
-    if reason := _reason_to_refuse(request, pool.part(Reachability)):
-        raise failed(ErrorCode.PERMISSION_DENIED, reason)
-
-
-def _reason_to_refuse(request: Request, reachability: Reachability) -> str | None:
-    access: Access = request.state.access
-    if not access.is_anonymous:
-        return None
-    if not is_loopback(reachability.host):
-        return (
-            "a server that is reachable from the network needs API keys before adapters can be "
-            "managed; start it with --api-key admin:KEY, or create one with `lorikeet keys create "
-            "--tenant NAME --scopes adapters`"
-        )
-    if is_from_another_site(request.headers, reachability.cors_origins):
-        return (
-            "a web page of another site may not manage adapters; send the request directly, or "
-            "name the site in the server's --cors-origins"
-        )
-    return None
-
-
-MAY_MANAGE = Depends(_check)
-"""Route dependency that responds with status 403 if an anonymous client may not manage adapters."""
-
+from shared.settings import ApiSettings
 
 M = TypeVar("M", bound=BaseModel)
 READS = 400, 403, 404, 413, 503, 504
@@ -75,6 +28,42 @@ _MEANINGS = {
     503: "Redis or every worker is unavailable at present.",
     504: "No worker has read the adapter within the deadline.",
 }
+
+
+def _check(request: Request, pool: InPool) -> None:
+    """Check that a client without a key may manage adapters. `check_scope` checks keys.
+
+    Any client may, provided that the server listens only on a loopback address. Even then, requests
+    from web pages of other sites are refused, unless the setting `cors_origins` names the site. Its
+    value `*` names no site: otherwise any page that a user visits could manage the adapters.
+
+    Raises:
+        JobFailed: the client may not manage adapters.
+    """
+    if reason := _reason_to_refuse(request, pool.part(ApiSettings)):
+        raise failed(ErrorCode.PERMISSION_DENIED, reason)
+
+
+def _reason_to_refuse(request: Request, settings: ApiSettings) -> str | None:
+    access: Access = request.state.access
+    if not access.is_anonymous:
+        return None
+    if not is_loopback(settings.host):
+        return (
+            "a server that is reachable from the network needs API keys before adapters can be "
+            "managed; start it with --api-key admin:KEY, or create one with `lorikeet keys create "
+            "--tenant NAME --scopes adapters`"
+        )
+    if is_from_another_site(request.headers, settings.cors_origins):
+        return (
+            "a web page of another site may not manage adapters; send the request directly, or "
+            "name the site in the server's --cors-origins"
+        )
+    return None
+
+
+MAY_MANAGE = Depends(_check)
+"""Route dependency that responds with status 403 if an anonymous client may not manage adapters."""
 
 
 def adapter_errors(*statuses: int) -> Responses:

@@ -1,4 +1,4 @@
-"""Queries and bodies of lists of files and batches."""
+"""Queries of lists of files and batches, and bodies that describe files."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Any
 from starlette.datastructures import QueryParams
 
 from api.http.parameters import Parameters, check_known, limit, query, read_limit
-from shared.store.batches.pages import Page
 from shared.store.batches.records import StoredFile
 
 DEFAULT_LIMIT = 20
@@ -53,15 +52,4 @@ def file_body(file: StoredFile) -> dict[str, Any]:
         "filename": file.name,
         "purpose": file.purpose.value,
         "status": "processed",
-    }
-
-
-def page_body(items: list[dict[str, Any]], page: Page[Any]) -> dict[str, Any]:
-    """Return the body of a page of a list. `items` are the bodies of the page's items."""
-    return {
-        "object": "list",
-        "data": items,
-        "first_id": items[0]["id"] if items else None,
-        "last_id": items[-1]["id"] if items else None,
-        "has_more": page.has_more,
     }

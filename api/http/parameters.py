@@ -1,4 +1,4 @@
-"""Describes headers and query parameters in the OpenAPI document, and reads those of lists."""
+"""Describes headers and queries in the OpenAPI document; queries and bodies of lists."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -57,6 +57,17 @@ INFERENCE: Parameters = [
     ),
 ]
 """Headers of a request for an answer."""
+
+
+def page_body(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """Return the body of a page of a list. `items` are the bodies of the page's items."""
+    return {
+        "object": "list",
+        "data": items,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": has_more,
+    }
 
 
 def check_known(given: Iterable[str], known: Sequence[str]) -> None:

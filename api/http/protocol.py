@@ -21,7 +21,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from api.http.connection_limits import HttpLimits, Refusal, response_bytes
+from api.http.connection_limits import Refusal, refusal_error, response_bytes
+from shared.settings import ApiSettings
 
 LINGER_S = 1.0
 """Seconds during which a refused client's bytes are read and discarded.
@@ -39,7 +40,7 @@ class HttpConfig(uvicorn.Config):
     """uvicorn's configuration, with limits for each connection."""
 
     def __init__(
-        self, app: Any, *, limits: HttpLimits, on_refused: OnRefused, **options: Any
+        self, app: Any, *, limits: ApiSettings, on_refused: OnRefused, **options: Any
     ) -> None:
         super().__init__(app, http=LimitedProtocol, ws="none", **options)
         self.limits = limits
@@ -236,7 +237,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._cancel_timers()
         self._disconnect_app()
         if can_answer:
-            error = self._limits.error(refusal)
+            error = refusal_error(refusal, self._limits)
             self.transport.write(response_bytes(error, self.server_state.default_headers))
         self.transport.write_eof()
         self._read_timer = self.loop.call_later(LINGER_S, self.transport.abort)

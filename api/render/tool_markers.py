@@ -3,8 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from api.render.tool_forms.body import CallBody
-from api.render.tool_forms.families import SYNTAX, CallSyntax
+from api.render.tool_forms.families import SYNTAX, CallBody, CallSyntax
 from api.render.tool_forms.pattern import (
     Match,
     Outcome,

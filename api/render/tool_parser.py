@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from api.render.tool_forms.body import CallBody
+from api.render.tool_forms.families import CallBody
 from api.render.tool_markers import CallFinder
 from shared.protocol.ids import JobId
 from shared.protocol.tools import ToolUse

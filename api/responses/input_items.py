@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.http.parameters import limit, query
+from api.http.parameters import limit, page_body, query
 from api.responses.stored import stored_input
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.answers import AnswerSpec
@@ -61,13 +61,7 @@ def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:
             raise _invalid("after", "isn't the id of an input item of this response")
         items = items[ids.index(page.after) + 1 :]
     shown = items[: page.limit]
-    return {
-        "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(items) > len(shown),
-    }
+    return page_body(shown, has_more=len(items) > len(shown))
 
 
 def _invalid(param: str, reason: str) -> JobFailed:

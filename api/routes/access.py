@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -74,22 +75,20 @@ def _check_tenant(access: Access, query: UsageQuery) -> None:
         raise failed(ErrorCode.PERMISSION_DENIED, message, "tenant")
 
 
-async def _page(rows: AsyncIterator[UsageRow], query: UsageQuery) -> dict[str, object]:
+async def _page(rows: AsyncIterator[UsageRow], query: UsageQuery) -> dict[str, Any]:
     page: list[UsageRow] = []
     async for row in rows:
         if len(page) == query.limit:
-            return _body(page, has_more=True)
+            return _body([each.body for each in page], page, has_more=True)
         page.append(row)
-    return _body(page, has_more=False)
+    return _body([each.body for each in page], page, has_more=False)
 
 
-def _body(page: Sequence[UsageRow], *, has_more: bool) -> dict[str, object]:
-    return {
-        "object": "list",
-        "data": [row.body for row in page],
-        "last_id": page[-1].id if page else None,
-        "has_more": has_more,
-    }
+def _body(
+    bodies: list[dict[str, Any]], page: Sequence[UsageRow | Change], *, has_more: bool
+) -> dict[str, Any]:
+    last_id = page[-1].id if page else None
+    return {"object": "list", "data": bodies, "last_id": last_id, "has_more": has_more}
 
 
 async def _csv(rows: AsyncIterator[UsageRow], groups: Sequence[Group]) -> AsyncIterator[str]:
@@ -128,17 +127,11 @@ async def get_audit_log(request: Request, pool: InPool, access: InAccess) -> Res
 
     found = await pool.part(Changes).newest(query.limit + 1, before=query.after, wanted=is_wanted)
     page = found[: query.limit]
-    return json_response(
-        {
-            "object": "list",
-            "data": [_change_body(change) for change in page],
-            "last_id": page[-1].id if page else None,
-            "has_more": len(found) > len(page),
-        }
-    )
+    bodies = [_change_body(change) for change in page]
+    return json_response(_body(bodies, page, has_more=len(found) > len(page)))
 
 
-def _change_body(change: Change) -> dict[str, object]:
+def _change_body(change: Change) -> dict[str, Any]:
     return {
         "id": change.id,
         "object": "change",

@@ -3,11 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from api.batches.own_batches import TenantBatches, batch_body, batch_not_found
-from api.files.list_query import PAGE_PARAMETERS, page_body, read_page_query
+from api.files.list_query import PAGE_PARAMETERS, read_page_query
 from api.files.own_files import TenantFiles
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
+from api.http.parameters import page_body
 from api.http.validation import validate
 from api.openapi.entries import MEANINGS, errors, takes
 from api.pools.pools import InPool
@@ -66,7 +67,9 @@ async def list_batches(request: Request, pool: InPool, access: InAccess) -> Resp
     )
     if page is None:
         raise JobFailed(batch_not_found(wanted.after or "", param="after"))
-    return json_response(page_body([batch_body(batch) for batch in page.items], page))
+    return json_response(
+        page_body([batch_body(batch) for batch in page.items], has_more=page.has_more)
+    )
 
 
 @router.get(

@@ -6,12 +6,12 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.files.list_query import PAGE_PARAMETERS, file_body, page_body, read_page_query
+from api.files.list_query import PAGE_PARAMETERS, file_body, read_page_query
 from api.files.own_files import TenantFiles, content_name, file_not_found, remove_file
 from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.http.parameters import query
+from api.http.parameters import page_body, query
 from api.openapi.entries import MEANINGS, errors
 from api.pools.file_store import ObjectMissing
 from api.pools.pools import InPool
@@ -82,7 +82,9 @@ async def list_files(request: Request, pool: InPool, access: InAccess) -> Respon
     page = await files.records.page(access, limit=wanted.limit, after=wanted.after, purpose=purpose)
     if page is None:
         raise JobFailed(file_not_found(wanted.after or "", param="after"))
-    return json_response(page_body([file_body(file) for file in page.items], page))
+    return json_response(
+        page_body([file_body(file) for file in page.items], has_more=page.has_more)
+    )
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """The part of a tool call that has its arguments. Pure."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -15,30 +15,6 @@ class Head(NamedTuple):
     name: str
     start: int
     """Index in the body at which the arguments start."""
-
-
-class CallBody(Protocol):
-    """Reads the arguments of one call from text that arrives in pieces."""
-
-    is_closed: bool
-    """Whether the body is complete."""
-    is_broken: bool
-    """Whether text has arrived that can't belong to the body."""
-
-    def feed(self, text: str) -> str:
-        """Read more text, and return the part of `text` after the body's end or its valid part."""
-
-    def text(self, start: int = 0) -> str:
-        """Return the body's text so far from the index `start` on."""
-
-    def head(self) -> Head | None:
-        """Return the call's head, or None while it isn't known where the arguments start."""
-
-    def arguments(self, start: int) -> str:
-        """Return the arguments' text so far from index `start` of the body on."""
-
-    def call(self) -> tuple[str, str] | None:
-        """Return the name and the JSON arguments in a complete body; None if it isn't a call."""
 
 
 class TextParts:
@@ -79,6 +55,7 @@ class Bracketed(ABC):
     def __init__(self) -> None:
         self.is_closed = False
         self.is_broken = False
+        """Whether a character has arrived that can't belong to the text."""
         self._text = TextParts()
         self._open: list[str] = []
         """Brackets that aren't closed yet."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from api.render.tool_forms.body import CallBody, Types
+from api.render.tool_forms.body import Types
 from api.render.tool_forms.json_body import BareObject, NamedObject
 from api.render.tool_forms.pattern import NAME, SPACE, WORD, Ahead, Maybe, Pattern
 from api.render.tool_forms.python_body import PythonBody
@@ -28,6 +28,10 @@ from shared.protocol.tools import (
 _OBJECT = Ahead("{")
 _BARE: Pattern = (SPACE, _OBJECT)
 _qwen, _glm = partial(XmlBody, QWEN3_CODER), partial(XmlBody, GLM45)
+
+
+CallBody = NamedObject | BareObject | PythonBody | XmlBody
+"""Reads the arguments of one call from text that arrives in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
