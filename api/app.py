@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 
-from api.access.auth import KeyCheck
-from api.access.authenticator import Authenticator
+from api.access.authenticator import Authenticator, KeyCheck
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
 from api.assembly import PoolLoops, ProcessParts, assembled_pool
-from api.http.canonical_path import CanonicalPath
-from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
 from api.http.guards import Guards, check_scope
-from api.http.middleware import Boundary
+from api.http.middleware import Boundary, CanonicalPath, add_cors
 from api.http.turns.checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics
@@ -34,9 +31,8 @@ from api.routes import (
     jobs,
     messages,
     models,
-    pool,
+    operations,
     responses,
-    server_info,
     tokenize,
 )
 from api.routes.adapters import adapters, lora_adapters, rollouts, versions
@@ -53,7 +49,7 @@ _ROUTES = (
     *(completions, responses, messages, embeddings, tokenize, models),
     *(files, batches, access),
     *(versions, adapters, rollouts, lora_adapters, jobs),
-    *(pool, server_info, docs, guide, console),
+    *(operations, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""

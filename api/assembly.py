@@ -10,8 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from api.access.stored_keys import StoredKeys
-from api.adapters.inspection import Inspector
-from api.adapters.new_versions import NewVersions
+from api.adapters.inspection import Inspector, NewVersions
 from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
 from api.adapters.shown_adapters import ShownAdapters

@@ -11,7 +11,7 @@ from api.access import change_query, usage_query
 from api.adapters.shown_adapters import MAX_PAIRS
 from api.answers.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
 from api.assembly import MAX_INSPECTIONS_OF_TENANT
-from api.files.list_query import MAX_LIMIT as MAX_FILES
+from api.files.own_files import MAX_LIMIT as MAX_FILES
 from api.files.upload import MAX_UPLOADS_TENANT
 from api.http.guards import Work
 from api.jobs.list_query import MAX_LIMIT as MAX_JOBS

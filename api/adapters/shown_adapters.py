@@ -24,6 +24,10 @@ from shared.store.adapters.shadows import Comparison, PairReport, Shadows
 from shared.store.adapters.staging import Staging
 from shared.store.views.pool_views import PoolViews, WorkerView
 
+MAX_PAIRS = 20
+MAX_CHARS = 2000
+"""Maximum number of characters of an answer."""
+
 
 class ShownAdapters:
     """Bodies of responses about the adapters of one pool."""
@@ -142,11 +146,6 @@ def _holders(view: VersionView, workers: Sequence[WorkerView]) -> list[Holder]:
     if view.loader and view.loader not in {holder.worker for holder in holders}:
         holders.append(Holder(worker=view.loader, tier="loading"))
     return holders
-
-
-MAX_PAIRS = 20
-MAX_CHARS = 2000
-"""Maximum number of characters of an answer."""
 
 
 def agreement(found: Comparison) -> Agreement:

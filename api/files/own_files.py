@@ -1,5 +1,12 @@
-"""Finds files on behalf of their tenants."""
+"""Finds and describes files on behalf of their tenants; queries of lists."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import QueryParams
+
+from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from api.pools.file_store import FileStore
 from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.access.rights import Access
@@ -9,6 +16,13 @@ from shared.store.batches.records import StoredFile
 
 FOLDER = "files"
 """Folder in the file store with the contents of files."""
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+PAGE_PARAMETERS: Parameters = [
+    limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),
+    query("after", "Id of an item; the page begins with the next older one.", {"type": "string"}),
+]
+"""Parameters of both lists in the OpenAPI document."""
 
 
 def content_name(file_id: FileId) -> str:
@@ -67,3 +81,39 @@ def file_not_found(file_id: str, *, param: str | None = None) -> JobError:
     """Return the error for the id of a file that the tenant doesn't have."""
     message = f"the file {file_id[:100]!r} doesn't exist or has expired"
     return JobError(code=ErrorCode.FILE_NOT_FOUND, message=message, param=param)
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Page of a list that a client wants to see."""
+
+    limit: int
+    after: str | None
+
+
+def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> PageQuery:
+    """Return the page that a client wants. `also` are further parameters of the URL.
+
+    Raises:
+        JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.
+    """
+    names = [*(parameter["name"] for parameter in PAGE_PARAMETERS), *also]
+    check_known(params, names)
+    return PageQuery(
+        limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
+        after=params.get("after"),
+    )
+
+
+def file_body(file: StoredFile) -> dict[str, Any]:
+    """Return the body that describes a file."""
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.num_bytes,
+        "created_at": file.created_s,
+        "expires_at": file.expires_s,
+        "filename": file.name,
+        "purpose": file.purpose.value,
+        "status": "processed",
+    }

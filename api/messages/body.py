@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from api.http.anthropic_errors import error_body
+from api.http.errors import anthropic_error_body
 from api.render.blocks import Added, Block, BlockEvent, BlockKind, BlockReader, Closed, Opened
 from api.render.typed_stream import TypedEvent
 from shared.errors import JobError
@@ -113,8 +113,8 @@ class MessageEvents:
 
     def failure(self, reader: BlockReader, error: JobError) -> TypedEvent:
         """Return an `error` event."""
-        return TypedEvent("error", error_body(error))
+        return TypedEvent("error", anthropic_error_body(error))
 
     def interruption(self, error: JobError) -> TypedEvent:
         """Return an `error` event."""
-        return TypedEvent("error", error_body(error))
+        return TypedEvent("error", anthropic_error_body(error))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.http.canonical_path import POOL, POOLS_PATH
+from api.http.middleware import POOL, POOLS_PATH
 from api.pools.pool import Pool
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
 from shared.protocol.adapters import BaseModel

@@ -21,6 +21,28 @@ from api.schema.messages import AssistantMessage
 from api.schema.tools import mode_of
 from shared.errors import JobFailed
 
+MAX_LISTED = 10
+"""Maximum number of fields that the header names. It counts the other ones."""
+MAX_LISTED_CHARS = 80
+"""Maximum length of a field's path in the header."""
+_UNSAFE = re.compile(r"[^!#-+\--~]")
+"""Characters of paths that the header replaces: all but visible ASCII, and commas and quotes.
+
+Clients choose the names of unknown fields, so a name may contain line breaks, for example.
+"""
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "metadata": ({},),
+    "prediction": (),
+    "prompt_cache_key": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "store": (False,),
+}
+"""For each ignored field, the values that don't cause a warning, in addition to null.
+
+These fields are ignored rather than refused, because some clients send them to every server.
+"""
+
 
 class UnknownField(NamedTuple):
     """One field that its object has in addition to the known ones."""
@@ -87,29 +109,6 @@ def _inside(value: Any, path: str) -> Iterator[UnknownField]:
         for index, item in enumerate(value):
             if isinstance(item, BaseModel):
                 yield from unknown_fields(item, f"{path}[{index}].")
-
-
-MAX_LISTED = 10
-"""Maximum number of fields that the header names. It counts the other ones."""
-MAX_LISTED_CHARS = 80
-"""Maximum length of a field's path in the header."""
-_UNSAFE = re.compile(r"[^!#-+\--~]")
-"""Characters of paths that the header replaces: all but visible ASCII, and commas and quotes.
-
-Clients choose the names of unknown fields, so a name may contain line breaks, for example.
-"""
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "metadata": ({},),
-    "prediction": (),
-    "prompt_cache_key": (),
-    "prompt_cache_options": (),
-    "prompt_cache_retention": (),
-    "store": (False,),
-}
-"""For each ignored field, the values that don't cause a warning, in addition to null.
-
-These fields are ignored rather than refused, because some clients send them to every server.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

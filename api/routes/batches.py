@@ -3,8 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from api.batches.own_batches import TenantBatches, batch_body, batch_not_found
-from api.files.list_query import PAGE_PARAMETERS, read_page_query
-from api.files.own_files import TenantFiles
+from api.files.own_files import PAGE_PARAMETERS, TenantFiles, read_page_query
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded

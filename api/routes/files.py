@@ -6,8 +6,15 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.files.list_query import PAGE_PARAMETERS, file_body, read_page_query
-from api.files.own_files import TenantFiles, content_name, file_not_found, remove_file
+from api.files.own_files import (
+    PAGE_PARAMETERS,
+    TenantFiles,
+    content_name,
+    file_body,
+    file_not_found,
+    read_page_query,
+    remove_file,
+)
 from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded

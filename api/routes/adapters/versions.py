@@ -3,8 +3,7 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.adapters.inspection import Inspector
-from api.adapters.new_versions import NewVersions
+from api.adapters.inspection import Inspector, NewVersions
 from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, agreement, candidate_body, differing_pairs
 from api.http.guards import InAccess, Work, guarded

@@ -1,6 +1,6 @@
 """Errors in Anthropic's format."""
 
-from api.http.anthropic_errors import error_body
+from api.http.errors import anthropic_error_body as error_body
 from shared.errors import ErrorCode, JobError
 
 

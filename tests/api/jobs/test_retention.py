@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from api.jobs.retention import warn_if_retention_is_limited
+from api.server import warn_if_retention_is_limited
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.settings import ApiSettings
 from shared.store.redis.connection import Redis

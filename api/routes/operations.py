@@ -1,10 +1,10 @@
-"""Routes for load balancers, monitoring and vLLM's clients: health, metrics and limits."""
+"""Routes for operators, load balancers, monitoring and vLLM's clients: state, health, metrics."""
 
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.access.model_rights import check_model
@@ -16,6 +16,7 @@ from api.metrics.metrics import Metrics
 from api.openapi.entries import Responses, errors
 from api.pools.pool_status import PoolReports, Readiness
 from api.pools.pools import InPool, registered_base
+from api.schema.pool import PoolBody
 from api.schema.server_info import (
     LoraConfig,
     ModelConfig,
@@ -35,6 +36,46 @@ _JSON = "json"
 _METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."}
 _NOT_READY: Responses = {503: {"description": "Jobs aren't accepted; `reason` says why."}}
 _NO_WORKER: Responses = {503: {"description": "Jobs aren't computed; `reason` says why."}}
+_DENIED = {403: "The key lacks the scope `admin`."}
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would buffer the events otherwise
+}
+
+
+@router.get(
+    "/v1/pool",
+    summary="State of the pool",
+    response_model=PoolBody,
+    responses={**errors(403, meanings=_DENIED), **errors(503)},
+)
+@guarded(Work.SUMMARY, Scope.ADMIN)
+async def get_pool(pool: InPool) -> Response:
+    """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
+    reports = pool.part(PoolReports)
+    state = await reports.state.get()
+    return json_response({**reports.body_of(state), "history": state.points})
+
+
+@router.get(
+    "/v1/pool/events",
+    summary="Stream the state of the pool",
+    response_class=Response,  # without a media type, so that errors are documented as JSON
+    responses={
+        200: {
+            "description": "Server-sent events. `pool`: the state, at first with the whole "
+            "history, then each second with the points that are new. `incident`: one incident, "
+            "once it happens. `error`: Redis doesn't answer, and the stream goes on once it does.",
+            "content": {"text/event-stream": {}},
+        },
+        **errors(403, meanings=_DENIED),
+    },
+)
+@guarded(Work.STREAM, Scope.ADMIN)
+async def stream_pool(pool: InPool) -> Response:
+    """Send the state of the pool as server-sent events until the client leaves."""
+    events = pool.part(PoolReports).feed.events()
+    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
 
 
 @router.head("/health", include_in_schema=False)
