@@ -39,9 +39,10 @@ EXIT_S = 2
 After that time, the remaining connections are closed.
 """
 
-log = structlog.get_logger()
 MAX_SHARE = 0.5
 """Share of Redis' `maxmemory` that finished jobs may use at most, as in `retain.lua`."""
+
+log = structlog.get_logger()
 
 
 def run_api(settings: ApiSettings) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.http.parameters import limit, page_body, query
-from api.responses.stored import stored_input
+from api.responses.items import stored_input
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.answers import AnswerSpec
 

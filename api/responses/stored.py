@@ -8,7 +8,7 @@ from api.access.model_rights import own_job_and_result
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.blocks import BlockReader, read_blocks
 from api.responses.body import finished_body, output_items, response_body
-from api.responses.items import Item, checked_items
+from api.responses.items import Item, checked_items, stored_input
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.answers import AnswerSpec
@@ -79,11 +79,6 @@ def _refusal(reason: str) -> JobFailed:
 def is_stored(view: JobView) -> bool:
     """Return whether a job is a response that can be retrieved."""
     return view.spec.view is View.RESPONSES and stored_input(view.spec) is not None
-
-
-def stored_input(spec: AnswerSpec) -> list[Item] | None:
-    """Return the input items of a response, or None if it isn't stored."""
-    return (spec.request or {}).get("input")
 
 
 def retrieved_body(view: JobView, result: Result | None) -> dict[str, Any]:
