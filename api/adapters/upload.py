@@ -7,7 +7,7 @@ from functools import partial
 
 from fastapi import Request
 
-from api.http.body import Decoder
+from api.http.body import Decoder, declared_size
 from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_value
 from shared.protocol.ids import UploadId
 from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, Uploads
@@ -56,9 +56,7 @@ class AdapterUploads:
     async def _write(
         self, request: Request, tenant: str, upload: UploadId, config: str | None
     ) -> None:
-        declared = request.headers.get("content-length", "")
-        size = int(declared) if declared.isdecimal() else 0
-        max_bytes = self._max_mb * MIB
+        size, max_bytes = declared_size(request), self._max_mb * MIB
         if size > max_bytes:
             raise _too_large(self._max_mb)
         append = partial(self._uploads.append, upload, tenant=tenant, ttl_ms=self._ttl_ms)

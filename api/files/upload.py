@@ -8,6 +8,7 @@ from fastapi import Request
 
 from api.files.form import MAX_FIELDS_BYTES, FileForm
 from api.files.own_files import TenantFiles, content_name, remove_file
+from api.http.body import declared_size
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_param
 from shared.protocol.access.rights import Access
@@ -100,8 +101,7 @@ class FileUploads:
 
 def _declared(request: Request, max_mb: int) -> int:
     """Return how many bytes the form has; 0 if the client doesn't say it."""
-    text = request.headers.get("content-length", "")
-    declared = int(text) if text.isdecimal() else 0
+    declared = declared_size(request)
     if declared > max_mb * MIB + MAX_FIELDS_BYTES:
         raise _too_large(max_mb)
     return declared

@@ -115,8 +115,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
             valid gzip data.
     """
     decoder = Decoder(request.headers.get("content-encoding", ""), max_bytes)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if declared_size(request) > max_bytes:
         raise _too_large(max_bytes)
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -127,6 +126,12 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         chunks.append(decoded)
     decoder.finish()
     return b"".join(chunks)
+
+
+def declared_size(request: Request) -> int:
+    """Return the number of bytes that the header Content-Length states; 0 if it states none."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _parse_with_nan(body: bytes, reason: str) -> Any:

@@ -1,7 +1,7 @@
 """Builds the OpenAPI document from the request schemas and the names of all models."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -47,6 +47,16 @@ _KEY_ERRORS = {
     "401": "The API key is missing or unknown.",
     "403": "The API key may not use this URL.",
 }
+_EXAMPLES: Mapping[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 64,
+        "temperature": 0.8,
+    },
+    "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8},
+    "/v1/embeddings": {"input": ["hi"]},
+}
+"""For some paths, the fields of an example besides the model."""
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
 names the base model or an adapter; [/v1/models]({root}/v1/models) lists all names."""
 
@@ -125,25 +135,9 @@ def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[st
     for model in REQUESTS:
         document["components"]["schemas"][model.__name__]["properties"]["model"]["enum"] = names
     paths = document["paths"]
-    _set_examples(paths["/v1/chat/completions"], {name: _chat_example(name) for name in names})
-    _set_examples(paths["/v1/completions"], {name: _text_example(name) for name in names})
-    _set_examples(
-        paths["/v1/embeddings"], {name: {"model": name, "input": ["hi"]} for name in names}
-    )
+    for path, fields in _EXAMPLES.items():
+        content = paths[path]["post"]["requestBody"]["content"]["application/json"]
+        content["examples"] = {name: {"value": {"model": name, **fields}} for name in names}
     parameter = paths["/v1/models/{model_id}"]["get"]["parameters"][0]
     parameter["schema"]["enum"] = names
     return document
-
-
-def _set_examples(path: dict[str, Any], values: dict[str, Any]) -> None:
-    content = path["post"]["requestBody"]["content"]["application/json"]
-    content["examples"] = {name: {"value": value} for name, value in values.items()}
-
-
-def _chat_example(name: str) -> dict[str, Any]:
-    messages = [{"role": "user", "content": "hi"}]
-    return {"model": name, "messages": messages, "max_tokens": 64, "temperature": 0.8}
-
-
-def _text_example(name: str) -> dict[str, Any]:
-    return {"model": name, "prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8}

@@ -71,10 +71,9 @@ async def _cards(registry: Registry) -> list[ModelCard]:
 
     The list is empty before the first worker has registered.
     """
-    base = await registry.base()
-    adapters = await registry.adapters() if base else []
-    if base is None:
+    if (base := await registry.base()) is None:
         return []
+    adapters = await registry.adapters()
     return [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
 
 
@@ -89,11 +88,10 @@ def _base_card(base: BaseModel) -> ModelCard:
 
 
 def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
-    root = _source_name(adapter.source) or adapter.version
     return ModelCard(
         id=adapter.name,
         created=adapter.created_s,
-        root=root,
+        root=_source_name(adapter.source) or adapter.version,
         parent=base.name,
         max_model_len=base.max_model_len,
     )
