@@ -39,8 +39,10 @@ from api.routes.adapters import adapters, lora_adapters, rollouts, versions
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
+from shared.store.access.ledger import Ledger
 from shared.store.redis.connection import connect
 from shared.store.redis.durability import Durability
+from shared.store.redis.keys import Keys
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
@@ -90,7 +92,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
-        process = ProcessParts.of(settings, redis, app_metrics, tracer, store)
+        ledger = Ledger(redis, Keys(settings.pool))
+        process = ProcessParts(metrics=app_metrics, tracer=tracer, store=store, ledger=ledger)
         pools = [assembled_pool(of_pool, redis, durability, process) for of_pool in of_pools]
         app.state.pools, app.state.stored_keys = Pools(pools), pools[0].part(StoredKeys)
         try:

@@ -4,7 +4,7 @@ import os
 import socket
 import uuid
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -82,33 +82,20 @@ class ProcessParts:
     """Contents of files. None if the operator hasn't set --file-store."""
     ledger: Ledger
     """What tenants have used."""
-    turns: Turns
-    upload_slots: FairSlots
+    turns: Turns = field(default_factory=partial(Turns, MAX_TURNS))
+    upload_slots: FairSlots = field(
+        default_factory=partial(FairSlots, MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT)
+    )
     """Limits the number of files that are received at the same time."""
-    inspection_slots: FairSlots
-    call_slots: FairSlots
-    """Limits the number of concurrent calls for tokenization."""
-
-    @classmethod
-    def of(
-        cls,
-        settings: ApiSettings,
-        redis: Redis,
-        metrics: Metrics,
-        tracer: "Tracer | None",
-        store: FileStore | None,
-    ) -> "ProcessParts":
-        """Create the shared parts of a front end with these settings."""
-        return cls(
-            metrics=metrics,
-            tracer=tracer,
-            store=store,
-            upload_slots=FairSlots(MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT),
-            ledger=Ledger(redis, Keys(settings.pool)),
-            turns=Turns(MAX_TURNS),
-            inspection_slots=FairSlots(MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT),
-            call_slots=FairSlots(MAX_CALLS, max_per_tenant=MAX_CALLS_OF_TENANT),
+    inspection_slots: FairSlots = field(
+        default_factory=partial(
+            FairSlots, MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT
         )
+    )
+    call_slots: FairSlots = field(
+        default_factory=partial(FairSlots, MAX_CALLS, max_per_tenant=MAX_CALLS_OF_TENANT)
+    )
+    """Limits the number of concurrent calls for tokenization."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
