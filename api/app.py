@@ -66,12 +66,9 @@ def create_app(
 ) -> FastAPI:
     """Create the app of a front end. The app connects to Redis on startup.
 
-    Args:
-        settings: settings of the front end.
-        durability: a request is accepted only after its job is durable in this way in Redis.
-        tracer: records requests as spans.
-        is_internal: whether only this process sends requests. Each of them brings its `access` in
-            the state of its scope.
+    A request is accepted only after its job has the `durability` in Redis. `tracer` records
+    requests as spans. With `is_internal`, only this process sends requests, each of which brings
+    its `access` in the state of its scope.
 
     Raises:
         SettingsError: the API keys are malformed, or they are missing although the server is

@@ -127,13 +127,9 @@ class PoolLoops:
 def assembled_pool(
     settings: ApiSettings, redis: Redis, durability: Durability | None, process: ProcessParts
 ) -> Pool:
-    """Return a pool with all its parts.
+    """Return a pool with all its parts. `settings` are the front end's settings for this pool.
 
-    Args:
-        settings: the front end's settings for this pool.
-        redis: connection to Redis.
-        durability: how jobs are made durable before their requests are accepted.
-        process: parts that all pools of the front end share.
+    Jobs get the `durability` before their requests are accepted.
     """
     keys, limits = Keys(settings.pool), settings.queue_limits
     queue = Queue(redis, keys, durability=durability)

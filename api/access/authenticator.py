@@ -37,14 +37,10 @@ class Authenticator:
         require_keys: bool,
         books_pool: str = "",
     ) -> None:
-        """Create an authenticator.
+        """Create an authenticator for the keys of the settings.
 
-        Args:
-            keys: the API keys of the settings.
-            metrics_key: the metrics key; None if it isn't set.
-            guards: guards of the app's routes.
-            require_keys: whether requests need a key even if no key is known.
-            books_pool: `Access.books_pool` of all requests.
+        With `require_keys`, requests need a key even if no key is known. `books_pool` is
+        `Access.books_pool` of all requests.
         """
         self.guards = guards
         self._books_pool = books_pool
@@ -62,10 +58,7 @@ class Authenticator:
     async def access_of(self, path: str, secret: str | None, stored: StoredKeys) -> Access | None:
         """Return the rights of a request for `path`, or None if it has none.
 
-        Args:
-            path: path of the request.
-            secret: API key of the request; None if it has no key.
-            stored: the keys that Redis stores.
+        `secret` is its API key; None if it has no key.
 
         Raises:
             RedisUnavailable: the answer depends on the stored keys, and they can't be read.

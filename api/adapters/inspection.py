@@ -155,12 +155,9 @@ class NewVersions:
         self._keep_versions = keep_versions
 
     async def load(self, adapter: Adapter, *, replace: bool, by: str) -> None:
-        """Make an adapter the current version of its name.
+        """Make an adapter the current version of its name, which has none before unless `replace`.
 
-        Args:
-            adapter: the adapter.
-            replace: whether the name may have a version already.
-            by: who changes the adapter, for the audit log.
+        The audit log names `by` as the author of the change.
 
         Raises:
             JobFailed: as `Registry.load_adapter`.

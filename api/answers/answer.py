@@ -133,14 +133,9 @@ class AttachedAnswer(Response):
         after: AnyPosition | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a response.
+        """Create a response for the job `view`, which perhaps continues a stream at `after`.
 
-        Args:
-            following: objects with which the answer is read and sent.
-            view: the job.
-            is_stream: whether to send the answer as a stream.
-            after: position of a stream that is continued.
-            headers: additional headers of a successful response.
+        A successful response has the additional `headers`.
         """
         super().__init__()
         self._following = following

@@ -20,9 +20,7 @@ _GZIP_WBITS = 16 + zlib.MAX_WBITS
 class Decoder:
     """Decodes one body, chunk by chunk. It never produces more bytes than the limit plus one.
 
-    Args:
-        encoding: value of the header Content-Encoding.
-        max_bytes: limit on the size of the decoded body.
+    `encoding` is the value of the header Content-Encoding, and `max_bytes` limits the decoded body.
 
     Raises:
         JobFailed: the encoding isn't supported (415).
