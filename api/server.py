@@ -93,10 +93,7 @@ async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
 
 
 def _raise_open_file_limit() -> None:
-    """Raise the soft limit of open files to the hard limit.
-
-    Every connection uses an open file, and the soft limit is often only 1,024.
-    """
+    """Raise the soft limit of open files, which is often only 1,024, to the hard limit."""
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # macOS also has a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

@@ -163,10 +163,7 @@ class Follower:
         return updates
 
     async def _perform(self, action: Action) -> Signal | None:
-        """Perform a read, schedule the next read, and return the reply.
-
-        Returns None if Redis is unavailable.
-        """
+        """Perform a read, schedule the next, and return the reply; None without Redis."""
         try:
             if action is Action.READ_CHECKPOINTS:
                 return await self._checkpoints()

@@ -46,10 +46,7 @@ class Inbox:
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event.
-
-        Token events that don't fit are dropped, except the newest event of each choice.
-        """
+        """Add an event. Of token events that don't fit, keep only the newest of each choice."""
         if isinstance(event, Tokens) and len(self._events) >= self._max_events:
             self._newest[event.choice] = event
         else:

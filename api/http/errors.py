@@ -167,10 +167,7 @@ def _requested(request: Request) -> str:
 
 
 async def _allowed_methods(request: Request) -> str:
-    """Return all HTTP methods that the URL accepts, separated by commas.
-
-    Several routes can have the same URL, but the router reports only the methods of the first one.
-    """
+    """Return all HTTP methods that the URL accepts. The router reports only those of one route."""
     path = getattr(request.scope.get("route"), "path", "")
     operations = (await document_of(request.app))["paths"].get(path, ())
     return ", ".join(method.upper() for method in operations)

@@ -168,10 +168,7 @@ def new_request_id() -> str:
 
 
 def with_request_id(message: Message, request_id: str) -> Message:
-    """If `message` starts a response, return a copy with the request id in the headers.
-
-    Other messages are returned unchanged.
-    """
+    """Return a message, with the request id added to the headers if it starts a response."""
     if message["type"] != "http.response.start":
         return message
     header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())

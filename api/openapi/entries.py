@@ -52,10 +52,7 @@ def takes(
 
 
 def takes_adapter(query: type[BaseModel]) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route with a safetensors file as its body.
-
-    `query` is the type of its query parameters.
-    """
+    """Return the `openapi_extra` of a route with a safetensors body and a query of type `query`."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     content = dict.fromkeys(("application/octet-stream", "application/x-safetensors"), binary)
     return {"requestBody": {"content": content}, "parameters": query_parameters(query)}

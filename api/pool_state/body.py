@@ -27,10 +27,7 @@ _TEXTS = {
 
 
 def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
-    """Return the state of the pool as JSON values, without the field `history`.
-
-    `version` is the version of Lorikeet that this front end runs.
-    """
+    """Return the state of the pool as JSON values, without `history`. `version` is Lorikeet's."""
     alive = [worker for worker in state.workers if worker.lease_left_ms > 0]
     loads = _loads(state.activity)
     return {

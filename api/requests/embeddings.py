@@ -100,10 +100,7 @@ def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None
 
 
 def _cost(prompts: Sequence[str | tuple[int, ...]], max_tokens: int) -> int:
-    """Estimate the number of tokens that the job needs at one time.
-
-    `max_tokens` is the maximum number of tokens that are used of each prompt.
-    """
+    """Estimate the tokens that the job needs at one time. A prompt has at most `max_tokens`."""
     estimates = [
         min(len(prompt) // (CHARS_PER_TOKEN if isinstance(prompt, str) else 1), max_tokens)
         for prompt in prompts

@@ -67,10 +67,7 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
 
 
 async def _cards(registry: Registry) -> list[ModelCard]:
-    """Return the card of a pool's base model, and then those of its adapters in order of name.
-
-    The list is empty before the first worker has registered.
-    """
+    """Return the cards of a pool's base model and its adapters by name; none without the former."""
     if (base := await registry.base()) is None:
         return []
     adapters = await registry.adapters()
@@ -98,10 +95,7 @@ def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
 
 
 def _source_name(source: str) -> str:
-    """Return the public part of a source: a whole hub id, or the last part of a path or URL.
-
-    The other parts of a path are private.
-    """
+    """Return the public part of a source: a whole hub id, or the last part of a path or URL."""
     if is_remote(source):
         return PurePath(without_query(source).partition("#")[0]).name
     is_hub_id = source.count("/") == 1 and not source.startswith(("/", "."))

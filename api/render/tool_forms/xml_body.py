@@ -148,10 +148,7 @@ class XmlBody:
 
 
 def to_json(value: str, types: Set[str]) -> str:
-    """Return a value that a model wrote without quotes as JSON text.
-
-    A value that isn't JSON of one of the types is a string.
-    """
+    """Return a value that a model wrote without quotes as JSON: a string unless a type fits."""
     text = value.strip()
     text = _PYTHON_WORDS.get(text, text)
     is_json = bool(types) and (text == "null" or loads(text) is not None)
