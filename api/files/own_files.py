@@ -1,7 +1,6 @@
 """Finds and describes files on behalf of their tenants; queries of lists."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -83,26 +82,16 @@ def file_not_found(file_id: str, *, param: str | None = None) -> JobError:
     return JobError(code=ErrorCode.FILE_NOT_FOUND, message=message, param=param)
 
 
-@dataclass(frozen=True, slots=True)
-class PageQuery:
-    """Page of a list that a client wants to see."""
-
-    limit: int
-    after: str | None
-
-
-def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> PageQuery:
-    """Return the page that a client wants. `also` are further parameters of the URL.
+def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> tuple[int, str | None]:
+    """Return the limit and the `after` of a page. `also` are further parameters of the URL.
 
     Raises:
         JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.
     """
     names = [*(parameter["name"] for parameter in PAGE_PARAMETERS), *also]
     check_known(params, names)
-    return PageQuery(
-        limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
-        after=params.get("after"),
-    )
+    most = read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
+    return most, params.get("after")
 
 
 def file_body(file: StoredFile) -> dict[str, Any]:

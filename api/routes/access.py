@@ -118,15 +118,15 @@ async def get_audit_log(request: Request, pool: InPool, access: InAccess) -> Res
     About 10,000 changes are kept. For the next page, send the `last_id` of a page as `after` while
     `has_more` is true.
     """
-    query = read_change_query(request.query_params)
+    limit, after, adapter = read_change_query(request.query_params)
 
     def is_wanted(change: Change) -> bool:
-        if query.adapter is not None and change.adapter != query.adapter:
+        if adapter is not None and change.adapter != adapter:
             return False
         return not change.adapter or access.allows(change.adapter)
 
-    found = await pool.part(Changes).newest(query.limit + 1, before=query.after, wanted=is_wanted)
-    page = found[: query.limit]
+    found = await pool.part(Changes).newest(limit + 1, before=after, wanted=is_wanted)
+    page = found[:limit]
     bodies = [_change_body(change) for change in page]
     return json_response(_body(bodies, page, has_more=len(found) > len(page)))
 

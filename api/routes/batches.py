@@ -60,12 +60,10 @@ async def create_batch(request: Request, pool: InPool, access: InAccess) -> Resp
 async def list_batches(request: Request, pool: InPool, access: InAccess) -> Response:
     """Return the tenant's batches, newest first."""
     pool.part(TenantFiles).store()
-    wanted = read_page_query(request.query_params)
-    page = await pool.part(TenantBatches).records.page(
-        access, limit=wanted.limit, after=wanted.after
-    )
+    limit, after = read_page_query(request.query_params)
+    page = await pool.part(TenantBatches).records.page(access, limit=limit, after=after)
     if page is None:
-        raise JobFailed(batch_not_found(wanted.after or "", param="after"))
+        raise JobFailed(batch_not_found(after or "", param="after"))
     return json_response(
         page_body([batch_body(batch) for batch in page.items], has_more=page.has_more)
     )

@@ -84,11 +84,11 @@ async def list_files(request: Request, pool: InPool, access: InAccess) -> Respon
     """Return the tenant's files, newest first."""
     files = pool.part(TenantFiles)
     files.store()
-    wanted = read_page_query(request.query_params, also=["purpose"])
+    limit, after = read_page_query(request.query_params, also=["purpose"])
     purpose = _purpose(request.query_params.get("purpose"))
-    page = await files.records.page(access, limit=wanted.limit, after=wanted.after, purpose=purpose)
+    page = await files.records.page(access, limit=limit, after=after, purpose=purpose)
     if page is None:
-        raise JobFailed(file_not_found(wanted.after or "", param="after"))
+        raise JobFailed(file_not_found(after or "", param="after"))
     return json_response(
         page_body([file_body(file) for file in page.items], has_more=page.has_more)
     )
