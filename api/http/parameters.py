@@ -1,7 +1,10 @@
-"""Describes headers and queries in the OpenAPI document; queries and bodies of lists."""
+"""Describes headers and queries in the OpenAPI document, and reads those of lists."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from fastapi import FastAPI
 
 from api.http.headers import (
     DEADLINE_HEADER,
@@ -95,3 +98,14 @@ def read_limit(text: str | None, *, default: int, most: int) -> int:
     if not 1 <= limit <= most:
         raise invalid_value(f"limit: must be a number from 1 to {most}, not {text[:60]!r}", "limit")
     return limit
+
+
+async def document_of(app: FastAPI, *, with_keys: bool = False) -> dict[str, Any]:
+    """Return the document of `app` without the names of models. Callers don't change it.
+
+    Building it takes a few hundred milliseconds. The first call does that, in a thread. `with_keys`
+    says whether clients need API keys.
+    """
+    async with app.state.openapi_lock:
+        document: dict[str, Any] = await asyncio.to_thread(app.state.openapi, with_keys=with_keys)
+    return document

@@ -8,7 +8,7 @@ from api.http.errors import job_error_body
 from api.render.openai_chunks import usage_body
 from api.schema.base import ErrorDetail
 from api.schema.jobs import ListedJob
-from api.schema.usage import UsageBody
+from api.schema.logprobs import UsageBody
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import JobState, View
 from shared.protocol.results import Result

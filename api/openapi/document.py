@@ -25,8 +25,7 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
 from api.schema.responses import ResponsePrompt, ResponseRequest
-from api.schema.server_info import ModelCard
-from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
+from api.schema.server_info import DetokenizeRequest, ModelCard, TokenizeRequest
 from shared.settings import ApiSettings
 
 REQUESTS: tuple[type[BaseModel], ...] = (

@@ -17,7 +17,7 @@ from api.pools.pool import Pool
 from api.pools.pools import InPool, pools_of, registered_base
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
-from api.schema.tokenize import (
+from api.schema.server_info import (
     Detokenized,
     DetokenizeRequest,
     Tokenized,

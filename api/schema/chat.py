@@ -7,11 +7,16 @@ from pydantic import AfterValidator, Field
 
 from api.schema.base import IGNORED, Body
 from api.schema.generation import GenerationRequest
-from api.schema.logprobs import PROMPT_LOGPROBS, ChatLogprobs, PromptLogprobs
+from api.schema.logprobs import (
+    PROMPT_LOGPROBS,
+    WEIGHT_VERSION,
+    ChatLogprobs,
+    PromptLogprobs,
+    UsageBody,
+)
 from api.schema.messages import Messages
 from api.schema.response_format import ResponseFormat
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
-from api.schema.usage import WEIGHT_VERSION, UsageBody
 
 MAX_KWARGS_BYTES = 64 << 10
 MAX_KWARGS_DEPTH = 16

@@ -6,8 +6,13 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from api.schema.base import Body
 from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
-from api.schema.logprobs import PROMPT_LOGPROBS, PromptLogprobs, TextLogprobs
-from api.schema.usage import WEIGHT_VERSION, UsageBody
+from api.schema.logprobs import (
+    PROMPT_LOGPROBS,
+    WEIGHT_VERSION,
+    PromptLogprobs,
+    TextLogprobs,
+    UsageBody,
+)
 
 PROMPT = [
     {"type": "string", "minLength": 1},

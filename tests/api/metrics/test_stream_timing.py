@@ -3,9 +3,8 @@
 from api_support import metric_samples
 
 from api.follow.transcript import Delta
-from api.metrics import stream_timing
-from api.metrics.metrics import Metrics
-from api.metrics.stream_timing import StreamTiming
+from api.metrics import metrics as stream_timing
+from api.metrics.metrics import Metrics, StreamTiming
 from shared.protocol.events import Admitted
 from shared.protocol.ids import JobId
 
