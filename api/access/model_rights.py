@@ -1,6 +1,6 @@
 """Which models a client may use, and which jobs it may see. Routes with their names ask here."""
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import own_name
 from shared.protocol.ids import job_id_of, name_of
@@ -29,20 +29,17 @@ async def check_model(registry: Registry, access: Access, model: str) -> None:
         RedisUnavailable: the name of the base model can't be read.
     """
     if not await may_use(registry, access, model):
-        raise JobFailed(model_not_found(model))
+        raise model_not_found(model)
 
 
-def model_not_found(name: str) -> JobError:
-    """Return the error for a `name` that belongs to neither the base model nor an adapter.
+def model_not_found(name: str) -> JobFailed:
+    """Return the failure for a `name` that belongs to neither the base model nor an adapter.
 
     The first sentence is OpenAI's, because clients match it.
     """
-    return JobError(
-        code=ErrorCode.MODEL_NOT_FOUND,
-        message=f"The model {name[:200]!r} does not exist or you do not have access to it. "
-        "GET /v1/models lists all models.",
-        param="model",
-    )
+    message = f"The model {name[:200]!r} does not exist or you do not have access to it. "
+    message += "GET /v1/models lists all models."
+    return failed(ErrorCode.MODEL_NOT_FOUND, message, "model")
 
 
 async def own_job(views: PoolViews, access: Access, job_id: str) -> JobView:
@@ -68,16 +65,13 @@ async def own_job_and_result(
     return _checked(view, access, job_id), result
 
 
-def job_not_found(job_id: str, *, param: str | None = None) -> JobError:
-    """Return the error for the id of a job that the tenant doesn't have."""
-    return JobError(
-        code=ErrorCode.JOB_NOT_FOUND,
-        message=f"the job {job_id[:100]!r} doesn't exist or has expired",
-        param=param,
-    )
+def job_not_found(job_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a job that the tenant doesn't have."""
+    message = f"the job {job_id[:100]!r} doesn't exist or has expired"
+    return failed(ErrorCode.JOB_NOT_FOUND, message, param)
 
 
 def _checked(view: JobView | None, access: Access, job_id: str) -> JobView:
     if view is None or view.tenant != access.tenant or not access.allows(name_of(view.version)):
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return view

@@ -177,7 +177,7 @@ class NewVersions:
         if not await self._registry.add_candidate(
             adapter, keep_versions=self._keep_versions, by=by
         ):
-            raise JobFailed(model_not_found(adapter.name))
+            raise model_not_found(adapter.name)
 
 
 def _unavailable(message: str) -> JobFailed:

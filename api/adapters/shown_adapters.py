@@ -46,7 +46,7 @@ class ShownAdapters:
         """
         view = await self._adapter_views.adapter(name)
         if view is None:
-            raise JobFailed(model_not_found(name))
+            raise model_not_found(name)
         return view
 
     async def one(self, name: str, base: BaseModel) -> AdapterBody:

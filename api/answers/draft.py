@@ -59,9 +59,9 @@ def admission_to(
     """
     base, version = found.base, found.version
     if base is None:
-        raise JobFailed(no_base())
+        raise no_base()
     if version is None:
-        raise JobFailed(model_not_found(model))
+        raise model_not_found(model)
     return Admission(
         id=JobId(secrets.token_hex(16)),
         tenant=tenant,

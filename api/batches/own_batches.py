@@ -6,7 +6,7 @@ from typing import Any
 
 from api.files.own_files import TenantFiles
 from api.schema.batches import CreateBatchRequest, window_h
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
+from shared.errors import ErrorCode, JobFailed, failed, invalid_param
 from shared.protocol.access.rights import Access
 from shared.protocol.files import Purpose
 from shared.protocol.ids import BatchId
@@ -35,7 +35,7 @@ class TenantBatches:
         self._files.store()
         batch = await self.records.get(BatchId(batch_id))
         if batch is None or batch.tenant != access.tenant or not access.covers(batch.models):
-            raise JobFailed(batch_not_found(batch_id))
+            raise batch_not_found(batch_id)
         return batch
 
     async def create(self, access: Access, body: CreateBatchRequest) -> Batch:
@@ -69,10 +69,10 @@ class TenantBatches:
         return batch
 
 
-def batch_not_found(batch_id: str, *, param: str | None = None) -> JobError:
-    """Return the error for the id of a batch that the tenant doesn't have."""
+def batch_not_found(batch_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a batch that the tenant doesn't have."""
     message = f"the batch {batch_id[:100]!r} doesn't exist or has expired"
-    return JobError(code=ErrorCode.BATCH_NOT_FOUND, message=message, param=param)
+    return failed(ErrorCode.BATCH_NOT_FOUND, message, param)
 
 
 _TIMED = tuple(status for status in BatchStatus if status is not BatchStatus.VALIDATING)

@@ -7,7 +7,7 @@ from starlette.datastructures import QueryParams
 
 from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from api.pools.file_store import FileStore
-from shared.errors import ErrorCode, JobError, JobFailed, failed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId
 from shared.store.batches.files import StoredFiles
@@ -58,7 +58,7 @@ class TenantFiles:
         self.store()
         file = await self.records.get(FileId(file_id))
         if file is None or file.tenant != access.tenant or not access.covers(file.models):
-            raise JobFailed(file_not_found(file_id, param=param))
+            raise file_not_found(file_id, param=param)
         return file
 
 
@@ -76,10 +76,10 @@ async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> 
     await files.forget(file_id)
 
 
-def file_not_found(file_id: str, *, param: str | None = None) -> JobError:
-    """Return the error for the id of a file that the tenant doesn't have."""
+def file_not_found(file_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a file that the tenant doesn't have."""
     message = f"the file {file_id[:100]!r} doesn't exist or has expired"
-    return JobError(code=ErrorCode.FILE_NOT_FOUND, message=message, param=param)
+    return failed(ErrorCode.FILE_NOT_FOUND, message, param)
 
 
 def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> tuple[int, str | None]:

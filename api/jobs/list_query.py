@@ -8,7 +8,7 @@ from starlette.datastructures import QueryParams
 from api.access.model_rights import job_not_found
 from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from api.schema.jobs import State
-from shared.errors import JobFailed, invalid_value
+from shared.errors import invalid_value
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
 from shared.protocol.jobs import JobState
@@ -84,5 +84,5 @@ async def own_jobs(views: PoolViews, access: Access, query: ListQuery) -> JobPag
         allows=access.allows,
     )
     if page is None:
-        raise JobFailed(job_not_found(query.after or "", param="after"))
+        raise job_not_found(query.after or "", param="after")
     return page

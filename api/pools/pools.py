@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from api.http.middleware import POOL, POOLS_PATH
 from api.pools.pool import Pool
-from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+from shared.errors import ErrorCode, JobFailed, SettingsError, failed
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import job_id_of
 from shared.settings import ApiSettings
@@ -165,11 +165,11 @@ async def registered_base(registry: Registry) -> BaseModel:
     """
     base = await registry.base()
     if base is None:
-        raise JobFailed(no_base())
+        raise no_base()
     return base
 
 
-def no_base() -> JobError:
-    """Return the error while no worker has registered a base model."""
+def no_base() -> JobFailed:
+    """Return the failure while no worker has registered a base model."""
     message = "no worker has registered a base model; start a worker, or try again soon"
-    return JobError(code=ErrorCode.UNAVAILABLE, message=message)
+    return failed(ErrorCode.UNAVAILABLE, message)

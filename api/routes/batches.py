@@ -17,7 +17,7 @@ from api.schema.batches import (
     CreateBatchRequest,
     DeletedBatch,
 )
-from shared.errors import ErrorCode, JobFailed, failed
+from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["batches"])
@@ -63,7 +63,7 @@ async def list_batches(request: Request, pool: InPool, access: InAccess) -> Resp
     limit, after = read_page_query(request.query_params)
     page = await pool.part(TenantBatches).records.page(access, limit=limit, after=after)
     if page is None:
-        raise JobFailed(batch_not_found(after or "", param="after"))
+        raise batch_not_found(after or "", param="after")
     return json_response(
         page_body([batch_body(batch) for batch in page.items], has_more=page.has_more)
     )

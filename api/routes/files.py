@@ -88,7 +88,7 @@ async def list_files(request: Request, pool: InPool, access: InAccess) -> Respon
     purpose = _purpose(request.query_params.get("purpose"))
     page = await files.records.page(access, limit=limit, after=after, purpose=purpose)
     if page is None:
-        raise JobFailed(file_not_found(after or "", param="after"))
+        raise file_not_found(after or "", param="after")
     return json_response(
         page_body([file_body(file) for file in page.items], has_more=page.has_more)
     )
@@ -123,7 +123,7 @@ async def get_file_content(file_id: str, pool: InPool, access: InAccess) -> Resp
     try:
         first = await anext(pieces, b"")
     except ObjectMissing:
-        raise JobFailed(file_not_found(file_id)) from None
+        raise file_not_found(file_id) from None
 
     async def content() -> AsyncIterator[bytes]:
         yield first

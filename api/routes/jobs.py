@@ -78,7 +78,7 @@ async def cancel_job(job_id: str, pool: InPool, access: InAccess) -> CancelledJo
     view = await own_job(pool.views, access, job_id)
     state = await pool.part(Queue).cancel(view.id)
     if state is None:
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return CancelledJob(id=view.id, state=state.value)
 
 
@@ -130,7 +130,7 @@ async def delete_job(job_id: str, pool: InPool, access: InAccess) -> DeletedJob:
     if not deleted:
         state = await pool.part(Queue).cancel(view.id)
     if state is None:
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return DeletedJob(id=view.id, state=state.value, deleted=deleted)
 
 

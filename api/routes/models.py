@@ -10,7 +10,6 @@ from api.openapi.entries import errors
 from api.pools.pools import InPool, pools_of
 from api.schema.server_info import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
-from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.store.adapters.registry import Registry
@@ -43,7 +42,7 @@ async def get_model(model_id: str, pool: InPool, access: InAccess) -> ModelCard:
         name = model_id.removeprefix(f"{base.name}:")
         if adapter := await registry.adapter(name):
             return _adapter_card(adapter, base).model_copy(update={"id": model_id})
-    raise JobFailed(model_not_found(model_id))
+    raise model_not_found(model_id)
 
 
 async def model_cards(request: Request, access: Access) -> list[ModelCard]:

@@ -120,7 +120,7 @@ async def roll_back_adapter(
     base = await registered_base(pool.registry)
     version = await pool.registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return await pool.part(ShownAdapters).one(name, base)
 
 
@@ -132,7 +132,7 @@ async def delete_adapter(name: str, pool: InPool, access: InAccess) -> DeletedAd
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
     await check_model(pool.registry, access, name)
     if not await pool.registry.unload_adapter(name, by=access.actor):
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return DeletedAdapter(id=name)
 
 

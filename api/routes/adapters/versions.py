@@ -74,7 +74,7 @@ async def set_candidate(request: Request, name: str, pool: InPool, access: InAcc
     if body.source is not None and body.version is not None:
         raise invalid_value("send `source` or `version`, but not both", "version")
     if await pool.registry.adapter(name) is None:
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     version = body.version
     if body.source is not None:
         adapter = await pool.part(Inspector).checked_adapter(
@@ -138,7 +138,7 @@ async def _expected(
 async def _changed(pool: Pool, name: str, version: AdapterVersion | None) -> AdapterBody:
     """Return the response body after a change of `version`, which is None for an unknown name."""
     if version is None:
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return await pool.part(ShownAdapters).one(name, await registered_base(pool.registry))
 
 
@@ -158,7 +158,7 @@ async def pin_adapter(request: Request, name: str, pool: InPool, access: InAcces
     body = await read_request(request, PinRequest)
     await check_model(pool.registry, access, name)
     if not await pool.part(Pins).set(name, body.min_replicas, by=access.actor):
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return Pin(id=name, min_replicas=body.min_replicas)
 
 
@@ -172,5 +172,5 @@ async def unpin_adapter(name: str, pool: InPool, access: InAccess) -> Pin:
     """Let workers evict an adapter again when others need its memory. May be repeated."""
     await check_model(pool.registry, access, name)
     if not await pool.part(Pins).set(name, 0, by=access.actor):
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return Pin(id=name, min_replicas=0)
