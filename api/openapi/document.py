@@ -95,10 +95,7 @@ def describe(
             operation["responses"].pop("422", None)
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == DEADLINE_HEADER:
-                    parameter["schema"] = {
-                        **parameter["schema"],
-                        "maximum": settings.deadline_s,
-                    }
+                    parameter["schema"] = parameter["schema"] | {"maximum": settings.deadline_s}
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[REQUEST_ID_HEADER] = _REQUEST_ID
     if with_keys:

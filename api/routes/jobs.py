@@ -11,8 +11,7 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
-from api.jobs.bodies import job_body, list_body
-from api.jobs.list_query import PARAMETERS, own_jobs, read_list_query
+from api.jobs.own_jobs import PARAMETERS, job_body, list_body, own_jobs, read_list_query
 from api.openapi.entries import MEANINGS, errors, event_stream
 from api.pools.pools import InPool
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList

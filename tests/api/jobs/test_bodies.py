@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from queue_support import make_job
 
-from api.jobs.bodies import job_body, list_body
+from api.jobs.own_jobs import job_body, list_body
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import JobState

@@ -3,7 +3,7 @@
 import pytest
 from starlette.datastructures import QueryParams
 
-from api.jobs.list_query import ListQuery, read_list_query
+from api.jobs.own_jobs import ListQuery, read_list_query
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState

@@ -1,18 +1,26 @@
-"""Reads the query of GET /v1/jobs, and lists jobs on behalf of their tenants."""
+"""Lists jobs on behalf of their tenants, and builds the bodies of responses about jobs."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from starlette.datastructures import QueryParams
 
 from api.access.model_rights import job_not_found
+from api.follow.transcript import ChoiceTranscript
+from api.formats import whole_body
+from api.http.errors import job_error_body
 from api.http.parameters import Parameters, check_known, limit, query, read_limit
-from api.schema.jobs import State
+from api.render.openai_chunks import usage_body
+from api.schema.base import ErrorDetail
+from api.schema.jobs import ListedJob, State
+from api.schema.logprobs import UsageBody
 from shared.errors import invalid_value
 from shared.protocol.access.rights import Access
+from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import JobId, job_id_of
-from shared.protocol.jobs import JobState
-from shared.store.views.job_view import JobPage
+from shared.protocol.jobs import JobState, View
+from shared.protocol.results import Result
+from shared.store.views.job_view import JobPage, JobView
 from shared.store.views.pool_views import PoolViews
 
 DEFAULT_LIMIT = 20
@@ -30,6 +38,17 @@ PARAMETERS: Parameters = [
 ]
 """Parameters of the query in the OpenAPI document."""
 _NAMES = [parameter["name"] for parameter in PARAMETERS]
+_ANSWER_FIELDS = (
+    "choices",
+    "data",
+    "prompt_token_ids",
+    "prompt_logprobs",
+    "usage",
+    "created",
+    "system_fingerprint",
+    "weight_version",
+    "service_tier",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +105,48 @@ async def own_jobs(views: PoolViews, access: Access, query: ListQuery) -> JobPag
     if page is None:
         raise job_not_found(query.after or "", param="after")
     return page
+
+
+def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
+    """Return the state of a job and, if `result` is the result of a finished one, its answer."""
+    body: dict[str, Any] = {**_listed(view), "choices": None}
+    if result is None or result.state is not JobState.DONE:
+        return body
+    answer = answer_body(view.spec, result)
+    if view.spec.view is not View.OPENAI:
+        return {**body, "answer": answer}
+    return {**body, **{name: answer[name] for name in _ANSWER_FIELDS if name in answer}}
+
+
+def list_body(page: JobPage) -> dict[str, Any]:
+    """Return a page of jobs as a list in OpenAI's form."""
+    return {
+        "object": "list",
+        "data": [_listed(view) for view in page.jobs],
+        "first_id": page.jobs[0].id if page.jobs else None,
+        "last_id": page.last_id,
+        "has_more": page.has_more,
+    }
+
+
+def _listed(view: JobView) -> dict[str, Any]:
+    return ListedJob(
+        id=view.id,
+        state=view.state.value,
+        model=view.model,
+        version=view.version,
+        created_ms=view.enqueued_ms,
+        started_ms=view.started_ms,
+        ended_ms=view.ended_ms,
+        position=view.position,
+        tries=view.try_,
+        worker=view.worker,
+        error=ErrorDetail(**job_error_body(view.error)["error"]) if view.error else None,
+        usage=UsageBody(**usage_body(view.usage)) if view.usage else None,
+    ).model_dump()
+
+
+def answer_body(spec: AnswerSpec, result: Result) -> dict[str, Any]:
+    """Return the answer of a job that is done, in the format of its endpoint."""
+    assert result.usage is not None
+    return whole_body(spec, [ChoiceTranscript.of(each) for each in result.choices], result.usage)
