@@ -82,11 +82,14 @@ class Boundary:
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         start_s = time.monotonic()
         status = CLIENT_GONE_STATUS
+        header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())
 
         async def recording_send(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
-            await send(with_request_id(message, request_id))
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
 
         try:
             await self._pacer.start()
@@ -131,8 +134,8 @@ class CanonicalPath:
         """Handle one request."""
         if scope["type"] == "http":
             path = canonical_path(scope["path"], self._root_path)
-            pool = pool_in(path)
-            if pool in self._pools:
+            pool = path.removeprefix(POOLS_PATH).partition("/")[0]
+            if path.startswith(POOLS_PATH) and pool in self._pools:
                 scope.setdefault("state", {})[POOL] = pool
                 path = canonical_path(path, f"{POOLS_PATH}{pool}")
             scope["path"] = path
@@ -144,13 +147,6 @@ def canonical_path(path: str, root_path: str) -> str:
     if root_path and (path == root_path or path.startswith(f"{root_path}/")):
         path = path.removeprefix(root_path)
     return path.rstrip("/") or "/"
-
-
-def pool_in(path: str) -> str | None:
-    """Return the pool that a path without root path names, or None if it names none."""
-    if not path.startswith(POOLS_PATH):
-        return None
-    return path.removeprefix(POOLS_PATH).partition("/")[0]
 
 
 def request_id_of(scope: Scope) -> str:
@@ -165,14 +161,6 @@ def request_id_of(scope: Scope) -> str:
 def new_request_id() -> str:
     """Return a random request id."""
     return f"req_{secrets.token_hex(16)}"
-
-
-def with_request_id(message: Message, request_id: str) -> Message:
-    """Return a message, with the request id added to the headers if it starts a response."""
-    if message["type"] != "http.response.start":
-        return message
-    header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())
-    return {**message, "headers": [*message.get("headers", ()), header]}
 
 
 def add_cors(app: FastAPI, origins: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ async def own_response(
     """
     if response_id.startswith(RESPONSE_PREFIX):
         view, result = await own_job_and_result(views, access, response_id)
-        if is_stored(view):
+        if view.spec.view is View.RESPONSES and stored_input(view.spec) is not None:
             return view, result
     message = f"the response {response_id[:100]!r} doesn't exist, isn't stored, or has expired"
     raise failed(ErrorCode.JOB_NOT_FOUND, message)
@@ -74,11 +74,6 @@ async def earlier_items(
 def _refusal(reason: str) -> JobFailed:
     message = f"{PREVIOUS}: {reason}"
     return failed(ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND, message, PREVIOUS)
-
-
-def is_stored(view: JobView) -> bool:
-    """Return whether a job is a response that can be retrieved."""
-    return view.spec.view is View.RESPONSES and stored_input(view.spec) is not None
 
 
 def retrieved_body(view: JobView, result: Result | None) -> dict[str, Any]:
