@@ -102,7 +102,8 @@ def read_usage_query(params: QueryParams, *, accept: str, today: date) -> UsageQ
     """
     check_known(params, _NAMES)
     end = _day(params.get("end"), "end") or today
-    start = _day(params.get("start"), "start") or _first_day(end)
+    first_day = date.fromordinal(max(1, end.toordinal() - DEFAULT_DAYS))
+    start = _day(params.get("start"), "start") or first_day
     if not 0 <= (end - start).days < MAX_DAYS:
         raise invalid_value(
             f"start: must be at most {MAX_DAYS} days before end, and not after it", "start"
@@ -128,10 +129,6 @@ def _day(text: str | None, name: str) -> date | None:
     except ValueError:
         pass
     raise invalid_value(f"{name}: must be a day as YYYY-MM-DD, not {text[:60]!r}", name)
-
-
-def _first_day(end: date) -> date:
-    return date.fromordinal(max(1, end.toordinal() - DEFAULT_DAYS))
 
 
 def _groups(texts: list[str]) -> tuple[Group, ...]:

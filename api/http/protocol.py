@@ -231,21 +231,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
         Sends an error first, unless an answer to the current request has already started.
         """
-        can_answer = self._can_answer()
+        is_answered = self._is_answering()
+        if self._phase is Phase.BODY:
+            is_answered = self.cycle.response_started
         self._on_refused(refusal)
         self._phase = self._timed_phase = Phase.CLOSING
         self._cancel_timers()
         self._disconnect_app()
-        if can_answer:
+        if not is_answered:
             error = refusal_error(refusal, self._limits)
             self.transport.write(response_bytes(error, self.server_state.default_headers))
         self.transport.write_eof()
         self._read_timer = self.loop.call_later(LINGER_S, self.transport.abort)
-
-    def _can_answer(self) -> bool:
-        if self._phase is Phase.BODY:
-            return not self.cycle.response_started
-        return not self._is_answering()
 
     def _disconnect_app(self) -> None:
         """Inform the app that its client has disconnected. Any further output is discarded."""

@@ -68,7 +68,8 @@ class FileStore:
 
     async def write(self, name: str, pieces: AsyncIterator[bytes]) -> int:
         """Write an object, replacing an old one, and return its size in bytes."""
-        writer = await asyncio.to_thread(self._writer, name)
+        args = self._files, self._path(name), self._is_local
+        writer = await asyncio.to_thread(_guarded, _Writer, *args)
         try:
             num_bytes = 0
             async for piece in pieces:
@@ -86,7 +87,7 @@ class FileStore:
         Raises:
             ObjectMissing: the store has no such object.
         """
-        file = await asyncio.to_thread(self._open, name)
+        file = await asyncio.to_thread(_guarded, self._open, name)
         try:
             while piece := await asyncio.to_thread(_guarded, file.read, PIECE_BYTES):
                 yield piece
@@ -111,7 +112,7 @@ class FileStore:
         Raises:
             ObjectMissing: the store has no such object.
         """
-        file = await asyncio.to_thread(self._open, name)
+        file = await asyncio.to_thread(_guarded, self._open, name)
         try:
             yield OpenObject(file)
         finally:
@@ -120,15 +121,10 @@ class FileStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _writer(self, name: str) -> "_Writer":
-        return _guarded(_Writer, self._files, self._path(name), self._is_local)
-
     def _open(self, name: str) -> IO[bytes]:
-        return _guarded(self._open_existing, name)
-
-    def _open_existing(self, name: str) -> Any:
         try:
-            return self._files.open(self._path(name), "rb")
+            file: IO[bytes] = self._files.open(self._path(name), "rb")
+            return file
         except FileNotFoundError:
             raise ObjectMissing(name) from None
 

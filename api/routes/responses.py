@@ -110,7 +110,9 @@ async def get_response(
 
     A response whose client has disconnected isn't cancelled if it is asked for in time.
     """
-    is_stream = _flag(request.query_params.get(STREAM))
+    if (stream := request.query_params.get(STREAM)) not in (None, "true", "false"):
+        raise invalid_value(f"{STREAM}: must be true or false", STREAM)
+    is_stream = stream == "true"
     after = _starting_after(request.query_params.get(STARTING_AFTER), is_stream=is_stream)
     view, result = await own_response(pool.views, access, response_id)
     if is_stream:
@@ -184,12 +186,6 @@ async def _earlier_items(request: Request, access: Access, previous: str | None)
     pool = await pools_of(request).of_job(request, previous)
     max_bytes: int = request.app.state.max_body_bytes
     return await earlier_items(pool.views, access, previous, max_bytes=max_bytes)
-
-
-def _flag(value: str | None) -> bool:
-    if value not in (None, "true", "false"):
-        raise invalid_value(f"{STREAM}: must be true or false", STREAM)
-    return value == "true"
 
 
 def _starting_after(value: str | None, *, is_stream: bool) -> After:
