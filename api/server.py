@@ -32,13 +32,11 @@ from shared.tracing.start import tracing
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
 
-
 EXIT_S = 2
 """Seconds after the drain time within which clients can receive the ends of their answers.
 
 After that time, the remaining connections are closed.
 """
-
 MAX_SHARE = 0.5
 """Share of Redis' `maxmemory` that finished jobs may use at most, as in `retain.lua`."""
 
@@ -72,6 +70,29 @@ def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:
         access_log=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_s) + EXIT_S,
     )
+
+
+async def warn_if_retention_is_limited(settings: ApiSettings) -> None:
+    """Log a warning if finished jobs may use less memory than `retain_mb`, because Redis is small.
+
+    Raises:
+        RedisUnavailable: Redis can't be reached.
+        SettingsError: `redis_url` isn't the URL of a Redis server or of Sentinels.
+    """
+    client = connect(settings.redis_url)
+    try:
+        memory = await client.info("memory")
+    finally:
+        await client.aclose()
+    max_memory_mb = int(memory.get("maxmemory", 0)) / MIB
+    if max_memory_mb and settings.retain_mb > max_memory_mb * MAX_SHARE:
+        log.warning(
+            "retain_mb_limited",
+            retain_mb=settings.retain_mb,
+            maxmemory_mb=round(max_memory_mb),
+            used_mb=round(max_memory_mb * MAX_SHARE),
+            hint="finished jobs get at most half of Redis' maxmemory; raise it or lower retain_mb",
+        )
 
 
 async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
@@ -142,26 +163,3 @@ class _Server(uvicorn.Server):
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-
-
-async def warn_if_retention_is_limited(settings: ApiSettings) -> None:
-    """Log a warning if finished jobs may use less memory than `retain_mb`, because Redis is small.
-
-    Raises:
-        RedisUnavailable: Redis can't be reached.
-        SettingsError: `redis_url` isn't the URL of a Redis server or of Sentinels.
-    """
-    client = connect(settings.redis_url)
-    try:
-        memory = await client.info("memory")
-    finally:
-        await client.aclose()
-    max_memory_mb = int(memory.get("maxmemory", 0)) / MIB
-    if max_memory_mb and settings.retain_mb > max_memory_mb * MAX_SHARE:
-        log.warning(
-            "retain_mb_limited",
-            retain_mb=settings.retain_mb,
-            maxmemory_mb=round(max_memory_mb),
-            used_mb=round(max_memory_mb * MAX_SHARE),
-            hint="finished jobs get at most half of Redis' maxmemory; raise it or lower retain_mb",
-        )

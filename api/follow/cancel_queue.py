@@ -26,13 +26,13 @@ MAX_PENDING = 10_000
 
 Further cancellations are dropped, but their jobs still end at their deadlines.
 """
+BEAT_S = 5.0
+"""Seconds between two reports. A process counts as dead after a minute without a report."""
 
 Action = Literal["cancel", "abandon", "attach"]
 Call = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger()
-BEAT_S = 5.0
-"""Seconds between two reports. A process counts as dead after a minute without a report."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ _JSON = "json"
 _METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."}
 _NOT_READY: Responses = {503: {"description": "Jobs aren't accepted; `reason` says why."}}
 _NO_WORKER: Responses = {503: {"description": "Jobs aren't computed; `reason` says why."}}
-_DENIED = {403: "The key lacks the scope `admin`."}
-_HEADERS = {
+_ADMIN_DENIED = {403: "The key lacks the scope `admin`."}
+_STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx would buffer the events otherwise
 }
@@ -47,7 +47,7 @@ _HEADERS = {
     "/v1/pool",
     summary="State of the pool",
     response_model=PoolBody,
-    responses={**errors(403, meanings=_DENIED), **errors(503)},
+    responses={**errors(403, meanings=_ADMIN_DENIED), **errors(503)},
 )
 @guarded(Work.SUMMARY, Scope.ADMIN)
 async def get_pool(pool: InPool) -> Response:
@@ -68,14 +68,14 @@ async def get_pool(pool: InPool) -> Response:
             "once it happens. `error`: Redis doesn't answer, and the stream goes on once it does.",
             "content": {"text/event-stream": {}},
         },
-        **errors(403, meanings=_DENIED),
+        **errors(403, meanings=_ADMIN_DENIED),
     },
 )
 @guarded(Work.STREAM, Scope.ADMIN)
 async def stream_pool(pool: InPool) -> Response:
     """Send the state of the pool as server-sent events until the client leaves."""
     events = pool.part(PoolReports).feed.events()
-    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
+    return StreamingResponse(events, media_type="text/event-stream", headers=_STREAM_HEADERS)
 
 
 @router.head("/health", include_in_schema=False)

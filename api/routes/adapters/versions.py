@@ -126,22 +126,6 @@ async def promote_candidate(
     return await _changed(pool, name, ended)
 
 
-async def _expected(
-    request: Request, name: str, pool: Pool, access: Access
-) -> AdapterVersion | None:
-    """Return the version that must be the candidate, if the request's query names one."""
-    query = validate(CandidateQuery, dict(request.query_params))
-    await check_model(pool.registry, access, name)
-    return query.version
-
-
-async def _changed(pool: Pool, name: str, version: AdapterVersion | None) -> AdapterBody:
-    """Return the response body after a change of `version`, which is None for an unknown name."""
-    if version is None:
-        raise model_not_found(name)
-    return await pool.part(ShownAdapters).one(name, await registered_base(pool.registry))
-
-
 @router.put(
     "/v1/adapters/{name:path}/pin",
     summary="Keep an adapter in memory",
@@ -174,3 +158,19 @@ async def unpin_adapter(name: str, pool: InPool, access: InAccess) -> Pin:
     if not await pool.part(Pins).set(name, 0, by=access.actor):
         raise model_not_found(name)
     return Pin(id=name, min_replicas=0)
+
+
+async def _expected(
+    request: Request, name: str, pool: Pool, access: Access
+) -> AdapterVersion | None:
+    """Return the version that must be the candidate, if the request's query names one."""
+    query = validate(CandidateQuery, dict(request.query_params))
+    await check_model(pool.registry, access, name)
+    return query.version
+
+
+async def _changed(pool: Pool, name: str, version: AdapterVersion | None) -> AdapterBody:
+    """Return the response body after a change of `version`, which is None for an unknown name."""
+    if version is None:
+        raise model_not_found(name)
+    return await pool.part(ShownAdapters).one(name, await registered_base(pool.registry))
