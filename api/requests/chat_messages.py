@@ -54,8 +54,10 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
     if not tools or mode == "none":
         return None
     if form is None:
-        message = "tools: this model's chat template doesn't support tools; leave them out, or "
-        message += 'send tool_choice "none"'
+        message = (
+            "tools: this model's chat template doesn't support tools; leave them out, or send "
+            'tool_choice "none"'
+        )
         raise failed(ErrorCode.UNSUPPORTED_PARAMETER, message, "tools")
     return ToolUse(
         tools=tools,
