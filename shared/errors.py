@@ -254,9 +254,14 @@ class JobFailed(LorikeetError):
         self.error = error
 
 
+def failed(code: ErrorCode, message: str, param: str | None = None) -> JobFailed:
+    """Return the failure of a job or request, perhaps because of its field `param`."""
+    return JobFailed(JobError(code=code, message=message, param=param))
+
+
 def invalid_value(message: str, param: str | None = None) -> JobFailed:
     """Return the failure of a request whose field `param` has an invalid value."""
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+    return failed(ErrorCode.INVALID_VALUE, message, param)
 
 
 def invalid_param(param: str, reason: str) -> JobFailed:

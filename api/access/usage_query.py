@@ -1,14 +1,17 @@
-"""Reads the query of GET /v1/usage."""
+"""Reads the query of GET /v1/usage, and sums the ledger up into the rows that it asks for."""
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from enum import StrEnum
+from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from api.http.parameters import Parameters, query
-from api.http.query import check_known, read_limit
+from api.http.parameters import Parameters, check_known, query, read_limit
 from shared.errors import invalid_value
+from shared.protocol.access.rights import Access, Scope
+from shared.store.access.ledger import Ledger, LedgerEntry, Used
 
 DEFAULT_DAYS, MAX_DAYS = 30, 400
 DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000
@@ -99,7 +102,8 @@ def read_usage_query(params: QueryParams, *, accept: str, today: date) -> UsageQ
     """
     check_known(params, _NAMES)
     end = _day(params.get("end"), "end") or today
-    start = _day(params.get("start"), "start") or _days_before(end, DEFAULT_DAYS)
+    first_day = date.fromordinal(max(1, end.toordinal() - DEFAULT_DAYS))
+    start = _day(params.get("start"), "start") or first_day
     if not 0 <= (end - start).days < MAX_DAYS:
         raise invalid_value(
             f"start: must be at most {MAX_DAYS} days before end, and not after it", "start"
@@ -127,10 +131,6 @@ def _day(text: str | None, name: str) -> date | None:
     raise invalid_value(f"{name}: must be a day as YYYY-MM-DD, not {text[:60]!r}", name)
 
 
-def _days_before(day: date, number: int) -> date:
-    return date.fromordinal(max(1, day.toordinal() - number))
-
-
 def _groups(texts: list[str]) -> tuple[Group, ...]:
     words = {word for text in texts for word in text.split(",")}
     for word in words:
@@ -156,3 +156,71 @@ def _format(text: str | None, accept: str) -> Format:
     if text not in set(Format):
         raise invalid_value(f"format: must be json or csv, not {text[:60]!r}", "format")
     return Format(text)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Sum over all entries of the ledger that are equal in the columns of the query."""
+
+    names: dict[Group, str]
+    used: Used
+
+    @property
+    def id(self) -> str:
+        """Text that identifies the row in its answer. Only a model's name may have spaces."""
+        return " ".join(self.names.values())
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The row as JSON."""
+        return {**{group.value: name for group, name in self.names.items()}, **asdict(self.used)}
+
+
+async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> AsyncIterator[UsageRow]:
+    """Yield the rows after `query.after` that a client may see, sorted by their names.
+
+    Memory is needed for the rows of one day, or for all rows if they aren't grouped by day.
+    """
+    for days in _parts(query):
+        for row in await _rows_of(ledger, access, query, days):
+            yield row
+
+
+def _parts(query: UsageQuery) -> list[list[date]]:
+    """Return the days of the query in parts whose rows follow each other."""
+    if Group.DAY not in query.groups:
+        return [query.days]
+    first = query.after[0] if query.after else ""
+    return [[day] for day in query.days if day.isoformat() >= first]
+
+
+async def _rows_of(
+    ledger: Ledger, access: Access, query: UsageQuery, days: Sequence[date]
+) -> list[UsageRow]:
+    sums: dict[tuple[str, ...], Used] = {}
+    for day in days:
+        for entry in await ledger.entries(day, await _tenants(ledger, access, query, day)):
+            if access.allows(entry.model):
+                key = tuple(_name(entry, group) for group in query.groups)
+                sums[key] = sums.get(key, Used()) + entry.used
+    return [
+        UsageRow(dict(zip(query.groups, key, strict=True)), sums[key])
+        for key in sorted(sums)
+        if query.after is None or key > query.after
+    ]
+
+
+async def _tenants(ledger: Ledger, access: Access, query: UsageQuery, day: date) -> Sequence[str]:
+    if Scope.ADMIN not in access.scopes:
+        return [access.tenant]
+    return [query.tenant] if query.tenant is not None else await ledger.tenants(day)
+
+
+def _name(entry: LedgerEntry, group: Group) -> str:
+    match group:
+        case Group.DAY:
+            return entry.day.isoformat()
+        case Group.TENANT:
+            return entry.tenant
+        case Group.MODEL:
+            return entry.model

@@ -1,20 +1,32 @@
 """Describes registered adapters to their managers."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Any
 
-from fastapi import Depends
-
-from api.access.model_rights import model_not_found
-from api.adapters.bodies import adapter_body, version_body
-from api.pools.registered_base import registered_base
-from api.pools.requested import part_of_pool
-from api.schema.adapters import AdapterBody, AdapterList
+from api.access.model_rights import model_not_found, own_job
+from api.pools.pools import registered_base
+from api.schema.adapter_versions import Agreement, DifferingPair
+from api.schema.adapters import (
+    AdapterBody,
+    AdapterList,
+    CandidateBody,
+    Holder,
+    StagingBody,
+    VersionBody,
+)
 from shared.errors import JobFailed
-from shared.protocol.access.rights import Access
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import BaseModel
-from shared.store.adapters.adapter_views import AdapterView, AdapterViews
+from shared.protocol.ids import AdapterVersion, JobId
+from shared.store.adapters.adapter_views import AdapterView, AdapterViews, VersionView
 from shared.store.adapters.registry import Registry
-from shared.store.views.pool_views import PoolViews
+from shared.store.adapters.shadows import Comparison, PairReport, Shadows
+from shared.store.adapters.staging import Staging
+from shared.store.views.pool_views import PoolViews, WorkerView
+
+MAX_PAIRS = 20
+MAX_CHARS = 2000
+"""Maximum number of characters of an answer."""
 
 
 class ShownAdapters:
@@ -34,7 +46,7 @@ class ShownAdapters:
         """
         view = await self._adapter_views.adapter(name)
         if view is None:
-            raise JobFailed(model_not_found(name))
+            raise model_not_found(name)
         return view
 
     async def one(self, name: str, base: BaseModel) -> AdapterBody:
@@ -69,4 +81,120 @@ class ShownAdapters:
         )
 
 
-InShownAdapters = Annotated[ShownAdapters, Depends(part_of_pool(ShownAdapters))]
+def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:
+    """Return the response body for an adapter, including its previous versions."""
+    return AdapterBody(
+        id=view.current.adapter.name,
+        parent=base.name,
+        previous=[version_body(version, workers) for version in view.previous],
+        candidate=candidate_body(view, workers),
+        min_replicas=view.replicas,
+        **_fields(view.current, workers),
+    )
+
+
+def version_body(view: VersionView, workers: Sequence[WorkerView]) -> VersionBody:
+    """Return the response body for one version of an adapter."""
+    return VersionBody(**_fields(view, workers))
+
+
+def candidate_body(view: AdapterView, workers: Sequence[WorkerView]) -> CandidateBody | None:
+    """Return the response body for the candidate of an adapter, if it has one."""
+    if view.candidate is None or view.share is None:
+        return None
+    return CandidateBody(
+        mode=view.share.mode,
+        percent=view.share.percent,
+        since_ms=view.share.since_ms,
+        **_fields(view.candidate, workers),
+    )
+
+
+def staging_body(staging: Staging | None) -> StagingBody | None:
+    """Return the progress of an adapter that a worker fetches, if one does."""
+    if staging is None:
+        return None
+    return StagingBody(
+        source=staging.source,
+        phase=staging.phase.value,
+        bytes=staging.num_bytes,
+        total_bytes=staging.total,
+    )
+
+
+def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:
+    adapter = view.adapter
+    return {
+        "version": adapter.version,
+        "state": adapter.state,
+        "source": adapter.source,
+        "kinds": sorted(adapter.kinds),
+        "rank": adapter.rank,
+        "bytes": adapter.num_bytes,
+        "created": adapter.created_s,
+        "requests": view.requests,
+        "tokens": view.tokens,
+        "last_used_ms": view.used_ms,
+        "waiting": view.waiting,
+        "workers": _holders(view, workers),
+    }
+
+
+def _holders(view: VersionView, workers: Sequence[WorkerView]) -> list[Holder]:
+    version = view.adapter.version
+    holders = [Holder(worker=w.id, tier="device") for w in workers if version in w.residents]
+    if view.loader and view.loader not in {holder.worker for holder in holders}:
+        holders.append(Holder(worker=view.loader, tier="loading"))
+    return holders
+
+
+def agreement(found: Comparison) -> Agreement:
+    """Return the summary of all pairs of a candidate."""
+    return Agreement(
+        pairs=found.pairs,
+        equal=found.equal,
+        failed=found.failed,
+        similarity=found.similarity / found.pairs if found.pairs else None,
+        tokens=found.tokens,
+        candidate_tokens=found.candidate_tokens,
+    )
+
+
+async def differing_pairs(
+    shadows: Shadows, views: PoolViews, access: Access, version: AdapterVersion
+) -> list[DifferingPair]:
+    """Return the newest pairs of a candidate that differ.
+
+    Answers are shown to keys that can read the job of the request: those of its tenant with the
+    scope `inference`.
+    """
+    reports = await shadows.differing(version, MAX_PAIRS)
+    return [await _pair(views, access, report) for report in reports]
+
+
+async def _pair(views: PoolViews, access: Access, report: PairReport) -> DifferingPair:
+    may_read = await _may_read(views, access, report.original)
+    return DifferingPair(
+        job=report.original,
+        copy_job=report.copy,
+        similarity=report.similarity,
+        error=report.error,
+        current_text=await _text(views, report.original) if may_read else None,
+        candidate_text=await _text(views, report.copy) if may_read else None,
+    )
+
+
+async def _may_read(views: PoolViews, access: Access, job: JobId) -> bool:
+    if Scope.INFERENCE not in access.scopes:
+        return False
+    try:
+        await own_job(views, access, job)
+    except JobFailed:
+        return False
+    return True
+
+
+async def _text(views: PoolViews, job: JobId) -> str | None:
+    """Return the beginning of a job's first answer, or None if it isn't kept or failed."""
+    _, result = await views.job_and_result(job)
+    return result.choices[0].text[:MAX_CHARS] if result and result.choices else None

@@ -1,20 +1,18 @@
-"""Finds batches on behalf of their tenants."""
+"""Finds and describes batches on behalf of their tenants, in OpenAI's format."""
 
 import time
-from typing import Annotated
-
-from fastapi import Depends
+from dataclasses import asdict
+from typing import Any
 
 from api.files.own_files import TenantFiles
-from api.pools.requested import part_of_pool
 from api.schema.batches import CreateBatchRequest, window_h
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
+from shared.errors import ErrorCode, JobFailed, failed, invalid_param
 from shared.protocol.access.rights import Access
 from shared.protocol.files import Purpose
 from shared.protocol.ids import BatchId
 from shared.settings import ApiSettings
 from shared.store.batches.batches import Batches, new_batch_id
-from shared.store.batches.records import Batch
+from shared.store.batches.records import Batch, BatchStatus
 
 HOUR_S, DAY_S = 3600, 86_400
 
@@ -37,7 +35,7 @@ class TenantBatches:
         self._files.store()
         batch = await self.records.get(BatchId(batch_id))
         if batch is None or batch.tenant != access.tenant or not access.covers(batch.models):
-            raise JobFailed(batch_not_found(batch_id))
+            raise batch_not_found(batch_id)
         return batch
 
     async def create(self, access: Access, body: CreateBatchRequest) -> Batch:
@@ -71,10 +69,43 @@ class TenantBatches:
         return batch
 
 
-InBatches = Annotated[TenantBatches, Depends(part_of_pool(TenantBatches))]
-
-
-def batch_not_found(batch_id: str, *, param: str | None = None) -> JobError:
-    """Return the error for the id of a batch that the tenant doesn't have."""
+def batch_not_found(batch_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a batch that the tenant doesn't have."""
     message = f"the batch {batch_id[:100]!r} doesn't exist or has expired"
-    return JobError(code=ErrorCode.BATCH_NOT_FOUND, message=message, param=param)
+    return failed(ErrorCode.BATCH_NOT_FOUND, message, param)
+
+
+_TIMED = tuple(status for status in BatchStatus if status is not BatchStatus.VALIDATING)
+
+
+def batch_body(batch: Batch) -> dict[str, Any]:
+    """Return the body that describes a batch."""
+    errors = [asdict(error) for error in batch.errors]
+    usage = batch.usage
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "errors": {"object": "list", "data": errors} if errors else None,
+        "input_file_id": batch.input_file,
+        "completion_window": batch.window,
+        "status": batch.status.value,
+        "output_file_id": batch.output_file,
+        "error_file_id": batch.error_file,
+        "created_at": batch.created_s,
+        "expires_at": batch.expires_s,
+        **{f"{status.value}_at": batch.times.get(status) for status in _TIMED},
+        "request_counts": {
+            "total": batch.num_requests,
+            "completed": batch.num_completed,
+            "failed": batch.num_failed,
+        },
+        "usage": {
+            "input_tokens": usage.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+            "output_tokens": usage.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+        "metadata": batch.metadata,
+    }

@@ -1,4 +1,7 @@
-"""Cancels, abandons and attaches jobs in the background, so that requests don't wait for Redis."""
+"""Cancels, abandons and attaches jobs in the background, so that requests don't wait for Redis.
+
+While this process reports that it is alive, it counts as connected to its clients.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,6 +26,8 @@ MAX_PENDING = 10_000
 
 Further cancellations are dropped, but their jobs still end at their deadlines.
 """
+BEAT_S = 5.0
+"""Seconds between two reports. A process counts as dead after a minute without a report."""
 
 Action = Literal["cancel", "abandon", "attach"]
 Call = Callable[[], Awaitable[None]]
@@ -42,13 +47,9 @@ class CancelQueue:
     """FIFO queue of jobs to cancel, abandon or attach. During an outage of Redis, they wait."""
 
     def __init__(self, queue: Queue, replies: ReplyHub, api: ApiId, *, grace_ms: int) -> None:
-        """Create an empty queue.
+        """Create an empty queue of the process `api`. A job with an inbox isn't abandoned.
 
-        Args:
-            queue: the pool's queue.
-            replies: the inboxes of this process. A job with an inbox isn't abandoned.
-            api: id of this process.
-            grace_ms: milliseconds that the client of an abandoned job has to come back.
+        `grace_ms` is the time in milliseconds that the client of an abandoned job has to come back.
         """
         self._queue = queue
         self._replies = replies
@@ -57,10 +58,7 @@ class CancelQueue:
         self._pending: asyncio.Queue[_Entry] = asyncio.Queue(MAX_PENDING)
 
     def add(self, job_id: JobId, error: JobError | None = None) -> None:
-        """Queue the cancellation of a job.
-
-        The job ends with `error`, or with the error `cancelled` if `error` is None.
-        """
+        """Queue the cancellation of a job, which ends with `error`, or else with `cancelled`."""
         self._add("cancel", job_id, partial(self._cancel, job_id, error))
 
     def abandon(self, job_id: JobId) -> None:
@@ -149,3 +147,30 @@ async def _until_available(call: Call) -> None:
             return await call()
         except RedisUnavailable:
             await asyncio.sleep(RETRY_S)
+
+
+class Presence:
+    """Reports in the background that this process is alive."""
+
+    def __init__(self, queue: Queue, replies: ReplyHub, cancels: CancelQueue, api: ApiId) -> None:
+        self._queue = queue
+        self._replies = replies
+        self._cancels = cancels
+        self._api = api
+
+    async def run(self) -> None:
+        """Report regularly until this task is cancelled."""
+        while True:
+            try:
+                await self._beat()
+            except RedisUnavailable:
+                pass  # `ReplyHub` logs outages, and the next report repeats this one
+            except Exception:
+                log.exception("beat_failed")
+            await asyncio.sleep(BEAT_S)
+
+    async def _beat(self) -> None:
+        """Report once. If this process counted as dead, attach it to its jobs again."""
+        if await self._queue.beat_api(self._api):
+            for job_id in self._replies.jobs:
+                self._cancels.attach(job_id)

@@ -123,11 +123,8 @@ class RequestTrace:
     ) -> None:
         """Describe the answer that was sent.
 
-        Args:
-            spec: format of the answer.
-            follower: follower of the job.
-            first_s: seconds from the request to its first tokens; None if there were none.
-            error: code of the error with which a stream ended.
+        `first_s` is the time from the request to its first tokens in seconds; None without any.
+        `error` is the code of the error with which a stream ended.
         """
         if self._span is None:
             return

@@ -1,22 +1,35 @@
-"""Builds the body of GET /v1/pool."""
+"""Builds the body of GET /v1/pool, and describes incidents for people."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.pool_state.incident_text import incident_body
-from api.pool_state.load import load_of
+from api.pool_state.rates import load_of, rounded
 from api.pool_state.state import PoolState
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.views.activity import Activity, VersionActivity
+from shared.store.views.incidents import Incident
 from shared.store.views.pool_views import QueueCounts, WorkerView
+
+_TEXTS = {
+    "worker_joined": "worker {worker} joined",
+    "worker_left": "worker {worker} left{jobs}",
+    "worker_lost": "worker {worker} was lost{jobs}",
+    "worker_stalled": "worker {worker} stalls: its engine doesn't finish a step",
+    "job_dead": "job {job} of {version} was given up: it killed its workers repeatedly",
+    "adapter_quarantined": "{version} is quarantined: several of its jobs killed their workers",
+    "adapter_released": "{version} was released from quarantine",
+    "adapter_loaded": "{version} was loaded",
+    "adapter_replaced": "{version} replaced the version before it",
+    "adapter_rolled_back": "{version} is current again after a rollback",
+    "adapter_unloaded": "{version} was unloaded",
+}
+"""Text of each kind of incident that the scripts of this release record."""
 
 
 def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
-    """Return the state of the pool as JSON values, without the field `history`.
-
-    `version` is the version of Lorikeet that this front end runs.
-    """
+    """Return the state of the pool as JSON values, without `history`. `version` is Lorikeet's."""
     alive = [worker for worker in state.workers if worker.lease_left_ms > 0]
+    loads = _loads(state.activity)
     return {
         "object": "pool",
         "pool": pool,
@@ -26,7 +39,7 @@ def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
         "accepts_jobs": state.base is not None,
         "has_worker": bool(alive),
         "reason": reason(has_base=state.base is not None, has_worker=bool(alive)),
-        "workers": _workers(state),
+        "workers": [_worker(worker, loads.get(worker.id, ())) for worker in state.workers],
         "adapters": [_adapter(version) for version in state.activity.versions],
         "num_adapters": state.activity.num_adapters,
         "queue": _queue(state.counts),
@@ -38,8 +51,8 @@ def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
         "rates": {
             "tokens_per_s": round(state.rates.tokens_per_s, 2),
             "requests_per_s": round(state.rates.requests_per_s, 3),
-            "ttft_p50_s": _rounded(state.rates.ttft_p50_s),
-            "ttft_p95_s": _rounded(state.rates.ttft_p95_s),
+            "ttft_p50_s": rounded(state.rates.ttft_p50_s),
+            "ttft_p95_s": rounded(state.rates.ttft_p95_s),
         },
         "incidents": [incident_body(incident) for incident in state.incidents],
     }
@@ -50,11 +63,6 @@ def reason(*, has_base: bool, has_worker: bool) -> str | None:
     if not has_base:
         return "no base model is registered"
     return None if has_worker else "no worker is alive"
-
-
-def _workers(state: PoolState) -> list[dict[str, Any]]:
-    loads = _loads(state.activity)
-    return [_worker(worker, loads.get(worker.id, ())) for worker in state.workers]
 
 
 def _loads(activity: Activity) -> Mapping[WorkerId, list[AdapterVersion]]:
@@ -76,7 +84,7 @@ def _worker(worker: WorkerView, loads: Sequence[AdapterVersion]) -> dict[str, An
         "max_num_seqs": info.max_num_seqs,
         "running": worker.running,
         "waiting": info.num_waiting,
-        "kv_used": _used(info.kv_blocks, info.kv_blocks_free),
+        "kv_used": round(1 - info.kv_blocks_free / info.kv_blocks, 4) if info.kv_blocks else 0.0,
         "adapter_bytes": info.adapter_bytes,
         "adapter_bytes_max": info.adapter_bytes_max,
         "host_adapter_bytes": info.host_adapter_bytes,
@@ -126,9 +134,35 @@ def _queue(counts: QueueCounts) -> dict[str, int]:
     }
 
 
-def _used(blocks: int, free: int) -> float:
-    return round(1 - free / blocks, 4) if blocks else 0.0
+def incident_body(incident: Incident) -> dict[str, Any]:
+    """Return an incident as it is sent to clients. Fields that don't apply are left out."""
+    body: dict[str, Any] = {
+        "id": incident.id,
+        "time": incident.time_s,
+        "kind": incident.kind,
+        "text": _text(incident),
+        "worker": incident.worker,
+        "adapter": incident.version,
+        "job": incident.job,
+        "jobs": incident.num_jobs,
+    }
+    return {name: value for name, value in body.items() if value is not None}
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)
+def _text(incident: Incident) -> str:
+    """Return the text of an incident. That of a newer release's kind is only its name."""
+    text = _TEXTS.get(incident.kind, incident.kind.replace("_", " "))
+    return text.format(
+        worker=incident.worker,
+        version=incident.version,
+        job=incident.job,
+        jobs=_handed_over(incident.num_jobs),
+    )
+
+
+def _handed_over(num_jobs: int | None) -> str:
+    if not num_jobs:
+        return ""
+    if num_jobs == 1:
+        return ": its job goes to another worker"
+    return f": its {num_jobs} jobs go to other workers"

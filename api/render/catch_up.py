@@ -45,7 +45,7 @@ class CatchUp:
         if not self._is_reached():
             return []
         self._verify()
-        return [*self._sent(), *self._rest()]
+        return [*self._replays()]
 
     def _is_reached(self) -> bool:
         covered = [self._after.covered(index) for index in range(len(self._choices))]
@@ -62,13 +62,10 @@ class CatchUp:
         if checksum_of(covered) != self._after.checksum:
             raise Misplaced
 
-    def _sent(self) -> Iterator[Replay]:
+    def _replays(self) -> Iterator[Replay]:
         for index, choice in enumerate(self._choices):
             yield Replay(_between(index, choice, NOTHING, self._after.choices[index]), None)
-
-    def _rest(self) -> Iterator[Replay]:
-        cut = self._after.cut
-        if cut:
+        if cut := self._after.cut:
             sent, choice = self._after.choices[cut.choice], self._choices[cut.choice]
             yield Replay(_between(cut.choice, choice, sent, cut.end), cut.num_chunks)
         for index, choice in enumerate(self._choices):

@@ -4,12 +4,14 @@ A call names an offered tool and has a JSON object as its arguments. Anything el
 call remains text. Only the markers of calls, and whitespace around them, are removed.
 """
 
+import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from api.render.tool_forms.body import CallBody
+from api.render.tool_forms.families import CallBody
 from api.render.tool_markers import CallFinder
+from shared.protocol.ids import JobId
 from shared.protocol.tools import ToolUse
 
 _SLICE = 1024
@@ -169,6 +171,11 @@ class ToolCallParser:
     def _start(self, name: str) -> CallStart:
         self.num_calls += 1
         return CallStart(self.num_calls - 1, name)
+
+
+def call_digest(job_id: JobId, choice: int, call: int) -> str:
+    """Return hex digits that identify a call, the same each time the answer is rendered."""
+    return hashlib.sha256(f"{job_id}:{choice}:{call}".encode()).hexdigest()[:24]
 
 
 def _merged(pieces: Iterable[Piece]) -> list[Piece]:

@@ -1,10 +1,11 @@
-"""Finds the unknown and the unused fields of objects that are validated without a class. Pure."""
+"""Checks objects that are validated without a class, and finds their unknown fields. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from api.requests.unknown_fields import UnknownField
+from api.requests.ignored_fields import UnknownField
+from shared.errors import ErrorCode, JobFailed, failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +60,29 @@ def _objects(
             yield f"{path}.", kind, value
             for name, parts in kind.parts.items():
                 yield from _objects(value.get(name), f"{path}.{name}", parts)
+
+
+def string_of(part: Mapping[str, Any], name: str, path: str) -> str:
+    """Return the field `name` of a part, which must be a string. `path` is that of the part.
+
+    Raises:
+        JobFailed: the field is missing or not a string. The error names the field.
+    """
+    value = part.get(name)
+    if not isinstance(value, str):
+        refuse(f"{path}.{name}", "must be a string")
+    return value
+
+
+def refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> NoReturn:
+    """Refuse the request because of the field at `path`.
+
+    Raises:
+        JobFailed: always.
+    """
+    raise refusal(path, reason, code)
+
+
+def refusal(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> JobFailed:
+    """Return the failure of a request because of the field at `path`."""
+    return failed(code, f"{path}: {reason}", path)

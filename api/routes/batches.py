@@ -2,25 +2,22 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
-from api.batches.bodies import batch_body
-from api.batches.own_batches import InBatches, batch_not_found
-from api.files.bodies import page_body
-from api.files.list_query import PAGE_PARAMETERS, read_page_query
-from api.files.own_files import InFiles
+from api.batches.own_batches import TenantBatches, batch_body, batch_not_found
+from api.files.own_files import PAGE_PARAMETERS, TenantFiles, read_page_query
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
+from api.http.parameters import page_body
 from api.http.validation import validate
-from api.openapi.document import takes
-from api.openapi.responses import MEANINGS, errors
+from api.openapi.entries import MEANINGS, errors, takes
+from api.pools.pools import InPool
 from api.schema.batches import (
     BatchBody,
     BatchList,
     CreateBatchRequest,
     DeletedBatch,
 )
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["batches"])
@@ -41,17 +38,15 @@ _MEANINGS = {
     openapi_extra=takes(CreateBatchRequest),
 )
 @guarded(Work.BATCH, Scope.INFERENCE)
-async def create_batch(
-    request: Request, batches: InBatches, files: InFiles, access: InAccess
-) -> Response:
+async def create_batch(request: Request, pool: InPool, access: InAccess) -> Response:
     """Run the requests of a file. They use idle capacity only, behind all other requests.
 
     A webhook of the operator can announce the end of the batch.
     """
-    files.store()
+    pool.part(TenantFiles).store()
     raw = await read_json_object(request)
     body = validate(CreateBatchRequest, raw)
-    return json_response(batch_body(await batches.create(access, body)))
+    return json_response(batch_body(await pool.part(TenantBatches).create(access, body)))
 
 
 @router.get(
@@ -62,16 +57,16 @@ async def create_batch(
     openapi_extra={"parameters": PAGE_PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_batches(
-    request: Request, batches: InBatches, files: InFiles, access: InAccess
-) -> Response:
+async def list_batches(request: Request, pool: InPool, access: InAccess) -> Response:
     """Return the tenant's batches, newest first."""
-    files.store()
-    wanted = read_page_query(request.query_params)
-    page = await batches.records.page(access, limit=wanted.limit, after=wanted.after)
+    pool.part(TenantFiles).store()
+    limit, after = read_page_query(request.query_params)
+    page = await pool.part(TenantBatches).records.page(access, limit=limit, after=after)
     if page is None:
-        raise JobFailed(batch_not_found(wanted.after or "", param="after"))
-    return json_response(page_body([batch_body(batch) for batch in page.items], page))
+        raise batch_not_found(after or "", param="after")
+    return json_response(
+        page_body([batch_body(batch) for batch in page.items], has_more=page.has_more)
+    )
 
 
 @router.get(
@@ -81,9 +76,9 @@ async def list_batches(
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_batch(batch_id: str, batches: InBatches, access: InAccess) -> Response:
+async def get_batch(batch_id: str, pool: InPool, access: InAccess) -> Response:
     """Return the status of a batch, the numbers of its requests, and its output files."""
-    return json_response(batch_body(await batches.own(access, batch_id)))
+    return json_response(batch_body(await pool.part(TenantBatches).own(access, batch_id)))
 
 
 @router.delete(
@@ -92,12 +87,13 @@ async def get_batch(batch_id: str, batches: InBatches, access: InAccess) -> Resp
     responses=errors(404, 409, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_batch(batch_id: str, batches: InBatches, access: InAccess) -> DeletedBatch:
+async def delete_batch(batch_id: str, pool: InPool, access: InAccess) -> DeletedBatch:
     """Delete the record of a batch that has ended. Its files are kept."""
+    batches = pool.part(TenantBatches)
     batch = await batches.own(access, batch_id)
     if not await batches.records.delete(batch):
         message = f"the batch {batch.id} hasn't ended; cancel it with POST /v1/batches/ID/cancel"
-        raise JobFailed(JobError(code=ErrorCode.BATCH_CONFLICT, message=message))
+        raise failed(ErrorCode.BATCH_CONFLICT, message)
     return DeletedBatch(id=batch.id, deleted=True)
 
 
@@ -108,11 +104,12 @@ async def delete_batch(batch_id: str, batches: InBatches, access: InAccess) -> D
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_batch(batch_id: str, batches: InBatches, access: InAccess) -> Response:
+async def cancel_batch(batch_id: str, pool: InPool, access: InAccess) -> Response:
     """Start no more requests of a batch. Those that run still end, and their answers are kept.
 
     Cancelling a batch that has ended has no effect.
     """
+    batches = pool.part(TenantBatches)
     batch = await batches.own(access, batch_id)
     await batches.records.cancel(batch.id)
     return json_response(batch_body(await batches.own(access, batch_id)))

@@ -1,29 +1,38 @@
-"""/v1/jobs: the states of jobs, their answers, and their cancellation."""
+"""/v1/jobs: the states of jobs, their answers and streams, and their cancellation."""
 
-from typing import Annotated
+from fastapi import APIRouter, Request, Response
 
-from fastapi import APIRouter, Depends, Request, Response
-
-from api.access.own_job import job_not_found, own_job, own_job_and_result
-from api.access.requested import InAccess
+from api.access.model_rights import job_not_found, own_job, own_job_and_result
+from api.answers.answer import AttachedAnswer
 from api.answers.background import job_headers
-from api.answers.intake import InIntake
+from api.answers.intake import Following, Intake
+from api.formats import position_after
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
-from api.jobs.bodies import job_body, list_body
-from api.jobs.list_query import PARAMETERS, read_list_query
-from api.jobs.own_jobs import own_jobs
-from api.openapi.responses import MEANINGS, errors
-from api.pools.requested import InPool, InQueue, InViews, part_of_pool
+from api.http.guards import InAccess, Work, guarded
+from api.http.headers import LAST_EVENT_HEADER
+from api.http.parameters import header, query
+from api.jobs.own_jobs import PARAMETERS, job_body, list_body, own_jobs, read_list_query
+from api.openapi.entries import MEANINGS, errors, event_stream
+from api.pools.pools import InPool
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
-from shared.errors import JobFailed
+from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
-from shared.protocol.jobs import UNFINISHED
+from shared.protocol.jobs import UNFINISHED, Endpoint
 from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.queue import Queue
 from shared.store.jobs.retried_jobs import RETRYABLE, enqueue_again, not_retryable
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
+AFTER = "after"
+_STREAM_PARAMETERS = [
+    query(AFTER, "Id of an event. Overrides the header.", {"type": "string"}),
+    header(
+        LAST_EVENT_HEADER,
+        "Id of the last event that the client has. By default, the stream begins at its start.",
+        {"type": "string"},
+    ),
+]
 
 
 @router.get(
@@ -34,41 +43,41 @@ ERRORS = errors(404, 503)
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_jobs(request: Request, views: InViews, access: InAccess) -> Response:
+async def list_jobs(request: Request, pool: InPool, access: InAccess) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. With
     `state` or `model`, a page may be short or empty and still have a next one.
     """
     query = read_list_query(request.query_params)
-    return json_response(list_body(await own_jobs(views, access, query)))
+    return json_response(list_body(await own_jobs(pool.views, access, query)))
 
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_job(job_id: str, views: InViews, queue: InQueue, access: InAccess) -> Response:
+async def get_job(job_id: str, pool: InPool, access: InAccess) -> Response:
     """Return the state of a job and, once it is done, its answer. Answers expire after some time.
 
     `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. A job whose
     client has disconnected isn't cancelled if it is asked for in time.
     """
-    view, result = await own_job_and_result(views, access, job_id)
+    view, result = await own_job_and_result(pool.views, access, job_id)
     if view.state in UNFINISHED:
-        await queue.undo_abandon(view.id)
+        await pool.part(Queue).undo_abandon(view.id)
     return json_response(job_body(view, result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_job(job_id: str, views: InViews, queue: InQueue, access: InAccess) -> CancelledJob:
+async def cancel_job(job_id: str, pool: InPool, access: InAccess) -> CancelledJob:
     """Cancel a job. The request that created the job fails with the error `cancelled`.
 
     Cancelling a job that has already ended has no effect.
     """
-    view = await own_job(views, access, job_id)
-    state = await queue.cancel(view.id)
+    view = await own_job(pool.views, access, job_id)
+    state = await pool.part(Queue).cancel(view.id)
     if state is None:
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return CancelledJob(id=view.id, state=state.value)
 
 
@@ -83,19 +92,14 @@ async def cancel_job(job_id: str, views: InViews, queue: InQueue, access: InAcce
     ),
 )
 @guarded(Work.ANSWER, Scope.INFERENCE)
-async def retry(
-    job_id: str,
-    pool: InPool,
-    intake: InIntake,
-    letters: Annotated[DeadLetters, Depends(part_of_pool(DeadLetters))],
-    access: InAccess,
-) -> Response:
+async def retry(job_id: str, pool: InPool, access: InAccess) -> Response:
     """Enqueue a dead or failed job again under a new id, with its model's current weights.
 
     The response describes the new job, which runs in the background. A failed job can be retried
     only if a server error ended it. While a worker runs a dead job again, it runs no other job,
     because the dead job may kill the worker.
     """
+    intake, letters = pool.part(Intake), pool.part(DeadLetters)
     view = await own_job(pool.views, access, job_id)
     old = await letters.find(view.id) if view.state in RETRYABLE else None
     if old is None:
@@ -113,17 +117,44 @@ async def retry(
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel or erase a job", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_job(job_id: str, views: InViews, queue: InQueue, access: InAccess) -> DeletedJob:
+async def delete_job(job_id: str, pool: InPool, access: InAccess) -> DeletedJob:
     """Erase the prompt, the answer and the record of a job that has ended.
 
     A job that hasn't ended is cancelled, as with POST /v1/jobs/{job_id}/cancel. Once it has ended,
     a second request erases it.
     """
-    view = await own_job(views, access, job_id)
-    state = await queue.erase(view.id)
+    view = await own_job(pool.views, access, job_id)
+    state = await pool.part(Queue).erase(view.id)
     deleted = state not in UNFINISHED
     if not deleted:
-        state = await queue.cancel(view.id)
+        state = await pool.part(Queue).cancel(view.id)
     if state is None:
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return DeletedJob(id=view.id, state=state.value, deleted=deleted)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/stream",
+    summary="Stream the answer of a job",
+    response_class=Response,  # without a media type, so that errors are documented as JSON
+    responses=event_stream(),
+    openapi_extra={"parameters": _STREAM_PARAMETERS},
+)
+@guarded(Work.STREAM, Scope.INFERENCE)
+async def stream_job(job_id: str, request: Request, pool: InPool, access: InAccess) -> Response:
+    """Send the answer of a job as server-sent events, as its endpoint streams it.
+
+    Every event has an id. After a broken connection, the stream continues exactly after the event
+    with the given id, on every front end, until the answer expires. An error of the job is an
+    event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
+    """
+    view = await own_job(pool.views, access, job_id)
+    spec = view.spec
+    if spec.endpoint is Endpoint.EMBEDDINGS:
+        raise invalid_value(f"embeddings aren't streamed; GET /v1/jobs/{view.id} has them")
+    if (after := request.query_params.get(AFTER)) is not None:
+        position = position_after(after, spec, param=AFTER)
+    else:
+        last = request.headers.get(LAST_EVENT_HEADER, "")
+        position = position_after(last, spec, param=LAST_EVENT_HEADER)
+    return AttachedAnswer(pool.part(Following), view, is_stream=True, after=position)

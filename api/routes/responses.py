@@ -4,26 +4,20 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
-from api.answers.admission import admit
 from api.answers.answer import AttachedAnswer
-from api.answers.following import InFollowing
-from api.answers.intake import Intake
-from api.answers.submission import parse_request, submit_json
-from api.answers.tokenization import TokenizerCalls
+from api.answers.intake import Following
+from api.answers.submission import submit_json
+from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE, query
-from api.openapi.document import takes
-from api.openapi.responses import errors, inference
-from api.pools.pools import pools_of
-from api.pools.requested import InQueue, InViews
+from api.openapi.entries import errors, inference, takes
+from api.pools.pools import InPool, pools_of
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.items import Item
-from api.responses.lookup import earlier_items, own_response
-from api.responses.stored import retrieved_body
+from api.responses.stored import earlier_items, own_response, retrieved_body
 from api.responses.translate import (
     parse_prompt,
     parse_response,
@@ -97,13 +91,8 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
     raw = await read_json_object(request)
     prompt = parse_prompt(raw)
     earlier = await _earlier_items(request, access, prompt.previous_response_id)
-    viewed = viewed_prompt(prompt, earlier)
-    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
-    pool = await pools_of(request).of_model(request, chat.model)
-    admission = await admit(pool.part(Intake), access, chat.model)
-    num_tokens = await pool.part(TokenizerCalls).count_tokens(viewed.job(chat, admission))
-    body = InputTokens(input_tokens=num_tokens)
-    return json_response(body.model_dump(), headers=headers)
+    num_tokens, headers = await count_prompt(request, access, raw, viewed_prompt(prompt, earlier))
+    return json_response(InputTokens(input_tokens=num_tokens).model_dump(), headers=headers)
 
 
 @router.get(
@@ -115,19 +104,21 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
 )
 @guarded(Work.STREAM, Scope.INFERENCE)
 async def get_response(
-    response_id: str, request: Request, following: InFollowing, access: InAccess
+    response_id: str, request: Request, pool: InPool, access: InAccess
 ) -> Response:
     """Return a stored response in its present state, or its events as a stream.
 
     A response whose client has disconnected isn't cancelled if it is asked for in time.
     """
-    is_stream = _flag(request.query_params.get(STREAM))
+    if (stream := request.query_params.get(STREAM)) not in (None, "true", "false"):
+        raise invalid_value(f"{STREAM}: must be true or false", STREAM)
+    is_stream = stream == "true"
     after = _starting_after(request.query_params.get(STARTING_AFTER), is_stream=is_stream)
-    view, result = await own_response(following.views, access, response_id)
+    view, result = await own_response(pool.views, access, response_id)
     if is_stream:
-        return AttachedAnswer(following, view, is_stream=True, after=after)
+        return AttachedAnswer(pool.part(Following), view, is_stream=True, after=after)
     if view.state in UNFINISHED:
-        await following.queue.undo_abandon(view.id)
+        await pool.part(Queue).undo_abandon(view.id)
     return json_response(retrieved_body(view, result))
 
 
@@ -138,18 +129,16 @@ async def get_response(
     responses=ERRORS,
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_response(
-    response_id: str, views: InViews, queue: InQueue, access: InAccess
-) -> Response:
+async def cancel_response(response_id: str, pool: InPool, access: InAccess) -> Response:
     """Cancel a response that runs in the background, and return it.
 
     Cancelling a response that has already ended has no effect.
     """
-    view, _ = await own_response(views, access, response_id)
+    view, _ = await own_response(pool.views, access, response_id)
     if not (view.spec.request or {})["echo"]["background"]:
         raise invalid_value("only a response with background: true can be cancelled", "response_id")
-    state = await queue.cancel(view.id)
-    view, result = await own_response(views, access, response_id)
+    state = await pool.part(Queue).cancel(view.id)
+    view, result = await own_response(pool.views, access, response_id)
     body = retrieved_body(view, result)
     if state is JobState.RUNNING and view.state in UNFINISHED:
         body["status"] = "cancelled"  # the worker has been asked to stop
@@ -158,15 +147,13 @@ async def cancel_response(
 
 @router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_response(
-    response_id: str, views: InViews, queue: InQueue, access: InAccess
-) -> DeletedResponse:
+async def delete_response(response_id: str, pool: InPool, access: InAccess) -> DeletedResponse:
     """Erase a response with its input. Later responses of the conversation keep copies of both.
 
     A response that is in progress is cancelled. Once it has ended, a second request erases it.
     """
-    view, _ = await own_response(views, access, response_id)
-    return DeletedResponse(id=response_id, deleted=await _erase(queue, view.id))
+    view, _ = await own_response(pool.views, access, response_id)
+    return DeletedResponse(id=response_id, deleted=await _erase(pool.part(Queue), view.id))
 
 
 @router.get(
@@ -178,11 +165,11 @@ async def delete_response(
 )
 @guarded(Work.READ, Scope.INFERENCE)
 async def list_input_items(
-    response_id: str, request: Request, views: InViews, access: InAccess
+    response_id: str, request: Request, pool: InPool, access: InAccess
 ) -> Response:
     """Return the items of the conversation before the response, newest first by default."""
     page = read_page(request.query_params)
-    view, _ = await own_response(views, access, response_id)
+    view, _ = await own_response(pool.views, access, response_id)
     return json_response(input_items_body(view.spec, page))
 
 
@@ -199,12 +186,6 @@ async def _earlier_items(request: Request, access: Access, previous: str | None)
     pool = await pools_of(request).of_job(request, previous)
     max_bytes: int = request.app.state.max_body_bytes
     return await earlier_items(pool.views, access, previous, max_bytes=max_bytes)
-
-
-def _flag(value: str | None) -> bool:
-    if value not in (None, "true", "false"):
-        raise invalid_value(f"{STREAM}: must be true or false", STREAM)
-    return value == "true"
 
 
 def _starting_after(value: str | None, *, is_stream: bool) -> After:

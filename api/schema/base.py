@@ -1,4 +1,4 @@
-"""Base classes of request bodies and their parts."""
+"""Base classes of request bodies and their parts, and the bodies of errors."""
 
 from typing import Annotated, Any
 
@@ -75,10 +75,29 @@ Off = Annotated[
 """A switch that can't be on. Unlike `Literal[False]`, it doesn't take 0."""
 
 
-class RequestModel(BaseModel):
+def _join_lines(schema: dict[str, Any]) -> None:
+    """Join the lines of the descriptions of all fields in a JSON Schema."""
+    for field in schema.get("properties", {}).values():
+        if "description" in field:
+            field["description"] = " ".join(field["description"].split())
+
+
+class Body(BaseModel):
+    """Body or query, or a part of one. The text below a field describes it to clients."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_join_lines)
+
+
+class StrictBody(Body):
+    """Body or query that has no fields of other names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RequestModel(Body):
     """Part of a request body. Fields of other names are kept, and nothing reads their values.
 
-    `api.requests.unknown_fields` lists these fields, for a warning or an error.
+    `api.requests.ignored_fields` lists these fields, for a warning or an error.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -87,14 +106,26 @@ class RequestModel(BaseModel):
 class JobRequest(RequestModel):
     """Fields of every request that becomes a job. null selects the default value of a field."""
 
-    model: str = Field(
-        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
-    )
-    stream: bool | None = Field(
-        None, description="Whether to send tokens as they are generated, as server-sent events."
-    )
-    background: bool | None = Field(
-        None,
-        description="Whether the request runs to its end without its client. Without stream, the "
-        "response is the job, with status 202; GET /v1/jobs/{id} has the answer later.",
-    )
+    model: str = Field(min_length=1)
+    """Base model or adapter; GET /v1/models lists their names."""
+    stream: bool | None = None
+    """Whether to send tokens as they are generated, as server-sent events."""
+    background: bool | None = None
+    """Whether the request runs to its end without its client. Without stream, the response is the
+    job, with status 202; GET /v1/jobs/{id} has the answer later."""
+
+
+class ErrorDetail(BaseModel):
+    """One error: a message for people, and codes for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    """Name of the request field that caused the error."""
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Body of every response with a status of 400 or above."""
+
+    error: ErrorDetail

@@ -20,7 +20,7 @@ from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
 from api.pools.pool import Pool
-from api.pools.reports import PoolReports
+from api.pools.pool_status import PoolReports
 from api.server import http_config
 from shared.errors import JobError
 from shared.protocol.adapters import Adapter, BaseModel

@@ -12,7 +12,7 @@ from queue_support import LIMITS, Actor, make_job
 from sse_events import sse_events
 
 from api.answers import delivery
-from api.answers.keep_alive import comment, keep_alive
+from api.answers.delivery import comment, keep_alive
 from api.follow.reply_hub import ReplyHub
 from ops.lab.chaos.load.requests import Question
 from ops.lab.chaos.load.sdks.available import AvailableSdks

@@ -13,8 +13,7 @@ from api_support import ScriptedWorker, error_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http.body import parse_json_object
-from api.http.content_encoding import Decoder
+from api.http.body import Decoder, parse_json_object
 from shared.errors import ErrorCode, JobFailed
 from shared.json_text import MAX_DEPTH, MAX_NODES, MAX_VALUES, JsonBudget, TooComplex
 

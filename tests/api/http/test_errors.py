@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from raw_client import with_settings
 from structlog.testing import capture_logs
 
-from api.http.anthropic_errors import error_body
+from api.http.errors import error_body
 from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 

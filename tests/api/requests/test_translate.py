@@ -8,7 +8,7 @@ import pytest
 from translated_jobs import ADMISSION, HI, chat, completion
 
 from api.requests.translate import chat_job, parse_chat
-from api.schema.template_options import MAX_KWARGS_BYTES, RESERVED
+from api.schema.chat import MAX_KWARGS_BYTES, RESERVED
 from shared.errors import JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.codec import decode_answer_spec, decode_job, encode_answer_spec, encode_job

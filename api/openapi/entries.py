@@ -1,4 +1,4 @@
-"""Builds the response entries of the OpenAPI document. Most entries describe errors."""
+"""Builds what routes declare for the OpenAPI document: their bodies, queries and responses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +14,11 @@ from api.http.headers import (
     RETRY_AFTER_HEADER,
     WARNING_HEADER,
 )
-from api.schema.errors import ErrorBody
+from api.http.parameters import Parameters
+from api.schema.base import ErrorBody
 from api.schema.jobs import JobBody
 
+REF = "#/components/schemas/{model}"
 Responses = dict[int | str, dict[str, Any]]
 
 MEANINGS = {
@@ -32,6 +34,41 @@ MEANINGS = {
 """What the statuses of errors mean on most routes."""
 _ENCODING = "The body has a Content-Encoding other than gzip."
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
+
+
+def takes(
+    model: type[BaseModel], *, parameters: Parameters | None = None, **examples: Any
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that takes a JSON body of type `model`.
+
+    `parameters` are headers and query parameters of the route, and `examples` bodies by their
+    names.
+    """
+    content: dict[str, Any] = {"schema": {"$ref": REF.format(model=model.__name__)}}
+    if examples:
+        content["examples"] = {name: {"value": value} for name, value in examples.items()}
+    body = {"required": True, "content": {"application/json": content}}
+    return {"requestBody": body, **({"parameters": parameters} if parameters else {})}
+
+
+def takes_adapter(query: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route with a safetensors body and a query of type `query`."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    content = dict.fromkeys(("application/octet-stream", "application/x-safetensors"), binary)
+    return {"requestBody": {"content": content}, "parameters": query_parameters(query)}
+
+
+def query_parameters(query: type[BaseModel]) -> Parameters:
+    """Return the OpenAPI entries of the fields of `query`, the type of a query."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": query.model_fields[name].is_required(),
+            "schema": schema,
+        }
+        for name, schema in query.model_json_schema(ref_template=REF)["properties"].items()
+    ]
 
 
 def errors(*statuses: int, meanings: Mapping[int, str] = MEANINGS) -> Responses:
