@@ -1,6 +1,6 @@
 """Trains the demo's adapters with PEFT on a CPU.
 
-    python -m ops.lab.generate.demo_adapters extract
+    python -m ops.lab.train extract
 
 The seed is fixed, so each training on the same machine with the same libraries gives the same
 weights. `ops/demo/README.md` has the results.
