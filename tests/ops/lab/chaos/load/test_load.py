@@ -1,0 +1,128 @@
+"""Requests of the chaos clients, and their answers."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from ops.lab.chaos.load.answer import DONE, Answer
+from ops.lab.chaos.load.requests import (
+    STALLED_CHOICES,
+    WEIGHTS,
+    Manner,
+    Question,
+    RequestSource,
+)
+from ops.lab.chaos.load.sdk_exchange import api_of, fits
+from ops.lab.chaos.load.sdks.in_process import AnthropicSdk, OpenaiSdk
+from ops.lab.chaos.load.sdks.sdk import Api, fields_of
+from ops.lab.chaos.load.sse import Event, read_events
+
+CHAT = Question(model="base", prompt="hi", is_chat=True, seed=7, n=1, num_tokens=20)
+TEXT = Question(model="base", prompt="hi", is_chat=False, seed=7, n=2, num_tokens=20)
+MESSAGES = [{"role": "user", "content": "hi"}]
+SAME = {"model": "base", "seed": 7, "ignore_eos": True, "stream": True}
+
+
+def source(client: int = 1) -> RequestSource:
+    return RequestSource(7, client, models=("base", "adapter-0"), lengths=(10, 20))
+
+
+def test_the_seed_determines_the_requests_and_no_two_are_equal() -> None:
+    first, again = source(), source()
+    drawn = [first.draw() for _ in range(1000)]
+    assert drawn == [again.draw() for _ in range(1000)]
+    assert set(Counter(request.manner for request in drawn)) == set(WEIGHTS)
+    for part in ("key", "question"):
+        assert len({getattr(request, part) for request in [*drawn, source(2).draw()]}) == 1001
+
+
+def test_bodies_and_headers_express_the_manner() -> None:
+    drawn = source()
+    assert drawn.draw(Manner.BACKGROUND).body["background"] is True
+    assert drawn.draw(Manner.STREAM).body["stream"] is True
+    assert drawn.draw(Manner.WHOLE).body["stream"] is False
+    assert drawn.draw(Manner.STALL).question.n == STALLED_CHOICES
+    away = drawn.draw(Manner.STAY_AWAY)
+    assert away.headers == {"Idempotency-Key": away.key, "X-Lorikeet-On-Disconnect": "continue"}
+
+
+@pytest.mark.parametrize(
+    ("api", "question", "fields"),
+    [
+        (Api.CHAT, CHAT, {"messages": MESSAGES, "max_tokens": 20, "n": 1}),
+        (Api.COMPLETIONS, TEXT, {"prompt": "hi", "max_tokens": 20, "n": 2}),
+        (Api.RESPONSES, CHAT, {"input": MESSAGES, "max_output_tokens": 20}),
+        (Api.MESSAGES, CHAT, {"messages": MESSAGES, "max_tokens": 20}),
+    ],
+)
+def test_bodies_have_the_fields_of_their_api(
+    api: Api, question: Question, fields: dict[str, Any]
+) -> None:
+    assert fields_of(api, question) == {**SAME, **fields}
+
+
+def test_each_client_gets_questions_that_its_apis_can_ask() -> None:
+    drawn, asked = source(), set()
+    for sdk in (OpenaiSdk(), AnthropicSdk()):
+        for _ in range(50):
+            request = drawn.draw(Manner.OFFICIAL, lambda question, sdk=sdk: fits(sdk, question))
+            api = api_of(sdk, request.question, random.Random(request.key))
+            assert api in sdk.apis
+            assert fields_of(api, request.question)["stream"]
+            asked.add(api)
+    assert asked == set(Api)
+
+
+async def test_events_are_read_and_comments_and_cut_off_events_ignored() -> None:
+    text = ": keep-alive\nid: 7\ndata: a\ndata: b\n\ndata: [DONE]\n\nid: 2\ndata: c\n"
+    events = [event async for event in read_events(httpx.Response(200, text=text))]
+    assert events == [Event("7", "a\nb"), Event(None, "[DONE]")]
+
+
+def chunk(index: int, text: str, finish: str | None = None, number: int = 0) -> Event:
+    choice = {"index": index, "text": text, "finish_reason": finish}
+    return Event(f"id-{number}", orjson.dumps({"choices": [choice]}).decode())
+
+
+def test_texts_of_choices_are_joined_and_the_last_id_is_kept() -> None:
+    answer = Answer()
+    events = [chunk(0, "ab", number=1), chunk(1, "x"), chunk(0, "c", "length", 3)]
+    assert [answer.add_event(event) for event in events] == [2, 1, 1]
+    assert answer.texts == {0: "abc", 1: "x"}
+    assert (answer.finishes, answer.last_id) == ({0: "length"}, "id-3")
+    answer.add_event(chunk(0, "de"))
+    assert answer.num_after_finish == 2
+    assert not answer.is_ended
+    answer.add_event(Event(None, DONE))
+    assert answer.is_ended
+
+
+@pytest.mark.parametrize(("code", "is_ended"), [("server_stopping", False), ("cancelled", True)])
+def test_only_a_stopping_front_end_interrupts_a_stream(code: str, is_ended: bool) -> None:
+    answer = Answer()
+    answer.add_event(Event(None, orjson.dumps({"error": {"code": code}}).decode()))
+    assert answer.is_ended == is_ended
+    assert answer.error == (code if is_ended else None)
+
+
+PARTS = [{"text": "ab"}, {"text": "c"}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"index": 0, "finish_reason": "length", "text": "abc"}]},
+        {"choices": [{"index": 0, "finish_reason": "length", "message": {"content": "abc"}}]},
+        {"choices": None, "answer": {"content": PARTS, "stop_reason": "max_tokens"}},
+        {"choices": None, "answer": {"output": [{"content": PARTS}], "status": "incomplete"}},
+    ],
+)
+def test_bodies_of_all_endpoints_are_read(body: dict[str, Any]) -> None:
+    answer = Answer()
+    answer.add_job(body)
+    assert (answer.texts, answer.finishes) == ({0: "abc"}, {0: "length"})
+    assert answer.is_ended
