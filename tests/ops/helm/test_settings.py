@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helm_chart import EXAMPLES, Refused, container_of, plain_env, pod_specs, rendered
 
-from ops.lab.generate.helm_schema import SCHEMA, SET_BY_THE_CHART, schema
+from ops.lab.generate.helm_schema import SET_BY_THE_CHART
 from shared.settings import (
     ENV_PREFIX,
     ApiSettings,
@@ -43,10 +43,6 @@ VALUES: dict[str, dict[str, Any]] = {
     },
 }
 """Values whose text could get lost: large numbers, zero, fractions, switches, lists and quotes."""
-
-
-def test_the_schema_has_the_settings_of_this_release() -> None:
-    assert SCHEMA.read_text() == schema(), "run `python -m ops.lab.generate.helm_schema`"
 
 
 def test_settings_that_the_chart_sets_itself_exist() -> None:

@@ -12,7 +12,6 @@ from ops.lab.generate.architecture_picture import (
     PICTURE,
     SOURCE,
     Box,
-    draw,
     read_drawing,
 )
 
@@ -20,10 +19,6 @@ ROOT = Path(__file__).parents[4]
 DRAWING = read_drawing(SOURCE.read_text())
 CHARACTER_WIDTH = 7.0
 """Upper estimate of a character's mean width in the picture's font, in pixels."""
-
-
-def test_the_picture_is_drawn_from_its_source() -> None:
-    assert PICTURE.read_text() == draw(DRAWING)
 
 
 def test_the_picture_is_valid_xml_and_shows_every_text() -> None:
