@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from rich.text import Text
-from threaded_server import running
+from sse_events import sse_bytes
+from threaded_server import LocalServer, QuietHandler, running
 from typer.testing import CliRunner
 
 from ops.cli import app
@@ -15,24 +15,19 @@ from ops.load.popularity import FORMULA
 from shared.errors import SettingsError
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.read_body())
         chunks = [{"choices": [{"text": "x"}]}] * body["max_tokens"]
         usage = {"prompt_tokens": 2, "completion_tokens": len(chunks)}
-        self.send_response(200 if body["model"] != "gone" else 404)
-        self.end_headers()
-        for chunk in [*chunks, {"choices": [], "usage": usage}]:
-            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        events = sse_bytes(*chunks, {"choices": [], "usage": usage})
+        self.reply(200 if body["model"] != "gone" else 404, events)
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        yield f"http://127.0.0.1:{server.server_port}"
+    with running(LocalServer(Handler)) as server:
+        yield server.url
 
 
 def bench(*arguments: str) -> str:
