@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from queue_support import LIMITS, make_adapter
+from queue_support import LIMITS, make_adapter, make_job
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
 
 from shared.cancel_tasks import cancel_tasks
@@ -16,7 +16,7 @@ from shared.errors import RedisUnavailable
 from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Event, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.jobs import Job, JobState, SamplingParams
 from shared.protocol.results import Result
 from shared.settings import WorkerSettings
 from shared.store.adapters.registry import Registry
@@ -94,25 +94,18 @@ class Client:
         n: int = 1,
         stop: tuple[str, ...] = (),
         ignore_eos: bool = False,
-        cost: int = 10,
         **changes: Any,
     ) -> Job:
         """Return a completion job without enqueueing it."""
         fields: dict[str, Any] = {
-            "id": JobId(uuid.uuid4().hex),
-            "endpoint": Endpoint.COMPLETIONS,
-            "model": "any",
-            "version": version,
             "sampling": SamplingParams(
                 seed=seed, max_tokens=max_tokens, n=n, stop=stop, ignore_eos=ignore_eos
             ),
             "created_s": int(time.time()),
-            "deadline_ms": 60_000,
-            "cost": cost,
             "reply_to": self.api,
             "prompts": () if "messages" in changes else (prompt,),
         }
-        return Job(**{**fields, **changes})
+        return make_job(version, **{**fields, **changes})
 
     async def send(self, *args: Any, **kwargs: Any) -> Job:
         """Make a job, enqueue it and return it; takes the arguments of `make`."""
