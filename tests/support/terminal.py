@@ -11,7 +11,6 @@ import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 
 import psutil
 import pyte
@@ -32,15 +31,8 @@ class Terminal:
         if self._pid == 0:
             _run(words, columns, rows, env)
 
-    def __enter__(self) -> "Terminal":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Kill the program if it still runs."""
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
@@ -115,5 +107,8 @@ def _run(words: Sequence[str], columns: int, rows: int, env: dict[str, str]) -> 
 @contextmanager
 def terminal(*words: str, columns: int = 80, rows: int = ROWS, **env: str) -> Iterator[Terminal]:
     """Run `lorikeet WORDS` in a terminal until the end of the block."""
-    with Terminal(words, columns=columns, rows=rows, env=env) as running:
+    running = Terminal(words, columns=columns, rows=rows, env=env)
+    try:
         yield running
+    finally:
+        running.close()

@@ -3,10 +3,9 @@
 Each case brings about situations in the pool, and restores the pool.
 """
 
-import time
 from typing import Any
 
-from batch_records import lines, make_batch
+from batch_records import lines, make_batch, make_file
 from large_pool import (
     APIS,
     BASE,
@@ -24,14 +23,13 @@ from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.protocol.capabilities import Capabilities
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.events import End
-from shared.protocol.files import Purpose
 from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Result, Usage
 from shared.store.access.key_store import KeyStore
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches
-from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
-from shared.store.batches.records import BatchStatus, StoredFile
+from shared.store.batches.files import FileQuota, StoredFiles
+from shared.store.batches.records import BatchStatus
 
 CALLS = 20
 FEW = 5
@@ -215,18 +213,11 @@ async def batches(pool: LargePool) -> None:
 async def files(pool: LargePool) -> None:
     """Reserve, store, delete and forget files."""
     store, quota = StoredFiles(pool.meter, pool.keys), FileQuota(max_files=99, max_bytes=99)
-    now = int(time.time())
     for _ in range(CALLS):
-        file = StoredFile(
-            id=new_file_id(),
-            tenant="batches",
-            name="in.jsonl",
-            purpose=Purpose.BATCH,
-            num_bytes=9,
-            created_s=now,
-            expires_s=now + KEEP_S,
+        file = make_file()
+        await store.reserve(
+            file.id, file.tenant, file.num_bytes, quota=quota, until_s=file.expires_s
         )
-        await store.reserve(file.id, file.tenant, 9, quota=quota, until_s=now + KEEP_S)
         await store.complete(file)
         await store.delete(file.id)
         await store.forget(file.id)
