@@ -52,10 +52,9 @@ async def logs(control: "subprocess.Popen[str]", event: str) -> None:
         assert line, "the process ended"
 
 
-async def check_dead_worker_is_reaped(
-    queue: Queue, views: PoolViews, redis: Redis, keys: Keys
-) -> None:
+async def check_dead_worker_is_reaped(redis: Redis, keys: Keys) -> None:
     """Check that the job of a worker that never renews its lease is requeued."""
+    queue, views = Queue(redis, keys), PoolViews(redis, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=100)
     await queue.enqueue(make_job(), LIMITS)
     assert len(await worker.claim()) == 1
@@ -67,16 +66,10 @@ async def check_dead_worker_is_reaped(
 
 
 async def test_it_reaps_dead_workers_and_stops_cleanly(
-    start_control: Start,
-    redis_url: str,
-    pool: str,
-    queue: Queue,
-    views: PoolViews,
-    redis: Redis,
-    keys: Keys,
+    start_control: Start, redis_url: str, pool: str, redis: Redis, keys: Keys
 ) -> None:
     control = start_control(redis_url, pool)
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     control.send_signal(signal.SIGINT)  # the other tests send SIGTERM
     _, log = control.communicate(timeout=5)
     assert control.returncode == 0
@@ -95,12 +88,11 @@ async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
     server = start_server()
     control = start_control(server.url, pool, str(tmp_path))  # with batches
     redis = open_client(server.url)
-    queue, views = Queue(redis, keys), PoolViews(redis, keys)
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     server.stop()
     await logs(control, "redis_away")
     server = start_server(port=server.port)
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     server.stop()
     await logs(control, "redis_away")
     control.terminate()
@@ -111,18 +103,12 @@ async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
 
 @pytest.mark.slow
 async def test_a_failing_task_does_not_stop_the_others(
-    start_control: Start,
-    redis_url: str,
-    pool: str,
-    queue: Queue,
-    views: PoolViews,
-    redis: Redis,
-    keys: Keys,
+    start_control: Start, redis_url: str, pool: str, redis: Redis, keys: Keys
 ) -> None:
     await redis.set(keys.quarantined, "not a sorted set")
     control = start_control(redis_url, pool)
     await logs(control, "task_failed")
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     control.terminate()
     control.communicate(timeout=5)
     assert control.returncode == 0
