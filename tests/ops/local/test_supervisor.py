@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from child_processes import is_alive
 
 from ops.local.failures import MAX_EQUAL
 from ops.local.supervisor import HEALTHY_AFTER_S, Child, ChildFailed, ChildRefused, Supervisor
@@ -223,14 +224,6 @@ child = Child(name="c", argv=[sys.executable, "-c", code, sys.argv[1]], env=dict
               stop_timeout_s=1, show=lambda *_: None)
 asyncio.run(Supervisor([[child]]).run())
 """
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        # A zombie has ended, but its parent hasn't reaped it yet.
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def assert_gone(child: Child) -> None:

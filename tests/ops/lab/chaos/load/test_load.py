@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -20,6 +21,16 @@ from ops.lab.chaos.load.sdk_exchange import api_of, fits
 from ops.lab.chaos.load.sdks.in_process import AnthropicSdk, OpenaiSdk
 from ops.lab.chaos.load.sdks.sdk import Api, fields_of
 from ops.lab.chaos.load.sse import Event, read_events
+from ops.lab.chaos.load.text_checks import SimulatedTexts, problems_of, problems_of_part
+from shared.protocol.ids import AdapterVersion
+from worker.engine_simulated.tokens import (
+    TEXT_CHARS,
+    chat_text,
+    first_state,
+    next_step,
+    prompt_ids,
+    token_text,
+)
 
 CHAT = Question(model="base", prompt="hi", is_chat=True, seed=7, n=1, num_tokens=20)
 TEXT = Question(model="base", prompt="hi", is_chat=False, seed=7, n=2, num_tokens=20)
@@ -126,3 +137,52 @@ def test_bodies_of_all_endpoints_are_read(body: dict[str, Any]) -> None:
     answer.add_job(body)
     assert (answer.texts, answer.finishes) == ({0: "abc"}, {0: "length"})
     assert answer.is_ended
+
+
+VERSION = "a@0123456789ab"
+ASKED = Question(model="a", prompt="hello", is_chat=False, seed=5, n=2, num_tokens=6)
+TEXTS = SimulatedTexts({"a": VERSION})
+
+
+def answer_of(question: Question) -> Answer:
+    """Return the whole answer of the simulated engine."""
+    answer = Answer(is_ended=True)
+    prompt = chat_text(question.messages) if question.is_chat else question.prompt
+    for choice in range(question.n):
+        state = first_state(
+            AdapterVersion(VERSION), prompt_ids(prompt), seed=question.seed, choice=choice
+        )
+        for number in range(question.num_tokens):
+            step = next_step(state, 9)
+            is_last = number == question.num_tokens - 1
+            answer.add(choice, token_text(step.token_id), "length" if is_last else None)
+            state = step.state
+    return answer
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_a_right_answer_has_no_problems(is_chat: bool) -> None:
+    question = replace(ASKED, is_chat=is_chat)
+    assert problems_of(question, answer_of(question), TEXTS) == []
+
+
+def test_a_wrong_text_a_missing_choice_and_a_wrong_end_are_found() -> None:
+    answer = answer_of(ASKED)
+    del answer.texts[1]
+    answer.texts[0] = answer.texts[0][:TEXT_CHARS] + answer.texts[0]
+    answer.finishes[0] = "stop"
+    answer.num_after_finish = 3
+    *found, repeated = problems_of(ASKED, answer, TEXTS)
+    assert found == [
+        "choices [0], finished [0, 1]",
+        "choice 0 finished by stop",
+        "3 characters after the finish reason",
+    ]
+    assert repeated.startswith("choice 0: repetition at token")
+
+
+def test_a_part_of_an_answer_may_end_early_but_not_be_wrong() -> None:
+    text = answer_of(ASKED).texts[0]
+    assert problems_of_part(ASKED, Answer(texts={0: text[: 3 * TEXT_CHARS]}), TEXTS) == []
+    spliced = Answer(texts={0: text[:TEXT_CHARS] + text[2 * TEXT_CHARS :]})
+    assert len(problems_of_part(ASKED, spliced, TEXTS)) == 1
