@@ -30,12 +30,6 @@ def test_the_loop_has_lowest_priority_on_its_core_in_its_session(*, own_session:
     assert not psutil.pid_exists(loop.pid)
 
 
-def test_the_loop_is_gone_after_ctrl_c() -> None:
-    with pytest.raises(KeyboardInterrupt), busy_loop(CORE, own_session=False) as loop:
-        raise KeyboardInterrupt
-    assert not psutil.pid_exists(loop.pid)
-
-
 def test_the_loop_ends_with_a_parent_that_is_killed() -> None:
     code = (
         "import time\n"

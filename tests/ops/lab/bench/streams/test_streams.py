@@ -1,83 +1,17 @@
-"""The load of the measurements: its HTTP client, received streams, and the closed loop."""
+"""The load of the measurements: received streams, and the closed loop."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 
 import orjson
+import pytest
 
-from ops.lab.bench.streams.http_client import HttpClient
 from ops.lab.bench.streams.received_stream import ReceivedStream
 from ops.lab.bench.streams.stream_load import StreamLoad
-
-HEAD = b"HTTP/1.1 200 OK\r\nX-Lorikeet-Job: j1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def event(text: str) -> bytes:
     return b"id: 1\ndata: " + orjson.dumps({"choices": [{"text": text}]}) + b"\n\n"
-
-
-def chunked(*pieces: bytes) -> bytes:
-    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
-
-
-@dataclass
-class Server:
-    """Answers each request of its connections with `reply`."""
-
-    reply: bytes
-    port: int = 0
-    heads: list[bytes] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    num_connections: int = 0
-    has_closed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.num_connections += 1
-        with suppress(asyncio.IncompleteReadError):  # at the end of the connection
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                self.heads.append(head)
-                length = int(head.lower().partition(b"content-length: ")[2].split()[0])
-                self.bodies.append(await reader.readexactly(length))
-                writer.write(self.reply)
-        writer.close()
-        await writer.wait_closed()
-        self.has_closed.set()
-
-
-@asynccontextmanager
-async def serving(reply: bytes) -> AsyncIterator[Server]:
-    server = Server(reply)
-    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listener:
-        server.port = listener.sockets[0].getsockname()[1]
-        yield server
-        await server.has_closed.wait()
-
-
-async def test_streams_are_read_to_their_end_over_one_connection() -> None:
-    reply = HEAD + chunked(event("0" * 8), event("1" * 8) + event("2" * 8))
-    async with serving(reply) as server:
-        client = HttpClient(server.port, api_key="secret")
-        for body in (b"{}", b'{"n": 1}'):
-            received = ReceivedStream()
-            await client.send(body, received)
-            assert (received.status, received.job) == (200, "j1")
-            assert len(received.token_s) == 3
-        await client.close()
-    assert server.bodies == [b"{}", b'{"n": 1}']
-    assert server.num_connections == 1
-    assert b"\r\nAuthorization: Bearer secret\r\n" in server.heads[0]
-
-
-async def test_a_refusal_becomes_the_error_of_the_answer() -> None:
-    reply = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nfull"
-    async with serving(reply) as server:
-        client, received = HttpClient(server.port), ReceivedStream()
-        await client.send(b"{}", received)
-        await client.close()
-    assert received.error == "HTTP 429: full"
 
 
 def test_each_token_of_a_chunk_has_its_arrival_time() -> None:
@@ -91,11 +25,18 @@ def test_each_token_of_a_chunk_has_its_arrival_time() -> None:
     assert received.first_token_s >= 0
 
 
-def test_an_error_within_a_stream_is_kept() -> None:
+@pytest.mark.parametrize(
+    ("status", "piece", "error"),
+    [
+        (429, b"full", "HTTP 429: full"),
+        (200, b'data: {"error": {"code": "internal"}}\n\n', "{'code': 'internal'}"),
+    ],
+)
+def test_refusals_and_errors_are_kept(status: int, piece: bytes, error: str) -> None:
     received = ReceivedStream()
-    received.begin(200, "job")
-    received.receive(b'data: {"error": {"code": "internal"}}\n\n')
-    assert received.error == "{'code': 'internal'}"
+    received.begin(status, "job")
+    received.receive(piece)
+    assert received.error == error
 
 
 class Echo:
