@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -13,6 +13,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from queue_support import INFO
+from queue_support import eventually as until
 from sse_events import sse_events
 
 from api.app import create_app
@@ -71,14 +73,6 @@ DEADLINE_S = 60.0
 async def register_models(registry: Registry) -> None:
     await registry.set_base(BASE)
     await registry.add_adapter(ADAPTER)
-
-
-async def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
-    """Wait until `condition` is true, and fail after `deadline_s`."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "the condition didn't become true in time"
-        await asyncio.sleep(0.005)
 
 
 @dataclass
@@ -199,13 +193,10 @@ class ScriptedWorker:
 
 
 def worker_info() -> WorkerInfo:
-    return WorkerInfo(
+    return replace(
+        INFO,
         model=BASE.name,
-        device="cpu",
-        dtype="float32",
-        version="0",
         max_num_seqs=64,
-        kv_tokens=100_000,
         kv_blocks=100,
         kv_blocks_free=90,
         weight_bytes=270,

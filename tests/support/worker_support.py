@@ -4,11 +4,12 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from queue_support import LIMITS, make_adapter, make_job
+from queue_support import eventually as until
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
 
 from shared.cancel_tasks import cancel_tasks
@@ -31,17 +32,6 @@ from worker.service import Worker
 DEADLINE_S = 60.0
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
 """Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
-
-
-async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
-    """Wait until `condition`, a plain or async function, returns a true value; fail if too late."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = condition()
-        if await value if isinstance(value, Awaitable) else value:
-            return
-        assert time.monotonic() < end, "the condition didn't become true in time"
-        await asyncio.sleep(0.005)
 
 
 async def has_workers(views: PoolViews, count: int) -> bool:

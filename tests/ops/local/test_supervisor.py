@@ -1,14 +1,13 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from child_processes import is_alive
+from child_processes import child_processes, is_alive
+from queue_support import eventually
 
 from ops.local.failures import MAX_EQUAL
 from ops.local.supervisor import HEALTHY_AFTER_S, Child, ChildFailed, ChildRefused, Supervisor
@@ -34,12 +33,6 @@ class Log:
 @pytest.fixture
 def log() -> Log:
     return Log()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - lines arrive through a plain callback
-            await asyncio.sleep(0.01)
 
 
 async def yes(_: int) -> bool:
@@ -70,7 +63,7 @@ def child(
 async def start(supervisor: Supervisor, log: Log, num_children: int = 1) -> asyncio.Task[None]:
     """Run the supervisor in a task, and wait until its children have printed `up`."""
     run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("up") == num_children)
+    await eventually(lambda: log.count("up") == num_children)
     return run
 
 
@@ -78,7 +71,7 @@ async def test_the_pause_before_a_restart_doubles(log: Log) -> None:
     code = "import os; print(os.getpid(), flush=True); raise SystemExit(1)"
     supervisor = Supervisor([[child("worker", code, log)]])
     run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("restarts") >= 3)
+    await eventually(lambda: log.count("restarts") >= 3)
     supervisor.stop()
     await run
     shown = [line for _, line in log.lines if "restarts" in line]
@@ -133,7 +126,7 @@ async def test_a_child_that_its_environment_ends_is_restarted_further(log: Log) 
 async def test_a_child_that_fails_after_its_start_is_restarted_further(log: Log) -> None:
     supervisor = Supervisor([[child("api", FAILS, log, start_s=0)]])
     run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("OSError") > MAX_EQUAL or run.done())
+    await eventually(lambda: log.count("OSError") > MAX_EQUAL or run.done())
     supervisor.stop()
     await run
 
@@ -144,7 +137,7 @@ async def test_a_child_that_is_killed_again_and_again_is_restarted(log: Log) -> 
     for number in range(2, MAX_EQUAL + 3):
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        await until(lambda number=number: log.count("up") == number)  # type: ignore[misc]
+        await eventually(lambda number=number: log.count("up") == number)  # type: ignore[misc]
     assert log.count("ended (SIGKILL), restarts in 0.01 s") > 0
     supervisor.stop()
     await run
@@ -183,7 +176,7 @@ async def test_a_failing_coroutine_alongside_stops_all_children(log: Log) -> Non
     worker = child("worker", SLEEPER, log)
 
     async def fails() -> None:
-        await until(lambda: log.count("up") == 1)
+        await eventually(lambda: log.count("up") == 1)
         raise ChildRefused("redis is gone")
 
     with pytest.raises(ChildRefused, match="redis is gone"):
@@ -200,16 +193,13 @@ async def test_a_line_longer_than_the_buffer_is_shown_in_parts(log: Log) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills orphans")
-def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+async def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(pid_file)])
-    try:
-        wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
-    finally:
-        parent.kill()
-        parent.wait()
+    with child_processes() as start_parent:
+        start_parent([sys.executable, "-c", _PARENT, str(pid_file)])
+        await eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
     pid = int(pid_file.read_text())
-    wait_for(lambda: not is_alive(pid))
+    await eventually(lambda: not is_alive(pid))
 
 
 _PARENT = """
@@ -229,10 +219,3 @@ asyncio.run(Supervisor([[child]]).run())
 def assert_gone(child: Child) -> None:
     assert child.pid is not None
     assert not is_alive(child.pid)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)

@@ -141,7 +141,7 @@ async def test_nothing_stays_of_an_upload_whose_front_end_was_killed(
         async def body() -> AsyncIterator[bytes]:
             yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
             yield b"x" * (4 << 20)
-            await eventually(lambda: _exists(folder))
+            await eventually(lambda: any(".partial-" in name for name in names(folder)))
             front_end.kill()
             front_end.wait()
             yield b"x" * (4 << 20)
@@ -158,10 +158,6 @@ async def test_nothing_stays_of_an_upload_whose_front_end_was_killed(
         await sweep.run(time.time() + PARTIAL_S + 60)
         assert names(folder) == set()
         assert await redis.exists(keys.stored(ANONYMOUS)) == 0
-
-
-async def _exists(folder: Path) -> bool:
-    return any(".partial-" in name for name in names(folder))
 
 
 async def test_an_upload_whose_process_died_is_given_back(

@@ -27,7 +27,7 @@ async def supervised(tmp_path: Path) -> AsyncIterator[Supervised]:
     assert not one.is_running
 
 
-async def has_started(one: Supervised, times: int) -> bool:
+def has_started(one: Supervised, times: int) -> bool:
     return one.log.exists() and one.log_text().count("up") == times
 
 
@@ -41,15 +41,8 @@ async def test_a_killed_process_is_replaced_and_its_end_recorded(supervised: Sup
 
 
 async def test_suspension_is_visible(supervised: Supervised) -> None:
-    async def is_suspended() -> bool:
-        return supervised.is_suspended
-
     supervised.signal(signal.SIGSTOP)
-    await eventually(is_suspended)
+    await eventually(lambda: supervised.is_suspended)
     supervised.signal(signal.SIGCONT)
-
-    async def continues() -> bool:
-        return not supervised.is_suspended and supervised.is_running
-
-    await eventually(continues)
+    await eventually(lambda: not supervised.is_suspended and supervised.is_running)
     assert supervised.ends == []
