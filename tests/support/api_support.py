@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
-from queue_support import INFO
+from queue_support import INFO, make_adapter, tokens
 from queue_support import eventually as until
 from sse_events import sse_events
 
@@ -25,9 +25,9 @@ from api.pools.pool import Pool
 from api.pools.reports import PoolReports
 from api.server import http_config
 from shared.errors import JobError
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
-from shared.protocol.events import Admitted, End, Tokens
+from shared.protocol.events import Admitted, End
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.queue_replies import Mail, MailKind
@@ -48,13 +48,11 @@ BASE = BaseModel(
     embedding_size=2,
     tool_form=ToolForm.HERMES,
 )
-ADAPTER = Adapter(
-    name="extract",
-    version=AdapterVersion("extract@111111111111"),
+ADAPTER = make_adapter(
+    "extract@111111111111",
     digest="1" * 64,
     weights_digest="2" * 64,
     source="/adapters/extract-v1",
-    rank=8,
     num_bytes=1024,
     created_s=2,
 )
@@ -140,15 +138,7 @@ class ScriptedWorker:
         checkpoint: bool = False,
     ) -> None:
         """Publish tokens of a choice."""
-        event = Tokens(
-            job=job.job.id,
-            try_=job.try_,
-            choice=choice,
-            index=index,
-            ids=tuple(ids),
-            text=text,
-            finish=finish,
-        )
+        event = tokens(job.job, index, ids, text, finish=finish, choice=choice, try_=job.try_)
         checkpoints = [event] if checkpoint else []
         await self.queue.publish(self.id, {job.job.reply_to: [event]}, checkpoints)
 
