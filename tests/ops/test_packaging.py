@@ -173,12 +173,6 @@ def test_the_wheel_holds_every_module_but_those_of_the_laboratory(wheel_files: s
     assert [name for name in wheel_files if name.startswith(LABORATORY)] == []
 
 
-def test_the_images_have_no_file_of_the_laboratory() -> None:
-    paths = [path.as_posix() for path in context_files()]
-    assert any(path.startswith("ops/load/") for path in paths)
-    assert [path for path in paths if path.startswith(LABORATORY)] == []
-
-
 @pytest.mark.parametrize(("folder", "pattern"), DATA.items())
 def test_the_wheel_holds_the_data_of(wheel_files: set[str], folder: str, pattern: str) -> None:
     data = [path for path in (ROOT / folder).rglob(pattern) if path.is_file()]
