@@ -26,9 +26,21 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run_one
 
 
-def test_help_needs_neither_torch_nor_the_web_stack() -> None:
-    heavy = {"torch", "transformers", "peft", "fastapi", "uvicorn", "httpx", "arq", "matplotlib"}
-    code = f"import ops.cli, sys; print({heavy} & set(sys.modules) or 'light')"
+TORCH = {"torch", "transformers", "peft", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("ops.cli", TORCH | {"fastapi", "uvicorn", "httpx", "arq", "matplotlib"}),
+        ("ops.control.process", TORCH),
+        ("ops.commands.clients.eval_demo, ops.demo.evaluate, ops.demo.tasks", TORCH),
+    ],
+)
+def test_only_what_needs_torch_and_the_web_stack_imports_them(
+    modules: str, heavy: set[str]
+) -> None:
+    code = f"import sys, {modules}; print({heavy} & set(sys.modules) or 'light')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "light"
 

@@ -3,31 +3,19 @@
 import asyncio
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from child_processes import child_processes
 from queue_support import LIMITS, Actor, eventually, make_job
+from servers import LORIKEET
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
-
-CODE = """
-import sys
-from shared.log import configure_logging
-from shared.settings import ControlSettings
-from ops.control.process import run_control
-configure_logging("info", process="control")
-assert "torch" not in sys.modules
-run_control(
-    ControlSettings(redis_url=sys.argv[1], pool=sys.argv[2], file_store=(sys.argv[3:] or [None])[0])
-)
-"""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -36,8 +24,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 def start_control() -> Iterator[Start]:
     with child_processes() as start_process:
 
-        def start(url: str, pool: str, *store: str) -> "subprocess.Popen[str]":
-            command = [sys.executable, "-c", CODE, url, pool, *store]
+        def start(url: str, pool: str, *flags: str) -> "subprocess.Popen[str]":
+            command = [str(LORIKEET), "control", "--redis-url", url, "--pool", pool, *flags]
             return start_process(command, stderr=subprocess.PIPE)
 
         yield start
@@ -86,7 +74,7 @@ async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
     tmp_path: Path,
 ) -> None:
     server = start_server()
-    control = start_control(server.url, pool, str(tmp_path))  # with batches
+    control = start_control(server.url, pool, "--file-store", str(tmp_path))  # with batches
     redis = open_client(server.url)
     await check_dead_worker_is_reaped(redis, keys)
     server.stop()
