@@ -1,10 +1,10 @@
 """The files, modules, commands, flags, variables, URLs and messages in the documentation exist."""
 
-import ast
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import CodeType
 
 import click
 import pytest
@@ -191,14 +191,23 @@ def test_what_the_pages_name_exists(find: Callable[[Path], Iterator[str]]) -> No
     assert [f"{by_name(page)}: {found}" for page in pages for found in find(page)] == []
 
 
+def constants(value: object) -> Iterator[str]:
+    """Yield every string of compiled code, and the literal parts of f-strings."""
+    if isinstance(value, str):
+        yield value
+    parts = value.co_consts if isinstance(value, CodeType) else value
+    if isinstance(parts, tuple | frozenset):
+        for part in parts:
+            yield from constants(part)
+
+
 @cache
 def strings() -> str:
-    """Return every string in the sources, one per line, and the literal parts of f-strings."""
+    """Return every string in the sources, one per line."""
     files = [
         file for top in ("api", "shared", "worker", "ops") for file in (ROOT / top).rglob("*.py")
     ]
-    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
-    found = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    found = [each for file in files for each in constants(compile(file.read_text(), file, "exec"))]
     scripts = [file.read_text() for file in (ROOT / "shared/store/lua").rglob("*.lua")]
     return "\n".join([*found, *scripts])
 

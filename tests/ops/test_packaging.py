@@ -153,8 +153,8 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     for path in (*context_files(), *laboratory):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, source / path)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", str(source / "dist"), "."], cwd=source, check=True)
+    build = "from setuptools.build_meta import build_wheel; build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, check=True)
     (wheel,) = (source / "dist").glob("*.whl")
     assert wheel.name == f"lorikeet_serve-{PROJECT['version']}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:

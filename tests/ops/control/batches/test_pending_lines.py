@@ -1,5 +1,7 @@
 """Requests of a batch that wait to be sent."""
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,15 +66,15 @@ def test_requests_that_were_sent_together_count_as_one_attempt() -> None:
     assert pending.wait_s(0.5) == 1
 
 
-@given(st.lists(st.sampled_from("abc"), max_size=20), st.randoms(use_true_random=False))
-def test_no_line_is_lost_or_doubled(models: list[str], random: object) -> None:
-    pending, now, served = PendingLines(lines(*models)), 0.0, []
+@given(st.lists(st.sampled_from("abc"), max_size=20), st.integers())
+def test_no_line_is_lost_or_doubled(models: list[str], seed: int) -> None:
+    pending, now, served, random = PendingLines(lines(*models)), 0.0, [], Random(seed)
     while pending:
         line = pending.pop(now)
         if line is None:
             now += pending.wait_s(now)
-        elif random.random() < 0.4:  # type: ignore[attr-defined]
-            pending.put_back(line, now, 1, of_all=random.random() < 0.5)  # type: ignore[attr-defined]
+        elif random.random() < 0.4:
+            pending.put_back(line, now, 1, of_all=random.random() < 0.5)
         else:
             served.append(line.number)
     assert sorted(served) == list(range(len(models)))
