@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from adapter_readers import finds, reading
 from api_support import ADAPTER, BASE, RunningApp, register_models, running_app
+from command_line import lorikeet
 from pydantic import SecretStr
-from typer.testing import CliRunner
 
-from ops import cli
 from ops.adapter_list import print_list
 from ops.chat.client import ServerError
 from ops.commands.clients.adapters import absolute_source
@@ -51,10 +50,7 @@ async def app(settings: ApiSettings, redis: Redis, keys: Keys) -> AsyncIterator[
 
 
 async def invoke(*words: str) -> str:
-    result = await asyncio.to_thread(CliRunner().invoke, cli.app, ["adapters", *words])
-    if result.exception:
-        raise result.exception
-    return result.output
+    return await asyncio.to_thread(lorikeet, "adapters", *words)
 
 
 @pytest.fixture

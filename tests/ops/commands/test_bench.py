@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import lorikeet
 from rich.text import Text
 from sse_events import sse_bytes
 from threaded_server import LocalServer, QuietHandler, running
-from typer.testing import CliRunner
 
-from ops.cli import app
 from ops.load.popularity import FORMULA
 from shared.errors import SettingsError
 
@@ -30,15 +29,10 @@ def url() -> Iterator[str]:
         yield server.url
 
 
-def bench(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
-    return result.output
-
-
 def test_it_prints_a_table_and_writes_figures_and_a_plot(url: str, tmp_path: Path) -> None:
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.png"
-    output = bench(
-        url, "a", "b", "--requests=6", "--output=2-4", "--rate=500", "--popularity=zipf",
+    output = lorikeet(
+        "bench", url, "a", "b", "--requests=6", "--output=2-4", "--rate=500", "--popularity=zipf",
         "--slo-ttft-ms=60000", f"--json={figures}", f"--plot={plot}",
     )  # fmt: skip
     assert "time to first token" in output
@@ -52,7 +46,7 @@ def test_it_prints_a_table_and_writes_figures_and_a_plot(url: str, tmp_path: Pat
 
 def test_failed_requests_end_it_with_an_error(url: str) -> None:
     with pytest.raises(Exception, match="3 of 3 requests failed:\nHTTP 404"):
-        bench(url, "gone", "--requests=3", "--output=1")
+        lorikeet("bench", url, "gone", "--requests=3", "--output=1")
 
 
 @pytest.mark.parametrize(
@@ -68,11 +62,11 @@ def test_contradictory_options_are_refused_before_a_request(
     arguments: list[str], reason: str
 ) -> None:
     with pytest.raises(SettingsError, match=reason):
-        bench("http://127.0.0.1:1", "a", *arguments)
+        lorikeet("bench", "http://127.0.0.1:1", "a", *arguments)
 
 
 def test_the_help_states_the_formula_of_popularity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
-    words = Text.from_ansi(bench("--help")).plain.replace("│", " ").split()
+    words = Text.from_ansi(lorikeet("bench", "--help")).plain.replace("│", " ").split()
     assert FORMULA in " ".join(words)

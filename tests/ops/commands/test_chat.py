@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from command_line import lorikeet
 from sse_events import sse_bytes
 from threaded_server import LocalServer, QuietHandler, running
-from typer.testing import CliRunner
 
-from ops import cli
 from ops.chat.client import ServerError
 from ops.chat.conversation import CommandError
 
@@ -86,10 +85,7 @@ def server() -> Iterator[ScriptedChat]:
 
 def chat(server: ScriptedChat, *words: str, typed: str, **env: str) -> str:
     argv = ["chat", *words, "--url", server.url]
-    result = CliRunner().invoke(cli.app, argv, input=typed, env={"COLUMNS": "120", **env})
-    if result.exception:
-        raise result.exception
-    return result.output
+    return lorikeet(*argv, input=typed, env={"COLUMNS": "120", **env})
 
 
 def test_the_history_is_sent_with_each_prompt(server: ScriptedChat) -> None:
@@ -193,9 +189,8 @@ def test_no_server_is_one_clear_error(server: ScriptedChat) -> None:
 
 @pytest.mark.parametrize("url", ["http://[bad", "127.0.0.1:80", "localhost", "ftp://host"])
 def test_an_invalid_url_is_one_clear_error(url: str) -> None:
-    result = CliRunner().invoke(cli.app, ["chat", "--url", url])
-    assert isinstance(result.exception, ServerError)
-    assert "isn't a URL such as http://127.0.0.1:23333" in str(result.exception)
+    with pytest.raises(ServerError, match=r"isn't a URL such as http://127\.0\.0\.1:23333"):
+        lorikeet("chat", "--url", url)
 
 
 def test_the_url_comes_from_the_flag_or_the_variable(server: ScriptedChat) -> None:
@@ -205,9 +200,8 @@ def test_the_url_comes_from_the_flag_or_the_variable(server: ScriptedChat) -> No
         ([], f"{server.url}/v1/"),  # the base URL of other clients
         (["--url", server.url], away),
     ):
-        argv, env = ["chat", *words], {"LORIKEET_URL": url}
-        result = CliRunner().invoke(cli.app, argv, input="hi\n", env=env)
-        assert "base heard 1 messages" in result.output
+        shown = lorikeet("chat", *words, input="hi\n", env={"LORIKEET_URL": url})
+        assert "base heard 1 messages" in shown
 
 
 def test_a_server_on_this_machine_is_reached_without_the_proxy(server: ScriptedChat) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import lorikeet
 from threaded_server import LocalServer, QuietHandler, running
-from typer.testing import CliRunner
 
-from ops.cli import app
 from ops.demo.evaluate import EvaluationFailed
 from ops.demo.tasks import TASKS
 from shared.errors import SettingsError
@@ -55,10 +54,7 @@ def server() -> Iterator[ScriptedDemo]:
 
 
 def eval_demo(server: ScriptedDemo, *flags: str) -> str:
-    words = ["eval-demo", "--url", server.url, "--api-key", KEY, *flags]
-    result = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.output
+    return lorikeet("eval-demo", "--url", server.url, "--api-key", KEY, *flags)
 
 
 def test_it_prints_shares_and_writes_answers_and_a_plot(

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import lorikeet
 
-from ops.cli import app
 from ops.commands import up
 from ops.commands.clients.client_options import DEFAULT_URL
 from ops.local.gpus import Gpus
@@ -119,8 +118,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanUp:
     monkeypatch.setattr(up, "run_plan", lambda plan, *_: plans.append(plan))
 
     def plan_up(*words: str) -> Plan:
-        done = CliRunner().invoke(app, ["up", "some/model", "--port", "0", *words])
-        assert done.exit_code == 0, done.output
+        lorikeet("up", "some/model", "--port", "0", *words)
         return plans[-1]
 
     return plan_up
