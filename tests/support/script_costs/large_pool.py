@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import adapter_versions
@@ -22,6 +22,9 @@ from shared.store.redis.keys import Keys
 
 T = TypeVar("T")
 
+WORKERS, ADAPTERS = 20, 200
+WAITING = 1000
+"""Number of waiting jobs, spread over all adapters."""
 BASE = AdapterVersion("bench@0123456789ab")
 BATCH = 64
 """Number of a busy worker's jobs."""
@@ -37,18 +40,6 @@ APIS = tuple(ApiId(f"{API}-{number}") for number in range(4))
 """Front ends to which `LargePool.publish` publishes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Numbers of workers, adapters and jobs in the pool."""
-
-    workers: int
-    adapters: int
-    waiting: int
-    """Number of waiting jobs, spread over all adapters."""
-    running: int
-    """Number of running jobs, all of the base model."""
-
-
 class LargePool:
     """A pool whose workers all hold the base model, with jobs that wait for many adapters.
 
@@ -56,25 +47,23 @@ class LargePool:
     other adapter version.
     """
 
-    def __init__(self, meter: Meter, sizes: Sizes) -> None:
-        self.meter, self.sizes = meter, sizes
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
         self.keys = Keys(f"bench-{uuid.uuid4().hex[:12]}")
         self.registry, self.residency = Registry(meter, self.keys), ResidencyStore(meter, self.keys)
         self.queue = Queue(meter, self.keys, residency=self.residency)
-        self.workers = [WorkerId(f"host-{n}:1:{n:032x}") for n in range(sizes.workers)]
-        self.versions = [version(number) for number in range(sizes.adapters)]
-        self.hot = self.versions[: min(HOT, sizes.adapters // 2)]
+        self.workers = [WorkerId(f"host-{n}:1:{n:032x}") for n in range(WORKERS)]
+        self.versions = [version(number) for number in range(ADAPTERS)]
+        self.hot = self.versions[:HOT]
 
     async def fill(self) -> None:
-        """Register adapters and workers, start the running jobs, and enqueue the waiting jobs."""
+        """Register adapters and workers, start a batch of jobs, and enqueue the waiting jobs."""
         await self.registry.set_base(base_model("1"))
-        await each(range(self.sizes.adapters), self.load_adapter)
-        await each(range(self.sizes.workers), self._register)
-        num_busy = max(1, self.sizes.running // BATCH)
-        for worker in self.workers[:num_busy]:
-            await each([BASE] * (self.sizes.running // num_busy), self.put)
-            await self.claim(worker, sequences=BATCH, residents=[BASE])
-        for number in range(self.sizes.waiting):
+        await each(range(ADAPTERS), self.load_adapter)
+        await each(range(WORKERS), self._register)
+        await each([BASE] * BATCH, self.put)
+        await self.claim(self.workers[0], sequences=BATCH, residents=[BASE])
+        for number in range(WAITING):
             await self.put(self.versions[number % len(self.versions)])
 
     async def load_adapter(self, number: int) -> None:
@@ -153,7 +142,7 @@ class LargePool:
         held = [
             hot
             for index, hot in enumerate(self.hot)
-            if (number - HOLDERS * index) % self.sizes.workers < HOLDERS
+            if (number - HOLDERS * index) % WORKERS < HOLDERS
         ]
         await self.queue.register(
             self.workers[number], lease_ms=LEASE_MS, info=worker_info(), residents=[BASE, *held]

@@ -7,7 +7,16 @@ import asyncio
 from contextlib import suppress
 
 from job_cases import CALLS, FEW
-from large_pool import BASE, LEASE_MS, LargePool, adapter, base_model, each, version
+from large_pool import (
+    BASE,
+    LEASE_MS,
+    WAITING,
+    LargePool,
+    adapter,
+    base_model,
+    each,
+    version,
+)
 
 from shared.errors import LeaseLost
 from shared.protocol.ids import InspectionId, JobId, UploadId
@@ -86,7 +95,7 @@ async def overdue(pool: LargePool) -> None:
     """Let jobs expire: some of the pool's, and all of another one's."""
     await each(pool.versions[:OVERDUE], lambda one: pool.put(one, priority=9, deadline_ms=1))
     await pool.queue.reap()
-    other = LargePool(pool.meter, pool.sizes)
+    other = LargePool(pool.meter)
     await each(pool.versions[: 4 * OVERDUE], lambda one: other.put(one, deadline_ms=1))
     await other.queue.reap()
 
@@ -95,7 +104,7 @@ async def quarantine(pool: LargePool) -> None:
     """Quarantine a version that kills its workers and has many waiting jobs."""
     await pool.load_adapter(FIRST_IDLE)
     poison = version(FIRST_IDLE)
-    await each([poison] * (3 + pool.sizes.waiting // 20), pool.put)
+    await each([poison] * (3 + WAITING // 20), pool.put)
     for _ in range(DEATHS):
         worker = await pool.join()
         await pool.claim(worker, sequences=1, residents=[poison])

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import job_cases
 import pool_cases
 import pytest
-from large_pool import SHORT_LEASE_MS, LargePool, Sizes
+from large_pool import SHORT_LEASE_MS, LargePool
 from script_meter import Meter, stated_bound
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.redis.scripts import script_names, source
 
-SIZES = Sizes(workers=20, adapters=200, waiting=1000, running=64)
 CASES: tuple[Callable[[LargePool], Awaitable[None]], ...] = (
     *(job_cases.arrivals, job_cases.claims_of_own, job_cases.claims_of_foreign),
     *(job_cases.claims_in_vain, job_cases.mixed_pool, job_cases.running, job_cases.followed),
@@ -35,7 +34,7 @@ async def meter(own_server: EmbeddedRedis) -> AsyncIterator[Meter]:
 
 @pytest.mark.slow
 async def test_every_script_is_measured_and_keeps_its_stated_bound(meter: Meter) -> None:
-    pool = LargePool(meter, SIZES)
+    pool = LargePool(meter)
     await pool.fill()
     for case in CASES:
         await pool.renew(SHORT_LEASE_MS)
@@ -71,6 +70,6 @@ def max_commands(script: str) -> int | None:
 
 
 async def test_commands_are_those_that_one_call_makes(meter: Meter) -> None:
-    pool = LargePool(meter, SIZES)
+    pool = LargePool(meter)
     await pool.queue.leave(await pool.join())
     assert [call.commands for call in meter.calls if call.script == "leave"] == [8]
