@@ -3,7 +3,7 @@
 import ast
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -34,33 +34,11 @@ IMPURE = {*TORCH_STACK, *WEB_STACK, "redis", "asyncio", "time", "datetime", "ran
 PURE = re.compile(r"\b(Pure|Policy only)\.")
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
-@cache
-def imports(path: Path) -> tuple[str, ...]:
-    """The full names that a file imports when it runs, without those for type checkers alone."""
-    names: list[str] = []
-    for node in runtime_nodes(tree(path)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(names)
-
-
-def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    for child in ast.iter_child_nodes(node):
-        is_for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        if not is_for_types:
-            yield from runtime_nodes(child)
-
-
 FILES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
+
+
+def imports(path: Path) -> tuple[str, ...]:
+    return imported_names(path, for_types=False)
 
 
 def top(name: str) -> str:
@@ -139,7 +117,7 @@ def test_only_the_native_engine_needs_the_extra_worker(module: str) -> None:
 def is_pure(path: Path) -> bool:
     # Most files need no parsing, which takes a second for all of them.
     is_named = PURE.search(path.read_text()) is not None
-    return is_named and bool(PURE.search(ast.get_docstring(tree(path)) or ""))
+    return is_named and bool(PURE.search(ast.get_docstring(ast.parse(path.read_text())) or ""))
 
 
 PURE_FILES = [path.relative_to(ROOT).as_posix() for path in FILES if is_pure(path)]

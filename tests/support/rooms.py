@@ -73,15 +73,25 @@ def plans(packages: tuple[str, ...] = PACKAGES) -> Iterator[Plan]:
 
 
 @cache
-def imported_names(path: Path) -> tuple[str, ...]:
-    """Return the full names that a file imports, those for type checkers included."""
+def imported_names(path: Path, *, for_types: bool = True) -> tuple[str, ...]:
+    """Return the full names that a file imports, or those that it imports when it runs."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _statements(ast.parse(path.read_text()), for_types=for_types):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return tuple(names)
+
+
+def _statements(node: ast.AST, *, for_types: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        is_if = isinstance(child, ast.If) and not for_types
+        is_for_types = is_if and "TYPE_CHECKING" in ast.unparse(child.test)
+        if not isinstance(child, ast.expr) and not is_for_types:
+            yield child
+            yield from _statements(child, for_types=for_types)
 
 
 def _rooms(folder: Path) -> set[str]:
