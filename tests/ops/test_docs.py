@@ -6,12 +6,10 @@ from functools import cache
 from pathlib import Path
 from types import CodeType
 
-import click
 import pytest
-import typer
+from command_line import commands
 
 from api.app import create_app
-from ops import cli
 from ops.commands.clients.client_options import URL_VARIABLE
 from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, UpSettings, WorkerSettings
 
@@ -132,19 +130,13 @@ def test_the_readme_links_every_page() -> None:
     ] == []
 
 
-@cache
-def commands() -> dict[str, set[str]]:
-    """Return the flags of every command by its full name."""
-    found: dict[str, set[str]] = {}
-
-    def walk(command: click.Command, words: str) -> None:
-        own = {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)}
-        found[words] = own | {"--help", "-h"}
-        for name, sub in getattr(command, "commands", {}).items():
-            walk(sub, f"{words} {name}")
-
-    walk(typer.main.get_command(cli.app), "lorikeet")
-    return found
+FLAGS = {
+    " ".join(words): {"--help", "-h"}.union(
+        *((*parameter.opts, *parameter.secondary_opts) for parameter in command.params)
+    )
+    for words, command in commands()
+}
+"""Flags of every command by its full name."""
 
 
 def unknown_commands(page: Path) -> Iterator[str]:
@@ -152,14 +144,14 @@ def unknown_commands(page: Path) -> Iterator[str]:
         words = line.strip().removeprefix(".venv/bin/").split()
         if words[:1] != ["lorikeet"] or words[1:2] in ([], ["COMMAND"]):
             continue
-        name = " ".join(words[:3]) if " ".join(words[:3]) in commands() else " ".join(words[:2])
+        name = " ".join(words[:3]) if " ".join(words[:3]) in FLAGS else " ".join(words[:2])
         flags = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-        if name not in commands() or not flags <= commands()[name]:
+        if name not in FLAGS or not flags <= FLAGS[name]:
             yield line
 
 
 def unknown_flags(page: Path) -> Iterator[str]:
-    known = OF_OTHER_PROGRAMS.union(*commands().values())
+    known = OF_OTHER_PROGRAMS.union(*FLAGS.values())
     for span in spans(text_of(page)):
         if re.match(r"--[a-z]", span) and re.split(r"[\s=:.]", span)[0] not in known:
             yield span
