@@ -20,7 +20,6 @@ from ops.lab.hostile.neighbour import Waits
 from ops.lab.hostile.observation import Observation
 from ops.lab.hostile.overruns import OverrunResult
 from ops.lab.hostile.pool_size import PoolSize, pool_size
-from ops.lab.hostile.source import flaky_source
 from shared.errors import AdapterRejected
 from shared.store.access.ledger import Used
 from shared.store.redis.connection import Redis
@@ -103,13 +102,6 @@ async def test_what_a_run_leaves_behind_is_noticed(
     ]
 
 
-def test_a_source_can_be_held_away() -> None:
-    with flaky_source() as source:
-        assert not source.is_away
-        source.is_held_away = True
-        assert source.is_away
-
-
 @pytest.mark.parametrize(
     ("windows", "made", "is_good"),
     [
@@ -138,12 +130,6 @@ def test_a_key_gets_its_limits_and_little_more(windows: int, made: int, is_good:
 )
 def test_the_ledger_and_the_limit_equal_the_answers(changes: Any, is_good: bool) -> None:
     assert bool(_ledger_faults(replace(LEDGER, **changes), 2)) is not is_good
-
-
-def test_waits_of_later_times_are_added() -> None:
-    waits = Waits(health_s=2, stream_s=1, num_health=1, failures=["a"])
-    waits.add(Waits(health_s=1, stream_s=3, num_health=2, num_streams=4, failures=["b"] * 9))
-    assert waits == Waits(2, 3, 3, 4, ["a", "b", "b", "b", "b"])
 
 
 @pytest.mark.parametrize(

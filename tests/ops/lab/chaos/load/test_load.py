@@ -1,6 +1,5 @@
 """Requests of the chaos clients, and their answers."""
 
-import random
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -17,9 +16,6 @@ from ops.lab.chaos.load.requests import (
     Question,
     RequestSource,
 )
-from ops.lab.chaos.load.sdk_exchange import api_of, fits
-from ops.lab.chaos.load.sdks.in_process import AnthropicSdk, OpenaiSdk
-from ops.lab.chaos.load.sdks.sdk import Api, fields_of
 from ops.lab.chaos.load.sse import Event, read_events
 from ops.lab.chaos.load.text_checks import SimulatedTexts, problems_of, problems_of_part
 from shared.protocol.ids import AdapterVersion
@@ -31,11 +27,6 @@ from worker.engine_simulated.tokens import (
     prompt_ids,
     token_text,
 )
-
-CHAT = Question(model="base", prompt="hi", is_chat=True, seed=7, n=1, num_tokens=20)
-TEXT = Question(model="base", prompt="hi", is_chat=False, seed=7, n=2, num_tokens=20)
-MESSAGES = [{"role": "user", "content": "hi"}]
-SAME = {"model": "base", "seed": 7, "ignore_eos": True, "stream": True}
 
 
 def source(client: int = 1) -> RequestSource:
@@ -59,33 +50,6 @@ def test_bodies_and_headers_express_the_manner() -> None:
     assert drawn.draw(Manner.STALL).question.n == STALLED_CHOICES
     away = drawn.draw(Manner.STAY_AWAY)
     assert away.headers == {"Idempotency-Key": away.key, "X-Lorikeet-On-Disconnect": "continue"}
-
-
-@pytest.mark.parametrize(
-    ("api", "question", "fields"),
-    [
-        (Api.CHAT, CHAT, {"messages": MESSAGES, "max_tokens": 20, "n": 1}),
-        (Api.COMPLETIONS, TEXT, {"prompt": "hi", "max_tokens": 20, "n": 2}),
-        (Api.RESPONSES, CHAT, {"input": MESSAGES, "max_output_tokens": 20}),
-        (Api.MESSAGES, CHAT, {"messages": MESSAGES, "max_tokens": 20}),
-    ],
-)
-def test_bodies_have_the_fields_of_their_api(
-    api: Api, question: Question, fields: dict[str, Any]
-) -> None:
-    assert fields_of(api, question) == {**SAME, **fields}
-
-
-def test_each_client_gets_questions_that_its_apis_can_ask() -> None:
-    drawn, asked = source(), set()
-    for sdk in (OpenaiSdk(), AnthropicSdk()):
-        for _ in range(50):
-            request = drawn.draw(Manner.OFFICIAL, lambda question, sdk=sdk: fits(sdk, question))
-            api = api_of(sdk, request.question, random.Random(request.key))
-            assert api in sdk.apis
-            assert fields_of(api, request.question)["stream"]
-            asked.add(api)
-    assert asked == set(Api)
 
 
 async def test_events_are_read_and_comments_and_cut_off_events_ignored() -> None:
