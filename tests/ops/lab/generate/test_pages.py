@@ -1,5 +1,6 @@
-"""Generated pages are current, and the index of results reads its files."""
+"""Generated pages and pictures are current, and the index of results reads its files."""
 
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -51,6 +52,16 @@ def drawn_architecture() -> str:
 )
 def test_a_generated_file_is_current(command: str, file: Path, generate: Callable[[], str]) -> None:
     assert file.read_text() == generate(), f"run `python -m ops.lab.generate.{command}`"
+
+
+def test_the_architecture_picture_shows_every_text_and_its_folders_exist() -> None:
+    drawing = architecture_picture.read_drawing(architecture_picture.SOURCE.read_text())
+    picture = ET.fromstring(architecture_picture.PICTURE.read_text())
+    shown = {element.text for element in picture.iter() if element.text}
+    for box in drawing.boxes:
+        assert {box.title, *(text for _, text in box.rows)} <= shown
+        assert [each for each, _ in box.rows if not (ROOT / box.folder / each).exists()] == []
+    assert {arrow.label for arrow in drawing.arrows} <= shown
 
 
 def test_a_result_is_the_newest_of_its_kind_or_cited_by_name() -> None:
