@@ -127,10 +127,13 @@ class Actor:
         return await self.redis.zscore(idle, self.id) is not None
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = 60) -> Any:
-    """Wait until an async condition returns a true value, and return it."""
+async def eventually(condition: Callable[[], Any], within_s: float = 60) -> Any:
+    """Wait until `condition`, a plain or async function, returns a true value, and return it."""
     deadline = time.monotonic() + within_s
-    while not (value := await condition()):
+    while True:
+        value = condition()
+        value = await value if isinstance(value, Awaitable) else value
+        if value:
+            return value
         assert time.monotonic() < deadline, "the condition wasn't met in time"
-        await asyncio.sleep(0.01)
-    return value
+        await asyncio.sleep(0.005)

@@ -1,10 +1,41 @@
 """Runs HTTP servers of the standard library in threads."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
+
+
+class LocalServer(ThreadingHTTPServer):
+    """Server on a free port of this machine."""
+
+    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Reads bodies, answers with JSON, and logs nothing."""
+
+    def read_body(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def reply(self, status: int, content: Any = b"", *, missing: int = 0) -> None:
+        """Answer with bytes, or with anything else as JSON.
+
+        `missing` bytes of the announced length are never sent.
+        """
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data) + missing))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
 
 S = TypeVar("S", bound=ThreadingHTTPServer)
 
@@ -15,6 +46,8 @@ def running(server: S) -> Iterator[S]:
     with server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

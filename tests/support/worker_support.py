@@ -4,11 +4,12 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from queue_support import LIMITS, make_adapter
+from queue_support import LIMITS, make_adapter, make_job
+from queue_support import eventually as until
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
 
 from shared.cancel_tasks import cancel_tasks
@@ -16,7 +17,7 @@ from shared.errors import RedisUnavailable
 from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Event, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.jobs import Job, JobState, SamplingParams
 from shared.protocol.results import Result
 from shared.settings import WorkerSettings
 from shared.store.adapters.registry import Registry
@@ -31,17 +32,6 @@ from worker.service import Worker
 DEADLINE_S = 60.0
 Start = Callable[..., AbstractAsyncContextManager[Worker]]
 """Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
-
-
-async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
-    """Wait until `condition`, a plain or async function, returns a true value; fail if too late."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = condition()
-        if await value if isinstance(value, Awaitable) else value:
-            return
-        assert time.monotonic() < end, "the condition didn't become true in time"
-        await asyncio.sleep(0.005)
 
 
 async def has_workers(views: PoolViews, count: int) -> bool:
@@ -94,25 +84,18 @@ class Client:
         n: int = 1,
         stop: tuple[str, ...] = (),
         ignore_eos: bool = False,
-        cost: int = 10,
         **changes: Any,
     ) -> Job:
         """Return a completion job without enqueueing it."""
         fields: dict[str, Any] = {
-            "id": JobId(uuid.uuid4().hex),
-            "endpoint": Endpoint.COMPLETIONS,
-            "model": "any",
-            "version": version,
             "sampling": SamplingParams(
                 seed=seed, max_tokens=max_tokens, n=n, stop=stop, ignore_eos=ignore_eos
             ),
             "created_s": int(time.time()),
-            "deadline_ms": 60_000,
-            "cost": cost,
             "reply_to": self.api,
             "prompts": () if "messages" in changes else (prompt,),
         }
-        return Job(**{**fields, **changes})
+        return make_job(version, **{**fields, **changes})
 
     async def send(self, *args: Any, **kwargs: Any) -> Job:
         """Make a job, enqueue it and return it; takes the arguments of `make`."""

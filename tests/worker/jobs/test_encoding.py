@@ -4,9 +4,8 @@ import threading
 from typing import Any
 
 import pytest
-from synthetic_pool import synthetic_job
+from queue_support import make_job
 
-from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from worker.engine_simulated.text import SimulatedTokenizer
 from worker.jobs.encoding import SHORT_BYTES, encode
@@ -39,7 +38,7 @@ async def test_only_long_inputs_are_tokenized_in_a_thread(
     fields: dict[str, Any], is_in_thread: bool
 ) -> None:
     tokenizer = RecordingTokenizer()
-    job = synthetic_job(AdapterVersion("base@1"), 1, **fields)
+    job = make_job("base@1", **fields)
     prompts = await encode(tokenizer, job, BASE_STYLE)
     assert prompts == SimulatedTokenizer().encode(job)
     assert (tokenizer.thread != threading.get_ident()) == is_in_thread

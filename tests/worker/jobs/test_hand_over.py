@@ -172,7 +172,7 @@ async def test_a_second_stop_releases_running_jobs_immediately(
         await client.until_published(job, 5)
         worker.stop()
         worker.stop()
-        await until(lambda: has_workers(client.views, 0), deadline_s=3)
+        await until(lambda: has_workers(client.views, 0), within_s=3)
     view = await client.views.job(job.id)
     assert view.state is JobState.QUEUED
 

@@ -5,11 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from threaded_server import running
+from threaded_server import LocalServer, QuietHandler, running
 
 from shared.adapter_flags import is_hub_id
 
@@ -30,7 +29,7 @@ for source in sys.argv[1:]:
 """
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(QuietHandler):
     """The routes of the hub that a download of org/repo needs."""
 
     def do_GET(self) -> None:
@@ -67,14 +66,11 @@ class Hub(BaseHTTPRequestHandler):
         if has_body:
             self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
-
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Hub)) as server:
-        yield f"http://127.0.0.1:{server.server_port}"
+    with running(LocalServer(Hub)) as server:
+        yield server.url
 
 
 def located(endpoint: str, home: Path, *sources: str, token: str = TOKEN) -> list[str]:

@@ -1,16 +1,46 @@
-"""The closed loop of streams, with a sender that answers at once."""
+"""The load of the measurements: received streams, and the closed loop."""
 
 import asyncio
 from collections import Counter
 
 import orjson
+import pytest
 
 from ops.lab.bench.streams.received_stream import ReceivedStream
 from ops.lab.bench.streams.stream_load import StreamLoad
 
 
+def event(text: str) -> bytes:
+    return b"id: 1\ndata: " + orjson.dumps({"choices": [{"text": text}]}) + b"\n\n"
+
+
+def test_each_token_of_a_chunk_has_its_arrival_time() -> None:
+    counted: list[int] = []
+    received = ReceivedStream(on_tokens=lambda _, num_new: counted.append(num_new))
+    received.begin(200, "job")
+    received.receive(b": keep-alive\n\n")
+    received.receive(event("00000000") + event("1111111122222222"))
+    received.receive(event("") + b"data: [DONE]\n\n")
+    assert (counted, len(received.token_s), received.error) == ([3], 3, None)
+    assert received.first_token_s >= 0
+
+
+@pytest.mark.parametrize(
+    ("status", "piece", "error"),
+    [
+        (429, b"full", "HTTP 429: full"),
+        (200, b'data: {"error": {"code": "internal"}}\n\n', "{'code': 'internal'}"),
+    ],
+)
+def test_refusals_and_errors_are_kept(status: int, piece: bytes, error: str) -> None:
+    received = ReceivedStream()
+    received.begin(status, "job")
+    received.receive(piece)
+    assert received.error == error
+
+
 class Echo:
-    """Sends as many tokens as requested, or fewer."""
+    """Sends at once as many tokens as requested, or fewer."""
 
     def __init__(self, missing: int = 0) -> None:
         self.tokens: list[int] = []
@@ -28,13 +58,11 @@ class Echo:
     async def send(self, body: bytes, received: ReceivedStream) -> None:
         self.open += 1
         request = orjson.loads(body)
-        num_tokens = request["max_tokens"]
         self.models[request["model"]] += 1
-        self.tokens.append(num_tokens)
+        self.tokens.append(request["max_tokens"])
         received.begin(200, f"job-{len(self.tokens)}")
-        text = "0" * 8 * (num_tokens - self._missing)
         await asyncio.sleep(0)
-        received.receive(b"data: " + orjson.dumps({"choices": [{"text": text}]}) + b"\n\n")
+        received.receive(event("0" * 8 * (request["max_tokens"] - self._missing)))
         self.open -= 1
         self._has_sent.set()
 
