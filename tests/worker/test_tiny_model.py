@@ -102,12 +102,7 @@ async def test_every_model_answers_as_transformers_and_peft_do(
 
 
 async def test_on_a_cpu_adapters_fill_both_memory_budgets(
-    settings: WorkerSettings,
-    folders: dict[str, Path],
-    tmp_path: Path,
-    client: Client,
-    redis: Redis,
-    pool: str,
+    settings: WorkerSettings, tmp_path: Path, client: Client, redis: Redis, pool: str
 ) -> None:
     wide = {"r": 128, "target_modules": "all-linear"}
     names = [f"wide{seed}" for seed in range(8)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scripted_engine import ScriptedEngine, expected_ids
-from worker_support import Client, Start, check_answers, has_workers, running, until
+from worker_support import Client, check_answers, has_workers, until
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.cancel_tasks import cancel_tasks
@@ -48,10 +48,10 @@ async def own_client(own_redis: Redis, keys: Keys) -> AsyncIterator[Client]:
 
 
 async def test_a_restart_of_redis_in_mid_stream_loses_nothing(
-    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str, tmp_path: Path
+    server: list[EmbeddedRedis], own_client: Client, tmp_path: Path
 ) -> None:
     engine = ScriptedEngine(step_s=0.005)
-    async with running(own_redis, engine, pool):
+    async with own_client.worker(engine):
         jobs = [await own_client.send(max_tokens=600, seed=seed) for seed in range(4)]
         for job in jobs:
             await own_client.until_published(job, 20)
@@ -64,10 +64,10 @@ async def test_a_restart_of_redis_in_mid_stream_loses_nothing(
 
 
 async def test_jobs_that_end_while_redis_is_unavailable_are_finished_later(
-    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str, tmp_path: Path
+    server: list[EmbeddedRedis], own_client: Client, tmp_path: Path
 ) -> None:
     engine = ScriptedEngine(step_s=0.002)
-    async with running(own_redis, engine, pool):
+    async with own_client.worker(engine):
         jobs = [await own_client.send(max_tokens=200, seed=seed) for seed in range(4)]
         for job in jobs:
             await own_client.until_published(job, 5)
@@ -82,10 +82,10 @@ async def test_jobs_that_end_while_redis_is_unavailable_are_finished_later(
 
 
 async def test_the_steps_computed_while_redis_was_suspended_are_published_at_once(
-    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str
+    server: list[EmbeddedRedis], own_client: Client
 ) -> None:
     engine = ScriptedEngine(step_s=0.002)
-    async with running(own_redis, engine, pool):
+    async with own_client.worker(engine):
         job = await own_client.send(max_tokens=300)
         await own_client.until_published(job, 5)
         os.kill(server[0].pid, signal.SIGSTOP)
@@ -97,9 +97,9 @@ async def test_the_steps_computed_while_redis_was_suspended_are_published_at_onc
 
 
 async def test_a_pool_that_lost_all_its_data_is_set_up_again(
-    server: list[EmbeddedRedis], own_redis: Redis, own_client: Client, pool: str
+    own_redis: Redis, own_client: Client
 ) -> None:
-    async with running(own_redis, ScriptedEngine(), pool, lease_ms=600, adapters=("one=v1",)):
+    async with own_client.worker(ScriptedEngine(), lease_ms=600, adapters=("one=v1",)):
         await own_redis.flushall()
         await until(lambda: has_workers(own_client.views, 1))
         result = await own_client.result_of(await own_client.send())
@@ -107,7 +107,7 @@ async def test_a_pool_that_lost_all_its_data_is_set_up_again(
 
 
 async def test_a_publication_whose_reply_is_lost_is_repeated_unchanged(
-    client: Client, engine: ScriptedEngine, start: Start, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish, num_lost = Queue.publish, 0
 
@@ -126,7 +126,7 @@ async def test_a_publication_whose_reply_is_lost_is_repeated_unchanged(
         return standing
 
     monkeypatch.setattr(Queue, "publish", losing)
-    async with start(engine):
+    async with client.worker():
         job = await client.send(max_tokens=100)
         await client.end_of(job)
     assert num_lost == 3
@@ -134,21 +134,23 @@ async def test_a_publication_whose_reply_is_lost_is_repeated_unchanged(
 
 
 async def test_checkpoints_become_complete_again_after_acknowledged_publications_are_lost(
-    client: Client, start: Start, redis: Redis, keys: Keys
+    client: Client,
 ) -> None:
     """A replaced master acknowledges publications that its successor lacks, without any error."""
 
     async def are_complete() -> bool:
-        stored = await read_checkpoints(redis, keys, job.id)  # empty after the end of the job
+        stored = await read_checkpoints(
+            client.redis, client.keys, job.id
+        )  # empty after the end of the job
         ids = stored[0].ids if stored else ()
         return len(ids) > num_shown and ids == tuple(expected_ids(1, 0, len(ids), job.version))
 
-    async with start(ScriptedEngine(step_s=0.005)):
+    async with client.worker(ScriptedEngine(step_s=0.005)):
         job = await client.send(max_tokens=900)
         await client.until_published(job, 100)
-        successor = await copy_of_pool(redis, keys)
+        successor = await copy_of_pool(client.redis, client.keys)
         await client.until_published(job, 200)
-        await replace_pool(redis, keys, successor)
+        await replace_pool(client.redis, client.keys, successor)
         num_shown = sum(len(tokens.ids) for tokens in client.tokens_of(job))
         await until(are_complete)
 

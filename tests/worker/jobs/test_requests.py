@@ -1,3 +1,6 @@
+"""Requests to the engine, from jobs and their prompts."""
+
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -6,6 +9,7 @@ from typing import Any
 import pytest
 from queue_support import make_job
 from running_jobs import EOS_ID, AsciiTokenizer, ascii_ids, claim
+from synthetic_pool import synthetic_job
 
 from shared.errors import JobFailed
 from shared.protocol.events import Tokens
@@ -13,6 +17,8 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.results import FinishReason
 from worker.engine.request import Request
+from worker.engine_simulated.text import SimulatedTokenizer
+from worker.jobs.encoding import SHORT_BYTES, encode
 from worker.jobs.requests import MAX_PROMPT_SCORES, choices_of, request_of
 from worker.jobs.running import RunningJob
 from worker.jobs.running_choice import RunningChoice
@@ -222,3 +228,34 @@ def test_an_answer_without_max_tokens_has_at_most_the_keys_limit(
     job = make_job(BASE, endpoint=Endpoint.CHAT, sampling=sampling, prompts=("ab",))
     running = RunningJob(claim(job, token_limit=token_limit))
     assert [choice.max_tokens for choice in choices(running)] == [most] * n
+
+
+class RecordingTokenizer(SimulatedTokenizer):
+    """Tokenizer that records the thread of its last call."""
+
+    thread: int | None = None
+
+    def encode(
+        self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
+    ) -> list[EncodedPrompt]:
+        self.thread = threading.get_ident()
+        return super().encode(job, style)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_in_thread"),
+    [
+        ({"prompts": ("short",)}, False),
+        ({"prompts": ("x" * SHORT_BYTES,)}, True),
+        ({"prompts": ("short",) * SHORT_BYTES}, True),
+        ({"prompts": (), "messages": ({"role": "user", "content": "x" * SHORT_BYTES},)}, True),
+    ],
+)
+async def test_only_long_inputs_are_tokenized_in_a_thread(
+    fields: dict[str, Any], is_in_thread: bool
+) -> None:
+    tokenizer = RecordingTokenizer()
+    job = synthetic_job(AdapterVersion("base@1"), 1, **fields)
+    prompts = await encode(tokenizer, job, BASE_STYLE)
+    assert prompts == SimulatedTokenizer().encode(job)
+    assert (tokenizer.thread != threading.get_ident()) == is_in_thread

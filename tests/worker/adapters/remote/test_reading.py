@@ -1,4 +1,4 @@
-"""Adapters at URLs that a worker reads, from a web server and from an S3 server."""
+"""Adapters at URLs that a worker reads, and addresses that it connects to."""
 
 import hashlib
 import ssl
@@ -9,15 +9,24 @@ from pathlib import Path
 import fsspec
 import pytest
 from archives import FORMATS, Member, archive
+from attacks import PRIVATE
 from s3_server import BUCKET, S3Server
 from source_worker import source_reader, tree
 from web_server import WebServer, redirects, response, sends, web_server
 
-from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError, StoreFailed
+from shared.errors import (
+    AdapterRejected,
+    ErrorCode,
+    JobError,
+    SettingsError,
+    SourceFailed,
+    StoreFailed,
+)
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import buckets
+from worker.adapters.remote.addresses import is_public
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.reader import AdapterReader
@@ -324,3 +333,29 @@ def test_an_adapter_of_the_settings_is_allowed_by_its_own_url(
     reader = source_reader(base, store, [], LOCAL, at_start=[url])
     assert reader.read("a", url).weights.source == url
     assert refused(reader, f"s3://{BUCKET}/team/sql").code is ErrorCode.SOURCE_NOT_ALLOWED
+
+
+PUBLIC = "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"
+
+
+def test_public_addresses_are_allowed_and_others_are_not() -> None:
+    assert all(is_public(address) for address in PUBLIC)
+    assert not any(is_public(address) for address in PRIVATE)
+
+
+def test_all_addresses_of_a_name_must_be_public() -> None:
+    check = AddressCheck(resolve=lambda host, port: PUBLIC)
+    assert check.addresses("name.test", 443) == PUBLIC
+    for private in PRIVATE:
+        check = AddressCheck(resolve=lambda host, port, private=private: [*PUBLIC, private])
+        with pytest.raises(SourceFailed, match="isn't public") as refusal:
+            check.addresses("name.test", 443)
+        assert refusal.value.code is ErrorCode.SOURCE_NOT_ALLOWED
+
+
+def test_only_named_hosts_may_have_private_addresses() -> None:
+    check = AddressCheck(["Files.Internal"], resolve=lambda host, port: ["10.0.0.1"])
+    assert check.addresses("files.internal", 443) == ["10.0.0.1"]
+    for host in ("other.internal", "10.0.0.1", "sub.files.internal"):
+        with pytest.raises(SourceFailed, match="isn't public"):
+            check.addresses(host, 443)

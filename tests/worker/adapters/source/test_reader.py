@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_folders import change_tensors
+from adapter_folders import change_tensors, set_field
 from bad_adapters import BAD, Bad, save_bad
 from source_worker import source_reader
 from tiny import save_adapter
 
-from shared.errors import AdapterRejected, ErrorCode, StoreFailed
+from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.adapters.inspections import Findings, Inspection
@@ -280,3 +280,53 @@ def test_a_load_resolves_its_source_and_parses_its_files_once(
     calls.clear()
     reader.read("a", str(folder))
     assert sorted(calls) == ["adapter_folder", "read_config", "read_header"]
+
+
+LOOKAHEAD = r"(?!.*layers\.1).*self_attn\.q_proj"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    for name in ("operators", "clients"):
+        save_adapter(tmp_path / name, r=2, target_modules=r".*layers\.0\.self_attn\.q_proj")
+        set_field(tmp_path / name, target_modules=LOOKAHEAD)
+    return tmp_path
+
+
+def reader_with(base: BaseModules, folders: Path, *, at_start: list[str]) -> AdapterReader:
+    store = AdapterStore(folders / "store", max_bytes=64 << 20)
+    return source_reader(base, store, [str(folders)], AddressCheck(), at_start=at_start)
+
+
+def test_an_adapter_of_the_settings_is_read_from_its_source_and_its_copy(
+    base: BaseModules, folders: Path
+) -> None:
+    source = str(folders / "operators")
+    at_start = reader_with(base, folders, at_start=[source])
+    adapter = at_start.read("a", source)
+    assert [*adapter.weights.modules] == ["model.layers.0.self_attn.q_proj"]
+    entry = adapter.registry_entry(source)
+    assert at_start.read_version(entry).weights.version == entry.version
+    assert at_start.inspect(Inspection(name="b", source=source)).error is None
+
+
+def test_an_adapter_that_a_client_named_is_refused_with_advice(
+    base: BaseModules, folders: Path
+) -> None:
+    operators = reader_with(base, folders, at_start=[str(folders / "operators")])
+    found = operators.inspect(Inspection(name="b", source=str(folders / "clients")))
+    assert found.error.status == 400
+    for part in ("target_modules=", "a lookaround", "list the modules", "--adapters"):
+        assert part in found.error.message
+
+
+def test_a_worker_without_the_adapter_in_its_settings_refuses_it_and_leaves_its_copy(
+    base: BaseModules, folders: Path
+) -> None:
+    source = str(folders / "operators")
+    at_start = reader_with(base, folders, at_start=[source])
+    entry = at_start.read("a", source).registry_entry(source)
+    shutil.rmtree(source)
+    with pytest.raises(AdapterNotServed, match="a lookaround"):
+        reader_with(base, folders, at_start=[]).read_version(entry)
+    assert at_start.read_version(entry).weights.version == entry.version
