@@ -2,14 +2,14 @@
 
 import hashlib
 import time
-import uuid
 from typing import Any
 
 import pytest
 from engine_requests import make_request
+from queue_support import make_job
 
 from shared.errors import AdapterRejected, ErrorCode, JobFailed
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.results import FinishReason
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
@@ -114,18 +114,7 @@ ENCODED = EncodedPrompt([1], "")
 
 
 def job(*prompts: Any, **fields: Any) -> Job:
-    values: dict[str, Any] = {"endpoint": Endpoint.COMPLETIONS, "sampling": SamplingParams(seed=1)}
-    return Job(
-        id=JobId(uuid.uuid4().hex),
-        model="m",
-        version=AdapterVersion("m@000000000000"),
-        created_s=0,
-        deadline_ms=1000,
-        cost=1,
-        reply_to=ApiId("api"),
-        prompts=prompts,
-        **{**values, **fields},
-    )
+    return make_job("m@000000000000", prompts=prompts, **fields)
 
 
 def ids_of(asked: Job) -> list[list[int]]:

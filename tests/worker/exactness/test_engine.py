@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from engines import engine_of, greedy_request, load, random_prompt, run
 from kernel_sets import compiled_as, every_level
+from kinds import attention
 from reference import check_greedy_along, logits_along, with_adapter
 from tiny import ARCHITECTURES, save_adapter, tiny_model
 
 NUM_TOKENS = 24
-ATTENTION = {"gpt_neox": ["query_key_value", "dense"]}
 ADAPTERS = {
     "plain": {"r": 8, "lora_alpha": 16},
     "rslora": {"r": 24, "lora_alpha": 8, "use_rslora": True},
@@ -31,7 +31,7 @@ class Case:
 
 def config_of(name: str, model_type: str) -> dict[str, object]:
     config = dict(ADAPTERS[name])
-    modules = ATTENTION.get(model_type, ["q_proj", "k_proj", "v_proj", "o_proj"])
+    modules = attention(model_type)
     if config.pop("targets", None):
         first = modules[0]
         config |= {

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -121,28 +121,6 @@ def test_an_answer_is_the_same_uninterrupted_preempted_or_resumed(loaded: Loaded
         resumed = request_of(seed, schema, shown=half)
         rest = answers(roomy, [resumed])[resumed.id]
         assert half + rest.ids == complete.ids
-
-
-def test_a_greedy_answer_follows_its_schema(loaded: LoadedModel) -> None:
-    engine, _ = engine_of(loaded)
-    schemas = {seed: random_schema(seed) for seed in range(400, 420)}
-    requests = [request_of(seed, schema, temperature=0.0) for seed, schema in schemas.items()]
-    answer_of = answers(engine, requests)
-    for request, schema in zip(requests, schemas.values(), strict=True):
-        assert answer_of[request.id].finish is FinishReason.STOP
-        assert is_valid(schema, answer_of[request.id].text)
-
-
-def test_bias_and_penalties_never_override_the_grammar(loaded: LoadedModel) -> None:
-    engine, _ = engine_of(loaded)
-    schema = random_schema(7)
-    request = request_of(7, schema)
-    forbidden = TOKENIZER.convert_tokens_to_ids("~")
-    bias = ((forbidden, 100.0), (EOS_ID, 100.0))
-    request.sampling = replace(request.sampling, logit_bias=bias, repetition_penalty=5.0)
-    answer = answers(engine, [request])[request.id]
-    assert answer.finish is FinishReason.STOP
-    assert is_valid(schema, answer.text)
 
 
 def test_a_grammar_that_becomes_too_complex_fails_only_its_own_request(

@@ -19,7 +19,7 @@ TIED = {"tie_word_embeddings": True}
 CASES = [(model_type, {}) for model_type in (*ARCHITECTURES, "gpt2", "phi3", "glm4", "phi")]
 CASES += [(model_type, TIED) for model_type in ("llama", "gemma2", "gpt2")]
 REPRESENTATIVE = [("llama", TIED)]
-"""`test_lora_kinds.py` checks each kind on more models."""
+"""`test_lora_parity.py` checks each kind on more models."""
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from base64 import b64encode
 from typing import Any
 
-from api_support import worker_info
+from queue_support import Actor
 from running_jobs import add_job
 from scripted_engine import (
     BASE,
@@ -20,7 +20,6 @@ from shared.errors import ErrorCode
 from shared.protocol.codec import encode_job
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.events import Admitted, Tokens
-from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import MAX_EMBEDDED, Endpoint, Job, JobState, SamplingParams
 from shared.protocol.results import FinishReason, Result
 from shared.store.jobs.token_streams import merge, read_checkpoints
@@ -238,15 +237,12 @@ async def test_a_job_with_many_inputs_leaves_room_for_a_generation(client: Clien
 
 
 async def test_a_job_that_another_worker_has_returned_is_computed_anew(client: Client) -> None:
-    other, residents = WorkerId("test:1:other"), (BASE.version,)
-    await client.queue.register(other, lease_ms=60_000, info=worker_info(), residents=residents)
+    other = Actor(client.queue, client.redis, client.keys, "test:1:other", [BASE.version])
+    await other.register()
     job = await embed(client)
-    claim = await client.queue.claim(
-        other, sequences=64, tokens=100_000, steal_ms=250, max_cold=1, residents=residents
-    )
-    assert [claimed.job for claimed in claim.jobs] == [job]
-    await client.queue.release(other, [job.id])
-    await client.queue.leave(other)
+    assert await other.claim_ids(sequences=64, tokens=100_000) == [job.id]
+    await client.queue.release(other.id, [job.id])
+    await client.queue.leave(other.id)
     async with client.worker():
         check(await client.result_of(job))
 

@@ -1,6 +1,9 @@
 """Jobs that move to another worker: published tokens are never lost, repeated or changed."""
 
+from typing import Any
+
 import pytest
+from queue_support import Actor, tokens
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text
 from worker_support import Client, check_answers, has_workers, until
 
@@ -10,52 +13,36 @@ from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_replies import Claim, Mail, MailKind
 from shared.protocol.results import FinishReason
-from shared.protocol.workers import WorkerInfo
 from shared.store.jobs.queue import Queue
-
-INFO = WorkerInfo(
-    model="scripted", device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
-)
-EARLIER = WorkerId("earlier")
 
 
 async def publish_as_earlier_worker(client: Client, job: Job, *events: Tokens) -> None:
     """Claim the job as another worker, publish `events` and release the job."""
-    queue = client.queue
-    await queue.register(EARLIER, lease_ms=60_000, info=INFO, residents=[BASE.version])
-    claim = await queue.claim(
-        EARLIER,
-        sequences=8,
-        tokens=1000,
-        steal_ms=1000,
-        max_cold=0,
-        residents=[BASE.version],
-    )
-    assert [claimed.job.id for claimed in claim.jobs] == [job.id]
-    await queue.publish(EARLIER, {client.api: events})
-    await queue.leave(EARLIER)
+    earlier = Actor(client.queue, client.redis, client.keys, "earlier", [BASE.version])
+    await earlier.register()
+    assert await earlier.claim_ids() == [job.id]
+    await client.queue.publish(earlier.id, {client.api: events})
+    await client.queue.leave(earlier.id)
 
 
 def first_tokens(
-    job: Job, count: int, *, choice: int = 0, text: str | None = None, finish: str | None = None
+    job: Job, count: int, *, text: str | None = None, choice: int = 0, **fields: Any
 ) -> Tokens:
     """Return an event with the first `count` tokens of a choice."""
-    ids = tuple(expected_ids(1, choice, count, BASE.version))
-    return Tokens(
-        job=job.id,
-        try_=1,
-        choice=choice,
-        index=0,
-        ids=ids,
-        text=expected_text(ids) if text is None else text,
-        finish=FinishReason(finish) if finish else None,
-    )
+    ids = expected_ids(1, choice, count, BASE.version)
+    shown = expected_text(ids) if text is None else text
+    return tokens(job, 0, ids, shown, choice=choice, **fields)
+
+
+def whole_characters(job: Job) -> Tokens:
+    """Return an event with as many tokens, below 8, as end with a complete character."""
+    events = [first_tokens(job, count) for count in range(8)]
+    return [event for event in events if "\ufffd" not in event.text[-1:]][-1]
 
 
 async def test_a_resumed_answer_continues_after_the_published_tokens(client: Client) -> None:
     job = await client.send(max_tokens=20, n=2)
-    count = max(k for k in range(8) if "\ufffd" not in first_tokens(job, k).text[-1:])
-    await publish_as_earlier_worker(client, job, first_tokens(job, count))
+    await publish_as_earlier_worker(client, job, whole_characters(job))
     async with client.worker():
         end = await client.end_of(job)
     check_answers(client, [job])
@@ -65,7 +52,9 @@ async def test_a_resumed_answer_continues_after_the_published_tokens(client: Cli
 
 async def test_finished_choices_do_not_run_again(client: Client) -> None:
     job = await client.send(max_tokens=9, n=2)
-    await publish_as_earlier_worker(client, job, first_tokens(job, 9, choice=1, finish="length"))
+    await publish_as_earlier_worker(
+        client, job, first_tokens(job, 9, choice=1, finish=FinishReason.LENGTH)
+    )
     async with client.worker():
         result = await client.result_of(job)
     (added,) = client.engine.added_ids
@@ -74,34 +63,24 @@ async def test_finished_choices_do_not_run_again(client: Client) -> None:
     assert [len(choice.ids) for choice in result.choices] == [9, 9]
 
 
-async def test_a_job_whose_choices_are_all_finished_ends_without_the_engine(client: Client) -> None:
+@pytest.mark.parametrize("is_finished", [True, False])
+async def test_an_answer_with_all_its_tokens_ends_without_the_engine(
+    client: Client, is_finished: bool
+) -> None:
     job = await client.send(max_tokens=4)
-    published = first_tokens(job, 4, finish="length")
+    text = first_tokens(job, 4).text
+    if is_finished:
+        published = first_tokens(job, 4, finish=FinishReason.LENGTH)
+    else:  # an incomplete character at its end isn't published
+        published = first_tokens(job, 4, text=text.rstrip("\ufffd"))
     await publish_as_earlier_worker(client, job, published)
     async with client.worker():
         result = await client.result_of(job)
     assert client.engine.added_ids == []
-    assert (result.state, result.choices[0].text) == (JobState.DONE, published.text)
+    (choice,) = result.choices
+    assert (result.state, choice.finish) == (JobState.DONE, FinishReason.LENGTH)
+    assert choice.text == client.answers_of(job)[0][1] == text
     assert result.usage.completion_tokens == 4
-
-
-async def test_an_answer_with_max_tokens_tokens_is_finished_without_the_engine(
-    client: Client,
-) -> None:
-    job = await client.send(max_tokens=4)
-    await publish_as_earlier_worker(
-        client, job, first_tokens(job, 4, text=complete_characters(job, 4))
-    )
-    async with client.worker():
-        result = await client.result_of(job)
-    assert client.engine.added_ids == []
-    assert result.choices[0].finish is FinishReason.LENGTH
-    assert client.answers_of(job)[0][1] == expected_text(first_tokens(job, 4).ids)
-
-
-def complete_characters(job: Job, count: int) -> str:
-    """Return the text of the first tokens without an incomplete character at its end."""
-    return first_tokens(job, count).text.rstrip("\ufffd")
 
 
 async def test_a_published_text_that_does_not_match_its_tokens_is_never_continued(
@@ -186,8 +165,7 @@ async def test_the_time_to_the_first_token_is_counted_once_and_from_the_acceptan
     client: Client,
 ) -> None:
     resumed = await client.send(max_tokens=12)
-    count = max(k for k in range(8) if "\ufffd" not in first_tokens(resumed, k).text[-1:])
-    await publish_as_earlier_worker(client, resumed, first_tokens(resumed, count))
+    await publish_as_earlier_worker(client, resumed, whole_characters(resumed))
     async with client.worker() as worker:
         await client.end_of(resumed)
         assert sum(worker.parts.jobs.first_tokens.counts) == 0  # the earlier worker has counted it

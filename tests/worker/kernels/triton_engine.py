@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from engines import engine_of, greedy_request, random_prompt, run
+from engines import engine_of, greedy_request, load, random_prompt, run
 from peft import PeftModel
 from reference import check_greedy_along, logits_along
-from tiny import save_adapter, tiny_model, tiny_tokenizer
+from tiny import save_adapter, tiny_model
 from torch import Tensor
 
 from ops.lab.bench.gpu.clock import Clock
@@ -25,7 +25,6 @@ from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton import lora
 from worker.kernels.triton.check import NotUsable, usable_kernels
 from worker.kernels.triton.kernels import TritonKernels
-from worker.model.loader import prepare_model
 from worker.startup.warm_up import warm_up
 
 NUM_TOKENS = 6
@@ -48,14 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[NativeEngine, dict[str, str]]:
-    loaded = prepare_model(
-        tiny_model("gemma2"),
-        tiny_tokenizer(),
-        name="tiny",
-        digest="0" * 64,
-        source="tiny",
-        kernels=kernels,
-    )
+    loaded = load(tiny_model("gemma2"), kernels=kernels)
     assert loaded.kernels is kernels
     warm_up(loaded)
     return engine_of(loaded, folders, budget=23)

@@ -17,11 +17,10 @@ from transformers import PreTrainedModel
 from shared.errors import AdapterRejected, ModelRejected
 from worker.engine.request import RequestId
 from worker.kernels.reference import ReferenceKernels
-from worker.lora.base.modules import BaseModules
 from worker.model.fuse import FusedAttention, FusedGatedMLP, FusedRMSNorm
 from worker.model.fused_layer import FusedLayer, LayerRun
 from worker.model.fused_stack import FusedStack
-from worker.model.loader import LoadedModel, prepare_model
+from worker.model.loader import LoadedModel
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -34,8 +33,7 @@ def small_model(
 
 def load_native(model: PreTrainedModel) -> LoadedModel:
     """Prepare `model` with the native kernels."""
-    kernels = native_kernels(model.dtype)
-    return prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny", kernels=kernels)
+    return load(model, kernels=native_kernels(model.dtype))
 
 
 def count(model: nn.Module, cls: type) -> int:
@@ -44,33 +42,38 @@ def count(model: nn.Module, cls: type) -> int:
 
 QKV, GATE_UP = ["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]
 FOUND = {
-    "llama": ([QKV, GATE_UP], (2, 2, 5)),
-    "qwen2": ([QKV, GATE_UP], (2, 2, 5)),  # with biases on q, k and v only
-    "qwen3": ([QKV, GATE_UP], (0, 2, 9)),  # norms between projection and rotation
-    "gemma2": ([QKV, GATE_UP], (2, 0, 9)),  # GELU
-    "mixtral": ([QKV], (2, 0, 5)),  # its experts aren't linears
-    "phi3": ([], (0, 0, 5)),  # its linears are joined already
-    "gpt2": ([], (0, 0, 0)),
-    "gpt_neox": ([], (0, 0, 0)),
-    "opt": ([QKV], (0, 0, 0)),
+    "llama": ([QKV, GATE_UP], (2, 2, 5), 2),
+    "qwen2": ([QKV, GATE_UP], (2, 2, 5), 2),  # with biases on q, k and v only
+    "qwen3": ([QKV, GATE_UP], (0, 2, 9), 0),  # norms between projection and rotation
+    "gemma2": ([QKV, GATE_UP], (2, 0, 9), 0),  # GELU
+    "mixtral": ([QKV], (2, 0, 5), 0),  # its experts aren't linears
+    "phi3": ([], (0, 0, 5), 0),  # its linears are joined already
+    "gpt2": ([], (0, 0, 0), 0),
+    "gpt_neox": ([], (0, 0, 0), 0),
+    "opt": ([QKV], (0, 0, 0), 0),
 }
+"""Joined linears of each layer, numbers of fused modules, and number of fused layers."""
 
 
 @pytest.mark.parametrize(
     ("model_type", "dtype"),
     slow_unless(
-        lambda model_type, dtype: model_type == "llama" or dtype == torch.float32,
+        lambda model_type, dtype: model_type in ("llama", "qwen2") or dtype == torch.float32,
         product(FOUND, DTYPES),
     ),
     ids=str,
 )
-def test_siblings_and_fusible_modules_are_found(model_type: str, dtype: torch.dtype) -> None:
-    groups, counts = FOUND[model_type]
+def test_siblings_fusible_modules_and_layers_are_found(model_type: str, dtype: torch.dtype) -> None:
+    groups, counts, num_layers = FOUND[model_type]
     loaded = load_native(small_model(model_type, dtype))
     joined = [[n.rpartition(".")[2] for n in s.names] for s in loaded.siblings if len(s.names) > 1]
     assert joined == groups * 2
     fused = (FusedAttention, FusedGatedMLP, FusedRMSNorm)
     assert tuple(count(loaded.model, cls) for cls in fused) == counts
+    if not native_kernels(dtype).can_pack(torch.empty(16, 16, dtype=dtype)):
+        num_layers = 0
+    assert count(loaded.model, FusedLayer) == num_layers
+    assert count(loaded.model, FusedStack) == bool(num_layers)
 
 
 def test_gemmas_norm_adds_one_to_its_weight() -> None:
@@ -131,9 +134,7 @@ def test_modules_that_only_look_alike_are_not_fused() -> None:
 
 
 def test_other_kernels_fuse_nothing() -> None:
-    loaded = prepare_model(
-        small_model("llama"), None, name="t", digest="", source="t", kernels=ReferenceKernels()
-    )
+    loaded = load(small_model("llama"), kernels=ReferenceKernels())
     assert count(loaded.model, FusedRMSNorm) == 0
 
 
@@ -155,7 +156,6 @@ def test_a_model_that_does_not_call_each_linear_once_is_refused(times: int) -> N
         load(model)
 
 
-LAYERS = {"llama": 2, "qwen2": 2, "qwen3": 0, "gemma2": 0, "mixtral": 0, "gpt_neox": 0}
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ADAPTERS: dict[str, dict[str, Any]] = {
     "all": {"r": 24, "target_modules": LINEARS},
@@ -164,13 +164,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 def loaded(model_type: str, dtype: torch.dtype) -> LoadedModel:
-    model = tiny_model(model_type, initializer_range=0.02).to(dtype)
-    kernels = native_kernels(dtype)
-    return prepare_model(model, None, name="t", digest="0" * 64, source="t", kernels=kernels)
-
-
-def fused_layers(of: LoadedModel) -> list[FusedLayer]:
-    return [module for module in of.model.modules() if isinstance(module, FusedLayer)]
+    return load_native(small_model(model_type, dtype))
 
 
 def saved(folder: Path, model_type: str, configs: dict[str, dict[str, Any]]) -> dict[str, Path]:
@@ -178,7 +172,7 @@ def saved(folder: Path, model_type: str, configs: dict[str, dict[str, Any]]) -> 
     return {
         name: save_adapter(
             folder / name,
-            base=tiny_model(model_type, initializer_range=0.02),  # PEFT changes it
+            base=small_model(model_type),  # PEFT changes it
             seed=seed,
             **config,
         )
@@ -197,24 +191,6 @@ def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[i
         for n in range(6)
     ]
     return run(engine, requests)
-
-
-@pytest.mark.parametrize(
-    ("model_type", "dtype"),
-    slow_unless(
-        lambda model_type, dtype: LAYERS[model_type] or dtype == torch.float32,
-        product(LAYERS, NATIVE_DTYPES),
-    ),
-    ids=str,
-)
-def test_only_layers_of_the_known_kind_and_their_stack_are_fused(
-    model_type: str, dtype: torch.dtype
-) -> None:
-    of = loaded(model_type, dtype)
-    can_fuse = native_kernels(dtype).can_pack(torch.empty(16, 16, dtype=dtype))
-    assert len(fused_layers(of)) == (LAYERS[model_type] if can_fuse else 0)
-    num_stacks = sum(isinstance(module, FusedStack) for module in of.model.modules())
-    assert num_stacks == (1 if LAYERS[model_type] and can_fuse else 0)
 
 
 WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -265,12 +241,8 @@ GEMMA3N = {
 }
 
 
-def base_of(model: PreTrainedModel) -> BaseModules:
-    return prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny").base
-
-
 def test_adapters_cannot_change_modules_after_the_rows_are_selected() -> None:
-    base = base_of(tiny_model("modernbert-decoder", sliding_window=8))
+    base = load(tiny_model("modernbert-decoder", sliding_window=8)).base
     assert base.head == "decoder"
     assert "lm_head.dense" not in base.linears
     assert "lm_head.norm" not in base.norms
@@ -282,7 +254,7 @@ def test_adapters_cannot_change_modules_after_the_rows_are_selected() -> None:
 
 
 def test_a_linear_that_returns_several_tensors_cannot_be_changed() -> None:
-    base = base_of(tiny_model("phimoe", **PHIMOE))
+    base = load(tiny_model("phimoe", **PHIMOE)).base
     assert {"model.layers.0.self_attn.q_proj", "lm_head"} <= base.linears.keys()
     assert base.targets(targeting(target_modules=["o_proj"])) == [
         "model.layers.0.self_attn.o_proj",
@@ -295,7 +267,7 @@ def test_a_linear_that_returns_several_tensors_cannot_be_changed() -> None:
 
 def test_the_refusal_of_a_model_names_at_most_three_of_its_linears() -> None:
     with pytest.raises(ModelRejected) as error:
-        base_of(tiny_model("gemma3n_text", **GEMMA3N))
+        load(tiny_model("gemma3n_text", **GEMMA3N))
     assert str(error.value) == (
         "--model tiny: Gemma3nForCausalLM doesn't call each linear once per pass, so adapters on "
         "model.layers.0.altup.modality_router, model.layers.1.altup.modality_router, "

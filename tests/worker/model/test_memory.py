@@ -60,29 +60,21 @@ class ScriptedDevice:
         return needed if needed <= self.free else None
 
 
-def asked(
-    *,
-    kv: int | None = None,
-    adapters: int | None = None,
-    seqs: int | None = None,
-    tokens: int | None = None,
-    fraction: float = 0.9,
-) -> Asked:
-    return Asked(
-        parts=Parts(kv=kv, adapters=adapters),
+def sized(
+    device: ScriptedDevice, *, seqs: int | None = None, tokens: int | None = None, **parts: int
+) -> Sizes:
+    asked = Asked(
+        parts=Parts(**parts),
         max_num_seqs=seqs,
         max_num_batched_tokens=tokens,
-        memory_fraction=fraction,
+        memory_fraction=0.9,
     )
-
-
-def sized(device: ScriptedDevice, asked: Asked) -> Sizes:
     return size_worker(device, asked, full_context=FULL_CONTEXT)
 
 
 def test_a_gpu_of_80_gib_holds_several_full_contexts_of_an_8b_model() -> None:
     device = ScriptedDevice(80 * GIB, weights=16 * GIB)
-    sizes = sized(device, asked())
+    sizes = sized(device)
     assert sizes.batch == Batch(max_num_seqs=256, max_num_batched_tokens=8192)
     assert sizes.step_bytes == GIB
     assert sizes.parts.adapters > 6 * GIB
@@ -94,7 +86,7 @@ def test_a_gpu_of_80_gib_holds_several_full_contexts_of_an_8b_model() -> None:
 @pytest.mark.parametrize(("gib", "weights"), [(24, 16), (8, 2)])
 def test_smaller_gpus_get_less_and_stay_within_their_fraction(gib: int, weights: int) -> None:
     device = ScriptedDevice(gib * GIB, weights=weights * GIB)
-    sizes = sized(device, asked())
+    sizes = sized(device)
     on_device = sizes.parts.kv + sizes.parts.adapters + sizes.step_bytes + device.weights
     assert 0.85 * device.total < on_device <= 0.9 * device.total
     assert sizes.parts.kv < FULL_CONTEXT
@@ -102,16 +94,16 @@ def test_smaller_gpus_get_less_and_stay_within_their_fraction(gib: int, weights:
 
 def test_explicit_settings_win_over_sizes_from_the_device() -> None:
     device = ScriptedDevice(80 * GIB, weights=16 * GIB)
-    sizes = sized(device, asked(kv=3 * GIB, adapters=512 * MIB, seqs=7, tokens=64))
+    sizes = sized(device, kv=3 * GIB, adapters=512 * MIB, seqs=7, tokens=64)
     assert sizes.batch == Batch(max_num_seqs=7, max_num_batched_tokens=64)
     assert (sizes.parts.kv, sizes.parts.adapters) == (3 * GIB, 512 * MIB)
     assert device.steps == [64]
-    assert sized(device, asked(adapters=GIB)).parts.kv > sized(device, asked()).parts.kv
+    assert sized(device, adapters=GIB).parts.kv > sized(device).parts.kv
 
 
 def test_a_step_that_takes_too_much_memory_is_halved() -> None:
     device = ScriptedDevice(80 * GIB, weights=16 * GIB, bytes_per_token=4 * MIB)
-    sizes = sized(device, asked())
+    sizes = sized(device)
     assert device.steps == [8192, 4096, 2048]
     assert sizes.batch.max_num_batched_tokens == 2048
     assert sizes.step_bytes == 8 * GIB
@@ -120,14 +112,14 @@ def test_a_step_that_takes_too_much_memory_is_halved() -> None:
 def test_a_step_that_does_not_fit_at_all_is_refused() -> None:
     device = ScriptedDevice(24 * GIB, weights=23 * GIB, bytes_per_token=8 * MIB)
     with pytest.raises(SettingsError, match=r"--max-num-batched-tokens 512 .* set them lower"):
-        sized(device, asked())
+        sized(device)
     with pytest.raises(SettingsError, match=r"--max-num-batched-tokens 4096 .* set them lower"):
-        sized(device, asked(tokens=4096))
+        sized(device, tokens=4096)
 
 
 def test_a_step_has_room_for_one_token_of_each_sequence() -> None:
     device = ScriptedDevice(80 * GIB, weights=16 * GIB, is_cpu=True)
-    assert sized(device, asked(seqs=1000)).batch.max_num_batched_tokens == 1000
+    assert sized(device, seqs=1000).batch.max_num_batched_tokens == 1000
 
 
 byte_sizes = st.integers(0, 256 * GIB)

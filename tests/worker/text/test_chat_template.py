@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 import tool_templates
-from queue_support import make_job
 from reasoning_templates import DEEPSEEK_R1, EFFORT, MAGISTRAL, QWEN3
 from rendered_job import job
 from structlog.testing import capture_logs
 from tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3, UNKNOWN_FORM
-from transformers import PreTrainedTokenizerFast
 from written_calls import CALL_END, END, SEP
 
 from shared.errors import JobFailed, SettingsError
-from shared.protocol.jobs import Endpoint, PromptEnd
+from shared.protocol.jobs import PromptEnd
 from shared.protocol.tools import ToolForm, ToolUse
 from shared.reasoning_form import ReasoningForm
 from worker.text.interface import EncodedPrompt
@@ -32,22 +30,30 @@ HI = {"role": "user", "content": "hi"}
 CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 REPLY = {"role": "tool", "content": "2", "tool_call_id": "a", "name": "add"}
+THINK = ReasoningForm.THINK
 
 
-def rendered(template: str, *messages: dict[str, object], tools: ToolUse | None = None) -> str:
-    hf_tokenizer = tiny_tokenizer()
-    hf_tokenizer.chat_template = template
-    tokenizer = Tokenizer(hf_tokenizer, vocab_size=len(hf_tokenizer))
-    job = make_job(endpoint=Endpoint.CHAT, prompts=(), messages=messages, tools=tools)
-    (prompt,) = tokenizer.encode(job)
-    text: str = hf_tokenizer.decode(prompt.ids)
-    return text
+def tokenizer(template: Any) -> Any:
+    hf = tiny_tokenizer()
+    hf.chat_template = template
+    return hf
+
+
+def encoded(
+    template: str, *messages: dict[str, Any], style: PromptStyle = BASE_STYLE, **fields: Any
+) -> tuple[str, EncodedPrompt]:
+    """Return the text and the tokens of a chat's prompt."""
+    hf = tokenizer(template)
+    text = Tokenizer(hf, vocab_size=len(hf), reasoning=base_reasoning_form(hf, "auto"))
+    asked = replace(job(), messages=messages or (HI,), **fields)
+    (prompt,) = text.encode(asked, style, asyncio.run(text.render(asked, style)))
+    return hf.decode(prompt.ids), prompt
 
 
 @pytest.mark.parametrize("template", [HERMES, LLAMA3])
 def test_tools_are_rendered_only_if_the_request_has_some(template: str) -> None:
-    assert '"name": "add"' in rendered(template, HI, tools=USE)
-    assert rendered(template, HI) == "<|user|>hi<|end|><|assistant|>"
+    assert '"name": "add"' in encoded(template, HI, tools=USE)[0]
+    assert encoded(template, HI)[0] == "<|user|>hi<|end|><|assistant|>"
 
 
 @pytest.mark.parametrize(
@@ -61,14 +67,14 @@ def test_tools_are_rendered_only_if_the_request_has_some(template: str) -> None:
 def test_earlier_calls_and_results_are_rendered_in_the_models_own_form(
     template: str, call: str
 ) -> None:
-    text = rendered(template, HI, CALLED, REPLY)
+    text, _ = encoded(template, HI, CALLED, REPLY)
     assert text.startswith("<|user|>hi<|end|><|assistant|>")
     assert f"{call}<|end|><|tool|>" in text
 
 
 def test_a_template_for_single_calls_rejects_two_and_the_error_names_the_messages() -> None:
     with pytest.raises(JobFailed, match="only single tool-calls") as rejected:
-        rendered(LLAMA3, HI, {**CALLED, "tool_calls": [CALL, CALL]})
+        encoded(LLAMA3, HI, {**CALLED, "tool_calls": [CALL, CALL]})
     assert rejected.value.error.param == "messages"
 
 
@@ -97,26 +103,6 @@ def test_the_header_of_the_answer_is_optional() -> None:
 def test_errors_of_a_template_are_template_errors(template: str) -> None:
     with pytest.raises(TEMPLATE_ERRORS):
         render_chat(tiny_tokenizer(), [HI], template=template)
-
-
-THINK = ReasoningForm.THINK
-
-
-def tokenizer(template: Any) -> Any:
-    hf = tiny_tokenizer()
-    hf.chat_template = template
-    return hf
-
-
-def encoded(
-    template: str, *messages: dict[str, Any], style: PromptStyle = BASE_STYLE, **fields: Any
-) -> tuple[str, EncodedPrompt]:
-    """Return the text and the tokens of a chat's prompt."""
-    hf = tokenizer(template)
-    text = Tokenizer(hf, vocab_size=len(hf), reasoning=base_reasoning_form(hf, "auto"))
-    asked = replace(job(), messages=messages or (HI,), **fields)
-    (prompt,) = text.encode(asked, style, asyncio.run(text.render(asked, style)))
-    return hf.decode(prompt.ids), prompt
 
 
 @pytest.mark.parametrize(
@@ -212,17 +198,9 @@ LLAMA3_WITHOUT_INSTRUCTIONS = LLAMA3.replace("Respond in the format", "Tools").r
 OFFERED_TOOLS_ALONE = "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
-def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerFast:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
-    return tokenizer
-
-
 @pytest.mark.parametrize(
     ("template", "form"),
     [
-        (HERMES, ToolForm.HERMES),
-        (LLAMA3, ToolForm.LLAMA3_JSON),
         (LLAMA3_WITHOUT_INSTRUCTIONS, ToolForm.LLAMA3_JSON),
         ({"default": CHAT_TEMPLATE, "tool_use": HERMES}, ToolForm.HERMES),
         (OFFERED_TOOLS_ALONE, None),
@@ -234,31 +212,31 @@ def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerF
 def test_the_form_is_the_one_that_the_template_teaches(
     template: str | dict[str, str] | None, form: ToolForm | None
 ) -> None:
-    assert base_tool_form(with_template(template), "auto") is form
+    assert base_tool_form(tokenizer(template), "auto") is form
 
 
 @pytest.mark.parametrize("form", ToolForm)
 def test_each_form_is_detected_from_instructions_or_an_earlier_call(form: ToolForm) -> None:
     name = "LLAMA3" if form is ToolForm.LLAMA3_JSON else form.name
     template = getattr(tool_templates, name)
-    assert base_tool_form(with_template(template), "auto") is form
+    assert base_tool_form(tokenizer(template), "auto") is form
     assert adapter_tool_form(tiny_tokenizer(), template, {}, "auto") is form
 
 
 def test_a_template_with_an_unknown_form_is_logged_and_served_without_tools() -> None:
     with capture_logs() as logs:
-        assert base_tool_form(with_template(UNKNOWN_FORM), "auto") is None
+        assert base_tool_form(tokenizer(UNKNOWN_FORM), "auto") is None
     assert [entry["event"] for entry in logs] == ["tool_calls_not_served"]
     assert "--tool-call-parser" in logs[0]["hint"]
 
 
 def test_the_setting_overrides_the_form_of_calls() -> None:
-    assert base_tool_form(with_template(UNKNOWN_FORM), "hermes") is ToolForm.HERMES
-    assert base_tool_form(with_template(HERMES), "llama3_json") is ToolForm.LLAMA3_JSON
-    assert base_tool_form(with_template(HERMES), "none") is None
+    assert base_tool_form(tokenizer(UNKNOWN_FORM), "hermes") is ToolForm.HERMES
+    assert base_tool_form(tokenizer(HERMES), "llama3_json") is ToolForm.LLAMA3_JSON
+    assert base_tool_form(tokenizer(HERMES), "none") is None
 
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, None])
 def test_a_form_is_rejected_if_the_template_shows_no_tools(template: str | None) -> None:
     with pytest.raises(SettingsError, match="--tool-call-parser hermes"):
-        base_tool_form(with_template(template), "hermes")
+        base_tool_form(tokenizer(template), "hermes")

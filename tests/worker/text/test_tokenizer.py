@@ -1,18 +1,17 @@
 """Prompts are tokenized in the style of the base or of an adapter."""
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from queue_support import make_job
 from tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 from tool_templates import HERMES, LLAMA3
 
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import ToolForm, ToolUse
 from worker.jobs.encoding import encode
@@ -26,22 +25,9 @@ HF = byte_level_tokenizer()
 TOKENIZER = Tokenizer(HF, vocab_size=500)
 
 
-def job() -> Job:
-    return Job(
-        id=JobId("0" * 32),
-        endpoint=Endpoint.CHAT,
-        model="base",
-        version=AdapterVersion("base@0"),
-        sampling=SamplingParams(seed=1),
-        created_s=0,
-        deadline_ms=1000,
-        cost=10,
-        reply_to=ApiId("api"),
-    )
-
-
 def encode_chat(tokenizer: Tokenizer, message: dict[str, Any]) -> list[int]:
-    (prompt,) = tokenizer.encode(dataclasses.replace(job(), messages=(message,)))
+    job = make_job(endpoint=Endpoint.CHAT, prompts=(), messages=(message,))
+    (prompt,) = tokenizer.encode(job)
     return prompt.ids
 
 
@@ -122,8 +108,7 @@ def test_the_error_names_a_token_outside_the_vocabulary(
     name: str, value: tuple[Any, ...], param: str
 ) -> None:
     limits: dict[str, Any] = {name: value}
-    limited = dataclasses.replace(job(), sampling=SamplingParams(seed=1, **limits))
-    error = failure(TOKENIZER.encode, limited)
+    error = failure(TOKENIZER.encode, make_job(sampling=SamplingParams(seed=1, **limits)))
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, param)
 
 
@@ -156,19 +141,8 @@ def style_of(prompting: Prompting) -> PromptStyle:
 
 
 def chat(tools: ToolUse | None = None) -> Job:
-    return Job(
-        id=JobId("0" * 32),
-        endpoint=Endpoint.CHAT,
-        model="a",
-        version=AdapterVersion("a@0"),
-        sampling=SamplingParams(seed=1),
-        created_s=0,
-        deadline_ms=1000,
-        cost=10,
-        reply_to=ApiId("api"),
-        messages=({"role": "user", "content": "你好"},),
-        tools=tools,
-    )
+    messages = ({"role": "user", "content": "你好"},)
+    return make_job(endpoint=Endpoint.CHAT, prompts=(), messages=messages, tools=tools)
 
 
 def encoded(job: Job, own: PromptStyle) -> Sequence[EncodedPrompt]:

@@ -107,16 +107,6 @@ def test_an_archive_has_the_version_of_its_files(
     }
 
 
-def test_the_digest_of_an_archive_is_compared(
-    reader: AdapterReader, web: WebServer, good: Path
-) -> None:
-    body = packed(good)
-    web.scripts["/x.zip"] = sends(response(body))
-    url = f"http://localhost:{web.port}/x.zip#sha256="
-    assert found(reader, url + hashlib.sha256(body).hexdigest())
-    error = refused(reader, url + "0" * 64)
-    assert error.code is ErrorCode.ADAPTER_REJECTED
-    assert f"not {'0' * 64}" in error.message
 
 
 def test_an_allowed_redirect_is_followed(reader: AdapterReader, web: WebServer, good: Path) -> None:

@@ -92,22 +92,6 @@ def test_weights_that_overflow_the_pools_dtype(base: BaseModules, folder: Path) 
     refused_from(base, folder, f"tensor {Q_PROJ_B} overflows torch.float16", dtype=torch.float16)
 
 
-def test_the_error_for_a_truncated_file_has_both_sizes(base: BaseModules, folder: Path) -> None:
-    file = folder / "adapter_model.safetensors"
-    content = file.read_bytes()
-    file.write_bytes(content[:-100])
-    refused_from(
-        base, folder, rf"safetensors is truncated: it has {len(content) - 100} bytes, its he"
-    )
-
-
-def test_the_error_for_a_pickled_adapter_says_how_to_convert_it(
-    base: BaseModules, folder: Path
-) -> None:
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    refused_from(base, folder, r"safetensors is missing.*adapter_model\.bin.*convert it")
-
-
 @pytest.mark.parametrize("source", ["/no/such/folder", "no-such-folder", "a/b/c", "../a", ""])
 def test_a_source_that_is_neither_a_folder_nor_a_hub_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
