@@ -115,9 +115,10 @@ def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None
         AdapterStore(tmp_path / "file" / "store", max_bytes=1)
 
 
-def test_an_upload_becomes_a_copy_by_a_rename_and_is_listed_with_its_version(
-    store: AdapterStore,
+def test_an_upload_becomes_a_copy_by_a_rename_and_only_uploads_are_listed(
+    store: AdapterStore, source: Path
 ) -> None:
+    store.keep("b" * 64, [source])
     version, digest = AdapterVersion("a@1"), "a" * 64
     for _ in range(2):  # the second one finds a copy
         staged = store.staging(UploadId("1" * 32))
@@ -130,11 +131,4 @@ def test_an_upload_becomes_a_copy_by_a_rename_and_is_listed_with_its_version(
     assert store.uploads(unused_s=0) == {digest: version}
     assert store.uploads(unused_s=60) == {}
     store.discard(digest)
-    assert store.uploads(unused_s=0) == {}
-
-
-def test_copies_of_folders_are_not_listed_as_uploads(store: AdapterStore, tmp_path: Path) -> None:
-    file = tmp_path / "weights"
-    file.write_bytes(b"12")
-    store.keep("b" * 64, [file])
     assert store.uploads(unused_s=0) == {}

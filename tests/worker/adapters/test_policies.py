@@ -23,26 +23,17 @@ def test_a_version_that_waits_for_memory_lets_another_one_load(
     assert max_cold(num_loading=num_loading, num_waiting=num_waiting) == expected
 
 
-def test_one_version_is_prefetched_at_a_time() -> None:
+def test_one_version_is_prefetched_at_a_time_and_after_loads_for_claimed_jobs() -> None:
     assert can_prefetch(num_loading=0, num_waiting=0, num_prefetching=0)
     assert not can_prefetch(num_loading=0, num_waiting=0, num_prefetching=1)
-
-
-def test_loads_for_claimed_jobs_come_before_prefetches() -> None:
     assert can_prefetch(num_loading=MAX_LOADING - 1, num_waiting=0, num_prefetching=0)
     assert not can_prefetch(num_loading=MAX_LOADING, num_waiting=0, num_prefetching=0)
     assert not can_prefetch(num_loading=1, num_waiting=1, num_prefetching=0)
 
 
-def test_a_load_alone_leaves_a_busy_engine_most_of_a_core() -> None:
+def test_a_busy_engine_keeps_most_of_a_core_unless_jobs_wait_for_several_loads() -> None:
     assert share_of_core(1, is_engine_busy=True) == SHARE
-
-
-def test_where_several_load_each_may_take_more_as_jobs_wait_for_them() -> None:
     assert share_of_core(2, is_engine_busy=True) == CROWDED_SHARE > SHARE
-
-
-def test_an_idle_engine_needs_no_core() -> None:
     assert share_of_core(1, is_engine_busy=False) == share_of_core(2, is_engine_busy=False) == 1.0
 
 
@@ -119,12 +110,11 @@ def test_slower_loads_keep_replicas_for_longer() -> None:
     assert replica.is_due(2 * KEEP_MS, 2 * STEAL_MS)
 
 
-def test_the_last_holder_has_no_replica() -> None:
-    assert after((0, ReplicaStanding.SOLE)) is None
-
-
-def test_a_replica_that_was_given_up_is_none() -> None:
-    assert after((0, ReplicaStanding.GONE)) is None
+@pytest.mark.parametrize("standing", [ReplicaStanding.SOLE, ReplicaStanding.GONE])
+def test_neither_the_last_holder_nor_one_that_gave_its_copy_up_has_a_replica(
+    standing: ReplicaStanding,
+) -> None:
+    assert after((0, standing)) is None
 
 
 @settings(max_examples=500)

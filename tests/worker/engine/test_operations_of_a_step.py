@@ -19,45 +19,33 @@ def counts_of(function: Callable[[Tensor], object]) -> Counts:
     return counts
 
 
-READS: dict[str, Callable[[Tensor], object]] = {
-    "item": lambda x: x[0, 0].item(),
-    "float": lambda x: float(x.sum()),
-    "if": lambda x: bool((x > 0).any()),
-    "tolist": lambda x: x.tolist(),
-    "cpu": lambda x: x.cpu(),
-    "what was read is on the host": lambda x: x.cpu()[0].numpy().tolist(),
-    "mask": lambda x: x[x > 0],
-    "nonzero": lambda x: x.nonzero(),
+COPIES: dict[str, tuple[Callable[[Tensor], object], int, int]] = {
+    "item": (lambda x: x[0, 0].item(), 1, 0),
+    "float": (lambda x: float(x.sum()), 1, 0),
+    "if": (lambda x: bool((x > 0).any()), 1, 0),
+    "tolist": (lambda x: x.tolist(), 1, 0),
+    "cpu": (lambda x: x.cpu(), 1, 0),
+    "what was read is on the host": (lambda x: x.cpu()[0].numpy().tolist(), 1, 0),
+    "mask": (lambda x: x[x > 0], 1, 0),
+    "nonzero": (lambda x: x.nonzero(), 1, 0),
+    "values": (lambda _: torch.tensor([1, 2], device=CPU), 0, 1),
+    "array": (lambda _: torch.from_numpy(np.ones(2)).to(CPU), 0, 1),
+    "list as an index": (lambda x: x[[0, 1]], 0, 1),
+    "view": (lambda x: x[1:, None].expand(2, 3, 4), 0, 0),
+    "dtype": (lambda x: x.to(torch.float64), 0, 0),
+    "already on the device": (lambda x: x.to(CPU), 0, 0),
+    "fill": (lambda x: x.fill_(3.0), 0, 0),
 }
-UPLOADS: dict[str, Callable[[Tensor], object]] = {
-    "values": lambda _: torch.tensor([1, 2], device=CPU),
-    "array": lambda _: torch.from_numpy(np.ones(2)).to(CPU),
-    "list as an index": lambda x: x[[0, 1]],
-}
-NEITHER: dict[str, Callable[[Tensor], object]] = {
-    "view": lambda x: x[1:, None].expand(2, 3, 4),
-    "dtype": lambda x: x.to(torch.float64),
-    "already on the device": lambda x: x.to(CPU),
-    "fill": lambda x: x.fill_(3.0),
-}
+"""Functions with their numbers of reads and of uploads."""
 
 
-@pytest.mark.parametrize("name", READS)
-def test_a_read_is_counted_once(name: str) -> None:
-    counts = counts_of(READS[name])
-    assert (sum(counts.reads.values()), counts.uploads) == (1, {})
-
-
-@pytest.mark.parametrize("name", UPLOADS)
-def test_an_upload_is_counted_once(name: str) -> None:
-    counts = counts_of(UPLOADS[name])
-    assert (counts.reads, sum(counts.uploads.values())) == ({}, 1)
-
-
-@pytest.mark.parametrize("name", NEITHER)
-def test_what_stays_on_the_device_is_no_copy(name: str) -> None:
-    counts = counts_of(NEITHER[name])
-    assert (counts.reads, counts.uploads) == ({}, {})
+@pytest.mark.parametrize("name", COPIES)
+def test_reads_and_uploads_are_counted_once_and_what_stays_on_the_device_is_neither(
+    name: str,
+) -> None:
+    function, num_reads, num_uploads = COPIES[name]
+    counts = counts_of(function)
+    assert (sum(counts.reads.values()), sum(counts.uploads.values())) == (num_reads, num_uploads)
 
 
 def test_composite_functions_are_counted_by_their_operations() -> None:

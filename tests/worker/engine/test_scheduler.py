@@ -1,6 +1,5 @@
 """Scheduling of requests into steps, and preemption."""
 
-import pytest
 from engine_requests import BLOCK, compute, make_request, make_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,16 +115,6 @@ def check_balance(s: Scheduler, made: list[Request]) -> None:
         assert is_running == (r in s.running)
         assert is_running or not r.block_table
         assert len(r.block_table) * BLOCK >= r.num_computed_tokens
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "expected"),
-    [(0, 2, [10, 11]), (1, 4, [11, 12, 20]), (3, 5, [20, 21]), (4, 5, [21])],
-)
-def test_token_ids_span_prompt_and_output(start: int, end: int, expected: list[int]) -> None:
-    r = request("a")
-    r.prompt_ids, r.output_ids = [10, 11, 12], [20, 21]
-    assert r.token_ids(start, end) == expected
 
 
 def test_a_steps_size_counts_decodes_and_prompt_tokens_with_their_context() -> None:

@@ -55,8 +55,8 @@ def compiler() -> str:
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny source that replaces the kernels' sources."""
+def source(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny source that replaces the kernels' sources, for a compiler that is there."""
     source = tmp_path / "src" / "answer.cpp"
     source.parent.mkdir()
     source.write_text('extern "C" int answer() { return 42; }\n')
@@ -69,46 +69,32 @@ def calls(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A file that gets a line for each compiler call other than `--version`."""
     log = tmp_path / "calls"
     log.touch()
-    put_compiler(
-        tmp_path / "bin",
-        f'[ "$1" = --version ] || echo "$@" >> {log}\nexec {compiler} "$@"\n',
-        monkeypatch,
-    )
+    wrapper = tmp_path / "bin" / "g++"
+    wrapper.parent.mkdir()
+    logged = f'[ "$1" = --version ] || echo "$@" >> {log}'
+    wrapper.write_text(f'#!/bin/sh\n{logged}\nexec {compiler} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(wrapper.parent), prepend=":")
     return log
-
-
-def put_compiler(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install `script` as the first g++ on PATH."""
-    folder.mkdir()
-    (folder / "g++").write_text(f"#!/bin/sh\n{script}")
-    (folder / "g++").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 def libraries(cache: Path) -> list[Path]:
     return list((cache / "kernels").iterdir())
 
 
-def test_without_a_compiler_torch_computes_and_a_warning_is_logged(
+def test_without_a_compiler_torch_computes_and_a_warning_is_logged_where_kernels_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotCompiled, match=r"no compiled kernels .* no C\+\+ compiler"):
         load_library(tmp_path)
     with capture_logs() as logs:
+        assert pick_kernels(CPU, torch.float16, tmp_path).name == "torch"
+        assert pick_kernels(torch.device("meta"), torch.float32, tmp_path).name == "torch"
+        assert logs == [], "there are no native kernels for these tensors"
         assert pick_kernels(CPU, torch.bfloat16, tmp_path).name == "torch"
     assert [line["event"] for line in logs] == ["native_kernels_unavailable"]
     assert "C++ compiler" in logs[0]["reason"]
-
-
-def test_tensors_without_native_kernels_use_torch_without_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with capture_logs() as logs:
-        assert pick_kernels(CPU, torch.float16, tmp_path).name == "torch"
-        assert pick_kernels(torch.device("meta"), torch.float32, tmp_path).name == "torch"
-    assert logs == []
 
 
 def test_a_compiled_library_is_used_again(tmp_path: Path, source: Path, calls: Path) -> None:
@@ -120,7 +106,7 @@ def test_a_compiled_library_is_used_again(tmp_path: Path, source: Path, calls: P
     assert len(libraries(tmp_path / "cache")) == 1
 
 
-def test_other_sources_make_another_library(tmp_path: Path, source: Path, compiler: str) -> None:
+def test_other_sources_make_another_library(tmp_path: Path, source: Path) -> None:
     load_library(tmp_path)
     source.write_text('extern "C" int answer() { return 43; }\n')
     assert load_library(tmp_path).answer() == 43
@@ -150,9 +136,7 @@ def test_a_forced_level_that_the_cpu_cannot_run_is_an_error(
         pick_kernels(CPU, torch.float32, tmp_path)
 
 
-def test_several_processes_at_once_get_one_library(
-    tmp_path: Path, source: Path, compiler: str
-) -> None:
+def test_several_processes_at_once_get_one_library(tmp_path: Path, source: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from worker.kernels.cpu import build; "
         f"build.SOURCES = Path({str(source.parent)!r}); sys.stdin.read(); "
@@ -168,7 +152,7 @@ def test_several_processes_at_once_get_one_library(
 
 
 def test_the_first_line_of_the_compilers_message_is_the_reason(
-    tmp_path: Path, source: Path, compiler: str
+    tmp_path: Path, source: Path
 ) -> None:
     source.write_text("#error not today\n#error nor tomorrow\n")
     with pytest.raises(NotCompiled, match=r"g\+\+ failed: .*not today") as caught:
@@ -177,18 +161,14 @@ def test_the_first_line_of_the_compilers_message_is_the_reason(
     assert libraries(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    tmp_path: Path, source: Path, compiler: str
-) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, source: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(NotCompiled, match=f"{tmp_path}/cache"):
         load_library(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"not a library" * 1000], ids=len)
-def test_a_broken_library_is_compiled_again(
-    tmp_path: Path, source: Path, compiler: str, content: bytes
-) -> None:
+def test_a_broken_library_is_compiled_again(tmp_path: Path, source: Path, content: bytes) -> None:
     load_library(tmp_path)
     (path,) = libraries(tmp_path)
     path.unlink()  # the loaded library keeps its inode

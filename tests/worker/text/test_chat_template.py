@@ -20,7 +20,6 @@ from shared.reasoning_form import ReasoningForm
 from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.reasoning_format import base_reasoning_form
-from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import adapter_tool_form, base_tool_form
 
@@ -76,33 +75,6 @@ def test_a_template_for_single_calls_rejects_two_and_the_error_names_the_message
     with pytest.raises(JobFailed, match="only single tool-calls") as rejected:
         encoded(LLAMA3, HI, {**CALLED, "tool_calls": [CALL, CALL]})
     assert rejected.value.error.param == "messages"
-
-
-def test_a_given_template_replaces_the_tokenizers_own() -> None:
-    template = "{{ bos_token }}{{ messages[0].content }}"
-    assert render_chat(tiny_tokenizer(), [HI], template=template) == "<bos>hi"
-
-
-def test_special_tokens_override_the_tokenizers_own() -> None:
-    template, tokens = "{{ bos_token }}{{ eos_token }}", {"bos_token": "<s>"}
-    text = render_chat(tiny_tokenizer(), [HI], template=template, special_tokens=tokens)
-    assert text == f"<s>{tiny_tokenizer().eos_token}"
-
-
-def test_the_header_of_the_answer_is_optional() -> None:
-    with_header = render_chat(tiny_tokenizer(), [HI])
-    without = render_chat(tiny_tokenizer(), [HI], prompt_end=PromptEnd.NOTHING)
-    assert with_header.startswith(without)
-    assert with_header.removeprefix(without) == "<|assistant|>"
-
-
-@pytest.mark.parametrize(
-    "template",
-    ["{% if %}", "{{ 1 // 0 }}", "{{ messages[9].content }}", "{{ raise_exception('no') }}"],
-)
-def test_errors_of_a_template_are_template_errors(template: str) -> None:
-    with pytest.raises(TEMPLATE_ERRORS):
-        render_chat(tiny_tokenizer(), [HI], template=template)
 
 
 @pytest.mark.parametrize(

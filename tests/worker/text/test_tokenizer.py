@@ -225,6 +225,7 @@ def test_tools_are_offered_only_in_the_base_models_form(
     "template",
     [
         "{{ 1 // 0 }}",
+        "{{ messages[9].content }}",
         "{% for i in range(1000000) %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     ],

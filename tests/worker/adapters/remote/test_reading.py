@@ -107,19 +107,16 @@ def test_an_archive_has_the_version_of_its_files(
     }
 
 
-
-
-def test_an_allowed_redirect_is_followed(reader: AdapterReader, web: WebServer, good: Path) -> None:
-    web.scripts["/old.zip"] = redirects("/moved/new.zip?x=1", 307)
-    web.scripts["/moved/new.zip"] = sends(response(packed(good)))
-    assert found(reader, f"http://localhost:{web.port}/old.zip")
-
-
-def test_chunked_bodies_are_read(reader: AdapterReader, web: WebServer, good: Path) -> None:
+def test_redirects_are_followed_and_chunked_bodies_are_read(
+    reader: AdapterReader, web: WebServer, good: Path
+) -> None:
     body = packed(good)
     chunk = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
-    web.scripts["/x.zip"] = sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
-    assert found(reader, f"http://localhost:{web.port}/x.zip")
+    web.scripts["/old.zip"] = redirects("/moved/new.zip?x=1", 307)
+    web.scripts["/moved/new.zip"] = sends(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk
+    )
+    assert found(reader, f"http://localhost:{web.port}/old.zip")
 
 
 def test_a_server_that_is_down_or_fails_is_unavailable(

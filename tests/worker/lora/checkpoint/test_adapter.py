@@ -14,7 +14,7 @@ import pytest
 import torch
 from adapter_folders import CONFIG, WEIGHTS, change_tensors, read_adapter, set_field
 from safetensors.torch import load_file, save_file
-from threaded_server import running
+from threaded_server import reply, running
 from tiny import save_adapter
 
 from shared.adapter_flags import is_hub_id
@@ -178,38 +178,26 @@ class Hub(BaseHTTPRequestHandler):
     """The routes of the hub that a download of org/repo needs."""
 
     def do_GET(self) -> None:
-        self._answer(has_body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(has_body=False)
-
-    def _answer(self, *, has_body: bool) -> None:
         parts = self.path.partition("?")[0].strip("/").split("/")
         is_api = parts[:2] == ["api", "models"]
         organisation, name, route, revision = parts[2:6] if is_api else parts[:4]
         commit = COMMITS.get(revision, revision if revision in COMMITS.values() else "")
         is_known = (organisation, name) == ("org", "repo")
         if self.headers["Authorization"] != f"Bearer {TOKEN}" or not is_known:
-            self._send(401, b"", {"X-Error-Code": "RepoNotFound"}, has_body=has_body)
+            reply(self, 401, b"", {"X-Error-Code": "RepoNotFound"})
         elif not commit:
-            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, has_body=has_body)
+            reply(self, 404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif is_api:
             names = [{"rfilename": FILE}]
             info = {"id": "org/repo", "sha": commit, "siblings": names}
             tree = [{"type": "file", "path": FILE, "size": len(commit), "oid": commit}]
             body = json.dumps(tree if route == "tree" else info).encode()
-            self._send(200, body, {"Content-Type": "application/json"}, has_body=has_body)
+            reply(self, 200, body, {"Content-Type": "application/json"})
         else:
-            headers = {"ETag": f'"{commit}"', "X-Repo-Commit": commit}
-            self._send(200, commit.encode(), headers, has_body=has_body)
+            reply(self, 200, commit.encode(), {"ETag": f'"{commit}"', "X-Repo-Commit": commit})
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], *, has_body: bool) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if has_body:
-            self.wfile.write(body)
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""

@@ -10,9 +10,7 @@ from kinds import kinds
 from lora import CPU, empty_pool, random_adapter, small_base, wrap
 from tiny import roughen, save_adapter, tiny_model
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from worker.lora.base.base_weight import BaseWeight
 from worker.lora.batch import build_batch
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.checkpoint.low_rank import LowRank
@@ -206,20 +204,6 @@ def test_magnitudes_are_divided_by_the_row_lengths_of_the_updated_weight(
         assert got.dtype is torch.float32
         wanted = expected(weight, magnitude, [a, b])
         torch.testing.assert_close(got.double(), wanted, rtol=TOLERANCE[dtype], atol=0)
-
-
-@torch.no_grad()
-def test_a_conv1d_is_treated_as_a_linear() -> None:
-    torch.manual_seed(0)
-    conv = Conv1D(12, IN)
-    siblings = Siblings(["c"], [conv], kernels_of("torch", torch.float32))
-    a, b, magnitude = torch.randn(RANK, IN), torch.randn(12, RANK) * 0.1, torch.ones(12)
-    base = siblings.weight(0)
-    assert isinstance(base, BaseWeight)
-    wanted = expected(conv.weight.t(), magnitude, [a, b])
-    torch.testing.assert_close(
-        dora_scale(magnitude, a, b, base).double(), wanted, rtol=1e-6, atol=0
-    )
 
 
 def test_a_quantised_linear_has_no_readable_weight() -> None:
