@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from json_schemas import is_valid
-from peft import PeftModel
-from reference import greedy
-from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from reference import greedy, with_adapter
+from tiny import save_adapters, save_tiny_model, tiny_model, tiny_tokenizer
 from worker_support import Client, has_workers, running_with
 
 from shared.protocol.ids import AdapterVersion
@@ -45,11 +43,8 @@ def changed(settings: WorkerSettings, changes: dict[str, Any]) -> WorkerSettings
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tiny")
     config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
-    return {
-        "base": save_tiny_model(folder / "base"),
-        "one": save_adapter(folder / "one", seed=1, **config),
-        "two": save_adapter(folder / "two", seed=2, **config),
-    }
+    adapters = save_adapters(folder, {"one": config, "two": config})
+    return {"base": save_tiny_model(folder / "base"), **adapters}
 
 
 @pytest.fixture
@@ -77,11 +72,6 @@ async def versions(client: Client) -> dict[str, AdapterVersion]:
     return {"base": base.version, **{a.name: a.version for a in await client.registry.adapters()}}
 
 
-def reference(folders: dict[str, Path], name: str) -> torch.nn.Module:
-    model = tiny_model()
-    return model if name == "base" else PeftModel.from_pretrained(model, str(folders[name]))
-
-
 async def test_every_model_answers_as_transformers_and_peft_do(
     settings: WorkerSettings, folders: dict[str, Path], client: Client
 ) -> None:
@@ -96,8 +86,8 @@ async def test_every_model_answers_as_transformers_and_peft_do(
     answers = set()
     for name, result in results.items():
         (choice,) = result.choices
-        expected = greedy(reference(folders, name), ids, NUM_TOKENS)
-        assert list(choice.ids) == expected
+        model = tiny_model() if name == "base" else with_adapter(tiny_model(), folders[name])
+        assert list(choice.ids) == greedy(model, ids, NUM_TOKENS)
         assert choice.text == tiny_tokenizer().decode(choice.ids, skip_special_tokens=True)
         answers.add(choice.ids)
     assert len(answers) == 3
@@ -108,9 +98,8 @@ async def test_on_a_cpu_adapters_fill_both_memory_budgets(
 ) -> None:
     wide = {"r": 128, "target_modules": "all-linear"}
     names = [f"wide{seed}" for seed in range(8)]
-    made = [
-        f"{name}={save_adapter(tmp_path / name, seed=n, **wide)}" for n, name in enumerate(names)
-    ]
+    folders = save_adapters(tmp_path, dict.fromkeys(names, wide))
+    made = [f"{name}={folder}" for name, folder in folders.items()]
     small = changed(
         settings, {"adapters": tuple(made), "adapter_memory_mb": 1, "adapter_host_mb": 32}
     )
@@ -219,7 +208,7 @@ async def test_an_adapter_is_served_with_its_own_template_and_defaults(
     settings: WorkerSettings, folders: dict[str, Path], client: Client, tmp_path: Path
 ) -> None:
     ids = tiny_tokenizer()("<bos>Q: 你好 A:")["input_ids"]
-    expected = greedy(reference(folders, "one"), ids, 40)
+    expected = greedy(with_adapter(tiny_model(), folders["one"]), ids, 40)
     end = expected[20]
     folder = Path(shutil.copytree(folders["one"], tmp_path / "own"))
     (folder / "chat_template.jinja").write_text(OWN_TEMPLATE)

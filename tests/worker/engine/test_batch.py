@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from counted_operations import Counts, OperationCounter
+from counted_operations import Counts, counted
 from engine_requests import make_request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,8 +157,7 @@ def test_the_number_of_operations_does_not_depend_on_the_number_of_requests() ->
         for one in requests:
             one.pooled, one.num_pooled_tokens = torch.zeros(SIZE, dtype=torch.float64), 1
         pooled = [(Chunk(r, 1, 2, samples=False), 2 * n) for n, r in enumerate(requests)]
-        found = Counts()
-        with torch.inference_mode(), OperationCounter() as counter, counter.into(found):
+        with counted() as found:
             read_all(pool(torch.ones(2 * number, SIZE), pooled))
         return found
 

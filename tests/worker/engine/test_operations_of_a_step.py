@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 import torch
 from counted_engine import CASES, LAYERS, CountedEngine
-from counted_operations import Counts, OperationCounter
+from counted_operations import counted
 from torch import Tensor
 
 CPU = torch.device("cpu")
-
-
-def counts_of(function: Callable[[Tensor], object]) -> Counts:
-    tensor, counts = torch.ones(3, 4), Counts()
-    with torch.inference_mode(), OperationCounter() as counter, counter.into(counts):
-        function(tensor)
-    return counts
 
 
 COPIES: dict[str, tuple[Callable[[Tensor], object], int, int]] = {
@@ -44,13 +37,15 @@ def test_reads_and_uploads_are_counted_once_and_what_stays_on_the_device_is_neit
     name: str,
 ) -> None:
     function, num_reads, num_uploads = COPIES[name]
-    counts = counts_of(function)
+    with counted() as counts:
+        function(torch.ones(3, 4))
     assert (sum(counts.reads.values()), sum(counts.uploads.values())) == (num_reads, num_uploads)
 
 
 def test_composite_functions_are_counted_by_their_operations() -> None:
     weight = torch.ones(4, 4)
-    counts = counts_of(lambda x: torch.nn.functional.linear(x, weight).view(-1).double())
+    with counted() as counts:
+        torch.nn.functional.linear(torch.ones(3, 4), weight).view(-1).double()
     assert set(counts.operations.values()) == {1}
     assert len(counts.operations) == 2
 

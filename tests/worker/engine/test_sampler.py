@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from counted_operations import Counts, OperationCounter
+from counted_operations import Counts, counted
 from engine_requests import make_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,13 +129,6 @@ def test_equal_logits_at_the_end_of_the_nucleus_are_kept_in_the_order_of_the_voc
     assert set(tokens) == {0, 1, 2, 3, 4}
 
 
-def counts_of(logits: Tensor, rows: list[Row]) -> Counts:
-    counts = Counts()
-    with torch.inference_mode(), OperationCounter() as counter, counter.into(counts):
-        sample(logits, rows)
-    return counts
-
-
 SAMPLING = {
     "greedy": ChoiceSampling(seed=0, temperature=0.0),
     "temperature": ChoiceSampling(seed=0),
@@ -161,7 +154,9 @@ def test_the_number_of_operations_and_reads_does_not_depend_on_the_number_of_row
         logits = 8 * torch.randn(num_rows, 4000, generator=torch.Generator().manual_seed(0))
         mask = Mask(b"\xff" * 500) if "penalties" in name else None
         row = Row(SAMPLING[name], [1, 2], [3, 4], frozenset({8}), mask)
-        return counts_of(logits, [row] * num_rows)
+        with counted() as found:
+            sample(logits, [row] * num_rows)
+        return found
 
     few, many = counts(3), counts(100)
     assert few == many
@@ -350,10 +345,10 @@ def test_listed_tokens_come_after_the_sampled_one_and_each_once() -> None:
 
 
 def test_tokens_logprobs_and_other_values_are_read_at_once() -> None:
-    logits, counts = 9 * flat_and_peaked() * 100, Counts()
+    logits = 9 * flat_and_peaked() * 100
     rows = [request_of(name, top_p=0.9, logprobs=4) for name in "abc"]
     other = Pending([logits[:, 0]], lambda arrays: arrays[0].tolist())
-    with torch.inference_mode(), OperationCounter() as counter, counter.into(counts):
+    with counted() as counts:
         sample_and_read(logits, rows, other)
     assert counts.reads == {"cpu": 1}
     assert other.value() == pytest.approx(logits[:, 0].tolist())

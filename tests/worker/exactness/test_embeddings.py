@@ -10,8 +10,8 @@ import torch
 from engine_requests import make_request
 from engines import all_outputs_of, engine_of, greedy_request, load, random_prompt, run, tokens_of
 from kinds import attention
-from reference import with_adapter
-from tiny import ARCHITECTURES, save_adapter, tiny_model
+from reference import models_of
+from tiny import ARCHITECTURES, save_adapters, tiny_model
 
 from shared.errors import ErrorCode
 from shared.protocol.embeddings import EmbeddingParams, Pooling
@@ -68,12 +68,9 @@ def expected(model: Any, prompt: Sequence[int], params: EmbeddingParams) -> np.n
 def test_embeddings_equal_the_reference_beside_running_generations(
     model_type: str, tmp_path: Path
 ) -> None:
-    folders = {
-        name: save_adapter(
-            tmp_path / name, model_type, r=rank, target_modules=attention(model_type)
-        )
-        for name, rank in RANKS.items()
-    }
+    modules = attention(model_type)
+    configs = {name: {"r": rank, "target_modules": modules} for name, rank in RANKS.items()}
+    folders = save_adapters(tmp_path, configs, model_type)
     loaded = load(tiny_model(model_type))
     engine, versions = engine_of(loaded, folders)
     alone = run(engine, generating(versions))
@@ -92,9 +89,7 @@ def test_embeddings_equal_the_reference_beside_running_generations(
     outputs = all_outputs_of(engine, mixed)
 
     assert {name: tokens_of(outputs[name]) for name in alone} == alone
-    for adapter in NAMES:
-        model = tiny_model(model_type)
-        model = with_adapter(model, folders[adapter]) if adapter in folders else model
+    for adapter, model in models_of(folders, model_type).items():
         for id_, (name, request) in wanted.items():
             if name == adapter:
                 assert request.embedding is not None

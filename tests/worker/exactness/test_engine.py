@@ -8,8 +8,8 @@ import pytest
 from engines import engine_of, greedy_request, load, random_prompt, run
 from kernel_sets import compiled_as, every_level
 from kinds import attention
-from reference import check_greedy_along, logits_along, with_adapter
-from tiny import ARCHITECTURES, save_adapter, tiny_model
+from reference import check_greedy_along, logits_along, models_of
+from tiny import ARCHITECTURES, save_adapters, tiny_model
 
 NUM_TOKENS = 24
 ADAPTERS = {
@@ -50,14 +50,9 @@ def name_of(index: int) -> str:
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     root = tmp_path_factory.mktemp(request.param)
-    folders = {
-        name: save_adapter(root / name, request.param, seed=seed, **config_of(name, request.param))
-        for seed, name in enumerate(ADAPTERS)
-    }
-    references = {"base": tiny_model(request.param)} | {
-        name: with_adapter(tiny_model(request.param), folder) for name, folder in folders.items()
-    }
-    return Case(request.param, folders, references)
+    configs = {name: config_of(name, request.param) for name in ADAPTERS}
+    folders = save_adapters(root, configs, request.param)
+    return Case(request.param, folders, models_of(folders, request.param))
 
 
 @every_level

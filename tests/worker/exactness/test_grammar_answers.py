@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engines import all_outputs_of, engine_of, load, outputs_of, random_prompt, tokens_of
 from json_schemas import Schema, is_valid, random_schema, too_many_choices_later
-from tiny import save_adapter, tiny_model, tiny_tokenizer
+from tiny import save_adapters, tiny_model, tiny_tokenizer
 
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
@@ -30,11 +30,7 @@ ADAPTERS = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    root = tmp_path_factory.mktemp("adapters")
-    return {
-        name: save_adapter(root / name, seed=seed, **config)
-        for seed, (name, config) in enumerate(ADAPTERS.items())
-    }
+    return save_adapters(tmp_path_factory.mktemp("adapters"), ADAPTERS)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from counted_operations import Counts, OperationCounter
+from counted_operations import counted
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
@@ -26,18 +26,16 @@ def test_arrays_return_as_they_were(arrays: list[Array]) -> None:
 
 
 def test_many_arrays_are_copied_at_once() -> None:
-    counts = Counts()
-    with OperationCounter() as counter, counter.into(counts):
+    with counted() as counts:
         to_host(to_device([np.arange(3), np.zeros((2, 2), np.float32)], CPU))
     assert (counts.uploads, counts.reads) == ({"to": 1}, {"cpu": 1})
 
 
 def test_pending_values_are_computed_from_what_was_read_together() -> None:
-    counts = Counts()
     doubled = Pending([torch.tensor([1, 2])], lambda arrays: arrays[0] * 2)
     summed = Pending([torch.tensor([3]), torch.tensor([4])], lambda arrays: int(sum(arrays)[0]))
     nothing = Pending([], lambda arrays: len(arrays))
-    with OperationCounter() as counter, counter.into(counts):
+    with counted() as counts:
         read_all(doubled, nothing, summed)
     assert doubled.value().tolist() == [2, 4]
     assert (summed.value(), nothing.value()) == (7, 0)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from engines import engine_of, greedy_request, load, random_prompt, run
-from peft import PeftModel
-from reference import check_greedy_along, logits_along
-from tiny import save_adapter, tiny_model
+from reference import check_greedy_along, logits_along, models_of
+from tiny import save_adapters, tiny_model
 from torch import Tensor
 
 from ops.lab.bench.gpu.clock import Clock
@@ -39,11 +38,7 @@ PROMPTS = {"base": 20, "plain": 7, "rslora": 33}
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("adapters")
-    return {
-        name: save_adapter(root / name, "gemma2", seed=seed, **config)
-        for seed, (name, config) in enumerate(ADAPTERS.items())
-    }
+    return save_adapters(tmp_path_factory.mktemp("adapters"), ADAPTERS, "gemma2")
 
 
 def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[NativeEngine, dict[str, str]]:
@@ -68,11 +63,8 @@ def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(folders: dict[str,
         for name, prompt in prompts.items()
     ]
     tokens = run(served, requests)
-    for name, prompt in prompts.items():
-        model = tiny_model("gemma2")
-        if name in folders:
-            model = PeftModel.from_pretrained(model, str(folders[name])).eval()
-        check_greedy_along(logits_along(model, prompt, tokens[name]), tokens[name])
+    for name, model in models_of(folders, "gemma2").items():
+        check_greedy_along(logits_along(model, prompts[name], tokens[name]), tokens[name])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
