@@ -1,5 +1,6 @@
 """The native library: the level that a CPU gets, compilation, caching, and missing compilers."""
 
+import gc
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 from unittest import mock
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from shared.settings import WorkerSettings
+from worker import process
 from worker.kernels.cpu import build, levels
 from worker.kernels.cpu.build import (
     FLAGS,
@@ -143,11 +146,11 @@ def test_several_processes_at_once_get_one_library(tmp_path: Path, source: Path)
         f"print(build.load_library(Path({str(tmp_path)!r})).answer())"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
-    for process in processes:  # closing stdin lets all processes continue at the same time
-        process.stdin.close()
-        process.stdin = None
-    assert [process.communicate()[0] for process in processes] == ["42\n"] * 4
+    started = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
+    for each in started:  # closing stdin lets all processes continue at the same time
+        each.stdin.close()
+        each.stdin = None
+    assert [each.communicate()[0] for each in started] == ["42\n"] * 4
     assert [path.suffix for path in libraries(tmp_path)] == [".so"]
 
 
@@ -330,3 +333,13 @@ def test_the_flags_of_this_machine_are_read() -> None:
     text = Path("/proc/cpuinfo").read_text()
     assert all(re.search(rf"\b{flag}\b", text) for flag in cpu_flags())
     assert cpu_flags()
+
+
+def test_the_flag_is_the_level_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "auto")  # restores it later
+    for name in ("_check", "share_cores", "use_huge_pages"):
+        monkeypatch.setattr(process, name, lambda *_: None)
+    loader = SimpleNamespace(load_served=lambda _: os.environ[VARIABLE])
+    monkeypatch.setitem(sys.modules, "worker.startup.load_model", loader)
+    assert process._load_native(WorkerSettings(model="m", cpu_level="avx2")) == "avx2"
+    gc.unfreeze()
