@@ -167,28 +167,25 @@ async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mis
 
 
 class FakeMember:
-    """Records calls to the pool; the next ones may be scripted to fail."""
+    """Records calls to the pool; the next one of a kind may be scripted to fail."""
 
     def __init__(self) -> None:
         self.entered: list[WorkerId] = []
         self.renewed: list[WorkerId] = []
         self.left: list[WorkerId] = []
-        self.entry_error: Exception | None = None
-        self.beat_error: Exception | None = None
-        self.loses_while_entering: Lease | None = None
+        self.errors: dict[str, Exception] = {}
+        self.losing: list[Lease] = []
+        """Leases that are lost while they are registered."""
 
     async def enter(self, wid: WorkerId) -> None:
-        error, self.entry_error = self.entry_error, None
-        if error:
+        if error := self.errors.pop("enter", None):
             raise error
         self.entered.append(wid)
-        lease, self.loses_while_entering = self.loses_while_entering, None
-        if lease:
-            lease.lose(wid)
+        while self.losing:
+            self.losing.pop().lose(wid)
 
     async def beat(self, wid: WorkerId) -> None:
-        error, self.beat_error = self.beat_error, None
-        if error:
+        if error := self.errors.pop("beat", None):
             raise error
         self.renewed.append(wid)
 
@@ -213,7 +210,7 @@ async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
     member: FakeMember,
 ) -> None:
     lease = Lease(lease_ms=300)
-    member.loses_while_entering = lease
+    member.losing = [lease]
     await lease.acquire(member)
     assert member.left == member.entered
     assert not lease.is_held.is_set()
@@ -229,10 +226,9 @@ async def test_a_lease_that_ends_during_the_registration_is_acquired_under_anoth
 ) -> None:
     lease = Lease(lease_ms=30)
     before = lease.wid
-    member.entry_error = LeaseLost("scripted")
+    member.errors["enter"] = LeaseLost("scripted")
     await lease.acquire(member)
     assert not lease.is_held.is_set()
-    member.entry_error = None
     async with running(lease, member):
         await until(lambda: len(member.entered) == 1)
     assert member.entered != [before]
@@ -290,7 +286,7 @@ async def test_a_lease_is_kept_and_renewed_later_if_redis_is_unavailable(
     lease = Lease(lease_ms=30)
     await lease.acquire(member)
     wid = lease.wid
-    member.beat_error = RedisUnavailable("scripted")
+    member.errors["beat"] = RedisUnavailable("scripted")
     async with running(lease, member):
         await until(lambda: member.renewed)
     assert (lease.wid, lease.num_losses, member.renewed[0]) == (wid, 0, wid)
@@ -298,7 +294,7 @@ async def test_a_lease_is_kept_and_renewed_later_if_redis_is_unavailable(
 
 async def test_an_acquisition_is_retried_if_redis_is_unavailable(member: FakeMember) -> None:
     lease = Lease(lease_ms=30)
-    member.entry_error = RedisUnavailable("scripted")
+    member.errors["enter"] = RedisUnavailable("scripted")
     async with running(lease, member):
         await until(lease.is_held.is_set)
     assert member.entered == [lease.wid]

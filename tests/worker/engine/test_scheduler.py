@@ -221,14 +221,6 @@ def test_the_prompt_of_another_request_goes_before_an_unfinished_preemptible_pro
     assert step(s) == ["a", "batch"]
 
 
-def test_answers_of_preemptible_requests_go_on_while_another_prompt_is_computed() -> None:
-    s = make_scheduler(budget=16)
-    s.add(request("batch", is_preemptible=True))
-    step(s)
-    s.add(request("a", num_prompt=8))
-    assert step(s) == ["batch", "a"]
-
-
 def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> None:
     s = make_scheduler(budget=512)
     for number in range(4):

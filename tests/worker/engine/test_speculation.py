@@ -160,20 +160,14 @@ def test_durations_are_forgotten_if_no_step_of_that_size_follows() -> None:
     assert known.estimate(4) < 20.0
 
 
-def test_likely_tokens_are_drafted_while_rows_are_cheap() -> None:
+def test_as_many_tokens_are_drafted_as_pay() -> None:
     cheap = durations(rows_1=10.0, rows_9=11.0)
     assert lengths([(8, 0.95)], cheap) == [8]
     assert 1 <= lengths([(8, 0.3)], cheap)[0] < 8
-
-
-def test_nothing_is_drafted_if_rows_are_expensive() -> None:
     assert lengths([(8, 0.9)], durations(rows_1=10.0, rows_9=90.0)) == [0]
-
-
-def test_a_costly_second_row_may_pay_with_many_tokens() -> None:
-    known = durations(rows_1=10.0, rows_2=20.0, rows_9=21.0)
-    assert lengths([(8, 0.95)], known) == [8]
-    assert lengths([(8, 0.4)], known) == [0]
+    costly_second_row = durations(rows_1=10.0, rows_2=20.0, rows_9=21.0)
+    assert lengths([(8, 0.95)], costly_second_row) == [8]
+    assert lengths([(8, 0.4)], costly_second_row) == [0]
 
 
 def test_the_likeliest_tokens_of_all_requests_are_drafted() -> None:

@@ -63,19 +63,13 @@ def requests_of(names: Iterable[str], num_tokens: int, versions: dict[str, Any])
 
 def configs_of(model_type: str) -> dict[str, dict[str, Any]]:
     modules = attention(model_type)
-    first = modules[0]
-    patterns = {"rank_pattern": {first: 9}, "alpha_pattern": {first: 20}}
-    return {
-        "plain": {"r": 8, "lora_alpha": 16, "target_modules": modules},
-        "rslora": {"r": 24, "lora_alpha": 8, "use_rslora": True, "target_modules": modules},
-        "patterns": {
-            "r": 3,
-            "lora_alpha": 5,
-            "layers_to_transform": [1],
-            "target_modules": modules,
-            **patterns,
-        },
+    patterns = {"rank_pattern": {modules[0]: 9}, "alpha_pattern": {modules[0]: 20}}
+    configs: dict[str, dict[str, Any]] = {
+        "plain": {"r": 8, "lora_alpha": 16},
+        "rslora": {"r": 24, "lora_alpha": 8, "use_rslora": True},
+        "patterns": {"r": 3, "lora_alpha": 5, "layers_to_transform": [1], **patterns},
     }
+    return {name: {**config, "target_modules": modules} for name, config in configs.items()}
 
 
 @dataclass

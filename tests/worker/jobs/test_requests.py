@@ -94,17 +94,12 @@ def test_sampling_defaults_of_the_adapter_apply_to_fields_that_the_client_left_o
     assert (made.temperature, made.top_p, made.top_k) == (0.0, 0.9, 4)
 
 
-def test_stop_tokens_of_the_client_end_a_request_in_addition_to_end_tokens() -> None:
+def test_a_request_stops_at_end_tokens_of_base_and_adapter_and_stop_tokens_of_the_client() -> None:
     sampling = SamplingParams(seed=1, max_tokens=3, stop_token_ids=(70, 71))
-    assert request(sampling).stop_ids == {EOS_ID, 70, 71}
-    assert request(replace(sampling, ignore_eos=True)).stop_ids == {70, 71}
-
-
-def test_a_request_stops_at_end_tokens_of_the_base_model_and_the_adapter() -> None:
     style = PromptStyle(eos_ids=frozenset({7}))
-    assert request(SamplingParams(seed=1, max_tokens=3), style).stop_ids == {EOS_ID, 7}
-    ignoring = SamplingParams(seed=1, max_tokens=3, ignore_eos=True)
-    assert request(ignoring, style).stop_ids == frozenset()
+    assert request(sampling).stop_ids == {EOS_ID, 70, 71}
+    assert request(sampling, style).stop_ids == {EOS_ID, 7, 70, 71}
+    assert request(replace(sampling, ignore_eos=True), style).stop_ids == {70, 71}
 
 
 @pytest.mark.parametrize(

@@ -225,14 +225,13 @@ def test_a_form_is_rejected_if_the_template_shows_no_tools(template: str | None)
 
 HF = tiny_tokenizer()
 USER = {"role": "user", "content": "你好"}
-ADD_CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 CHATS: list[dict[str, Any]] = [
     {"messages": [USER]},
     {"messages": [USER, {"role": "assistant", "content": "a"}], "prompt_end": PromptEnd.MESSAGE},
     {"messages": [USER], "prompt_end": PromptEnd.NOTHING, "variables": {"enable_thinking": False}},
     {"messages": [USER], "special_tokens": {"bos_token": "<own>"}},
     {
-        "messages": [USER, {"role": "assistant", "content": None, "tool_calls": [ADD_CALL]}],
+        "messages": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}],
         "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}],
     },
     {"messages": [{"role": "unheard of", "content": "x"}]},
