@@ -184,7 +184,7 @@ def test_each_row_of_a_mixed_batch_uses_its_own_adapter(
 
 @pytest.mark.parametrize(
     ("model_type", "dtype"),
-    # `test_kinds_in_one_batch.py` checks such batches in float32.
+    # `test_engine.py` checks such batches in float32.
     slow_unless(
         lambda model_type, dtype: model_type in REPRESENTATIVE and dtype == torch.float64,
         product(MODEL_TYPES, TOLERANCE),
