@@ -48,9 +48,9 @@ def test_reads_and_uploads_are_counted_once_and_what_stays_on_the_device_is_neit
 
 
 def test_composite_functions_are_counted_by_their_operations() -> None:
-    weight = torch.ones(4, 4)
+    tensor, weight = torch.ones(3, 4), torch.ones(4, 4)
     with counted() as counts:
-        torch.nn.functional.linear(torch.ones(3, 4), weight).view(-1).double()
+        torch.nn.functional.linear(tensor, weight).view(-1).double()
     assert set(counts.operations.values()) == {1}
     assert len(counts.operations) == 2
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from engine_requests import BLOCK, make_request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from worker.engine.block_manager import BlockManager
 from worker.engine.draft import Draft
 from worker.engine.drafter import Drafter
+from worker.engine.pace import StepSize
 from worker.engine.request import Request, RequestStatus
 from worker.engine.scheduler import Chunk, split, step_size
 from worker.engine.speculation.lookup import PromptLookup
@@ -203,11 +203,6 @@ def test_lengths_never_exceed_the_proposals_or_the_rows(
 MAX_MODEL_LEN = 60
 
 
-@pytest.fixture(autouse=True)
-def _free_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StepDurations, "estimate", lambda *_: 1.0)
-
-
 def repeating(name: str = "a", num_tokens: int = 13, **changed: Any) -> Request:
     """Return a running request all of whose tokens but the last are computed."""
     computed = {"num_computed_tokens": num_tokens - 1, "status": RequestStatus.RUNNING}
@@ -221,8 +216,12 @@ def decode_of(request: Request) -> Chunk:
 
 
 def drafter_of(num_blocks: int = 100, max_rows: int = 100) -> tuple[Drafter, BlockManager]:
+    """Return a drafter for whom rows cost nothing, and its blocks."""
     blocks = BlockManager(num_blocks, BLOCK)
-    return Drafter(blocks, max_model_len=MAX_MODEL_LEN, max_rows=max_rows), blocks
+    drafter = Drafter(blocks, max_model_len=MAX_MODEL_LEN, max_rows=max_rows)
+    for num_rows in range(1, max_rows + 1):
+        drafter.observe(StepSize(num_rows, 0, 0.0), 1.0)
+    return drafter, blocks
 
 
 def drafted(request: Request) -> tuple[int, ...]:
