@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from json_schemas import is_valid
 from reference import greedy, with_adapter
-from tiny import save_adapters, save_tiny_model, tiny_model, tiny_tokenizer
+from tiny import save_adapter, save_adapters, save_tiny_model, tiny_model, tiny_tokenizer
 from worker_support import Client, has_workers, running_with
 
 from shared.protocol.ids import AdapterVersion
@@ -43,8 +43,11 @@ def changed(settings: WorkerSettings, changes: dict[str, Any]) -> WorkerSettings
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tiny")
     config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
-    adapters = save_adapters(folder, {"one": config, "two": config})
-    return {"base": save_tiny_model(folder / "base"), **adapters}
+    return {
+        "base": save_tiny_model(folder / "base"),
+        "one": save_adapter(folder / "one", seed=1, **config),
+        "two": save_adapter(folder / "two", seed=2, **config),
+    }
 
 
 @pytest.fixture
