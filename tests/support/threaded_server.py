@@ -1,7 +1,7 @@
 """Runs HTTP servers of the standard library in threads."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -16,6 +16,26 @@ class LocalServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
+def reply(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    missing: int = 0,
+) -> None:
+    """Send a reply, without its body if the request is a HEAD.
+
+    `missing` bytes of the announced length are never sent.
+    """
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(body) + missing), **headers}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
+
+
 class QuietHandler(BaseHTTPRequestHandler):
     """Reads bodies, answers with JSON, and logs nothing."""
 
@@ -23,15 +43,9 @@ class QuietHandler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers["Content-Length"]))
 
     def reply(self, status: int, content: Any = b"", *, missing: int = 0) -> None:
-        """Answer with bytes, or with anything else as JSON.
-
-        `missing` bytes of the announced length are never sent.
-        """
+        """Answer with bytes, or with anything else as JSON, as `reply` does."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data) + missing))
-        self.end_headers()
-        self.wfile.write(data)
+        reply(self, status, data, {}, missing=missing)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -11,6 +11,7 @@ from typing import Any
 from queue_support import LIMITS, make_adapter, make_job
 from queue_support import eventually as until
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
+from scripted_files import Files
 
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
@@ -26,12 +27,11 @@ from shared.store.jobs.token_streams import ReplyReader
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
+from worker.engine_simulated.adapters import SimulatedAdapter, SimulatedHostMemory
 from worker.served_model import ServedModel
 from worker.service import Worker
 
 DEADLINE_S = 60.0
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
-"""Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
 
 
 async def has_workers(views: PoolViews, count: int) -> bool:
@@ -46,24 +46,48 @@ def entry_of(version: AdapterVersion, source: str | None = None) -> Adapter:
     return make_adapter(version, **fields, created_s=int(time.time()) + 1)
 
 
-async def register(registry: Registry, version: AdapterVersion, source: str | None = None) -> None:
-    """Register a scripted adapter in the pool, as another worker would."""
-    await registry.add_adapter(entry_of(version, source))
-
-
-async def residents(views: PoolViews) -> set[AdapterVersion]:
-    """Return the versions that are resident on at least one worker."""
-    return {version for worker in await views.workers() for version in worker.residents}
-
-
 class Client:
-    """Front end that enqueues jobs and collects their events."""
+    """Front end that enqueues jobs and collects their events, and starts workers for them."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis, self.keys = redis, keys
         self.api = ApiId(f"api-{uuid.uuid4().hex}")
         self.queue, self.views = Queue(redis, keys), PoolViews(redis, keys)
+        self.registry = Registry(redis, keys)
         self.events: dict[JobId, list[Event]] = defaultdict(list)
         self._reader = ReplyReader(redis, keys, self.api)
+        self.engine = ScriptedEngine(step_s=0.002)
+        self.files, self.host = Files(), SimulatedHostMemory(1 << 20)
+
+    def worker(
+        self,
+        engine: ScriptedEngine | None = None,
+        read: Callable[[str, str], SimulatedAdapter] | None = None,
+        *,
+        max_num_seqs: int = 64,
+        **settings: Any,
+    ) -> AbstractAsyncContextManager[Worker]:
+        """Run a worker in this process; see `running_with`.
+
+        By default it reads `files`, and has `engine` and `host`; another engine has host memory of
+        its own.
+        """
+        served = scripted_model(
+            engine or self.engine,
+            read or self.files,
+            None if engine else self.host,
+            max_num_seqs=max_num_seqs,
+        )
+        chosen = WorkerSettings(model="scripted", pool=self.keys.pool, **settings)
+        return running_with(self.redis, chosen, served)
+
+    async def register(self, version: AdapterVersion, source: str | None = None) -> None:
+        """Register a scripted adapter in the pool, as another worker would."""
+        await self.registry.add_adapter(entry_of(version, source))
+
+    async def residents(self) -> set[AdapterVersion]:
+        """Return the versions that are resident on at least one worker."""
+        return {version for worker in await self.views.workers() for version in worker.residents}
 
     async def read(self) -> None:
         """Collect events until cancelled; retry while Redis is unavailable."""
@@ -176,17 +200,6 @@ async def flood(client: Client, version: AdapterVersion, number: int) -> AsyncIt
         await until(lambda: len(sent) > number)
         yield sent
         await cancel_tasks(*tasks)
-
-
-@asynccontextmanager
-async def running(
-    redis: Redis, engine: ScriptedEngine, pool: str, *, max_num_seqs: int = 64, **settings: Any
-) -> AsyncIterator[Worker]:
-    """Run a worker with a scripted engine in this process; see `running_with`."""
-    chosen = WorkerSettings(model="scripted", pool=pool, **settings)
-    served = scripted_model(engine, max_num_seqs=max_num_seqs)
-    async with running_with(redis, chosen, served) as worker:
-        yield worker
 
 
 @asynccontextmanager

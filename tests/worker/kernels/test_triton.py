@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from worker.kernels.pick import pick_kernels
 
 FOLDER = Path(__file__).parent
-FILES = ["test_attention.py", "test_lora.py", "triton_engine.py", "triton_bench.py"]
+FILES = ["test_attention.py", "test_lora.py", "triton_engine.py"]
 CUDA = torch.device("cuda")
 
 

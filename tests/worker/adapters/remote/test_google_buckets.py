@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from archives import Member, zip_of
 from source_worker import source_reader
-from threaded_server import LocalServer, QuietHandler, running
+from threaded_server import LocalServer, QuietHandler, reply, running
 
 from shared.errors import ErrorCode
 from shared.store.adapters.inspections import Findings, Inspection
@@ -70,18 +70,10 @@ class Storage(QuietHandler):
         headers = {
             "Content-Range": f"bytes {found[1]}-{int(found[1]) + len(part) - 1}/{len(content)}"
         }
-        self._answer(206, part, "application/octet-stream", headers)
+        reply(self, 206, part, {"Content-Type": "application/octet-stream", **headers})
 
     def _send(self, status: int, body: Mapping[str, Any]) -> None:
-        self._answer(status, json.dumps(body).encode(), "application/json", {})
-
-    def _answer(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        sized = {"Content-Length": str(len(body)), "Content-Type": kind}
-        for name, value in {**sized, **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        reply(self, status, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
 @pytest.fixture

@@ -1,21 +1,14 @@
-"""Tiers of scripted adapters: files that a test can block or slow down, and the host's memory."""
+"""Files of scripted adapters, which a test can block or slow down."""
 
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 
 from scripted_engine import read_scripted_adapter
 
-from worker.engine_simulated.adapters import SimulatedAdapter, SimulatedHostMemory
-from worker.service import Worker
+from worker.engine_simulated.adapters import SimulatedAdapter
 
 LOAD_S = 0.4
-
-Serve = Callable[..., AbstractAsyncContextManager[Worker]]
-"""Function that runs a worker in this process: `async with serve(max_num_seqs=4):`."""
 
 
 class Files:
@@ -41,11 +34,3 @@ class Files:
         if name in self.slow:
             time.sleep(LOAD_S)
         return read_scripted_adapter(name, source)
-
-
-@dataclass(frozen=True)
-class Tiers:
-    """Places below the device from which a worker loads adapters."""
-
-    files: Files
-    host: SimulatedHostMemory
