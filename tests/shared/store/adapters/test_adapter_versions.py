@@ -270,17 +270,3 @@ async def test_the_epoch_changes_when_redis_has_forgotten_the_registry(
     assert await registry.set_base(replace(BASE, created_s=2)) == epoch
     await redis.delete(keys.base)
     assert await registry.set_base(BASE) != epoch
-
-
-async def test_requests_and_tokens_are_counted_by_version(
-    registry: Registry, queue: Queue, redis: Redis, keys: Keys, actor
-) -> None:
-    await load(registry, ONE)
-    worker = await actor(holds=["a@1", "base@1"])
-    for version in ("a@1", "a@1", "base@1"):
-        await queue.enqueue(make_job(version), LIMITS)
-    for claimed in await worker.claim():
-        await worker.finish(claimed, used=30)
-    uses = await redis.hmget(keys.version(ONE.version), ["requests", "tokens"])  # type: ignore[misc]
-    assert uses == [b"2", b"60"]
-    assert not await redis.exists(keys.version(BASE.version))

@@ -6,7 +6,7 @@ import pytest
 from queue_support import LIMITS, Actor, make_job
 
 from ops.local.embedded_redis import EmbeddedRedis
-from shared.errors import ErrorCode, QueueFull
+from shared.errors import QueueFull
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.jobs import Job, JobState
 from shared.store.jobs.dead_letters import DeadLetters
@@ -40,24 +40,6 @@ async def test_a_tenant_and_the_pool_have_a_limit_in_bytes(queue: Queue) -> None
     assert (len(red), which) == (3, "bytes of the tenant")
     blue, which = await fill(queue, "blue")
     assert (len(blue), which) == (2, "bytes of the pool")
-
-
-async def test_bytes_count_until_the_job_ends_however_it_does(
-    actor, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor()
-    jobs, _ = await fill(queue, "red")
-    (first, second) = await worker.claim(sequences=2)
-    with pytest.raises(QueueFull):
-        await queue.enqueue(large_job("red"), TIGHT)
-    await worker.finish(first)
-    await worker.fail(second, ErrorCode.INTERNAL)
-    await queue.cancel(jobs[2].id)
-    await queue.enqueue(make_job(tenant="red", deadline_ms=0), TIGHT)
-    await queue.reap()
-    assert int(await redis.hget(keys.counters, "bytes")) == 0
-    assert int(await redis.hget(keys.tenant("red"), "bytes")) == 0
-    assert len((await fill(queue, "red"))[0]) == 3
 
 
 async def test_a_tenant_may_have_one_request_of_any_size(queue: Queue) -> None:

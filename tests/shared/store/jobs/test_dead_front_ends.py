@@ -3,9 +3,8 @@
 from typing import Any
 
 import pytest
-from queue_support import API, LIMITS, Actor, make_job, tokens
+from queue_support import API, Actor, tokens
 
-from shared.protocol.enqueue import EnqueueOptions
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import Job, JobState
 from shared.store.jobs.queue import Queue
@@ -58,29 +57,6 @@ async def run(queue: Queue, worker: Actor, job: Job) -> None:
     await queue.publish(worker.id, {job.reply_to: [tokens(job, 0, [1])]})
 
 
-async def test_a_dead_front_end_that_accepted_a_job_is_not_connected_to_it(
-    queue: Queue, enqueue: Any, views: PoolViews, front_ends: FrontEnds
-) -> None:
-    job = await enqueue()
-    await queue.attach(job.id, OTHER)
-    await front_ends.let_pass(API)
-    await queue.abandon(job.id, OTHER, grace_ms=0)
-    assert await state_of(views, job) is JobState.CANCELLED
-
-
-async def test_a_dead_follower_is_not_connected_to_a_job(
-    queue: Queue, enqueue: Any, views: PoolViews, front_ends: FrontEnds
-) -> None:
-    job = await enqueue()
-    for api in (OTHER, THIRD):
-        await queue.attach(job.id, api)
-    await queue.abandon(job.id, API, grace_ms=0)
-    await front_ends.let_pass(OTHER)
-    assert await state_of(views, job) is JobState.QUEUED
-    await queue.abandon(job.id, THIRD, grace_ms=0)
-    assert await state_of(views, job) is JobState.CANCELLED
-
-
 @pytest.mark.parametrize("silent_ms", [0, API_DEAD_MS // 2])
 async def test_a_front_end_that_is_silent_for_seconds_is_still_connected(
     queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds, silent_ms: int
@@ -93,19 +69,6 @@ async def test_a_front_end_that_is_silent_for_seconds_is_still_connected(
     await queue.reap()
     assert await front_ends.left_ms(job) is None
     assert not (await queue.publish(worker.id, {})).cancelled
-
-
-async def test_time_without_redis_does_not_count_as_silence(
-    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys, front_ends: FrontEnds
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await run(queue, worker, job)
-    await queue.reap()
-    # As if the last sweep and the last report had been before an outage of ten minutes.
-    await redis.hincrby(keys.counters, "swept", -10 * API_DEAD_MS)  # type: ignore[misc]
-    await front_ends.let_pass(API, 10 * API_DEAD_MS)
-    await queue.reap()
-    assert await front_ends.left_ms(job) is None
 
 
 async def test_a_running_job_of_a_dead_front_end_is_abandoned_with_time_to_come_back(
@@ -124,68 +87,6 @@ async def test_a_running_job_of_a_dead_front_end_is_abandoned_with_time_to_come_
     await redis.zincrby(keys.abandoned, -RETURN_MS, job.id)
     await queue.reap()
     assert (await queue.publish(worker.id, {})).cancelled == {job.id}
-    await queue.reap()
-    assert await front_ends.left_ms(job) is None
-
-
-async def test_a_waiting_job_of_a_dead_front_end_is_abandoned_after_it_has_started(
-    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await front_ends.let_pass(API)
-    await queue.reap()
-    assert await front_ends.left_ms(job) is None
-    await run(queue, worker, job)
-    await queue.reap()
-    assert await front_ends.left_ms(job) is not None
-
-
-async def test_a_job_whose_followers_have_died_too_is_abandoned(
-    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await queue.attach(job.id, OTHER)
-    await queue.abandon(job.id, API, grace_ms=0)
-    await run(queue, worker, job)
-    await front_ends.let_pass(OTHER)
-    await queue.reap()
-    assert await front_ends.left_ms(job) is not None
-
-
-async def test_a_client_at_a_living_front_end_keeps_the_job_of_a_dead_one(
-    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await run(queue, worker, job)
-    await front_ends.let_pass(API)
-    await queue.reap()
-    await queue.attach(job.id, OTHER)  # the client comes back
-    assert await front_ends.left_ms(job) is None
-    await queue.reap()
-    assert await front_ends.left_ms(job) is None
-
-
-async def test_a_job_that_keeps_running_outlives_its_front_end(
-    queue: Queue, actor: Any, front_ends: FrontEnds
-) -> None:
-    worker, job = await actor(), make_job()
-    await queue.enqueue(job, LIMITS, options=EnqueueOptions(keeps_running=True))
-    await run(queue, worker, job)
-    await front_ends.let_pass(API)
-    await queue.reap()
-    assert await front_ends.left_ms(job) is None
-
-
-async def test_a_front_end_learns_that_it_counted_as_dead(
-    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await run(queue, worker, job)
-    assert await front_ends.beat(API, ApiId("new")) == [False, True]
-    await front_ends.let_pass(API)
-    await queue.reap()
-    assert await front_ends.beat(API, API) == [True, False]
-    await queue.attach(job.id, API)
     await queue.reap()
     assert await front_ends.left_ms(job) is None
 

@@ -9,7 +9,7 @@ from queue_support import LIMITS, make_adapter, make_job
 from shared.errors import ErrorCode
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.codec import encode_job
-from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, View
 from shared.reasoning_form import ReasoningForm
 from shared.store.adapters.registry import Found, Registry
@@ -50,19 +50,6 @@ async def test_a_dead_letter_names_its_worker_and_the_reason(actor, enqueue, let
     assert letter.died_ms > 0
 
 
-async def test_dead_letters_are_listed_newest_first_and_found_by_id(
-    actor, enqueue, letters
-) -> None:
-    worker, jobs = await actor(), []
-    for i in range(3):
-        jobs.append(await enqueue(f"{i}@1"))
-        worker.holds = [f"{i}@1"]
-        await kill_with(worker, jobs[-1])
-    assert [letter.id for letter in await letters.dead(2)] == [jobs[2].id, jobs[1].id]
-    for job in jobs:
-        assert await letters.find(job.id) == Unanswered(job, is_dead=True)
-
-
 async def test_an_old_dead_letter_is_found_and_discarded(
     actor, enqueue, letters, redis: Redis, keys: Keys
 ) -> None:
@@ -95,38 +82,6 @@ async def test_a_failed_job_is_kept_if_the_same_request_may_succeed(
     assert await letters.find(job.id) == (Unanswered(job, is_dead=False) if is_kept else None)
     await letters.discard(job.id)
     assert await letters.find(job.id) is None
-
-
-async def test_jobs_of_a_quarantined_adapter_are_kept(
-    actor, enqueue, letters, redis: Redis, keys: Keys
-) -> None:
-    await redis.hset(keys.version(AdapterVersion("a@1")), "state", "ready")  # type: ignore[misc]
-    worker = await actor()
-    killers = [await enqueue() for _ in range(DEATHS)]
-    waiting = await enqueue()
-    for killer in killers:
-        await kill_with_first(worker, killer.id)
-    assert await letters.find(waiting.id) == Unanswered(waiting, is_dead=False)
-
-
-async def kill_with_first(worker, job_id: JobId) -> None:
-    """Let the worker die while it runs the job alone."""
-    for _ in range(DEATHS):
-        assert await worker.claim_ids(sequences=1) == [job_id]
-        await worker.die()
-        await worker.register()
-
-
-async def test_answered_waiting_and_unknown_jobs_cannot_be_retried(
-    actor, enqueue, letters, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    worker, done = await actor(), await enqueue()
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed)
-    cancelled, waiting = await enqueue(), await enqueue()
-    await queue.cancel(cancelled.id)
-    for job_id in (done.id, cancelled.id, waiting.id, JobId("never")):
-        assert await letters.find(job_id) is None
 
 
 async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(

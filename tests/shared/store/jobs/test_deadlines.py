@@ -1,6 +1,6 @@
 """A job ends at its deadline, independent of its worker and its client."""
 
-from queue_support import INFO, NEVER_MS, eventually
+from queue_support import INFO, NEVER_MS
 
 from shared.errors import ErrorCode
 from shared.protocol.jobs import JobState
@@ -51,18 +51,3 @@ async def test_stalls_of_redis_do_not_count_towards_deadlines(
     await queue.reap()
     after = await enqueue(deadline_ms=10_000)
     assert await worker.claim_ids() == [early.id, late.id, after.id]
-
-
-async def test_an_ended_job_is_no_longer_due(actor, enqueue, queue: Queue, redis, keys) -> None:
-    worker = await actor()
-    await enqueue()
-    (claimed,) = await worker.claim()
-    assert await redis.zcard(keys.due) == 1
-    await worker.finish(claimed)
-    cancelled = await enqueue()
-    await queue.cancel(cancelled.id)
-
-    async def is_empty() -> bool:
-        return await redis.zcard(keys.due) == 0
-
-    await eventually(is_empty)

@@ -15,12 +15,6 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 
-async def test_returns_the_position_in_the_queue_of_its_version(queue: Queue) -> None:
-    positions = [(await queue.enqueue(make_job("a@1"), LIMITS)).position for _ in range(3)]
-    assert positions == [1, 2, 3]
-    assert (await queue.enqueue(make_job("b@1"), LIMITS)).position == 1
-
-
 async def test_a_job_reaches_its_worker_as_it_was_sent(queue: Queue, actor) -> None:
     job = make_job(
         sampling=SamplingParams(
@@ -52,35 +46,6 @@ async def test_an_id_is_accepted_once(queue: Queue, actor) -> None:
     assert error.value.state == JobState.RUNNING
 
 
-@pytest.mark.parametrize(
-    ("limit", "which", "same", "other"),
-    [
-        ("max_waiting", "pool", {}, None),
-        ("max_waiting_adapter", "adapter", {"tenant": "t2"}, {"version": "b@1"}),
-        ("max_waiting_tenant", "tenant", {"version": "b@1"}, {"tenant": "t2"}),
-    ],
-)
-async def test_each_limit_refuses_further_jobs(
-    queue: Queue, limit: str, which: str, same: dict[str, str], other: dict[str, str] | None
-) -> None:
-    limits = replace(LIMITS, **{limit: 2})
-    for _ in range(2):
-        await queue.enqueue(make_job(), limits)
-    with pytest.raises(QueueFull) as error:
-        await queue.enqueue(make_job(**same), limits)
-    assert (error.value.limit, error.value.num_waiting) == (which, 2)
-    if other is not None:
-        await queue.enqueue(make_job(**other), limits)
-
-
-async def test_a_refused_job_leaves_no_trace(queue: Queue, views: PoolViews) -> None:
-    job = make_job()
-    with pytest.raises(QueueFull):
-        await queue.enqueue(job, replace(LIMITS, max_waiting=0))
-    assert await views.job(job.id) is None
-    assert (await views.counts()).waiting == 0
-
-
 async def test_a_limit_holds_under_concurrency(
     views: PoolViews, redis_url: str, keys: Keys
 ) -> None:
@@ -97,17 +62,6 @@ async def test_a_limit_holds_under_concurrency(
     assert sum(isinstance(outcome, Enqueued) for outcome in outcomes) == 25
     assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 55
     assert (await views.counts()).waiting == 25
-
-
-async def test_a_claimed_or_cancelled_job_makes_place_in_the_queue(queue: Queue, actor) -> None:
-    limits = replace(LIMITS, max_waiting=1)
-    first = make_job()
-    await queue.enqueue(first, limits)
-    await (await actor()).claim()
-    second = make_job()
-    await queue.enqueue(second, limits)
-    await queue.cancel(second.id)
-    await queue.enqueue(make_job(), limits)
 
 
 async def test_enqueueing_stops_well_before_memory_is_used_up(

@@ -7,7 +7,6 @@ from queue_support import API, INFO, LIMITS, Actor, eventually, make_job, tokens
 
 from shared.protocol.codec import decode_events
 from shared.protocol.events import Tokens
-from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
@@ -111,22 +110,6 @@ async def test_a_publication_reports_how_many_acknowledged_ones_a_failover_has_l
 async def _events(redis: Redis, keys: Keys) -> list[object]:
     entries = await redis.xrange(keys.replies(API))
     return [event for _, fields in entries for event in decode_events(fields[b"e"])]
-
-
-@pytest.mark.parametrize("is_mail_lost", [False, True])
-async def test_the_next_publication_and_heartbeat_report_a_cancellation(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys, is_mail_lost: bool
-) -> None:
-    worker, job = await actor(), await enqueue()
-    (claimed,) = await worker.claim()
-    assert await queue.cancel(job.id) == JobState.RUNNING
-    if is_mail_lost:
-        await redis.delete(keys.mailbox(worker.id))
-    standing = await queue.publish(worker.id, {API: [tokens(job, 0, [1])]})
-    assert (standing.fenced, standing.cancelled) == (frozenset(), {job.id})
-    assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).cancelled == {job.id}
-    await worker.finish(claimed, JobState.CANCELLED)
-    assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).cancelled == frozenset()
 
 
 async def test_adapters_of_a_worker_that_redis_forgot_are_reported_again(

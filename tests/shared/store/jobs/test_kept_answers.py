@@ -11,7 +11,6 @@ from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -73,29 +72,6 @@ async def test_publications_are_kept_only_while_their_worker_has_jobs(
     assert await redis.exists(keys.sent(worker.id))
     await worker.finish(second)
     assert not await redis.exists(keys.sent(worker.id))
-
-
-async def test_erasing_a_dead_job_deletes_its_dead_letter(
-    queue: Queue, actor: Any, redis: Redis, keys: Keys
-) -> None:
-    job = make_job(prompts=(SECRET,))
-    await queue.enqueue(job, LIMITS)
-    for number in range(4):
-        worker: Actor = await actor(f"w{number}")
-        if await worker.claim():
-            await worker.die()
-    assert await DeadLetters(redis, keys).dead(10) != []
-    assert await queue.erase(job.id) is JobState.DEAD
-    assert await DeadLetters(redis, keys).dead(10) == []
-    assert SECRET not in await all_text(redis, keys)
-
-
-async def test_an_unfinished_job_is_not_erased(queue: Queue, enqueue: Any, actor: Any) -> None:
-    job = await enqueue()
-    assert await queue.erase(job.id) is JobState.QUEUED
-    worker: Actor = await actor()
-    await worker.claim()
-    assert await queue.erase(job.id) is JobState.RUNNING
 
 
 async def test_expired_jobs_leave_the_indexes(

@@ -10,8 +10,6 @@ from queue_support import LIMITS, Actor, make_job
 
 from shared.protocol.enqueue import EnqueueOptions
 from shared.store.jobs.queue import Queue
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
 
 
 async def enqueue_of(queue: Queue, tenant: str, count: int, *, weight: float = 1) -> None:
@@ -36,18 +34,6 @@ async def test_weights_set_the_shares_of_busy_tenants(queue: Queue, actor: Any) 
     await enqueue_of(queue, "light", 100)
     shares = await served(worker, 100)
     assert shares["heavy"] / shares["light"] == pytest.approx(4, rel=0.1)
-
-
-async def test_a_refund_is_divided_by_the_weight(
-    queue: Queue, actor: Any, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor()
-    options = EnqueueOptions(weight=4)
-    await queue.enqueue(make_job(tenant="t", cost=100), LIMITS, options=options)
-    assert float(await redis.hget(keys.tenant("t"), "tag")) == 25
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed, used=20)
-    assert float(await redis.hget(keys.tenant("t"), "tag")) == 5
 
 
 @settings(max_examples=50)

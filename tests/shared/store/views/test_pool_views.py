@@ -1,4 +1,4 @@
-from queue_support import INFO, eventually
+from queue_support import INFO
 
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Usage
@@ -75,23 +75,6 @@ async def test_counts_include_waiting_and_ended_jobs(
         **dict.fromkeys((JobState.DONE, JobState.CANCELLED), 1),
         **dict.fromkeys((JobState.FAILED, JobState.EXPIRED, JobState.DEAD), 0),
     }
-
-
-async def test_counts_include_requeued_jobs_and_lost_workers(
-    actor, enqueue, queue: Queue, views: PoolViews
-) -> None:
-    lost, calm = await actor("lost", lease_ms=1), await actor("calm")
-    for worker in (lost, calm):
-        await enqueue()
-        assert await worker.claim()
-
-    async def is_reaped() -> bool:
-        return (await queue.reap()).workers == 1
-
-    await eventually(is_reaped)
-    await queue.leave(calm.id)
-    counts = await views.counts()
-    assert (counts.retried, counts.released, counts.workers_lost) == (1, 1, 1)
 
 
 async def test_memory_has_the_used_bytes_and_the_limit_of_redis(
