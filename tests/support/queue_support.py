@@ -131,6 +131,13 @@ class Actor:
         """Set of the capacities of the workers that serve the same jobs."""
         return self._of_class(self.keys.capacity)
 
+    async def die_of(self, job: Job, *, times: int = 3) -> None:
+        """Run a job alone, die of it and start again. After three times, the job is dead."""
+        for _ in range(times):
+            assert await self.claim_ids(sequences=1) == [job.id]
+            await self.die()
+            await self.register()
+
     async def is_parked(self) -> bool:
         return await self.redis.zscore(self.idle_key, self.id) is not None
 

@@ -13,7 +13,6 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 A = AdapterVersion("a@1")
-DEATHS = 3
 DEAD_JOBS_UNTIL_QUARANTINE = 3
 HOUR_MS = 3_600_000
 
@@ -31,17 +30,6 @@ async def worker(actor) -> Actor:
     return started
 
 
-async def bury(worker: Actor, queue: Queue, num_jobs: int = 1) -> None:
-    """Let jobs of A kill the worker until they are dead letters."""
-    for _ in range(num_jobs):
-        job = make_job(A)
-        await queue.enqueue(job, LIMITS)
-        for _ in range(DEATHS):
-            assert await worker.claim_ids() == [job.id]
-            await worker.die()
-            await worker.register()
-
-
 async def state_of(registry: Registry) -> AdapterState:
     adapter = await registry.adapter("a")
     assert adapter is not None
@@ -50,7 +38,10 @@ async def state_of(registry: Registry) -> AdapterState:
 
 @pytest.fixture
 async def quarantined(registry: Registry, worker: Actor, queue: Queue) -> None:
-    await bury(worker, queue, DEAD_JOBS_UNTIL_QUARANTINE)
+    for _ in range(DEAD_JOBS_UNTIL_QUARANTINE):
+        job = make_job(A)
+        await queue.enqueue(job, LIMITS)
+        await worker.die_of(job)
     assert await state_of(registry) is AdapterState.QUARANTINED
 
 
@@ -64,54 +55,6 @@ async def test_a_version_is_released_only_after_its_time(
     assert await registry.release_quarantined(after_ms=HOUR_MS) == [A]
     assert await state_of(registry) is AdapterState.READY
     assert await registry.release_quarantined(after_ms=HOUR_MS) == []
-
-
-@pytest.mark.usefixtures("quarantined")
-async def test_a_released_version_serves_jobs_again(
-    registry: Registry, worker: Actor, queue: Queue
-) -> None:
-    assert await registry.release_adapter("a") == A
-    job = make_job(A)
-    await queue.enqueue(job, LIMITS)
-    assert await worker.claim_ids() == [job.id]
-
-
-@pytest.mark.usefixtures("quarantined")
-async def test_a_single_dead_job_quarantines_a_released_version_again(
-    registry: Registry, worker: Actor, queue: Queue
-) -> None:
-    await registry.release_adapter("a")
-    await bury(worker, queue)
-    assert await state_of(registry) is AdapterState.QUARANTINED
-    assert await registry.release_quarantined(after_ms=HOUR_MS) == []
-    assert await registry.release_quarantined(after_ms=0) == [A]
-
-
-@pytest.mark.usefixtures("quarantined")
-async def test_an_answered_job_ends_the_probation_of_a_released_version(
-    registry: Registry, worker: Actor, queue: Queue
-) -> None:
-    await registry.release_adapter("a")
-    await queue.enqueue(make_job(A), LIMITS)
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed)
-    await bury(worker, queue)
-    assert await state_of(registry) is AdapterState.READY
-
-
-@pytest.mark.usefixtures("quarantined")
-async def test_jobs_that_were_still_to_be_ended_are_served_after_a_release(
-    registry: Registry, worker: Actor, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    await registry.release_adapter("a")
-    job = make_job(A)
-    await queue.enqueue(job, LIMITS)
-    # The state of a version that is quarantined while no process sweeps.
-    await redis.hset(keys.version(A), "state", "quarantined")  # type: ignore[misc]
-    await redis.sadd(keys.doomed, A)  # type: ignore[misc]
-    await redis.zrem(keys.ready, A)
-    await registry.release_adapter("a")
-    assert await worker.claim_ids() == [job.id]
 
 
 @pytest.mark.usefixtures("quarantined")

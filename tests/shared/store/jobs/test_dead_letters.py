@@ -20,7 +20,6 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
-DEATHS = 3
 BASE = BaseModel(
     name="base", version=AdapterVersion("base@0"), max_model_len=100, source="/base", created_s=1
 )
@@ -31,20 +30,12 @@ def letters(redis: Redis, keys: Keys) -> DeadLetters:
     return DeadLetters(redis, keys)
 
 
-async def kill_with(worker, job, deaths: int = DEATHS) -> None:
-    """Let the worker die of the job until the job becomes a dead letter."""
-    for _ in range(deaths):
-        assert await worker.claim_ids() == [job.id]
-        await worker.die()
-        await worker.register()
-
-
 async def test_a_dead_letter_names_its_worker_and_the_reason(actor, enqueue, letters) -> None:
     worker, job = await actor("w1"), await enqueue(tenant="red")
-    await kill_with(worker, job)
+    await worker.die_of(job)
     (letter,) = await letters.dead(10)
     assert (letter.id, letter.version, letter.tenant) == (job.id, "a@1", "red")
-    assert (letter.tries, letter.worker) == (DEATHS, "w1")
+    assert (letter.tries, letter.worker) == (3, "w1")
     assert letter.reason.startswith("the job killed its worker 2 times while it ran alone")
     assert letter.code == "poison_job"
     assert letter.died_ms > 0
@@ -54,7 +45,7 @@ async def test_an_old_dead_letter_is_found_and_discarded(
     actor, enqueue, letters, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
-    await kill_with(worker, job)
+    await worker.die_of(job)
     ((_, fields),) = await redis.xrange(keys.dead)
     for i in range(250):
         await redis.xadd(keys.dead, {**fields, b"id": f"{i}"})
@@ -121,7 +112,7 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     chat: Any = {"endpoint": Endpoint.CHAT, "prompts": (), "messages": ()}
     view: Any = {"view": View.RESPONSES, "request": {"store": True}, "hides_reasoning": True}
     job = await enqueue(fingerprint="fp_0_1", **chat, **view)
-    await kill_with(await actor(), job)
+    await (await actor()).die_of(job)
     thinking = make_adapter("a@3", reasoning=ReasoningForm.THINK)
     await registry.load_adapter(make_adapter("a@2"), replace=True)
     registry.next_version = thinking

@@ -85,7 +85,7 @@ def test_a_job_that_is_done_clears_its_version(play: Script) -> None:
     assert not any(version.is_quarantined for version in play.machine.model.versions.values())
 
 
-def test_a_job_that_runs_while_its_version_is_quarantined_ends_with_the_others(
+def test_a_job_of_a_quarantined_version_ends_or_is_served_after_a_release(
     play: Script,
 ) -> None:
     play.enqueue([{}])
@@ -96,7 +96,15 @@ def test_a_job_that_runs_while_its_version_is_quarantined_ends_with_the_others(
         play.die_of_first_job()
     assert play.states() == [RUNNING] + [DEAD] * 3
     play.release()
+    play.claim()
     assert play.states()[0] is QUEUED
+    play.release_quarantine()
+    play.claim()
+    play.enqueue([{}])
+    for _ in range(3):
+        play.die_of_first_job()
+    assert play.states() == [RUNNING] + [DEAD] * 4
+    play.release()
     play.sweep()
     assert play.states()[0] is FAILED
 
