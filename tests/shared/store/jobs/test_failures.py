@@ -120,6 +120,7 @@ async def test_every_call_of_a_worker_that_was_given_up_raises_lease_lost(
     calls: list[Awaitable[object]] = [
         queue.beat(worker.id, lease_ms=1000, info=INFO),
         residency.set_residents(worker.id, add=["a@1"]),
+        residency.shrink(worker.id, {"a@1": 0}, due=(), steal_ms=1),
         queue.publish(worker.id, {}),
         worker.claim(),
     ]

@@ -108,20 +108,6 @@ async def test_a_tenant_that_keeps_much_loses_its_own_answers_first(
     assert not await redis.exists(keys.kept)
 
 
-async def test_the_oldest_answers_are_deleted_beyond_the_limit_in_bytes(
-    queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
-) -> None:
-    worker: Actor = await actor()
-    jobs = [await ended_job(queue, worker) for _ in range(5)]
-    size = await kept_bytes(redis, keys) // 5
-    jobs.append(await ended_job(queue, worker, replace(LIMITS, retain_bytes=3 * size + size // 2)))
-    assert await queue.retain() == (0, 3)
-    found = [await views.job(job) for job in jobs]
-    assert [view is not None for view in found] == [False] * 3 + [True] * 3
-    assert await kept_bytes(redis, keys) <= 3 * size + size // 2
-    assert await queue.retain() == (0, 0)
-
-
 @pytest.mark.parametrize("prompt", ["hi", "x" * 30_000])
 async def test_kept_bytes_are_about_the_memory_of_the_ended_jobs(
     own_server: EmbeddedRedis, open_client: Callable[[str], Redis], keys: Keys, prompt: str
