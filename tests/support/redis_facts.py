@@ -33,6 +33,16 @@ class Facts:
         self._pipe.hkeys(key)
         self._expect(key, set(expected), _texts)
 
+    def items(self, key: str, expected: Iterable[str]) -> None:
+        """Expect the items of a list."""
+        self._pipe.lrange(key, 0, -1)
+        self._expect(key, list(expected), lambda raw: [each.decode() for each in raw])
+
+    def texts(self, key: str, expected: Mapping[str, str]) -> None:
+        """Expect texts in fields of a hash. A missing field is empty."""
+        self._pipe.hmget(key, list(expected))
+        self._expect(key, list(expected.values()), lambda raw: [(t or b"").decode() for t in raw])
+
     def numbers(self, key: str, expected: Mapping[str, float]) -> None:
         """Expect numbers in fields of a hash. A missing field is 0."""
         self._pipe.hmget(key, list(expected))

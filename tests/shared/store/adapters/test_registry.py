@@ -116,21 +116,6 @@ async def test_another_base_unregisters_the_adapters_of_the_old_one(
     )
 
 
-async def test_an_older_worker_that_registers_again_does_not_flip_a_name_back(
-    registry: Registry,
-) -> None:
-    await registry.add_adapter(ADAPTER)
-    new = replace(ADAPTER, version="org/sql@new", created_s=ADAPTER.created_s + 1)
-    await registry.add_adapter(new)
-    await registry.add_adapter(ADAPTER)
-    assert await registry.resolve(ADAPTER.name) == new.version
-    back = replace(
-        ADAPTER, created_s=new.created_s + 1
-    )  # as by a worker that restarts with the old weights
-    await registry.add_adapter(back)
-    assert await registry.adapter(ADAPTER.name) == back
-
-
 A = AdapterVersion("a@1")
 DEAD_JOBS_UNTIL_QUARANTINE = 3
 HOUR_MS = 3_600_000

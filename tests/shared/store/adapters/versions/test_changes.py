@@ -10,11 +10,9 @@ from shared.protocol.capabilities import Needs
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.access.key_store import KeyStore
 from shared.store.adapters import pins as pins_module
-from shared.store.adapters.candidates import Candidates
 from shared.store.adapters.changes import Change, Changes
 from shared.store.adapters.pins import PinnedVersion, Pins
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.share import CandidateMode
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -31,50 +29,6 @@ async def rows(changes: Changes) -> list[Row]:
     """Return action, author, state before and state after of each change, oldest first."""
     found = await changes.newest(100, before=None, wanted=lambda _: True)
     return [(each.action, each.by, each.before, each.after) for each in reversed(found)]
-
-
-async def test_every_change_of_an_adapter_is_logged_once(
-    registry: Registry, changes: Changes, redis: Redis, keys: Keys
-) -> None:
-    candidates, pins = Candidates(redis, keys), Pins(redis, keys)
-    await registry.add_candidate(version_of("2"), keep_versions=4, by="red/1")
-    await registry.add_candidate(version_of("2"), keep_versions=4, by="red/1")
-    await candidates.set("a", None, mode=CandidateMode.CANARY, percent=12.5, by="blue")
-    await candidates.set("a", None, mode=CandidateMode.SHADOW, percent=100, by="blue")
-    await candidates.promote("a", by="blue")
-    await registry.load_adapter(version_of("2"), replace=True, by="red/1")
-    await registry.roll_back_adapter("a", by="green")
-    await pins.set("a", 2, by="green")
-    await pins.set("a", 2, by="green")
-    await pins.set("a", 0, by="green")
-    await registry.unload_adapter("a", by="green")
-    await registry.unload_adapter("a", by="green")
-    await registry.add_adapter(version_of("9", name="b"))
-    assert await rows(changes) == [
-        ("loaded", "red", "", "a@1"),
-        ("candidate_set", "red/1", "", "a@2 canary 0%"),
-        ("candidate_set", "blue", "a@2 canary 0%", "a@2 canary 12.5%"),
-        ("candidate_set", "blue", "a@2 canary 12.5%", "a@2 shadow 100%"),
-        ("candidate_promoted", "blue", "a@1", "a@2"),
-        ("rolled_back", "green", "a@2", "a@1"),
-        ("pinned", "green", "0", "2"),
-        ("pinned", "green", "2", "0"),
-        ("unloaded", "green", "a@1", ""),
-        ("loaded", ".worker", "", "b@9"),
-    ]
-
-
-async def test_a_dropped_candidate_and_a_released_version_are_logged(
-    registry: Registry, changes: Changes, redis: Redis, keys: Keys
-) -> None:
-    await registry.add_candidate(version_of("2"), keep_versions=4, by="red")
-    await Candidates(redis, keys).drop("a", by="blue")
-    await redis.hset(keys.version(version_of("1").version), "state", "quarantined")  # type: ignore[misc]
-    await registry.release_adapter("a")
-    assert (await rows(changes))[-2:] == [
-        ("candidate_dropped", "blue", "a@2", ""),
-        ("released", ".operator", "", "a@1"),
-    ]
 
 
 async def test_keys_are_logged_without_their_secrets(
@@ -171,19 +125,6 @@ async def test_a_version_that_others_have_loaded_meanwhile_is_not_loaded(
     await pins.set("a", 2, by="red")
     (pinned,) = await pins.versions(WORKER)
     assert await pins.begin_load(pinned)
-
-
-async def test_an_unloaded_name_is_not_pinned(registry: Registry, pins: Pins) -> None:
-    await pins.set("a", 2, by="red")
-    await registry.unload_adapter("a")
-    assert await pins.all() == {}
-    assert not await pins.set("a", 1, by="red")
-
-
-async def test_a_name_is_unpinned(registry: Registry, pins: Pins) -> None:
-    for replicas in (1, 3, 0, 0):
-        assert await pins.set("a", replicas, by="red")
-        assert (await pins.all()).get("a", 0) == replicas
 
 
 async def test_too_many_pins_are_refused(
