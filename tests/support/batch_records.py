@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from shared.store.batches.batches import CommittedLines, new_batch_id
+from shared.protocol.ids import BatchId
+from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
 from shared.store.batches.records import Batch, BatchUsage, FileId
 
 
@@ -19,6 +20,13 @@ def make_batch(tenant: str = "red", *, age_s: int = 0, **changes: Any) -> Batch:
         "expires_s": now + 86_400,
     }
     return Batch(**{**fields, **changes})
+
+
+async def stored(batches: Batches, batch_id: BatchId) -> Batch:
+    """Return the record of a batch, which must exist."""
+    found = await batches.get(batch_id)
+    assert found is not None
+    return found
 
 
 def lines(*numbers: int, **changes: Any) -> CommittedLines:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import Any
 
-from queue_model import VERSIONS, QueueModel
+from queue_model import DAILY_TOKENS, VERSIONS, QueueModel
 from queue_support import API, Actor
 from redis_facts import Facts
 
@@ -29,8 +29,8 @@ TENANTS = ("t1", "t2", "t3")
 class PoolChecks:
     """Checks of a pool with the live workers `actors`."""
 
-    def __init__(self, redis: Redis, keys: Keys, model: QueueModel) -> None:
-        self.redis, self.keys, self.model = redis, keys, model
+    def __init__(self, redis: Redis, keys: Keys, model: QueueModel, key_id: str) -> None:
+        self.redis, self.keys, self.model, self.key_id = redis, keys, model, key_id
         self.actors: dict[str, Actor] = {}
         self.parked: dict[str, float] = {}
         """Parked workers with their idle capacity."""
@@ -44,6 +44,7 @@ class PoolChecks:
         self.expect_workers(facts)
         await facts.check()
         await self.check_kept()
+        await self.check_account()
 
     def expect_jobs(self, facts: Facts) -> None:
         keys, jobs = self.keys, self.model.jobs
@@ -154,6 +155,16 @@ class PoolChecks:
             of_tenants[tenant] += int(num_bytes)
         assert {raw.decode(): score for raw, score in kept} == of_tenants
         assert int(total or 0) == of_tenants.total()
+
+    async def check_account(self) -> None:
+        """Check the tokens that the API key's day counts as used and as reserved."""
+        rate = self.keys.rate(self.key_id)
+        raw = await self.redis.hmget(rate, ["day", "day_tokens", "reserved"])
+        day, used, reserved = (int(each or 0) for each in raw)
+        passed = (await self.redis.time())[0] // 86_400 - day if day else 0
+        account = self.model.account
+        assert max(0, used - DAILY_TOKENS * passed) == account.tokens
+        assert reserved == account.reserved
 
     async def check_end(self) -> None:
         """Check what is left of a run whose jobs have all ended and whose workers have left."""

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from key_support import new_key
 from queue_checks import OTHER_API, TENANTS, PoolChecks
-from queue_model import DORA, VERSIONS, Known, QueueModel, Room
+from queue_model import DAILY_TOKENS, DORA, VERSIONS, Known, QueueModel, Room
 from queue_support import API, LIMITS, NEVER_MS, Actor, make_adapter, make_job, tokens
 
-from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
+from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull, RateLimited
 from shared.protocol.capabilities import (
     EVERYTHING,
     AdapterKind,
@@ -26,6 +27,7 @@ from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey, QueueLimits
 from shared.protocol.ids import ApiId, JobId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.queue_replies import FinishOutcome, ReplicaStanding
+from shared.store.access.key_store import KeyStore
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
@@ -59,6 +61,7 @@ a_request = st.fixed_dictionaries(
         "weight": st.sampled_from((1.0, 1.0, 4.0)),
         "key": st.sampled_from(("", "", "", "k 1", "k 2")),
         "keeps_running": seldom,
+        "is_limited": seldom,
     }
 )
 
@@ -76,8 +79,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.residency = ResidencyStore(self.redis, self.keys)
         self.queue = Queue(self.redis, self.keys, residency=self.residency)
         self.registry = Registry(self.redis, self.keys)
+        store = KeyStore(self.redis, self.keys)
+        _, self.key_id = self.run(new_key(store, tokens_per_day=DAILY_TOKENS))
         self.model = QueueModel()
-        self.checks = PoolChecks(self.redis, self.keys, self.model)
+        self.checks = PoolChecks(self.redis, self.keys, self.model, self.key_id)
         self.actors = self.checks.actors
         self.claims: list[tuple[str, ClaimedJob]] = []
         self.num_actors = self.num_tokens = 0
@@ -219,9 +224,19 @@ class QueueMachine(RuleBasedStateMachine):
             self.book(each, actor)
 
     @precondition(lambda self: self.claims)
-    @rule(pick=picks, is_stored=st.booleans(), is_of_another_claim=st.sampled_from((False, True)))
+    @rule(
+        pick=picks,
+        is_stored=st.booleans(),
+        spends=st.sampled_from((1, 1, 60)),
+        is_of_another_claim=seldom,
+    )
     def publish(
-        self, pick: int, *, is_stored: bool = False, is_of_another_claim: bool = False
+        self,
+        pick: int,
+        *,
+        is_stored: bool = False,
+        spends: int = 1,
+        is_of_another_claim: bool = False,
     ) -> None:
         """Publish a token. Only the owner of the claim that Redis knows can write."""
         name, claimed, known = self.a_claim(pick)
@@ -233,6 +248,7 @@ class QueueMachine(RuleBasedStateMachine):
         call = self.queue.publish(
             *(self.zombie(name).id, {API: [piece]}, [stored] if is_stored else []),
             claim_epochs={known.job.id: epoch},
+            used={known.job.id: known.spent + spends},
         )
         if name not in self.actors:
             self.refuse(name, call)
@@ -242,8 +258,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert standing.fenced == (frozenset() if is_owner else {known.job.id})
         assert standing.cancelled == self.cancelled_of(name)
         if is_owner:
-            known.ids = ids
-            known.report("tokens", claimed.try_, *ids[-1:])
+            known.spent += spends
+            spent = known.spent if is_stored else None
+            self.model.publish(known, claimed.try_, self.num_tokens, spent=spent)
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -377,6 +394,13 @@ class QueueMachine(RuleBasedStateMachine):
         for actor in self.actors.values():
             self.run(self.queue.beat(actor.id, lease_ms=60_000, info=actor.info))
 
+    @precondition(lambda self: any(k.options.key_id for k in self.model.jobs.values()))
+    @rule()
+    def begin_another_day(self) -> None:
+        """Pretend that the day that the limit of the API key counts was an earlier one."""
+        self.run(self.redis.hincrby(self.keys.rate(self.key_id), "day", -1))
+        self.model.account.turn()
+
     @precondition(lambda self: self.model.of(JobState.RUNNING))
     @rule(pick=picks)
     def overrun(self, pick: int) -> None:
@@ -450,6 +474,7 @@ class QueueMachine(RuleBasedStateMachine):
             idempotency=IdempotencyKey(key=key, body_digest=digest) if key else None,
             weight=fields.pop("weight", 1.0),
             keeps_running=fields.pop("keeps_running", False),
+            key_id=self.key_id if fields.pop("is_limited", False) else "",
         )
         is_expired = fields.pop("is_expired", False)
         fields = {"tenant": TENANTS[0], "deadline_ms": 0 if is_expired else NEVER_MS, **fields}
@@ -489,6 +514,10 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(QueueFull) as full:
                 self.run(call)
             assert (full.value.limit, full.value.num_waiting) == reached
+            return True
+        elif known.options.key_id and not self.model.account.fits(job.cost):
+            with pytest.raises(RateLimited):
+                self.run(call)
             return True
         else:
             return False
@@ -535,6 +564,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.start(known, actor.id, claimed.claim_epoch)
         self.claims.append((actor.id, claimed))
         assert (claimed.try_, claimed.suspect) == (known.tries, known.is_suspect)
+        assert claimed.token_limit == (DAILY_TOKENS if known.options.key_id else None)
         have = self.run(recover(self.redis, self.keys, claimed))
         assert [list(piece.ids) for piece in have] == ([known.ids] if known.ids else [])
         assert [piece.text for piece in have] == ["".join(f"{i} " for i in known.ids)][: len(have)]

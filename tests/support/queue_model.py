@@ -23,6 +23,10 @@ FAILS_UNTIL_DEAD = 2
 DEAD_JOBS_UNTIL_QUARANTINE = 3
 ARRIVAL_STEP = 1 / 1024
 PREEMPTIBLE_SCORE = 1e14
+DAILY_TOKENS = 200
+"""Limit of the API key with which some jobs are sent."""
+MAX_USE = 1.5 * DAILY_TOKENS
+"""Use of the key beyond which answers end that have more tokens than they reserved."""
 
 
 @dataclass
@@ -45,6 +49,12 @@ class Known:
     """Deaths since it became a suspect."""
     ids: list[int] = field(default_factory=list)
     """Published tokens."""
+    spent: int = 0
+    """Tokens that it has used so far, as its worker reports them."""
+    metered: int = 0
+    """Tokens that its API key was charged."""
+    held: int = 0
+    """Tokens of its API key that are reserved for it."""
     cancelled_by: ErrorCode | None = None
     """Reason with which its worker was asked to stop."""
     apis: set[ApiId] = field(default_factory=lambda: {API})
@@ -115,12 +125,36 @@ class Room:
         self.tokens -= job.cost
 
 
+@dataclass
+class Account:
+    """Expected use of the API key in the present day."""
+
+    tokens: int = 0
+    reserved: int = 0
+
+    def fits(self, cost: int) -> bool:
+        return self.tokens + self.reserved + cost <= DAILY_TOKENS
+
+    def turn(self) -> None:
+        """Begin another day, which pays what exceeded the limit."""
+        self.tokens = max(0, self.tokens - DAILY_TOKENS)
+
+    def meter(self, known: Known, used: int, *, has_ended: bool) -> None:
+        """Charge a job with what it has used since its last charge."""
+        if known.options.key_id:
+            new = max(0, used - known.metered)
+            left = 0 if has_ended else max(0, known.held - new)
+            self.tokens, self.reserved = self.tokens + new, self.reserved - known.held + left
+            known.metered, known.held = known.metered + new, left
+
+
 class QueueModel:
     """Expected state of a pool. Its methods are called for operations that take effect."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Known] = {}
         self.versions = {version: Version() for version in VERSIONS}
+        self.account = Account()
         self.living: set[ApiId] = set()
         self.counts: Counter[str] = Counter()
         self.incidents: list[tuple[str, str | None]] = []
@@ -175,6 +209,9 @@ class QueueModel:
             boost -= PREEMPTIBLE_SCORE
         self.jobs[job.id] = known
         known.score = known.tag - boost + len(self.jobs) * ARRIVAL_STEP
+        if known.options.key_id:
+            known.held = job.cost
+            self.account.reserved += job.cost
         if known.options.idempotency:
             known.has_key = True
             self._keyed[job.tenant, known.options.idempotency.key] = known
@@ -241,6 +278,16 @@ class QueueModel:
         known.tries += 1
         lane = known.job.is_preemptible
         self.virtual_time[lane] = max(self.virtual_time[lane], known.tag)
+
+    def publish(self, known: Known, try_: int, token: int, *, spent: int | None) -> None:
+        """Publish a token. If it is stored, its worker says how many tokens the job has `spent`."""
+        known.ids.append(token)
+        known.report("tokens", try_, token)
+        if spent is None or not known.options.key_id:
+            return
+        self.account.meter(known, spent, has_ended=False)
+        if not known.held and self.account.tokens + self.account.reserved > MAX_USE:
+            known.cancelled_by = known.cancelled_by or ErrorCode.RATE_LIMIT_EXCEEDED
 
     def outcome(self, known: Known, worker: str, try_: int, epoch: int) -> FinishOutcome:
         """Return the outcome of a call that ends a job."""
@@ -356,5 +403,6 @@ class QueueModel:
         known.is_abandoned = False
         if error is not None and HTTP_STATUS[error] in (429, 503):
             known.has_key = False  # a request that says "try again" is no answer
+        self.account.meter(known, used, has_ended=True)
         self.counts[state] += 1
         known.report("end", known.tries, state, error)

@@ -1,6 +1,5 @@
 """The ledger equals the sum of the usage that clients see, however jobs end."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,15 +11,6 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 DAY_MS = 86_400_000
-BATCH = 20
-LONG = replace(
-    LIMITS,
-    max_waiting=100_000,
-    max_waiting_adapter=100_000,
-    max_waiting_tenant=100_000,
-    retain_ms=600_000,
-)
-VERSIONS = ("a@1", "b@1", "c@1")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
-ONE, TWO, THREE = (version_of(digest) for digest in ("1", "2", "3"))
+ONE, TWO = version_of("1"), version_of("2")
 
 
 async def load(registry: Registry, *adapters: Adapter) -> None:

@@ -4,10 +4,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from adapter_versions import BASE, version_of
 from queue_support import LIMITS, Actor, make_adapter, make_job
 
 from shared.errors import ErrorCode, JobFailed, SettingsError
-from shared.protocol.adapters import Adapter, AdapterState, BaseModel
+from shared.protocol.adapters import AdapterState
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.adapter_views import AdapterViews
 from shared.store.adapters.registry import Registry
@@ -16,17 +17,7 @@ from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import CHUNK, Redis
 from shared.store.redis.keys import Keys
 
-BASE = BaseModel(name="base", version="base@1", max_model_len=8192, source="org/base", created_s=1)
-ADAPTER = Adapter(
-    name="org/sql",
-    version="org/sql@abc",
-    digest="abc",
-    weights_digest="def",
-    source="/adapters/sql",
-    rank=16,
-    num_bytes=12345,
-    created_s=2,
-)
+ADAPTER = version_of("abc", name="org/sql", created_s=2)
 
 
 @pytest.fixture

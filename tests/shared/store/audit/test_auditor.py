@@ -9,9 +9,7 @@ from queue_support import API
 
 from shared.protocol.ids import (
     AdapterVersion,
-    BatchId,
     JobId,
-    UploadId,
     WorkerId,
 )
 from shared.store.audit import key_reader
@@ -26,8 +24,6 @@ from shared.store.views.key_memory import key_kinds
 A = AdapterVersion("a@1")
 JOB = JobId("0" * 32)
 GONE = WorkerId("gone")
-UPLOAD = UploadId("0" * 32)
-BATCH = BatchId("b")
 NOW_SCORE = 1
 ENDED = f"{JOB} 100 red"
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,7 @@ from shared.errors import ErrorCode, JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
-from shared.store.batches.files import MIB, FileQuota, StoredFiles, new_file_id
+from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
 from shared.store.batches.records import StoredFile
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
@@ -57,6 +58,12 @@ async def reserve(
     await files.reserve(file.id, file.tenant, num_bytes, quota=QUOTA, until_s=until_s)
 
 
+async def listed(files: StoredFiles, purpose: Purpose | None = None) -> Sequence[StoredFile]:
+    page = await files.page(RED, limit=5, after=None, purpose=purpose)
+    assert page is not None
+    return page.items
+
+
 async def account(redis: Redis, keys: Keys, tenant: str = "red") -> tuple[int, int]:
     """Return the number and the bytes of files that the tenant is charged with."""
     found = await redis.hgetall(keys.stored(tenant))  # type: ignore[misc]
@@ -72,12 +79,8 @@ async def test_files_are_listed_by_tenant_and_purpose(files: StoredFiles) -> Non
     old, new = make_file(age_s=9), make_file(purpose=Purpose.BATCH_OUTPUT)
     await files.add(old, new, make_file("blue"))
     assert await files.get(old.id) == old
-    page = await files.page(RED, limit=5, after=None, purpose=None)
-    assert page is not None
-    assert page.items == [new, old]
-    page = await files.page(RED, limit=5, after=None, purpose=Purpose.BATCH)
-    assert page is not None
-    assert page.items == [old]
+    assert await listed(files) == [new, old]
+    assert await listed(files, Purpose.BATCH) == [old]
 
 
 async def test_a_list_by_purpose_reads_only_files_of_the_purpose(
@@ -85,9 +88,7 @@ async def test_a_list_by_purpose_reads_only_files_of_the_purpose(
 ) -> None:
     await files.add(*[make_file(purpose=Purpose.BATCH_OUTPUT) for _ in range(50)])
     before = await num_calls(redis)
-    page = await files.page(RED, limit=5, after=None, purpose=Purpose.BATCH)
-    assert page is not None
-    assert page.items == []
+    assert await listed(files, Purpose.BATCH) == []
     assert await num_calls(redis) == before
 
 
@@ -97,25 +98,11 @@ async def num_calls(redis: Redis) -> int:
     return int(stats.get("cmdstat_hgetall", {}).get("calls", 0))
 
 
-async def test_the_content_of_a_deleted_or_expired_file_is_due(files: StoredFiles) -> None:
-    deleted, kept = make_file(), make_file()
-    await files.add(deleted, kept)
-    now = time.time()
-    assert await files.due(now, limit=5) == []
-    await files.delete(deleted.id)
-    assert await files.get(deleted.id) is None
-    assert await files.due(now, limit=5) == [deleted.id]
-    await files.forget(deleted.id)
-    assert await files.due(now + 1001, limit=5) == [kept.id]
-
-
 async def test_an_expired_file_is_not_found(files: StoredFiles) -> None:
     old = make_file(age_s=1500)
     await files.add(old)
     assert await files.get(old.id) is None
-    page = await files.page(RED, limit=5, after=None, purpose=None)
-    assert page is not None
-    assert page.items == []
+    assert await listed(files) == []
     assert await files.due(time.time(), limit=5) == [old.id]
 
 
@@ -152,17 +139,6 @@ async def test_the_number_of_files_is_limited(files: StoredFiles) -> None:
     with pytest.raises(JobFailed, match=r"there are 3 files .* --max-files-tenant$"):
         await reserve(files, uploads[3], 1)
     await reserve(files, uploads[0], 2)
-
-
-async def test_output_files_count_but_are_never_refused(
-    files: StoredFiles, redis: Redis, keys: Keys
-) -> None:
-    output = make_file(purpose=Purpose.BATCH_OUTPUT, num_bytes=5 * MIB)
-    await files.add(output)
-    await files.add(output)
-    assert await account(redis, keys) == (1, 5 * MIB)
-    with pytest.raises(JobFailed, match="they have 5 MiB"):
-        await reserve(files, make_file(), 1)
 
 
 async def test_an_upload_that_was_given_up_cannot_be_completed(

@@ -9,17 +9,15 @@ from queue_support import API, Actor, make_job, tokens
 from shared.errors import RedisUnavailable
 from shared.protocol.events import Event
 from shared.protocol.ids import ApiId
-from shared.protocol.jobs import Job, JobState
+from shared.protocol.jobs import Job
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.sweep import RETURN_MS
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.redis.replica_count import Replication
-from shared.store.views.pool_views import PoolViews
 
 OTHER = ApiId("api-2")
 THIRD = ApiId("api-3")
-GRACE_MS = 10_000
 Events = Callable[..., Awaitable[list[Event]]]
 
 
@@ -87,12 +85,6 @@ async def front_ends(queue: Queue, redis: Redis, keys: Keys) -> FrontEnds:
     front_ends = FrontEnds(queue, redis, keys)
     await front_ends.beat(API, OTHER, THIRD)
     return front_ends
-
-
-async def state_of(views: PoolViews, job: Job) -> JobState:
-    view = await views.job(job.id)
-    assert view is not None
-    return view.state
 
 
 async def run(queue: Queue, worker: Actor, job: Job) -> None:

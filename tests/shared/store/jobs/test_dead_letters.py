@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from adapter_versions import BASE
 from queue_support import LIMITS, make_adapter, make_job
 
 from shared.errors import ErrorCode
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import Adapter
 from shared.protocol.codec import encode_job
-from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, View
 from shared.reasoning_form import ReasoningForm
 from shared.store.adapters.registry import Found, Registry
@@ -19,10 +19,6 @@ from shared.store.jobs.retried_jobs import enqueue_again
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
-
-BASE = BaseModel(
-    name="base", version=AdapterVersion("base@0"), max_model_len=100, source="/base", created_s=1
-)
 
 
 @pytest.fixture
@@ -111,7 +107,7 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     await registry.load_adapter(make_adapter("a@1"), replace=False)
     chat: Any = {"endpoint": Endpoint.CHAT, "prompts": (), "messages": ()}
     view: Any = {"view": View.RESPONSES, "request": {"store": True}, "hides_reasoning": True}
-    job = await enqueue(fingerprint="fp_0_1", **chat, **view)
+    job = await enqueue(fingerprint="fp_1_1", **chat, **view)
     await (await actor()).die_of(job)
     thinking = make_adapter("a@3", reasoning=ReasoningForm.THINK)
     await registry.load_adapter(make_adapter("a@2"), replace=True)
@@ -124,7 +120,7 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     assert (claimed.job.id, claimed.job.version) == (enqueued.id, "a@3")
     shown = await PoolViews(redis, keys).job(enqueued.id)
     assert shown is not None
-    assert (shown.spec.fingerprint, shown.spec.reasoning) == ("fp_0_3", ReasoningForm.THINK)
+    assert (shown.spec.fingerprint, shown.spec.reasoning) == ("fp_1_3", ReasoningForm.THINK)
     assert (shown.spec.view, shown.spec.request) == (View.RESPONSES, {"store": True})
     assert shown.spec.hides_reasoning
     assert await letters.find(job.id) is None

@@ -70,13 +70,18 @@ async def test_a_worker_gets_only_jobs_that_it_serves(
     assert await full.claim_ids(**FOREIGN) == [job.id]
 
 
-async def test_thousands_of_unserved_versions_do_not_hide_a_served_one(
-    plain: Actor, full: Actor, registry: Registry, queue: Queue
-) -> None:
-    for number in range(600):
+async def enqueue_unserved(registry: Registry, queue: Queue, num_versions: int) -> None:
+    """Enqueue a job of each of many DoRA adapters."""
+    for number in range(num_versions):
         adapter = make_adapter(f"d{number}@1", kinds=frozenset({AdapterKind.DORA}))
         await registry.add_adapter(adapter)
         await queue.enqueue(make_job(adapter.version), ROOMY)
+
+
+async def test_thousands_of_unserved_versions_do_not_hide_a_served_one(
+    plain: Actor, full: Actor, registry: Registry, queue: Queue
+) -> None:
+    await enqueue_unserved(registry, queue, 600)
     job = make_job("a@1")
     await queue.enqueue(job, ROOMY)
     assert await plain.claim_ids(**FOREIGN) == [job.id]
@@ -85,10 +90,7 @@ async def test_thousands_of_unserved_versions_do_not_hide_a_served_one(
 async def test_an_overdue_served_version_is_found_behind_unserved_ones(
     plain: Actor, full: Actor, registry: Registry, queue: Queue
 ) -> None:
-    for number in range(100):
-        adapter = make_adapter(f"d{number}@1", kinds=frozenset({AdapterKind.DORA}))
-        await registry.add_adapter(adapter)
-        await queue.enqueue(make_job(adapter.version), ROOMY)
+    await enqueue_unserved(registry, queue, 100)
     overdue = make_job("a@1")
     await queue.enqueue(overdue, ROOMY)
     await queue.enqueue(make_job("base@1"), ROOMY)

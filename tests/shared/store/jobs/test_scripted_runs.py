@@ -288,6 +288,33 @@ def test_full_queues_refuse_jobs(play: Script) -> None:
     assert len(play.states()) == 8
 
 
+def test_an_api_key_is_charged_with_what_its_jobs_use(play: Script) -> None:
+    limited = {"is_limited": True, "cost": 80}
+    play.enqueue([limited] * 3)
+    assert len(play.states()) == 2
+    play.cancel(1)
+    play.enqueue([{**limited, "cost": 121}, limited, {**limited, "key": "k 1", "cost": 10}])
+    assert len(play.states()) == 4
+    play.start()
+    play.claim()
+    play.publish(0, is_stored=True, spends=60)
+    play.begin_another_day()
+    for _ in range(2):
+        play.publish(0, is_stored=True, spends=60)
+    play.enqueue([{**limited, "cost": 1}])
+    play.publish(1, is_stored=True, spends=80)
+    play.publish(0, is_stored=True, spends=100)
+    play.finish(0, used=400, state=CANCELLED)
+    play.release()
+    play.begin_another_day()
+    play.claim()
+    play.fail(-1, ErrorCode.INTERNAL)
+    play.finish(-2, used=100)
+    for _ in range(3):
+        play.begin_another_day()
+    play.enqueue([limited])
+
+
 def test_requests_with_one_key_share_a_job(play: Script) -> None:
     keyed = {"key": "k 1"}
     play.enqueue([keyed, keyed, {"key": "k 2"}, {**keyed, "tenant": "t2"}])

@@ -18,7 +18,7 @@ from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
-ONE, TWO, THREE = (AdapterVersion(f"a@{digest}") for digest in "123")
+ONE, TWO = AdapterVersion("a@1"), AdapterVersion("a@2")
 CANARY, SHADOW = CandidateMode.CANARY, CandidateMode.SHADOW
 
 
