@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 import pytest
+from claim_model import ClaimModel, Room
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from key_support import new_key
 from queue_checks import OTHER_API, TENANTS, PoolChecks
-from queue_model import DAILY_TOKENS, DORA, VERSIONS, Known, QueueModel, Room
+from queue_model import DAILY_TOKENS, DORA, VERSIONS, Known, QueueModel, kinds_of
 from queue_support import API, LIMITS, NEVER_MS, Actor, make_adapter, make_job, tokens
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull, RateLimited
@@ -95,8 +96,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     async def register_adapters(self) -> None:
         for version in VERSIONS:
-            kinds = frozenset({AdapterKind.DORA} if version == DORA else ())
-            await self.registry.add_adapter(make_adapter(version, kinds=kinds))
+            await self.registry.add_adapter(make_adapter(version, kinds=kinds_of(version)))
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
@@ -180,7 +180,8 @@ class QueueMachine(RuleBasedStateMachine):
         most=st.sampled_from((0, 30, 100, 1000)),
         idle=st.sampled_from((None, None, 0, 2)),
         max_cold=st.sampled_from((0, 0, 1, 2)),
-        steal_ms=st.sampled_from((0, NEVER_MS)),
+        steal_ms=st.sampled_from((-1, NEVER_MS, NEVER_MS)),
+        load_ms=st.sampled_from((-1, NEVER_MS)),
     )
     def claim(
         self,
@@ -191,37 +192,39 @@ class QueueMachine(RuleBasedStateMachine):
         idle: int | None = None,
         max_cold: int = 0,
         steal_ms: int = NEVER_MS,
+        load_ms: int = NEVER_MS,
     ) -> None:
-        """Claim jobs of a worker's versions exactly as the model does, and others if they fit."""
+        """Claim exactly the jobs that the model takes."""
         actor = self.actor(pick)
-        budget = Room(sequences, most)
-        idle_room = Room(sequences if idle is None else idle, most)
-        owned = self.model.owned(actor.id)
-        own = self.own_queue(actor)
-        reserved = self.run(self.reserved_by_others(actor))
+        model = ClaimModel(
+            model=self.model,
+            actor=actor,
+            others=[other for other in self.actors.values() if other is not actor],
+            budget=Room(sequences, most),
+            idle=Room(sequences if idle is None else idle, most),
+            max_cold=max_cold,
+            steal_ms=steal_ms,
+            load_ms=load_ms,
+            reserved=self.run(self.reserved_by_others(actor)),
+            loading=self.run(self.loading()),
+        )
         call = actor.try_claim(
             sequences=sequences,
             tokens=most,
             idle_sequences=idle,
             max_cold=max_cold,
             steal_ms=steal_ms,
+            load_ms=load_ms,
         )
         claim = self.run(call)
-        claimed = [self.model.jobs[each.job.id] for each in claim.jobs]
-        assert all(actor.serves.serves(known.needs) for known in claimed)
-        foreign = {known.job.version for known in claimed} - set(actor.holds)
-        assert len(foreign) <= max_cold
-        if max_cold == 0 and len({known.score for known in own}) == len(own):
-            expected, is_closed = self.model.claim(actor.id, own, budget, idle_room, reserved)
-            assert [known.job.id for known in claimed] == [known.job.id for known in expected]
-            assert (claim.is_parked, claim.next_steal_ms) == (not is_closed, None)
-        else:
-            check_suspects(owned, claimed)
-            check_capacity(owned, claimed, budget, idle_room)
-            self.run(self.record_expired())
-        self.park(actor, claim.is_parked, budget, idle_room)
-        for each in claim.jobs:
-            self.book(each, actor)
+        model.play()
+        expected = [known.job.id for known in model.taken]
+        assert [claimed.job.id for claimed in claim.jobs] == expected
+        assert claim.is_parked == model.is_parked
+        assert claim.next_steal_ms is None or max_cold > 0
+        self.park(actor, model)
+        for claimed in claim.jobs:
+            self.book(claimed, actor)
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -433,9 +436,11 @@ class QueueMachine(RuleBasedStateMachine):
         await self.redis.hincrby(self.keys.counters, "swept", -STALL_MS)
         for api in (API, OTHER_API):
             await self.redis.zincrby(self.keys.apis, -STALL_MS, api)
-        for known in self.model.of(JobState.QUEUED):
-            await self.redis.hincrby(self.keys.job(known.job.id), "deadline", -STALL_MS)
-            await self.redis.zincrby(self.keys.due, -STALL_MS, known.job.id)
+        for known in self.model.jobs.values():
+            if known.is_open:
+                await self.redis.hincrby(self.keys.job(known.job.id), "enq", -STALL_MS)
+                await self.redis.hincrby(self.keys.job(known.job.id), "deadline", -STALL_MS)
+                await self.redis.zincrby(self.keys.due, -STALL_MS, known.job.id)
 
     # Parts of the operations.
 
@@ -525,17 +530,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.run(call)
         return True
 
-    def own_queue(self, actor: Actor) -> list[Known]:
-        """Return the waiting jobs of the worker's versions that it serves, in order."""
-        found = [
-            known
-            for version in actor.holds
-            if not self.model.versions[version].is_doomed
-            for known in self.model.waiting(version)
-            if actor.serves.serves(known.needs)
-        ]
-        return sorted(found, key=lambda known: known.score)
-
     async def reserved_by_others(self, actor: Actor) -> set[str]:
         """Return the jobs for which other workers drain. Reservations that soon end, end now."""
         waiting = [self.keys.job(known.job.id) for known in self.model.of(JobState.QUEUED)]
@@ -551,11 +545,17 @@ class QueueMachine(RuleBasedStateMachine):
                 found.add(key.rpartition(":")[2])
         return found
 
-    def park(self, actor: Actor, is_parked: bool, budget: Room, idle: Room) -> None:
+    async def loading(self) -> dict[str, str]:
+        """Return the workers that load versions."""
+        raw = await self.redis.mget([self.keys.loading(version) for version in VERSIONS])
+        return {v: worker.decode() for v, worker in zip(VERSIONS, raw, strict=True) if worker}
+
+    def park(self, actor: Actor, claim: ClaimModel) -> None:
         self.checks.parked.pop(actor.id, None)
-        if is_parked:
-            places = budget.sequences
-            self.checks.parked[actor.id] = max(0, idle.sequences) + places / (places + 1)
+        if claim.is_parked:
+            places = claim.budget.sequences
+            score = max(0, claim.idle.sequences) + places / (places + 1)
+            self.checks.parked[actor.id] = score
 
     def book(self, claimed: ClaimedJob, actor: Actor) -> None:
         known = self.model.jobs[claimed.job.id]
@@ -581,14 +581,6 @@ class QueueMachine(RuleBasedStateMachine):
                 assert known.is_open
                 assert self.model.may_abandon(known)
                 known.is_abandoned = True
-
-    async def record_expired(self) -> None:
-        """Record which of the jobs whose deadlines have passed a claim has found."""
-        for known in self.model.of(JobState.QUEUED):
-            if known.is_expired:
-                state = await self.redis.hget(self.keys.job(known.job.id), "state")
-                if state == JobState.EXPIRED.encode():
-                    self.model.expire(known)
 
     def wake(self, jobs: Sequence[Known]) -> None:
         """Check that each job that came into its queue has woken one worker that serves it."""
@@ -664,23 +656,3 @@ def served_by(serves: Capabilities, versions: set[str]) -> list[str]:
 def serves_all_of(one: Capabilities, other: Capabilities) -> bool:
     """Return whether `one` serves every job that `other` serves."""
     return one in (EVERYTHING, other) or (one, other) == (ABLE, PLAIN)
-
-
-def check_capacity(
-    owned: Sequence[Known], claimed: Sequence[Known], budget: Room, idle: Room
-) -> None:
-    """Check that a claim has only jobs that fit, and take them from the capacities."""
-    for known in claimed:
-        for room in (idle,) if known.job.is_preemptible else (idle, budget):
-            room.take(known.job)
-    if len(claimed) != 1 or owned:  # an idle worker takes one job of any size
-        rooms = [idle if known.job.is_preemptible else budget for known in claimed]
-        assert all(min(room.sequences, room.tokens) >= 0 for room in rooms)
-
-
-def check_suspects(owned: Sequence[Known], claimed: Sequence[Known]) -> None:
-    if any(known.is_suspect for known in claimed):
-        assert len(claimed) == 1
-        assert not owned
-    if any(known.is_suspect for known in owned):
-        assert not claimed

@@ -72,8 +72,7 @@ class Known:
 
     @property
     def needs(self) -> Needs:
-        kinds = frozenset({AdapterKind.DORA} if self.job.version == DORA else ())
-        return Needs(kinds=kinds, features=self.job.features, rank=8)
+        return Needs(kinds=kinds_of(self.job.version), features=self.job.features, rank=8)
 
     @property
     def is_open(self) -> bool:
@@ -108,21 +107,6 @@ class Version:
     """Whether its waiting jobs are still to be ended."""
     requests: int = 0
     tokens: int = 0
-
-
-@dataclass
-class Room:
-    """Capacity of a worker."""
-
-    sequences: int
-    tokens: int
-
-    def fits(self, job: Job) -> bool:
-        return job.num_sequences <= self.sequences and job.cost <= self.tokens
-
-    def take(self, job: Job) -> None:
-        self.sequences -= job.num_sequences
-        self.tokens -= job.cost
 
 
 @dataclass
@@ -172,7 +156,7 @@ class QueueModel:
 
     def waiting(self, version: str) -> list[Known]:
         found = [known for known in self.of(JobState.QUEUED) if known.job.version == version]
-        return sorted(found, key=lambda known: known.score)
+        return sorted(found, key=lambda known: (known.score, known.job.id))
 
     @property
     def silent(self) -> list[str]:
@@ -244,34 +228,6 @@ class QueueModel:
         self.cancel(known)
 
     # Calls of workers.
-
-    def claim(
-        self, worker: str, own: Sequence[Known], budget: Room, idle: Room, reserved: set[str]
-    ) -> tuple[list[Known], bool]:
-        """Return the jobs that a worker gets, and whether it must ask again before it is parked.
-
-        `own` are the waiting jobs of its versions that it serves, in order. Other workers have
-        `reserved` some of them. Jobs whose deadline has passed end.
-        """
-        owned, taken = self.owned(worker), list[Known]()
-        is_closed = budget.sequences <= 0 or (len(owned) == 1 and owned[0].is_suspect)
-        for known in own:
-            room = idle if known.job.is_preemptible else budget
-            is_empty = not owned and not taken
-            if is_closed:
-                break
-            if known.is_expired:
-                self.expire(known)
-            elif is_empty or (not known.is_suspect and room.fits(known.job)):
-                taken.append(known)
-                for each in (idle,) if known.job.is_preemptible else (idle, budget):
-                    each.take(known.job)
-                is_closed = known.is_suspect or budget.sequences <= 0
-            elif known.job.is_preemptible:
-                break
-            else:
-                is_closed = known.job.id not in reserved
-        return taken, is_closed
 
     def start(self, known: Known, worker: str, epoch: int) -> None:
         known.state, known.owner, known.epoch = JobState.RUNNING, worker, epoch
@@ -406,3 +362,7 @@ class QueueModel:
         self.account.meter(known, used, has_ended=True)
         self.counts[state] += 1
         known.report("end", known.tries, state, error)
+
+
+def kinds_of(version: str) -> frozenset[AdapterKind]:
+    return frozenset({AdapterKind.DORA} if version == DORA else ())

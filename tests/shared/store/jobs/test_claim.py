@@ -8,9 +8,7 @@ import pytest
 from queue_support import LIMITS, make_job
 
 from shared.protocol.codec import encode_job
-from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import Mail, MailKind
-from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -34,15 +32,6 @@ async def test_a_claim_states_how_long_the_job_was_in_the_queue(
     assert (claimed.try_, claimed.waited_ms < 3000) == (2, True)
 
 
-async def test_own_adapters_go_before_foreign_ones(actor, enqueue) -> None:
-    await actor("w2", holds=["b@1"])
-    foreign, own = await enqueue("b@1"), await enqueue("a@1")
-    worker = await actor("w1", holds=["a@1"])
-    claim = await worker.try_claim(sequences=1, max_cold=1, steal_ms=250)
-    assert [claimed.job.id for claimed in claim.jobs] == [own.id]
-    assert (await worker.views.job(foreign.id)).state == JobState.QUEUED
-
-
 async def test_a_foreign_job_is_left_to_its_holder_until_steal_ms(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
@@ -54,33 +43,6 @@ async def test_a_foreign_job_is_left_to_its_holder_until_steal_ms(
     assert 4000 < claim.next_steal_ms <= 5001
     await age(redis, keys, job, ms=5001)
     assert await worker.claim_ids(max_cold=1, steal_ms=5000) == [job.id]
-
-
-async def test_a_worker_that_has_taken_a_foreign_job_asks_again_before_it_is_parked(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor("w1", holds=[])
-    for version in ("c0@1", "c1@1"):
-        await enqueue(version)
-    claim = await worker.try_claim(max_cold=1, sequences=3)
-    assert (len(claim.jobs), claim.is_parked) == (1, False)
-    assert await redis.zscore(keys.idle, worker.id) is None
-
-
-async def test_at_most_max_cold_adapters_are_taken_at_once(actor, enqueue) -> None:
-    jobs = [await enqueue(f"c{i}@1") for i in range(3)] + [await enqueue("c0@1")]
-    worker = await actor(holds=[])
-    assert await worker.claim_ids(max_cold=2) == [jobs[0].id, jobs[3].id, jobs[1].id]
-
-
-async def test_a_cold_adapter_has_one_loader(actor, enqueue, residency: ResidencyStore) -> None:
-    first, second = await actor("w1", holds=[]), await actor("w2", holds=[])
-    await enqueue("c@1")
-    assert len(await first.claim(max_cold=1)) == 1
-    later = await enqueue("c@1")
-    assert await second.claim(max_cold=1) == []
-    await residency.set_residents(first.id, add=["c@1"])
-    assert await first.claim_ids(residents=["c@1"]) == [later.id]
 
 
 async def test_refused_adapters_are_left_to_others(actor, enqueue) -> None:
@@ -112,15 +74,6 @@ async def test_the_oldest_job_of_a_cold_adapter_waits_no_longer_than_its_load(
     await age(redis, keys, cold, ms=5001)
     assert await worker.claim_ids(**one) == [cold.id]
     assert await worker.claim_ids(**one) == [own[1].id]
-
-
-async def test_a_foreign_job_after_the_own_jobs_is_not_overdue(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor(holds=["a@1"])
-    own, cold = await enqueue("a@1"), await enqueue("c@1")
-    await age(redis, keys, own, cold, ms=10_000)
-    assert await worker.claim_ids(sequences=1, max_cold=1, steal_ms=250) == [own.id]
 
 
 async def test_an_idle_worker_helps_at_once_where_the_wait_is_longer_than_a_load(
@@ -244,15 +197,3 @@ async def test_a_claim_goes_by_what_the_worker_says_now_not_by_what_it_told(acto
     mine, loading = await enqueue("a@1"), await enqueue("c@1")
     worker.holds = ["a@1", "c@1"]  # it evicts b and loads c
     assert await worker.claim_ids() == [mine.id, loading.id]
-
-
-async def test_a_preemptible_job_that_waits_does_not_stop_the_jobs_of_other_adapters(
-    actor, enqueue
-) -> None:
-    await enqueue(is_preemptible=True)
-    worker = await actor()
-    await worker.claim_ids(sequences=1)
-    await enqueue(is_preemptible=True)
-    cold = await enqueue("b@1")
-    claim = await worker.try_claim(sequences=1, idle_sequences=0, max_cold=1)
-    assert [claimed.job.id for claimed in claim.jobs] == [cold.id]

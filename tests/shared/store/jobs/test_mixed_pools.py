@@ -120,15 +120,6 @@ async def test_jobs_behind_more_unserved_ones_than_one_claim_sees_are_found_in_t
     assert claimed == [served.id]
 
 
-async def test_unserved_jobs_do_not_delay_an_adapter_that_nobody_holds(
-    plain: Actor, full: Actor, enqueue: Put
-) -> None:
-    """The first own job is for another worker, so that its age says nothing about own jobs."""
-    await enqueue(**embeddings(), limits=ROOMY)
-    overdue, _ = await enqueue("a@1"), await enqueue("base@1")
-    assert await plain.claim_ids(max_cold=1, load_ms=-1, sequences=1) == [overdue.id]
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -190,24 +181,6 @@ async def test_no_job_is_left_to_a_larger_worker_that_does_not_serve_it(
     await queue.enqueue(job, LIMITS)
     await queue.leave(other.id)
     assert await small.claim_ids(tokens=100) == [job.id]  # an idle worker takes a job of any size
-
-
-async def test_a_holder_that_does_not_serve_the_waiting_jobs_is_no_reason_to_wait(
-    actor: Start, enqueue: Put
-) -> None:
-    await actor("plain", holds=["a@1"], serves=PLAIN)
-    full = await actor("full", holds=[])
-    job = await enqueue(**embeddings("a@1"))
-    assert await full.claim_ids(max_cold=1, steal_ms=NEVER_MS) == [job.id]
-
-
-async def test_a_busy_worker_does_not_wait_for_a_holder_that_does_not_serve_the_jobs(
-    actor: Start, full: Actor, enqueue: Put
-) -> None:
-    await actor("plain", holds=["a@1"], serves=PLAIN)
-    overdue, _ = await enqueue(**embeddings("a@1")), await enqueue("base@1")
-    limits = {"sequences": 1, "max_cold": 1, "load_ms": -1, "steal_ms": NEVER_MS}
-    assert await full.claim_ids(**limits) == [overdue.id]
 
 
 async def test_only_versions_that_a_worker_serves_are_prefetched(

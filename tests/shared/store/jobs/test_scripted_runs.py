@@ -271,6 +271,34 @@ def test_preemptible_jobs_take_idle_capacity_only(play: Script) -> None:
     play.claim(1, sequences=6, idle=6)
     play.claim(0, sequences=8, idle=1)
     play.enqueue([batch, {"tenant": "t2"}])
+    play.load_and_drop(0, {"a@1"})
+    play.load_and_drop(1, {"a@1"})
+    play.enqueue([{"version": "b@1"}])
+    play.claim(0, sequences=1, idle=0, max_cold=1)
+
+
+def test_a_version_that_no_worker_holds_has_one_loader(play: Script) -> None:
+    play.start({"a@1"})
+    play.start(set())
+    play.enqueue([{"version": version} for version in ("b@1", "c@1", "b@1", "a@1", "a@1")])
+    play.claim(0, sequences=1, max_cold=1)
+    assert play.states() == [QUEUED, QUEUED, QUEUED, RUNNING, QUEUED]
+    play.claim(1, max_cold=1)
+    assert play.states() == [RUNNING, QUEUED, RUNNING, RUNNING, QUEUED]
+    play.enqueue([{"version": "b@1"}])
+    play.claim(0, sequences=1, max_cold=2, load_ms=-1)
+    assert play.states() == [RUNNING, RUNNING, RUNNING, RUNNING, QUEUED, QUEUED]
+    play.claim(0, max_cold=2)
+    play.load_and_drop(1, {"b@1"})
+    play.enqueue([{"version": "a@1"}])
+    play.claim(0, sequences=1, max_cold=1)
+    play.claim(0, sequences=1, max_cold=1, steal_ms=-1)
+    play.enqueue([{"version": "b@1"}, {"version": "a@1"}])
+    play.claim(0, sequences=1, max_cold=1, steal_ms=-1)
+    play.release(1)
+    play.claim(1)
+    play.shrink(0, NEVER_MS)
+    assert QUEUED not in play.states()[:6]
 
 
 def test_full_queues_refuse_jobs(play: Script) -> None:
@@ -412,7 +440,10 @@ def test_limited_workers_get_only_jobs_that_they_serve(play: Script) -> None:
     play.start(serves=EVERYTHING)
     play.claim(2, sequences=1)
     play.enqueue([embedding, {**dora, **embedding}])
-    play.shrink(0, 0)
+    play.claim(2, sequences=1, max_cold=1, load_ms=-1)
+    play.load_and_drop(2, {"b@1"})
+    play.claim(2, sequences=1, max_cold=1)
+    play.shrink(0, NEVER_MS)
     play.die(2)
     play.claim(0)
     play.enqueue([embedding, {}])
