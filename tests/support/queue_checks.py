@@ -129,7 +129,7 @@ class PoolChecks:
             owned = self.model.owned(actor.id)
             facts.scores(keys.owned(actor.id), {known.job.id: known.epoch for known in owned})
             facts.members(keys.residents(actor.id), actor.holds)
-            facts.members(keys.cancelled(actor.id), self.cancelled_of(actor.id))
+            facts.members(keys.cancelled(actor.id), self.model.cancelled(actor.id))
             if actor.id in self.parked:
                 parked[actor.idle_key][actor.id] = self.parked[actor.id]
             capacity[actor.capacity_key].append(actor.id)

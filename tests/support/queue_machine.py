@@ -25,7 +25,7 @@ from shared.protocol.capabilities import (
 )
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey, QueueLimits
-from shared.protocol.ids import ApiId, JobId
+from shared.protocol.ids import ApiId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.queue_replies import FinishOutcome, ReplicaStanding
 from shared.store.access.key_store import KeyStore
@@ -259,7 +259,7 @@ class QueueMachine(RuleBasedStateMachine):
         standing = self.run(call)
         is_owner = known.is_run_by(name, epoch)
         assert standing.fenced == (frozenset() if is_owner else {known.job.id})
-        assert standing.cancelled == self.cancelled_of(name)
+        assert standing.cancelled == self.model.cancelled(name)
         if is_owner:
             known.spent += spends
             spent = known.spent if is_stored else None
@@ -319,7 +319,7 @@ class QueueMachine(RuleBasedStateMachine):
         call = self.queue.beat(actor.id, lease_ms=60_000, info=actor.info, known=epochs)
         standing = self.run(call)
         assert standing.booked == len(self.model.owned(actor.id))
-        assert standing.cancelled == self.cancelled_of(actor.id)
+        assert standing.cancelled == self.model.cancelled(actor.id)
         assert standing.fenced == {
             job_id
             for job_id, epoch in epochs.items()
@@ -462,9 +462,6 @@ class QueueMachine(RuleBasedStateMachine):
     def forget(self, actor: Actor) -> None:
         del self.actors[actor.id]
         self.checks.parked.pop(actor.id, None)
-
-    def cancelled_of(self, name: str) -> set[JobId]:
-        return {known.job.id for known in self.model.owned(name) if known.cancelled_by}
 
     def refuse(self, name: str, call: Coroutine[Any, Any, Any]) -> None:
         """Make a call of a worker that isn't in the pool."""

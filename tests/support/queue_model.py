@@ -10,7 +10,7 @@ from queue_support import API
 from shared.errors import HTTP_STATUS, ErrorCode, ReachedLimit
 from shared.protocol.capabilities import AdapterKind, Needs
 from shared.protocol.enqueue import EnqueueOptions, QueueLimits
-from shared.protocol.ids import ApiId
+from shared.protocol.ids import ApiId, JobId
 from shared.protocol.jobs import UNFINISHED, Job, JobState
 from shared.protocol.queue_replies import FinishOutcome
 from shared.store.jobs.queue import PRIORITY_STEP
@@ -153,6 +153,9 @@ class QueueModel:
 
     def owned(self, worker: str) -> list[Known]:
         return [known for known in self.of(JobState.RUNNING) if known.owner == worker]
+
+    def cancelled(self, worker: str) -> set[JobId]:
+        return {known.job.id for known in self.owned(worker) if known.cancelled_by}
 
     def waiting(self, version: str) -> list[Known]:
         found = [known for known in self.of(JobState.QUEUED) if known.job.version == version]
