@@ -145,10 +145,12 @@ async def test_an_unloaded_adapter_of_a_worker_stays_unloaded(
     assert await redis.ttl(keys.adapter("a")) == -1
 
 
-async def test_the_epoch_changes_when_redis_has_forgotten_the_registry(
+async def test_the_epoch_changes_with_the_base_and_when_redis_has_forgotten_it(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     epoch = await registry.set_base(BASE)
     assert await registry.set_base(replace(BASE, created_s=2)) == epoch
     await redis.delete(keys.base)
-    assert await registry.set_base(BASE) != epoch
+    second = await registry.set_base(BASE)
+    third = await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
+    assert len({epoch, second, third}) == 3

@@ -10,12 +10,14 @@ from queue_support import LIMITS, Actor, make_adapter, make_job
 from shared.errors import ErrorCode, JobFailed, SettingsError
 from shared.protocol.adapters import AdapterState
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import JobState
 from shared.store.adapters.adapter_views import AdapterViews
 from shared.store.adapters.registry import Registry
 from shared.store.audit.auditor import Auditor
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import CHUNK, Redis
 from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
 
 ADAPTER = version_of("abc", name="org/sql", created_s=2)
 
@@ -92,21 +94,6 @@ async def test_the_base_changes_only_when_no_worker_serves_another(
     assert await registry.base() == other
 
 
-async def test_another_base_unregisters_the_adapters_of_the_old_one(
-    registry: Registry, redis: Redis, keys: Keys
-) -> None:
-    await registry.set_base(BASE)
-    await registry.add_adapter(ADAPTER)
-    epoch = await registry.set_base(replace(BASE, source="moved"))
-    assert await registry.adapters() == [ADAPTER]
-    assert await registry.set_base(replace(BASE, version="base@2")) != epoch
-    assert await registry.adapters() == []
-    assert await registry.resolve(ADAPTER.name) is None
-    assert not await redis.exists(
-        keys.adapter(ADAPTER.name), keys.previous(ADAPTER.name), keys.version(ADAPTER.version)
-    )
-
-
 A = AdapterVersion("a@1")
 DEAD_JOBS_UNTIL_QUARANTINE = 3
 HOUR_MS = 3_600_000
@@ -157,8 +144,15 @@ async def test_a_version_that_was_unloaded_is_not_released(
     assert (await Auditor(redis, keys).audit(settle_s=0)).strays == ()
 
 
-async def test_a_version_that_is_not_quarantined_is_not_released(registry: Registry) -> None:
-    await registry.add_adapter(make_adapter(A))
-    with pytest.raises(JobFailed, match="a@1 isn't quarantined"):
-        await registry.release_adapter("a")
-    assert await registry.release_adapter("b") is None
+async def test_waiting_jobs_of_all_quarantined_versions_end(
+    actor, enqueue, queue: Queue, views: PoolViews, redis, keys
+) -> None:
+    worker = await actor(holds=["b@1"])
+    await enqueue("b@1")
+    await worker.claim()  # a running job keeps its version in `doomed`
+    waiting = [await enqueue("a@1") for _ in range(100)]
+    await redis.sadd(keys.doomed, "a@1", "b@1")
+    await queue.reap()
+    states = {(await views.job(job.id)).state for job in waiting}
+    assert states == {JobState.FAILED}
+    assert await redis.smembers(keys.doomed) == {b"b@1"}

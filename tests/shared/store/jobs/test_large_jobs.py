@@ -1,4 +1,4 @@
-"""A large job blocks only the worker that drains for it."""
+"""A large job or a suspect blocks only the worker that drains for it."""
 
 from collections import Counter
 from dataclasses import replace
@@ -113,3 +113,20 @@ async def test_a_small_worker_reaches_small_jobs_after_many_large_ones(
         return [claimed.job.id for claimed in claim.jobs] == [behind.id]
 
     await eventually(gets_it)
+
+
+async def test_a_reservation_ends_when_its_worker_stops_renewing_it(
+    actor, enqueue, redis, keys
+) -> None:
+    victim, silent, other = [await actor(name) for name in ("w1", "w2", "w3")]
+    suspect = await enqueue()
+    await victim.claim()
+    for worker in (silent, other):
+        await enqueue()
+        await worker.claim()
+    await victim.die()
+    await silent.claim(sequences=7)
+    await redis.hset(keys.job(suspect.id), "reserved", f"{silent.id} 1")
+    waiting = await enqueue()
+    assert await other.claim(sequences=7) == []
+    assert await silent.claim_ids(sequences=7) == [waiting.id]
