@@ -122,7 +122,8 @@ class PoolChecks:
         classes = {actor.serves for actor in self.actors.values()} - {EVERYTHING}
         facts.members(keys.classes, map(encode_capabilities, classes))
         facts.ranked(keys.workers, self.actors)
-        facts.ranked(keys.lost, ())
+        for key in (keys.missing, keys.lost):
+            facts.ranked(key, ())
         parked = defaultdict[str, dict[str, float]](dict)
         capacity = defaultdict[str, list[str]](list)
         for actor in self.actors.values():

@@ -70,18 +70,6 @@ async def test_enqueueing_stops_well_before_memory_is_used_up(
     assert info["used_memory"] < 0.9 * info["maxmemory"]
 
 
-async def test_a_redis_without_memory_is_a_full_queue(
-    own_server: EmbeddedRedis, open_client, keys: Keys
-) -> None:
-    redis = open_client(own_server.url)
-    queue = Queue(redis, keys)
-    await queue.enqueue(make_job(), LIMITS)
-    await redis.config_set("maxmemory", 1)
-    with pytest.raises(QueueFull) as error:
-        await queue.enqueue(make_job(), LIMITS)
-    assert (error.value.limit, error.value.num_waiting) == ("memory", 1)
-
-
 async def test_a_suspect_runs_alone_from_its_first_try(actor, queue: Queue) -> None:
     worker, job, other = await actor(), make_job(), make_job()
     await queue.enqueue(job, LIMITS, is_suspect=True)

@@ -193,7 +193,7 @@ async def test_without_free_memory_all_calls_that_free_memory_work(
         await queue.enqueue(job, LIMITS)
     (first,) = await worker.claim(sequences=1)
     await redis.config_set("maxmemory", 1)
-    with pytest.raises(QueueFull, match="memory"):
+    with pytest.raises(QueueFull, match="memory: 4 waiting"):
         await queue.enqueue(make_job(), LIMITS)
     base = BaseModel(name="m", version="m@1", max_model_len=8, source="m", created_s=1)
     assert await Registry(redis, keys).set_base(

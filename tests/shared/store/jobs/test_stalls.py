@@ -27,21 +27,6 @@ async def is_suspect(redis: Redis, keys: Keys, job: Job) -> bool:
     return await redis.hget(keys.job(job.id), "suspect") is not None
 
 
-async def test_a_silent_worker_is_missing_first_and_given_up_at_a_later_sweep(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor()
-    await enqueue()
-    await worker.claim()
-    await queue.beat(worker.id, lease_ms=0, info=INFO)
-    assert (await queue.reap()).workers == 0
-    assert await redis.zscore(keys.missing, worker.id) is not None
-    assert (await queue.reap()).workers == 1
-    assert await redis.zscore(keys.missing, worker.id) is None
-    with pytest.raises(LeaseLost):
-        await worker.claim()
-
-
 async def test_a_missing_worker_that_beats_again_stays(actor, queue: Queue) -> None:
     worker = await actor()
     await queue.beat(worker.id, lease_ms=0, info=INFO)
