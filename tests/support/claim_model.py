@@ -55,6 +55,7 @@ class ClaimModel:
         """Take jobs, and end those whose deadlines have passed."""
         owned = self.model.owned(self.actor.id)
         self.is_empty = not owned
+        self.only_preemptible_follow = False
         runs_suspect = len(owned) == 1 and owned[0].is_suspect
         self.is_closed = self.budget.sequences <= 0 or runs_suspect
         self.cold = self.max_cold
