@@ -4,7 +4,8 @@ import time
 from typing import Any
 
 from shared.protocol.files import Purpose
-from shared.store.batches.batches import CommittedLines, new_batch_id
+from shared.protocol.ids import BatchId
+from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
 from shared.store.batches.files import new_file_id
 from shared.store.batches.records import Batch, BatchUsage, FileId, StoredFile
 
@@ -35,6 +36,13 @@ def make_file(*, keep_s: int = 60, **changes: Any) -> StoredFile:
         "expires_s": now + keep_s,
     }
     return StoredFile(**{**fields, **changes})
+
+
+async def stored(batches: Batches, batch_id: BatchId) -> Batch:
+    """Return the record of a batch, which must exist."""
+    found = await batches.get(batch_id)
+    assert found is not None
+    return found
 
 
 def lines(*numbers: int, **changes: Any) -> CommittedLines:

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import ModuleShape, base_modules
-from worker.lora.patterns.name_patterns import NamePatterns
+from worker.lora.patterns.name_patterns import NamePatterns, PatternValues
 from worker.lora.patterns.pattern_form import PatternForm
 
 part = st.sampled_from(["a", "b", "q_proj", "layers", "h", "0", "1", "12"])
