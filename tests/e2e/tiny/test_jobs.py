@@ -17,17 +17,16 @@ LONG: dict[str, Any] = {
     "model": BASE, "prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True
 }  # fmt: skip
 
-TEXT = ("/v1/completions", {**LONG, "max_tokens": 8, "logprobs": 1})
-CHAT: tuple[str, dict[str, Any]] = (
-    "/v1/chat/completions",
-    {
-        "model": BASE,
+IN_BACKGROUND: dict[str, dict[str, Any]] = {
+    "completions": {**LONG, "max_tokens": 8, "logprobs": 1},
+    "chat/completions": {
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 8,
         "temperature": 0,
         "logprobs": True,
     },
-)
+    "embeddings": {"input": ["one", "a second, longer one"], "encoding_format": "base64"},
+}
 
 
 async def num_running(views: PoolViews) -> int:
@@ -80,18 +79,21 @@ async def test_a_cancelled_job_ends_its_stream_with_an_error(
     assert (await http.get(f"/v1/jobs/{first.id}")).status_code == 404
 
 
-@pytest.mark.parametrize("fields", [CHAT, TEXT], ids=["chat", "completion"])
+@pytest.mark.parametrize("endpoint", IN_BACKGROUND)
 async def test_a_request_in_the_background_has_the_answer_of_one_in_the_foreground(
-    http: httpx.AsyncClient, fields: tuple[str, dict[str, Any]]
+    http: httpx.AsyncClient, endpoint: str
 ) -> None:
-    url, body = fields
-    expected = (await http.post(url, json=body)).json()
-    reply = await http.post(url, json={**body, "background": True})
+    body = {"model": BASE, **IN_BACKGROUND[endpoint]}
+    expected = (await http.post(f"/v1/{endpoint}", json=body)).json()
+    reply = await http.post(f"/v1/{endpoint}", json={**body, "background": True})
     assert reply.status_code == 202
     answer = await eventually(lambda: finished(http, reply.headers["location"]))
-    for name in ("choices", "model", "system_fingerprint"):
+    for name in {"choices", "data", "model", "system_fingerprint"} & expected.keys():
         assert answer[name] == expected[name]
     assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
+    stream = await http.get(f"{reply.headers['location']}/stream")
+    assert stream.status_code == (400 if endpoint == "embeddings" else 200)
+    assert ("aren't streamed" in stream.text) == (endpoint == "embeddings")
 
 
 async def finished(http: httpx.AsyncClient, path: str) -> Any:
