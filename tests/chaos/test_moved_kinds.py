@@ -30,7 +30,7 @@ PER_KIND = 3
 MAX_ROUNDS = 8
 PATIENCE_S = 60.0
 NUM_WORKERS = 2
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 LONG_TEXT = {"type": "string", "minLength": 600, "maxLength": 640, "pattern": "^[a-z ]*$"}
 SCHEMA = {

@@ -15,8 +15,6 @@ from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys
 
-pytestmark = pytest.mark.slow
-
 NUM_ADAPTERS = 1000
 NUM_ALONE = 20
 """Number of adapters whose first request comes alone, for comparison with explicit loads."""
@@ -57,6 +55,7 @@ def put(s3: S3Server, names: dict[str, int]) -> None:
     s3.put({f"{n}/{f}": content for n, i in names.items() for f, content in files(i).items()})
 
 
+@pytest.mark.slow
 async def test_the_first_request_to_an_adapter_in_the_bucket_is_served(
     http: httpx.AsyncClient, s3: S3Server
 ) -> None:
@@ -70,6 +69,7 @@ async def test_the_first_request_to_an_adapter_in_the_bucket_is_served(
     assert (await complete(http, "base:team/sql", "x")).json()["weight_version"] == version
 
 
+@pytest.mark.slow
 async def test_an_object_that_changed_is_refused_and_never_served(
     http: httpx.AsyncClient, s3: S3Server
 ) -> None:
@@ -90,6 +90,7 @@ async def test_an_object_that_changed_is_refused_and_never_served(
     assert (await complete(http, "copy", "x")).status_code == 200
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_a_thousand_adapters_are_served_at_their_first_request(
     http: httpx.AsyncClient, s3: S3Server, server: Server

@@ -22,7 +22,7 @@ from ops.lab.generate.conformance.routes import ROUTES
 from ops.lab.generate.conformance.rows import Route
 
 POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 LARGE = {
     *("POST /v1/chat/completions", "POST /v1/completions", "POST /v1/embeddings"),
@@ -96,6 +96,7 @@ VALUES: tuple[Any, ...] = (None, False, 0, 0.5, "", [], {})
 """A value of each type, of those that Python takes for false."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
 def test_a_field_takes_the_types_that_are_documented(server: Server, route: Route) -> None:
     with httpx.Client(base_url=server.url, timeout=HANG_S) as http:
@@ -125,12 +126,19 @@ def operations_of(document: Any, area: str) -> list[Any]:
     return [each for each in found if each.path.startswith(area)]
 
 
+@pytest.mark.slow
 def test_operations_that_can_be_contradicted_exist(document: Any) -> None:
     labels = {result.ok().label for result in document.get_all_operations()}
     assert labels >= NEGATIVE_TOO | ENDLESS
 
 
-@pytest.mark.parametrize("mode", [POSITIVE, NEGATIVE], ids=["valid", "invalid"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(POSITIVE, id="valid", marks=pytest.mark.slow),
+        pytest.param(NEGATIVE, id="invalid", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("area", [*AREAS, OTHERS])
 def test_every_response_is_documented(document: Any, area: str, mode: GenerationMode) -> None:
     for operation in operations_of(document, area):

@@ -214,7 +214,7 @@ async def cluster(
             )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_three_bursts_start_and_stop_four_workers_and_cut_no_stream(
     cluster: Cluster,

@@ -29,7 +29,7 @@ from shared.store.views.pool_views import PoolViews, WorkerView
 __all__ = ["pytest_runtest_makereport", "views"]
 
 pytest_runtest_makereport = show_logs
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 VENV = Path(__file__).parents[2] / ".venv-vllm"
 BASE, PLAIN, DORA = "tiny", "plain", "dora"
@@ -105,6 +105,7 @@ def mixed(server: Server, models: Models, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 async def test_jobs_that_vllm_cannot_serve_run_on_the_native_worker(
     mixed: Server, views: PoolViews, models: Models
 ) -> None:
@@ -117,6 +118,7 @@ async def test_jobs_that_vllm_cannot_serve_run_on_the_native_worker(
     await eventually(lambda: have_computed(views, expected), within_s=10)
 
 
+@pytest.mark.slow
 async def test_other_jobs_run_on_both_engines(
     mixed: Server, views: PoolViews, models: Models
 ) -> None:
@@ -130,6 +132,7 @@ async def test_other_jobs_run_on_both_engines(
     assert after["vllm"] > before["vllm"]
 
 
+@pytest.mark.slow
 async def test_streams_of_a_killed_vllm_worker_continue_on_the_native_worker(
     mixed: Server, views: PoolViews, models: Models
 ) -> None:
@@ -142,6 +145,7 @@ async def test_streams_of_a_killed_vllm_worker_continue_on_the_native_worker(
     mixed.wait_for_workers(2, PATIENCE_S)
 
 
+@pytest.mark.slow
 async def test_streams_of_a_killed_native_worker_continue_on_vllm(
     mixed: Server, views: PoolViews, models: Models
 ) -> None:
@@ -150,7 +154,13 @@ async def test_streams_of_a_killed_native_worker_continue_on_vllm(
     await check_exact(streams, views, models)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
 async def test_a_worker_whose_engine_core_dies_leaves_its_streams_to_others(
     mixed: Server, views: PoolViews, models: Models, signum: signal.Signals
 ) -> None:
