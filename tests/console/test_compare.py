@@ -2,13 +2,12 @@
 
 import json
 import re
-import signal
 import sys
 from typing import Any
 
 import pytest
 from console_browser import ConsolePage, OpenPage
-from console_pool import child, get_job, output_of
+from console_pool import get_job, output_of
 from playwright.async_api import Page, Request, Route, expect
 from servers import Server, wait_for
 
@@ -160,7 +159,7 @@ async def test_a_killed_front_end_leaves_no_gap(console: ConsolePage, server: Se
     console.expect_log("net::ERR_")
     page = await console.open("compare")
     (before,) = await stream_long(console, "sql")
-    child(server, "api").send_signal(signal.SIGKILL)
+    server.children("api")[0].kill()
     await ended(page, "Done")
     (text,), (run,) = await answers(page), await states(page)
     assert text.startswith(before)

@@ -1,15 +1,12 @@
 """The Jobs page: the list, one job's dialog, live answers, cancelling and retrying."""
 
 import asyncio
-import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import pytest_asyncio
 from console_browser import ConsolePage, OpenPage
@@ -287,9 +284,8 @@ def kill_the_worker_of(server: Server, job: str) -> bool:
     tries = wait_for_job(server, job, lambda body: body["state"] != "queued")["tries"]
     if get_job(server, job)["state"] == "dead":
         return False
-    for child in psutil.Process(server.process.pid).children():
-        if "worker" in child.cmdline():
-            os.kill(child.pid, signal.SIGKILL)
+    for worker in server.children("worker"):
+        worker.kill()
     wait_for_job(server, job, lambda body: body["state"] == "dead" or body["tries"] > tries)
     return True
 

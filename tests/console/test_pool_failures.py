@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from console_browser import RECORD_ANNOUNCEMENTS, ConsolePage
-from console_pool import cancel_jobs, child, start_jobs
+from console_pool import cancel_jobs, start_jobs
 from playwright.async_api import Page, expect
 from servers import Server
 
@@ -73,12 +73,12 @@ async def test_a_loss_of_the_front_end_or_of_redis_is_shown_until_it_is_back(
     grid, warning = page.get_by_role("grid"), page.locator(".notice-warn")
     await expect(grid).to_be_visible()
 
-    child(server, "api").kill()
+    server.children("api")[0].kill()
     await expect(page.get_by_text("The front end can't be reached.").first).to_be_visible()
     await expect(grid).to_be_visible()
     await expect(warning).to_be_hidden()
 
-    front_end = child(server, "api")
+    front_end = server.children("api")[0]
     front_end.suspend()
     try:
         await expect(warning).to_contain_text("can't be reached")
@@ -104,7 +104,7 @@ async def test_a_front_end_that_is_silent_from_the_start_is_shown(
     page = await console.open("compare")
     await expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
     await page.evaluate("import('./static/pages/pool.js').then(() => null)")
-    front_end = child(server, "api")
+    front_end = server.children("api")[0]
     front_end.suspend()
     try:
         await console.open("pool")

@@ -1,6 +1,7 @@
 """`lorikeet up` as a process: what it starts, prints, restarts, keeps and cleans up."""
 
 import re
+import shutil
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import httpx
 import psutil
 import pytest
 from servers import POLL_S, STOP_TIMEOUT_S, Process, start_lorikeet, wait_for
+from tiny import save_adapter, save_tiny_model
 
 from ops.local.embedded_redis import EmbeddedRedis
 
@@ -121,6 +123,22 @@ def test_it_serves_recovers_and_leaves_no_processes(tmp_path: Path) -> None:
         name = up.get("/v1/models")["data"][-1]["id"]
         up.post("/v1/completions", {"model": name, "prompt": "hello", "max_tokens": 4})
         up.stop()
+
+
+def test_wrong_files_are_named_before_anything_is_started(tmp_path: Path) -> None:
+    base, good, log = save_tiny_model(tmp_path / "tiny"), tmp_path / "good", tmp_path / "log"
+    save_adapter(good, r=4, target_modules=["q_proj"])
+    short = shutil.copytree(good, tmp_path / "short")
+    weights = short / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    adapters = ["--adapters", "lost=/no/adapter", f"good={good}", f"short={short}"]
+    with running_up(log, str(base), *adapters) as up:
+        assert up.process.wait(DEADLINE_S) == 2, log.read_text()
+    printed = log.read_text()
+    assert printed.startswith("lorikeet: 2 of 3 adapters can't be served")
+    assert "Traceback" not in printed
+    for part in ("adapter lost from /no/adapter", "adapter short from", "truncated"):
+        assert part in printed
 
 
 @pytest.mark.slow

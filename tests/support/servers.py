@@ -61,6 +61,11 @@ class Server:
         assert len(found) == 1, f"{name}: {found}"
         return found[0]
 
+    def children(self, command: str) -> list[psutil.Process]:
+        """Return the server's processes that run `lorikeet COMMAND`."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if command in child.cmdline()]
+
     def pids(self) -> set[int]:
         """Return the ids of the server's processes."""
         return {self.process.pid, *(c.pid for c in psutil.Process(self.process.pid).children())}

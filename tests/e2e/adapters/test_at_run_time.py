@@ -149,7 +149,7 @@ async def test_loaded_adapters_are_served_by_workers_that_start_later(
     before = [await text_of(http, name) for name in names]
     shutil.rmtree(kept)
     await asyncio.to_thread(delete_copies, store, sent)  # as on another machine
-    workers = [p for p in psutil.Process(server.process.pid).children() if "worker" in p.cmdline()]
+    workers = server.children("worker")
     assert len(workers) == 2
     for worker in workers:
         worker.kill()
