@@ -63,7 +63,7 @@ class Server:
 
     def children(self, command: str) -> list[psutil.Process]:
         """Return the server's processes that run `lorikeet COMMAND`."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
+        children = psutil.Process(self.process.pid).children()
         return [child for child in children if command in child.cmdline()]
 
     def pids(self) -> set[int]:
