@@ -17,8 +17,7 @@ from engines import random_prompt
 from peft import PeftModel
 from queue_support import eventually
 from served_tiny import TinyModels
-from server_fixtures import views
-from servers import Server, lorikeet_up, lorikeet_worker, show_logs
+from servers import Server, lorikeet_up, lorikeet_worker
 from streams import GreedyStream, check_exact, followed
 from tiny import save_adapter, save_tiny_model, tiny_model
 
@@ -26,9 +25,6 @@ from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import WorkerId
 from shared.store.views.pool_views import PoolViews, WorkerView
 
-__all__ = ["pytest_runtest_makereport", "views"]
-
-pytest_runtest_makereport = show_logs
 pytestmark = pytest.mark.timeout(900)
 
 VENV = Path(__file__).parents[2] / ".venv-vllm"

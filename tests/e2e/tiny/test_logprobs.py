@@ -203,20 +203,6 @@ async def test_the_prompt_of_a_chat_has_the_models_own_logprobs(
     assert "prompt_logprobs" not in plain
 
 
-async def test_each_prompt_of_a_completion_has_logprobs(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    one = models.text_ids(PROMPT)[:1]
-    body = {**COMPLETION, "model": "wide", "prompt_logprobs": 0, "n": 2}
-    got = await whole(http, {**body, "prompt": [models.text_ids(PROMPT), one]})
-    first, other, *singles = [choice["prompt_logprobs"] for choice in got["choices"]]
-    check_scores(models, "wide", models.text_ids(PROMPT), first, 0)
-    assert first == other
-    assert singles == [[None], [None]]
-    stored = await http.get(f"/v1/jobs/{got['id'].removeprefix('cmpl-')}")
-    assert stored.json()["choices"] == got["choices"]
-
-
 async def test_an_echo_and_the_prompts_logprobs_have_their_own_numbers_of_tokens(
     http: httpx.AsyncClient, models: TinyModels
 ) -> None:
