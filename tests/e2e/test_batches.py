@@ -137,17 +137,6 @@ async def test_a_batch_has_the_rights_of_its_key_and_its_tokens_are_counted(
 
 
 @pytest.mark.slow
-async def test_a_cancelled_batch_keeps_the_answers_so_far(client: openai.AsyncOpenAI) -> None:
-    batch_id = await created(client, requests(MODELS, 5000, max_tokens=20))
-    await eventually(lambda: num_done(client, batch_id), within_s=60)
-    assert (await client.batches.cancel(batch_id)).status == "cancelling"
-    batch = await ended(client, batch_id)
-    assert batch.status == "cancelled"
-    rows = (await content(client, batch.output_file_id)).splitlines()
-    assert 0 < len(rows) == batch.request_counts.completed < 5000
-
-
-@pytest.mark.slow
 async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI) -> None:
     batch_id = await created(client, requests(MODELS, 300, max_tokens=2000))
 
