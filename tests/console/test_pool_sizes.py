@@ -18,7 +18,7 @@ from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NUM_ADAPTERS, NUM_WORKERS = 100, 16
 MAX_TASK_MS = 50
@@ -56,6 +56,7 @@ async def url(redis_url: str, pool: str) -> AsyncIterator[str]:
         yield running.url
 
 
+@pytest.mark.slow
 async def test_an_empty_pool_says_how_to_fill_it_also_below_a_root_path(
     redis_url: str, pool: str, open_page: OpenPage, session_redis: Redis, keys: Keys
 ) -> None:
@@ -81,6 +82,7 @@ async def test_an_empty_pool_says_how_to_fill_it_also_below_a_root_path(
         await page.close()
 
 
+@pytest.mark.long
 async def test_100_adapters_on_16_workers_update_without_a_long_task(
     url: str, browser: Browser, open_page: OpenPage, session_redis: Redis, keys: Keys
 ) -> None:
@@ -108,6 +110,7 @@ async def longest_task(browser: Browser, page: Page) -> float:
     return max(tasks)
 
 
+@pytest.mark.long
 async def test_a_long_task_is_found(url: str, browser: Browser, open_page: OpenPage) -> None:
     console = await open_page(url)
     async with traced_tasks(browser, console.page) as tasks:
@@ -116,6 +119,7 @@ async def test_a_long_task_is_found(url: str, browser: Browser, open_page: OpenP
     assert max(tasks) > MAX_TASK_MS
 
 
+@pytest.mark.slow
 async def test_old_incidents_are_not_announced(
     url: str, open_page: OpenPage, session_redis: Redis, keys: Keys
 ) -> None:
