@@ -194,10 +194,10 @@ def check_scores(models: TinyModels, name: str, ids: list[int], scores: Any, num
 async def test_the_prompt_of_a_chat_has_the_models_own_logprobs(
     http: httpx.AsyncClient, models: TinyModels, name: str
 ) -> None:
-    body = {"model": name, "prompt_logprobs": 20, "n": 2, **CHAT}
-    plain = await whole(http, {"model": name, "n": 2, **CHAT})
+    body = {**CHAT, "model": name, "n": 2}
+    plain = await whole(http, body)
     for _ in range(2):  # the second time, the prefix is in the cache
-        got = await whole(http, body)
+        got = await whole(http, {**body, "prompt_logprobs": 20})
         check_scores(models, name, models.chat_ids(PROMPT), got["prompt_logprobs"], 20)
         assert got["choices"] == plain["choices"]
     assert "prompt_logprobs" not in plain
