@@ -12,7 +12,7 @@ import pytest
 from openai.types import Completion
 from queue_support import eventually
 from served_tiny import BASE, NAMES, TinyModels
-from servers import Server, lorikeet_up
+from servers import Server, lorikeet_up, pid_of
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
 from shared.protocol.ids import JobId, WorkerId
@@ -174,10 +174,6 @@ async def two_busy_workers(views: PoolViews) -> list[WorkerId] | None:
     """Return both workers if both run jobs, else None."""
     busy = [worker.id for worker in await views.workers() if worker.running]
     return busy if len(busy) == 2 else None
-
-
-def pid_of(worker: WorkerId) -> int:
-    return int(worker.split(":")[1])
 
 
 async def num_moved(streams: Sequence[GreedyStream], views: PoolViews) -> int:

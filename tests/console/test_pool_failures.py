@@ -9,7 +9,7 @@ import pytest
 from console_browser import RECORD_ANNOUNCEMENTS, ConsolePage
 from console_pool import cancel_jobs, start_jobs
 from playwright.async_api import Page, expect
-from servers import Server
+from servers import Server, pid_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
@@ -48,7 +48,7 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     await expect(page.locator(".grid .cell-running").first).to_be_visible()
     old_column = await column_of(page, worker)
 
-    os.kill(int(worker.split(":")[1]), signal.SIGKILL)
+    os.kill(pid_of(worker), signal.SIGKILL)
 
     lost = page.locator(".incident[data-kind=worker_lost]").first
     await expect(lost).to_contain_text(f"Worker {short(worker)} was lost: its {running} job")

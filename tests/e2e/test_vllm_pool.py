@@ -17,7 +17,7 @@ from engines import random_prompt
 from peft import PeftModel
 from queue_support import eventually
 from served_tiny import TinyModels
-from servers import Server, lorikeet_up, lorikeet_worker
+from servers import Server, lorikeet_up, lorikeet_worker, pid_of
 from streams import GreedyStream, check_exact, followed
 from tiny import save_adapter, save_tiny_model, tiny_model
 
@@ -206,10 +206,6 @@ async def tokens_by_engine(views: PoolViews) -> dict[str, int]:
 
 async def have_computed(views: PoolViews, expected: dict[str, int]) -> bool:
     return await tokens_by_engine(views) == expected
-
-
-def pid_of(worker: WorkerId) -> int:
-    return int(worker.split(":")[1])
 
 
 async def all_ended(processes: Sequence[psutil.Process]) -> bool:

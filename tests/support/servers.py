@@ -173,6 +173,11 @@ def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process
         )
 
 
+def pid_of(worker: str) -> int:
+    """Return the process id that a worker's id contains."""
+    return int(worker.split(":")[1])
+
+
 def wait_for(
     condition: Callable[[], bool],
     explain: Callable[[], str],
