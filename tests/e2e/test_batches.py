@@ -18,7 +18,7 @@ import pytest
 from batch_pool import PATH, BatchPool, batch_pool, check_answers, requests
 from key_support import new_key
 from queue_support import eventually
-from servers import LORIKEET
+from servers import run_lorikeet
 from simulated_workers import NAME
 
 from shared.store.access.key_store import KeyStore
@@ -206,8 +206,7 @@ def lorikeet_batch(
     """Run `lorikeet batch` for a file with this content."""
     if content is not None:
         file.write_bytes(content)
-    command = [str(LORIKEET), "batch", str(file), "--url", url, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_lorikeet("batch", str(file), "--url", url, *flags)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Canaries, shadows, pins and evaluation with real processes, as users run them."""
 
 import asyncio
-import subprocess
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +9,7 @@ import httpx
 import openai
 import pytest
 from queue_support import eventually
-from servers import LORIKEET, Server, lorikeet_up
+from servers import Server, lorikeet_up, run_lorikeet
 
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import prompt_ids
@@ -37,8 +36,7 @@ def next_source(server: Server) -> str:
 
 
 def lorikeet(server: Server, *words: str, status: int = 0) -> str:
-    command = [str(LORIKEET), "adapters", "--url", server.url, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_lorikeet("adapters", "--url", server.url, *words)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -173,6 +173,11 @@ def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process
         )
 
 
+def run_lorikeet(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command line with `words` to its end."""
+    return subprocess.run([str(LORIKEET), *words], capture_output=True, text=True, timeout=120)
+
+
 def pid_of(worker: str) -> int:
     """Return the process id that a worker's id contains."""
     return int(worker.split(":")[1])
