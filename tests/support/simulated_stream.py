@@ -7,7 +7,7 @@ from simulated_workers import BASE, NAME
 
 from ops.lab.chaos.load.requests import Question
 from ops.lab.chaos.load.sdks.sdk import Api, Sdk, SdkRequest, fields_of
-from worker.engine_simulated.checker import Verdict, check
+from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import chat_text, prompt_ids
 
 
@@ -55,20 +55,15 @@ class SimulatedStream:
                 last_s = now_s
                 self.text += part.text
 
-    @property
-    def verdict(self) -> Verdict:
-        """The check of the whole text."""
+    def problem(self) -> str | None:
+        """Return what is wrong with the whole text, or None."""
         question = self.question
         prompt = chat_text(question.messages) if question.is_chat else question.prompt
-        return check(
+        verdict = check(
             self.text,
             version=BASE,
             prompt=prompt_ids(prompt),
             seed=self.seed,
             num_tokens=self.num_tokens,
         )
-
-    def problem(self) -> str | None:
-        """Return what is wrong with the whole text, or None."""
-        violation = self.verdict.violation
-        return str(violation) if violation else None
+        return str(verdict.violation) if verdict.violation else None

@@ -15,7 +15,6 @@ from openai.types.chat import (
 from translated_jobs import HI, chat
 from weather_tool import ANSWER, BODY, OSAKA, TOOLS, URL
 
-from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from shared.protocol.tools import CALL_ENDS, ToolChoice, ToolForm, ToolUse
@@ -262,10 +261,3 @@ async def test_an_answer_with_one_call_stops_at_its_end(
         await registry.set_base(replace(BASE, tool_form=form))
         job = await taken(http, worker, parallel_tool_calls=False)
         assert job.sampling.stop == (end,)
-
-
-def test_a_template_without_tools_refuses_them_and_says_what_to_do() -> None:
-    with pytest.raises(JobFailed, match='leave them out, or send tool_choice "none"') as refused:
-        chat(tools=TOOLS)
-    error = refused.value.error
-    assert (error.code, error.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "tools")
