@@ -28,7 +28,6 @@ NUM_WITHOUT_REDIS = 12
 DOWN_S = 5.0
 PATIENCE_S = 60.0
 EXITED_CLEANLY = "ended (exit code 0)"
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +49,7 @@ def server(running_server: Server) -> Server:
     return running_server
 
 
+@pytest.mark.slow
 async def test_the_streams_of_a_killed_worker_continue_without_a_gap(
     server: Server, views: PoolViews, models: TinyModels
 ) -> None:
@@ -60,6 +60,7 @@ async def test_the_streams_of_a_killed_worker_continue_without_a_gap(
     assert server.metric("lorikeet_resume_diverged_total") == 0
 
 
+@pytest.mark.slow
 async def test_sampled_answers_are_the_same_with_and_without_a_kill(
     server: Server, client: openai.AsyncOpenAI, views: PoolViews
 ) -> None:
@@ -73,6 +74,7 @@ async def test_sampled_answers_are_the_same_with_and_without_a_kill(
     assert [task.result().choices for task in with_kill] == [answer.choices for answer in without]
 
 
+@pytest.mark.long
 async def test_the_streams_of_a_suspended_worker_continue_and_it_adds_nothing_later(
     server: Server, views: PoolViews, models: TinyModels
 ) -> None:
@@ -89,6 +91,7 @@ async def test_the_streams_of_a_suspended_worker_continue_and_it_adds_nothing_la
     assert again.info.counters["lease_losses"] > 0
 
 
+@pytest.mark.long
 async def test_a_drained_worker_releases_its_streams_and_exits_cleanly(
     server: Server, views: PoolViews, models: TinyModels
 ) -> None:
@@ -101,6 +104,7 @@ async def test_a_drained_worker_releases_its_streams_and_exits_cleanly(
     await eventually(lambda: has_exited_cleanly(server, num_ends + 1))
 
 
+@pytest.mark.slow
 async def test_running_streams_survive_a_restart_of_redis_and_new_requests_get_a_503(
     server: Server, client: openai.AsyncOpenAI, views: PoolViews, models: TinyModels
 ) -> None:

@@ -93,23 +93,6 @@ async def is_as_before(views: PoolViews, before: Sequence[tuple[int, int, int]])
     return await memory(views) == before
 
 
-async def test_unloading_after_a_request_with_n_over_1_frees_the_name(
-    http: httpx.AsyncClient, folders: Folders
-) -> None:
-    """Guard against SGLang #36894: unloading hung after a request with n > 1."""
-    await load(http, "many", folders.root / "a")
-    asked = {"n": 4, "temperature": 0.8, "seed": 5}
-    running = asyncio.create_task(complete(http, "many", PROMPTS[0], **asked, max_tokens=100))
-    reply = await complete(http, "many", PROMPTS[0], **asked)
-    assert len(reply.json()["choices"]) == 4
-    assert (await http.post(UNLOAD, json={"lora_name": "many"})).status_code == 200
-    assert len((await running).json()["choices"]) == 4
-    await eventually(lambda: is_gone(http, "many"), within_s=PATIENCE_S)
-    await load(http, "many", folders.root / "a")
-    again = await complete(http, "many", PROMPTS[0], **asked)
-    assert again.json()["choices"] == reply.json()["choices"]
-
-
 async def test_a_hundred_bad_adapters_are_refused_with_a_reason_and_disturb_no_request(
     http: httpx.AsyncClient, server: Server, folders: Folders
 ) -> None:

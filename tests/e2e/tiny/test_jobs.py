@@ -7,12 +7,8 @@ import pytest
 from queue_support import eventually
 from served_tiny import BASE
 
-LONG: dict[str, Any] = {
-    "model": BASE, "prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True
-}  # fmt: skip
-
-IN_BACKGROUND: dict[str, dict[str, Any]] = {
-    "completions": {**LONG, "max_tokens": 8, "logprobs": 1},
+BODIES: dict[str, dict[str, Any]] = {
+    "completions": {"prompt": "x", "max_tokens": 8, "temperature": 0, "logprobs": 1},
     "chat/completions": {
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 8,
@@ -26,7 +22,7 @@ IN_BACKGROUND: dict[str, dict[str, Any]] = {
 async def test_a_finished_job_is_looked_up_by_its_header_or_by_the_answers_id(
     http: httpx.AsyncClient,
 ) -> None:
-    reply = await http.post("/v1/completions", json={**LONG, "max_tokens": 5})
+    reply = await http.post("/v1/completions", json={"model": BASE, **BODIES["completions"]})
     answer = reply.json()
     by_header = (await http.get(f"/v1/jobs/{reply.headers['X-Lorikeet-Job']}")).json()
     by_id = (await http.get(f"/v1/jobs/{answer['id']}")).json()
@@ -38,11 +34,11 @@ async def test_a_finished_job_is_looked_up_by_its_header_or_by_the_answers_id(
     assert by_id["choices"][0]["text"] == answer["choices"][0]["text"]
 
 
-@pytest.mark.parametrize("endpoint", IN_BACKGROUND)
+@pytest.mark.parametrize("endpoint", BODIES)
 async def test_a_request_in_the_background_has_the_answer_of_one_in_the_foreground(
     http: httpx.AsyncClient, endpoint: str
 ) -> None:
-    body = {"model": BASE, **IN_BACKGROUND[endpoint]}
+    body = {"model": BASE, **BODIES[endpoint]}
     expected = (await http.post(f"/v1/{endpoint}", json=body)).json()
     reply = await http.post(f"/v1/{endpoint}", json={**body, "background": True})
     assert reply.status_code == 202
