@@ -10,11 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from adapter_traffic import LOAD, UNLOAD
-from posted import error_of, whole
-from served_tiny import BASE, TinyModels
+from served_tiny import BASE
 from servers import Server
-from tiny import CHAT_TEMPLATE, save_adapter
 
 USER = {"role": "user", "content": "hi"}
 CHAT = ("/v1/chat/completions", {"model": BASE, "messages": [USER]})
@@ -163,27 +160,3 @@ async def test_a_bad_field_is_named(
             assert error["type"] == "invalid_request_error"
             assert says in error["message"]
             assert len(error["message"]) < 500
-
-
-@pytest.fixture(scope="module")
-def plain(server: Server, models: TinyModels) -> Iterator[str]:
-    """Name of an adapter whose own chat template has no tools."""
-    folder = save_adapter(models.folder / "plain", r=4, target_modules=["q_proj"])
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    with httpx.Client(base_url=server.url, timeout=60) as http:
-        body = {"lora_name": "plain", "lora_path": str(folder)}
-        http.post(LOAD, json=body).raise_for_status()
-        yield "plain"
-        http.post(UNLOAD, json={"lora_name": "plain"}).raise_for_status()
-
-
-async def test_tools_are_refused_if_the_chat_template_has_none(
-    http: httpx.AsyncClient, plain: str
-) -> None:
-    body = {**CHAT[1], **TOOL, "model": plain, "max_tokens": 3}
-    error = await error_of(http, body)
-    assert (error["code"], error["param"]) == (UNSUPPORTED, "tools")
-    assert 'leave them out, or send tool_choice "none"' in error["message"]
-    without = {name: value for name, value in body.items() if name != "tools"}
-    answers = [await whole(http, each) for each in ({**body, "tool_choice": "none"}, without)]
-    assert answers[0]["usage"]["prompt_tokens"] == answers[1]["usage"]["prompt_tokens"]
