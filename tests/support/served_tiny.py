@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from tiny import chat_ids, save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from tiny_training import train_adapter
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
@@ -104,6 +104,11 @@ class TinyModels:
         return text
 
 
-def prompt_of_chat(content: str) -> list[int]:
-    """Return the prompt of a chat with one user message."""
-    return chat_ids(TEMPLATE, [{"role": "user", "content": content}], None)
+def prompt_of_chat(content: str, **variables: Any) -> list[int]:
+    """Return the prompt of a chat with one user message and these variables of the template."""
+    tokenizer, messages = served_tokenizer(), [{"role": "user", "content": content}]
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **variables
+    )
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids

@@ -115,7 +115,8 @@ def greedy_streams(
     ]
     for number, stream in enumerate(streams[1::3] if has_chats else ()):
         stream.message = f"Question {number} of {seed}"
-        stream.prompt = prompt_of_chat(stream.message)
+        # The Messages API turns thinking off, which this template shows.
+        stream.prompt = prompt_of_chat(stream.message, enable_thinking=False)
     return streams
 
 
