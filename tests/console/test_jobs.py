@@ -156,8 +156,8 @@ async def test_answers_of_every_endpoint_are_shown_and_stay_text(
         assert reply.status_code < 300, reply.text
         job = reply.headers["x-lorikeet-job"]
         shown = await page.open(f"jobs/{job}")
-        await expect(shown.locator(".job-id")).to_have_text(job)
-        text = shown.get_by_role("region", name="Text of the answer")
+        dialog = shown.get_by_role("dialog", name="Job").filter(has_text=job)
+        text = dialog.get_by_role("region", name="Text of the answer")
         start = re.escape(HOSTILE) if endpoint == "completions" else ""
         await expect(text).to_have_text(re.compile(f"^{start}[0-9a-f]{{8,24}}$"))
         assert await shown.locator("main img, dialog img").count() == 0
