@@ -41,7 +41,7 @@ LIBRARIES = {
 }
 """Name of the library of each program in `streams`, and the APIs that it speaks."""
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
 ]

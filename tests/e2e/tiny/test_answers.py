@@ -1,11 +1,17 @@
 """Answers of both endpoints, complete and streamed."""
 
+import asyncio
+import json
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from json_schemas import is_valid
 from served_tiny import BASE, NAMES, TinyModels
+from streams import check_exact, greedy_streams
+
+from shared.store.views.pool_views import PoolViews
 
 PROMPT = "Once upon a time"
 CHAT = [{"role": "user", "content": PROMPT}]
@@ -16,6 +22,15 @@ SAMPLED: dict[str, Any] = {
 ENDLESS = {"ignore_eos": True}
 PROMPTS = ["one", "a second prompt", "3"]
 TWELVE = {"temperature": 0.9, "seed": 5, "max_tokens": 12, "extra_body": ENDLESS}
+NUM_STREAMS = 200
+LENGTHS = (1, 60)
+FIELD = {"type": "string", "minLength": 10, "maxLength": 20, "pattern": "^[a-z ]*$"}
+POINT = {
+    "type": "object",
+    "properties": {"y": {"type": "integer", "minimum": -99, "maximum": 99}, "x": FIELD},
+    "required": ["y", "x"],
+    "additionalProperties": False,
+}
 
 
 async def chat(client: openai.AsyncOpenAI, **body: Any) -> Any:
@@ -44,7 +59,9 @@ async def test_answers_without_a_seed_differ(client: openai.AsyncOpenAI) -> None
     assert answers[0].choices[0].text != answers[1].choices[0].text
 
 
-async def test_a_conversation_of_several_turns_is_answered(client: openai.AsyncOpenAI) -> None:
+async def test_a_conversation_of_several_turns_is_answered(
+    client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         *CHAT,
@@ -54,7 +71,8 @@ async def test_a_conversation_of_several_turns_is_answered(client: openai.AsyncO
     answer = await chat(client, messages=messages, **GREEDY)
     template = "<|system|>Be brief.<|end|><|user|>Once upon a time<|end|>"
     template += "<|assistant|>there was<|end|><|user|>a what?<|end|><|assistant|>"
-    by_hand = await complete(client, prompt=template, **GREEDY)
+    ids = models.tokenizer(template, add_special_tokens=False)["input_ids"]
+    by_hand = await complete(client, prompt=ids, **GREEDY)
     assert answer.usage.prompt_tokens == by_hand.usage.prompt_tokens
     assert answer.choices[0].message.content == by_hand.choices[0].text
 
@@ -98,3 +116,23 @@ async def test_a_chat_has_the_tokens_that_its_completion_counts(
     shorter = (await http.post("/tokenize", json=body)).json()
     assert answer["tokens"][: shorter["count"]] == shorter["tokens"]
     assert shorter["count"] < answer["count"]
+
+
+async def test_each_choice_follows_the_schema_by_itself(client: openai.AsyncOpenAI) -> None:
+    named = {"name": "answer", "strict": True, "schema": POINT}
+    fields = {"response_format": {"type": "json_schema", "json_schema": named}, "n": 4, "seed": 3}
+    answer = await chat(client, max_tokens=400, temperature=1.0, **fields)
+    texts = [choice.message.content for choice in answer.choices]
+    assert all(is_valid(POINT, text) for text in texts)
+    assert [list(json.loads(text)) for text in texts] == [["y", "x"]] * 4
+    assert len(set(texts)) > 1
+
+
+async def test_200_streams_of_one_worker_match_the_reference(
+    client: openai.AsyncOpenAI, views: PoolViews, models: TinyModels
+) -> None:
+    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=1, may_stop=True)
+    async with asyncio.TaskGroup() as group:
+        for stream in streams:
+            group.create_task(stream.follow(client))
+    await check_exact(streams, views, models)

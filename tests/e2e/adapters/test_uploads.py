@@ -1,84 +1,26 @@
-"""Adapters that a trainer sends as bodies, while two workers on two machines serve."""
+"""Adapters that a trainer sends as bodies, while two workers serve."""
 
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psutil
 import pytest
-from adapter_traffic import NUM_TOKENS, PROMPTS, Folders, complete, text_of
+from adapter_traffic import NUM_TOKENS, PROMPTS, Folders, complete, files_of, send, text_of
 from peft import PeftModel
 from queue_support import eventually
 from reference import greedy
 from served_tiny import TinyModels
-from servers import Server, lorikeet_up, lorikeet_worker
 from sse_events import sse_events
 from tiny import save_adapter, tiny_model
 
 from shared.store.audit.auditor import Auditor
-from shared.store.redis.connection import Redis, connect
+from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 60.0
-KEPT = 1
 LONG = {"max_tokens": 80, "ignore_eos": True}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    return Folders.save(tmp_path_factory.mktemp("adapters"))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the copies. Workers of another Redis would delete those that they don't know."""
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(scope="module")
-def flags(models: TinyModels, store: Path) -> list[str]:
-    return [*models.flags, "--max-num-seqs", "8", "--adapter-store", str(store)]
-
-
-@pytest.fixture(scope="module")
-def server(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    more = "--keep-versions", str(KEPT), "--max-adapter-mb", "1"
-    with lorikeet_up(tmp_path_factory.mktemp("server"), *flags, *more) as server:
-        yield server
-        assert "Traceback" not in server.log_text()
-
-
-@pytest.fixture
-async def redis(server: Server) -> Any:
-    client = connect(server.redis.url)
-    yield client
-    await client.aclose()
-
-
-def workers(server: Server) -> list[int]:
-    """Return the ids of the server's worker processes."""
-    children = psutil.Process(server.process.pid).children()
-    return [child.pid for child in children if "worker" in child.cmdline()]
-
-
-def files_of(folder: Path) -> tuple[str, bytes]:
-    """Return the configuration and the weights of an adapter."""
-    config = (folder / "adapter_config.json").read_text()
-    return config, (folder / "adapter_model.safetensors").read_bytes()
-
-
-async def send(http: httpx.AsyncClient, name: str, folder: Path) -> dict[str, Any]:
-    config, weights = files_of(folder)
-    query = {"name": name, "config": config}
-    reply = await http.post("/v1/adapters", params=query, content=weights)
-    assert reply.status_code == 200, reply.text
-    body: dict[str, Any] = reply.json()
-    return body
 
 
 def expected(folder: Path, models: TinyModels) -> str:
@@ -137,7 +79,7 @@ async def test_versions_beyond_keep_versions_are_deleted_everywhere(
         rest += listed["draining"]
         kept = {each["version"] for each in rest if each["version"].startswith("rolling@")}
         uploads = {each["source"] for each in rest if each["source"].startswith("upload:")}
-        return kept == copies() == set(made[-1 - KEPT :]) and len(await sources()) == len(uploads)
+        return kept == copies() == set(made[-2:]) and len(await sources()) == len(uploads)
 
     await eventually(is_small, within_s=PATIENCE_S)
     assert (await complete(http, made[0], "x")).status_code == 404
@@ -191,31 +133,6 @@ async def test_redis_without_room_refuses_the_adapter_and_takes_jobs(
     finally:
         await redis.config_set("maxmemory", 0)
     assert (await http.get("/v1/adapters/full")).status_code == 404
-
-
-async def test_a_worker_on_another_machine_loads_the_version_from_redis(
-    http: httpx.AsyncClient,
-    folders: Folders,
-    server: Server,
-    flags: list[str],
-    tmp_path: Path,
-    redis: Redis,
-) -> None:
-    version = (await send(http, "moved", folders.root / "a"))["version"]
-    text = await text_of(http, "moved")
-    first = workers(server)
-    other = [*flags, "--adapter-store", str(tmp_path / "store")]
-    with lorikeet_worker(server, tmp_path, *other):
-        for pid in first:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            reply = (await complete(http, "moved", PROMPTS[0])).json()
-        finally:
-            for pid in first:
-                os.kill(pid, signal.SIGCONT)
-        assert (reply["weight_version"], reply["choices"][0]["text"]) == (version, text)
-        found = {path.read_text() for path in (tmp_path / "store").glob("main/*/.version")}
-        assert version in found
 
 
 async def test_trainers_for_vllm_may_ask_for_a_pause_that_keeps_requests(

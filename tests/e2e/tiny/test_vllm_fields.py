@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from posted import chunks, error_of, whole
 from served_tiny import BASE, TinyModels
 
 CHAT: dict[str, Any] = {
@@ -23,24 +24,6 @@ COMPLETION: dict[str, Any] = {
 }
 
 
-async def whole(http: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a response that isn't streamed."""
-    route = "chat/completions" if "messages" in body else "completions"
-    response = await http.post(f"/v1/{route}", json=body)
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
-async def chunks(http: httpx.AsyncClient, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the chunks of a streamed response."""
-    route = "chat/completions" if "messages" in body else "completions"
-    response = await http.post(f"/v1/{route}", json={**body, "stream": True})
-    assert response.status_code == 200, response.text
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines()]
-    return [orjson.loads(line) for line in lines if line.startswith("{")]
-
-
 async def text_of(http: httpx.AsyncClient, **fields: Any) -> str:
     """Return the text of a chat's answer. Its stream must have the same text and end."""
     answer, streamed = await asyncio.gather(
@@ -52,14 +35,6 @@ async def text_of(http: httpx.AsyncClient, **fields: Any) -> str:
     assert "".join(each["delta"].get("content", "") for each in deltas) == text
     assert deltas[-1]["finish_reason"] == choice["finish_reason"]
     return text
-
-
-async def error_of(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    """Return the error that refuses a chat with these fields."""
-    response = await http.post("/v1/chat/completions", json={**CHAT, **fields})
-    assert response.status_code == 400, response.text
-    error: dict[str, Any] = response.json()["error"]
-    return error
 
 
 def token_of(models: TinyModels, text: str) -> int:
@@ -110,7 +85,8 @@ async def test_an_answer_does_not_contain_bad_words(
 async def test_limits_that_leave_no_token_are_refused(
     http: httpx.AsyncClient, models: TinyModels
 ) -> None:
-    error = await error_of(http, allowed_token_ids=[token_of(models, "x")], bad_words=["x"])
+    x = token_of(models, "x")
+    error = await error_of(http, {**CHAT, "allowed_token_ids": [x], "bad_words": ["x"]})
     assert "leave no token" in error["message"]
 
 
@@ -190,15 +166,17 @@ async def test_each_chunk_has_the_counts_so_far_on_request(
     assert prompts == {len(models.text_ids(PROMPT))}
 
 
-async def test_a_truncated_prompt_keeps_its_end(http: httpx.AsyncClient) -> None:
-    [choice] = (await whole(http, {**COMPLETION, "prompt": PROMPT[-4:]}))["choices"]
+async def test_a_truncated_prompt_keeps_its_end(
+    http: httpx.AsyncClient, models: TinyModels
+) -> None:
+    end = models.text_ids(PROMPT)[-4:]
+    [choice] = (await whole(http, {**COMPLETION, "prompt": end}))["choices"]
     truncated = {**COMPLETION, "truncate_prompt_tokens": 4, "echo": True}
     [cut] = (await whole(http, truncated))["choices"]
     assert cut["text"] == PROMPT[-4:] + choice["text"]
     long = {**COMPLETION, "prompt": PROMPT * 2000}
     assert (await http.post("/v1/completions", json=long)).status_code == 400
     await whole(http, {**long, "truncate_prompt_tokens": -1})
-    assert (await error_of(http, truncate_prompt_tokens=0))["param"] == "truncate_prompt_tokens"
 
 
 FREE = {"ignore_eos": False, "temperature": 1.5, "seed": 3, "max_tokens": 60}
@@ -226,34 +204,3 @@ async def test_answers_of_both_endpoints_match_their_constraint(
     for each, reason in ((text, None), (choice["text"], choice["finish_reason"])):
         is_cut = reason == "length" or len(each.encode()) >= 60
         assert is_cut or re.fullmatch(pattern, each), each
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"allowed_token_ids": []}, "allowed_token_ids"),
-        ({"allowed_token_ids": [-1]}, "allowed_token_ids[0]"),
-        ({"allowed_token_ids": [5, 2**31 - 1]}, "allowed_token_ids[1]"),
-        ({"stop_token_ids": [5, 2**31 - 1]}, "stop_token_ids[1]"),
-        ({"stop_token_ids": [2**31]}, "stop_token_ids[0]"),
-        ({"stop_token_ids": [True]}, "stop_token_ids[0]"),
-        ({"bad_words": [" "]}, "bad_words[0]"),
-        ({"bad_words": "x"}, "bad_words"),
-        ({"n": 129}, "n"),
-        ({"structured_outputs": {}}, "structured_outputs"),
-        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs.choice"),
-        ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"),
-        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
-        ({"guided_regex": "(", "ignore_eos": False}, "guided_regex"),
-        ({"guided_grammar": "start: nothing", "ignore_eos": False}, "guided_grammar"),
-        ({"guided_grammar": '{"grammars": []}', "ignore_eos": False}, "guided_grammar"),
-        ({"guided_json": "no", "ignore_eos": False}, "guided_json"),
-        ({"guided_regex": "a"}, "ignore_eos"),
-        ({"guided_regex": "a", "ignore_eos": False, "min_tokens": 2}, "min_tokens"),
-    ],
-)
-async def test_invalid_and_conflicting_values_are_refused_by_name(
-    http: httpx.AsyncClient, fields: dict[str, Any], param: str
-) -> None:
-    error = await error_of(http, **fields)
-    assert (error["param"], error["code"]) == (param, "invalid_value")

@@ -1,14 +1,13 @@
 """`lorikeet adapters evaluate` with real weights: a trained adapter against a random one."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from served_tiny import ANSWER, POLYGLOT, QUESTION, TinyModels
-from servers import LORIKEET, Server
+from servers import Server, run_lorikeet
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +21,7 @@ def adapters(server: Server, models: TinyModels) -> Iterator[Command]:
     """Run `lorikeet adapters`, with an adapter of random weights loaded as `NAME`."""
 
     def run(*words: str) -> tuple[int, str]:
-        command = [str(LORIKEET), "adapters", "--url", server.url, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = run_lorikeet("adapters", "--url", server.url, *words)
         return done.returncode, done.stdout + done.stderr
 
     assert run("load", NAME, str(models.folder / "narrow"))[0] == 0
