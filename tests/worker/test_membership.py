@@ -257,7 +257,7 @@ async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(
     async with running(lease, member):
         await asyncio.sleep(0)
         lease.lose(lease.wid)
-        await until(lease.is_held.is_set, deadline_s=5)
+        await until(lease.is_held.is_set, within_s=5)
 
 
 async def test_subscribers_are_called_after_the_id_was_replaced(member: FakeMember) -> None:

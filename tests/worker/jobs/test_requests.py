@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from queue_support import make_job
 from running_jobs import EOS_ID, AsciiTokenizer, ascii_ids, claim
-from synthetic_pool import synthetic_job
 
 from shared.errors import JobFailed
 from shared.protocol.events import Tokens
@@ -250,7 +249,7 @@ async def test_only_long_inputs_are_tokenized_in_a_thread(
     fields: dict[str, Any], is_in_thread: bool
 ) -> None:
     tokenizer = RecordingTokenizer()
-    job = synthetic_job(AdapterVersion("base@1"), 1, **fields)
+    job = make_job("base@1", **fields)
     prompts = await encode(tokenizer, job, BASE_STYLE)
     assert prompts == SimulatedTokenizer().encode(job)
     assert (tokenizer.thread != threading.get_ident()) == is_in_thread
