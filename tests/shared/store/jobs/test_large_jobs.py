@@ -130,3 +130,16 @@ async def test_a_reservation_ends_when_its_worker_stops_renewing_it(
     waiting = await enqueue()
     assert await other.claim(sequences=7) == []
     assert await silent.claim_ids(sequences=7) == [waiting.id]
+
+
+async def test_a_reservation_ends_with_its_worker(actor, enqueue) -> None:
+    first, second = await actor("w1"), await actor("w2")
+    for worker in (first, second):
+        await enqueue(cost=100)
+        await worker.claim(tokens=MOST)
+    large = await enqueue(cost=MOST)
+    assert await first.claim(tokens=MOST - 100) == []
+    await first.die()
+    mine = await second.claim(tokens=MOST - 100)
+    assert large.id not in {c.job.id for c in mine}
+    assert not await second.is_parked()

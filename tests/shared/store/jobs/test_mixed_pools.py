@@ -205,3 +205,12 @@ async def test_the_needs_of_a_forgotten_version_are_forgotten(
     await registry.unload_adapter("dora")
     assert await registry.forget_unused() == [DORA]
     assert not await redis.hexists(keys.needs, DORA)  # type: ignore[misc]
+
+
+async def test_unserved_jobs_do_not_delay_an_adapter_that_nobody_holds(
+    plain: Actor, full: Actor, enqueue: Put
+) -> None:
+    """The first own job is for another worker, so that its age says nothing about own jobs."""
+    await enqueue(**embeddings(), limits=ROOMY)
+    overdue, _ = await enqueue("a@1"), await enqueue("base@1")
+    assert await plain.claim_ids(max_cold=1, load_ms=-1, sequences=1) == [overdue.id]
