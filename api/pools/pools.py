@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from api.http.middleware import POOL, POOLS_PATH
 from api.pools.pool import Pool
@@ -133,19 +132,6 @@ def pools_of(request: Request) -> Pools:
     """Return the pools of the app that serves a request."""
     pools: Pools = request.app.state.pools
     return pools
-
-
-# This is a coroutine because FastAPI calls other functions in a thread, which takes longer.
-async def _pool_of(request: Request) -> Pool:
-    return await pools_of(request).of_request(request)
-
-
-InPool = Annotated[Pool, Depends(_pool_of)]
-"""Type of a route parameter that receives the pool of the request.
-
-That is the pool in the path of the request, or of the adapter or job that the path names. Routes
-whose body names the model ask `pools_of` for its pool.
-"""
 
 
 async def _has_model(pool: Pool, model: str) -> bool:

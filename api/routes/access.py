@@ -21,7 +21,7 @@ from api.access.usage_query import (
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors
-from api.pools.pools import InPool
+from api.pools.requested import part
 from api.schema.adapter_versions import ChangeList
 from api.schema.logprobs import UsageList
 from shared.errors import ErrorCode, failed
@@ -49,7 +49,7 @@ _DENIED = {403: "The key may not see the usage of the other tenant."}
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE, Scope.ADMIN)
-async def get_usage(request: Request, pool: InPool, access: InAccess) -> Response:
+async def get_usage(request: Request, access: InAccess, ledger: Ledger = part(Ledger)) -> Response:
     """Return ended requests and their tokens per UTC day, tenant and model.
 
     Tokens are those in the `usage` of the answers. Clients see their own tenant. Keys with the
@@ -58,8 +58,7 @@ async def get_usage(request: Request, pool: InPool, access: InAccess) -> Respons
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. CSV has all
     rows at once.
     """
-    ledger, accept = pool.part(Ledger), request.headers.get("accept", "")
-    today = await ledger.today()
+    accept, today = request.headers.get("accept", ""), await ledger.today()
     query = read_usage_query(request.query_params, accept=accept, today=today)
     _check_tenant(access, query)
     rows = usage_rows(ledger, access, query)
@@ -112,7 +111,9 @@ def _line(cells: Sequence[str]) -> str:
     openapi_extra={"parameters": CHANGE_PARAMETERS},
 )
 @guarded(Work.LIST, Scope.ADMIN)
-async def get_audit_log(request: Request, pool: InPool, access: InAccess) -> Response:
+async def get_audit_log(
+    request: Request, access: InAccess, changes: Changes = part(Changes)
+) -> Response:
     """Return who changed adapters and API keys, newest change first.
 
     About 10,000 changes are kept. For the next page, send the `last_id` of a page as `after` while
@@ -125,7 +126,7 @@ async def get_audit_log(request: Request, pool: InPool, access: InAccess) -> Res
             return False
         return not change.adapter or access.allows(change.adapter)
 
-    found = await pool.part(Changes).newest(limit + 1, before=after, wanted=is_wanted)
+    found = await changes.newest(limit + 1, before=after, wanted=is_wanted)
     page = found[:limit]
     bodies = [_change_body(change) for change in page]
     return json_response(_body(bodies, page, has_more=len(found) > len(page)))

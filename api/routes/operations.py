@@ -15,7 +15,8 @@ from api.http.parameters import query
 from api.metrics.metrics import Metrics
 from api.openapi.entries import Responses, errors
 from api.pools.pool_status import PoolReports, Readiness
-from api.pools.pools import InPool, registered_base
+from api.pools.pools import registered_base
+from api.pools.requested import part
 from api.schema.pool import PoolBody
 from api.schema.server_info import (
     LoraConfig,
@@ -28,6 +29,7 @@ from api.schema.server_info import (
 )
 from shared.errors import invalid_value
 from shared.protocol.access.rights import Scope
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 router = APIRouter(tags=["operations"])
@@ -50,9 +52,8 @@ _STREAM_HEADERS = {
     responses={**errors(403, meanings=_ADMIN_DENIED), **errors(503)},
 )
 @guarded(Work.SUMMARY, Scope.ADMIN)
-async def get_pool(pool: InPool) -> Response:
+async def get_pool(reports: PoolReports = part(PoolReports)) -> Response:
     """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
-    reports = pool.part(PoolReports)
     state = await reports.state.get()
     return json_response({**reports.body_of(state), "history": state.points})
 
@@ -72,9 +73,9 @@ async def get_pool(pool: InPool) -> Response:
     },
 )
 @guarded(Work.STREAM, Scope.ADMIN)
-async def stream_pool(pool: InPool) -> Response:
+async def stream_pool(reports: PoolReports = part(PoolReports)) -> Response:
     """Send the state of the pool as server-sent events until the client leaves."""
-    events = pool.part(PoolReports).feed.events()
+    events = reports.feed.events()
     return StreamingResponse(events, media_type="text/event-stream", headers=_STREAM_HEADERS)
 
 
@@ -89,12 +90,12 @@ async def health() -> dict[str, str]:
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Readiness check", responses=_NOT_READY)
 @guarded(Work.SUMMARY, key=Key.OPTIONAL)
-async def ready(request: Request, pool: InPool) -> Response:
+async def ready(request: Request, reports: PoolReports = part(PoolReports)) -> Response:
     """Return 200 if jobs are accepted: Redis answers, and a base model is registered.
 
     Accepted jobs wait while no worker is alive. The result is cached for one second.
     """
-    readiness = await pool.part(PoolReports).readiness.get()
+    readiness = await reports.readiness.get()
     return _response(request, readiness, readiness.reason_to_refuse)
 
 
@@ -104,12 +105,12 @@ async def ready(request: Request, pool: InPool) -> Response:
 @router.head("/ready/worker", include_in_schema=False)
 @router.get("/ready/worker", summary="Readiness check of the pool", responses=_NO_WORKER)
 @guarded(Work.SUMMARY, key=Key.OPTIONAL)
-async def ready_worker(request: Request, pool: InPool) -> Response:
+async def ready_worker(request: Request, reports: PoolReports = part(PoolReports)) -> Response:
     """Return 200 if jobs are accepted and a worker is alive.
 
     The result is cached for one second.
     """
-    readiness = await pool.part(PoolReports).readiness.get()
+    readiness = await reports.readiness.get()
     return _response(request, readiness, readiness.reason_to_wait)
 
 
@@ -133,9 +134,11 @@ def _response(request: Request, readiness: Readiness, reason: str | None) -> Res
     responses=errors(403, meanings=_METRICS_DENIED),
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
-async def get_metrics(pool: InPool) -> Response:
+async def get_metrics(
+    metrics: Metrics = part(Metrics), reports: PoolReports = part(PoolReports)
+) -> Response:
     """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
-    body = pool.part(Metrics).exposition(await pool.part(PoolReports).snapshot.get())
+    body = metrics.exposition(await reports.snapshot.get())
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -152,9 +155,9 @@ async def get_version() -> ServerVersion:
     responses=errors(403, meanings=_METRICS_DENIED),
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
-async def get_load(pool: InPool) -> ServerLoad:
+async def get_load(replies: ReplyHub = part(ReplyHub)) -> ServerLoad:
     """Return the number of jobs whose answers clients of this front end are waiting for."""
-    return ServerLoad(server_load=len(pool.part(ReplyHub).jobs))
+    return ServerLoad(server_load=len(replies.jobs))
 
 
 @router.get(
@@ -168,13 +171,18 @@ async def get_load(pool: InPool) -> ServerLoad:
     },
 )
 @guarded(Work.SUMMARY, Scope.INFERENCE)
-async def get_server_info(request: Request, pool: InPool, access: InAccess) -> ServerInfo:
+async def get_server_info(
+    request: Request,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    views: PoolViews = part(PoolViews),
+) -> ServerInfo:
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
         raise invalid_value(f"{FORMAT} must be {_JSON}, not {sent[:40]!r}", FORMAT)
-    base = await registered_base(pool.registry)
-    await check_model(pool.registry, access, base.name)
-    workers = await _live_workers(pool.views)
+    base = await registered_base(registry)
+    await check_model(registry, access, base.name)
+    workers = await _live_workers(views)
     return ServerInfo(
         vllm_config=VllmConfig(
             model_config_=ModelConfig(
@@ -189,9 +197,9 @@ async def get_server_info(request: Request, pool: InPool, access: InAccess) -> S
 
 @router.get("/get_world_size", summary="Number of workers", responses=errors(503))
 @guarded(Work.SUMMARY, Scope.INFERENCE)
-async def get_world_size(pool: InPool) -> WorldSize:
+async def get_world_size(views: PoolViews = part(PoolViews)) -> WorldSize:
     """Return the number of live workers of the pool."""
-    return WorldSize(world_size=len(await _live_workers(pool.views)))
+    return WorldSize(world_size=len(await _live_workers(views)))
 
 
 async def _live_workers(views: PoolViews) -> list[WorkerView]:

@@ -14,7 +14,8 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors, takes
 from api.pools.pool import Pool
-from api.pools.pools import InPool, pools_of, registered_base
+from api.pools.pools import pools_of, registered_base
+from api.pools.requested import part
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
 from api.schema.server_info import (
@@ -82,9 +83,11 @@ async def detokenize(request: Request, access: InAccess) -> Response:
     responses=errors(500, 503),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def tokenizer_info(pool: InPool, access: InAccess) -> Response:
+async def tokenizer_info(
+    access: InAccess, tokenizer: TokenizerCalls = part(TokenizerCalls)
+) -> Response:
     """Return the special tokens and the chat template of the base model's tokenizer."""
-    reply = await pool.part(TokenizerCalls).ask(access.tenant, Describe())
+    reply = await tokenizer.ask(access.tenant, Describe())
     return json_response(reply.description)
 
 
