@@ -13,9 +13,11 @@ from api.access.authenticator import Authenticator, KeyCheck
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
 from api.assembly import PoolLoops, ProcessParts, assembled_pool
+from api.http.canonical_path import CanonicalPath
+from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
 from api.http.guards import Guards, check_scope
-from api.http.middleware import Boundary, CanonicalPath, add_cors
+from api.http.middleware import Boundary
 from api.http.turns.checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics
@@ -28,11 +30,13 @@ from api.routes import (
     completions,
     embeddings,
     files,
+    health,
     jobs,
     messages,
     models,
-    operations,
+    pool,
     responses,
+    server_info,
     tokenize,
 )
 from api.routes.adapters import adapters, lora_adapters, rollouts, versions
@@ -51,7 +55,7 @@ _ROUTES = (
     *(completions, responses, messages, embeddings, tokenize, models),
     *(files, batches, access),
     *(versions, adapters, rollouts, lora_adapters, jobs),
-    *(operations, docs, guide, console),
+    *(pool, health, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""

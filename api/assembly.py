@@ -20,7 +20,8 @@ from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT, TokenizerCa
 from api.batches.own_batches import TenantBatches
 from api.files.own_files import TenantFiles
 from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT, FileUploads
-from api.follow.cancel_queue import CancelQueue, Presence
+from api.follow.cancel_queue import CancelQueue
+from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.http.turns.fair_slots import FairSlots
 from api.http.turns.turns import Turns

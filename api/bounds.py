@@ -14,7 +14,7 @@ from api.assembly import MAX_INSPECTIONS_OF_TENANT
 from api.files.own_files import MAX_LIMIT as MAX_FILES
 from api.files.upload import MAX_UPLOADS_TENANT
 from api.http.guards import Work
-from api.jobs.own_jobs import MAX_LIMIT as MAX_JOBS
+from api.jobs.list_query import MAX_LIMIT as MAX_JOBS
 from api.pool_state.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
 from shared.json_text import MAX_DEPTH, MAX_NODES, MAX_VALUES

@@ -16,8 +16,8 @@ from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition
 from api.http.headers import JOB_HEADER, REPLAYED_HEADER
-from api.metrics.metrics import StreamTiming
 from api.metrics.request_trace import RequestTrace
+from api.metrics.stream_timing import StreamTiming
 from api.schema.base import JobRequest
 from shared.errors import ErrorCode, RedisUnavailable
 from shared.protocol.answers import AnswerSpec

@@ -11,7 +11,7 @@ from api.answers.draft import Draft
 from api.answers.intake import Following
 from api.http.errors import json_response
 from api.http.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
-from api.jobs.own_jobs import job_body
+from api.jobs.bodies import job_body
 from api.metrics.request_trace import RequestTrace
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable

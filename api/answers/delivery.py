@@ -16,7 +16,7 @@ from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
 from api.follow.transcript import Delta
 from api.formats import AnyPosition, Stream, stream_of, whole_body
 from api.http.errors import json_response
-from api.metrics.metrics import StreamTiming
+from api.metrics.stream_timing import StreamTiming
 from api.render.catch_up import Misplaced
 from api.render.sse import sse_comment
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable

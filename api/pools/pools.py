@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from api.http.middleware import POOL, POOLS_PATH
+from api.http.canonical_path import POOL, POOLS_PATH
 from api.pools.pool import Pool
 from shared.errors import ErrorCode, JobFailed, SettingsError, failed
 from shared.protocol.adapters import BaseModel

@@ -23,7 +23,7 @@ from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors
 from api.pools.requested import part
 from api.schema.adapter_versions import ChangeList
-from api.schema.logprobs import UsageList
+from api.schema.usage import UsageList
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access, Scope
 from shared.store.access.ledger import Ledger

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.batches.own_batches import TenantBatches, batch_body, batch_not_found
+from api.batches.bodies import batch_body
+from api.batches.own_batches import TenantBatches, batch_not_found
 from api.files.own_files import PAGE_PARAMETERS, TenantFiles, read_page_query
 from api.http.body import read_json_object
 from api.http.errors import json_response

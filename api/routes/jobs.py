@@ -11,7 +11,9 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
-from api.jobs.own_jobs import PARAMETERS, job_body, list_body, own_jobs, read_list_query
+from api.jobs.bodies import job_body, list_body
+from api.jobs.list_query import PARAMETERS, read_list_query
+from api.jobs.own_jobs import own_jobs
 from api.openapi.entries import MEANINGS, errors, event_stream
 from api.pools.requested import InPool, part
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList

@@ -21,6 +21,7 @@ MAX_LISTED = 10_000
 """
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 """Description of a field that is ignored."""
+WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
 """JSON Schema of a field that is text or a list."""
 OPTIONAL_TEXT_OR_LIST = {"anyOf": [*TEXT_OR_LIST["anyOf"], {"type": "null"}]}

@@ -8,7 +8,7 @@ from api.schema.base import Body, ErrorDetail
 from api.schema.chat import ChatChoice
 from api.schema.completions import CompletionChoice
 from api.schema.embeddings import Embedding
-from api.schema.logprobs import UsageBody
+from api.schema.usage import UsageBody
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "expired", "dead"]
 
