@@ -25,7 +25,7 @@ from api.openapi.document import describe
 from api.pools.file_store import FileStore
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
-    access,
+    audit_log,
     batches,
     completions,
     embeddings,
@@ -38,8 +38,9 @@ from api.routes import (
     responses,
     server_info,
     tokenize,
+    usage,
 )
-from api.routes.adapters import adapters, lora_adapters, rollouts, versions
+from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
@@ -53,8 +54,8 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     *(completions, responses, messages, embeddings, tokenize, models),
-    *(files, batches, access),
-    *(versions, adapters, rollouts, lora_adapters, jobs),
+    *(files, batches, usage, audit_log),
+    *(candidates, pins, adapters, rollouts, lora_adapters, jobs),
     *(pool, health, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.access import change_query, usage_query
-from api.adapters.shown_adapters import MAX_PAIRS
+from api.adapters.comparisons import MAX_PAIRS
 from api.answers.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
 from api.assembly import MAX_INSPECTIONS_OF_TENANT
 from api.files.own_files import MAX_LIMIT as MAX_FILES

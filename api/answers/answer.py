@@ -7,11 +7,11 @@ import structlog
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from api.access.model_rights import own_job
-from api.answers.background import rate_headers
+from api.access.own_job import own_job
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft
-from api.answers.intake import Following
+from api.answers.following import Following
+from api.answers.job_headers import rate_headers
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition

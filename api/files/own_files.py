@@ -5,7 +5,8 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from api.http.parameters import Parameters, check_known, limit, query, read_limit
+from api.http.lists import check_known, limit, read_limit
+from api.http.parameters import Parameters, query
 from api.pools.file_store import FileStore
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access

@@ -6,7 +6,7 @@ from api.follow.transcript import ChoiceTranscript
 from api.formats import whole_body
 from api.http.errors import job_error_body
 from api.render.openai_chunks import usage_body
-from api.schema.base import ErrorDetail
+from api.schema.errors import ErrorDetail
 from api.schema.jobs import ListedJob
 from api.schema.usage import UsageBody
 from shared.protocol.jobs import JobState, View

@@ -5,7 +5,8 @@ from typing import get_args
 
 from starlette.datastructures import QueryParams
 
-from api.http.parameters import Parameters, check_known, limit, query, read_limit
+from api.http.lists import check_known, limit, read_limit
+from api.http.parameters import Parameters, query
 from api.schema.jobs import State
 from shared.errors import invalid_value
 from shared.protocol.ids import JobId, job_id_of

@@ -1,6 +1,6 @@
 """Lists jobs on behalf of their tenants."""
 
-from api.access.model_rights import job_not_found
+from api.access.own_job import job_not_found
 from api.jobs.list_query import ListQuery
 from shared.protocol.access.rights import Access
 from shared.store.views.job_view import JobPage

@@ -7,11 +7,9 @@ from fastapi import Request
 
 from api.http.canonical_path import POOL, POOLS_PATH
 from api.pools.pool import Pool
-from shared.errors import ErrorCode, JobFailed, SettingsError, failed
-from shared.protocol.adapters import BaseModel
+from shared.errors import JobFailed, SettingsError
 from shared.protocol.ids import job_id_of
 from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 
 MAX_AGE_S = 1.0
 """Seconds for which the pool of a model is remembered."""
@@ -140,22 +138,3 @@ async def _has_model(pool: Pool, model: str) -> bool:
     except JobFailed:  # it is quarantined
         return True
     return found.version is not None
-
-
-async def registered_base(registry: Registry) -> BaseModel:
-    """Return the pool's base model.
-
-    Raises:
-        JobFailed: no worker has registered a base model.
-        RedisUnavailable: the registry can't be read.
-    """
-    base = await registry.base()
-    if base is None:
-        raise no_base()
-    return base
-
-
-def no_base() -> JobFailed:
-    """Return the failure while no worker has registered a base model."""
-    message = "no worker has registered a base model; start a worker, or try again soon"
-    return failed(ErrorCode.UNAVAILABLE, message)

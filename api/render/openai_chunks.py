@@ -6,8 +6,9 @@ from typing import Any
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.answer_format import Format
 from api.render.embeddings import EmbeddingFormat
+from api.render.logprobs import chat_logprobs, text_logprobs
 from api.render.reasoning import ReasoningAnswers
-from api.render.token_fields import add_to_body, chat_logprobs, text_logprobs
+from api.render.token_fields import add_to_body
 from api.render.tool_deltas import ToolAnswers
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import CHAT_PREFIX, COMPLETION_PREFIX

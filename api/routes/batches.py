@@ -8,7 +8,7 @@ from api.files.own_files import PAGE_PARAMETERS, TenantFiles, read_page_query
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.http.parameters import page_body
+from api.http.lists import page_body
 from api.http.validation import validate
 from api.openapi.entries import MEANINGS, errors, takes
 from api.pools.requested import part

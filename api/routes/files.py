@@ -18,11 +18,12 @@ from api.files.own_files import (
 from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.http.parameters import page_body, query
+from api.http.lists import page_body
+from api.http.parameters import query
 from api.openapi.entries import MEANINGS, errors
 from api.pools.file_store import ObjectMissing
 from api.pools.requested import part
-from api.schema.batches import DeletedFile, FileBody, FileList
+from api.schema.files import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
 from shared.protocol.files import Purpose

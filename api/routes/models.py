@@ -9,7 +9,7 @@ from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors
 from api.pools.pools import pools_of
 from api.pools.requested import part
-from api.schema.server_info import ModelCard, ModelList
+from api.schema.models import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter, BaseModel

@@ -13,7 +13,7 @@ from api.http.parameters import query
 from api.metrics.metrics import Metrics
 from api.openapi.entries import errors
 from api.pools.pool_status import PoolReports
-from api.pools.pools import registered_base
+from api.pools.registered_base import registered_base
 from api.pools.requested import part
 from api.schema.server_info import (
     LoraConfig,

@@ -1,4 +1,4 @@
-"""Base classes of request bodies and their parts, and the bodies of errors."""
+"""Base classes of bodies and their parts, and what several of them share."""
 
 from typing import Annotated, Any
 
@@ -114,19 +114,3 @@ class JobRequest(RequestModel):
     background: bool | None = None
     """Whether the request runs to its end without its client. Without stream, the response is the
     job, with status 202; GET /v1/jobs/{id} has the answer later."""
-
-
-class ErrorDetail(BaseModel):
-    """One error: a message for people, and codes for programs."""
-
-    message: str
-    type: str
-    param: str | None
-    """Name of the request field that caused the error."""
-    code: str | None
-
-
-class ErrorBody(BaseModel):
-    """Body of every response with a status of 400 or above."""
-
-    error: ErrorDetail

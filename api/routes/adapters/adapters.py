@@ -10,7 +10,8 @@ from api.http.errors import job_error_body
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi.entries import query_parameters, takes
-from api.pools.pools import pools_of, registered_base
+from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
 from api.pools.requested import part
 from api.schema.adapters import (
     AdapterBody,
@@ -24,7 +25,7 @@ from api.schema.adapters import (
     ValidateAdapterRequest,
     ValidationBody,
 )
-from api.schema.base import ErrorDetail
+from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.adapters import BaseModel as Base

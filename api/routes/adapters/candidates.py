@@ -1,29 +1,24 @@
-"""/v1/adapters/{name}: a candidate beside the current version, and pins that keep it in memory."""
+"""/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
 
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.adapters.inspection import Inspector, NewVersions
+from api.adapters.comparisons import agreement, differing_pairs
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
-from api.adapters.shown_adapters import ShownAdapters, agreement, candidate_body, differing_pairs
+from api.adapters.shown_adapters import ShownAdapters, candidate_body
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi.entries import query_parameters, takes
-from api.pools.pools import registered_base
+from api.pools.registered_base import registered_base
 from api.pools.requested import part
-from api.schema.adapter_versions import (
-    CandidateDetails,
-    CandidateQuery,
-    Pin,
-    PinRequest,
-    SetCandidateRequest,
-)
+from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.pins import Pins
 from shared.store.adapters.refusals import conflict
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
@@ -149,48 +144,6 @@ async def promote_candidate(
     version = await _expected(request, name, registry, access)
     ended = await candidates.promote(name, version, by=access.actor)
     return await _changed(registry, shown, name, ended)
-
-
-@router.put(
-    "/v1/adapters/{name:path}/pin",
-    summary="Keep an adapter in memory",
-    responses=adapter_errors(400, 403, 404, 409, 413, 503),
-    openapi_extra=takes(PinRequest, two={"min_replicas": 2}),
-)
-@guarded(Work.CHANGE, Scope.ADAPTERS)
-async def pin_adapter(
-    request: Request,
-    name: str,
-    access: InAccess,
-    registry: Registry = part(Registry),
-    pins: Pins = part(Pins),
-) -> Pin:
-    """Keep the current version of an adapter on a minimum number of workers.
-
-    Workers load it within seconds, also after a change of the version. Its memory is used for
-    other adapters only if nothing else can make room for one that has requests.
-    """
-    body = await read_request(request, PinRequest)
-    await check_model(registry, access, name)
-    if not await pins.set(name, body.min_replicas, by=access.actor):
-        raise model_not_found(name)
-    return Pin(id=name, min_replicas=body.min_replicas)
-
-
-@router.delete(
-    "/v1/adapters/{name:path}/pin",
-    summary="Stop keeping an adapter in memory",
-    responses=adapter_errors(403, 404, 503),
-)
-@guarded(Work.CHANGE, Scope.ADAPTERS)
-async def unpin_adapter(
-    name: str, access: InAccess, registry: Registry = part(Registry), pins: Pins = part(Pins)
-) -> Pin:
-    """Let workers evict an adapter again when others need its memory. May be repeated."""
-    await check_model(registry, access, name)
-    if not await pins.set(name, 0, by=access.actor):
-        raise model_not_found(name)
-    return Pin(id=name, min_replicas=0)
 
 
 async def _expected(
