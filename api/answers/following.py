@@ -1,7 +1,6 @@
 """The objects with which a front end reads and sends answers."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
@@ -9,9 +8,6 @@ from api.metrics.metrics import Metrics
 from shared.protocol.ids import ApiId
 from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,11 @@
 """Pages of lists: their query parameters and their bodies."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from api.http.parameters import query
+from starlette.datastructures import QueryParams
+
+from api.http.parameters import Parameters, query
 from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 
 
@@ -11,6 +13,15 @@ def limit(items: str, *, default: int, most: int) -> dict[str, Any]:
     """Return the entry of the query parameter `limit` of a list of `items`."""
     schema = {"type": "integer", "minimum": 1, "maximum": most}
     return query("limit", f"Maximum number of {items}. Defaults to {default}.", schema)
+
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+PAGE_PARAMETERS: Parameters = [
+    limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),
+    query("after", "Id of an item; the page begins with the next older one.", {"type": "string"}),
+]
+"""Parameters of the lists of files and of batches in the OpenAPI document."""
 
 
 def page_body(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
@@ -49,3 +60,15 @@ def read_limit(text: str | None, *, default: int, most: int) -> int:
     if not 1 <= limit <= most:
         raise invalid_value(f"limit: must be a number from 1 to {most}, not {text[:60]!r}", "limit")
     return limit
+
+
+def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> tuple[int, str | None]:
+    """Return the limit and the `after` of a page. `also` are further parameters of the URL.
+
+    Raises:
+        JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.
+    """
+    names = [*(parameter["name"] for parameter in PAGE_PARAMETERS), *also]
+    check_known(params, names)
+    most = read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
+    return most, params.get("after")

@@ -1,15 +1,10 @@
 """Checks the limit on the memory of finished jobs against Redis' own limit."""
 
-from typing import TYPE_CHECKING
-
 import structlog
 
 from shared.protocol.enqueue import MIB
 from shared.settings import ApiSettings
 from shared.store.redis.connection import connect
-
-if TYPE_CHECKING:
-    pass
 
 MAX_SHARE = 0.5
 """Share of Redis' `maxmemory` that finished jobs may use at most, as in `retain.lua`."""

@@ -13,11 +13,7 @@ from api.http.guards import Guards
 from api.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.openapi.entries import REF
 from api.schema.adapter_versions import PinRequest, SetCandidateRequest
-from api.schema.adapters import (
-    LoadAdapterRequest,
-    UnloadAdapterRequest,
-    ValidateAdapterRequest,
-)
+from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest
 from api.schema.anthropic import MessageRequest, PromptRequest
 from api.schema.batches import CreateBatchRequest
 from api.schema.chat import ChatCompletionRequest

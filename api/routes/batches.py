@@ -4,20 +4,15 @@ from fastapi import APIRouter, Request, Response
 
 from api.batches.bodies import batch_body
 from api.batches.own_batches import TenantBatches, batch_not_found
-from api.files.own_files import PAGE_PARAMETERS, TenantFiles, read_page_query
+from api.files.own_files import TenantFiles
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.http.lists import page_body
+from api.http.lists import PAGE_PARAMETERS, page_body, read_page_query
 from api.http.validation import validate
 from api.openapi.entries import MEANINGS, errors, takes
 from api.pools.requested import part
-from api.schema.batches import (
-    BatchBody,
-    BatchList,
-    CreateBatchRequest,
-    DeletedBatch,
-)
+from api.schema.batches import BatchBody, BatchList, CreateBatchRequest, DeletedBatch
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Scope
 

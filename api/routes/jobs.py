@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.access.own_job import job_not_found, own_job, own_job_and_result
 from api.answers.answer import AttachedAnswer
-from api.answers.background import job_headers
 from api.answers.following import Following
 from api.answers.intake import Intake
+from api.answers.job_headers import job_headers
 from api.formats import position_after
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded

@@ -19,12 +19,7 @@ from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.items import Item
 from api.responses.stored import earlier_items, own_response, retrieved_body
-from api.responses.translate import (
-    parse_prompt,
-    parse_response,
-    viewed_prompt,
-    viewed_response,
-)
+from api.responses.translate import parse_prompt, parse_response, viewed_prompt, viewed_response
 from api.schema.responses import (
     DeletedResponse,
     InputItems,

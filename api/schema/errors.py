@@ -1,8 +1,6 @@
 """Bodies of error responses."""
 
-from pydantic import (
-    BaseModel,
-)
+from pydantic import BaseModel
 
 
 class ErrorDetail(BaseModel):
