@@ -13,9 +13,11 @@ from api.access.authenticator import Authenticator, KeyCheck
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
 from api.assembly import PoolLoops, ProcessParts, assembled_pool
+from api.http.canonical_path import CanonicalPath
+from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
 from api.http.guards import Guards, check_scope
-from api.http.middleware import Boundary, CanonicalPath, add_cors
+from api.http.middleware import Boundary
 from api.http.turns.checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics
@@ -23,19 +25,22 @@ from api.openapi.document import describe
 from api.pools.file_store import FileStore
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
-    access,
+    audit_log,
     batches,
     completions,
     embeddings,
     files,
+    health,
     jobs,
     messages,
     models,
-    operations,
+    pool,
     responses,
+    server_info,
     tokenize,
+    usage,
 )
-from api.routes.adapters import adapters, lora_adapters, rollouts, versions
+from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
@@ -49,9 +54,9 @@ if TYPE_CHECKING:
 
 _ROUTES = (
     *(completions, responses, messages, embeddings, tokenize, models),
-    *(files, batches, access),
-    *(versions, adapters, rollouts, lora_adapters, jobs),
-    *(operations, docs, guide, console),
+    *(files, batches, usage, audit_log),
+    *(candidates, pins, adapters, rollouts, lora_adapters, jobs),
+    *(pool, health, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""

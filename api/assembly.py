@@ -10,17 +10,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from api.access.stored_keys import StoredKeys
-from api.adapters.inspection import Inspector, NewVersions
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
-from api.answers.intake import Following, Intake
+from api.answers.following import Following
+from api.answers.intake import Intake
 from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT, TokenizerCalls
 from api.batches.own_batches import TenantBatches
 from api.files.own_files import TenantFiles
 from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT, FileUploads
-from api.follow.cancel_queue import CancelQueue, Presence
+from api.follow.cancel_queue import CancelQueue
+from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.http.turns.fair_slots import FairSlots
 from api.http.turns.turns import Turns

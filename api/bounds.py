@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.access import change_query, usage_query
-from api.adapters.shown_adapters import MAX_PAIRS
+from api.adapters.comparisons import MAX_PAIRS
 from api.answers.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
 from api.assembly import MAX_INSPECTIONS_OF_TENANT
-from api.files.own_files import MAX_LIMIT as MAX_FILES
 from api.files.upload import MAX_UPLOADS_TENANT
 from api.http.guards import Work
-from api.jobs.own_jobs import MAX_LIMIT as MAX_JOBS
+from api.http.lists import MAX_LIMIT as MAX_FILES
+from api.jobs.list_query import MAX_LIMIT as MAX_JOBS
 from api.pool_state.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
 from shared.json_text import MAX_DEPTH, MAX_NODES, MAX_VALUES

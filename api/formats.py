@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
-from api.messages.body import MessageEvents, message_body
+from api.messages.body import message_body
+from api.messages.events import MessageEvents
 from api.render.blocks import read_blocks
 from api.render.event_ids import START, Position, parse_event_id
 from api.render.openai_chunks import complete_body
 from api.render.stream_writer import StreamWriter
 from api.render.typed_stream import After, TypedStream, parse_after
-from api.responses.body import ResponseEvents, finished_body
+from api.responses.body import finished_body
+from api.responses.events import ResponseEvents
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import View
 from shared.protocol.results import Usage

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from api.http.parameters import Parameters, check_known, limit, query, read_limit
+from api.http.lists import check_known, limit, read_limit
+from api.http.parameters import Parameters, query
 from shared.errors import invalid_value
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from api.http.middleware import ANY_ORIGIN
+from api.http.cors import ANY_ORIGIN
 from shared.errors import ErrorCode, JobError
 
 ANY_HOST = "*"

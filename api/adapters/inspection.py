@@ -11,7 +11,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum, auto
 
-from api.access.model_rights import model_not_found
 from api.http.turns.fair_slots import FairSlots
 from shared.adapter_sources import without_query
 from shared.errors import ErrorCode, JobError, JobFailed, failed
@@ -19,7 +18,6 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import why_unserved
 from shared.protocol.ids import InspectionId, WorkerId
 from shared.store.adapters.inspections import Findings, Inspection, Inspections
-from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 TAKE_S = 5.0
@@ -145,39 +143,6 @@ class Inspector:
                 return _NoFindings.NOT_TAKEN
             if reply is None and all(worker.id != wid for worker in await self._alive()):
                 return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN
-
-
-class NewVersions:
-    """Registers versions in one pool, which keeps a number of previous ones for roll backs."""
-
-    def __init__(self, registry: Registry, *, keep_versions: int) -> None:
-        self._registry = registry
-        self._keep_versions = keep_versions
-
-    async def load(self, adapter: Adapter, *, replace: bool, by: str) -> None:
-        """Make an adapter the current version of its name, which has none before unless `replace`.
-
-        The audit log names `by` as the author of the change.
-
-        Raises:
-            JobFailed: as `Registry.load_adapter`.
-            RedisUnavailable: the registry can't be changed.
-        """
-        await self._registry.load_adapter(
-            adapter, replace=replace, keep_versions=self._keep_versions, by=by
-        )
-
-    async def add_candidate(self, adapter: Adapter, *, by: str) -> None:
-        """Register an adapter as the candidate of its name, without requests.
-
-        Raises:
-            JobFailed: the name isn't registered, or as `Registry.add_candidate`.
-            RedisUnavailable: the registry can't be changed.
-        """
-        if not await self._registry.add_candidate(
-            adapter, keep_versions=self._keep_versions, by=by
-        ):
-            raise model_not_found(adapter.name)
 
 
 def _unavailable(message: str) -> JobFailed:

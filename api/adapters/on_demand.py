@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from api.access.model_rights import may_use
-from api.adapters.inspection import Inspector, NewVersions
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.http.turns.fair_slots import FairSlots
 from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks

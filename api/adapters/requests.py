@@ -9,7 +9,7 @@ from api.access.web_pages import is_from_another_site
 from api.http.body import read_json_object
 from api.http.validation import validate
 from api.openapi.entries import Responses, errors
-from api.pools.pools import InPool
+from api.pools.requested import part
 from shared.api_keys import is_loopback
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access
@@ -30,7 +30,7 @@ _MEANINGS = {
 }
 
 
-def _check(request: Request, pool: InPool) -> None:
+def _check(request: Request, settings: ApiSettings = part(ApiSettings)) -> None:
     """Check that a client without a key may manage adapters. `check_scope` checks keys.
 
     Any client may, provided that the server listens only on a loopback address. Even then, requests
@@ -40,7 +40,7 @@ def _check(request: Request, pool: InPool) -> None:
     Raises:
         JobFailed: the client may not manage adapters.
     """
-    if reason := _reason_to_refuse(request, pool.part(ApiSettings)):
+    if reason := _reason_to_refuse(request, settings):
         raise failed(ErrorCode.PERMISSION_DENIED, reason)
 
 

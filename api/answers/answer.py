@@ -7,17 +7,17 @@ import structlog
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from api.access.model_rights import own_job
-from api.answers.background import rate_headers
+from api.access.own_job import own_job
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft
-from api.answers.intake import Following
+from api.answers.following import Following
+from api.answers.job_headers import rate_headers
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition
 from api.http.headers import JOB_HEADER, REPLAYED_HEADER
-from api.metrics.metrics import StreamTiming
 from api.metrics.request_trace import RequestTrace
+from api.metrics.stream_timing import StreamTiming
 from api.schema.base import JobRequest
 from shared.errors import ErrorCode, RedisUnavailable
 from shared.protocol.answers import AnswerSpec

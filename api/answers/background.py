@@ -1,22 +1,19 @@
-"""Accepts jobs that run in the background, and describes jobs in headers of responses."""
+"""Accepts jobs that run in the background."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import structlog
 from fastapi import Response
 
-from api.access.model_rights import own_job_and_result
+from api.access.own_job import own_job_and_result
 from api.answers.draft import Draft
-from api.answers.intake import Following
+from api.answers.following import Following
+from api.answers.job_headers import job_headers
 from api.http.errors import json_response
-from api.http.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
-from api.jobs.own_jobs import job_body
+from api.jobs.bodies import job_body
 from api.metrics.request_trace import RequestTrace
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
-from shared.protocol.access.rates import Rate, Unit
-from shared.protocol.enqueue import Enqueued
 from shared.protocol.jobs import UNFINISHED, View
 
 log = structlog.get_logger()
@@ -60,26 +57,3 @@ async def start_in_background(
     if job.view is View.RESPONSES:
         return json_response(retrieved_body(view, result), headers=sent)
     return json_response(job_body(view, result), 202 if is_accepted else 200, sent)
-
-
-def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
-    """Return the headers that name the job of a request."""
-    headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
-    headers |= rate_headers(enqueued.rates)
-    return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}
-
-
-def rate_headers(rates: Sequence[Rate]) -> dict[str, str]:
-    """Return the headers for a key's limits, or none for a key without limits.
-
-    If a key has a limit for the minute and one for the day, they state the one with less left.
-    """
-    headers: dict[str, str] = {}
-    for unit in Unit:
-        of_unit = [rate for rate in rates if rate.unit is unit]
-        if of_unit:
-            rate = min(of_unit, key=lambda each: each.remaining)
-            headers[f"x-ratelimit-limit-{unit}"] = str(rate.limit)
-            headers[f"x-ratelimit-remaining-{unit}"] = str(rate.remaining)
-            headers[f"x-ratelimit-reset-{unit}"] = f"{math.ceil(rate.wait_ms(rate.limit) / 1000)}s"
-    return headers

@@ -9,14 +9,14 @@ from dataclasses import KW_ONLY, dataclass
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from api.answers.intake import Following
+from api.answers.following import Following
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
 from api.follow.transcript import Delta
 from api.formats import AnyPosition, Stream, stream_of, whole_body
 from api.http.errors import json_response
-from api.metrics.metrics import StreamTiming
+from api.metrics.stream_timing import StreamTiming
 from api.render.catch_up import Misplaced
 from api.render.sse import sse_comment
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable

@@ -1,82 +1,23 @@
-"""Admission of requests, and drafts: requests whose jobs aren't enqueued yet."""
+"""Drafts: requests whose jobs aren't enqueued yet."""
 
-import math
-import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from api.access.model_rights import check_model, model_not_found
+from api.access.model_rights import check_model
 from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
+from api.answers.admission import admission_to
 from api.answers.intake import Intake
-from api.pools.pools import no_base
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access
-from shared.protocol.adapters import fingerprint_of
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
-from shared.protocol.ids import JobId
 from shared.protocol.jobs import Job
 from shared.store.adapters.registry import Found
 from shared.store.adapters.share import SHADOW_TENANT
 
 MAX_REMAKES = 3
 """Number of times that a job is made again before it is enqueued although the registry changed."""
-
-
-async def admit(intake: Intake, access: Access, model: str) -> Admission:
-    """Return the `Admission` of a request whose job isn't queued. `model` names its model.
-
-    The registry is read, because no later step would notice that a remembered model is outdated.
-    An unknown adapter is loaded if the template of sources has it.
-
-    Raises:
-        JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.
-        RedisUnavailable: the registry can't be read.
-    """
-    await check_model(intake.registry, access, model)
-
-    async def admission() -> Admission:
-        found = await intake.registry.find(model)
-        return admission_to(found, intake, access.tenant, model)
-
-    return await intake.on_demand.with_adapter(access, model, admission)
-
-
-def admission_to(
-    found: Found, intake: Intake, tenant: str, model: str, *, deadline_s: float | None = None
-) -> Admission:
-    """Return the `Admission` of a request. `model` names the base model or an adapter.
-
-    `found` is what the registry has for `model`. `deadline_s` is the client's time limit in
-    seconds; None selects the server's limit. If `model` names an adapter that isn't loaded, the
-    request is refused. The base model doesn't serve it instead.
-
-    Raises:
-        JobFailed: no model that accepts requests has this name, or no worker has registered a base
-            model.
-    """
-    base, version = found.base, found.version
-    if base is None:
-        raise no_base()
-    if version is None:
-        raise model_not_found(model)
-    return Admission(
-        id=JobId(secrets.token_hex(16)),
-        tenant=tenant,
-        version=version,
-        fingerprint=fingerprint_of(base, version),
-        max_model_len=base.max_model_len,
-        max_token_bytes=base.max_token_bytes,
-        embedding_size=base.embedding_size,
-        tool_form=found.tool_form,
-        reasoning=found.reasoning,
-        reply_to=intake.api_id,
-        created_s=int(time.time()),
-        deadline_ms=math.ceil((deadline_s or intake.settings.deadline_s) * 1000),
-        random_seed=secrets.randbits(63),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

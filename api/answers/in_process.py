@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from api.http.errors import failure_response
-from api.http.middleware import new_request_id
+from api.http.request_id import new_request_id
 from shared.protocol.access.rights import Access
 
 Answering = Callable[[Request, Access, dict[str, Any]], Awaitable[Response]]

@@ -10,15 +10,18 @@ from api.adapters.request_key import request_key
 from api.answers.answer import Answer
 from api.answers.background import start_in_background
 from api.answers.draft import Draft, Wanted
-from api.answers.intake import Following, Intake
+from api.answers.following import Following
+from api.answers.intake import Intake
 from api.http.body import read_json_object
 from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.turns.checks import begin_check
 from api.metrics.request_trace import RequestTrace
 from api.pools.pools import pools_of
-from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, refuse_unknown, warning
-from api.requests.request_headers import RequestHeaders, enqueue_options, read_request_headers
+from api.requests.enqueue_options import enqueue_options
+from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
+from api.requests.request_headers import RequestHeaders, read_request_headers
 from api.requests.translate import Admission
+from api.requests.unknown_fields import refuse_unknown
 from api.schema.base import JobRequest, RequestModel
 from shared.protocol.access.rights import Access
 from shared.protocol.jobs import Job

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
-from api.answers.draft import admit
+from api.answers.admission import admit
 from api.answers.intake import Intake
 from api.answers.submission import parse_request
 from api.http.turns.fair_slots import FairSlots

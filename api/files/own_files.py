@@ -1,11 +1,7 @@
-"""Finds and describes files on behalf of their tenants; queries of lists."""
+"""Finds and describes files on behalf of their tenants."""
 
-from collections.abc import Collection
 from typing import Any
 
-from starlette.datastructures import QueryParams
-
-from api.http.parameters import Parameters, check_known, limit, query, read_limit
 from api.pools.file_store import FileStore
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
@@ -15,13 +11,6 @@ from shared.store.batches.records import StoredFile
 
 FOLDER = "files"
 """Folder in the file store with the contents of files."""
-DEFAULT_LIMIT = 20
-MAX_LIMIT = 100
-PAGE_PARAMETERS: Parameters = [
-    limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),
-    query("after", "Id of an item; the page begins with the next older one.", {"type": "string"}),
-]
-"""Parameters of both lists in the OpenAPI document."""
 
 
 def content_name(file_id: FileId) -> str:
@@ -80,18 +69,6 @@ def file_not_found(file_id: str, *, param: str | None = None) -> JobFailed:
     """Return the failure for the id of a file that the tenant doesn't have."""
     message = f"the file {file_id[:100]!r} doesn't exist or has expired"
     return failed(ErrorCode.FILE_NOT_FOUND, message, param)
-
-
-def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> tuple[int, str | None]:
-    """Return the limit and the `after` of a page. `also` are further parameters of the URL.
-
-    Raises:
-        JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.
-    """
-    names = [*(parameter["name"] for parameter in PAGE_PARAMETERS), *also]
-    check_known(params, names)
-    most = read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
-    return most, params.get("after")
 
 
 def file_body(file: StoredFile) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Cancels, abandons and attaches jobs in the background, so that requests don't wait for Redis.
-
-While this process reports that it is alive, it counts as connected to its clients.
-"""
+"""Cancels, abandons and attaches jobs in the background, so that requests don't wait for Redis."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,8 +23,6 @@ MAX_PENDING = 10_000
 
 Further cancellations are dropped, but their jobs still end at their deadlines.
 """
-BEAT_S = 5.0
-"""Seconds between two reports. A process counts as dead after a minute without a report."""
 
 Action = Literal["cancel", "abandon", "attach"]
 Call = Callable[[], Awaitable[None]]
@@ -147,30 +142,3 @@ async def _until_available(call: Call) -> None:
             return await call()
         except RedisUnavailable:
             await asyncio.sleep(RETRY_S)
-
-
-class Presence:
-    """Reports in the background that this process is alive."""
-
-    def __init__(self, queue: Queue, replies: ReplyHub, cancels: CancelQueue, api: ApiId) -> None:
-        self._queue = queue
-        self._replies = replies
-        self._cancels = cancels
-        self._api = api
-
-    async def run(self) -> None:
-        """Report regularly until this task is cancelled."""
-        while True:
-            try:
-                await self._beat()
-            except RedisUnavailable:
-                pass  # `ReplyHub` logs outages, and the next report repeats this one
-            except Exception:
-                log.exception("beat_failed")
-            await asyncio.sleep(BEAT_S)
-
-    async def _beat(self) -> None:
-        """Report once. If this process counted as dead, attach it to its jobs again."""
-        if await self._queue.beat_api(self._api):
-            for job_id in self._replies.jobs:
-                self._cancels.attach(job_id)

@@ -8,7 +8,7 @@ import orjson
 
 from api.http.errors import RETRY_AFTER_S, job_error_body
 from api.http.headers import REQUEST_ID_HEADER, RETRY_AFTER_HEADER
-from api.http.middleware import new_request_id
+from api.http.request_id import new_request_id
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
 

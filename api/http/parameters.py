@@ -1,10 +1,6 @@
-"""Describes headers and queries in the OpenAPI document, and reads those of lists."""
+"""Describes headers and queries in the OpenAPI document."""
 
-import asyncio
-from collections.abc import Iterable, Sequence
 from typing import Any
-
-from fastapi import FastAPI
 
 from api.http.headers import (
     DEADLINE_HEADER,
@@ -14,7 +10,6 @@ from api.http.headers import (
     PREFER_HEADER,
     STRICT_HANDLING,
 )
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 
 Parameters = list[dict[str, Any]]
 
@@ -27,12 +22,6 @@ def header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any
 def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of an optional query parameter. An array may be repeated."""
     return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def limit(items: str, *, default: int, most: int) -> dict[str, Any]:
-    """Return the entry of the query parameter `limit` of a list of `items`."""
-    schema = {"type": "integer", "minimum": 1, "maximum": most}
-    return query("limit", f"Maximum number of {items}. Defaults to {default}.", schema)
 
 
 INFERENCE: Parameters = [
@@ -60,52 +49,3 @@ INFERENCE: Parameters = [
     ),
 ]
 """Headers of a request for an answer."""
-
-
-def page_body(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """Return the body of a page of a list. `items` are the bodies of the page's items."""
-    return {
-        "object": "list",
-        "data": items,
-        "first_id": items[0]["id"] if items else None,
-        "last_id": items[-1]["id"] if items else None,
-        "has_more": has_more,
-    }
-
-
-def check_known(given: Iterable[str], known: Sequence[str]) -> None:
-    """Check that a URL accepts all parameters of a query.
-
-    Raises:
-        JobFailed: a parameter is unknown. The error names it, and lists the known ones.
-    """
-    for name in given:
-        if name not in known:
-            message = f"unknown parameter: {name[:60]}; this URL accepts {', '.join(known)}"
-            error = JobError(code=ErrorCode.UNKNOWN_PARAMETER, message=message, param=name)
-            raise JobFailed(error)
-
-
-def read_limit(text: str | None, *, default: int, most: int) -> int:
-    """Return the maximum number of items that a client wants. `text` is the parameter `limit`.
-
-    Raises:
-        JobFailed: it isn't a number from 1 to `most`.
-    """
-    if text is None:
-        return default
-    limit = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
-    if not 1 <= limit <= most:
-        raise invalid_value(f"limit: must be a number from 1 to {most}, not {text[:60]!r}", "limit")
-    return limit
-
-
-async def document_of(app: FastAPI, *, with_keys: bool = False) -> dict[str, Any]:
-    """Return the document of `app` without the names of models. Callers don't change it.
-
-    Building it takes a few hundred milliseconds. The first call does that, in a thread. `with_keys`
-    says whether clients need API keys.
-    """
-    async with app.state.openapi_lock:
-        document: dict[str, Any] = await asyncio.to_thread(app.state.openapi, with_keys=with_keys)
-    return document

@@ -7,8 +7,8 @@ from api.adapters.request_key import USER_ID
 from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
 from api.messages.known_fields import MESSAGES, TEXTS, TOOLS
-from api.requests.chat_messages import thinking_switch
 from api.requests.object_kinds import Kinds
+from api.requests.template_options import thinking_switch
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.requests.viewed import (
     ViewedRequest,

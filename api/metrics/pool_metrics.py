@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from api.metrics.vllm_metrics import vllm_metrics
-from api.pool_state.rates import load_of
+from api.pool_state.load import load_of
 from shared.protocol.adapters import BaseModel
 from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 

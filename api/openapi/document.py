@@ -13,19 +13,16 @@ from api.http.guards import Guards
 from api.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.openapi.entries import REF
 from api.schema.adapter_versions import PinRequest, SetCandidateRequest
-from api.schema.adapters import (
-    LoadAdapterRequest,
-    UnloadAdapterRequest,
-    ValidateAdapterRequest,
-)
+from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest
 from api.schema.anthropic import MessageRequest, PromptRequest
-from api.schema.base import ErrorBody
 from api.schema.batches import CreateBatchRequest
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
+from api.schema.errors import ErrorBody
+from api.schema.models import ModelCard
 from api.schema.responses import ResponsePrompt, ResponseRequest
-from api.schema.server_info import DetokenizeRequest, ModelCard, TokenizeRequest
+from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from shared.settings import ApiSettings
 
 REQUESTS: tuple[type[BaseModel], ...] = (

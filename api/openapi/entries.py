@@ -15,7 +15,7 @@ from api.http.headers import (
     WARNING_HEADER,
 )
 from api.http.parameters import Parameters
-from api.schema.base import ErrorBody
+from api.schema.errors import ErrorBody
 from api.schema.jobs import JobBody
 
 REF = "#/components/schemas/{model}"

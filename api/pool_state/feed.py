@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from api.http.errors import job_error_body
-from api.pool_state.body import incident_body
+from api.pool_state.incident_text import incident_body
 from api.pool_state.rates import Point
 from api.pool_state.state import PoolState
 from api.render.sse import RETRY

@@ -1,12 +1,10 @@
-"""Computes the load of the pool, and rates from samples of its totals."""
+"""Computes rates from samples of the totals of the pool."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.protocol.adapters import BaseModel
 from shared.protocol.workers import FIRST_TOKEN_BOUNDS_S
 from shared.store.views.history import Sample
-from shared.store.views.pool_views import QueueCounts
 
 RATE_S = 10.0
 """Period over which present rates are averaged, in seconds."""
@@ -96,18 +94,3 @@ def points(samples: Sequence[Sample], indexes: Iterable[int]) -> list[Point]:
 def rounded(seconds: float | None) -> float | None:
     """Return a time to the first token as clients get it."""
     return None if seconds is None else round(seconds, 4)
-
-
-def load_of(counts: QueueCounts, base: BaseModel | None) -> float:
-    """Return the number of workers that the unfinished jobs need: jobs divided by slots per worker.
-
-    A job counts as one slot, although it takes a slot for each of its choices. Workers that have
-    left don't change the result, since Redis remembers the slots of the last worker. Without a base
-    model, the load is 1, because the pool accepts jobs only after a worker has registered one.
-    """
-    if base is None:
-        return 1.0
-    unfinished = counts.waiting + counts.running
-    if counts.slots_per_worker:
-        return unfinished / counts.slots_per_worker
-    return 1.0 if unfinished else 0.0  # how many workers these jobs need is unknown

@@ -124,7 +124,7 @@ class FileStore:
 
     def _open(self, name: str) -> IO[bytes]:
         try:
-            file: IO[bytes] = self._files.open(self._path(name), "rb")
+            file: Any = self._files.open(self._path(name), "rb")
         except FileNotFoundError:
             raise ObjectMissing(name) from None
         # Files of fsspec's object stores can't limit the length of a line.

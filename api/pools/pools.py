@@ -2,17 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
-from api.http.middleware import POOL, POOLS_PATH
+from api.http.canonical_path import POOL, POOLS_PATH
 from api.pools.pool import Pool
-from shared.errors import ErrorCode, JobFailed, SettingsError, failed
-from shared.protocol.adapters import BaseModel
+from shared.errors import JobFailed, SettingsError
 from shared.protocol.ids import job_id_of
 from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 
 MAX_AGE_S = 1.0
 """Seconds for which the pool of a model is remembered."""
@@ -135,41 +132,9 @@ def pools_of(request: Request) -> Pools:
     return pools
 
 
-# This is a coroutine because FastAPI calls other functions in a thread, which takes longer.
-async def _pool_of(request: Request) -> Pool:
-    return await pools_of(request).of_request(request)
-
-
-InPool = Annotated[Pool, Depends(_pool_of)]
-"""Type of a route parameter that receives the pool of the request.
-
-That is the pool in the path of the request, or of the adapter or job that the path names. Routes
-whose body names the model ask `pools_of` for its pool.
-"""
-
-
 async def _has_model(pool: Pool, model: str) -> bool:
     try:
         found = pool.models.remembered(model) or await pool.models.read(model)
     except JobFailed:  # it is quarantined
         return True
     return found.version is not None
-
-
-async def registered_base(registry: Registry) -> BaseModel:
-    """Return the pool's base model.
-
-    Raises:
-        JobFailed: no worker has registered a base model.
-        RedisUnavailable: the registry can't be read.
-    """
-    base = await registry.base()
-    if base is None:
-        raise no_base()
-    return base
-
-
-def no_base() -> JobFailed:
-    """Return the failure while no worker has registered a base model."""
-    message = "no worker has registered a base model; start a worker, or try again soon"
-    return failed(ErrorCode.UNAVAILABLE, message)

@@ -1,42 +1,19 @@
 """Renders the output of a job as bodies and stream chunks in OpenAI's format. Pure."""
 
-import sys
-from abc import ABC, abstractmethod
-from array import array
-from base64 import b64decode
 from collections.abc import Iterable
 from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.answer_format import Format
+from api.render.embeddings import EmbeddingFormat
+from api.render.logprobs import chat_logprobs, text_logprobs
 from api.render.reasoning import ReasoningAnswers
-from api.render.token_fields import add_to_body, chat_logprobs, text_logprobs
+from api.render.token_fields import add_to_body
 from api.render.tool_deltas import ToolAnswers
 from shared.protocol.answers import AnswerSpec
-from shared.protocol.ids import CHAT_PREFIX, COMPLETION_PREFIX, EMBEDDING_PREFIX
+from shared.protocol.ids import CHAT_PREFIX, COMPLETION_PREFIX
 from shared.protocol.jobs import Endpoint
 from shared.protocol.results import FinishReason, Usage
-
-
-class Format(ABC):
-    """Answer format of one endpoint."""
-
-    id: str
-    object: str
-    chunk_object: str
-    choices_field = "choices"
-    """Field of a complete body that lists the choices."""
-
-    @abstractmethod
-    def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
-        """Return the choice object of a finished choice, for a response that isn't streamed."""
-
-    def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return the choice objects that start a stream. Each is sent in its own chunk."""
-        return []
-
-    @abstractmethod
-    def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return zero or more choice objects for `delta`. Each is sent in its own chunk."""
 
 
 class ChatFormat(Format):
@@ -136,27 +113,6 @@ class CompletionFormat(Format):
         return [_text_choice(delta.choice, delta.text, delta.finish, logprobs)]
 
 
-class EmbeddingFormat(Format):
-    """Format of /v1/embeddings. Embeddings are in the result of a job, and not streamed before."""
-
-    object = "list"
-    chunk_object = "list"
-    choices_field = "data"
-
-    def __init__(self, spec: AnswerSpec) -> None:
-        self.id = f"{EMBEDDING_PREFIX}{spec.id}"
-        self._encodes_base64 = spec.encodes_base64
-
-    def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
-        """Return the embedding of one input. The text of `choice` is base64 of float32."""
-        value = choice.text if self._encodes_base64 else _floats_of(choice.text)
-        return {"object": "embedding", "index": index, "embedding": value}
-
-    def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return an empty list, because embeddings aren't streamed."""
-        return []
-
-
 def format_of(spec: AnswerSpec, *, stream: bool) -> Format:
     """Return the answer format of the job's endpoint."""
     match spec.endpoint:
@@ -215,11 +171,3 @@ def _text_choice(
     index: int, text: str, finish: FinishReason | None, logprobs: dict[str, Any] | None
 ) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-
-
-def _floats_of(encoded: str) -> list[float]:
-    """Return the values of an embedding in base64 of little-endian float32."""
-    values = array("f", b64decode(encoded))
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values.tolist()

@@ -5,21 +5,17 @@ Fields that no endpoint knows are ignored as well, unless clients prefer strict 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain, islice
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
-from pydantic import BaseModel
-
-from api.http.validation import unknown_field_error
 from api.requests.constraints import constraint_of
+from api.requests.unknown_fields import UnknownField, unknown_fields
 from api.schema.base import RequestModel
 from api.schema.chat import ChatCompletionRequest
 from api.schema.messages import AssistantMessage
 from api.schema.tools import mode_of
-from shared.errors import JobFailed
 
 MAX_LISTED = 10
 """Maximum number of fields that the header names. It counts the other ones."""
@@ -42,73 +38,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 These fields are ignored rather than refused, because some clients send them to every server.
 """
-
-
-class UnknownField(NamedTuple):
-    """One field that its object has in addition to the known ones."""
-
-    prefix: str
-    """Path of the object, for example `messages[0].`. Empty for the body itself."""
-    name: str
-    known: tuple[str, ...]
-    """Names of the object's known fields."""
-
-    @property
-    def path(self) -> str:
-        """Path of the field in the body, for example `messages[0].colour`."""
-        return self.prefix + self.name
-
-
-def unknown_fields(request: BaseModel, prefix: str = "") -> Iterator[UnknownField]:
-    """Yield the unknown fields of a request at any depth, those of outer objects first.
-
-    Free-form objects, such as JSON Schemas and `metadata`, have no unknown fields.
-    """
-    known = field_names(type(request))
-    for name in request.model_extra or ():
-        yield UnknownField(prefix, name, known)
-    for attribute, name in _parts(type(request)):
-        yield from _inside(getattr(request, attribute), prefix + name)
-
-
-@cache
-def field_names(model: type[BaseModel]) -> tuple[str, ...]:
-    """Return the names that clients use for the fields of `model`."""
-    return tuple(field.alias or name for name, field in model.model_fields.items())
-
-
-def refuse_unknown(fields: Iterable[UnknownField]) -> None:
-    """Check that there are no unknown fields.
-
-    Raises:
-        JobFailed: there is one. The error names the first one, and a similar known field.
-    """
-    for unknown in fields:
-        raise JobFailed(unknown_field_error(unknown.name, unknown.known, prefix=unknown.prefix))
-
-
-@cache
-def _parts(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
-    """Return the attribute and the name of each field that can have objects of other models."""
-    return tuple(
-        (name, field.alias or name)
-        for name, field in model.model_fields.items()
-        if _has_model(field.annotation)
-    )
-
-
-def _has_model(annotation: Any) -> bool:
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return is_model or any(map(_has_model, get_args(annotation)))
-
-
-def _inside(value: Any, path: str) -> Iterator[UnknownField]:
-    if isinstance(value, BaseModel):
-        yield from unknown_fields(value, f"{path}.")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            if isinstance(item, BaseModel):
-                yield from unknown_fields(item, f"{path}[{index}].")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from api.requests.ignored_fields import UnknownField
+from api.requests.unknown_fields import UnknownField
 from shared.errors import ErrorCode, JobFailed, failed
 
 

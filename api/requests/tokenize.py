@@ -7,7 +7,7 @@ from typing import Any
 from api.http.validation import validate
 from api.requests.translate import Admission, chat_job, parse_chat
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
-from api.schema.server_info import DetokenizeRequest, TokenizeRequest
+from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from shared.errors import invalid_value
 from shared.protocol.tokenization import EncodeChat, EncodeText
 

@@ -7,15 +7,10 @@ from typing import Any
 import orjson
 
 from api.http.validation import validate
-from api.requests.chat_messages import (
-    echoed,
-    prompt_end,
-    template_kwargs,
-    template_messages,
-    tool_use,
-)
+from api.requests.chat_messages import template_messages, tool_use
 from api.requests.constraints import check_constraint, constraint_of
 from api.requests.prompt_length import check_length
+from api.requests.template_options import echoed, prompt_end, template_kwargs
 from api.requests.unsupported_fields import CHAT, COMPLETIONS, MESSAGE, drop_unsupported
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from api.requests.ignored_fields import OtherFields, UnknownField, field_names, unknown_fields
+from api.requests.ignored_fields import OtherFields
 from api.requests.object_kinds import Kinds, unknown_in, unused_in
 from api.requests.translate import Admission, chat_job, parse_chat
+from api.requests.unknown_fields import UnknownField, field_names, unknown_fields
 from api.requests.unsupported_fields import CHAT
 from api.schema.base import RequestModel
 from api.schema.chat import ChatCompletionRequest

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.http.parameters import limit, page_body, query
+from api.http.lists import limit, page_body
+from api.http.parameters import query
 from api.responses.items import stored_input
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.answers import AnswerSpec

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from api.access.model_rights import own_job_and_result
+from api.access.own_job import own_job_and_result
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.blocks import BlockReader, read_blocks
 from api.responses.body import finished_body, output_items, response_body

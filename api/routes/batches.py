@@ -2,21 +2,17 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.batches.own_batches import TenantBatches, batch_body, batch_not_found
-from api.files.own_files import PAGE_PARAMETERS, TenantFiles, read_page_query
+from api.batches.bodies import batch_body
+from api.batches.own_batches import TenantBatches, batch_not_found
+from api.files.own_files import TenantFiles
 from api.http.body import read_json_object
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.http.parameters import page_body
+from api.http.lists import PAGE_PARAMETERS, page_body, read_page_query
 from api.http.validation import validate
 from api.openapi.entries import MEANINGS, errors, takes
-from api.pools.pools import InPool
-from api.schema.batches import (
-    BatchBody,
-    BatchList,
-    CreateBatchRequest,
-    DeletedBatch,
-)
+from api.pools.requested import part
+from api.schema.batches import BatchBody, BatchList, CreateBatchRequest, DeletedBatch
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Scope
 
@@ -38,15 +34,20 @@ _MEANINGS = {
     openapi_extra=takes(CreateBatchRequest),
 )
 @guarded(Work.BATCH, Scope.INFERENCE)
-async def create_batch(request: Request, pool: InPool, access: InAccess) -> Response:
+async def create_batch(
+    request: Request,
+    access: InAccess,
+    files: TenantFiles = part(TenantFiles),
+    batches: TenantBatches = part(TenantBatches),
+) -> Response:
     """Run the requests of a file. They use idle capacity only, behind all other requests.
 
     A webhook of the operator can announce the end of the batch.
     """
-    pool.part(TenantFiles).store()
+    files.store()
     raw = await read_json_object(request)
     body = validate(CreateBatchRequest, raw)
-    return json_response(batch_body(await pool.part(TenantBatches).create(access, body)))
+    return json_response(batch_body(await batches.create(access, body)))
 
 
 @router.get(
@@ -57,11 +58,16 @@ async def create_batch(request: Request, pool: InPool, access: InAccess) -> Resp
     openapi_extra={"parameters": PAGE_PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_batches(request: Request, pool: InPool, access: InAccess) -> Response:
+async def list_batches(
+    request: Request,
+    access: InAccess,
+    files: TenantFiles = part(TenantFiles),
+    batches: TenantBatches = part(TenantBatches),
+) -> Response:
     """Return the tenant's batches, newest first."""
-    pool.part(TenantFiles).store()
+    files.store()
     limit, after = read_page_query(request.query_params)
-    page = await pool.part(TenantBatches).records.page(access, limit=limit, after=after)
+    page = await batches.records.page(access, limit=limit, after=after)
     if page is None:
         raise batch_not_found(after or "", param="after")
     return json_response(
@@ -76,9 +82,11 @@ async def list_batches(request: Request, pool: InPool, access: InAccess) -> Resp
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_batch(batch_id: str, pool: InPool, access: InAccess) -> Response:
+async def get_batch(
+    batch_id: str, access: InAccess, batches: TenantBatches = part(TenantBatches)
+) -> Response:
     """Return the status of a batch, the numbers of its requests, and its output files."""
-    return json_response(batch_body(await pool.part(TenantBatches).own(access, batch_id)))
+    return json_response(batch_body(await batches.own(access, batch_id)))
 
 
 @router.delete(
@@ -87,9 +95,10 @@ async def get_batch(batch_id: str, pool: InPool, access: InAccess) -> Response:
     responses=errors(404, 409, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_batch(batch_id: str, pool: InPool, access: InAccess) -> DeletedBatch:
+async def delete_batch(
+    batch_id: str, access: InAccess, batches: TenantBatches = part(TenantBatches)
+) -> DeletedBatch:
     """Delete the record of a batch that has ended. Its files are kept."""
-    batches = pool.part(TenantBatches)
     batch = await batches.own(access, batch_id)
     if not await batches.records.delete(batch):
         message = f"the batch {batch.id} hasn't ended; cancel it with POST /v1/batches/ID/cancel"
@@ -104,12 +113,13 @@ async def delete_batch(batch_id: str, pool: InPool, access: InAccess) -> Deleted
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_batch(batch_id: str, pool: InPool, access: InAccess) -> Response:
+async def cancel_batch(
+    batch_id: str, access: InAccess, batches: TenantBatches = part(TenantBatches)
+) -> Response:
     """Start no more requests of a batch. Those that run still end, and their answers are kept.
 
     Cancelling a batch that has ended has no effect.
     """
-    batches = pool.part(TenantBatches)
     batch = await batches.own(access, batch_id)
     await batches.records.cancel(batch.id)
     return json_response(batch_body(await batches.own(access, batch_id)))

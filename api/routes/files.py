@@ -6,23 +6,16 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.files.own_files import (
-    PAGE_PARAMETERS,
-    TenantFiles,
-    content_name,
-    file_body,
-    file_not_found,
-    read_page_query,
-    remove_file,
-)
+from api.files.own_files import TenantFiles, content_name, file_body, file_not_found, remove_file
 from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
-from api.http.parameters import page_body, query
+from api.http.lists import PAGE_PARAMETERS, page_body, read_page_query
+from api.http.parameters import query
 from api.openapi.entries import MEANINGS, errors
 from api.pools.file_store import ObjectMissing
-from api.pools.pools import InPool
-from api.schema.batches import DeletedFile, FileBody, FileList
+from api.pools.requested import part
+from api.schema.files import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
 from shared.protocol.files import Purpose
@@ -53,14 +46,19 @@ _FORM = {
     },
 )
 @guarded(Work.FILE_UPLOAD, Scope.INFERENCE)
-async def upload_file(request: Request, pool: InPool, access: InAccess) -> Response:
+async def upload_file(
+    request: Request,
+    access: InAccess,
+    files: TenantFiles = part(TenantFiles),
+    uploads: FileUploads = part(FileUploads),
+) -> Response:
     """Store the requests of a batch, as one JSON object per line.
 
     The tenant's files have limits in number and in bytes. Beyond them, uploads are refused until
     files are deleted.
     """
-    pool.part(TenantFiles).store()
-    return json_response(file_body(await pool.part(FileUploads).receive(request, access)))
+    files.store()
+    return json_response(file_body(await uploads.receive(request, access)))
 
 
 @router.get(
@@ -80,9 +78,10 @@ async def upload_file(request: Request, pool: InPool, access: InAccess) -> Respo
     },
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_files(request: Request, pool: InPool, access: InAccess) -> Response:
+async def list_files(
+    request: Request, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> Response:
     """Return the tenant's files, newest first."""
-    files = pool.part(TenantFiles)
     files.store()
     limit, after = read_page_query(request.query_params, also=["purpose"])
     purpose = _purpose(request.query_params.get("purpose"))
@@ -101,9 +100,11 @@ async def list_files(request: Request, pool: InPool, access: InAccess) -> Respon
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_file(file_id: str, pool: InPool, access: InAccess) -> Response:
+async def get_file(
+    file_id: str, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> Response:
     """Return the name and size of a file."""
-    return json_response(file_body(await pool.part(TenantFiles).own(access, file_id)))
+    return json_response(file_body(await files.own(access, file_id)))
 
 
 @router.get(
@@ -115,9 +116,10 @@ async def get_file(file_id: str, pool: InPool, access: InAccess) -> Response:
     },
 )
 @guarded(Work.CONTENT, Scope.INFERENCE)
-async def get_file_content(file_id: str, pool: InPool, access: InAccess) -> Response:
+async def get_file_content(
+    file_id: str, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> Response:
     """Return the content of a file."""
-    files = pool.part(TenantFiles)
     file = await files.own(access, file_id)
     pieces = files.store().read(content_name(file.id))
     try:
@@ -138,9 +140,10 @@ async def get_file_content(file_id: str, pool: InPool, access: InAccess) -> Resp
     "/v1/files/{file_id}", summary="Delete a file", responses=errors(404, 503, meanings=_MEANINGS)
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_file(file_id: str, pool: InPool, access: InAccess) -> DeletedFile:
+async def delete_file(
+    file_id: str, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> DeletedFile:
     """Delete a file. A batch that still reads the file fails."""
-    files = pool.part(TenantFiles)
     file = await files.own(access, file_id)
     with suppress(JobFailed):  # then a control process deletes the content
         await remove_file(files.store(), files.records, file.id)

@@ -2,18 +2,21 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.model_rights import job_not_found, own_job, own_job_and_result
+from api.access.own_job import job_not_found, own_job, own_job_and_result
 from api.answers.answer import AttachedAnswer
-from api.answers.background import job_headers
-from api.answers.intake import Following, Intake
+from api.answers.following import Following
+from api.answers.intake import Intake
+from api.answers.job_headers import job_headers
 from api.formats import position_after
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
-from api.jobs.own_jobs import PARAMETERS, job_body, list_body, own_jobs, read_list_query
+from api.jobs.bodies import job_body, list_body
+from api.jobs.list_query import PARAMETERS, read_list_query
+from api.jobs.own_jobs import own_jobs
 from api.openapi.entries import MEANINGS, errors, event_stream
-from api.pools.pools import InPool
+from api.pools.requested import InPool, part
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
@@ -21,6 +24,7 @@ from shared.protocol.jobs import UNFINISHED, Endpoint
 from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.retried_jobs import RETRYABLE, enqueue_again, not_retryable
+from shared.store.views.pool_views import PoolViews
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
@@ -43,39 +47,45 @@ _STREAM_PARAMETERS = [
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_jobs(request: Request, pool: InPool, access: InAccess) -> Response:
+async def list_jobs(
+    request: Request, access: InAccess, views: PoolViews = part(PoolViews)
+) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. With
     `state` or `model`, a page may be short or empty and still have a next one.
     """
     query = read_list_query(request.query_params)
-    return json_response(list_body(await own_jobs(pool.views, access, query)))
+    return json_response(list_body(await own_jobs(views, access, query)))
 
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_job(job_id: str, pool: InPool, access: InAccess) -> Response:
+async def get_job(
+    job_id: str, access: InAccess, views: PoolViews = part(PoolViews), queue: Queue = part(Queue)
+) -> Response:
     """Return the state of a job and, once it is done, its answer. Answers expire after some time.
 
     `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. A job whose
     client has disconnected isn't cancelled if it is asked for in time.
     """
-    view, result = await own_job_and_result(pool.views, access, job_id)
+    view, result = await own_job_and_result(views, access, job_id)
     if view.state in UNFINISHED:
-        await pool.part(Queue).undo_abandon(view.id)
+        await queue.undo_abandon(view.id)
     return json_response(job_body(view, result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_job(job_id: str, pool: InPool, access: InAccess) -> CancelledJob:
+async def cancel_job(
+    job_id: str, access: InAccess, views: PoolViews = part(PoolViews), queue: Queue = part(Queue)
+) -> CancelledJob:
     """Cancel a job. The request that created the job fails with the error `cancelled`.
 
     Cancelling a job that has already ended has no effect.
     """
-    view = await own_job(pool.views, access, job_id)
-    state = await pool.part(Queue).cancel(view.id)
+    view = await own_job(views, access, job_id)
+    state = await queue.cancel(view.id)
     if state is None:
         raise job_not_found(job_id)
     return CancelledJob(id=view.id, state=state.value)
@@ -92,15 +102,21 @@ async def cancel_job(job_id: str, pool: InPool, access: InAccess) -> CancelledJo
     ),
 )
 @guarded(Work.ANSWER, Scope.INFERENCE)
-async def retry(job_id: str, pool: InPool, access: InAccess) -> Response:
+async def retry(
+    job_id: str,
+    pool: InPool,
+    access: InAccess,
+    intake: Intake = part(Intake),
+    letters: DeadLetters = part(DeadLetters),
+    views: PoolViews = part(PoolViews),
+) -> Response:
     """Enqueue a dead or failed job again under a new id, with its model's current weights.
 
     The response describes the new job, which runs in the background. A failed job can be retried
     only if a server error ended it. While a worker runs a dead job again, it runs no other job,
     because the dead job may kill the worker.
     """
-    intake, letters = pool.part(Intake), pool.part(DeadLetters)
-    view = await own_job(pool.views, access, job_id)
+    view = await own_job(views, access, job_id)
     old = await letters.find(view.id) if view.state in RETRYABLE else None
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
@@ -112,22 +128,24 @@ async def retry(job_id: str, pool: InPool, access: InAccess) -> Response:
             books_pool=access.books_pool,
         )
     headers = job_headers(enqueued, pool.root_path)
-    return json_response(job_body(await own_job(pool.views, access, enqueued.id)), 202, headers)
+    return json_response(job_body(await own_job(views, access, enqueued.id)), 202, headers)
 
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel or erase a job", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_job(job_id: str, pool: InPool, access: InAccess) -> DeletedJob:
+async def delete_job(
+    job_id: str, access: InAccess, views: PoolViews = part(PoolViews), queue: Queue = part(Queue)
+) -> DeletedJob:
     """Erase the prompt, the answer and the record of a job that has ended.
 
     A job that hasn't ended is cancelled, as with POST /v1/jobs/{job_id}/cancel. Once it has ended,
     a second request erases it.
     """
-    view = await own_job(pool.views, access, job_id)
-    state = await pool.part(Queue).erase(view.id)
+    view = await own_job(views, access, job_id)
+    state = await queue.erase(view.id)
     deleted = state not in UNFINISHED
     if not deleted:
-        state = await pool.part(Queue).cancel(view.id)
+        state = await queue.cancel(view.id)
     if state is None:
         raise job_not_found(job_id)
     return DeletedJob(id=view.id, state=state.value, deleted=deleted)
@@ -141,14 +159,20 @@ async def delete_job(job_id: str, pool: InPool, access: InAccess) -> DeletedJob:
     openapi_extra={"parameters": _STREAM_PARAMETERS},
 )
 @guarded(Work.STREAM, Scope.INFERENCE)
-async def stream_job(job_id: str, request: Request, pool: InPool, access: InAccess) -> Response:
+async def stream_job(
+    job_id: str,
+    request: Request,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    following: Following = part(Following),
+) -> Response:
     """Send the answer of a job as server-sent events, as its endpoint streams it.
 
     Every event has an id. After a broken connection, the stream continues exactly after the event
     with the given id, on every front end, until the answer expires. An error of the job is an
     event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
     """
-    view = await own_job(pool.views, access, job_id)
+    view = await own_job(views, access, job_id)
     spec = view.spec
     if spec.endpoint is Endpoint.EMBEDDINGS:
         raise invalid_value(f"embeddings aren't streamed; GET /v1/jobs/{view.id} has them")
@@ -157,4 +181,4 @@ async def stream_job(job_id: str, request: Request, pool: InPool, access: InAcce
     else:
         last = request.headers.get(LAST_EVENT_HEADER, "")
         position = position_after(last, spec, param=LAST_EVENT_HEADER)
-    return AttachedAnswer(pool.part(Following), view, is_stream=True, after=position)
+    return AttachedAnswer(following, view, is_stream=True, after=position)

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request
 from api.access.model_rights import check_model, model_not_found
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors
-from api.pools.pools import InPool, pools_of
-from api.schema.server_info import ModelCard, ModelList
+from api.pools.pools import pools_of
+from api.pools.requested import part
+from api.schema.models import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter, BaseModel
@@ -31,9 +32,10 @@ async def list_models(request: Request, access: InAccess) -> ModelList:
     responses=errors(404, 503),
 )
 @guarded(Work.READ, Scope.INFERENCE, Scope.ADAPTERS)
-async def get_model(model_id: str, pool: InPool, access: InAccess) -> ModelCard:
+async def get_model(
+    model_id: str, access: InAccess, registry: Registry = part(Registry)
+) -> ModelCard:
     """Return the base model or one adapter."""
-    registry = pool.registry
     await check_model(registry, access, model_id)
     base = await registry.base()
     if base is not None and model_id == base.name:

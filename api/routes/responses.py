@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from api.answers.answer import AttachedAnswer
-from api.answers.intake import Following
+from api.answers.following import Following
 from api.answers.submission import submit_json
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
@@ -13,17 +13,13 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE, query
 from api.openapi.entries import errors, inference, takes
-from api.pools.pools import InPool, pools_of
+from api.pools.pools import pools_of
+from api.pools.requested import part
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.items import Item
 from api.responses.stored import earlier_items, own_response, retrieved_body
-from api.responses.translate import (
-    parse_prompt,
-    parse_response,
-    viewed_prompt,
-    viewed_response,
-)
+from api.responses.translate import parse_prompt, parse_response, viewed_prompt, viewed_response
 from api.schema.responses import (
     DeletedResponse,
     InputItems,
@@ -37,6 +33,7 @@ from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.store.jobs.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 router = APIRouter(tags=["inference"])
 ERRORS = errors(400, 404, 503)
@@ -104,7 +101,12 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
 )
 @guarded(Work.STREAM, Scope.INFERENCE)
 async def get_response(
-    response_id: str, request: Request, pool: InPool, access: InAccess
+    response_id: str,
+    request: Request,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    following: Following = part(Following),
+    queue: Queue = part(Queue),
 ) -> Response:
     """Return a stored response in its present state, or its events as a stream.
 
@@ -114,11 +116,11 @@ async def get_response(
         raise invalid_value(f"{STREAM}: must be true or false", STREAM)
     is_stream = stream == "true"
     after = _starting_after(request.query_params.get(STARTING_AFTER), is_stream=is_stream)
-    view, result = await own_response(pool.views, access, response_id)
+    view, result = await own_response(views, access, response_id)
     if is_stream:
-        return AttachedAnswer(pool.part(Following), view, is_stream=True, after=after)
+        return AttachedAnswer(following, view, is_stream=True, after=after)
     if view.state in UNFINISHED:
-        await pool.part(Queue).undo_abandon(view.id)
+        await queue.undo_abandon(view.id)
     return json_response(retrieved_body(view, result))
 
 
@@ -129,16 +131,21 @@ async def get_response(
     responses=ERRORS,
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_response(response_id: str, pool: InPool, access: InAccess) -> Response:
+async def cancel_response(
+    response_id: str,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    queue: Queue = part(Queue),
+) -> Response:
     """Cancel a response that runs in the background, and return it.
 
     Cancelling a response that has already ended has no effect.
     """
-    view, _ = await own_response(pool.views, access, response_id)
+    view, _ = await own_response(views, access, response_id)
     if not (view.spec.request or {})["echo"]["background"]:
         raise invalid_value("only a response with background: true can be cancelled", "response_id")
-    state = await pool.part(Queue).cancel(view.id)
-    view, result = await own_response(pool.views, access, response_id)
+    state = await queue.cancel(view.id)
+    view, result = await own_response(views, access, response_id)
     body = retrieved_body(view, result)
     if state is JobState.RUNNING and view.state in UNFINISHED:
         body["status"] = "cancelled"  # the worker has been asked to stop
@@ -147,13 +154,18 @@ async def cancel_response(response_id: str, pool: InPool, access: InAccess) -> R
 
 @router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_response(response_id: str, pool: InPool, access: InAccess) -> DeletedResponse:
+async def delete_response(
+    response_id: str,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    queue: Queue = part(Queue),
+) -> DeletedResponse:
     """Erase a response with its input. Later responses of the conversation keep copies of both.
 
     A response that is in progress is cancelled. Once it has ended, a second request erases it.
     """
-    view, _ = await own_response(pool.views, access, response_id)
-    return DeletedResponse(id=response_id, deleted=await _erase(pool.part(Queue), view.id))
+    view, _ = await own_response(views, access, response_id)
+    return DeletedResponse(id=response_id, deleted=await _erase(queue, view.id))
 
 
 @router.get(
@@ -165,11 +177,11 @@ async def delete_response(response_id: str, pool: InPool, access: InAccess) -> D
 )
 @guarded(Work.READ, Scope.INFERENCE)
 async def list_input_items(
-    response_id: str, request: Request, pool: InPool, access: InAccess
+    response_id: str, request: Request, access: InAccess, views: PoolViews = part(PoolViews)
 ) -> Response:
     """Return the items of the conversation before the response, newest first by default."""
     page = read_page(request.query_params)
-    view, _ = await own_response(pool.views, access, response_id)
+    view, _ = await own_response(views, access, response_id)
     return json_response(input_items_body(view.spec, page))
 
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from api.answers.draft import admit
+from api.answers.admission import admit
 from api.answers.intake import Intake
 from api.answers.submission import parse_request
 from api.answers.tokenization import TokenizerCalls
@@ -14,10 +14,12 @@ from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors, takes
 from api.pools.pool import Pool
-from api.pools.pools import InPool, pools_of, registered_base
+from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
+from api.pools.requested import part
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
-from api.schema.server_info import (
+from api.schema.tokenize import (
     Detokenized,
     DetokenizeRequest,
     Tokenized,
@@ -82,9 +84,11 @@ async def detokenize(request: Request, access: InAccess) -> Response:
     responses=errors(500, 503),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def tokenizer_info(pool: InPool, access: InAccess) -> Response:
+async def tokenizer_info(
+    access: InAccess, tokenizer: TokenizerCalls = part(TokenizerCalls)
+) -> Response:
     """Return the special tokens and the chat template of the base model's tokenizer."""
-    reply = await pool.part(TokenizerCalls).ask(access.tenant, Describe())
+    reply = await tokenizer.ask(access.tenant, Describe())
     return json_response(reply.description)
 
 

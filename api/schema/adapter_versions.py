@@ -1,4 +1,4 @@
-"""Requests and responses about candidate versions, pinned adapters and the audit log."""
+"""Requests and responses about candidate versions and pinned adapters."""
 
 from typing import Annotated, Literal
 
@@ -82,30 +82,3 @@ class Pin(Body):
     id: str
     object: Literal["adapter.pin"] = "adapter.pin"
     min_replicas: int = Field(description="0 if the adapter isn't pinned.")
-
-
-class ChangeBody(Body):
-    """One change of an adapter or of an API key."""
-
-    id: str
-    object: Literal["change"] = "change"
-    time_ms: int = Field(description="Unix time in milliseconds.")
-    action: str
-    """loaded, unloaded, rolled_back, released, candidate_set, candidate_promoted,
-    candidate_dropped, pinned, key_created or key_revoked."""
-    adapter: str | None = Field(description="null for changes of API keys.")
-    by: str | None
-    """Who asked for it: the tenant of an API key, with the key's id after a slash if it is stored;
-    `.worker` for adapters of a worker's start, `.operator` for commands that use Redis, or
-    `.pool`."""
-    before: str | None = Field(description="Version or value before the change.", alias="from")
-    after: str | None = Field(description="Version or value after the change.", alias="to")
-
-
-class ChangeList(Body):
-    """One page of the audit log, newest change first."""
-
-    object: Literal["list"] = "list"
-    data: list[ChangeBody]
-    last_id: str | None = Field(description="`after` of the next page; null for an empty page.")
-    has_more: bool

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from api.schema.base import Body, ErrorDetail, StrictBody
+from api.schema.base import Body, StrictBody
+from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import AdapterVersion

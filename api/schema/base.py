@@ -1,4 +1,4 @@
-"""Base classes of request bodies and their parts, and the bodies of errors."""
+"""Base classes of bodies and their parts, and what several of them share."""
 
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ MAX_LISTED = 10_000
 """
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 """Description of a field that is ignored."""
+WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
 """JSON Schema of a field that is text or a list."""
 OPTIONAL_TEXT_OR_LIST = {"anyOf": [*TEXT_OR_LIST["anyOf"], {"type": "null"}]}
@@ -113,19 +114,3 @@ class JobRequest(RequestModel):
     background: bool | None = None
     """Whether the request runs to its end without its client. Without stream, the response is the
     job, with status 202; GET /v1/jobs/{id} has the answer later."""
-
-
-class ErrorDetail(BaseModel):
-    """One error: a message for people, and codes for programs."""
-
-    message: str
-    type: str
-    param: str | None
-    """Name of the request field that caused the error."""
-    code: str | None
-
-
-class ErrorBody(BaseModel):
-    """Body of every response with a status of 400 or above."""
-
-    error: ErrorDetail

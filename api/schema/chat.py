@@ -5,18 +5,13 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, Field
 
-from api.schema.base import IGNORED, Body
+from api.schema.base import IGNORED, WEIGHT_VERSION, Body
 from api.schema.generation import GenerationRequest
-from api.schema.logprobs import (
-    PROMPT_LOGPROBS,
-    WEIGHT_VERSION,
-    ChatLogprobs,
-    PromptLogprobs,
-    UsageBody,
-)
+from api.schema.logprobs import PROMPT_LOGPROBS, ChatLogprobs, PromptLogprobs
 from api.schema.messages import Messages
 from api.schema.response_format import ResponseFormat
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
+from api.schema.usage import UsageBody
 
 MAX_KWARGS_BYTES = 64 << 10
 MAX_KWARGS_DEPTH = 16

@@ -4,15 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from api.schema.base import Body
+from api.schema.base import WEIGHT_VERSION, Body
 from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
-from api.schema.logprobs import (
-    PROMPT_LOGPROBS,
-    WEIGHT_VERSION,
-    PromptLogprobs,
-    TextLogprobs,
-    UsageBody,
-)
+from api.schema.logprobs import PROMPT_LOGPROBS, PromptLogprobs, TextLogprobs
+from api.schema.usage import UsageBody
 
 PROMPT = [
     {"type": "string", "minLength": 1},

@@ -7,7 +7,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from api.schema.base import USER, Body, JobRequest, Off
 from api.schema.completions import PROMPT, as_prompts
 from api.schema.generation import MAX_TOKEN_ID
-from api.schema.logprobs import UsageBody
+from api.schema.usage import UsageBody
 
 MAX_INPUTS = 2048
 """Maximum number of inputs of one request, as in OpenAI's API."""

@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.schema.base import Body, ErrorDetail
+from api.schema.base import Body
 from api.schema.chat import ChatChoice
 from api.schema.completions import CompletionChoice
 from api.schema.embeddings import Embedding
-from api.schema.logprobs import UsageBody
+from api.schema.errors import ErrorDetail
+from api.schema.usage import UsageBody
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "expired", "dead"]
 

@@ -1,9 +1,7 @@
-"""Log-probabilities and token counts in responses, and usage of tenants.
+"""Log-probabilities in responses.
 
-The log-probabilities are computed before logit bias, penalties and temperature are applied.
+They are computed before logit bias, penalties and temperature are applied.
 """
-
-from typing import Literal
 
 from pydantic import Field
 
@@ -14,7 +12,6 @@ PROMPT_LOGPROBS = (
     "likely tokens, by their ids; null for the first token."
 )
 """Description of the field in responses."""
-WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
 
 
 class TopLogprob(Body):
@@ -65,41 +62,3 @@ class TextLogprobs(Body):
     prompt."""
     text_offset: list[int]
     """Number of characters of the choice's text before each token."""
-
-
-class PromptTokensDetails(Body):
-    """Breakdown of the prompt tokens."""
-
-    cached_tokens: int
-    """Prompt tokens that were reused from an earlier request of the same tenant and adapter with
-    the same prefix."""
-
-
-class UsageBody(Body):
-    """Token counts of one request, summed over all its answers."""
-
-    prompt_tokens: int
-    total_tokens: int
-    completion_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-
-class UsageEntry(Body):
-    """What was used. Columns by which the rows aren't grouped are left out."""
-
-    day: str | None = Field(None, description="UTC day on which the requests ended.")
-    tenant: str | None = None
-    model: str | None = Field(None, description="Model that the requests named.")
-    requests: int = Field(description="Number of requests that have ended, failed ones included.")
-    prompt_tokens: int
-    cached_tokens: int = Field(description="Prompt tokens that came from the prefix cache.")
-    completion_tokens: int
-
-
-class UsageList(Body):
-    """One page of usage."""
-
-    object: Literal["list"] = "list"
-    data: list[UsageEntry]
-    last_id: str | None = Field(description="`after` of the next page; null for an empty page.")
-    has_more: bool

@@ -28,7 +28,8 @@ from sse_events import sse_events
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from api.server import run_api, warn_if_retention_is_limited
+from api.jobs.retention import warn_if_retention_is_limited
+from api.server import run_api
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.jobs import JobState

@@ -16,10 +16,12 @@ from api.http.body import parse_json_object
 from api.http.validation import validate
 from api.messages import translate as messages
 from api.requests.embeddings import embedding_job, parse_embedding
-from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, refuse_unknown, warning
-from api.requests.request_headers import RequestHeaders, enqueue_options
+from api.requests.enqueue_options import enqueue_options
+from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
+from api.requests.request_headers import RequestHeaders
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
+from api.requests.unknown_fields import refuse_unknown
 from api.requests.viewed import ViewedRequest
 from api.responses import translate as responses
 from api.schema.adapter_versions import PinRequest, SetCandidateRequest

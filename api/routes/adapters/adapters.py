@@ -10,7 +10,9 @@ from api.http.errors import job_error_body
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi.entries import query_parameters, takes
-from api.pools.pools import InPool, pools_of, registered_base
+from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
+from api.pools.requested import part
 from api.schema.adapters import (
     AdapterBody,
     AdapterDetails,
@@ -23,12 +25,13 @@ from api.schema.adapters import (
     ValidateAdapterRequest,
     ValidationBody,
 )
-from api.schema.base import ErrorDetail
+from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.adapters import BaseModel as Base
 from shared.store.adapters.inspections import Findings, Inspection
 from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.registry import Registry
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 UNNAMED = "unnamed"
@@ -55,16 +58,22 @@ async def list_adapters(request: Request, access: InAccess) -> AdapterList:
     "/v1/adapters/{name:path}", summary="Get an adapter", responses=adapter_errors(403, 404, 503)
 )
 @guarded(Work.READ, Scope.ADAPTERS)
-async def get_adapter(name: str, pool: InPool, access: InAccess) -> AdapterDetails | StagedAdapter:
+async def get_adapter(
+    name: str,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    progress: StagingProgress = part(StagingProgress),
+    shown: ShownAdapters = part(ShownAdapters),
+) -> AdapterDetails | StagedAdapter:
     """Return all versions of one adapter, with their size, their usage and their workers.
 
     While a worker fetches the adapter from a URL, `staging` has the progress.
     """
-    await check_model(pool.registry, access, name)
-    base = await registered_base(pool.registry)
-    staging = staging_body(await pool.part(StagingProgress).of(name))
+    await check_model(registry, access, name)
+    base = await registered_base(registry)
+    staging = staging_body(await progress.of(name))
     try:
-        found = await pool.part(ShownAdapters).one(name, base)
+        found = await shown.one(name, base)
     except JobFailed:
         if staging is None:
             raise
@@ -79,7 +88,12 @@ async def get_adapter(name: str, pool: InPool, access: InAccess) -> AdapterDetai
     openapi_extra=takes(ValidateAdapterRequest, validate={"lora_path": "/adapters/sql-v2"}),
 )
 @guarded(Work.INSPECTION, Scope.ADAPTERS)
-async def validate_adapter(request: Request, pool: InPool, access: InAccess) -> ValidationBody:
+async def validate_adapter(
+    request: Request,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    inspector: Inspector = part(Inspector),
+) -> ValidationBody:
     """Check an adapter without loading it.
 
     The response lists the adapter's matched and unmatched tensors, its size and its ranks. If the
@@ -87,10 +101,10 @@ async def validate_adapter(request: Request, pool: InPool, access: InAccess) -> 
     """
     body = await read_request(request, ValidateAdapterRequest)
     if body.lora_name is not None:
-        await check_model(pool.registry, access, body.lora_name)
-    base = await registered_base(pool.registry)
+        await check_model(registry, access, body.lora_name)
+    base = await registered_base(registry)
     inspection = Inspection(name=body.lora_name or UNNAMED, source=body.lora_path)
-    findings = await pool.part(Inspector).inspect(access.tenant, inspection)
+    findings = await inspector.inspect(access.tenant, inspection)
     if findings.error and findings.source is None:  # no file was read
         raise JobFailed(findings.error)
     return _validation(findings, base, is_named=body.lora_name is not None)
@@ -104,7 +118,11 @@ async def validate_adapter(request: Request, pool: InPool, access: InAccess) -> 
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def roll_back_adapter(
-    request: Request, name: str, pool: InPool, access: InAccess
+    request: Request,
+    name: str,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
     """Make a previous version of an adapter the current version.
 
@@ -116,22 +134,24 @@ async def roll_back_adapter(
     becomes the first of the previous versions.
     """
     query = validate(RollBackQuery, dict(request.query_params))
-    await check_model(pool.registry, access, name)
-    base = await registered_base(pool.registry)
-    version = await pool.registry.roll_back_adapter(name, query.version, by=access.actor)
+    await check_model(registry, access, name)
+    base = await registered_base(registry)
+    version = await registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
         raise model_not_found(name)
-    return await pool.part(ShownAdapters).one(name, base)
+    return await shown.one(name, base)
 
 
 @router.delete(
     "/v1/adapters/{name:path}", summary="Unload an adapter", responses=adapter_errors(403, 404, 503)
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def delete_adapter(name: str, pool: InPool, access: InAccess) -> DeletedAdapter:
+async def delete_adapter(
+    name: str, access: InAccess, registry: Registry = part(Registry)
+) -> DeletedAdapter:
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
-    await check_model(pool.registry, access, name)
-    if not await pool.registry.unload_adapter(name, by=access.actor):
+    await check_model(registry, access, name)
+    if not await registry.unload_adapter(name, by=access.actor):
         raise model_not_found(name)
     return DeletedAdapter(id=name)
 

@@ -7,11 +7,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from api.access.model_rights import check_model, may_use
-from api.adapters.inspection import Inspector, NewVersions
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import Responses, takes
-from api.pools.pools import pools_of, registered_base
+from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.access.rights import Scope

@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model
-from api.adapters.inspection import Inspector, NewVersions
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.adapters.requests import MAY_MANAGE, READS, adapter_errors
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
@@ -13,7 +14,8 @@ from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi.entries import query_parameters, takes_adapter
 from api.pools.pool import Pool
-from api.pools.pools import pools_of, registered_base
+from api.pools.pools import pools_of
+from api.pools.registered_base import registered_base
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, failed, invalid_value
 from shared.protocol.access.rights import Access, Scope

@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from api.http.guards import Key, Work, guarded
-from api.pools.pools import InPool
+from api.pools.requested import InPool
 
 router = APIRouter(include_in_schema=False)
 PAGE_HEADERS = {

@@ -6,9 +6,9 @@ from starlette.staticfiles import StaticFiles
 
 from api.http.errors import json_response
 from api.http.guards import Key, Work, guarded
-from api.http.parameters import document_of
+from api.http.shared_document import document_of
 from api.openapi.document import with_models
-from api.pools.pools import InPool
+from api.pools.requested import InPool
 from api.routes.models import model_cards
 from shared.errors import RedisUnavailable
 from shared.protocol.access.rights import Access

@@ -7,7 +7,7 @@ from fastapi.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from api.http.guards import Key, Work, guarded
-from api.pools.pools import InPool
+from api.pools.requested import InPool
 from api.routes.pages.console import PAGE_HEADERS
 
 router = APIRouter(include_in_schema=False)

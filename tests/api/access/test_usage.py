@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from key_support import bearer, new_key
 from starlette.datastructures import QueryParams
 
-from api.access.usage_query import Group, UsageRow, read_usage_query
+from api.access.usage_query import Group, read_usage_query
+from api.access.usage_rows import UsageRow
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.store.access.key_store import KeyStore

@@ -8,9 +8,10 @@ import pytest
 from api_support import RunningApp
 from queue_support import API, LIMITS, eventually, make_job
 
-from api.answers.intake import Following
-from api.follow import cancel_queue as presence
-from api.follow.cancel_queue import CancelQueue, Presence
+from api.answers.following import Following
+from api.follow import presence
+from api.follow.cancel_queue import CancelQueue
+from api.follow.presence import Presence
 from api.follow.reply_hub import Inbox, ReplyHub, ServerStopping, max_events
 from shared.errors import RedisUnavailable
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens

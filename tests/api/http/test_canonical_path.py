@@ -9,7 +9,7 @@ from key_support import bearer
 from pydantic import SecretStr
 from raw_client import with_settings
 
-from api.http.middleware import canonical_path
+from api.http.canonical_path import canonical_path
 
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "background": True}
 CHAT = "/v1/chat/completions"

@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from raw_client import with_settings
 from structlog.testing import capture_logs
 
-from api.http.errors import error_body
+from api.http.errors import anthropic_error_body
 from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 
@@ -78,7 +78,7 @@ def test_anthropics_clients_continue_without_a_thread_that_is_refused(
     code: ErrorCode, param: str | None, details: dict[str, Any]
 ) -> None:
     error = {"type": "invalid_request_error", "message": "no", "code": code, "param": param}
-    body = error_body(JobError(code=code, message="no", param=param))
+    body = anthropic_error_body(JobError(code=code, message="no", param=param))
     assert body == {"type": "error", "error": error | details}
 
 

@@ -20,9 +20,10 @@ from otlp_collector import Collector, Received, collecting
 from queue_support import eventually
 
 from api.follow.transcript import Delta
-from api.metrics import metrics as stream_timing
-from api.metrics.metrics import MAX_MODELS, OTHER_MODELS, Metrics, StreamTiming
+from api.metrics import stream_timing
+from api.metrics.metrics import MAX_MODELS, OTHER_MODELS, Metrics
 from api.metrics.pool_metrics import MAX_ADAPTERS, OTHER_ADAPTERS, PoolSnapshot
+from api.metrics.stream_timing import StreamTiming
 from api.metrics.vllm_metrics import MAX_LISTED
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import ErrorCode, JobError

@@ -7,8 +7,9 @@ import pytest
 
 from api.messages.translate import viewed_message
 from api.messages.translate import viewed_prompt as viewed_message_prompt
-from api.requests.ignored_fields import all_unknown, refuse_unknown, warning
+from api.requests.ignored_fields import all_unknown, warning
 from api.requests.object_kinds import ObjectKind, unknown_in
+from api.requests.unknown_fields import refuse_unknown
 from api.requests.viewed import ViewedRequest
 from api.responses.translate import parse_prompt, parse_response, viewed_prompt, viewed_response
 from shared.errors import JobFailed

@@ -25,7 +25,8 @@ from api_support import (
 from sse_events import EventReader, SseEvent
 
 from api.app import create_app
-from api.pool_state.rates import PLOT_S, Rates, current_rates, load_of, points, quantile, rates_at
+from api.pool_state.load import load_of
+from api.pool_state.rates import PLOT_S, Rates, current_rates, points, quantile, rates_at
 from api.pools.pool_status import PoolReports
 from api.schema.pool import PoolBody
 from ops.local.embedded_redis import EmbeddedRedis

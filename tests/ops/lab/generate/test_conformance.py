@@ -23,7 +23,7 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
 from api.schema.responses import ResponseRequest
-from api.schema.server_info import DetokenizeRequest, TokenizeRequest
+from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from ops.lab.generate.conformance.page import page
 from ops.lab.generate.conformance.routes import ROUTES
 from ops.lab.generate.conformance.rows import ANTHROPIC, LMDEPLOY, OPENAI, VLLM, Api, Outcome

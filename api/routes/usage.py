@@ -1,4 +1,4 @@
-"""GET /v1/usage and /v1/audit_log: what tenants have used, and who changed adapters and keys."""
+"""GET /v1/usage: what tenants have used."""
 
 import csv
 import io
@@ -8,26 +8,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.access.change_query import CHANGE_PARAMETERS, read_change_query
-from api.access.usage_query import (
-    PARAMETERS,
-    Format,
-    Group,
-    UsageQuery,
-    UsageRow,
-    read_usage_query,
-    usage_rows,
-)
+from api.access.usage_query import PARAMETERS, Format, Group, UsageQuery, read_usage_query
+from api.access.usage_rows import UsageRow, usage_rows
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors
-from api.pools.pools import InPool
-from api.schema.adapter_versions import ChangeList
-from api.schema.logprobs import UsageList
+from api.pools.requested import part
+from api.schema.usage import UsageList
 from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Access, Scope
 from shared.store.access.ledger import Ledger
-from shared.store.adapters.changes import Change, Changes
 
 router = APIRouter(tags=["operations"])
 COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
@@ -49,7 +39,7 @@ _DENIED = {403: "The key may not see the usage of the other tenant."}
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE, Scope.ADMIN)
-async def get_usage(request: Request, pool: InPool, access: InAccess) -> Response:
+async def get_usage(request: Request, access: InAccess, ledger: Ledger = part(Ledger)) -> Response:
     """Return ended requests and their tokens per UTC day, tenant and model.
 
     Tokens are those in the `usage` of the answers. Clients see their own tenant. Keys with the
@@ -58,8 +48,7 @@ async def get_usage(request: Request, pool: InPool, access: InAccess) -> Respons
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. CSV has all
     rows at once.
     """
-    ledger, accept = pool.part(Ledger), request.headers.get("accept", "")
-    today = await ledger.today()
+    accept, today = request.headers.get("accept", ""), await ledger.today()
     query = read_usage_query(request.query_params, accept=accept, today=today)
     _check_tenant(access, query)
     rows = usage_rows(ledger, access, query)
@@ -79,16 +68,15 @@ async def _page(rows: AsyncIterator[UsageRow], query: UsageQuery) -> dict[str, A
     page: list[UsageRow] = []
     async for row in rows:
         if len(page) == query.limit:
-            return _body([each.body for each in page], page, has_more=True)
+            return _body(page, has_more=True)
         page.append(row)
-    return _body([each.body for each in page], page, has_more=False)
+    return _body(page, has_more=False)
 
 
-def _body(
-    bodies: list[dict[str, Any]], page: Sequence[UsageRow | Change], *, has_more: bool
-) -> dict[str, Any]:
+def _body(page: Sequence[UsageRow], *, has_more: bool) -> dict[str, Any]:
     last_id = page[-1].id if page else None
-    return {"object": "list", "data": bodies, "last_id": last_id, "has_more": has_more}
+    data = [row.body for row in page]
+    return {"object": "list", "data": data, "last_id": last_id, "has_more": has_more}
 
 
 async def _csv(rows: AsyncIterator[UsageRow], groups: Sequence[Group]) -> AsyncIterator[str]:
@@ -102,43 +90,3 @@ def _line(cells: Sequence[str]) -> str:
     text = io.StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue()
-
-
-@router.get(
-    "/v1/audit_log",
-    summary="Changes of adapters and API keys",
-    response_model=ChangeList,
-    responses=errors(400, 503),
-    openapi_extra={"parameters": CHANGE_PARAMETERS},
-)
-@guarded(Work.LIST, Scope.ADMIN)
-async def get_audit_log(request: Request, pool: InPool, access: InAccess) -> Response:
-    """Return who changed adapters and API keys, newest change first.
-
-    About 10,000 changes are kept. For the next page, send the `last_id` of a page as `after` while
-    `has_more` is true.
-    """
-    limit, after, adapter = read_change_query(request.query_params)
-
-    def is_wanted(change: Change) -> bool:
-        if adapter is not None and change.adapter != adapter:
-            return False
-        return not change.adapter or access.allows(change.adapter)
-
-    found = await pool.part(Changes).newest(limit + 1, before=after, wanted=is_wanted)
-    page = found[:limit]
-    bodies = [_change_body(change) for change in page]
-    return json_response(_body(bodies, page, has_more=len(found) > len(page)))
-
-
-def _change_body(change: Change) -> dict[str, Any]:
-    return {
-        "id": change.id,
-        "object": "change",
-        "time_ms": change.time_ms,
-        "action": change.action,
-        "adapter": change.adapter or None,
-        "by": change.by or None,
-        "from": change.before or None,
-        "to": change.after or None,
-    }

@@ -1,31 +1,28 @@
-"""/v1/adapters/{name}: a candidate beside the current version, and pins that keep it in memory."""
+"""/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
 
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.adapters.inspection import Inspector, NewVersions
+from api.adapters.comparisons import agreement, differing_pairs
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
 from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
-from api.adapters.shown_adapters import ShownAdapters, agreement, candidate_body, differing_pairs
+from api.adapters.shown_adapters import ShownAdapters, candidate_body
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
 from api.openapi.entries import query_parameters, takes
-from api.pools.pool import Pool
-from api.pools.pools import InPool, registered_base
-from api.schema.adapter_versions import (
-    CandidateDetails,
-    CandidateQuery,
-    Pin,
-    PinRequest,
-    SetCandidateRequest,
-)
+from api.pools.registered_base import registered_base
+from api.pools.requested import part
+from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.pins import Pins
 from shared.store.adapters.refusals import conflict
+from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
+from shared.store.views.pool_views import PoolViews
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
@@ -36,18 +33,24 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
     responses=adapter_errors(403, 404, 409, 503),
 )
 @guarded(Work.READ, Scope.ADAPTERS)
-async def get_candidate(name: str, pool: InPool, access: InAccess) -> CandidateDetails:
+async def get_candidate(
+    name: str,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    shown: ShownAdapters = part(ShownAdapters),
+    shadows: Shadows = part(Shadows),
+    views: PoolViews = part(PoolViews),
+) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
-    await check_model(pool.registry, access, name)
-    view, shadows = await pool.part(ShownAdapters).view(name), pool.part(Shadows)
-    body = candidate_body(view, await pool.views.workers())
+    await check_model(registry, access, name)
+    body = candidate_body(await shown.view(name), await views.workers())
     if body is None:
         raise JobFailed(conflict(f"adapter {name} has no candidate version"))
     version = AdapterVersion(body.version)
     return CandidateDetails(
         **dict(body),
         agreement=agreement(await shadows.comparison(version)),
-        differing=await differing_pairs(shadows, pool.views, access, version),
+        differing=await differing_pairs(shadows, views, access, version),
     )
 
 
@@ -63,29 +66,36 @@ async def get_candidate(name: str, pool: InPool, access: InAccess) -> CandidateD
     ),
 )
 @guarded(Work.INSPECTION, Scope.ADAPTERS)
-async def set_candidate(request: Request, name: str, pool: InPool, access: InAccess) -> AdapterBody:
+async def set_candidate(
+    request: Request,
+    name: str,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    inspector: Inspector = part(Inspector),
+    new_versions: NewVersions = part(NewVersions),
+    candidates: Candidates = part(Candidates),
+    shown: ShownAdapters = part(ShownAdapters),
+) -> AdapterBody:
     """Let a version answer a share of an adapter's requests, or compute copies of them.
 
     With `source`, a worker checks the adapter first. The requests of one `user` get the same
     version as long as the share doesn't shrink. Requests for `name@digest` aren't affected.
     """
     body = await read_request(request, SetCandidateRequest)
-    await check_model(pool.registry, access, name)
+    await check_model(registry, access, name)
     if body.source is not None and body.version is not None:
         raise invalid_value("send `source` or `version`, but not both", "version")
-    if await pool.registry.adapter(name) is None:
+    if await registry.adapter(name) is None:
         raise model_not_found(name)
     version = body.version
     if body.source is not None:
-        adapter = await pool.part(Inspector).checked_adapter(
-            access.tenant, name, body.source, param="source"
-        )
-        await pool.part(NewVersions).add_candidate(adapter, by=access.actor)
+        adapter = await inspector.checked_adapter(access.tenant, name, body.source, param="source")
+        await new_versions.add_candidate(adapter, by=access.actor)
         version = adapter.version
-    found = await pool.part(Candidates).set(
+    found = await candidates.set(
         name, version, mode=body.mode, percent=body.percent, by=access.actor
     )
-    return await _changed(pool, name, found)
+    return await _changed(registry, shown, name, found)
 
 
 @router.delete(
@@ -96,15 +106,20 @@ async def set_candidate(request: Request, name: str, pool: InPool, access: InAcc
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def drop_candidate(
-    request: Request, name: str, pool: InPool, access: InAccess
+    request: Request,
+    name: str,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    candidates: Candidates = part(Candidates),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
     """Let the current version answer all requests again. Accepted requests still end normally.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    version = await _expected(request, name, pool, access)
-    ended = await pool.part(Candidates).drop(name, version, by=access.actor)
-    return await _changed(pool, name, ended)
+    version = await _expected(request, name, registry, access)
+    ended = await candidates.drop(name, version, by=access.actor)
+    return await _changed(registry, shown, name, ended)
 
 
 @router.post(
@@ -115,62 +130,35 @@ async def drop_candidate(
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def promote_candidate(
-    request: Request, name: str, pool: InPool, access: InAccess
+    request: Request,
+    name: str,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    candidates: Candidates = part(Candidates),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
     """Let the candidate answer all requests. The replaced version can be rolled back to.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    version = await _expected(request, name, pool, access)
-    ended = await pool.part(Candidates).promote(name, version, by=access.actor)
-    return await _changed(pool, name, ended)
-
-
-@router.put(
-    "/v1/adapters/{name:path}/pin",
-    summary="Keep an adapter in memory",
-    responses=adapter_errors(400, 403, 404, 409, 413, 503),
-    openapi_extra=takes(PinRequest, two={"min_replicas": 2}),
-)
-@guarded(Work.CHANGE, Scope.ADAPTERS)
-async def pin_adapter(request: Request, name: str, pool: InPool, access: InAccess) -> Pin:
-    """Keep the current version of an adapter on a minimum number of workers.
-
-    Workers load it within seconds, also after a change of the version. Its memory is used for
-    other adapters only if nothing else can make room for one that has requests.
-    """
-    body = await read_request(request, PinRequest)
-    await check_model(pool.registry, access, name)
-    if not await pool.part(Pins).set(name, body.min_replicas, by=access.actor):
-        raise model_not_found(name)
-    return Pin(id=name, min_replicas=body.min_replicas)
-
-
-@router.delete(
-    "/v1/adapters/{name:path}/pin",
-    summary="Stop keeping an adapter in memory",
-    responses=adapter_errors(403, 404, 503),
-)
-@guarded(Work.CHANGE, Scope.ADAPTERS)
-async def unpin_adapter(name: str, pool: InPool, access: InAccess) -> Pin:
-    """Let workers evict an adapter again when others need its memory. May be repeated."""
-    await check_model(pool.registry, access, name)
-    if not await pool.part(Pins).set(name, 0, by=access.actor):
-        raise model_not_found(name)
-    return Pin(id=name, min_replicas=0)
+    version = await _expected(request, name, registry, access)
+    ended = await candidates.promote(name, version, by=access.actor)
+    return await _changed(registry, shown, name, ended)
 
 
 async def _expected(
-    request: Request, name: str, pool: Pool, access: Access
+    request: Request, name: str, registry: Registry, access: Access
 ) -> AdapterVersion | None:
     """Return the version that must be the candidate, if the request's query names one."""
     query = validate(CandidateQuery, dict(request.query_params))
-    await check_model(pool.registry, access, name)
+    await check_model(registry, access, name)
     return query.version
 
 
-async def _changed(pool: Pool, name: str, version: AdapterVersion | None) -> AdapterBody:
+async def _changed(
+    registry: Registry, shown: ShownAdapters, name: str, version: AdapterVersion | None
+) -> AdapterBody:
     """Return the response body after a change of `version`, which is None for an unknown name."""
     if version is None:
         raise model_not_found(name)
-    return await pool.part(ShownAdapters).one(name, await registered_base(pool.registry))
+    return await shown.one(name, await registered_base(registry))

@@ -1,0 +1,43 @@
+"""Which jobs a client may see."""
+
+from shared.errors import ErrorCode, JobFailed, failed
+from shared.protocol.access.rights import Access
+from shared.protocol.ids import job_id_of, name_of
+from shared.protocol.results import Result
+from shared.store.views.job_view import JobView
+from shared.store.views.pool_views import PoolViews
+
+
+async def own_job(views: PoolViews, access: Access, job_id: str) -> JobView:
+    """Return a job that the client may see. `job_id` is the id of a job or of a completion.
+
+    Raises:
+        JobFailed: there is no such job, it belongs to another tenant, or its model isn't allowed.
+            All cases have the same error, so that tenants can't discover each other's job ids.
+    """
+    view = await views.job(job_id_of(job_id))
+    return _checked(view, access, job_id)
+
+
+async def own_job_and_result(
+    views: PoolViews, access: Access, job_id: str
+) -> tuple[JobView, Result | None]:
+    """Return a job that the client may see and its result, if it has one.
+
+    Raises:
+        JobFailed: as `own_job`.
+    """
+    view, result = await views.job_and_result(job_id_of(job_id))
+    return _checked(view, access, job_id), result
+
+
+def job_not_found(job_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a job that the tenant doesn't have."""
+    message = f"the job {job_id[:100]!r} doesn't exist or has expired"
+    return failed(ErrorCode.JOB_NOT_FOUND, message, param)
+
+
+def _checked(view: JobView | None, access: Access, job_id: str) -> JobView:
+    if view is None or view.tenant != access.tenant or not access.allows(name_of(view.version)):
+        raise job_not_found(job_id)
+    return view

@@ -1,0 +1,78 @@
+"""Sums the ledger up into the rows that a query of GET /v1/usage asks for."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from api.access.usage_query import Group, UsageQuery
+from shared.protocol.access.rights import Access, Scope
+from shared.store.access.ledger import Ledger, LedgerEntry, Used
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Sum over all entries of the ledger that are equal in the columns of the query."""
+
+    names: dict[Group, str]
+    used: Used
+
+    @property
+    def id(self) -> str:
+        """Text that identifies the row in its answer. Only a model's name may have spaces."""
+        return " ".join(self.names.values())
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The row as JSON."""
+        return {**{group.value: name for group, name in self.names.items()}, **asdict(self.used)}
+
+
+async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> AsyncIterator[UsageRow]:
+    """Yield the rows after `query.after` that a client may see, sorted by their names.
+
+    Memory is needed for the rows of one day, or for all rows if they aren't grouped by day.
+    """
+    for days in _parts(query):
+        for row in await _rows_of(ledger, access, query, days):
+            yield row
+
+
+def _parts(query: UsageQuery) -> list[list[date]]:
+    """Return the days of the query in parts whose rows follow each other."""
+    if Group.DAY not in query.groups:
+        return [query.days]
+    first = query.after[0] if query.after else ""
+    return [[day] for day in query.days if day.isoformat() >= first]
+
+
+async def _rows_of(
+    ledger: Ledger, access: Access, query: UsageQuery, days: Sequence[date]
+) -> list[UsageRow]:
+    sums: dict[tuple[str, ...], Used] = {}
+    for day in days:
+        for entry in await ledger.entries(day, await _tenants(ledger, access, query, day)):
+            if access.allows(entry.model):
+                key = tuple(_name(entry, group) for group in query.groups)
+                sums[key] = sums.get(key, Used()) + entry.used
+    return [
+        UsageRow(dict(zip(query.groups, key, strict=True)), sums[key])
+        for key in sorted(sums)
+        if query.after is None or key > query.after
+    ]
+
+
+async def _tenants(ledger: Ledger, access: Access, query: UsageQuery, day: date) -> Sequence[str]:
+    if Scope.ADMIN not in access.scopes:
+        return [access.tenant]
+    return [query.tenant] if query.tenant is not None else await ledger.tenants(day)
+
+
+def _name(entry: LedgerEntry, group: Group) -> str:
+    match group:
+        case Group.DAY:
+            return entry.day.isoformat()
+        case Group.TENANT:
+            return entry.tenant
+        case Group.MODEL:
+            return entry.model

@@ -1,0 +1,38 @@
+"""Registers new versions of adapters that a worker has checked."""
+
+from api.access.model_rights import model_not_found
+from shared.protocol.adapters import Adapter
+from shared.store.adapters.registry import Registry
+
+
+class NewVersions:
+    """Registers versions in one pool, which keeps a number of previous ones for roll backs."""
+
+    def __init__(self, registry: Registry, *, keep_versions: int) -> None:
+        self._registry = registry
+        self._keep_versions = keep_versions
+
+    async def load(self, adapter: Adapter, *, replace: bool, by: str) -> None:
+        """Make an adapter the current version of its name, which has none before unless `replace`.
+
+        The audit log names `by` as the author of the change.
+
+        Raises:
+            JobFailed: as `Registry.load_adapter`.
+            RedisUnavailable: the registry can't be changed.
+        """
+        await self._registry.load_adapter(
+            adapter, replace=replace, keep_versions=self._keep_versions, by=by
+        )
+
+    async def add_candidate(self, adapter: Adapter, *, by: str) -> None:
+        """Register an adapter as the candidate of its name, without requests.
+
+        Raises:
+            JobFailed: the name isn't registered, or as `Registry.add_candidate`.
+            RedisUnavailable: the registry can't be changed.
+        """
+        if not await self._registry.add_candidate(
+            adapter, keep_versions=self._keep_versions, by=by
+        ):
+            raise model_not_found(adapter.name)

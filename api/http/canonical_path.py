@@ -1,0 +1,42 @@
+"""Middleware that gives every path one form, before keys are checked and routes are matched."""
+
+from collections.abc import Collection
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+POOLS_PATH = "/pools/"
+"""Beginning of the paths under which each pool has all routes: `/pools/NAME/v1/...`."""
+POOL = "pool"
+"""Name of the pool of such a request in the state of its scope."""
+
+
+class CanonicalPath:
+    """ASGI middleware that removes root path, pool and trailing slashes from a request's path.
+
+    Proxies may send the path with or without the root path. Routes, the list of open paths and the
+    metrics see the same path in all cases. The client isn't redirected, because many clients lose
+    the body of a request that is redirected. The pool is put into the state of the scope.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str, pools: Collection[str]) -> None:
+        self._app = app
+        self._root_path = root_path
+        self._pools = pools
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http":
+            path = canonical_path(scope["path"], self._root_path)
+            pool = path.removeprefix(POOLS_PATH).partition("/")[0]
+            if path.startswith(POOLS_PATH) and pool in self._pools:
+                scope.setdefault("state", {})[POOL] = pool
+                path = canonical_path(path, f"{POOLS_PATH}{pool}")
+            scope["path"] = path
+        await self._app(scope, receive, send)
+
+
+def canonical_path(path: str, root_path: str) -> str:
+    """Return `path` without `root_path` and without trailing slashes; `/` for an empty path."""
+    if root_path and (path == root_path or path.startswith(f"{root_path}/")):
+        path = path.removeprefix(root_path)
+    return path.rstrip("/") or "/"

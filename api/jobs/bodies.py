@@ -1,0 +1,67 @@
+"""Builds the bodies of responses about jobs. Pure."""
+
+from typing import Any
+
+from api.follow.transcript import ChoiceTranscript
+from api.formats import whole_body
+from api.http.errors import job_error_body
+from api.render.openai_chunks import usage_body
+from api.schema.errors import ErrorDetail
+from api.schema.jobs import ListedJob
+from api.schema.usage import UsageBody
+from shared.protocol.jobs import JobState, View
+from shared.protocol.results import Result
+from shared.store.views.job_view import JobPage, JobView
+
+_ANSWER_FIELDS = (
+    "choices",
+    "data",
+    "prompt_token_ids",
+    "prompt_logprobs",
+    "usage",
+    "created",
+    "system_fingerprint",
+    "weight_version",
+    "service_tier",
+)
+
+
+def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
+    """Return the state of a job and, if `result` is the result of a finished one, its answer."""
+    body: dict[str, Any] = {**_listed(view), "choices": None}
+    if result is None or result.state is not JobState.DONE:
+        return body
+    assert result.usage is not None
+    choices = [ChoiceTranscript.of(choice) for choice in result.choices]
+    answer = whole_body(view.spec, choices, result.usage)
+    if view.spec.view is not View.OPENAI:
+        return {**body, "answer": answer}
+    return {**body, **{name: answer[name] for name in _ANSWER_FIELDS if name in answer}}
+
+
+def list_body(page: JobPage) -> dict[str, Any]:
+    """Return a page of jobs as a list in OpenAI's form."""
+    return {
+        "object": "list",
+        "data": [_listed(view) for view in page.jobs],
+        "first_id": page.jobs[0].id if page.jobs else None,
+        "last_id": page.last_id,
+        "has_more": page.has_more,
+    }
+
+
+def _listed(view: JobView) -> dict[str, Any]:
+    return ListedJob(
+        id=view.id,
+        state=view.state.value,
+        model=view.model,
+        version=view.version,
+        created_ms=view.enqueued_ms,
+        started_ms=view.started_ms,
+        ended_ms=view.ended_ms,
+        position=view.position,
+        tries=view.try_,
+        worker=view.worker,
+        error=ErrorDetail(**job_error_body(view.error)["error"]) if view.error else None,
+        usage=UsageBody(**usage_body(view.usage)) if view.usage else None,
+    ).model_dump()

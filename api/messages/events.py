@@ -1,0 +1,63 @@
+"""Typed events of a stream of /v1/messages. Pure."""
+
+from api.http.errors import anthropic_error_body
+from api.messages.body import content_block, message_head, stop_fields, usage_body
+from api.render.blocks import Added, BlockEvent, BlockKind, BlockReader, Closed, Opened
+from api.render.typed_stream import TypedEvent
+from shared.errors import JobError
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.results import Usage
+
+_DELTAS = {
+    BlockKind.TEXT: ("text_delta", "text"),
+    BlockKind.REASONING: ("thinking_delta", "thinking"),
+    BlockKind.CALL: ("input_json_delta", "partial_json"),
+}
+"""Type of the delta of each kind of block, and the field that has the text."""
+
+
+class MessageEvents:
+    """Format of the events of one message."""
+
+    is_numbered = False
+
+    def __init__(self, spec: AnswerSpec) -> None:
+        self._spec = spec
+
+    def opening(self) -> list[TypedEvent]:
+        """Return `message_start` and `ping`. The token counts aren't known yet, and are 0."""
+        message = {
+            **message_head(self._spec),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage_body(None),
+        }
+        return [TypedEvent("message_start", {"message": message}), TypedEvent("ping", {})]
+
+    def block(self, event: BlockEvent) -> list[TypedEvent]:
+        """Return the event of a content block."""
+        place = {"index": event.block.index}
+        match event:
+            case Opened():
+                empty = content_block(event.block, is_new=True)
+                return [TypedEvent("content_block_start", {**place, "content_block": empty})]
+            case Added():
+                kind, field = _DELTAS[event.block.kind]
+                delta = {"type": kind, field: event.text}
+                return [TypedEvent("content_block_delta", {**place, "delta": delta})]
+            case Closed():
+                return [TypedEvent("content_block_stop", place)]
+
+    def closing(self, reader: BlockReader, usage: Usage) -> list[TypedEvent]:
+        """Return `message_delta`, which has the token counts, and `message_stop`."""
+        data = {"delta": stop_fields(reader), "usage": usage_body(usage)}
+        return [TypedEvent("message_delta", data), TypedEvent("message_stop", {})]
+
+    def failure(self, reader: BlockReader, error: JobError) -> TypedEvent:
+        """Return an `error` event."""
+        return TypedEvent("error", anthropic_error_body(error))
+
+    def interruption(self, error: JobError) -> TypedEvent:
+        """Return an `error` event."""
+        return TypedEvent("error", anthropic_error_body(error))

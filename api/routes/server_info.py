@@ -1,0 +1,115 @@
+"""Routes by which monitoring and vLLM's clients learn about the server: metrics and limits."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from api.access.model_rights import check_model
+from api.follow.reply_hub import ReplyHub
+from api.http.guards import InAccess, Key, Work, guarded
+from api.http.parameters import query
+from api.metrics.metrics import Metrics
+from api.openapi.entries import errors
+from api.pools.pool_status import PoolReports
+from api.pools.registered_base import registered_base
+from api.pools.requested import part
+from api.schema.server_info import (
+    LoraConfig,
+    ModelConfig,
+    ServerInfo,
+    ServerLoad,
+    ServerVersion,
+    VllmConfig,
+    WorldSize,
+)
+from shared.errors import invalid_value
+from shared.protocol.access.rights import Scope
+from shared.store.adapters.registry import Registry
+from shared.store.views.pool_views import PoolViews, WorkerView
+
+router = APIRouter(tags=["operations"])
+FORMAT = "config_format"
+_JSON = "json"
+_METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."}
+
+
+@router.head("/metrics", include_in_schema=False)
+@router.get(
+    "/metrics",
+    summary="Metrics of this process and of its pool",
+    response_class=PlainTextResponse,
+    responses=errors(403, meanings=_METRICS_DENIED),
+)
+@guarded(Work.SUMMARY, Scope.METRICS)
+async def get_metrics(
+    metrics: Metrics = part(Metrics), reports: PoolReports = part(PoolReports)
+) -> Response:
+    """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
+    body = metrics.exposition(await reports.snapshot.get())
+    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+@router.get("/version", summary="Version of the server")
+@guarded(Work.CONSTANT, key=Key.IGNORED)
+async def get_version() -> ServerVersion:
+    """Return the version of Lorikeet that this front end runs."""
+    return ServerVersion(version=version("lorikeet-serve"))
+
+
+@router.get(
+    "/load",
+    summary="Load of this process",
+    responses=errors(403, meanings=_METRICS_DENIED),
+)
+@guarded(Work.SUMMARY, Scope.METRICS)
+async def get_load(replies: ReplyHub = part(ReplyHub)) -> ServerLoad:
+    """Return the number of jobs whose answers clients of this front end are waiting for."""
+    return ServerLoad(server_load=len(replies.jobs))
+
+
+@router.get(
+    "/server_info",
+    summary="Configuration of the pool",
+    responses=errors(400, 404, 503),
+    openapi_extra={
+        "parameters": [
+            query(FORMAT, "Always json, which is the default.", {"type": "string", "enum": [_JSON]})
+        ]
+    },
+)
+@guarded(Work.SUMMARY, Scope.INFERENCE)
+async def get_server_info(
+    request: Request,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    views: PoolViews = part(PoolViews),
+) -> ServerInfo:
+    """Return what vLLM's clients look up in the configuration of a server."""
+    if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
+        raise invalid_value(f"{FORMAT} must be {_JSON}, not {sent[:40]!r}", FORMAT)
+    base = await registered_base(registry)
+    await check_model(registry, access, base.name)
+    workers = await _live_workers(views)
+    return ServerInfo(
+        vllm_config=VllmConfig(
+            model_config_=ModelConfig(
+                model=base.name,
+                dtype=f"torch.{workers[0].info.dtype}" if workers else None,
+                max_model_len=base.max_model_len,
+            ),
+            lora_config=LoraConfig(max_loras=sum(w.info.max_num_seqs for w in workers)),
+        )
+    )
+
+
+@router.get("/get_world_size", summary="Number of workers", responses=errors(503))
+@guarded(Work.SUMMARY, Scope.INFERENCE)
+async def get_world_size(views: PoolViews = part(PoolViews)) -> WorldSize:
+    """Return the number of live workers of the pool."""
+    return WorldSize(world_size=len(await _live_workers(views)))
+
+
+async def _live_workers(views: PoolViews) -> list[WorkerView]:
+    return [worker for worker in await views.workers() if worker.lease_left_ms > 0]
