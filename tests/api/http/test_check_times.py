@@ -58,7 +58,7 @@ def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:
     assert_bounded(CHECKS[path], shape)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @given(ROUTES_AND_SHAPES)
 @settings(MEASURED, max_examples=120)

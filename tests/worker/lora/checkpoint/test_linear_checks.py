@@ -116,7 +116,7 @@ def test_a_configuration_is_checked_in_linear_time(shape: tuple[str, str, str]) 
     config_is_linear(shape)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @MANY
 @given(config_shapes)
@@ -198,7 +198,7 @@ def test_a_header_is_checked_in_linear_time(tmp_path: Path, shape: tuple[str, st
     header_is_linear(tmp_path, shape)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @MANY
 @given(header_shapes)
