@@ -49,6 +49,41 @@ def put(s3: S3Server, names: dict[str, int]) -> None:
     s3.put({f"{n}/{f}": content for n, i in names.items() for f, content in files(i).items()})
 
 
+@pytest.mark.slow
+async def test_the_first_request_to_an_adapter_in_the_bucket_is_served(
+    http: httpx.AsyncClient, s3: S3Server
+) -> None:
+    put(s3, {"team/sql": 1})
+    reply = await complete(http, "team/sql", "x")
+    assert reply.status_code == 200, reply.text
+    version = reply.json()["weight_version"]
+    assert version.startswith("team/sql@")
+    shown = (await http.get("/v1/adapters/team/sql")).json()
+    assert (shown["version"], shown["source"]) == (version, f"s3://{BUCKET}/team/sql")
+    assert (await complete(http, "base:team/sql", "x")).json()["weight_version"] == version
+
+
+@pytest.mark.slow
+async def test_an_object_that_changed_is_refused_and_never_served(
+    http: httpx.AsyncClient, s3: S3Server
+) -> None:
+    put(s3, {"changed": 4})
+    assert (await complete(http, "changed", "x")).status_code == 200
+    version = (await http.get("/v1/adapters/changed")).json()["version"]
+    put(s3, {"changed": 5})
+    reply = await complete(http, "changed", "x")
+    assert reply.json()["weight_version"] == version  # in the worker's memory
+    source = f"s3://{BUCKET}/changed"
+    await http.post(LOAD, json={"lora_name": "copy", "lora_path": source})
+    put(s3, {"changed": 6})  # before a worker has loaded it
+    reply = await complete(http, "copy", "x")
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (503, "adapter_unavailable"), reply.text
+    body = {"lora_name": "copy", "lora_path": source, "load_inplace": True}
+    assert (await http.post(LOAD, json=body)).status_code == 200
+    assert (await complete(http, "copy", "x")).status_code == 200
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_a_thousand_adapters_are_served_at_their_first_request(
