@@ -1,4 +1,4 @@
-"""Has workers read and check adapters, and registers those that were checked.
+"""Has workers read and check adapters.
 
 The worker replies with findings: the checked adapter, or the error that prevents the adapter's
 use. If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter
