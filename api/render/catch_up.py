@@ -21,7 +21,10 @@ class Replay:
 
 
 class CatchUp:
-    """Collects deltas until they reach a position."""
+    """Collects a job's output until it includes everything that a resuming client already has.
+
+    Then returns what the stream must replay.
+    """
 
     def __init__(self, after: Middle) -> None:
         self._after = after
@@ -75,6 +78,7 @@ class CatchUp:
 
 
 def _has(choice: ChoiceTranscript, sent: Sent) -> bool:
+    """Return whether the output of a choice includes everything in `sent`."""
     if sent.is_finished:
         return choice.finish is not None
     return (
@@ -85,12 +89,13 @@ def _has(choice: ChoiceTranscript, sent: Sent) -> bool:
 
 
 def _all_of(choice: ChoiceTranscript) -> Sent:
+    """Return the position at the end of a choice's output so far."""
     is_finished = choice.finish is not None
     return Sent(choice.num_chars, len(choice.logprobs), len(choice.ids), is_finished=is_finished)
 
 
 def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> Delta:
-    """Return the output of a choice from `start`, at which it isn't finished, up to `end`."""
+    """Return the output of a choice from `start`, which mustn't be finished, up to `end`."""
     last = _all_of(choice) if end.is_finished else end
     ids = tuple(choice.ids[start.num_tokens : last.num_tokens])
     has_prompt = not start.num_tokens and bool(ids or end.is_finished)

@@ -54,7 +54,10 @@ class AdapterLoader:
         threads: LoaderThreads,
         remote: RemoteReads,
     ) -> None:
-        """Create a loader that loads adapters into `engine` through `host`."""
+        """Create a loader that reads adapters into the host memory `host`.
+
+        It copies them from there into `engine`.
+        """
         self._residency = residency
         self._registry = registry
         self._advertiser = advertiser
