@@ -23,7 +23,10 @@ Stream = StreamWriter | TypedStream
 
 
 def stream_of(spec: AnswerSpec, after: AnyPosition | None = None) -> Stream:
-    """Return the stream of an answer, from its start or after the position `after`."""
+    """Return a writer of the answer's stream.
+
+    It begins at the stream's start, or after the position `after`.
+    """
     if spec.view is View.OPENAI:
         assert not isinstance(after, After)
         return StreamWriter(spec, after or START)

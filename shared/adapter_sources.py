@@ -94,7 +94,10 @@ class RemoteUrl:
 
 
 class SourceTemplate:
-    """A source with `{name}` in it, from which the source of any adapter follows."""
+    """Source with the placeholder `{name}`.
+
+    Filled with an adapter's name, it is that adapter's source.
+    """
 
     def __init__(self, text: str) -> None:
         """Create a template.

@@ -1,4 +1,8 @@
-"""Registers the worker in the pool, and reports its state with each heartbeat."""
+"""Registers the worker in the pool, reports its state with each heartbeat, and acts on the reply.
+
+It also reconciles: jobs that the pool assigns to the worker, but that it hasn't, are returned to
+the queue.
+"""
 
 from collections.abc import Callable
 
@@ -19,6 +23,10 @@ from worker.jobs.running import RunningJobs
 log = structlog.get_logger()
 
 MISMATCHES_UNTIL_RECONCILED = 2
+"""Heartbeats in a row whose reply counts more jobs than the worker has, before it reconciles.
+
+A single one may come from a claim whose reply is still on its way.
+"""
 
 
 class Membership:

@@ -19,7 +19,11 @@ class PoolStores:
     """Typed access to the stores of one pool."""
 
     def __init__(self, redis: Redis, pool: str, durability: Durability | None) -> None:
-        """Open the stores. `durability` has the same meaning as in `WorkerParts`."""
+        """Open the stores.
+
+        `durability` sets how many copies of a claim must exist in Redis before the worker uses it;
+        None waits for none.
+        """
         self.keys = keys = Keys(pool)
         self.residency = ResidencyStore(redis, keys)
         self.queue = Queue(redis, keys, durability=durability, residency=self.residency)

@@ -9,7 +9,7 @@ from worker.adapters.disk_store import AdapterStore
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.remote.stager import Stager
-from worker.adapters.source.checked_adapter import AdapterSource
+from worker.adapters.source.interface import AdapterSource
 from worker.engine.interface import AnyEngine
 from worker.text.interface import Grammars, PromptTokenizer
 

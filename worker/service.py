@@ -12,7 +12,7 @@ from shared.errors import EngineBroken, EngineStalled, RedisUnavailable
 from shared.settings import WorkerSettings
 from shared.store.redis.connection import Redis
 from shared.store.redis.durability import Durability
-from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
+from worker.adapters.source.interface import AdapterWeights, CheckedAdapter
 from worker.adapters.source.load_at_start import has_bases_name, read_each
 from worker.assembly import WorkerParts
 from worker.jobs.deadlines import Deadlines

@@ -1,4 +1,7 @@
-"""Which models a client may use. Routes with their names ask here."""
+"""Checks which models a client may use, and has the wording of the error for an unknown model.
+
+Routes whose requests name models call it.
+"""
 
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access

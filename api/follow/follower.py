@@ -1,4 +1,7 @@
-"""Follows one job: turns the job's events into updates for its client."""
+"""Follows one job: turns the job's events into updates for its client.
+
+After a failover of Redis, workers write full checkpoints (`worker/jobs/publisher.py`).
+"""
 
 import math
 import time

@@ -68,14 +68,14 @@ class ToolCallParser:
     """Separates the tool calls in the output of one choice from the other text.
 
     With `emits_early`, the arguments of a call are emitted as they arrive, if the model writes them
-    as JSON. If the call turns out to be malformed, the part that has been emitted remains. The rest
-    is emitted as text.
+    as JSON. If the call turns out to be malformed, what has been emitted as arguments isn't taken
+    back. The rest is emitted as text.
 
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.
 
-    With `is_constrained`, an answer that doesn't start with a call has none, because it matches a
-    schema or another constraint.
+    With `is_constrained`, the answer either starts with a call or matches a schema or another
+    constraint. In the second case it is all text.
     """
 
     def __init__(self, use: ToolUse, *, emits_early: bool, is_constrained: bool = False) -> None:

@@ -9,7 +9,7 @@ MAX_EQUAL = 3
 
 @dataclass(slots=True)
 class Failures:
-    """Counts the failures of one child that follow each other and are equal."""
+    """Counts how many times in a row one child process has failed in the same way."""
 
     _latest: tuple[int, str] | None = None
     _number: int = 0

@@ -290,7 +290,11 @@ def _usage(wire: dict[str, int] | None) -> Usage | None:
 
 
 def _known(cls: type[Any], wire: Any, **forms: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return what `wire` has for fields of `cls` in this release. `forms` reads some of them."""
+    """Return the values in `wire` of those fields that `cls` has in this release.
+
+    Other releases' fields are dropped. `forms` has the functions that decode single fields, by
+    field name.
+    """
     known = {f.name: wire[f.name] for f in fields(cls) if wire.get(f.name) is not None}
     return {name: forms[name](value) if name in forms else value for name, value in known.items()}
 

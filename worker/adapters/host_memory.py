@@ -3,7 +3,7 @@
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from shared.protocol.ids import AdapterVersion
-from worker.adapters.source.checked_adapter import AdapterWeights
+from worker.adapters.source.interface import AdapterWeights
 from worker.engine.interface import AdapterImage
 
 WeightsT_contra = TypeVar("WeightsT_contra", bound=AdapterWeights, contravariant=True)

@@ -23,7 +23,7 @@ from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
 from worker.adapters.residency import Residency
-from worker.adapters.source.checked_adapter import AdapterSource, AdapterWeights, CheckedAdapter
+from worker.adapters.source.interface import AdapterSource, AdapterWeights, CheckedAdapter
 from worker.adapters.source.remote_reads import RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
 from worker.engine.interface import AdapterImage, AnyEngine, EvictionOrder
@@ -54,7 +54,10 @@ class AdapterLoader:
         threads: LoaderThreads,
         remote: RemoteReads,
     ) -> None:
-        """Create a loader that loads adapters into `engine` through `host`."""
+        """Create a loader that reads adapters into the host memory `host`.
+
+        It copies them from there into `engine`.
+        """
         self._residency = residency
         self._registry = registry
         self._advertiser = advertiser

@@ -30,8 +30,8 @@ IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
 class Retention:
     """Sweeps the registry on behalf of the whole pool.
 
-    It also removes versions from this worker that are no longer in the registry.
-    Finally, it gives up replicas that the pool doesn't need.
+    It also removes versions from this worker that are no longer in the registry, after the check in
+    `AdapterLoader.evict_forgotten`. Finally, it gives up replicas that the pool doesn't need.
     """
 
     def __init__(

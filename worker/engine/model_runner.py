@@ -167,9 +167,10 @@ class StepRunner:
         return result
 
     def _run_pass(self, chunks: Sequence[Chunk]) -> list[Computed] | JobError | None:
-        """Run one forward pass and return its results, or the error that ends its requests.
+        """Run one forward pass and return its results.
 
-        Return None if the pass must be repeated with fewer tokens.
+        Returns an error instead if all requests of the pass end with it, and None if the pass must
+        be repeated with fewer tokens.
         """
         try:
             computed = self._runner.run(chunks)

@@ -13,7 +13,7 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.remote.stager import Stager
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.text.prompt_style import BASE_STYLE
 
 NUM_BYTES = 1 << 20

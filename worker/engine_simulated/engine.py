@@ -76,7 +76,10 @@ class SimulatedEngine:
             self._waiting = deque(r for r in self._waiting if r.id != request_id)
 
     def hang(self) -> None:
-        """Let the next step never return. Any thread may call this."""
+        """Make the next step with work block for ever, as if the engine hung.
+
+        Any thread may call this.
+        """
         self._hangs = True
 
     def step(self) -> list[StepOutput]:

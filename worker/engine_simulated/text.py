@@ -37,7 +37,7 @@ class SimulatedTokenTable:
 
 
 class SimulatedTokenizer:
-    """Tokenizes prompts to bytes."""
+    """Tokenizes prompts: each byte is one token."""
 
     def __init__(self) -> None:
         self._table = SimulatedTokenTable()

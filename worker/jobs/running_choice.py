@@ -139,7 +139,10 @@ class RunningChoice:
 
     @property
     def is_at_limit(self) -> bool:
-        """Whether the answer isn't finished, but the engine has nothing more to compute for it."""
+        """Whether all tokens and prompt logprobs that the request asks for exist.
+
+        False once `finish` is set.
+        """
         has_all_tokens = len(self.ids) >= self.max_tokens
         return self.finish is None and has_all_tokens and not self.needs_prompt_logprobs
 

@@ -28,7 +28,7 @@ from shared.store.jobs.tokenizations import Tokenizations
 from shared.store.redis.retry import MAX_DELAY_S
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
-from worker.adapters.source.checked_adapter import AdapterSource
+from worker.adapters.source.interface import AdapterSource
 from worker.jobs.encoding import encode
 from worker.text.interface import PromptTokenizer
 from worker.text.prompt_style import PromptStyle

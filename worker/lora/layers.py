@@ -141,7 +141,10 @@ class Siblings:
         return y
 
     def lora(self, num_rows: int) -> tuple[LoRASites, LoRAPlan] | None:
-        """Return the LoRA kernels' arguments for `num_rows` rows, or None without LoRA terms."""
+        """Return the LoRA kernels' arguments for `num_rows` rows.
+
+        Returns None if no adapter of the batch has LoRA weights for these linears.
+        """
         if (batch := self._batch) is None:
             return None
         assert self._sites is not None

@@ -39,9 +39,9 @@ def quantise_linears_(
 ) -> Mapping[str, QuantisedWeight]:
     """Quantise the linears that adapters may target, the output head included.
 
-    The linears of `model` get the dequantised weights, in the model's dtype, so that whatever is
-    derived from them fits the quantised model. Embeddings, norms and mixtures of experts keep their
-    weights.
+    The linears of `model` keep weights in the model's dtype, but with the quantised values, so that
+    anything computed from these weights agrees with the quantised model. Embeddings, norms and
+    mixtures of experts keep their weights.
 
     Returns the quantised weights, by the linears' names.
 

@@ -1,4 +1,4 @@
-"""Loads the base model and everything else that a worker serves."""
+"""Loads the base model and everything else that a worker with the native engine serves."""
 
 import time
 
@@ -45,6 +45,8 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         device=settings.device,
         quantize=settings.quantize,
     )
+    # Kernels are compiled first: the device's memory is then measured with them loaded, and the
+    # engine replaces the adapters that `warm_up` uses.
     warm_up(loaded)
     sizes = sizes_of(settings, loaded, device_of(loaded))
     budgets = AdapterBudgets(
@@ -54,6 +56,8 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     )
     engine = NativeEngine(loaded, _engine_config(settings, sizes, budgets.pool))
     host = HostTier(engine.layout, budgets.copies, loaded.device)
+    # The engine's thread takes as many threads as this one has had. `end_team` then ends this
+    # thread's team, because only the engine's thread may have one (see `openmp.py`).
     num_threads, vocab_size = torch.get_num_threads(), loaded.config.vocab_size
     end_team()
     return ServedModel(

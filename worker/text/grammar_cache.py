@@ -70,7 +70,11 @@ class GrammarCache:
         return result
 
     def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
-        """Return a grammar or the reason for its rejection, and the CPU time that it took."""
+        """Compile a constraint.
+
+        Return the grammar, or the reason why it was rejected, and the CPU time of the compilation
+        in seconds.
+        """
         built = build_grammar(constraint)
         if built.error:
             return built.error, built.cpu_s

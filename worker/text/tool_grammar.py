@@ -1,4 +1,7 @@
-"""Builds the grammar of answers that must call tools."""
+"""Builds the grammar of answers that must call tools.
+
+`grammar_source.py` combines it with a JSON format or another constraint of the same request.
+"""
 
 import json
 from typing import Any, NamedTuple

@@ -39,7 +39,10 @@ class PendingLines:
         return None
 
     def put_back(self, line: Line, now: float, wait_s: float, *, of_all: bool) -> None:
-        """Return a request that must wait, with its model or all; after a vain wait, longer."""
+        """Put a request back. Its model waits, or with `of_all` all models do.
+
+        A model that has just waited without success waits twice as long.
+        """
         model = self._models[line.model]
         model.lines.appendleft(line)
         if of_all:

@@ -60,7 +60,10 @@ class Inspections(PoolStore):
     """Sends, takes and answers the inspections of one pool."""
 
     async def ask(self, wid: WorkerId, inspection_id: InspectionId, asked: Inspection) -> bool:
-        """Send an inspection with a new id. Return False if the worker isn't in the pool."""
+        """Send an inspection to the worker `wid`. Return False if the worker isn't in the pool.
+
+        `inspection_id` must not have been used before.
+        """
         body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
         return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))
 

@@ -56,6 +56,7 @@ class EndedJobs(PoolStore):
 
 
 def _finish_args(job: EndedJob) -> tuple[Arg, ...]:
+    """Return the arguments of `finish.lua`, in the order of its ARGV."""
     end, usage = job.end, job.end.usage
     return (
         *(job.wid, end.job, end.try_, job.claim_epoch, end.state),

@@ -124,12 +124,12 @@ class PoolViews(PoolStore):
     ) -> JobPage | None:
         """Return up to `limit` jobs of a tenant, or None if the tenant has no job `after`.
 
-        The call looks at up to `MAX_LOOKED` jobs, so a page that has a next page may be short or
-        empty.
+        A page may be short or even empty although more jobs follow, because a call looks at no more
+        than `MAX_LOOKED` jobs.
 
-        They begin after the job `after`, or with the newest one. Its record may have expired, as
-        long as the tenant's index still has the job. `allows` says whether a job of the model with
-        this name may be returned.
+        The page begins after the job `after`; without it, with the newest job. The record of
+        `after` may have expired, if the tenant's index still lists it. `allows` says whether a job
+        of the model with this name may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:

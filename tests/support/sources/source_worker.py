@@ -23,8 +23,8 @@ from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
-from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.inspector import Inspector
+from worker.adapters.source.interface import CheckedAdapter
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.adapters.source.remote_reads import MAX_STAGING, RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher

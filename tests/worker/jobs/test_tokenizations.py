@@ -19,7 +19,7 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.jobs.tokenizations import AdapterStyles, TokenizationDesk
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer

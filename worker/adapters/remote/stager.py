@@ -1,4 +1,7 @@
-"""Fetches adapters from URLs into a worker's store. Every method blocks."""
+"""Fetches adapters from URLs into a worker's store for the time in which they are read.
+
+Every method except `progress` blocks.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ ARCHIVE, FILES = "archive", "files"
 
 
 class Stager:
-    """Fetches the files of adapters for the time in which they are read."""
+    """Fetches the files of adapters into the store, and deletes what is left after the read."""
 
     def __init__(
         self,
@@ -42,6 +45,10 @@ class Stager:
         self._max_bytes = max_bytes
         self._time_limit_s = time_limit_s
         self._running: dict[str, Budget] = {}
+        """Budgets of the adapters that are being fetched or read, by source.
+
+        Loader threads change it, and `progress` reads it on the event loop.
+        """
 
     def progress(self, source: str) -> Staging | None:
         """Return the progress of an adapter that is being fetched or read, else None."""

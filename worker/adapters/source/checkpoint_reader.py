@@ -13,7 +13,7 @@ from shared.errors import AdapterRejected
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.tools import ToolSetting
 from shared.reasoning_form import ReasoningSetting
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles

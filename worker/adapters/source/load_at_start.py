@@ -8,7 +8,7 @@ import structlog
 
 from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterRejected, StoreFailed
-from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
+from worker.adapters.source.interface import AdapterWeights, CheckedAdapter
 
 log = structlog.get_logger()
 

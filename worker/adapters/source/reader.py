@@ -25,7 +25,7 @@ from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter
 from worker.lora.checkpoint.adapter_files import AdapterFiles, FileStamp

@@ -121,7 +121,7 @@ class NativePacked:
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map `[..., in]` to `[..., sum of out]`."""
+        """Return the outputs of all linears for `x` `[..., in]`, joined to `[..., sum of out]`."""
         return self._kernels.linear(x, self.weight, self.bias, sum(self.out_features))
 
     def product(self, x: Tensor) -> Tensor:

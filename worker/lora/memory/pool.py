@@ -1,4 +1,7 @@
-"""Device memory for the weights of resident adapters, in pages of PAGE_ROWS rows."""
+"""Device memory for the weights of resident adapters, in pages of PAGE_ROWS rows.
+
+Units, runs and pages are defined in `pages.py`, groups and sites in `layout.py`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,6 +145,7 @@ class LoRAPool:
     def activate(self, reserved: Reserved) -> None:
         """Make an adapter resident. Its weights must already be written."""
         reserved.fence.let_kernels_wait()
+        # `runs` has an item for each group, and then one for the side weights if there are any.
         self._pages[reserved.version] = {
             pages.group: self._page_numbers(pages, runs)
             for pages, runs in zip(reserved.group_pages, reserved.runs, strict=False)

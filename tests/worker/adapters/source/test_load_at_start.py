@@ -9,7 +9,7 @@ from scripted_engine import ScriptedSource, read_scripted_adapter
 
 from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterRejected
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.adapters.source.load_at_start import read_each
 from worker.lora.checkpoint.adapter import LoRAAdapter
 

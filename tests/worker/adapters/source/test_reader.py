@@ -18,7 +18,7 @@ from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint import adapter_files

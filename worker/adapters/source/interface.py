@@ -1,4 +1,4 @@
-"""An adapter that was read and checked."""
+"""Types of adapters that were read and checked, and of the objects that read them."""
 
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, Self, TypeVar
