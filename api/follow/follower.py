@@ -1,4 +1,8 @@
-"""Follows one job: turns the job's events into updates for its client."""
+"""Follows one job: turns the job's events into updates for its client.
+
+A follower of a job that another request created attaches to the job, and attaches again after an
+outage of Redis, which may have lost the first attachment.
+"""
 
 import math
 import time
