@@ -116,7 +116,7 @@ class PoolLoops:
         return (each.run() for each in (self.replies, self.cancels, self.presence, self.feed))
 
     async def finish(self) -> None:
-        """End the streams of the pool's state, and send what is to be cancelled."""
+        """End the streams of the pool's state, and send the cancellations that still wait."""
         self.feed.stop()
         await self.cancels.finish()
 

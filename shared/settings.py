@@ -656,6 +656,7 @@ def drop_unknown_variables(environ: MutableMapping[str, str]) -> list[str]:
 
 
 def _is_of_service(name: str, value: str) -> bool:
+    """Return whether Kubernetes has set the variable `name` for a Service."""
     is_url = name.endswith("_PORT") and _SERVICE_URL.match(value)
     return bool(is_url or _SERVICE_NAME.fullmatch(name))
 

@@ -34,7 +34,7 @@ class FileUploads:
     """Receives files for one pool."""
 
     def __init__(self, files: TenantFiles, slots: FairSlots, settings: ApiSettings) -> None:
-        """Create an object. `slots` limits the number of files received at the same time."""
+        """Create a receiver of uploads, at most as many at a time as `slots` allows."""
         self._files = files
         self._slots = slots
         self._settings = settings

@@ -1,6 +1,8 @@
 """Follows one job: turns the job's events into updates for its client.
 
-After a failover of Redis, workers write full checkpoints (`worker/jobs/publisher.py`).
+A follower of a job that another request created attaches to the job, and attaches again after an
+outage of Redis, which may have lost the first attachment. After a failover of Redis, workers write
+full checkpoints (`worker/jobs/publisher.py`).
 """
 
 import math

@@ -21,7 +21,8 @@ from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RateLimited
 RETRY_AFTER_S = {503: 2}
 """For each of these HTTP statuses, the value of the header Retry-After in seconds.
 
-A full queue estimates the time itself. Other responses don't have the header.
+A time that is passed to `error_response` overrides it. `shared/protocol/retry_after.py` estimates
+the time for a full queue.
 """
 _NOT_RETRYABLE = {
     ErrorCode.CANCELLED,

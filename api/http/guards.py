@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Key(Enum):
-    """Whether requests to a route need an API key."""
+    """How a route treats API keys."""
 
     NEEDED = auto()
     OPTIONAL = auto()

@@ -36,7 +36,10 @@ class PoolSnapshot:
 
 
 class PoolCollector(Collector):
-    """Prometheus collector for one snapshot. The snapshot is None if Redis is unavailable."""
+    """Prometheus collector for one snapshot of the pool's state.
+
+    The snapshot is None if Redis is unreachable.
+    """
 
     def __init__(self, pool: PoolSnapshot | None) -> None:
         self._pool = pool

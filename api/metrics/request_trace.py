@@ -56,7 +56,10 @@ class RequestTrace:
 
     @classmethod
     def begin(cls, tracer: "Tracer | None", request: Request) -> "RequestTrace":
-        """Start the span of a request. It continues the trace of the header `traceparent`."""
+        """Start the span of a request.
+
+        The span belongs to the trace that the header `traceparent` names, if any.
+        """
         if tracer is None:
             return cls(None)
         route = getattr(request.scope.get("route"), "path", request.method)

@@ -1,4 +1,8 @@
-"""Checks objects that are validated without a class, and finds their unknown fields. Pure."""
+"""Checks objects in requests to /v1/messages and /v1/responses, and finds their unknown fields.
+
+Messages, content blocks, input items and tools of these APIs are validated without a class. The
+files `known_fields.py` of both APIs have their kinds. Pure.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,13 +52,18 @@ def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
 def _objects(
     value: Any, path: str, kinds: Kinds
 ) -> Iterator[tuple[str, ObjectKind, Mapping[str, Any]]]:
-    """Yield the prefix of its fields' paths, the kind and the value of each object."""
+    """Yield the objects at `path`, and those in their fields, as far as they have a kind.
+
+    Each tuple has the start of the paths of the object's fields, such as `messages[0].`, the
+    object's kind, and the object.
+    """
     if isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, dict):
                 yield from _objects(item, f"{path}[{index}]", kinds)
     elif isinstance(value, dict):
         given = value.get("type")
+        # The kind of None, if there is one, is that of objects without a type or with another type.
         kind = kinds.get(given if isinstance(given, str) else None) or kinds.get(None)
         if kind:
             yield f"{path}.", kind, value

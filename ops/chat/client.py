@@ -134,7 +134,10 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
 
 
 def reason_of(status: int, body: bytes) -> str:
-    """Return the error in `body`, with a hint for status 401, or the status if there is none."""
+    """Return the message of the error in `body`.
+
+    If `body` has none, the text names the status. For status 401, a hint is added to the message.
+    """
     try:
         message: str = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):

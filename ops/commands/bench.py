@@ -1,4 +1,7 @@
-"""`lorikeet bench`: measures the latency and throughput of any OpenAI-compatible server."""
+"""`lorikeet bench`: measures the latency and throughput of any OpenAI-compatible server.
+
+`python -m ops.lab.bench` measures a checkout of this repository instead.
+"""
 
 import asyncio
 from pathlib import Path

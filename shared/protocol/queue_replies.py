@@ -23,10 +23,7 @@ from shared.protocol.capabilities import decode_capabilities, decode_needs, why_
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import InspectionId, JobId
 from shared.protocol.jobs import ClaimedJob, Job
-
-RETRY_SHARE = 0.1
-"""Share of the waiting jobs that must be served before a refused client should try again."""
-MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1, 60
+from shared.protocol.retry_after import retry_after_full_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +167,7 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
         case [b"dup", state]:
             return DuplicateJob(job.id, state.decode())
         case [b"full", limit, num_waiting, rate]:
-            retry_after_s = _retry_after_s(num_waiting, float(rate))
+            retry_after_s = retry_after_full_s(num_waiting, float(rate))
             return QueueFull(ReachedLimit(limit.decode()), num_waiting, retry_after_s=retry_after_s)
         case [b"revoked" | b"limited", *use]:
             return _of_key(job, use)
@@ -198,14 +195,6 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
 
 def _failed(code: ErrorCode, message: str, param: str | None = None) -> JobFailed:
     return JobFailed(JobError(code=code, message=message, param=param))
-
-
-def _retry_after_s(num_waiting: int, rate: float) -> int:
-    """Return the seconds in which a pool that answers `rate` jobs per second serves some jobs."""
-    if rate <= 0:
-        return MIN_RETRY_AFTER_S
-    seconds = math.ceil(num_waiting * RETRY_SHARE / rate)
-    return min(max(MIN_RETRY_AFTER_S, seconds), MAX_RETRY_AFTER_S)
 
 
 def _of_key(job: Job, reached: Sequence[Any]) -> LorikeetError:

@@ -170,7 +170,7 @@ class _FailureLog(logging.Handler):
         self._next_s = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log one warning."""
+        """Log the warning, unless another was logged within the last `LOG_S` seconds."""
         now = time.monotonic()
         if now >= self._next_s:
             self._next_s = now + LOG_S

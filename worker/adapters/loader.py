@@ -1,6 +1,11 @@
 """Loads adapters: from their files into host memory, and from there to the device.
 
 Reading, checking and copying run in loader threads, while the engine steps.
+
+A load must call these methods of `Residency` in this order: `reading`, `was_read`, `placing` and
+`became_resident`. If host memory has a copy, the load begins with `placing`. If no copy is kept
+after reading, `placing` may be left out. A load into host memory alone ends with `was_read`. A load
+that fails or gets no device memory ends with `not_loaded`.
 """
 
 import asyncio
@@ -69,7 +74,7 @@ class AdapterLoader:
         self._threads = threads
         self._remote = remote
         self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
-        self._no_evictions = asyncio.Lock()
+        self._eviction_lock = asyncio.Lock()
         """Held while adapters are evicted, and while a resident adapter must not be evicted."""
 
     async def add(self, adapter: CheckedAdapter[AdapterWeights]) -> None:
@@ -111,7 +116,7 @@ class AdapterLoader:
             return is_forgotten
 
     async def _evict(self, version: AdapterVersion) -> None:
-        async with self._no_evictions:
+        async with self._eviction_lock:
             self._host.drop(version)
             if self._residency.is_resident(version):
                 await self._call(lambda engine: engine.remove_adapter(version))
@@ -137,7 +142,7 @@ class AdapterLoader:
         try:
             async with self._lock(version):
                 while True:
-                    async with self._no_evictions:
+                    async with self._eviction_lock:
                         if loaded:
                             self._activate(*loaded)
                         if self._residency.is_resident(version):
@@ -192,7 +197,7 @@ class AdapterLoader:
                 return
             await self._write(reserved, image)
             self._residency.stats.record_load(time.monotonic() - started_s)
-            async with self._no_evictions:
+            async with self._eviction_lock:
                 self._activate(reserved, image)
 
     async def _load(self, version: AdapterVersion) -> tuple[object, AdapterImage]:
@@ -276,7 +281,7 @@ class AdapterLoader:
         return reserved
 
     async def _place_now(self, image: AdapterImage) -> object | None:
-        async with self._no_evictions:
+        async with self._eviction_lock:
             order = EvictionOrder(first=self._residency.surplus, last=self._residency.pinned)
             placing = await self._call(lambda engine: engine.place(image, order=order))
             self._residency.evicted(placing.evicted, self._host)

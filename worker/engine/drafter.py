@@ -16,7 +16,11 @@ class Drafter:
     """Proposes tokens by prompt lookup, for steps in which verifying them pays."""
 
     def __init__(self, blocks: BlockManager, *, max_model_len: int, max_rows: int) -> None:
-        """Create a drafter for sequences of `max_model_len` tokens and steps of `max_rows`."""
+        """Create a drafter.
+
+        Sequences have at most `max_model_len` tokens, and steps with drafts at most `max_rows`
+        rows.
+        """
         self._blocks = blocks
         self._max_model_len = max_model_len
         self._max_rows = min(max_rows, MAX_ROWS)

@@ -205,7 +205,11 @@ class Grammar:
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
-        """Return the state after `output_ids`. Raises JobFailed if the grammar doesn't allow it."""
+        """Return the state after `output_ids`.
+
+        Raises:
+            JobFailed: the grammar doesn't allow these tokens.
+        """
         matcher, cost = self._matcher.deep_copy(), self._cost
         if output_ids and not cost.is_exceeded:
             with cost.measured(num_tokens=len(output_ids)):

@@ -68,9 +68,10 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its current step and the messages before this call.
+        """End the thread once its current step is done.
 
-        Blocks for at most `STOP_TIMEOUT_S` seconds. Requests in flight get no further output.
+        It still handles the messages that were queued before this call. Blocks for at most
+        `STOP_TIMEOUT_S` seconds. Requests in flight get no further output.
         """
         self._inbox.put(None)
         if self._thread is not None:

@@ -138,7 +138,10 @@ class VllmHostMemory:
         )
 
     def _keep(self, image: VllmImage, size: int, *, may_evict: bool) -> None:
-        """Keep the files of an image if they fit."""
+        """Keep an adapter's files if they fit into `max_bytes`.
+
+        With `may_evict`, others are dropped to make room, least recently used first.
+        """
         if size > self.max_bytes or image.version in self._kept:
             return
         while may_evict and self._kept and self._num_bytes() + size > self.max_bytes:

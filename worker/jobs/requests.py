@@ -1,4 +1,7 @@
-"""Converts a claimed job to choices and to the engine's requests."""
+"""Converts a claimed job to choices and to the engine's requests.
+
+Limits the number of logprobs of prompts' tokens (`MAX_PROMPT_SCORES`).
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

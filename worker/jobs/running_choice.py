@@ -1,4 +1,7 @@
-"""Progress of one answer, from its first token to its finish."""
+"""Progress of one answer, from its first token to its finish.
+
+Decides whether the token that ends an answer has logprobs (`Reports.end_logprobs`).
+"""
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence

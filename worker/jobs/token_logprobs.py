@@ -1,4 +1,8 @@
-"""Describes token logprobs in the form that clients receive."""
+"""Describes token logprobs in the form that clients receive.
+
+`running_choice.py` decides whether the token that ends an answer has logprobs. `requests.py` limits
+the number of logprobs of prompts' tokens.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -59,7 +59,10 @@ class LoRAContext:
 
 @dataclass(slots=True)
 class _JointOutput:
-    """Joint output of siblings for one input, kept until each sibling has returned its part."""
+    """Outputs of all linears of a `Siblings` for the input `x`, computed at once.
+
+    They are kept until each of the linears has returned its columns.
+    """
 
     x: Tensor | None = None
     columns: tuple[Tensor, ...] = ()

@@ -38,7 +38,7 @@ def _meminfo(path: Path) -> dict[str, int]:
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
     """Yield limit and use, in bytes, of each control group of this process that has a limit.
 
-    Memory for copies of files counts as free, because the kernel can drop it.
+    The kernel's inactive file cache counts as free, because the kernel can drop it.
     """
     for folder, names in _control_groups(root):
         limit, used, file_cache = names

@@ -30,7 +30,7 @@ class Device(Protocol):
         """Whether the device's memory is that of the machine."""
 
     def memory(self) -> DeviceMemory:
-        """Return the device's memory. The weights must be loaded."""
+        """Return the device's total, free and used memory, as it is with the weights loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
         """Return the bytes of the largest step beside the weights; None if there are too few."""

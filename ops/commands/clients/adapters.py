@@ -151,7 +151,7 @@ def validate(
 
 
 def client_of(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
-    """Return a client of the server that a command's options name."""
+    """Return a client for the server that is given by a command's options."""
     from ops.adapter_client import AdapterClient
 
     return AdapterClient(*server_of(context, url, api_key))

@@ -41,9 +41,10 @@ class LineCheck:
     """Check of an input file with one JSON object per line. Empty lines are skipped."""
 
     def __init__(self, file: IO[bytes] | OpenObject, endpoint: str, *, max_bytes: int) -> None:
-        """Begin a check of a file that nothing else reads, with lines of at most `max_bytes`.
+        """Begin a check of `file`. Nothing else may read from it meanwhile.
 
-        All requests must have the path `endpoint` as their `url`.
+        Lines longer than `max_bytes` are faults. All requests must have the path `endpoint` as
+        their `url`.
         """
         self._file = file
         self._endpoint = endpoint

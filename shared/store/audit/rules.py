@@ -67,7 +67,7 @@ class Rule:
 
     @property
     def has_members(self) -> bool:
-        """Whether the members of the key are checked."""
+        """Whether this rule also checks the members of a Redis key."""
         return self.of_member is not _no_member
 
 

@@ -153,7 +153,7 @@ class Batches(PoolStore):
         await self._redis.zadd(self._keys.ended_batches, {batch_id: until_s * 1000}, xx=True)
 
     async def forget_parts(self, batch_id: BatchId) -> None:
-        """Note that the parts of a batch were deleted."""
+        """Stop listing an ended batch for clean-up, because its parts were deleted."""
         await self._redis.zrem(self._keys.ended_batches, batch_id)
 
     async def open(self) -> list[BatchId]:
@@ -272,15 +272,25 @@ class Batches(PoolStore):
         to: BatchStatus,
         num_requests: int | None = None,
     ) -> BatchStatus:
+        """Change a batch's status from `source` to `to`, and return the status after the call.
+
+        A batch with another status stays as it is. `runner` is empty for a client's change. The
+        arguments have the order of ARGV in `move_batch.lua`.
+
+        Raises:
+            LeaseLost: the runner may no longer run the batch.
+        """
         number = "" if num_requests is None else num_requests
         args = batch_id, runner, source.value, to.value, int(time.time()), number
         reply = await self._scripts.run("move_batch", *args)
-        if reply is None:
+        if reply is None:  # the batch was deleted or has expired, so no status was changed
             return source
-        _check(batch_id, b"lost" if reply == b"lost" else b"ok")
+        if reply == b"lost":
+            raise _lease_lost(batch_id)
         return BatchStatus(reply.decode())
 
     async def _read(self, ids: Sequence[str]) -> list[Batch | None]:
+        """Return the batches with these ids, in the same order; None for each without a record."""
         pipe = self._redis.pipeline(transaction=False)
         for each in ids:
             pipe.hgetall(self._keys.batch(BatchId(each)))
@@ -300,7 +310,11 @@ def _too_many(max_tenant: int) -> JobError:
 
 def _check(batch_id: BatchId, reply: bytes) -> None:
     if reply != b"ok":
-        raise LeaseLost(f"another control process runs the batch {batch_id}")
+        raise _lease_lost(batch_id)
+
+
+def _lease_lost(batch_id: BatchId) -> LeaseLost:
+    return LeaseLost(f"another control process runs the batch {batch_id}")
 
 
 def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:

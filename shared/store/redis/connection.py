@@ -2,7 +2,8 @@
 
 redis-py 5 has no time limits by default. The client never retries, because some calls
 must not be repeated after a lost reply. For calls that are safe to repeat, callers use
-`shared.store.redis.retry`.
+`shared.store.redis.retry`. The functions `chunks`, `unix_ms` and `decode_hash` are for callers of
+the client, such as the stores in `shared/store/`.
 """
 
 import asyncio

@@ -15,7 +15,11 @@ class PoolStore:
         self._scripts = Scripts(redis, keys)
 
     async def _take_first(self, key: str, timeout_s: float) -> bytes | None:
-        """Take the first item of a list. Wait for one for `timeout_s`, but at most two seconds."""
+        """Remove and return the first item of a list.
+
+        If the list is empty, wait for an item up to `timeout_s` seconds, at most two. Return None
+        if none arrives.
+        """
         taken = await self._redis.blpop(  # type: ignore[misc]
             [key],
             timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats

@@ -78,7 +78,10 @@ class PinnedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to one of the host's addresses, after all of them were checked."""
+        """Connect to the first address of the host that accepts.
+
+        Before that, check that all addresses of the host are allowed.
+        """
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in self._check.addresses(host, port):
             left_s = min(CONNECT_S, self._budget.left_s())

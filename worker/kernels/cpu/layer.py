@@ -1,4 +1,7 @@
-"""Parameters of decoder layers for the native kernels; ctypes mirror of layer.cpp."""
+"""Parameters of decoder layers for the native kernels; ctypes mirror of `src/layer/layer.cpp`.
+
+The fields of each structure must have the types and the order of those of the C++ struct.
+"""
 
 import ctypes
 from collections.abc import Sequence
