@@ -37,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # vLLM leaves a context of ZeroMQ open when it ends.
 VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: setup up test test-all test-long chaos check format bench wheel
+.PHONY: setup up test test-all test-slow test-long chaos check format bench wheel
 .PHONY: browser clients compose docs helm vllm test-vllm
 .DEFAULT_GOAL := up
 
@@ -51,13 +51,16 @@ setup: $(READY)
 test: $(READY)
 	$(PYTEST) $(ARGS)
 
-# `test`, then the tests marked slow. pytest exits with 5 if ARGS selects none of those.
-test-all: test
-	$(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]
+# `test`, then the tests marked slow.
+test-all: test test-slow
 
-# The tests marked long: stalls, failovers, floods and an upgrade, about eight minutes.
+# pytest exits with 5 if ARGS selects none of these tests.
+test-slow: $(READY)
+	$(PYTEST) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
+
+# The tests marked long: stalls, failovers, floods, an upgrade, a thousand adapters and the like.
 test-long: $(READY)
-	$(BIN)/pytest -m long tests/chaos $(ARGS)
+	$(BIN)/pytest -m long $(ARGS)
 
 # 200 clients of a pool for 20 minutes, each kind of fault three times. Writes chaos-report/. After
 # `make clients`, some of them are the official clients for Node.

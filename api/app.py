@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 
-from api.access.auth import KeyCheck
-from api.access.authenticator import Authenticator
+from api.access.authenticator import Authenticator, KeyCheck
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
 from api.assembly import PoolLoops, ProcessParts, assembled_pool
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
-from api.http.guards import Guards
+from api.http.guards import Guards, check_scope
 from api.http.middleware import Boundary
-from api.http.scopes import check_scope
 from api.http.turns.checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics
@@ -27,13 +25,12 @@ from api.openapi.document import describe
 from api.pools.file_store import FileStore
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
+    audit_log,
     batches,
-    chat,
     completions,
     embeddings,
     files,
     health,
-    job_stream,
     jobs,
     messages,
     models,
@@ -41,22 +38,24 @@ from api.routes import (
     responses,
     server_info,
     tokenize,
+    usage,
 )
-from api.routes.access import audit_log, usage
 from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
+from shared.store.access.ledger import Ledger
 from shared.store.redis.connection import connect
 from shared.store.redis.durability import Durability
+from shared.store.redis.keys import Keys
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
 
 _ROUTES = (
-    *(chat, completions, responses, messages, embeddings, tokenize, models),
+    *(completions, responses, messages, embeddings, tokenize, models),
     *(files, batches, usage, audit_log),
-    *(candidates, pins, adapters, rollouts, lora_adapters, jobs, job_stream),
+    *(candidates, pins, adapters, rollouts, lora_adapters, jobs),
     *(pool, health, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0
@@ -72,12 +71,9 @@ def create_app(
 ) -> FastAPI:
     """Create the app of a front end. The app connects to Redis on startup.
 
-    Args:
-        settings: settings of the front end.
-        durability: a request is accepted only after its job is durable in this way in Redis.
-        tracer: records requests as spans.
-        is_internal: whether only this process sends requests. Each of them brings its `access` in
-            the state of its scope.
+    A request is accepted only after its job has the `durability` in Redis. `tracer` records
+    requests as spans. With `is_internal`, only this process sends requests, each of which brings
+    its `access` in the state of its scope.
 
     Raises:
         SettingsError: the API keys are malformed, or they are missing although the server is
@@ -98,7 +94,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
-        process = ProcessParts.of(settings, redis, app_metrics, tracer, store)
+        ledger = Ledger(redis, Keys(settings.pool))
+        process = ProcessParts(metrics=app_metrics, tracer=tracer, store=store, ledger=ledger)
         pools = [assembled_pool(of_pool, redis, durability, process) for of_pool in of_pools]
         app.state.pools, app.state.stored_keys = Pools(pools), pools[0].part(StoredKeys)
         try:

@@ -4,13 +4,12 @@ import os
 import socket
 import uuid
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from api.access.stored_keys import StoredKeys
-from api.adapters.admin import Reachability
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
 from api.adapters.on_demand import OnDemand
@@ -35,8 +34,7 @@ from api.pool_state.state import PoolReader
 from api.pools.file_store import FileStore
 from api.pools.model_cache import ModelCache
 from api.pools.pool import Pool
-from api.pools.pool_status import CachedRead, pool_snapshot, readiness
-from api.pools.reports import PoolReports
+from api.pools.pool_status import CachedRead, PoolReports, pool_snapshot, readiness
 from shared.adapter_sources import SourceTemplate
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
@@ -86,33 +84,20 @@ class ProcessParts:
     """Contents of files. None if the operator hasn't set --file-store."""
     ledger: Ledger
     """What tenants have used."""
-    turns: Turns
-    upload_slots: FairSlots
+    turns: Turns = field(default_factory=partial(Turns, MAX_TURNS))
+    upload_slots: FairSlots = field(
+        default_factory=partial(FairSlots, MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT)
+    )
     """Limits the number of files that are received at the same time."""
-    inspection_slots: FairSlots
-    call_slots: FairSlots
-    """Limits the number of concurrent calls for tokenization."""
-
-    @classmethod
-    def of(
-        cls,
-        settings: ApiSettings,
-        redis: Redis,
-        metrics: Metrics,
-        tracer: "Tracer | None",
-        store: FileStore | None,
-    ) -> "ProcessParts":
-        """Create the shared parts of a front end with these settings."""
-        return cls(
-            metrics=metrics,
-            tracer=tracer,
-            store=store,
-            upload_slots=FairSlots(MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT),
-            ledger=Ledger(redis, Keys(settings.pool)),
-            turns=Turns(MAX_TURNS),
-            inspection_slots=FairSlots(MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT),
-            call_slots=FairSlots(MAX_CALLS, max_per_tenant=MAX_CALLS_OF_TENANT),
+    inspection_slots: FairSlots = field(
+        default_factory=partial(
+            FairSlots, MAX_INSPECTIONS, max_per_tenant=MAX_INSPECTIONS_OF_TENANT
         )
+    )
+    call_slots: FairSlots = field(
+        default_factory=partial(FairSlots, MAX_CALLS, max_per_tenant=MAX_CALLS_OF_TENANT)
+    )
+    """Limits the number of concurrent calls for tokenization."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +116,7 @@ class PoolLoops:
         return (each.run() for each in (self.replies, self.cancels, self.presence, self.feed))
 
     async def finish(self) -> None:
-        """End the streams of the pool's state, and send what is to be cancelled."""
+        """End the streams of the pool's state, and send the cancellations that still wait."""
         self.feed.stop()
         await self.cancels.finish()
 
@@ -144,13 +129,9 @@ class PoolLoops:
 def assembled_pool(
     settings: ApiSettings, redis: Redis, durability: Durability | None, process: ProcessParts
 ) -> Pool:
-    """Return a pool with all its parts.
+    """Return a pool with all its parts. `settings` are the front end's settings for this pool.
 
-    Args:
-        settings: the front end's settings for this pool.
-        redis: connection to Redis.
-        durability: how jobs are made durable before their requests are accepted.
-        process: parts that all pools of the front end share.
+    Jobs get the `durability` before their requests are accepted.
     """
     keys, limits = Keys(settings.pool), settings.queue_limits
     queue = Queue(redis, keys, durability=durability)
@@ -199,29 +180,20 @@ def assembled_pool(
         on_demand=on_demand,
         shadow_copies=shadow_copies,
     )
-    return Pool(
-        settings.pool,
-        settings.root_path,
-        registry=registry,
-        views=views,
-        models=models,
-        parts=(
-            *(intake, following, loops, reports, queue, replies, process.metrics),
-            *(process.ledger, StoredKeys(KeyStore(redis, keys))),
-            *(DeadLetters(redis, keys), Changes(redis, keys)),
-            *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
-            ShownAdapters(registry, AdapterViews(redis, keys), views),
-            StagingProgress(redis, keys),
-            AdapterUploads(
-                Uploads(redis, keys),
-                max_mb=settings.max_adapter_mb,
-                deadline_s=settings.deadline_s,
-            ),
-            Reachability(settings.host, tuple(settings.cors_origins)),
-            TokenizerCalls(Tokenizations(redis, keys), process.call_slots),
-            *_file_parts(settings, redis, process),
+    parts = (
+        *(settings, registry, views, models, intake, following, loops, reports, queue, replies),
+        *(process.metrics, process.ledger, StoredKeys(KeyStore(redis, keys))),
+        *(DeadLetters(redis, keys), Changes(redis, keys)),
+        *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
+        ShownAdapters(registry, AdapterViews(redis, keys), views),
+        StagingProgress(redis, keys),
+        AdapterUploads(
+            Uploads(redis, keys), max_mb=settings.max_adapter_mb, deadline_s=settings.deadline_s
         ),
+        TokenizerCalls(Tokenizations(redis, keys), process.call_slots),
+        *_file_parts(settings, redis, process),
     )
+    return Pool(settings.pool, settings.root_path, parts)
 
 
 def _reports(

@@ -1,7 +1,7 @@
 """Chooses the format of an answer: of its complete body, and of its stream. Pure."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.messages.body import message_body
@@ -13,32 +13,20 @@ from api.render.stream_writer import StreamWriter
 from api.render.typed_stream import After, TypedStream, parse_after
 from api.responses.body import finished_body
 from api.responses.events import ResponseEvents
-from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import View
 from shared.protocol.results import Usage
 
 AnyPosition = Position | After
-
-
-class Stream(Protocol):
-    """Renders the events of one stream."""
-
-    def chunks(self, deltas: Sequence[Delta]) -> bytes:
-        """Return the events for `deltas`, preceded in the first call by the opening events."""
-
-    def closing(self, usage: Usage) -> bytes:
-        """Return the end of a successful stream."""
-
-    def failure(self, error: JobError) -> bytes:
-        """Return the end of a stream that failed."""
-
-    def interruption(self, error: JobError) -> bytes:
-        """Return the last event of a stream that the client can continue elsewhere."""
+Stream = StreamWriter | TypedStream
+"""Renders the events of one stream."""
 
 
 def stream_of(spec: AnswerSpec, after: AnyPosition | None = None) -> Stream:
-    """Return the stream of an answer, from its start or after the position `after`."""
+    """Return a writer of the answer's stream.
+
+    It begins at the stream's start, or after the position `after`.
+    """
     if spec.view is View.OPENAI:
         assert not isinstance(after, After)
         return StreamWriter(spec, after or START)

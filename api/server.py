@@ -17,7 +17,6 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.assembly import PoolLoops
-from api.http.connection_limits import HttpLimits
 from api.http.protocol import HttpConfig
 from api.jobs.retention import warn_if_retention_is_limited
 from api.metrics.metrics import Metrics
@@ -63,7 +62,7 @@ def http_config(app: FastAPI, settings: ApiSettings) -> HttpConfig:
     metrics: Metrics = app.state.metrics
     return HttpConfig(
         app,
-        limits=HttpLimits.of(settings),
+        limits=settings,
         on_refused=metrics.count_refusal,
         log_config=None,
         access_log=False,
@@ -90,10 +89,7 @@ async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
 
 
 def _raise_open_file_limit() -> None:
-    """Raise the soft limit of open files to the hard limit.
-
-    Every connection uses an open file, and the soft limit is often only 1,024.
-    """
+    """Raise the soft limit of open files, which is often only 1,024, to the hard limit."""
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # macOS also has a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

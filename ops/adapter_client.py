@@ -41,10 +41,7 @@ class AdapterClient:
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter, and return it.
-
-        If `replace` is true, the adapter replaces any adapter called `name`.
-        """
+        """Load an adapter, in place of one with this name if `replace` is true, and return it."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
             self._send("POST", "/v1/load_lora_adapter", body)  # the answer is a text, as in vLLM
@@ -70,10 +67,7 @@ class AdapterClient:
         return self._call("GET", f"/v1/adapters/{_quoted(name)}")
 
     def set_candidate(self, name: str, wanted: Body) -> Body:
-        """Try out a version beside the current one, and return the adapter.
-
-        `wanted` has the fields of the request.
-        """
+        """Try out a version, which the fields of the request `wanted` name. Return the adapter."""
         return self._call("PUT", f"/v1/adapters/{_quoted(name)}/candidate", wanted)
 
     def candidate(self, name: str) -> Body:
@@ -81,10 +75,7 @@ class AdapterClient:
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Make the candidate of an adapter its current version, and return the adapter.
-
-        The server refuses if the candidate isn't `version`.
-        """
+        """Make the candidate, which must be `version`, the current version. Return the adapter."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 

@@ -97,10 +97,7 @@ def main() -> None:
 
 
 def _expected_error(raised: Exception) -> LorikeetError | None:
-    """Return the expected error in `raised`, or None if `raised` contains an unexpected error.
-
-    If a task group raised several expected errors, return the first.
-    """
+    """Return the expected error in `raised`, or None if it contains an unexpected one."""
     if isinstance(raised, LorikeetError):
         return raised
     if not isinstance(raised, ExceptionGroup):

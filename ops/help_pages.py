@@ -73,10 +73,7 @@ def _write(formatter: Any, rows: Iterable[tuple[str, Row]]) -> None:
 
 
 def _lines(rows: Sequence[Row], width: int) -> Iterable[str]:
-    """Yield the lines of two columns that together are `width` wide.
-
-    Words aren't broken at hyphens, because readers copy the names of flags.
-    """
+    """Yield the lines of two columns. No word is broken, because readers copy names of flags."""
     most = min(MAX_NAME_WIDTH, width // 3)
     column = min(max(len(name) for name, _ in rows), most) + len(GAP)
     for name, text in rows:

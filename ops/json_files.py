@@ -7,9 +7,6 @@ import orjson
 
 
 def write_json(figures: Any, path: Path) -> None:
-    """Write `figures` to `path` as indented JSON. NaN becomes null.
-
-    `figures` are dataclasses or containers of dataclasses.
-    """
+    """Write dataclasses or containers of them to `path` as indented JSON. NaN becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))

@@ -6,10 +6,7 @@ import httpx
 
 
 async def sse_lines(reply: httpx.Response) -> AsyncIterator[str]:
-    """Yield the complete lines of a response, without their ends.
-
-    httpx's `aiter_lines` also splits at U+2028 and similar characters, which JSON may contain.
-    """
+    """Yield lines without their ends. Unlike `aiter_lines`, U+2028 in JSON doesn't split them."""
     rest = b""
     async for piece in reply.aiter_bytes():
         *lines, rest = (rest + piece).split(b"\n")

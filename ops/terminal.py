@@ -1,14 +1,34 @@
-"""Lines of text and times for the terminal."""
+"""Lines of text, tables and times for the terminal."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 
 def print_line(line: str) -> None:
     """Print a line as plain text, without markup or wrapping."""
     Console().print(Text(line), soft_wrap=True)
+
+
+def table(*columns: str, whole: tuple[str, ...] = ()) -> Table:
+    """Return an empty table. Long words are folded, except in the columns `whole`."""
+    shown = Table(box=SIMPLE_HEAD, header_style="cyan")
+    for column in columns:
+        shown.add_column(column, no_wrap=column in whole, overflow="fold")
+    return shown
+
+
+def facts_table(facts: Mapping[str, str | None]) -> Table:
+    """Return a table of the names and values of facts that have a value."""
+    shown = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        if value:
+            shown.add_row(Text(name, style="cyan"), Text(value, overflow="fold"))
+    return shown
 
 
 def utc_minutes(ms: int) -> str:

@@ -48,10 +48,7 @@ def _split(flag: str) -> tuple[str, str]:
 
 
 def _full_path(source: str) -> str:
-    """Return the absolute path if `source` is a folder. Return a hub id unchanged.
-
-    Other processes also read the path, and their working directories may differ.
-    """
+    """Return a folder's absolute path, as other processes read it too, or a hub id unchanged."""
     folder = Path(source).expanduser()
     try:
         return str(folder.resolve()) if folder.is_dir() else source

@@ -94,7 +94,10 @@ class RemoteUrl:
 
 
 class SourceTemplate:
-    """A source with `{name}` in it, from which the source of any adapter follows."""
+    """Source with the placeholder `{name}`.
+
+    Filled with an adapter's name, it is that adapter's source.
+    """
 
     def __init__(self, text: str) -> None:
         """Create a template.
@@ -127,10 +130,7 @@ class SourceTemplate:
         return f"{self._before}{name}{self._after}"
 
     def source_of(self, name: str) -> str | None:
-        """Return the source of the adapter `name`, or None if no source can follow from it.
-
-        A name can't lead to another bucket, host or folder.
-        """
+        """Return the source of an adapter, never outside the template's host or folder, or None."""
         parts = name.split("/")
         is_usable = is_valid_name(name) and not {"", ".", ".."} & set(parts)
         source = self.filled(name)

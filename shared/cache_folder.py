@@ -35,9 +35,6 @@ def cache_folder() -> Path:
 def writing_to_cache(folder: Path) -> Iterator[None]:
     """Turn an error that shows that the cache folder can't be written into one clear message.
 
-    Args:
-        folder: the cache folder, for the message.
-
     Raises:
         SettingsError: a file or folder couldn't be written, often because the disk is full.
     """

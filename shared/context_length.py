@@ -32,12 +32,7 @@ def output_limit(
     this case, as in OpenAI's API. For embeddings, the limit is 1: the embedding itself. Their
     prompts may fill the context.
 
-    Args:
-        job: the job that contains the prompt.
-        num_prompt_tokens: number of tokens in the prompt.
-        max_model_len: context length of the model, in tokens.
-        is_least: whether `num_prompt_tokens` is only a lower bound. If True, error messages say
-            "at least".
+    If `is_least`, `num_prompt_tokens` is only a lower bound, and error messages say "at least".
 
     Raises:
         JobFailed: the prompt leaves no space for an answer. For a completion, this error is also

@@ -8,10 +8,6 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Make Linux kill the calling process when its parent ends for any reason.
-
-    The parent is the thread that started the process. A parent passes this function to `Popen` as
-    `preexec_fn`.
-    """
+    """Make Linux kill this process when the thread that started it ends. For `preexec_fn`."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -24,132 +24,100 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Machine-readable error codes. As in OpenAI's API, clients receive them as `error.code`."""
+    """Machine-readable error codes, and the HTTP status of each.
 
-    INVALID_VALUE = "invalid_value"
+    As in OpenAI's API, clients receive a code as `error.code`.
+    """
+
+    status: int
+    """HTTP status of the error."""
+
+    def __new__(cls, code: str, status: int = 500) -> "ErrorCode":
+        """Create the member for a code."""
+        member = str.__new__(cls, code)
+        member._value_, member.status = code, status
+        return member
+
+    INVALID_VALUE = "invalid_value", 400
     """A field has a value that isn't allowed."""
-    UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    UNSUPPORTED_PARAMETER = "unsupported_parameter", 400
     """A field of OpenAI's API isn't supported by Lorikeet."""
-    UNKNOWN_PARAMETER = "unknown_parameter"
+    UNKNOWN_PARAMETER = "unknown_parameter", 400
     """The request has a field that doesn't exist."""
-    INVALID_API_KEY = "invalid_api_key"
+    INVALID_API_KEY = "invalid_api_key", 401
     """The request has no API key, or an unknown one."""
-    PERMISSION_DENIED = "permission_denied"
+    PERMISSION_DENIED = "permission_denied", 403
     """The API key doesn't permit this request."""
-    MODEL_NOT_FOUND = "model_not_found"
+    MODEL_NOT_FOUND = "model_not_found", 404
     """No base model or adapter has this name."""
-    ADAPTER_EXISTS = "adapter_exists"
+    ADAPTER_EXISTS = "adapter_exists", 400
     """An adapter with this name is loaded, and the request doesn't ask to replace it."""
-    ADAPTER_CONFLICT = "adapter_conflict"
+    ADAPTER_CONFLICT = "adapter_conflict", 409
     """The adapter's state doesn't allow this request."""
-    ADAPTER_REJECTED = "adapter_rejected"
+    ADAPTER_REJECTED = "adapter_rejected", 400
     """Lorikeet can't serve the adapter exactly as PEFT would."""
-    SOURCE_NOT_FOUND = "source_not_found"
+    SOURCE_NOT_FOUND = "source_not_found", 404
     """The adapter's folder doesn't exist, or the hub has no accessible repository with its id."""
-    SOURCE_NOT_ALLOWED = "source_not_allowed"
+    SOURCE_NOT_ALLOWED = "source_not_allowed", 403
     """Clients may not load adapters from this source."""
-    JOB_NOT_FOUND = "job_not_found"
+    JOB_NOT_FOUND = "job_not_found", 404
     """No job has this id, or the record of the job has expired."""
-    JOB_CONFLICT = "job_conflict"
+    JOB_CONFLICT = "job_conflict", 409
     """The job's state doesn't allow this request."""
-    PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
+    PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found", 400
     """The response that a request continues doesn't exist, isn't stored, or isn't completed."""
-    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict", 409
     """Another request with a different body has used the same idempotency key."""
-    FILE_NOT_FOUND = "file_not_found"
+    FILE_NOT_FOUND = "file_not_found", 404
     """No file has this id, or the file has expired."""
-    BATCH_NOT_FOUND = "batch_not_found"
+    BATCH_NOT_FOUND = "batch_not_found", 404
     """No batch has this id, or the record of the batch has expired."""
-    BATCH_CONFLICT = "batch_conflict"
+    BATCH_CONFLICT = "batch_conflict", 409
     """The batch's status doesn't allow this request."""
-    BATCH_EXPIRED = "batch_expired"
+    BATCH_EXPIRED = "batch_expired", 408
     """The time of the batch was over before this request had ended."""
-    QUOTA_EXCEEDED = "quota_exceeded"
+    QUOTA_EXCEEDED = "quota_exceeded", 400
     """The tenant keeps as much as it may. Something must be deleted before this request."""
-    NO_FILE_STORE = "no_file_store"
+    NO_FILE_STORE = "no_file_store", 404
     """The server keeps no files, because its operator hasn't set --file-store."""
-    FILE_STORE_UNAVAILABLE = "file_store_unavailable"
+    FILE_STORE_UNAVAILABLE = "file_store_unavailable", 503
     """The file store can't be read or written at present."""
-    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded", 400
     """The prompt, or prompt and answer together, exceed the model's context length."""
-    UNKNOWN_URL = "unknown_url"
+    UNKNOWN_URL = "unknown_url", 404
     """The URL doesn't exist."""
-    METHOD_NOT_ALLOWED = "method_not_allowed"
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405
     """The URL doesn't support this HTTP method."""
-    REQUEST_TOO_LARGE = "request_too_large"
+    REQUEST_TOO_LARGE = "request_too_large", 413
     """The request body exceeds the limit in bytes."""
-    UNSUPPORTED_ENCODING = "unsupported_content_encoding"
+    UNSUPPORTED_ENCODING = "unsupported_content_encoding", 415
     """The request body has a Content-Encoding that isn't supported."""
-    HEADERS_TOO_LARGE = "headers_too_large"
+    HEADERS_TOO_LARGE = "headers_too_large", 431
     """The request line and headers exceed the limit in bytes."""
-    REQUEST_TIMEOUT = "request_timeout"
+    REQUEST_TIMEOUT = "request_timeout", 408
     """The request didn't arrive completely within its time limit."""
-    TOO_MANY_CONNECTIONS = "too_many_connections"
+    TOO_MANY_CONNECTIONS = "too_many_connections", 503
     """The front end has reached its limit of connections; try again later."""
-    QUEUE_FULL = "queue_full"
+    QUEUE_FULL = "queue_full", 429
     """A limit on waiting jobs is reached; try again later."""
-    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded", 429
     """A limit of the API key is reached; try again later."""
-    DEADLINE_EXCEEDED = "deadline_exceeded"
+    DEADLINE_EXCEEDED = "deadline_exceeded", 504
     """The job didn't finish within its deadline."""
-    CANCELLED = "cancelled"
+    CANCELLED = "cancelled", 409
     """The job was cancelled."""
-    ADAPTER_UNAVAILABLE = "adapter_unavailable"
+    ADAPTER_UNAVAILABLE = "adapter_unavailable", 503
     """The adapter is registered, but no worker can load it."""
-    POISON_JOB = "poison_job"
+    POISON_JOB = "poison_job", 500
     """The job repeatedly killed its worker and isn't retried."""
-    RESUME_DIVERGED = "resume_diverged"
+    RESUME_DIVERGED = "resume_diverged", 500
     """A worker resumed the answer and contradicted the text that was already sent."""
-    UNAVAILABLE = "service_unavailable"
+    UNAVAILABLE = "service_unavailable", 503
     """Redis, or every worker, is unavailable."""
-    SERVER_STOPPING = "server_stopping"
+    SERVER_STOPPING = "server_stopping", 503
     """This front end stops. The job goes on, and other front ends have its answer."""
-    INTERNAL = "internal_error"
+    INTERNAL = "internal_error", 500
     """An unexpected error occurred. It is logged with the job's id."""
-
-
-HTTP_STATUS: dict[ErrorCode, int] = {
-    ErrorCode.INVALID_VALUE: 400,
-    ErrorCode.UNSUPPORTED_PARAMETER: 400,
-    ErrorCode.UNKNOWN_PARAMETER: 400,
-    ErrorCode.INVALID_API_KEY: 401,
-    ErrorCode.PERMISSION_DENIED: 403,
-    ErrorCode.MODEL_NOT_FOUND: 404,
-    ErrorCode.ADAPTER_EXISTS: 400,
-    ErrorCode.ADAPTER_CONFLICT: 409,
-    ErrorCode.ADAPTER_REJECTED: 400,
-    ErrorCode.SOURCE_NOT_FOUND: 404,
-    ErrorCode.SOURCE_NOT_ALLOWED: 403,
-    ErrorCode.JOB_NOT_FOUND: 404,
-    ErrorCode.JOB_CONFLICT: 409,
-    ErrorCode.PREVIOUS_RESPONSE_NOT_FOUND: 400,
-    ErrorCode.IDEMPOTENCY_CONFLICT: 409,
-    ErrorCode.FILE_NOT_FOUND: 404,
-    ErrorCode.BATCH_NOT_FOUND: 404,
-    ErrorCode.BATCH_CONFLICT: 409,
-    ErrorCode.BATCH_EXPIRED: 408,
-    ErrorCode.QUOTA_EXCEEDED: 400,
-    ErrorCode.NO_FILE_STORE: 404,
-    ErrorCode.FILE_STORE_UNAVAILABLE: 503,
-    ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
-    ErrorCode.UNKNOWN_URL: 404,
-    ErrorCode.METHOD_NOT_ALLOWED: 405,
-    ErrorCode.REQUEST_TOO_LARGE: 413,
-    ErrorCode.UNSUPPORTED_ENCODING: 415,
-    ErrorCode.HEADERS_TOO_LARGE: 431,
-    ErrorCode.REQUEST_TIMEOUT: 408,
-    ErrorCode.TOO_MANY_CONNECTIONS: 503,
-    ErrorCode.QUEUE_FULL: 429,
-    ErrorCode.RATE_LIMIT_EXCEEDED: 429,
-    ErrorCode.DEADLINE_EXCEEDED: 504,
-    ErrorCode.CANCELLED: 409,
-    ErrorCode.ADAPTER_UNAVAILABLE: 503,
-    ErrorCode.POISON_JOB: 500,
-    ErrorCode.RESUME_DIVERGED: 500,
-    ErrorCode.UNAVAILABLE: 503,
-    ErrorCode.SERVER_STOPPING: 503,
-    ErrorCode.INTERNAL: 500,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +132,7 @@ class JobError:
     @property
     def status(self) -> int:
         """HTTP status of the error code."""
-        return HTTP_STATUS[self.code]
+        return self.code.status
 
 
 class LorikeetError(Exception):
@@ -176,10 +144,7 @@ class SettingsError(LorikeetError):
 
 
 class RedisUnavailable(LorikeetError):
-    """Redis can't be reached, can't serve, or has a configuration that would lose jobs.
-
-    Redis may have executed the call that raised this error.
-    """
+    """Redis can't serve, or would lose jobs. It may have executed the call that raised this."""
 
 
 class ProtocolMismatch(LorikeetError):
@@ -289,9 +254,14 @@ class JobFailed(LorikeetError):
         self.error = error
 
 
+def failed(code: ErrorCode, message: str, param: str | None = None) -> JobFailed:
+    """Return the failure of a job or request, perhaps because of its field `param`."""
+    return JobFailed(JobError(code=code, message=message, param=param))
+
+
 def invalid_value(message: str, param: str | None = None) -> JobFailed:
     """Return the failure of a request whose field `param` has an invalid value."""
-    return JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+    return failed(ErrorCode.INVALID_VALUE, message, param)
 
 
 def invalid_param(param: str, reason: str) -> JobFailed:

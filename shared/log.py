@@ -7,11 +7,7 @@ import structlog
 
 
 def configure_logging(level: str, *, process: str) -> None:
-    """Write log lines with severity `level` or higher to standard error.
-
-    Each line contains the name of the process. This function changes the logging of the whole
-    process. Call it once, at the start.
-    """
+    """Write log lines of this whole process with severity `level` or higher to standard error."""
     structlog.contextvars.bind_contextvars(process=process)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

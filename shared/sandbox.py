@@ -35,14 +35,10 @@ class SandboxAnswer:
     error: str
     """The reason why there is no result; empty if there is one."""
     cpu_s: float
-    """CPU time of the process in seconds."""
 
 
 def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
-    """Run `python -m MODULE` with `question` as its input. Blocks until the process has ended.
-
-    If the process exceeds a limit, the answer's error is `TOO_COSTLY`.
-    """
+    """Run `python -m MODULE` with `question` as its input, under the limits. Blocks."""
     command = [sys.executable, "-P", "-m", module]
     too_costly = SandboxAnswer("", TOO_COSTLY, START_CPU_S + MAX_CPU_S)
     try:
@@ -75,10 +71,7 @@ def answer_once(
 ) -> None:
     """Call `work` with this process's input, under the limits, and write its result as the output.
 
-    Args:
-        work: the function.
-        rejections: errors of `work` whose messages are for the client.
-        max_cpu_s: limit of the CPU time in seconds.
+    `rejections` are the errors of `work` whose messages are for the client.
     """
     question = sys.stdin.buffer.read()
     limit_process(MAX_BYTES)

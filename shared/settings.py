@@ -52,8 +52,8 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{
 """Origin as browsers send it: in lower case and without a path. `*` means every origin."""
 
 
-def _number(default: int, description: str, *, least: int = 1) -> Any:
-    return Field(default, ge=least, le=MAX_NUMBER, description=description)
+def _number(default: int, description: str, *, least: int = 1, most: int = MAX_NUMBER) -> Any:
+    return Field(default, ge=least, le=most, description=description)
 
 
 def _sized(description: str, *, least: int = 1) -> Any:
@@ -95,27 +95,31 @@ def _words(value: Any) -> Any:
     return value.split() if isinstance(value, str) else value
 
 
-def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not _ORIGIN.fullmatch(value):
-            raise ValueError(f"{value!r} isn't an origin such as https://app.example:8443, or *")
-    return values
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+"""Setting that is a list, which its variable separates by spaces."""
 
 
-def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not _HOST.fullmatch(value):
-            raise ValueError(f"{value!r} isn't the name of a host such as llm.example, or *")
-    return values
+def _each(form: re.Pattern[str], what: str) -> AfterValidator:
+    """Return a validator of lists whose values all have one form."""
+
+    def check(values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not form.fullmatch(value):
+                raise ValueError(f"{value!r} isn't {what}")
+        return values
+
+    return AfterValidator(check)
 
 
-def _pools(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if not _POOL.fullmatch(value):
-            raise ValueError(f"{value!r} isn't the name of a pool")
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) < len(values):
         raise ValueError("a pool is named twice")
     return values
+
+
+Origins = Annotated[Words, _each(_ORIGIN, "an origin such as https://app.example:8443, or *")]
+Hosts = Annotated[Words, _each(_HOST, "the name of a host such as llm.example, or *")]
+Pools = Annotated[Words, _each(_POOL, "the name of a pool"), AfterValidator(_distinct)]
 
 
 def _template(value: str | None) -> str | None:
@@ -154,20 +158,15 @@ class FileSettings(PoolSettings):
         "s3://BUCKET/PREFIX. All front ends and control processes need the same one. Without it, "
         "/v1/files and /v1/batches are refused; lorikeet up has one in --data-dir.",
     )
-    file_days: int = Field(
-        30,
-        ge=1,
-        le=3650,
-        description="Days after which files are deleted, and batches after their end.",
+    file_days: int = _number(
+        30, "Days after which files are deleted, and batches after their end.", most=3650
     )
 
 
 class ApiSettings(FileSettings):
     """Settings of a front end."""
 
-    further_pools: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_pools)
-    ] = Field(
+    further_pools: Pools = Field(
         (),
         description="Further pool on the same Redis whose models this front end serves, such as "
         "one with another base model. Repeat the flag for several pools; the variable separates "
@@ -205,16 +204,12 @@ class ApiSettings(FileSettings):
         description="Path under which a proxy publishes the server, such as /llm. Requests are "
         "served with and without it.",
     )
-    cors_origins: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_origins)
-    ] = Field(
+    cors_origins: Origins = Field(
         (),
         description="Web site whose pages may call the API, such as https://app.example, or * for "
         "all. Repeat the flag for several sites; the variable separates them by spaces.",
     )
-    allowed_hosts: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_hosts)
-    ] = Field(
+    allowed_hosts: Hosts = Field(
         (),
         description="Name under which clients without an API key reach the server, such as "
         "llm.example, or * for all. Addresses, localhost, --host, this machine's name and names "
@@ -251,12 +246,12 @@ class ApiSettings(FileSettings):
         "with 413.",
     )
     adapter_source: AdapterSource = _adapter_source()
-    keep_versions: int = Field(
+    keep_versions: int = _number(
         4,
-        ge=0,
-        le=16,
-        description="Number of earlier versions that an adapter keeps for rollbacks. Older ones "
-        "are deleted once their last request has ended.",
+        "Number of earlier versions that an adapter keeps for rollbacks. Older ones are deleted "
+        "once their last request has ended.",
+        least=0,
+        most=16,
     )
     max_header_bytes: int = _number(
         32_768,
@@ -306,11 +301,8 @@ class ApiSettings(FileSettings):
         "Maximum memory of all finished jobs in MiB, and never more than half of Redis' memory. "
         "Beyond it, the oldest ones of the tenant that keeps most are deleted before --retain-s.",
     )
-    usage_days: int = Field(
-        400,
-        ge=1,
-        le=3650,
-        description="Days for which /v1/usage keeps what each tenant has used.",
+    usage_days: int = _number(
+        400, "Days for which /v1/usage keeps what each tenant has used.", most=3650
     )
     disconnect_grace_s: float = _seconds(
         5,
@@ -324,7 +316,7 @@ class ApiSettings(FileSettings):
         "another front end.",
         least=0,
     )
-    tenant_weights: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    tenant_weights: Words = Field(
         (),
         description="Weight of a tenant in fair queueing: NAME=WEIGHT, by default 1. Repeat the "
         "flag for several tenants; the variable separates them by commas or spaces.",
@@ -386,7 +378,7 @@ class WorkerSettings(PoolSettings):
         description="Name by which clients request the base model. By default its folder's name "
         "or its hub id.",
     )
-    adapters: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    adapters: Words = Field(
         (),
         description="Adapters to serve, separated by spaces: NAME=FOLDER, NAME=ORG/REPO, or a "
         "path whose last part is the name.",
@@ -479,13 +471,13 @@ class WorkerSettings(PoolSettings):
         "it is added to --adapter-memory-mb, and the default is less on a small machine.",
         least=0,
     )
-    adapter_roots: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    adapter_roots: Words = Field(
         (),
         description="Folder, hub:ORG for an organisation of the Hugging Face hub, or URL "
         "(s3://BUCKET/PATH, gs://BUCKET/PATH, https://HOST/PATH), below which clients may load "
         "adapters at run time. By default the parent folders of --adapters.",
     )
-    adapter_private_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    adapter_private_hosts: Words = Field(
         (),
         description="Host of an --adapter-root URL whose address may be private, such as a server "
         "of your own network. By default only public addresses are connected to.",
@@ -536,13 +528,12 @@ class WorkerSettings(PoolSettings):
         le=MAX_THREADS,
         description="CPU threads of the engine. By default one per available core.",
     )
-    lease_ms: int = Field(
-        # `reap.lua` takes a lease that lasts longer for the result of a clock that jumped.
+    lease_ms: int = _number(
         6000,
-        ge=300,
-        le=20_000,
-        description="Milliseconds without a heartbeat after which a worker is given up and its "
-        "jobs run elsewhere.",
+        "Milliseconds without a heartbeat after which a worker is given up and its jobs run "
+        "elsewhere.",
+        least=300,
+        most=20_000,  # `reap.lua` takes a longer lease for the result of a clock that jumped
     )
     stall_s: float = _seconds(
         60,
@@ -624,11 +615,7 @@ S = TypeVar("S", bound=PoolSettings)
 
 
 def load_settings(cls: type[S], **given: Any) -> S:
-    """Return settings of class `cls` from flags and the environment.
-
-    Args:
-        cls: class of the settings.
-        given: flag values by setting name; None for a flag that isn't given.
+    """Return settings from flags and the environment. Flags that aren't given are None.
 
     Raises:
         SettingsError: a value is invalid. The message names the setting.
@@ -669,6 +656,7 @@ def drop_unknown_variables(environ: MutableMapping[str, str]) -> list[str]:
 
 
 def _is_of_service(name: str, value: str) -> bool:
+    """Return whether Kubernetes has set the variable `name` for a Service."""
     is_url = name.endswith("_PORT") and _SERVICE_URL.match(value)
     return bool(is_url or _SERVICE_NAME.fullmatch(name))
 

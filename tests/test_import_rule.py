@@ -3,12 +3,12 @@
 import ast
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
-from rooms import plans
+from rooms import imported_names, plans
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("api", "worker", "shared", "ops")
@@ -34,131 +34,70 @@ IMPURE = {*TORCH_STACK, *WEB_STACK, "redis", "asyncio", "time", "datetime", "ran
 PURE = re.compile(r"\b(Pure|Policy only)\.")
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
-@cache
-def imports(path: Path) -> tuple[str, ...]:
-    """The full names that a file imports when it runs, without those for type checkers alone."""
-    return tuple(imported(path, runtime_nodes(tree(path))))
-
-
-def imported(path: Path, nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The full names that a file's nodes import."""
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    for child in ast.iter_child_nodes(node):
-        is_for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        if not is_for_types:
-            yield from runtime_nodes(child)
-
-
 FILES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 
 
-@cache
-def edges() -> list[tuple[str, str]]:
-    """Each file with each full name that it imports, those for type checkers included."""
-    return [
-        (path.relative_to(ROOT).as_posix(), name)
-        for path in FILES
-        for name in imported(path, ast.walk(tree(path)))
-    ]
-
-
-def violations(is_wrong: Callable[[str, str], bool]) -> list[str]:
-    return [f"{path} imports {name}" for path, name in edges() if is_wrong(path, name)]
+def imports(path: Path) -> tuple[str, ...]:
+    return imported_names(path, for_types=False)
 
 
 def top(name: str) -> str:
-    return name.split(".")[0]
+    return re.split(r"[/.]", name)[0]
 
 
-def layer(name: str, package: str, layers: tuple[str, ...]) -> int | None:
+def layer(name: str, package: str = "worker") -> int | None:
     """Index of the layer that a path or module belongs to; None: it is in none of them."""
     parts = re.split(r"[/.]", name)
-    depth = package.count("/") + 1
+    depth, layers = package.count("/") + 1, LAYERS[package]
     is_inside = parts[:depth] == package.split("/") and len(parts) > depth
     return layers.index(parts[depth]) if is_inside and parts[depth] in layers else None
 
 
-def test_packages_import_only_what_they_may() -> None:
-    assert (
-        violations(
-            lambda p, n: top(n) in PACKAGES and top(n) not in MAY_IMPORT[top(p.replace("/", "."))]
-        )
-        == []
-    )
+def is_upward(path: str, name: str, package: str) -> bool:
+    mine, other = layer(path, package), layer(name, package)
+    return mine is not None and other is not None and other < mine
 
 
-def test_only_the_laboratory_imports_the_laboratory() -> None:
-    names, folders = ("ops.lab.", "ops.bench."), ("ops/lab/", "ops/bench/")
-    assert violations(lambda p, n: n.startswith(names) and not p.startswith(folders)) == []
+FORBIDDEN: dict[str, Callable[[str, str], bool]] = {
+    "packages import only what they may": lambda path, name: (
+        top(name) in PACKAGES and top(name) not in MAY_IMPORT[top(path)]
+    ),
+    "only the laboratory imports the laboratory": lambda path, name: (
+        name.startswith(("ops.lab.", "ops.bench."))
+        and not path.startswith(("ops/lab/", "ops/bench/"))
+    ),
+    "api and shared never import the torch stack": lambda path, name: (
+        top(path) in ("api", "shared") and top(name) in TORCH_STACK
+    ),
+    "worker and shared never import the web stack": lambda path, name: (
+        top(path) in ("worker", "shared") and top(name) in WEB_STACK
+    ),
+    "only the store and the control process import redis": lambda path, name: (
+        top(name) == "redis" and not path.startswith(("shared/store/", "ops/"))
+    ),
+    "layers import downward only": lambda path, name: any(
+        is_upward(path, name, package) for package in LAYERS
+    ),
+    "the engine and the layers below import none of the worker's other files": lambda path, name: (
+        layer(path) is not None and top(name) == "worker" and layer(name) is None
+    ),
+    "the engine and the layers below know neither redis nor asyncio": lambda path, name: (
+        layer(path) is not None and top(name) in {"redis", "asyncio"}
+    ),
+    "kernels import nothing of ours": lambda path, name: (
+        path.startswith("worker/kernels/")
+        and top(name) in PACKAGES
+        and not name.startswith("worker.kernels")
+    ),
+}
+"""Whether an import by a file, for type checkers or not, breaks each rule."""
 
 
-def test_no_import_between_rooms_of_ops_runs_upwards() -> None:
-    assert {plan.folder: plan.upward for plan in plans(packages=("ops",)) if plan.upward} == {}
-
-
-def test_api_and_shared_never_import_the_torch_stack() -> None:
-    assert (
-        violations(lambda p, n: p.startswith(("api/", "shared/")) and top(n) in TORCH_STACK) == []
-    )
-
-
-def test_worker_and_shared_never_import_the_web_stack() -> None:
-    assert (
-        violations(lambda p, n: p.startswith(("worker/", "shared/")) and top(n) in WEB_STACK) == []
-    )
-
-
-def test_only_the_store_and_the_control_process_import_redis() -> None:
-    def is_wrong(path: str, name: str) -> bool:
-        may = path.startswith(("shared/store/", "ops/"))
-        return top(name) == "redis" and not may
-
-    assert violations(is_wrong) == []
-
-
-@pytest.mark.parametrize("package", LAYERS)
-def test_layers_import_downward_only(package: str) -> None:
-    layers = LAYERS[package]
-
-    def is_upward(path: str, name: str) -> bool:
-        mine, other = layer(path, package, layers), layer(name, package, layers)
-        return mine is not None and other is not None and other < mine
-
-    assert violations(is_upward) == []
-
-
-def test_the_engine_and_the_layers_below_import_none_of_the_workers_other_files() -> None:
-    layers = LAYERS["worker"]
-
-    def is_wrong(path: str, name: str) -> bool:
-        is_below = layer(path, "worker", layers) is not None
-        return is_below and top(name) == "worker" and layer(name, "worker", layers) is None
-
-    assert violations(is_wrong) == []
-
-
-def test_the_engine_and_the_layers_below_know_neither_redis_nor_asyncio() -> None:
-    layers = LAYERS["worker"]
-    assert (
-        violations(
-            lambda p, n: layer(p, "worker", layers) is not None and top(n) in {"redis", "asyncio"}
-        )
-        == []
-    )
+@pytest.mark.parametrize("rule", FORBIDDEN)
+def test_the_imports_keep_the_rule(rule: str) -> None:
+    edges = ((path, name) for path in FILES for name in imported_names(path))
+    found = ((path.relative_to(ROOT).as_posix(), name) for path, name in edges)
+    assert [edge for edge in found if FORBIDDEN[rule](*edge)] == []
 
 
 WORKER_STACK = {*TORCH_STACK, "tokenizers", "numpy", "llguidance", "jinja2", "huggingface_hub"}
@@ -175,23 +114,10 @@ def test_only_the_native_engine_needs_the_extra_worker(module: str) -> None:
     assert not reached(module) & WORKER_STACK
 
 
-def test_kernels_import_nothing_of_ours() -> None:
-    assert (
-        violations(
-            lambda p, n: (
-                p.startswith("worker/kernels/")
-                and top(n) in PACKAGES
-                and not n.startswith("worker.kernels")
-            )
-        )
-        == []
-    )
-
-
 def is_pure(path: Path) -> bool:
     # Most files need no parsing, which takes a second for all of them.
     is_named = PURE.search(path.read_text()) is not None
-    return is_named and bool(PURE.search(ast.get_docstring(tree(path)) or ""))
+    return is_named and bool(PURE.search(ast.get_docstring(ast.parse(path.read_text())) or ""))
 
 
 PURE_FILES = [path.relative_to(ROOT).as_posix() for path in FILES if is_pure(path)]
@@ -241,13 +167,7 @@ def file_of(module: str) -> Path | None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_import_between_rooms_runs_upwards(package: str) -> None:
-    upward = [
-        text
-        for found in plans(packages=(package,))
-        for arrow in found.upward
-        for text in found.arrows[arrow]
-    ]
-    assert upward == []
+    assert [text for found in plans((package,)) for text in found.upward] == []
 
 
 @pytest.mark.parametrize("name", PACKAGES)

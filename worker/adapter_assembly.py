@@ -1,8 +1,5 @@
 """Assembles the objects that manage a worker's adapters."""
 
-from collections.abc import Callable
-
-from shared.protocol.ids import AdapterVersion
 from worker.adapters.actors import Adapters
 from worker.adapters.advertiser import Advertiser
 from worker.adapters.load_policy import MAX_LOADING
@@ -35,7 +32,10 @@ def assemble_adapters(
             number, spare_cores=served.cpu.spare_cores, is_engine_busy=lambda: engine.is_busy
         )
 
-    num_jobs = _counter(jobs, base)
+    def num_jobs() -> Jobs:
+        """Return the number of running jobs of each adapter version, without the base model."""
+        return {version: n for version, n in jobs.num_by_version.items() if version != base}
+
     residency = Residency(base, BASE_STYLE)
     jobs.subscribe(lambda: residency.job_finished(num_jobs()))
     advertiser = Advertiser(stores.residency, stores.views, lease, residency)
@@ -80,15 +80,3 @@ def assemble_adapters(
         staging_threads=staging_threads,
         remote=remote,
     )
-
-
-def _counter(jobs: RunningJobs, base: AdapterVersion) -> Callable[[], Jobs]:
-    """Return a function that counts the running jobs of each adapter version.
-
-    The base model's jobs aren't counted.
-    """
-
-    def num_jobs() -> Jobs:
-        return {version: n for version, n in jobs.num_by_version.items() if version != base}
-
-    return num_jobs

@@ -11,11 +11,7 @@ from worker.jobs.consumer import Consumer
 from worker.lease import Lease
 
 WAIT_S = 1.0
-"""Maximum seconds to wait for one message.
-
-After a loss of its lease, the worker has a new mailbox. A short wait ends the wait at the old
-mailbox soon.
-"""
+"""Maximum seconds to wait for one message, as a lost lease brings a new mailbox."""
 
 
 class Mailbox:

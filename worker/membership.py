@@ -1,4 +1,8 @@
-"""Registers the worker in the pool, and reports its state with each heartbeat."""
+"""Registers the worker in the pool, reports its state with each heartbeat, and acts on the reply.
+
+It also reconciles: jobs that the pool assigns to the worker, but that it hasn't, are returned to
+the queue.
+"""
 
 from collections.abc import Callable
 
@@ -19,6 +23,10 @@ from worker.jobs.running import RunningJobs
 log = structlog.get_logger()
 
 MISMATCHES_UNTIL_RECONCILED = 2
+"""Heartbeats in a row whose reply counts more jobs than the worker has, before it reconciles.
+
+A single one may come from a claim whose reply is still on its way.
+"""
 
 
 class Membership:
@@ -40,17 +48,8 @@ class Membership:
     ) -> None:
         """Create a membership. Nothing is registered before `enter`.
 
-        Args:
-            queue: the pool's queue.
-            registry: the pool's registry of adapters.
-            residency: knows which adapters this worker holds.
-            retention: is notified when the registry has forgotten versions.
-            jobs: the jobs that this worker runs.
-            publisher: drops or ends jobs as the pool's replies require.
-            ends: knows jobs that have ended but may still be lost in a failover.
-            base: the base model that the worker serves.
-            lease_ms: time in ms without a heartbeat after which the pool declares the worker dead.
-            describe: returns the worker's current state as shown to operators.
+        The pool declares the worker dead after `lease_ms` without a heartbeat. `describe` returns
+        the worker's current state as shown to operators.
         """
         self._queue = queue
         self._registry = registry
@@ -87,11 +86,7 @@ class Membership:
         )
 
     async def beat(self, wid: WorkerId) -> None:
-        """Renew the lease, and act on the pool's reply.
-
-        Raises:
-            LeaseLost: the pool has declared this worker dead.
-        """
+        """Renew the lease, and act on the reply. Raises LeaseLost if the pool has given it up."""
         epochs = self._jobs.claim_epochs
         try:
             standing = await self._queue.beat(
@@ -115,10 +110,7 @@ class Membership:
         await self._queue.leave(wid)
 
     async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
-        """Return lost jobs to the queue.
-
-        A job is lost if the pool assigns it to this worker but the worker has no record of the job.
-        """
+        """Return jobs to the queue that the pool assigns to this worker, but that it hasn't."""
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = {*(job.id for job in self._jobs), *self._ends.job_ids}

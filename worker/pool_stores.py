@@ -1,7 +1,5 @@
 """The Redis stores of a pool that a worker uses."""
 
-from dataclasses import dataclass
-
 from shared.store.adapters.adapter_views import AdapterViews
 from shared.store.adapters.inspections import Inspections
 from shared.store.adapters.pins import Pins
@@ -17,43 +15,23 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStores:
     """Typed access to the stores of one pool."""
 
-    redis: Redis
-    keys: Keys
-    queue: Queue
-    residency: ResidencyStore
-    registry: Registry
-    inspections: Inspections
-    tokenizations: Tokenizations
-    uploads: Uploads
-    staging: StagingProgress
-    pins: Pins
-    views: PoolViews
-    adapter_views: AdapterViews
+    def __init__(self, redis: Redis, pool: str, durability: Durability | None) -> None:
+        """Open the stores.
 
-
-def open_stores(redis: Redis, pool: str, durability: Durability | None) -> PoolStores:
-    """Return the stores of a pool.
-
-    `durability` sets how many copies of each claim must exist in Redis before the worker uses the
-    claim. If `durability` is None, claims don't wait for copies.
-    """
-    keys = Keys(pool)
-    residency = ResidencyStore(redis, keys)
-    return PoolStores(
-        redis=redis,
-        keys=keys,
-        queue=Queue(redis, keys, durability=durability, residency=residency),
-        residency=residency,
-        registry=Registry(redis, keys),
-        inspections=Inspections(redis, keys),
-        tokenizations=Tokenizations(redis, keys),
-        uploads=Uploads(redis, keys),
-        staging=StagingProgress(redis, keys),
-        pins=Pins(redis, keys),
-        views=PoolViews(redis, keys),
-        adapter_views=AdapterViews(redis, keys),
-    )
+        `durability` sets how many copies of a claim must exist in Redis before the worker uses it;
+        None waits for none.
+        """
+        self.keys = keys = Keys(pool)
+        self.residency = ResidencyStore(redis, keys)
+        self.queue = Queue(redis, keys, durability=durability, residency=self.residency)
+        self.registry = Registry(redis, keys)
+        self.inspections = Inspections(redis, keys)
+        self.tokenizations = Tokenizations(redis, keys)
+        self.uploads = Uploads(redis, keys)
+        self.staging = StagingProgress(redis, keys)
+        self.pins = Pins(redis, keys)
+        self.views = PoolViews(redis, keys)
+        self.adapter_views = AdapterViews(redis, keys)

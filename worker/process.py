@@ -16,8 +16,7 @@ from shared.store.redis.durability import Durability, durability_of
 from shared.tracing.start import tracing
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.load_model import load_simulated
-from worker.engine_vllm.environment import set_environment
-from worker.engine_vllm.interpreter import switch_python
+from worker.engine_vllm.environment import set_environment, switch_python
 from worker.kernels.cpu.levels import VARIABLE as CPU_LEVEL
 from worker.kernels.cpu.levels import LevelUnavailable, cpu_flags, forced_level
 from worker.served_model import ServedModel

@@ -9,7 +9,7 @@ from worker.adapters.disk_store import AdapterStore
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.remote.stager import Stager
-from worker.adapters.source.checked_adapter import AdapterSource
+from worker.adapters.source.interface import AdapterSource
 from worker.engine.interface import AnyEngine
 from worker.text.interface import Grammars, PromptTokenizer
 
@@ -58,21 +58,14 @@ class AdapterSupply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuShares:
-    """How the threads of a worker share its CPU cores."""
+    """How the threads of a worker share its CPU cores. By default they stay as they are."""
 
-    num_threads: int
+    num_threads: int = 1
     """Number of OpenMP threads of the engine."""
-    take_cores: Callable[[], None]
-    """Sets the size of the OpenMP team of the engine's thread to `num_threads`.
-
-    Only that thread may call it.
-    """
-    spare_cores: Callable[[], None]
+    take_cores: Callable[[], None] = lambda: None
+    """Sets the OpenMP team of the engine's thread, its only caller, to `num_threads`."""
+    spare_cores: Callable[[], None] = lambda: None
     """Limits the calling thread to one core."""
-
-
-def nothing_to_close() -> None:
-    """Do nothing, because the model has started nothing outside of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,5 +81,5 @@ class ServedModel:
     cpu: CpuShares
     serves: Capabilities = EVERYTHING
     """Which jobs the engine serves."""
-    close: Callable[[], None] = nothing_to_close
+    close: Callable[[], None] = lambda: None
     """Ends what the model has started outside of this process. Called once, after the last job."""

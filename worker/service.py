@@ -12,14 +12,13 @@ from shared.errors import EngineBroken, EngineStalled, RedisUnavailable
 from shared.settings import WorkerSettings
 from shared.store.redis.connection import Redis
 from shared.store.redis.durability import Durability
-from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
+from worker.adapters.source.interface import AdapterWeights, CheckedAdapter
 from worker.adapters.source.load_at_start import has_bases_name, read_each
-from worker.assembly import assemble
-from worker.engine.request import StepOutput
-from worker.engine_stall import until_stalled
+from worker.assembly import WorkerParts
 from worker.jobs.deadlines import Deadlines
 from worker.mailbox import Mailbox
 from worker.served_model import ServedModel
+from worker.watchdog import until_stalled
 from worker.worker_info import startup_fields
 
 if TYPE_CHECKING:
@@ -29,18 +28,11 @@ log = structlog.get_logger()
 
 REAP_S = 1.0
 REAPS_PER_LEASE = 4
-"""Minimum number of sweeps for dead workers per lease.
-
-With fewer sweeps, the time between two sweeps could reach half a lease. The later sweep would then
-conclude that Redis has stalled.
-"""
+"""Minimum number of sweeps for dead workers per lease. Rare ones seem like a stalled Redis."""
 SETTLE_S = 2.0
 """Maximum seconds for making the ends of jobs durable before the worker leaves."""
 HAND_OVER_S = 5.0
-"""Maximum seconds for leaving the pool.
-
-Jobs that remain after this time are handed over when the lease expires.
-"""
+"""Maximum seconds for leaving the pool. Remaining jobs are handed over with the lease's end."""
 
 
 class Worker:
@@ -58,20 +50,14 @@ class Worker:
     ) -> None:
         """Create the worker inside the event loop that it will run in.
 
-        Args:
-            settings: the worker's settings.
-            redis: client of the pool's Redis.
-            served: the loaded model.
-            durability: number of copies of each claim that must exist in Redis before the worker
-                uses the claim. If None, claims don't wait for copies.
-            tracer: records the work on each job, if tracing is on.
-            on_stalled: called with the error when the engine hangs, before `run` raises it.
+        `durability` and `tracer` have the same meaning as in `WorkerParts`. `on_stalled` is called
+        with the error when the engine hangs, before `run` raises it.
         """
         self._settings = settings
         self._served = served
         self._on_stalled = on_stalled
         self._loop = asyncio.get_running_loop()
-        self.parts = parts = assemble(settings, served, redis, durability, tracer)
+        self.parts = parts = WorkerParts(settings, served, redis, durability, tracer)
         """The worker's actors, and the state that they share."""
         self._is_draining = asyncio.Event()
         self._may_leave = asyncio.Event()
@@ -95,7 +81,11 @@ class Worker:
             SettingsError: the pool serves another model.
         """
         engine = self.parts.engine
-        engine.start(on_outputs=self._on_outputs, on_broken=self._on_broken)
+        pass_on = self._loop.call_soon_threadsafe  # from the engine's thread to the event loop
+        engine.start(
+            on_outputs=lambda outputs: pass_on(self.parts.publisher.accept, outputs),
+            on_broken=lambda: pass_on(self._engine_is_broken.set),
+        )
         try:
             await self._start_up()
             await self._serve()
@@ -218,13 +208,6 @@ class Worker:
     async def _watch_engine(self) -> None:
         await self._engine_is_broken.wait()
         raise EngineBroken("the engine can't compute any more; see the log")
-
-    def _on_outputs(self, outputs: list[StepOutput]) -> None:
-        """Pass a step's outputs from the engine thread to the event loop."""
-        self._loop.call_soon_threadsafe(self.parts.publisher.accept, outputs)
-
-    def _on_broken(self) -> None:
-        self._loop.call_soon_threadsafe(self._engine_is_broken.set)
 
     def _leave_if_drained(self) -> None:
         if self._is_draining.is_set() and not self.parts.jobs:

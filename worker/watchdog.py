@@ -1,4 +1,4 @@
-"""Starts a process that ends this one when its event loop doesn't run any more."""
+"""Ends a worker whose event loop or engine hangs."""
 
 import asyncio
 import ctypes
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -89,3 +89,20 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.stdin.close()
     process.kill()
     process.wait()
+
+
+async def until_stalled(step_s: Callable[[], float], limit_s: float) -> None:
+    """Return once one step of the engine has taken `limit_s` seconds.
+
+    Time during which this process was suspended doesn't count. Therefore a suspended machine or a
+    paused container isn't mistaken for a hung engine. `step_s` returns the seconds that the current
+    step has taken so far.
+    """
+    pause_s = watchdog_process.check_s(limit_s)
+    loop = asyncio.get_running_loop()
+    stalled_s, checked_s = 0.0, loop.time()
+    while stalled_s < limit_s:
+        await asyncio.sleep(pause_s)
+        now_s = loop.time()
+        elapsed_s, checked_s = min(now_s - checked_s, 2 * pause_s), now_s
+        stalled_s = min(step_s(), stalled_s + elapsed_s)

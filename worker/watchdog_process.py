@@ -41,7 +41,10 @@ def main() -> None:
 
 
 def check_s(limit_s: float) -> float:
-    """Return the seconds between two checks, which is also the interval of beats."""
+    """Return the interval in seconds at which event loops and engines are checked.
+
+    Beats have the same interval.
+    """
     return min(MAX_CHECK_S, limit_s / CHECKS_PER_LIMIT)
 
 

@@ -22,12 +22,8 @@ def worker_info(
 ) -> WorkerInfo:
     """Return the worker's state as shown to operators.
 
-    Args:
-        settings: the worker's settings.
-        served: the model that the worker serves.
-        stats: the engine's state after its last step.
-        counters: totals since the worker's start, except those that the engine counts.
-        step_s: seconds that the engine has spent on its current step.
+    The engine's `stats` are those after its last step, and `step_s` is the time of its current one.
+    `counters` are totals since the start that the engine doesn't count.
     """
     info, supply = served.info, served.adapters
     device_bytes, host_bytes = supply.budgets.used(stats.adapter_bytes, supply.host.num_bytes)
@@ -66,10 +62,7 @@ def worker_info(
 
 
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """Return the worker's device and limits as fields of its first log line.
-
-    `sized` names the limits that follow from the device's memory instead of the settings.
-    """
+    """Return device and limits for the first log line. `sized` names those that weren't set."""
     info, budgets = served.info, served.adapters.budgets
     return {
         "device": info.device,

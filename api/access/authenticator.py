@@ -1,14 +1,20 @@
-"""Finds the rights of a request by its API key."""
+"""Finds the rights of each request by its API key, and refuses requests without any."""
 
 import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fastapi import Request, Response
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
+
 from api.access.stored_keys import StoredKeys
-from api.http.guards import Guards
+from api.access.web_pages import WebPages
+from api.http.errors import error_response, redis_error
+from api.http.guards import API_KEY_HEADER, Guards, unauthenticated
 from shared.api_keys import ADMIN, ApiKey
-from shared.errors import RedisUnavailable
+from shared.errors import JobError, RedisUnavailable
 from shared.protocol.access.rights import Access, Scope
 from shared.store.access.secret import id_of
 
@@ -16,6 +22,7 @@ ANONYMOUS = "default"
 """Tenant of all requests if the server needs no keys."""
 METRICS_TENANT = "metrics"
 """Tenant of requests with the metrics key. It has no jobs."""
+SCHEME = "bearer"
 
 
 class Authenticator:
@@ -30,14 +37,10 @@ class Authenticator:
         require_keys: bool,
         books_pool: str = "",
     ) -> None:
-        """Create an authenticator.
+        """Create an authenticator for the keys of the settings.
 
-        Args:
-            keys: the API keys of the settings.
-            metrics_key: the metrics key; None if it isn't set.
-            guards: guards of the app's routes.
-            require_keys: whether requests need a key even if no key is known.
-            books_pool: `Access.books_pool` of all requests.
+        With `require_keys`, requests need a key even if no key is known. `books_pool` is
+        `Access.books_pool` of all requests.
         """
         self.guards = guards
         self._books_pool = books_pool
@@ -55,10 +58,7 @@ class Authenticator:
     async def access_of(self, path: str, secret: str | None, stored: StoredKeys) -> Access | None:
         """Return the rights of a request for `path`, or None if it has none.
 
-        Args:
-            path: path of the request.
-            secret: API key of the request; None if it has no key.
-            stored: the keys that Redis stores.
+        `secret` is its API key; None if it has no key.
 
         Raises:
             RedisUnavailable: the answer depends on the stored keys, and they can't be read.
@@ -123,3 +123,56 @@ def _access_of(key: ApiKey) -> Access:
 
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("latin-1")).digest()
+
+
+class KeyCheck:
+    """ASGI middleware that sets `access` and `tenant` of a request, or refuses the request.
+
+    The body of a refused request isn't read. `check_scope` checks later whether the rights suffice.
+    A request that this process makes itself brings its `access` in the state of its scope.
+    """
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, web_pages: WebPages) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._web_pages = web_pages
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and (refusal := await self._authenticate(scope)):
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _authenticate(self, scope: AsgiScope) -> Response | None:
+        """Set the rights of a request, or return the response that refuses it."""
+        state, request, path = scope.setdefault("state", {}), Request(scope), scope["path"]
+        if "access" not in state:
+            stored = request.app.state.stored_keys
+            try:
+                access = await self._authenticator.access_of(path, _sent_key(scope), stored)
+            except RedisUnavailable:
+                return error_response(request, redis_error())
+            if access is None and not self._authenticator.guards.is_open(path):
+                return error_response(request, unauthenticated(request))
+            if access and access.is_anonymous and (error := self._reason_to_refuse(request, path)):
+                return error_response(request, error)
+            state["access"] = access
+        access = state["access"]
+        state["tenant"] = access.tenant if access else None
+        return None
+
+    def _reason_to_refuse(self, request: Request, path: str) -> JobError | None:
+        if self._authenticator.guards.is_always_open(path):
+            return None
+        return self._web_pages.reason_to_refuse(request.method, request.headers)
+
+
+def _sent_key(scope: AsgiScope) -> str | None:
+    """Return the API key in the request, or None if there is no key."""
+    headers = dict(scope["headers"])
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.decode("latin-1").lower() == SCHEME:
+        return str(key.strip().decode("latin-1"))
+    key = headers.get(API_KEY_HEADER.encode())
+    return key.strip().decode("latin-1") if key else None

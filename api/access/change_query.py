@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from api.http.lists import check_known, limit, read_limit
 from api.http.parameters import Parameters, query
-from api.http.query import check_known, read_limit
 from shared.errors import invalid_value
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
@@ -14,19 +13,8 @@ _MAX_PART = 2**64 - 1
 """Largest number in an id of Redis' streams."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeQuery:
-    """Page of the audit log that a client wants."""
-
-    limit: int
-    after: str | None
-    """Id of the last change of the page before."""
-    adapter: str | None
-    """Name of the adapter whose changes are wanted; None for all changes."""
-
-
-def read_change_query(given: Mapping[str, str]) -> ChangeQuery:
-    """Return the query of a URL.
+def read_change_query(given: Mapping[str, str]) -> tuple[int, str | None, str | None]:
+    """Return the limit, the id of the last change of the page before, and the adapter's name.
 
     Raises:
         JobFailed: a parameter is unknown or invalid.
@@ -35,11 +23,8 @@ def read_change_query(given: Mapping[str, str]) -> ChangeQuery:
     after = given.get("after")
     if after is not None and not _is_id(after):
         raise invalid_value("after: must be the `last_id` of a page", "after")
-    return ChangeQuery(
-        limit=read_limit(given.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
-        after=after,
-        adapter=given.get("adapter"),
-    )
+    most = read_limit(given.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
+    return most, after, given.get("adapter")
 
 
 def _is_id(text: str) -> bool:
@@ -49,12 +34,8 @@ def _is_id(text: str) -> bool:
     return any(parts) and max(parts) <= _MAX_PART
 
 
-PARAMETERS: Parameters = [
-    query(
-        "limit",
-        f"Maximum number of changes. Defaults to {DEFAULT_LIMIT}.",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    ),
+CHANGE_PARAMETERS: Parameters = [
+    limit("changes", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("after", "last_id of the previous page.", {"type": "string"}),
     query("adapter", "Name of the adapter whose changes are wanted.", {"type": "string"}),
 ]

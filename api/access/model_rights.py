@@ -1,6 +1,9 @@
-"""Which models a client may use. Every route that is given a model's name asks here."""
+"""Checks which models a client may use, and has the wording of the error for an unknown model.
 
-from shared.errors import ErrorCode, JobError, JobFailed
+Routes whose requests name models call it.
+"""
+
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import own_name
 from shared.store.adapters.registry import Registry
@@ -25,17 +28,14 @@ async def check_model(registry: Registry, access: Access, model: str) -> None:
         RedisUnavailable: the name of the base model can't be read.
     """
     if not await may_use(registry, access, model):
-        raise JobFailed(model_not_found(model))
+        raise model_not_found(model)
 
 
-def model_not_found(name: str) -> JobError:
-    """Return the error for a `name` that belongs to neither the base model nor an adapter.
+def model_not_found(name: str) -> JobFailed:
+    """Return the failure for a `name` that belongs to neither the base model nor an adapter.
 
     The first sentence is OpenAI's, because clients match it.
     """
-    return JobError(
-        code=ErrorCode.MODEL_NOT_FOUND,
-        message=f"The model {name[:200]!r} does not exist or you do not have access to it. "
-        "GET /v1/models lists all models.",
-        param="model",
-    )
+    message = f"The model {name[:200]!r} does not exist or you do not have access to it. "
+    message += "GET /v1/models lists all models."
+    return failed(ErrorCode.MODEL_NOT_FOUND, message, "model")

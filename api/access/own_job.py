@@ -1,6 +1,6 @@
-"""Finds a job on behalf of its tenant."""
+"""Which jobs a client may see."""
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import job_id_of, name_of
 from shared.protocol.results import Result
@@ -31,16 +31,13 @@ async def own_job_and_result(
     return _checked(view, access, job_id), result
 
 
-def job_not_found(job_id: str, *, param: str | None = None) -> JobError:
-    """Return the error for the id of a job that the tenant doesn't have."""
-    return JobError(
-        code=ErrorCode.JOB_NOT_FOUND,
-        message=f"the job {job_id[:100]!r} doesn't exist or has expired",
-        param=param,
-    )
+def job_not_found(job_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a job that the tenant doesn't have."""
+    message = f"the job {job_id[:100]!r} doesn't exist or has expired"
+    return failed(ErrorCode.JOB_NOT_FOUND, message, param)
 
 
 def _checked(view: JobView | None, access: Access, job_id: str) -> JobView:
     if view is None or view.tenant != access.tenant or not access.allows(name_of(view.version)):
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return view

@@ -21,9 +21,10 @@ class _Entry:
 
 
 class StoredKeys:
-    """Keys that Redis stores, remembered by the digests of their secrets.
+    """Cache of the API keys in Redis, by the digests of their secrets.
 
-    Unknown keys are remembered apart, so that clients that guess keys don't displace valid ones.
+    Secrets that Redis doesn't know have a cache of their own, so that guesses don't displace valid
+    keys.
     """
 
     def __init__(self, keys: KeyStore) -> None:

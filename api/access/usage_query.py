@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from starlette.datastructures import QueryParams
 
+from api.http.lists import check_known, read_limit
 from api.http.parameters import Parameters, query
-from api.http.query import check_known, read_limit
 from shared.errors import invalid_value
 
 DEFAULT_DAYS, MAX_DAYS = 30, 400
@@ -99,7 +99,8 @@ def read_usage_query(params: QueryParams, *, accept: str, today: date) -> UsageQ
     """
     check_known(params, _NAMES)
     end = _day(params.get("end"), "end") or today
-    start = _day(params.get("start"), "start") or _days_before(end, DEFAULT_DAYS)
+    first_day = date.fromordinal(max(1, end.toordinal() - DEFAULT_DAYS))
+    start = _day(params.get("start"), "start") or first_day
     if not 0 <= (end - start).days < MAX_DAYS:
         raise invalid_value(
             f"start: must be at most {MAX_DAYS} days before end, and not after it", "start"
@@ -125,10 +126,6 @@ def _day(text: str | None, name: str) -> date | None:
     except ValueError:
         pass
     raise invalid_value(f"{name}: must be a day as YYYY-MM-DD, not {text[:60]!r}", name)
-
-
-def _days_before(day: date, number: int) -> date:
-    return date.fromordinal(max(1, day.toordinal() - number))
 
 
 def _groups(texts: list[str]) -> tuple[Group, ...]:

@@ -1,4 +1,4 @@
-"""Sums the ledger up into the rows that a client asks for."""
+"""Sums the ledger up into the rows that a query of GET /v1/usage asks for."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass

@@ -27,12 +27,9 @@ class WebPages:
     """Decides which requests without a key a web page of another site may have sent."""
 
     def __init__(self, host: str, allowed_hosts: Sequence[str], origins: Collection[str]) -> None:
-        """Create an object.
+        """Create an object for a server that listens on `host` and has the names `allowed_hosts`.
 
-        Args:
-            host: address or name on which the server listens.
-            allowed_hosts: further names of the server, or `*` for all names.
-            origins: sites whose pages may call the API, or `*` for all sites.
+        Pages of the sites `origins` may call the API. In both, `*` stands for all.
         """
         self._hosts = {each.lower() for each in (host, socket.gethostname(), *allowed_hosts)}
         self._origins = origins

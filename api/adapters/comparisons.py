@@ -1,4 +1,4 @@
-"""Builds the parts of a response that compare a shadow's answers with the current version's."""
+"""Describes how the answers of a shadow compare with those of the current version."""
 
 from api.access.own_job import own_job
 from api.schema.adapter_versions import Agreement, DifferingPair

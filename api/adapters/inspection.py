@@ -1,4 +1,4 @@
-"""Inspects adapters: asks a worker to read and check an adapter's files.
+"""Has workers read and check adapters.
 
 The worker replies with findings: the checked adapter, or the error that prevents the adapter's
 use. If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter
@@ -10,14 +10,10 @@ import secrets
 from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Annotated
-
-from fastapi import Depends
 
 from api.http.turns.fair_slots import FairSlots
-from api.pools.requested import part_of_pool
 from shared.adapter_sources import without_query
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import why_unserved
 from shared.protocol.ids import InspectionId, WorkerId
@@ -73,7 +69,7 @@ class Inspector:
         except TimeoutError:
             source = without_query(inspection.source)
             message = f"no worker has read {source!r} within {self._limit_s:g} s; try again"
-            raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
+            raise failed(ErrorCode.DEADLINE_EXCEEDED, message) from None
 
     async def checked_adapter(
         self, tenant: str, name: str, source: str, *, param: str | None
@@ -109,8 +105,10 @@ class Inspector:
 
     async def _checked(self, findings: Findings) -> Findings:
         """Return the findings, or an error in place of an adapter that no live worker serves."""
-        adapter = findings.adapter
-        reason = adapter and _why_unserved(adapter, await self._alive())
+        if (adapter := findings.adapter) is None:
+            return findings
+        serving = [worker.info.serves for worker in await self._alive()]
+        reason = why_unserved(f"adapter {adapter.name}", adapter.needs, serving)
         if not reason:
             return findings
         error = JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")
@@ -143,20 +141,9 @@ class Inspector:
             if not is_taken and clock() > take_until_s:
                 await self._inspections.withdraw(inspection_id)
                 return _NoFindings.NOT_TAKEN
-            if reply is None and not await self._is_alive(wid):
+            if reply is None and all(worker.id != wid for worker in await self._alive()):
                 return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN
-
-    async def _is_alive(self, wid: WorkerId) -> bool:
-        return any(w.id == wid for w in await self._alive())
-
-
-InInspector = Annotated[Inspector, Depends(part_of_pool(Inspector))]
-
-
-def _why_unserved(adapter: Adapter, workers: Collection[WorkerView]) -> str | None:
-    serving = [worker.info.serves for worker in workers]
-    return why_unserved(f"adapter {adapter.name}", adapter.needs, serving)
 
 
 def _unavailable(message: str) -> JobFailed:
-    return JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+    return failed(ErrorCode.UNAVAILABLE, message)

@@ -1,12 +1,6 @@
 """Registers new versions of adapters that a worker has checked."""
 
-from typing import Annotated
-
-from fastapi import Depends
-
 from api.access.model_rights import model_not_found
-from api.pools.requested import part_of_pool
-from shared.errors import JobFailed
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.registry import Registry
 
@@ -19,12 +13,9 @@ class NewVersions:
         self._keep_versions = keep_versions
 
     async def load(self, adapter: Adapter, *, replace: bool, by: str) -> None:
-        """Make an adapter the current version of its name.
+        """Make an adapter the current version of its name, which has none before unless `replace`.
 
-        Args:
-            adapter: the adapter.
-            replace: whether the name may have a version already.
-            by: who changes the adapter, for the audit log.
+        The audit log names `by` as the author of the change.
 
         Raises:
             JobFailed: as `Registry.load_adapter`.
@@ -44,7 +35,4 @@ class NewVersions:
         if not await self._registry.add_candidate(
             adapter, keep_versions=self._keep_versions, by=by
         ):
-            raise JobFailed(model_not_found(adapter.name))
-
-
-InNewVersions = Annotated[NewVersions, Depends(part_of_pool(NewVersions))]
+            raise model_not_found(adapter.name)

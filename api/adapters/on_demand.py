@@ -13,7 +13,7 @@ from api.adapters.new_versions import NewVersions
 from api.http.turns.fair_slots import FairSlots
 from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks
-from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
+from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, failed
 from shared.protocol.access.rights import Access
 from shared.store.adapters.changes import POOL
 from shared.store.adapters.inspections import Inspection
@@ -94,7 +94,7 @@ class OnDemand:
             message = (
                 f"the adapter {name!r} couldn't be loaded within {self._limit_s:g} s; try again"
             )
-            raise JobFailed(JobError(code=ErrorCode.DEADLINE_EXCEEDED, message=message)) from None
+            raise failed(ErrorCode.DEADLINE_EXCEEDED, message) from None
         return True
 
     async def with_adapter(
@@ -122,20 +122,18 @@ class OnDemand:
         """Cancel all lookups."""
         await cancel_tasks(*self._running.values())
 
-    def _start(
-        self, tenant: str, name: str, source: str, unknown: JobError
-    ) -> "asyncio.Task[None]":
+    def _start(self, tenant: str, name: str, source: str, unknown: JobError) -> asyncio.Task[None]:
         is_over = self._num_running[tenant] >= MAX_NAMES_PER_TENANT
         if is_over or len(self._running) >= MAX_NAMES:
             message = "too many unknown adapters are being looked up; try again"
-            raise JobFailed(JobError(code=ErrorCode.QUEUE_FULL, message=message, param="model"))
+            raise failed(ErrorCode.QUEUE_FULL, message, "model")
         task = asyncio.create_task(self._look_up(tenant, name, source, unknown))
         self._running[tenant, name] = task
         self._num_running[tenant] += 1
         task.add_done_callback(lambda ended: self._ended(tenant, name, ended))
         return task
 
-    def _ended(self, tenant: str, name: str, task: "asyncio.Task[None]") -> None:
+    def _ended(self, tenant: str, name: str, task: asyncio.Task[None]) -> None:
         del self._running[tenant, name]
         self._num_running -= Counter([tenant])  # also forgets tenants without lookups
         if not task.cancelled():

@@ -1,14 +1,19 @@
-"""Shared parts of the routes that manage adapters: their bodies and errors."""
+"""Shared parts of the routes that manage adapters: who may use them, bodies and errors."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 from pydantic import BaseModel
 
+from api.access.web_pages import is_from_another_site
 from api.http.body import read_json_object
 from api.http.validation import validate
-from api.openapi import document
-from api.openapi.responses import Responses, errors
+from api.openapi.entries import Responses, errors
+from api.pools.requested import part
+from shared.api_keys import is_loopback
+from shared.errors import ErrorCode, failed
+from shared.protocol.access.rights import Access
+from shared.settings import ApiSettings
 
 M = TypeVar("M", bound=BaseModel)
 READS = 400, 403, 404, 413, 503, 504
@@ -25,14 +30,45 @@ _MEANINGS = {
 }
 
 
+def _check(request: Request, settings: ApiSettings = part(ApiSettings)) -> None:
+    """Check that a client without a key may manage adapters. `check_scope` checks keys.
+
+    Any client may, provided that the server listens only on a loopback address. Even then, requests
+    from web pages of other sites are refused, unless the setting `cors_origins` names the site. Its
+    value `*` names no site: otherwise any page that a user visits could manage the adapters.
+
+    Raises:
+        JobFailed: the client may not manage adapters.
+    """
+    if reason := _reason_to_refuse(request, settings):
+        raise failed(ErrorCode.PERMISSION_DENIED, reason)
+
+
+def _reason_to_refuse(request: Request, settings: ApiSettings) -> str | None:
+    access: Access = request.state.access
+    if not access.is_anonymous:
+        return None
+    if not is_loopback(settings.host):
+        return (
+            "a server that is reachable from the network needs API keys before adapters can be "
+            "managed; start it with --api-key admin:KEY, or create one with `lorikeet keys create "
+            "--tenant NAME --scopes adapters`"
+        )
+    if is_from_another_site(request.headers, settings.cors_origins):
+        return (
+            "a web page of another site may not manage adapters; send the request directly, or "
+            "name the site in the server's --cors-origins"
+        )
+    return None
+
+
+MAY_MANAGE = Depends(_check)
+"""Route dependency that responds with status 403 if an anonymous client may not manage adapters."""
+
+
 def adapter_errors(*statuses: int) -> Responses:
     """Return the OpenAPI entries of error responses with `statuses`."""
     return errors(*statuses, meanings=_MEANINGS)
-
-
-def takes(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route with a JSON body of type `model`."""
-    return document.takes(model, {name: {"value": value} for name, value in examples.items()})
 
 
 async def read_request(request: Request, model: type[M]) -> M:

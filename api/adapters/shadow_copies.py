@@ -30,10 +30,7 @@ class ShadowCopies:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, original: JobId, copy: Job, *, books_pool: str) -> None:
-        """Enqueue the copy of a job in the background.
-
-        `books_pool` names the pool that has the ledger.
-        """
+        """Enqueue a copy in the background. `books_pool` names the pool that has the ledger."""
         if len(self._tasks) >= MAX_TASKS:
             return
         task = asyncio.create_task(self._enqueue(original, copy, books_pool))

@@ -1,20 +1,24 @@
 """Describes registered adapters to their managers."""
 
-from typing import Annotated
-
-from fastapi import Depends
+from collections.abc import Sequence
+from typing import Any
 
 from api.access.model_rights import model_not_found
-from api.adapters.bodies import adapter_body, version_body
 from api.pools.registered_base import registered_base
-from api.pools.requested import part_of_pool
-from api.schema.adapters import AdapterBody, AdapterList
-from shared.errors import JobFailed
+from api.schema.adapters import (
+    AdapterBody,
+    AdapterList,
+    CandidateBody,
+    Holder,
+    StagingBody,
+    VersionBody,
+)
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import BaseModel
-from shared.store.adapters.adapter_views import AdapterView, AdapterViews
+from shared.store.adapters.adapter_views import AdapterView, AdapterViews, VersionView
 from shared.store.adapters.registry import Registry
-from shared.store.views.pool_views import PoolViews
+from shared.store.adapters.staging import Staging
+from shared.store.views.pool_views import PoolViews, WorkerView
 
 
 class ShownAdapters:
@@ -34,7 +38,7 @@ class ShownAdapters:
         """
         view = await self._adapter_views.adapter(name)
         if view is None:
-            raise JobFailed(model_not_found(name))
+            raise model_not_found(name)
         return view
 
     async def one(self, name: str, base: BaseModel) -> AdapterBody:
@@ -69,4 +73,68 @@ class ShownAdapters:
         )
 
 
-InShownAdapters = Annotated[ShownAdapters, Depends(part_of_pool(ShownAdapters))]
+def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:
+    """Return the response body for an adapter, including its previous versions."""
+    return AdapterBody(
+        id=view.current.adapter.name,
+        parent=base.name,
+        previous=[version_body(version, workers) for version in view.previous],
+        candidate=candidate_body(view, workers),
+        min_replicas=view.replicas,
+        **_fields(view.current, workers),
+    )
+
+
+def version_body(view: VersionView, workers: Sequence[WorkerView]) -> VersionBody:
+    """Return the response body for one version of an adapter."""
+    return VersionBody(**_fields(view, workers))
+
+
+def candidate_body(view: AdapterView, workers: Sequence[WorkerView]) -> CandidateBody | None:
+    """Return the response body for the candidate of an adapter, if it has one."""
+    if view.candidate is None or view.share is None:
+        return None
+    return CandidateBody(
+        mode=view.share.mode,
+        percent=view.share.percent,
+        since_ms=view.share.since_ms,
+        **_fields(view.candidate, workers),
+    )
+
+
+def staging_body(staging: Staging | None) -> StagingBody | None:
+    """Return the progress of an adapter that a worker fetches, if one does."""
+    if staging is None:
+        return None
+    return StagingBody(
+        source=staging.source,
+        phase=staging.phase.value,
+        bytes=staging.num_bytes,
+        total_bytes=staging.total,
+    )
+
+
+def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:
+    adapter = view.adapter
+    return {
+        "version": adapter.version,
+        "state": adapter.state,
+        "source": adapter.source,
+        "kinds": sorted(adapter.kinds),
+        "rank": adapter.rank,
+        "bytes": adapter.num_bytes,
+        "created": adapter.created_s,
+        "requests": view.requests,
+        "tokens": view.tokens,
+        "last_used_ms": view.used_ms,
+        "waiting": view.waiting,
+        "workers": _holders(view, workers),
+    }
+
+
+def _holders(view: VersionView, workers: Sequence[WorkerView]) -> list[Holder]:
+    version = view.adapter.version
+    holders = [Holder(worker=w.id, tier="device") for w in workers if version in w.residents]
+    if view.loader and view.loader not in {holder.worker for holder in holders}:
+        holders.append(Holder(worker=view.loader, tier="loading"))
+    return holders

@@ -4,13 +4,11 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
-from api.http.content_encoding import Decoder
-from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_value
+from api.http.body import Decoder, declared_size
+from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_value
 from shared.protocol.ids import UploadId
 from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, Uploads
 
@@ -58,9 +56,7 @@ class AdapterUploads:
     async def _write(
         self, request: Request, tenant: str, upload: UploadId, config: str | None
     ) -> None:
-        declared = request.headers.get("content-length", "")
-        size = int(declared) if declared.isdecimal() else 0
-        max_bytes = self._max_mb * MIB
+        size, max_bytes = declared_size(request), self._max_mb * MIB
         if size > max_bytes:
             raise _too_large(self._max_mb)
         append = partial(self._uploads.append, upload, tenant=tenant, ttl_ms=self._ttl_ms)
@@ -75,9 +71,6 @@ class AdapterUploads:
             raise invalid_value("the body is empty; send the bytes of adapter_model.safetensors")
         if config is not None:
             await append(CONFIG, config.encode(), num_left=0)
-
-
-InAdapterUploads = Annotated[AdapterUploads, Depends(part_of_pool(AdapterUploads))]
 
 
 async def _pieces(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
@@ -105,4 +98,4 @@ def _check_content_type(request: Request) -> None:
 
 def _too_large(max_mb: int) -> JobFailed:
     message = f"the adapter is larger than {max_mb} MiB; ask the operator to raise --max-adapter-mb"
-    return JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message))
+    return failed(ErrorCode.REQUEST_TOO_LARGE, message)

@@ -8,7 +8,6 @@ from api.access.model_rights import check_model, model_not_found
 from api.answers.intake import Intake
 from api.pools.registered_base import no_base
 from api.requests.translate import Admission
-from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import fingerprint_of
 from shared.protocol.ids import JobId
@@ -49,9 +48,9 @@ def admission_to(
     """
     base, version = found.base, found.version
     if base is None:
-        raise JobFailed(no_base())
+        raise no_base()
     if version is None:
-        raise JobFailed(model_not_found(model))
+        raise model_not_found(model)
     return Admission(
         id=JobId(secrets.token_hex(16)),
         tenant=tenant,

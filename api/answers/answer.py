@@ -8,10 +8,10 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from api.access.own_job import own_job
-from api.access.rate_headers import rate_headers
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft
 from api.answers.following import Following
+from api.answers.job_headers import rate_headers
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition
@@ -118,7 +118,7 @@ class Answer(Response):
         if follower.usage is not None:
             metrics.count_tokens(self._draft.job.model, follower.usage)
         if follower.error and follower.error.code is ErrorCode.RESUME_DIVERGED:
-            metrics.count_divergence()
+            metrics.diverged.inc()
 
 
 class AttachedAnswer(Response):
@@ -133,14 +133,9 @@ class AttachedAnswer(Response):
         after: AnyPosition | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a response.
+        """Create a response for the job `view`, which perhaps continues a stream at `after`.
 
-        Args:
-            following: objects with which the answer is read and sent.
-            view: the job.
-            is_stream: whether to send the answer as a stream.
-            after: position of a stream that is continued.
-            headers: additional headers of a successful response.
+        A successful response has the additional `headers`.
         """
         super().__init__()
         self._following = following

@@ -6,16 +6,14 @@ import structlog
 from fastapi import Response
 
 from api.access.own_job import own_job_and_result
-from api.access.rate_headers import rate_headers
 from api.answers.draft import Draft
 from api.answers.following import Following
+from api.answers.job_headers import job_headers
 from api.http.errors import json_response
-from api.http.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
 from api.jobs.bodies import job_body
 from api.metrics.request_trace import RequestTrace
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
-from shared.protocol.enqueue import Enqueued
 from shared.protocol.jobs import UNFINISHED, View
 
 log = structlog.get_logger()
@@ -59,10 +57,3 @@ async def start_in_background(
     if job.view is View.RESPONSES:
         return json_response(retrieved_body(view, result), headers=sent)
     return json_response(job_body(view, result), 202 if is_accepted else 200, sent)
-
-
-def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
-    """Return the headers that name the job of a request."""
-    headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
-    headers |= rate_headers(enqueued.rates)
-    return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}

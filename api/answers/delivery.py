@@ -1,14 +1,15 @@
 """Sends the answer of one job to one client, complete or as a stream."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import KW_ONLY, dataclass
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from api.answers.following import Following
-from api.answers.keep_alive import keep_alive
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
@@ -17,15 +18,20 @@ from api.formats import AnyPosition, Stream, stream_of, whole_body
 from api.http.errors import json_response
 from api.metrics.stream_timing import StreamTiming
 from api.render.catch_up import Misplaced
-from shared.errors import ErrorCode, JobError, JobFailed
+from api.render.sse import sse_comment
+from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import JobId
+from shared.store.views.pool_views import PoolViews, Wait
 
+KEEP_ALIVE = sse_comment("keep-alive")
 KEEP_ALIVE_S = 10.0
 """Seconds between keep-alive comments while a stream has no new chunks.
 
 The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
+READ_S = 0.5
+"""Time limit in seconds for reading the place of a job. New output waits at most this long."""
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; the job goes on for at least a minute, and to its end if its "
@@ -40,6 +46,7 @@ MISPLACED = JobError(
 log = structlog.get_logger()
 
 
+@dataclass(slots=True)
 class Delivery:
     """Follows one job and sends its answer.
 
@@ -47,38 +54,21 @@ class Delivery:
     another reason, the job is cancelled.
     """
 
-    def __init__(
-        self,
-        following: Following,
-        spec: AnswerSpec,
-        inbox: Inbox,
-        follower: Follower,
-        *,
-        headers: Mapping[str, str],
-        timing: StreamTiming | None = None,
-        is_only_client: bool = True,
-    ) -> None:
-        """Create the delivery of the answer to `spec`'s job.
-
-        Args:
-            following: objects with which the answer is read and sent.
-            spec: format of the answer.
-            inbox: inbox that `follower` reads. It learns that the client has left.
-            follower: follower of the job.
-            headers: additional headers of a successful response.
-            timing: measures when the tokens arrive, for the metrics.
-            is_only_client: whether a failure of the delivery cancels the job. Otherwise, the job is
-                abandoned, since it may have other clients.
-        """
-        self._following = following
-        self._spec = spec
-        self._inbox = inbox
-        self._follower = follower
-        self._headers = headers
-        self._timing = timing
-        self._is_only_client = is_only_client
-        self.error: JobError | None = None
-        """Error with which a stream ended; None if it has not failed."""
+    following: Following
+    spec: AnswerSpec
+    inbox: Inbox
+    """Inbox that `follower` reads. It learns that the client has left."""
+    follower: Follower
+    _: KW_ONLY
+    headers: Mapping[str, str]
+    """Additional headers of a successful response."""
+    timing: StreamTiming | None = None
+    """Measures when the tokens arrive, for the metrics."""
+    is_only_client: bool = True
+    """Whether a failure of the delivery cancels the job. Otherwise, the job is abandoned, since it
+    may have other clients."""
+    error: JobError | None = None
+    """Error with which a stream ended; None if it has not failed."""
 
     async def send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the complete answer once the job is done.
@@ -87,13 +77,13 @@ class Delivery:
             JobFailed: the job failed, or this process stops.
             ClientGone: the client has closed its connection.
         """
-        follower = self._follower
+        follower = self.follower
         async with self._watched(receive):
             while not follower.is_done:
                 await self._updates()
             assert follower.usage is not None
-            body = whole_body(self._spec, follower.transcript.choices, follower.usage)
-            await json_response(body, headers=self._headers)(scope, receive, send)
+            body = whole_body(self.spec, follower.transcript.choices, follower.usage)
+            await json_response(body, headers=self.headers)(scope, receive, send)
 
     async def send_stream(
         self, receive: Receive, send: Send, *, after: AnyPosition | None = None
@@ -108,17 +98,17 @@ class Delivery:
             JobFailed: the job failed, or this process stops, before the response started.
             ClientGone: the client has closed its connection, or can't continue after `after`.
         """
-        writer = stream_of(self._spec, after)
+        writer = stream_of(self.spec, after)
         async with self._watched(receive):
             updates = [] if after else await self._updates()
-            await send(_stream_start(self._headers))
+            await send(_stream_start(self.headers))
             await self._send_events(writer, updates, send)
 
     @asynccontextmanager
     async def _watched(self, receive: Receive) -> AsyncIterator[None]:
         """Within the context, notice that the client leaves. Give the job up after a failure."""
         try:
-            async with _watch_client(receive, self._inbox):
+            async with _watch_client(receive, self.inbox):
                 yield
         except ClientGone:
             raise
@@ -131,11 +121,11 @@ class Delivery:
     async def _send_events(self, writer: Stream, updates: list[Update], send: Send) -> None:
         """Send all events, beginning with those for `updates`, and end the response."""
         try:
-            while not self._follower.is_done:
+            while not self.follower.is_done:
                 await _send_part(send, await self._events(writer, updates))
                 updates = await self._updates()
-            assert self._follower.usage is not None
-            last = writer.chunks(_deltas(updates)) + writer.closing(self._follower.usage)
+            assert self.follower.usage is not None
+            last = writer.chunks(_deltas(updates)) + writer.closing(self.follower.usage)
         except ClientGone:
             raise
         except ServerStopping:
@@ -146,7 +136,7 @@ class Delivery:
             raise ClientGone from None
         except Exception as failure:  # noqa: BLE001 -- the status is sent, so it becomes an event
             self._give_up(failure)
-            self.error = _as_error(self._spec.id, failure)
+            self.error = _as_error(self.spec.id, failure)
             last = writer.failure(self.error)
         await _send_part(send, last, is_last=True)
 
@@ -154,23 +144,45 @@ class Delivery:
         """Return the events for `updates`, or a comment if there are no updates."""
         if updates:
             return writer.chunks(_deltas(updates))
-        return await keep_alive(self._following.views, self._spec.id)
+        return await keep_alive(self.following.views, self.spec.id)
 
     async def _updates(self) -> list[Update]:
-        updates = await self._follower.updates(KEEP_ALIVE_S)
-        if self._timing:
-            self._timing.record(updates)
+        updates = await self.follower.updates(KEEP_ALIVE_S)
+        if self.timing:
+            self.timing.record(updates)
         return updates
 
     def _give_up(self, failure: Exception) -> None:
         """Cancel or abandon the job unless it has ended."""
-        if self._follower.has_ended:
+        if self.follower.has_ended:
             return
-        if not self._is_only_client:
-            self._following.cancels.abandon(self._spec.id)
+        if not self.is_only_client:
+            self.following.cancels.abandon(self.spec.id)
         else:
             error = failure.error if isinstance(failure, JobFailed) else None
-            self._following.cancels.add(self._spec.id, error)
+            self.following.cancels.add(self.spec.id, error)
+
+
+async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
+    """Return a comment that states the place of a job in the queue.
+
+    The comment is plain if the job doesn't wait, or if Redis doesn't answer soon.
+    """
+    try:
+        async with asyncio.timeout(READ_S):
+            return comment(await views.wait(job_id))
+    except (RedisUnavailable, TimeoutError):
+        return KEEP_ALIVE
+
+
+def comment(wait: Wait | None) -> bytes:
+    """Return the comment of a job that waits as `wait` says, or that doesn't wait."""
+    if wait is None:
+        return KEEP_ALIVE
+    text = f"waiting, position {wait.position} of {wait.num_waiting}"
+    if wait.estimated_s is not None:
+        text += f", about {math.ceil(wait.estimated_s)} s"
+    return sse_comment(text)
 
 
 @asynccontextmanager

@@ -152,9 +152,7 @@ class Draft:
             deadline_s=SHADOWS_DEADLINE_S,
         )
         seed = self._admission.random_seed
-        with suppress(
-            JobFailed
-        ):  # the candidate can't serve such a request, such as one with tools
+        with suppress(JobFailed):  # the candidate can't serve such a request, as one with tools
             copy = self._wanted.job_of(replace(admission, random_seed=seed))
             self._intake.shadow_copies.start(
                 self.job.id,

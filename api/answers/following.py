@@ -1,14 +1,10 @@
 """The objects with which a front end reads and sends answers."""
 
 from dataclasses import dataclass
-from typing import Annotated
-
-from fastapi import Depends
 
 from api.follow.cancel_queue import CancelQueue
 from api.follow.follower import ReadCheckpoints
 from api.metrics.metrics import Metrics
-from api.pools.requested import part_of_pool
 from shared.protocol.ids import ApiId
 from shared.store.jobs.queue import Queue
 from shared.store.views.pool_views import PoolViews
@@ -24,6 +20,3 @@ class Following:
     read_checkpoints: ReadCheckpoints
     cancels: CancelQueue
     metrics: Metrics
-
-
-InFollowing = Annotated[Following, Depends(part_of_pool(Following))]

@@ -42,14 +42,8 @@ async def reply_to(
 ) -> Reply:
     """Answer one request, which uses idle capacity only.
 
-    Args:
-        app: app of a front end, which has started.
-        answering: answers requests of one endpoint.
-        body: the request's JSON, which was bounded already.
-        num_bytes: size of the body as JSON.
-        path: path of the endpoint.
-        access: rights of the request.
-        headers: headers of the request.
+    `app` has started. `answering` is for the endpoint at `path`. `body` is the request's JSON,
+    which was bounded already and has `num_bytes` as text.
 
     Raises:
         Exception: the error isn't one that clients are told.

@@ -1,15 +1,12 @@
 """The objects with which a front end turns requests into jobs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-from fastapi import Depends
+from typing import TYPE_CHECKING
 
 from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
 from api.http.turns.turns import Turns
 from api.pools.model_cache import ModelCache
-from api.pools.requested import part_of_pool
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
@@ -39,6 +36,3 @@ class Intake:
     """Enqueues copies of jobs for shadows."""
     tracer: "Tracer | None"
     """Records requests as spans. None if tracing is off."""
-
-
-InIntake = Annotated[Intake, Depends(part_of_pool(Intake))]

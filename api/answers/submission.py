@@ -38,11 +38,8 @@ async def submit(
 ) -> Response:
     """Return the response to a request for an answer.
 
-    Args:
-        request: the HTTP request.
-        access: rights of the request.
-        parse: validates the JSON body of the endpoint's requests.
-        job_of: makes a job of a valid request.
+    `parse` validates the JSON body of the endpoint's requests, and `job_of` makes a job of a valid
+    request.
 
     Raises:
         JobFailed: the request is invalid, or its model can't serve it.

@@ -2,13 +2,18 @@
 
 import asyncio
 import secrets
-from typing import Annotated
+from typing import Any
 
-from fastapi import Depends
+from fastapi import Request
 
+from api.answers.admission import admit
+from api.answers.intake import Intake
+from api.answers.submission import parse_request
 from api.http.turns.fair_slots import FairSlots
-from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed
+from api.pools.pools import pools_of
+from api.requests.viewed import ViewedRequest
+from shared.errors import ErrorCode, JobFailed, failed
+from shared.protocol.access.rights import Access
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
 from shared.protocol.tokenization import Call, EncodeChat, Reply
@@ -53,7 +58,7 @@ class TokenizerCalls:
             reply = None
         if reply is None:
             message = "no worker has answered in time; start a worker, or try again"
-            raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+            raise failed(ErrorCode.UNAVAILABLE, message)
         if reply.error:
             raise JobFailed(reply.error)
         return reply
@@ -85,4 +90,18 @@ class TokenizerCalls:
         return None
 
 
-InTokenizer = Annotated[TokenizerCalls, Depends(part_of_pool(TokenizerCalls))]
+async def count_prompt(
+    request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
+) -> tuple[int, dict[str, str]]:
+    """Return the number of tokens of a request's prompt, and headers for the response.
+
+    `raw` is the body of the request, and `viewed` its form as a chat request.
+
+    Raises:
+        JobFailed: the request is invalid, or as `TokenizerCalls.ask`.
+        RedisUnavailable: Redis can't be reached.
+    """
+    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
+    pool = await pools_of(request).of_model(request, chat.model)
+    job = viewed.job(chat, await admit(pool.part(Intake), access, chat.model))
+    return await pool.part(TokenizerCalls).count_tokens(job), headers

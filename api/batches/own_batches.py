@@ -1,14 +1,10 @@
-"""Finds batches on behalf of their tenants."""
+"""Finds and creates batches on behalf of their tenants."""
 
 import time
-from typing import Annotated
-
-from fastapi import Depends
 
 from api.files.own_files import TenantFiles
-from api.pools.requested import part_of_pool
 from api.schema.batches import CreateBatchRequest, window_h
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
+from shared.errors import ErrorCode, JobFailed, failed, invalid_param
 from shared.protocol.access.rights import Access
 from shared.protocol.files import Purpose
 from shared.protocol.ids import BatchId
@@ -37,7 +33,7 @@ class TenantBatches:
         self._files.store()
         batch = await self.records.get(BatchId(batch_id))
         if batch is None or batch.tenant != access.tenant or not access.covers(batch.models):
-            raise JobFailed(batch_not_found(batch_id))
+            raise batch_not_found(batch_id)
         return batch
 
     async def create(self, access: Access, body: CreateBatchRequest) -> Batch:
@@ -71,10 +67,7 @@ class TenantBatches:
         return batch
 
 
-InBatches = Annotated[TenantBatches, Depends(part_of_pool(TenantBatches))]
-
-
-def batch_not_found(batch_id: str, *, param: str | None = None) -> JobError:
-    """Return the error for the id of a batch that the tenant doesn't have."""
+def batch_not_found(batch_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a batch that the tenant doesn't have."""
     message = f"the batch {batch_id[:100]!r} doesn't exist or has expired"
-    return JobError(code=ErrorCode.BATCH_NOT_FOUND, message=message, param=param)
+    return failed(ErrorCode.BATCH_NOT_FOUND, message, param)

@@ -1,12 +1,9 @@
-"""Finds files on behalf of their tenants."""
+"""Finds and describes files on behalf of their tenants."""
 
-from typing import Annotated
-
-from fastapi import Depends
+from typing import Any
 
 from api.pools.file_store import FileStore
-from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId
 from shared.store.batches.files import StoredFiles
@@ -37,7 +34,7 @@ class TenantFiles:
         """
         if self._store is None:
             message = "this server keeps no files; ask the operator to set --file-store"
-            raise JobFailed(JobError(code=ErrorCode.NO_FILE_STORE, message=message))
+            raise failed(ErrorCode.NO_FILE_STORE, message)
         return self._store
 
     async def own(self, access: Access, file_id: str, *, param: str | None = None) -> StoredFile:
@@ -50,11 +47,8 @@ class TenantFiles:
         self.store()
         file = await self.records.get(FileId(file_id))
         if file is None or file.tenant != access.tenant or not access.covers(file.models):
-            raise JobFailed(file_not_found(file_id, param=param))
+            raise file_not_found(file_id, param=param)
         return file
-
-
-InFiles = Annotated[TenantFiles, Depends(part_of_pool(TenantFiles))]
 
 
 async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> None:
@@ -71,7 +65,21 @@ async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> 
     await files.forget(file_id)
 
 
-def file_not_found(file_id: str, *, param: str | None = None) -> JobError:
-    """Return the error for the id of a file that the tenant doesn't have."""
+def file_not_found(file_id: str, *, param: str | None = None) -> JobFailed:
+    """Return the failure for the id of a file that the tenant doesn't have."""
     message = f"the file {file_id[:100]!r} doesn't exist or has expired"
-    return JobError(code=ErrorCode.FILE_NOT_FOUND, message=message, param=param)
+    return failed(ErrorCode.FILE_NOT_FOUND, message, param)
+
+
+def file_body(file: StoredFile) -> dict[str, Any]:
+    """Return the body that describes a file."""
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.num_bytes,
+        "created_at": file.created_s,
+        "expires_at": file.expires_s,
+        "filename": file.name,
+        "purpose": file.purpose.value,
+        "status": "processed",
+    }

@@ -3,15 +3,14 @@
 import re
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from api.files.form import MAX_FIELDS_BYTES, FileForm
 from api.files.own_files import TenantFiles, content_name, remove_file
+from api.http.body import declared_size
 from api.http.turns.fair_slots import FairSlots
-from api.pools.requested import part_of_pool
-from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, invalid_param
+from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_param
 from shared.protocol.access.rights import Access
 from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
@@ -35,7 +34,7 @@ class FileUploads:
     """Receives files for one pool."""
 
     def __init__(self, files: TenantFiles, slots: FairSlots, settings: ApiSettings) -> None:
-        """Create an object. `slots` limits the number of files received at the same time."""
+        """Create a receiver of uploads, at most as many at a time as `slots` allows."""
         self._files = files
         self._slots = slots
         self._settings = settings
@@ -100,13 +99,9 @@ class FileUploads:
             return
 
 
-InFileUploads = Annotated[FileUploads, Depends(part_of_pool(FileUploads))]
-
-
 def _declared(request: Request, max_mb: int) -> int:
     """Return how many bytes the form has; 0 if the client doesn't say it."""
-    text = request.headers.get("content-length", "")
-    declared = int(text) if text.isdecimal() else 0
+    declared = declared_size(request)
     if declared > max_mb * MIB + MAX_FIELDS_BYTES:
         raise _too_large(max_mb)
     return declared
@@ -142,4 +137,4 @@ def _name_of(form: FileForm) -> str:
 
 def _too_large(max_mb: int) -> JobFailed:
     message = f"the file is larger than {max_mb} MiB; ask the operator to raise --max-file-mb"
-    return JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message, param="file"))
+    return failed(ErrorCode.REQUEST_TOO_LARGE, message, "file")

@@ -42,13 +42,9 @@ class CancelQueue:
     """FIFO queue of jobs to cancel, abandon or attach. During an outage of Redis, they wait."""
 
     def __init__(self, queue: Queue, replies: ReplyHub, api: ApiId, *, grace_ms: int) -> None:
-        """Create an empty queue.
+        """Create an empty queue of the process `api`. A job with an inbox isn't abandoned.
 
-        Args:
-            queue: the pool's queue.
-            replies: the inboxes of this process. A job with an inbox isn't abandoned.
-            api: id of this process.
-            grace_ms: milliseconds that the client of an abandoned job has to come back.
+        `grace_ms` is the time in milliseconds that the client of an abandoned job has to come back.
         """
         self._queue = queue
         self._replies = replies
@@ -57,10 +53,7 @@ class CancelQueue:
         self._pending: asyncio.Queue[_Entry] = asyncio.Queue(MAX_PENDING)
 
     def add(self, job_id: JobId, error: JobError | None = None) -> None:
-        """Queue the cancellation of a job.
-
-        The job ends with `error`, or with the error `cancelled` if `error` is None.
-        """
+        """Queue the cancellation of a job, which ends with `error`, or else with `cancelled`."""
         self._add("cancel", job_id, partial(self._cancel, job_id, error))
 
     def abandon(self, job_id: JobId) -> None:

@@ -37,6 +37,16 @@ class FollowState(Enum):
     """The front end stopped following the job, which may still be waiting or running."""
 
 
+RESUME_DIVERGED = JobError(
+    code=ErrorCode.RESUME_DIVERGED,
+    message="another worker continued the answer and generated different tokens from those already "
+    "sent; send the request again",
+)
+JOB_LOST = JobError(code=ErrorCode.UNAVAILABLE, message="the job was lost; send it again")
+ANSWER_DELETED = JobError(
+    code=ErrorCode.JOB_NOT_FOUND,
+    message="the answer was deleted, because it was kept for too long; send the request again",
+)
 FINAL_STATES = frozenset({FollowState.DONE, FollowState.FAILED, FollowState.ABANDONED})
 
 
@@ -165,7 +175,7 @@ def _on_event(progress: Progress, transcript: Transcript, event: Event) -> Outco
 
 def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob) -> Outcome:
     if stored.state is None:
-        return Outcome(replace(progress, state=FollowState.FAILED, error=_job_lost()))
+        return Outcome(replace(progress, state=FollowState.FAILED, error=JOB_LOST))
     result, events = stored.result, (*stored.checkpoints, *progress.pending)
     if stored.state is JobState.DONE and result:
         events = (*result_events(result),)
@@ -181,7 +191,7 @@ def _ended(progress: Progress, transcript: Transcript, stored: StoredJob) -> Pro
     if stored.state is JobState.DONE and stored.result:
         return _done(progress, transcript, stored.result.usage)
     if stored.state is JobState.DONE:
-        return replace(progress, state=FollowState.FAILED, error=_answer_deleted())
+        return replace(progress, state=FollowState.FAILED, error=ANSWER_DELETED)
     assert stored.state is not None
     return _failed(progress, stored.state, stored.error)
 
@@ -199,7 +209,7 @@ def _add_tokens(progress: Progress, transcript: Transcript, events: Iterable[Tok
             progress = replace(
                 progress,
                 state=FollowState.ABANDONED,
-                error=_resume_diverged(),
+                error=RESUME_DIVERGED,
                 diverged_at=str(diverged),
             )
             return Outcome(progress, tuple(updates))
@@ -246,23 +256,6 @@ def _deadline_exceeded(limit_ms: int | None) -> JobError:
         message=f"the request wasn't finished {limit}; ask for fewer tokens, or try again when the "
         "load is lower",
     )
-
-
-def _resume_diverged() -> JobError:
-    return JobError(
-        code=ErrorCode.RESUME_DIVERGED,
-        message="another worker continued the answer and generated different tokens from those "
-        "already sent; send the request again",
-    )
-
-
-def _job_lost() -> JobError:
-    return JobError(code=ErrorCode.UNAVAILABLE, message="the job was lost; send it again")
-
-
-def _answer_deleted() -> JobError:
-    message = "the answer was deleted, because it was kept for too long; send the request again"
-    return JobError(code=ErrorCode.JOB_NOT_FOUND, message=message)
 
 
 def _error_of_state(state: JobState) -> JobError:

@@ -1,4 +1,9 @@
-"""Follows one job: turns the job's events into updates for its client."""
+"""Follows one job: turns the job's events into updates for its client.
+
+A follower of a job that another request created attaches to the job, and attaches again after an
+outage of Redis, which may have lost the first attachment. After a failover of Redis, workers write
+full checkpoints (`worker/jobs/publisher.py`).
+"""
 
 import math
 import time
@@ -61,17 +66,11 @@ class Follower:
         left_ms: int,
         attach: Attach | None = None,
     ) -> None:
-        """Create a follower.
+        """Create a follower of a job whose deadline is `left_ms` milliseconds away.
 
-        Args:
-            spec: format of the job's answer.
-            inbox: inbox of the job, which was open before the pool sent any event to it.
-            views: reads the job and its result.
-            read_checkpoints: reads the tokens of a job that isn't done.
-            left_ms: milliseconds until the job's deadline.
-            attach: needed for a job that another request created. The follower calls it at once,
-                after each silence, and after an outage of Redis, because Redis may have lost the
-                effect of an earlier call.
+        `inbox` was open before the pool sent any event to it. A job that another request created
+        needs `attach`. The follower calls it at once, after each silence, and after an outage of
+        Redis, because Redis may have lost the effect of an earlier call.
         """
         self.transcript = Transcript(spec.num_choices, has_ids=spec.counts_tokens)
         self._progress = Progress(max_pending=max_events(spec.num_choices))
@@ -169,10 +168,7 @@ class Follower:
         return updates
 
     async def _perform(self, action: Action) -> Signal | None:
-        """Perform a read, schedule the next read, and return the reply.
-
-        Returns None if Redis is unavailable.
-        """
+        """Perform a read, schedule the next, and return the reply; None without Redis."""
         try:
             if action is Action.READ_CHECKPOINTS:
                 return await self._checkpoints()

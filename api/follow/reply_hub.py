@@ -46,10 +46,7 @@ class Inbox:
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event.
-
-        Token events that don't fit are dropped, except the newest event of each choice.
-        """
+        """Add an event. Of token events that don't fit, keep only the newest of each choice."""
         if isinstance(event, Tokens) and len(self._events) >= self._max_events:
             self._newest[event.choice] = event
         else:
@@ -161,7 +158,9 @@ class ReplyHub:
             try:
                 events = await self._reader.read()
             except RedisUnavailable as error:
-                self._log_lost(error)
+                if not self._is_redis_down:
+                    log.warning("redis_lost", reason=str(error))
+                self._is_redis_down = True
                 await asyncio.sleep(RETRY_READ_S)
                 continue
             except Exception:
@@ -172,11 +171,6 @@ class ReplyHub:
             for event in events:
                 for inbox in self._inboxes.get(event.job, ()):
                     inbox.put(event)
-
-    def _log_lost(self, error: Exception) -> None:
-        if not self._is_redis_down:
-            log.warning("redis_lost", reason=str(error))
-        self._is_redis_down = True
 
     def _log_back(self) -> None:
         if self._is_redis_down:

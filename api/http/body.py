@@ -1,15 +1,72 @@
 """Reads the body of a request, for most routes as a JSON object."""
 
-from typing import Any, NoReturn
+import zlib
+from typing import Any
 
 import orjson
 from fastapi import Request
 
-from api.http.content_encoding import Decoder
 from api.http.turns.checks import begin_check
 from shared import python_json
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed, invalid_value
 from shared.json_text import JsonBudget, TooComplex
+
+_GZIP = {"gzip", "x-gzip"}
+_PLAIN = {"", "identity"}
+_GZIP_WBITS = 16 + zlib.MAX_WBITS
+"""Selects gzip's format, with a header and a checksum."""
+
+
+class Decoder:
+    """Decodes one body, chunk by chunk. It never produces more bytes than the limit plus one.
+
+    `encoding` is the value of the header Content-Encoding, and `max_bytes` limits the decoded body.
+
+    Raises:
+        JobFailed: the encoding isn't supported (415).
+    """
+
+    def __init__(self, encoding: str, max_bytes: int) -> None:
+        encoding = encoding.strip().lower()
+        if encoding not in _GZIP | _PLAIN:
+            message = (
+                f"the body's Content-Encoding {encoding[:40]!r} isn't supported; send gzip or "
+            )
+            raise failed(ErrorCode.UNSUPPORTED_ENCODING, message + "none")
+        self._is_gzip = encoding in _GZIP
+        self._stream = zlib.decompressobj(_GZIP_WBITS)
+        self._left = max_bytes + 1
+
+    def decode(self, chunk: bytes) -> bytes:
+        """Return the bytes that `chunk` adds to the body, or its first bytes if it is too large.
+
+        Raises:
+            JobFailed: the data isn't valid gzip data (400).
+        """
+        if not self._is_gzip:
+            return chunk
+        try:
+            # A limit of 0 would mean no limit. `_left` is 0 only after the body was refused.
+            decoded = self._stream.decompress(chunk, max(1, self._left))
+        except zlib.error:
+            raise _invalid("it isn't valid gzip data") from None
+        if self._stream.unused_data:
+            raise _invalid("more data follows the gzip data")
+        self._left -= len(decoded)
+        return decoded
+
+    def finish(self) -> None:
+        """Check that the body is complete.
+
+        Raises:
+            JobFailed: the gzip data ends too early (400).
+        """
+        if self._is_gzip and not self._stream.eof:
+            raise _invalid("its gzip data is incomplete")
+
+
+def _invalid(reason: str) -> JobFailed:
+    return invalid_value(f"the body has the header `Content-Encoding: gzip`, but {reason}")
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
@@ -35,13 +92,13 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     try:
         JsonBudget().spend(body)
     except TooComplex as error:
-        _reject(f"the body's JSON {error}")
+        raise invalid_value(f"the body's JSON {error}") from None
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         value = _parse_with_nan(body, str(error))
     if not isinstance(value, dict):
-        _reject("the body must be a JSON object")
+        raise invalid_value("the body must be a JSON object")
     return value
 
 
@@ -56,18 +113,23 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
             valid gzip data.
     """
     decoder = Decoder(request.headers.get("content-encoding", ""), max_bytes)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        _reject_size(max_bytes)
+    if declared_size(request) > max_bytes:
+        raise _too_large(max_bytes)
     chunks, size = [], 0
     async for chunk in request.stream():
         decoded = decoder.decode(chunk)
         size += len(decoded)
         if size > max_bytes:
-            _reject_size(max_bytes)
+            raise _too_large(max_bytes)
         chunks.append(decoded)
     decoder.finish()
     return b"".join(chunks)
+
+
+def declared_size(request: Request) -> int:
+    """Return the number of bytes that the header Content-Length states; 0 if it states none."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _parse_with_nan(body: bytes, reason: str) -> Any:
@@ -76,15 +138,11 @@ def _parse_with_nan(body: bytes, reason: str) -> Any:
         value = python_json.loads(body.decode(), JsonBudget())
         orjson.dumps(value)  # refuses unpaired surrogates, which the json module accepts
     except (ValueError, TypeError):
-        _reject(f"the body isn't valid JSON: {reason}")
+        raise invalid_value(f"the body isn't valid JSON: {reason}") from None
     return value
 
 
-def _reject(message: str) -> NoReturn:
-    raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
-
-
-def _reject_size(max_bytes: int) -> NoReturn:
+def _too_large(max_bytes: int) -> JobFailed:
     message = f"the body is larger than {max_bytes} bytes; shorten it, or ask the operator to "
     message += "raise --max-body-bytes"
-    raise JobFailed(JobError(code=ErrorCode.REQUEST_TOO_LARGE, message=message))
+    return failed(ErrorCode.REQUEST_TOO_LARGE, message)

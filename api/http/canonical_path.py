@@ -27,8 +27,8 @@ class CanonicalPath:
         """Handle one request."""
         if scope["type"] == "http":
             path = canonical_path(scope["path"], self._root_path)
-            pool = pool_in(path)
-            if pool in self._pools:
+            pool = path.removeprefix(POOLS_PATH).partition("/")[0]
+            if path.startswith(POOLS_PATH) and pool in self._pools:
                 scope.setdefault("state", {})[POOL] = pool
                 path = canonical_path(path, f"{POOLS_PATH}{pool}")
             scope["path"] = path
@@ -40,10 +40,3 @@ def canonical_path(path: str, root_path: str) -> str:
     if root_path and (path == root_path or path.startswith(f"{root_path}/")):
         path = path.removeprefix(root_path)
     return path.rstrip("/") or "/"
-
-
-def pool_in(path: str) -> str | None:
-    """Return the pool that a path without root path names, or None if it names none."""
-    if not path.startswith(POOLS_PATH):
-        return None
-    return path.removeprefix(POOLS_PATH).partition("/")[0]

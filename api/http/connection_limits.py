@@ -1,7 +1,6 @@
 """Limits of HTTP connections, and the error responses for clients that exceed them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -31,48 +30,30 @@ class Refusal(StrEnum):
     """The received bytes aren't a valid HTTP request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """Limits for each connection, and for the number of connections."""
-
-    max_header_bytes: int
-    max_connections: int
-    header_timeout_s: float
-    body_timeout_s: float
-    send_timeout_s: float
-
-    @classmethod
-    def of(cls, settings: ApiSettings) -> "HttpLimits":
-        """Return the limits from `settings`."""
-        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
-
-    def error(self, refusal: Refusal) -> JobError:
-        """Return the error that a refused client receives.
-
-        `refusal` can't be SLOW_READER, because slow readers receive no error.
-        """
-        code, message = {
-            Refusal.HEADERS_TOO_LARGE: (
-                ErrorCode.HEADERS_TOO_LARGE,
-                f"the headers are larger than {self.max_header_bytes} bytes; send fewer, or ask "
-                "the operator to raise --max-header-bytes",
-            ),
-            Refusal.HEADER_TIMEOUT: (
-                ErrorCode.REQUEST_TIMEOUT,
-                f"the headers didn't arrive within {self.header_timeout_s:g} s",
-            ),
-            Refusal.BODY_TIMEOUT: (
-                ErrorCode.REQUEST_TIMEOUT,
-                f"the body didn't arrive within {self.body_timeout_s:g} s; shorten it, or ask "
-                "the operator to raise --body-timeout-s",
-            ),
-            Refusal.TOO_MANY_CONNECTIONS: (
-                ErrorCode.TOO_MANY_CONNECTIONS,
-                f"all {self.max_connections} connections of the server are in use; try again later",
-            ),
-            Refusal.MALFORMED: (ErrorCode.INVALID_VALUE, "this isn't a valid HTTP request"),
-        }[refusal]
-        return JobError(code=code, message=message)
+def refusal_error(refusal: Refusal, limits: ApiSettings) -> JobError:
+    """Return the error that a refused client receives. A slow reader receives none."""
+    code, message = {
+        Refusal.HEADERS_TOO_LARGE: (
+            ErrorCode.HEADERS_TOO_LARGE,
+            f"the headers are larger than {limits.max_header_bytes} bytes; send fewer, or ask "
+            "the operator to raise --max-header-bytes",
+        ),
+        Refusal.HEADER_TIMEOUT: (
+            ErrorCode.REQUEST_TIMEOUT,
+            f"the headers didn't arrive within {limits.header_timeout_s:g} s",
+        ),
+        Refusal.BODY_TIMEOUT: (
+            ErrorCode.REQUEST_TIMEOUT,
+            f"the body didn't arrive within {limits.body_timeout_s:g} s; shorten it, or ask "
+            "the operator to raise --body-timeout-s",
+        ),
+        Refusal.TOO_MANY_CONNECTIONS: (
+            ErrorCode.TOO_MANY_CONNECTIONS,
+            f"all {limits.max_connections} connections of the server are in use; try again later",
+        ),
+        Refusal.MALFORMED: (ErrorCode.INVALID_VALUE, "this isn't a valid HTTP request"),
+    }[refusal]
+    return JobError(code=code, message=message)
 
 
 def response_bytes(error: JobError, server_headers: Iterable[tuple[bytes, bytes]]) -> bytes:

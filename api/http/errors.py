@@ -1,4 +1,4 @@
-"""Error responses in OpenAI's format."""
+"""Error responses in OpenAI's format, and in Anthropic's below `MESSAGES_PATH`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,6 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from api.http.anthropic_errors import PATH as MESSAGES_PATH
-from api.http.anthropic_errors import error_body as messages_error_body
 from api.http.headers import (
     AUTHENTICATE_HEADER,
     JOB_HEADER,
@@ -23,7 +21,8 @@ from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RateLimited
 RETRY_AFTER_S = {503: 2}
 """For each of these HTTP statuses, the value of the header Retry-After in seconds.
 
-A full queue estimates the time itself. Other responses don't have the header.
+A time that is passed to `error_response` overrides it. `shared/protocol/retry_after.py` estimates
+the time for a full queue.
 """
 _NOT_RETRYABLE = {
     ErrorCode.CANCELLED,
@@ -39,6 +38,19 @@ _NOT_RETRYABLE = {
 By default, OpenAI's clients retry requests that failed with status 409 or 5xx. For these codes, the
 response has a header that prevents the retry.
 """
+MESSAGES_PATH = "/v1/messages"
+"""Start of the paths whose errors have Anthropic's format."""
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_NO_THREADS = {"error_code": "thread_unsupported_request"}
+"""Details by which Anthropic's clients know to repeat a request with all messages and no thread."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -96,7 +108,7 @@ def _body_for(request: Request, error: JobError) -> dict[str, Any]:
     """Return the body of the error response in the format of the request's API."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if path.startswith(MESSAGES_PATH):
-        return messages_error_body(error)
+        return anthropic_error_body(error)
     return job_error_body(error)
 
 
@@ -156,10 +168,21 @@ def _requested(request: Request) -> str:
 
 
 async def _allowed_methods(request: Request) -> str:
-    """Return all HTTP methods that the URL accepts, separated by commas.
-
-    Several routes can have the same URL, but the router reports only the methods of the first one.
-    """
+    """Return all HTTP methods that the URL accepts. The router reports only those of one route."""
     path = getattr(request.scope.get("route"), "path", "")
     operations = (await document_of(request.app))["paths"].get(path, ())
     return ", ".join(method.upper() for method in operations)
+
+
+def anthropic_error_body(error: JobError) -> dict[str, Any]:
+    """Return an error in Anthropic's format, with the fields `code` and `param` added."""
+    fallback = "api_error" if error.status >= 500 else "invalid_request_error"
+    body: dict[str, Any] = {
+        "type": _ANTHROPIC_TYPES.get(error.status, fallback),
+        "message": error.message,
+        "code": error.code,
+        "param": error.param,
+    }
+    if (error.code, error.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "thread"):
+        body["details"] = _NO_THREADS
+    return {"type": "error", "error": body}

@@ -1,20 +1,35 @@
-"""The key that a route needs, and the kind of its work. Routes declare both beside their path."""
+"""The key that a route needs, and the kind of its work. Routes declare both beside their path.
 
-from collections.abc import Callable, Iterable
+The app checks the key of each request before its route, which receives the rights of the key.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 
-from shared.protocol.access.rights import Scope
+from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.access.rights import Access, Scope
 
+API_KEY_HEADER = "x-api-key"
+"""Header in which Anthropic's clients send the key. The header Authorization overrides it."""
+HINTS: Mapping[Scope, str] = {
+    Scope.INFERENCE: "a key with the scope inference",
+    Scope.ADAPTERS: "a key with the scope adapters, or one of the tenant admin (the server's "
+    "--api-key admin:KEY)",
+    Scope.METRICS: "the metrics key (the server's --metrics-key), a key with the scope metrics, or "
+    "one of the tenant admin",
+    Scope.ADMIN: "a key with the scope admin, or one of the tenant admin (the server's "
+    "--api-key admin:KEY)",
+}
 _ATTRIBUTE = "lorikeet_guard"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Key(Enum):
-    """Whether requests to a route need an API key."""
+    """How a route treats API keys."""
 
     NEEDED = auto()
     OPTIONAL = auto()
@@ -24,7 +39,7 @@ class Key(Enum):
 
 
 class Work(Enum):
-    """Kinds of work that a request can ask for. `api/http/bounds.py` has the bounds of each."""
+    """Kinds of work that a request can ask for. `api/bounds.py` has the bounds of each."""
 
     ANSWER = "answers"
     TOKENIZATION = "tokenizations"
@@ -120,3 +135,45 @@ class Guards:
     def _has(self, path: str, key: Key) -> bool:
         guard = self._by_path.get(path)
         return guard is not None and guard.key is key
+
+
+async def check_scope(request: Request) -> None:
+    """Check that the request's key opens its route. The app calls this before every route.
+
+    Raises:
+        JobFailed: the key lacks the scope, or an anonymous request needs a key here.
+    """
+    guard = guard_of(request.scope["route"])
+    if guard is None:
+        raise JobFailed(_denied(()))
+    if guard.key is not Key.NEEDED:
+        return
+    access: Access = request.state.access
+    if access.scopes.isdisjoint(guard.scopes):
+        raise JobFailed(unauthenticated(request) if access.is_anonymous else _denied(guard.scopes))
+
+
+def unauthenticated(request: Request) -> JobError:
+    """Return the error of a request without a valid key."""
+    is_sent = "authorization" in request.headers or API_KEY_HEADER in request.headers
+    message = "unknown API key" if is_sent else "an API key is needed"
+    return JobError(
+        code=ErrorCode.INVALID_API_KEY,
+        message=f"{message}; send it in the header `Authorization: Bearer KEY`",
+    )
+
+
+def _denied(scopes: tuple[Scope, ...]) -> JobError:
+    hint = HINTS[scopes[0]] if scopes else "nothing: no key opens it"
+    message = f"this API key may not use this URL; it needs {hint}"
+    return JobError(code=ErrorCode.PERMISSION_DENIED, message=message)
+
+
+# This is a coroutine because FastAPI calls other functions in a thread, which takes longer.
+async def _access(request: Request) -> Access:
+    access: Access = request.state.access
+    return access
+
+
+InAccess = Annotated[Access, Depends(_access)]
+"""Type of a route parameter that receives the rights of the request."""

@@ -1,33 +1,34 @@
-"""Middleware that assigns request ids, counts requests and handles unexpected exceptions."""
+"""Middleware around all requests: their ids, unexpected exceptions, and counts."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
 import structlog
-from fastapi import Request, Response
+from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.errors import error_response
-from api.http.request_id import request_id_of, with_request_id
+from api.http.headers import REQUEST_ID_HEADER
+from api.http.request_id import request_id_of
 from api.http.turns.pacing import Pacer
 from shared.errors import ErrorCode, JobError
 
 CLIENT_GONE_STATUS = 499
 """nginx's status for a client that closed its connection. It appears only in the metrics."""
 
-_INTERNAL_ERROR = (
-    "internal error; the server's log has the details under this response's X-Request-Id"
+_INTERNAL = JobError(
+    code=ErrorCode.INTERNAL,
+    message="internal error; the server's log has the details under this response's X-Request-Id",
 )
-
 _STOPPING = JobError(
-    code=ErrorCode.SERVER_STOPPING,
-    message="this server stops; send the request again",
+    code=ErrorCode.SERVER_STOPPING, message="this server stops; send the request again"
 )
 
 CountRequest = Callable[[str, int, float], None]
 """Records the path template of an ended request, its status, and how many seconds it took."""
+
 
 log = structlog.get_logger()
 
@@ -56,11 +57,14 @@ class Boundary:
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         start_s = time.monotonic()
         status = CLIENT_GONE_STATUS
+        header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())
 
         async def recording_send(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
-            await send(with_request_id(message, request_id))
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
 
         try:
             await self._pacer.start()
@@ -75,15 +79,9 @@ class Boundary:
             log.exception("request_failed", path=scope["path"], **scope.get("state", {}))
             if status != CLIENT_GONE_STATUS:
                 raise  # the response has started; closing the connection shows it is incomplete
-            await _internal_error(Request(scope))(scope, receive, recording_send)
+            await error_response(Request(scope), _INTERNAL)(scope, receive, recording_send)
         finally:
-            seconds = time.monotonic() - start_s
-            self._count_request(_endpoint(scope), status, seconds)
-
-
-def _internal_error(request: Request) -> Response:
-    error = JobError(code=ErrorCode.INTERNAL, message=_INTERNAL_ERROR)
-    return error_response(request, error)
+            self._count_request(_endpoint(scope), status, time.monotonic() - start_s)
 
 
 def _endpoint(scope: Scope) -> str:
@@ -91,5 +89,4 @@ def _endpoint(scope: Scope) -> str:
 
     The number of templates is bounded, but the number of request paths isn't.
     """
-    route = scope.get("route")
-    return getattr(route, "path", "other")
+    return getattr(scope.get("route"), "path", "other")

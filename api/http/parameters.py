@@ -1,4 +1,4 @@
-"""Builds the entries of headers and query parameters in the OpenAPI document."""
+"""Describes headers and queries in the OpenAPI document."""
 
 from typing import Any
 

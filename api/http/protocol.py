@@ -21,7 +21,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from api.http.connection_limits import HttpLimits, Refusal, response_bytes
+from api.http.connection_limits import Refusal, refusal_error, response_bytes
+from shared.settings import ApiSettings
 
 LINGER_S = 1.0
 """Seconds during which a refused client's bytes are read and discarded.
@@ -39,7 +40,7 @@ class HttpConfig(uvicorn.Config):
     """uvicorn's configuration, with limits for each connection."""
 
     def __init__(
-        self, app: Any, *, limits: HttpLimits, on_refused: OnRefused, **options: Any
+        self, app: Any, *, limits: ApiSettings, on_refused: OnRefused, **options: Any
     ) -> None:
         super().__init__(app, http=LimitedProtocol, ws="none", **options)
         self.limits = limits
@@ -130,7 +131,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Handle the start of a request."""
         super().on_message_begin()
         if self._is_answering():
-            self._close_after_answer()
+            self._phase = Phase.CLOSING
+            self.cycle.keep_alive = False
         elif self._phase is Phase.IDLE:
             self._expect_head()
 
@@ -188,10 +190,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._phase = Phase.HEAD
         self._num_held_bytes = 0
 
-    def _close_after_answer(self) -> None:
-        self._phase = Phase.CLOSING
-        self.cycle.keep_alive = False
-
     def _time_phase(self) -> None:
         """Start the timer of the current phase if the phase has just begun."""
         if self._phase is not self._timed_phase:
@@ -233,21 +231,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
         Sends an error first, unless an answer to the current request has already started.
         """
-        can_answer = self._can_answer()
+        is_answered = self._is_answering()
+        if self._phase is Phase.BODY:
+            is_answered = self.cycle.response_started
         self._on_refused(refusal)
         self._phase = self._timed_phase = Phase.CLOSING
         self._cancel_timers()
         self._disconnect_app()
-        if can_answer:
-            error = self._limits.error(refusal)
+        if not is_answered:
+            error = refusal_error(refusal, self._limits)
             self.transport.write(response_bytes(error, self.server_state.default_headers))
         self.transport.write_eof()
         self._read_timer = self.loop.call_later(LINGER_S, self.transport.abort)
-
-    def _can_answer(self) -> bool:
-        if self._phase is Phase.BODY:
-            return not self.cycle.response_started
-        return not self._is_answering()
 
     def _disconnect_app(self) -> None:
         """Inform the app that its client has disconnected. Any further output is discarded."""

@@ -4,7 +4,7 @@ import re
 import secrets
 
 from starlette.datastructures import Headers
-from starlette.types import Message, Scope
+from starlette.types import Scope
 
 from api.http.headers import REQUEST_ID_HEADER
 
@@ -23,14 +23,3 @@ def request_id_of(scope: Scope) -> str:
 def new_request_id() -> str:
     """Return a random request id."""
     return f"req_{secrets.token_hex(16)}"
-
-
-def with_request_id(message: Message, request_id: str) -> Message:
-    """If `message` starts a response, return a copy with the request id in the headers.
-
-    Other messages are returned unchanged.
-    """
-    if message["type"] != "http.response.start":
-        return message
-    header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())
-    return {**message, "headers": [*message.get("headers", ()), header]}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, failed
 
 M = TypeVar("M", bound=BaseModel)
 MAX_FIELDS = 1000
@@ -41,7 +41,7 @@ def validate(model: type[M], raw: Mapping[str, Any]) -> M:
     """
     if len(raw) > MAX_FIELDS:
         message = f"there are {len(raw)} fields; send at most {MAX_FIELDS}"
-        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message))
+        raise failed(ErrorCode.INVALID_VALUE, message)
     try:
         return model.model_validate(raw)
     except ValidationError as error:

@@ -9,7 +9,6 @@ from api.render.openai_chunks import usage_body
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import ListedJob
 from api.schema.usage import UsageBody
-from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import JobState, View
 from shared.protocol.results import Result
 from shared.store.views.job_view import JobPage, JobView
@@ -32,7 +31,9 @@ def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
     body: dict[str, Any] = {**_listed(view), "choices": None}
     if result is None or result.state is not JobState.DONE:
         return body
-    answer = answer_body(view.spec, result)
+    assert result.usage is not None
+    choices = [ChoiceTranscript.of(choice) for choice in result.choices]
+    answer = whole_body(view.spec, choices, result.usage)
     if view.spec.view is not View.OPENAI:
         return {**body, "answer": answer}
     return {**body, **{name: answer[name] for name in _ANSWER_FIELDS if name in answer}}
@@ -64,9 +65,3 @@ def _listed(view: JobView) -> dict[str, Any]:
         error=ErrorDetail(**job_error_body(view.error)["error"]) if view.error else None,
         usage=UsageBody(**usage_body(view.usage)) if view.usage else None,
     ).model_dump()
-
-
-def answer_body(spec: AnswerSpec, result: Result) -> dict[str, Any]:
-    """Return the answer of a job that is done, in the format of its endpoint."""
-    assert result.usage is not None
-    return whole_body(spec, [ChoiceTranscript.of(each) for each in result.choices], result.usage)

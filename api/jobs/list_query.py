@@ -5,16 +5,15 @@ from typing import get_args
 
 from starlette.datastructures import QueryParams
 
+from api.http.lists import check_known, limit, read_limit
 from api.http.parameters import Parameters, query
-from api.http.query import check_known, read_limit
 from api.schema.jobs import State
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_value
 from shared.protocol.ids import JobId, job_id_of
 from shared.protocol.jobs import JobState
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
-
 PARAMETERS: Parameters = [
     query(
         "state",
@@ -22,11 +21,7 @@ PARAMETERS: Parameters = [
         {"type": "array", "items": {"type": "string", "enum": list(get_args(State))}},
     ),
     query("model", "Model that the requests named. Defaults to all.", {"type": "string"}),
-    query(
-        "limit",
-        f"Maximum number of jobs. Defaults to {DEFAULT_LIMIT}.",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    ),
+    limit("jobs", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("after", "Id of a job; the page begins with the next older one.", {"type": "string"}),
 ]
 """Parameters of the query in the OpenAPI document."""
@@ -66,9 +61,5 @@ def _states(texts: list[str]) -> frozenset[JobState] | None:
     for word in words:
         if word not in get_args(State):
             message = f"state: must be one of {', '.join(get_args(State))}, not {word[:60]!r}"
-            raise _error(ErrorCode.INVALID_VALUE, message, "state")
+            raise invalid_value(message, "state")
     return frozenset(map(JobState, words)) or None
-
-
-def _error(code: ErrorCode, message: str, param: str) -> JobFailed:
-    return JobFailed(JobError(code=code, message=message, param=param))

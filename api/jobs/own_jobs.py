@@ -2,7 +2,6 @@
 
 from api.access.own_job import job_not_found
 from api.jobs.list_query import ListQuery
-from shared.errors import JobFailed
 from shared.protocol.access.rights import Access
 from shared.store.views.job_view import JobPage
 from shared.store.views.pool_views import PoolViews
@@ -23,5 +22,5 @@ async def own_jobs(views: PoolViews, access: Access, query: ListQuery) -> JobPag
         allows=access.allows,
     )
     if page is None:
-        raise JobFailed(job_not_found(query.after or "", param="after"))
+        raise job_not_found(query.after or "", param="after")
     return page

@@ -1,4 +1,4 @@
-"""Builds message objects of /v1/messages, in Anthropic's format. Pure."""
+"""Builds message objects of /v1/messages. Pure."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from api.requests.untyped_fields import refuse, string_of
+from api.requests.object_kinds import refuse, string_of
 from shared.errors import ErrorCode
 
 _DROPPED = ("redacted_thinking",)

@@ -1,6 +1,6 @@
 """Typed events of a stream of /v1/messages. Pure."""
 
-from api.http.anthropic_errors import error_body
+from api.http.errors import anthropic_error_body
 from api.messages.body import content_block, message_head, stop_fields, usage_body
 from api.render.blocks import Added, BlockEvent, BlockKind, BlockReader, Closed, Opened
 from api.render.typed_stream import TypedEvent
@@ -52,15 +52,12 @@ class MessageEvents:
     def closing(self, reader: BlockReader, usage: Usage) -> list[TypedEvent]:
         """Return `message_delta`, which has the token counts, and `message_stop`."""
         data = {"delta": stop_fields(reader), "usage": usage_body(usage)}
-        return [
-            TypedEvent("message_delta", data),
-            TypedEvent("message_stop", {}),
-        ]
+        return [TypedEvent("message_delta", data), TypedEvent("message_stop", {})]
 
     def failure(self, reader: BlockReader, error: JobError) -> TypedEvent:
         """Return an `error` event."""
-        return TypedEvent("error", error_body(error))
+        return TypedEvent("error", anthropic_error_body(error))
 
     def interruption(self, error: JobError) -> TypedEvent:
         """Return an `error` event."""
-        return TypedEvent("error", error_body(error))
+        return TypedEvent("error", anthropic_error_body(error))

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one app. The exposition also includes the metrics of the pool."""
+"""Prometheus metrics of one app."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -25,30 +25,28 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._models: set[str] = set()
-        self._requests = Counter(
+        self._requests = self._counter(
             "lorikeet_requests",
             "HTTP requests; status 499 means that the client closed the connection",
             ("endpoint", "status"),
-            registry=self._registry,
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = self._histogram(
             "lorikeet_request_seconds",
             "Time from the start of an HTTP request to the end of its response",
+            _REQUEST_BUCKETS,
             ("endpoint",),
-            buckets=_REQUEST_BUCKETS,
-            registry=self._registry,
         )
-        self._queue_seconds = self._histogram(
+        self.queue_seconds = self._histogram(
             "lorikeet_queue_seconds",
             "Time from the acceptance of a job until an engine runs it, including adapter loading",
             _QUEUE_BUCKETS,
         )
-        self._first_token_seconds = self._histogram(
+        self.first_token_seconds = self._histogram(
             "lorikeet_time_to_first_token_seconds",
             "Time from the acceptance of a job to its first token",
             _FIRST_TOKEN_BUCKETS,
         )
-        self._token_gap_seconds = self._histogram(
+        self.token_gap_seconds = self._histogram(
             "lorikeet_inter_token_seconds",
             "Time between two arrivals of tokens of the same choice",
             _TOKEN_GAP_BUCKETS,
@@ -59,7 +57,7 @@ class Metrics:
         self._completion_tokens = self._counter(
             "lorikeet_completion_tokens", "Output tokens of finished jobs", ("model",)
         )
-        self._diverged = self._counter(
+        self.diverged = self._counter(
             "lorikeet_resume_diverged",
             "Streams that ended because a resumed job contradicted its earlier tokens; expected 0",
         )
@@ -74,18 +72,6 @@ class Metrics:
         self._requests.labels(endpoint, str(status)).inc()
         self._request_seconds.labels(endpoint).observe(seconds)
 
-    def observe_queue_time(self, seconds: float) -> None:
-        """Observe the time from the acceptance of a job until an engine runs it."""
-        self._queue_seconds.observe(seconds)
-
-    def observe_first_token(self, seconds: float) -> None:
-        """Observe the time from the acceptance of a job to its first token."""
-        self._first_token_seconds.observe(seconds)
-
-    def observe_token_gap(self, seconds: float) -> None:
-        """Observe the time between two consecutive arrivals of tokens of one choice."""
-        self._token_gap_seconds.observe(seconds)
-
     def count_tokens(self, model: str, usage: Usage) -> None:
         """Add the tokens of a finished job to the token counters."""
         if len(self._models) < MAX_MODELS:
@@ -93,10 +79,6 @@ class Metrics:
         label = model if model in self._models else OTHER_MODELS
         self._prompt_tokens.labels(label).inc(usage.prompt_tokens)
         self._completion_tokens.labels(label).inc(usage.completion_tokens)
-
-    def count_divergence(self) -> None:
-        """Count a stream that ended with the error `resume_diverged`."""
-        self._diverged.inc()
 
     def count_refusal(self, refusal: Refusal) -> None:
         """Count a connection that was refused or closed early."""
@@ -114,5 +96,7 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(name, text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, buckets=buckets, registry=self._registry)
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)

@@ -11,7 +11,6 @@ from prometheus_client.registry import Collector
 from api.metrics.vllm_metrics import vllm_metrics
 from api.pool_state.load import load_of
 from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion
 from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
@@ -37,7 +36,10 @@ class PoolSnapshot:
 
 
 class PoolCollector(Collector):
-    """Prometheus collector for one snapshot. The snapshot is None if Redis is unavailable."""
+    """Prometheus collector for one snapshot of the pool's state.
+
+    The snapshot is None if Redis is unreachable.
+    """
 
     def __init__(self, pool: PoolSnapshot | None) -> None:
         self._pool = pool
@@ -47,7 +49,8 @@ class PoolCollector(Collector):
         yield _gauge("redis_up", "Whether Redis answered the last read", self._pool is not None)
         if self._pool is not None:
             yield from _redis_metrics(self._pool.memory)
-            yield _stray_metric(self._pool.num_strays)
+            text = "Redis keys without owner or lifetime, as of the last audit by a control process"
+            yield GaugeMetricFamily("lorikeet_stray_keys", text, value=self._pool.num_strays)
             yield from _queue_metrics(self._pool.counts)
             yield from _load_metrics(self._pool.counts, self._pool.base)
             yield from _worker_metrics(self._pool.workers)
@@ -65,19 +68,11 @@ def _redis_metrics(memory: RedisMemory) -> Iterator[Metric]:
     yield _labelled(GaugeMetricFamily, "redis_bytes", kinds, "kind", memory.by_kind)
 
 
-def _stray_metric(num_strays: int | None) -> Metric:
-    """Return the number of strays, without a value if it is unknown."""
-    text = "Redis keys without owner or lifetime, as of the last audit by a control process"
-    return GaugeMetricFamily("lorikeet_stray_keys", text, value=num_strays)
-
-
 def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
     yield _gauge("jobs_waiting", "Jobs in the queue", counts.waiting)
-    yield _labelled(
-        GaugeMetricFamily,
-        *("adapter_jobs_waiting", "Jobs in the queue by adapter or base model", "adapter"),
-        _waiting_by_adapter(counts.waiting_by_version),
-    )
+    text = "Jobs in the queue by adapter or base model"
+    waiting = _waiting_by_adapter(counts)
+    yield _labelled(GaugeMetricFamily, "adapter_jobs_waiting", text, "adapter", waiting)
     ended = {state.value: total for state, total in counts.totals.items()}
     yield _labelled(CounterMetricFamily, "jobs_ended", "Ended jobs by final state", "state", ended)
     text = "Jobs that returned to the queue because their worker was lost or released them"
@@ -94,14 +89,14 @@ def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metri
     yield _gauge("slots_per_worker", text, counts.slots_per_worker)
 
 
-def _waiting_by_adapter(by_version: Mapping[AdapterVersion, int]) -> Mapping[str, int]:
+def _waiting_by_adapter(counts: QueueCounts) -> Mapping[str, int]:
     """Return the number of waiting jobs of each adapter, by adapter name.
 
     Only the `MAX_ADAPTERS` adapters with the most waiting jobs are listed by name. The others are
     summed under `OTHER_ADAPTERS`.
     """
     waiting: Counter[str] = Counter()
-    for version, number in by_version.items():
+    for version, number in counts.waiting_by_version.items():
         waiting[version.rpartition("@")[0]] += number
     largest = dict(waiting.most_common(MAX_ADAPTERS))
     rest = waiting.total() - sum(largest.values())
@@ -113,22 +108,15 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
     yield _gauge("workers_alive", "Workers with a valid lease", alive)
     running = sum(worker.running for worker in workers)
     yield _gauge("jobs_running", "Jobs claimed by workers", running)
-    yield _labelled(
-        GaugeMetricFamily,
-        *(
-            "adapter_workers",
-            "Workers on which an adapter or the base model is resident",
-            "adapter",
-        ),
-        _workers_by_adapter(workers),
-    )
+    text = "Workers on which an adapter or the base model is resident"
+    yield _labelled(GaugeMetricFamily, "adapter_workers", text, "adapter", _by_adapter(workers))
     for family, table in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
         for name, text, value in table:
             by_worker = {str(worker.id): value(worker) for worker in workers}
             yield _labelled(family, f"worker_{name}", text, "worker", by_worker)
 
 
-def _workers_by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
+def _by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
     """Return the number of workers of each adapter, by adapter name.
 
     A worker counts if any version of the adapter is resident on the worker. Only the `MAX_ADAPTERS`

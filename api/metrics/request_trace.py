@@ -56,7 +56,10 @@ class RequestTrace:
 
     @classmethod
     def begin(cls, tracer: "Tracer | None", request: Request) -> "RequestTrace":
-        """Start the span of a request. It continues the trace of the header `traceparent`."""
+        """Start the span of a request.
+
+        The span belongs to the trace that the header `traceparent` names, if any.
+        """
         if tracer is None:
             return cls(None)
         route = getattr(request.scope.get("route"), "path", request.method)
@@ -123,11 +126,8 @@ class RequestTrace:
     ) -> None:
         """Describe the answer that was sent.
 
-        Args:
-            spec: format of the answer.
-            follower: follower of the job.
-            first_s: seconds from the request to its first tokens; None if there were none.
-            error: code of the error with which a stream ended.
+        `first_s` is the time from the request to its first tokens in seconds; None without any.
+        `error` is the code of the error with which a stream ended.
         """
         if self._span is None:
             return

@@ -28,12 +28,12 @@ class StreamTiming:
                 self._record_tokens(update.choice, now)
             elif not self._is_admitted:  # a job that moves to another worker is admitted again
                 self._is_admitted = True
-                self._metrics.observe_queue_time(now - self._start_s)
+                self._metrics.queue_seconds.observe(now - self._start_s)
 
     def _record_tokens(self, choice: int, now: float) -> None:
         if not self._last_s:
             self.first_token_s = now - self._start_s
-            self._metrics.observe_first_token(self.first_token_s)
+            self._metrics.first_token_seconds.observe(self.first_token_s)
         elif choice in self._last_s:
-            self._metrics.observe_token_gap(now - self._last_s[choice])
+            self._metrics.token_gap_seconds.observe(now - self._last_s[choice])
         self._last_s[choice] = now

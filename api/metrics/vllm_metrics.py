@@ -45,7 +45,7 @@ def _lora_info(
         if version != base.version:
             waiting[_name(version)] += number
     resident = Counter(
-        name for worker in alive for name in set(_names(worker.residents, base.version))
+        name for w in alive for name in {_name(v) for v in w.residents if v != base.version}
     )
     metric = GaugeMetricFamily(
         "vllm:lora_requests_info",
@@ -58,10 +58,6 @@ def _lora_info(
     waiting_names = _first(waiting, key=lambda name: (-waiting[name], name))
     metric.add_metric((base.name, str(max_lora), running_names, waiting_names), now_s)
     return metric
-
-
-def _names(versions: Iterable[AdapterVersion], base: AdapterVersion) -> Iterator[str]:
-    return (_name(version) for version in versions if version != base)
 
 
 def _name(version: AdapterVersion) -> str:

@@ -8,16 +8,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from api.access.auth import SCHEME
+from api.access.authenticator import SCHEME
 from api.http.guards import Guards
 from api.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
-from api.http.parameters import Parameters
+from api.openapi.entries import REF
 from api.schema.adapter_versions import PinRequest, SetCandidateRequest
-from api.schema.adapters import (
-    LoadAdapterRequest,
-    UnloadAdapterRequest,
-    ValidateAdapterRequest,
-)
+from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest
 from api.schema.anthropic import MessageRequest, PromptRequest
 from api.schema.batches import CreateBatchRequest
 from api.schema.chat import ChatCompletionRequest
@@ -29,7 +25,6 @@ from api.schema.responses import ResponsePrompt, ResponseRequest
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from shared.settings import ApiSettings
 
-REF = "#/components/schemas/{model}"
 REQUESTS: tuple[type[BaseModel], ...] = (
     *(ChatCompletionRequest, CompletionRequest),
     *(ResponseRequest, ResponsePrompt, MessageRequest, PromptRequest),
@@ -48,47 +43,18 @@ _KEY_ERRORS = {
     "401": "The API key is missing or unknown.",
     "403": "The API key may not use this URL.",
 }
+_EXAMPLES: Mapping[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 64,
+        "temperature": 0.8,
+    },
+    "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8},
+    "/v1/embeddings": {"input": ["hi"]},
+}
+"""For some paths, the fields of an example besides the model."""
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
 names the base model or an adapter; [/v1/models]({root}/v1/models) lists all names."""
-
-
-def takes(
-    model: type[BaseModel],
-    examples: Mapping[str, Any] | None = None,
-    *,
-    parameters: Parameters | None = None,
-) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that takes a JSON body of type `model`.
-
-    `parameters` are headers and query parameters of the route.
-    """
-    content = {"schema": {"$ref": REF.format(model=model.__name__)}}
-    content |= {"examples": dict(examples)} if examples else {}
-    body = {"required": True, "content": {"application/json": content}}
-    return {"requestBody": body, **({"parameters": parameters} if parameters else {})}
-
-
-def takes_adapter(query: type[BaseModel]) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route with a safetensors file as its body.
-
-    `query` is the type of its query parameters.
-    """
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    content = dict.fromkeys(("application/octet-stream", "application/x-safetensors"), binary)
-    return {"requestBody": {"content": content}, "parameters": query_parameters(query)}
-
-
-def query_parameters(query: type[BaseModel]) -> Parameters:
-    """Return the OpenAPI entries of the fields of `query`, the type of a query."""
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": query.model_fields[name].is_required(),
-            "schema": schema,
-        }
-        for name, schema in query.model_json_schema(ref_template=REF)["properties"].items()
-    ]
 
 
 def describe(
@@ -126,10 +92,7 @@ def describe(
             operation["responses"].pop("422", None)
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == DEADLINE_HEADER:
-                    parameter["schema"] = {
-                        **parameter["schema"],
-                        "maximum": settings.deadline_s,
-                    }
+                    parameter["schema"] = parameter["schema"] | {"maximum": settings.deadline_s}
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[REQUEST_ID_HEADER] = _REQUEST_ID
     if with_keys:
@@ -165,25 +128,9 @@ def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[st
     for model in REQUESTS:
         document["components"]["schemas"][model.__name__]["properties"]["model"]["enum"] = names
     paths = document["paths"]
-    _set_examples(paths["/v1/chat/completions"], {name: _chat_example(name) for name in names})
-    _set_examples(paths["/v1/completions"], {name: _text_example(name) for name in names})
-    _set_examples(
-        paths["/v1/embeddings"], {name: {"model": name, "input": ["hi"]} for name in names}
-    )
+    for path, fields in _EXAMPLES.items():
+        content = paths[path]["post"]["requestBody"]["content"]["application/json"]
+        content["examples"] = {name: {"value": {"model": name, **fields}} for name in names}
     parameter = paths["/v1/models/{model_id}"]["get"]["parameters"][0]
     parameter["schema"]["enum"] = names
     return document
-
-
-def _set_examples(path: dict[str, Any], values: dict[str, Any]) -> None:
-    content = path["post"]["requestBody"]["content"]["application/json"]
-    content["examples"] = {name: {"value": value} for name, value in values.items()}
-
-
-def _chat_example(name: str) -> dict[str, Any]:
-    messages = [{"role": "user", "content": "hi"}]
-    return {"model": name, "messages": messages, "max_tokens": 64, "temperature": 0.8}
-
-
-def _text_example(name: str) -> dict[str, Any]:
-    return {"model": name, "prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8}

@@ -5,6 +5,7 @@ from typing import Any
 
 from api.pool_state.incident_text import incident_body
 from api.pool_state.load import load_of
+from api.pool_state.rates import rounded
 from api.pool_state.state import PoolState
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.views.activity import Activity, VersionActivity
@@ -12,11 +13,9 @@ from shared.store.views.pool_views import QueueCounts, WorkerView
 
 
 def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
-    """Return the state of the pool as JSON values, without the field `history`.
-
-    `version` is the version of Lorikeet that this front end runs.
-    """
+    """Return the state of the pool as JSON values, without `history`. `version` is Lorikeet's."""
     alive = [worker for worker in state.workers if worker.lease_left_ms > 0]
+    loads = _loads(state.activity)
     return {
         "object": "pool",
         "pool": pool,
@@ -26,7 +25,7 @@ def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
         "accepts_jobs": state.base is not None,
         "has_worker": bool(alive),
         "reason": reason(has_base=state.base is not None, has_worker=bool(alive)),
-        "workers": _workers(state),
+        "workers": [_worker(worker, loads.get(worker.id, ())) for worker in state.workers],
         "adapters": [_adapter(version) for version in state.activity.versions],
         "num_adapters": state.activity.num_adapters,
         "queue": _queue(state.counts),
@@ -38,8 +37,8 @@ def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
         "rates": {
             "tokens_per_s": round(state.rates.tokens_per_s, 2),
             "requests_per_s": round(state.rates.requests_per_s, 3),
-            "ttft_p50_s": _rounded(state.rates.ttft_p50_s),
-            "ttft_p95_s": _rounded(state.rates.ttft_p95_s),
+            "ttft_p50_s": rounded(state.rates.ttft_p50_s),
+            "ttft_p95_s": rounded(state.rates.ttft_p95_s),
         },
         "incidents": [incident_body(incident) for incident in state.incidents],
     }
@@ -50,11 +49,6 @@ def reason(*, has_base: bool, has_worker: bool) -> str | None:
     if not has_base:
         return "no base model is registered"
     return None if has_worker else "no worker is alive"
-
-
-def _workers(state: PoolState) -> list[dict[str, Any]]:
-    loads = _loads(state.activity)
-    return [_worker(worker, loads.get(worker.id, ())) for worker in state.workers]
 
 
 def _loads(activity: Activity) -> Mapping[WorkerId, list[AdapterVersion]]:
@@ -76,7 +70,7 @@ def _worker(worker: WorkerView, loads: Sequence[AdapterVersion]) -> dict[str, An
         "max_num_seqs": info.max_num_seqs,
         "running": worker.running,
         "waiting": info.num_waiting,
-        "kv_used": _used(info.kv_blocks, info.kv_blocks_free),
+        "kv_used": round(1 - info.kv_blocks_free / info.kv_blocks, 4) if info.kv_blocks else 0.0,
         "adapter_bytes": info.adapter_bytes,
         "adapter_bytes_max": info.adapter_bytes_max,
         "host_adapter_bytes": info.host_adapter_bytes,
@@ -124,11 +118,3 @@ def _queue(counts: QueueCounts) -> dict[str, int]:
         "released": counts.released,
         "workers_lost": counts.workers_lost,
     }
-
-
-def _used(blocks: int, free: int) -> float:
-    return round(1 - free / blocks, 4) if blocks else 0.0
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)

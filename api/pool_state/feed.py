@@ -40,7 +40,7 @@ class _Frame:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Outage:
+class _FailedRead:
     """A read that failed."""
 
 
@@ -64,7 +64,7 @@ class PoolFeed:
         self._is_wanted = asyncio.Event()
         self._has_next = asyncio.Event()
         """Set once the newest frame has a successor. Each frame has its own event."""
-        self._latest: _Frame | _Outage | None = None
+        self._latest: _Frame | _FailedRead | None = None
         """Newest frame. None while no stream is open."""
         self._is_stopped = False
 
@@ -81,7 +81,7 @@ class PoolFeed:
     def stop(self) -> None:
         """End all streams, and those that are opened later."""
         self._is_stopped = True
-        self._publish(_Outage())
+        self._publish(_FailedRead())
 
     async def events(self) -> AsyncIterator[bytes]:
         """Yield the events of one stream until the feed is stopped."""
@@ -95,12 +95,12 @@ class PoolFeed:
             self.num_streams -= 1
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        seen: _Frame | _Outage | None = None
+        seen: _Frame | _FailedRead | None = None
         newest: Incident | None = None
         last_s, is_first = 0.0, True
         while (frame := await self._next(seen)) is not None:
             seen = frame
-            if isinstance(frame, _Outage):
+            if isinstance(frame, _FailedRead):
                 yield _event("error", orjson.dumps(job_error_body(_OUTAGE)))
                 continue
             if not is_first:
@@ -113,28 +113,28 @@ class PoolFeed:
             newest = frame.incidents[0] if frame.incidents else newest
             last_s, is_first = (new_points[-1][0] if new_points else last_s), False
 
-    async def _next(self, seen: _Frame | _Outage | None) -> _Frame | _Outage | None:
+    async def _next(self, seen: _Frame | _FailedRead | None) -> _Frame | _FailedRead | None:
         """Wait for a frame after `seen`. Return None once the feed is stopped."""
         while not self._is_stopped and (self._latest is None or self._latest is seen):
             await self._has_next.wait()
         return None if self._is_stopped else self._latest
 
-    def _publish(self, frame: _Frame | _Outage) -> None:
+    def _publish(self, frame: _Frame | _FailedRead) -> None:
         self._latest = frame
         published, self._has_next = self._has_next, asyncio.Event()
         published.set()
 
-    async def _frame(self) -> _Frame | _Outage:
+    async def _frame(self) -> _Frame | _FailedRead:
         try:
             async with asyncio.timeout(READ_S):
                 state = await self._read()
             body = orjson.dumps(self._body_of(state))
             return _Frame(body.removesuffix(b"}"), state.points, state.incidents)
         except (RedisUnavailable, TimeoutError):
-            return _Outage()
+            return _FailedRead()
         except Exception:
             log.exception("pool_read_failed")
-            return _Outage()
+            return _FailedRead()
 
 
 def _later(incidents: Sequence[Incident], newest: Incident | None) -> Iterator[Incident]:

@@ -49,8 +49,6 @@ def _text(incident: Incident) -> str:
 def _handed_over(num_jobs: int | None) -> str:
     if not num_jobs:
         return ""
-    return (
-        f": its {num_jobs} jobs go to other workers"
-        if num_jobs > 1
-        else (": its job goes to another worker")
-    )
+    if num_jobs == 1:
+        return ": its job goes to another worker"
+    return f": its {num_jobs} jobs go to other workers"

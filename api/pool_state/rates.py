@@ -1,4 +1,4 @@
-"""Computes rates and times to the first token from samples of the pool's totals."""
+"""Computes rates from samples of the totals of the pool."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -82,8 +82,8 @@ def points(samples: Sequence[Sample], indexes: Iterable[int]) -> list[Point]:
             (
                 sample.time_ms / 1000,
                 round(rates.tokens_per_s, 2),
-                _rounded(rates.ttft_p50_s),
-                _rounded(rates.ttft_p95_s),
+                rounded(rates.ttft_p50_s),
+                rounded(rates.ttft_p95_s),
                 sample.waiting,
                 sample.running,
             )
@@ -91,5 +91,6 @@ def points(samples: Sequence[Sample], indexes: Iterable[int]) -> list[Point]:
     return plotted
 
 
-def _rounded(seconds: float | None) -> float | None:
+def rounded(seconds: float | None) -> float | None:
+    """Return a time to the first token as clients get it."""
     return None if seconds is None else round(seconds, 4)

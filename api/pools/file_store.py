@@ -3,18 +3,20 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from glob import escape, glob
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import fsspec
 
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
 
+T = TypeVar("T")
 PIECE_BYTES = 1 << 20
 """Bytes that are read or written at a time."""
 _PARTIAL = ".partial-"
@@ -67,7 +69,8 @@ class FileStore:
 
     async def write(self, name: str, pieces: AsyncIterator[bytes]) -> int:
         """Write an object, replacing an old one, and return its size in bytes."""
-        writer = await asyncio.to_thread(self._writer, name)
+        args = self._files, self._path(name), self._is_local
+        writer = await asyncio.to_thread(_guarded, _Writer, *args)
         try:
             num_bytes = 0
             async for piece in pieces:
@@ -85,7 +88,7 @@ class FileStore:
         Raises:
             ObjectMissing: the store has no such object.
         """
-        file = await asyncio.to_thread(self._open, name)
+        file = await asyncio.to_thread(_guarded, self._open, name)
         try:
             while piece := await asyncio.to_thread(_guarded, file.read, PIECE_BYTES):
                 yield piece
@@ -101,8 +104,7 @@ class FileStore:
 
     async def objects(self, folder: str) -> list[StoredObject]:
         """Return the objects in a folder and in the folders below it."""
-        found: list[StoredObject] = await asyncio.to_thread(_guarded, self._objects, folder)
-        return found
+        return await asyncio.to_thread(_guarded, self._objects, folder)
 
     @asynccontextmanager
     async def opened(self, name: str) -> AsyncIterator["OpenObject"]:
@@ -111,7 +113,7 @@ class FileStore:
         Raises:
             ObjectMissing: the store has no such object.
         """
-        file = await asyncio.to_thread(self._open, name)
+        file = await asyncio.to_thread(_guarded, self._open, name)
         try:
             yield OpenObject(file)
         finally:
@@ -120,19 +122,13 @@ class FileStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _writer(self, name: str) -> "_Writer":
-        writer: _Writer = _guarded(_Writer, self._files, self._path(name), self._is_local)
-        return writer
-
     def _open(self, name: str) -> IO[bytes]:
-        file: IO[bytes] = _guarded(self._open_existing, name)
-        return file
-
-    def _open_existing(self, name: str) -> Any:
         try:
-            return self._files.open(self._path(name), "rb")
+            file: Any = self._files.open(self._path(name), "rb")
         except FileNotFoundError:
             raise ObjectMissing(name) from None
+        # Files of fsspec's object stores can't limit the length of a line.
+        return file if self._is_local else BufferedReader(file)
 
     def _objects(self, folder: str) -> list[StoredObject]:
         found = self._files.find(self._path(folder), detail=True)
@@ -160,14 +156,12 @@ class OpenObject:
 
     def readline(self, num_bytes: int) -> bytes:
         """Return the rest of the line at the position, at most `num_bytes` of it."""
-        line: bytes = _guarded(self._file.readline, num_bytes)
-        return line
+        return _guarded(self._file.readline, num_bytes)
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """Return `num_bytes` from the position `offset`."""
         _guarded(self._file.seek, offset)
-        content: bytes = _guarded(self._file.read, num_bytes)
-        return content
+        return _guarded(self._file.read, num_bytes)
 
 
 class _Writer:
@@ -213,7 +207,7 @@ def _written_s(info: Mapping[str, Any]) -> float:
     return written.timestamp() if isinstance(written, datetime) else float(written)
 
 
-def _guarded(call: Any, *args: Any) -> Any:
+def _guarded(call: Callable[..., T], *args: Any) -> T:
     """Call a function of the store, and turn its errors into `JobFailed`."""
     try:
         return call(*args)

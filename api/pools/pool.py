@@ -16,32 +16,18 @@ class Pool:
     A part is a store, or the objects of one feature. There is one of each type.
     """
 
-    def __init__(
-        self,
-        name: str,
-        root_path: str,
-        *,
-        registry: Registry,
-        views: PoolViews,
-        models: ModelCache,
-        parts: Iterable[object],
-    ) -> None:
-        """Collect the parts of a pool.
+    def __init__(self, name: str, root_path: str, parts: Iterable[object]) -> None:
+        """Collect the parts of the pool `name`.
 
-        Args:
-            name: name of the pool.
-            root_path: path before those of the pool's routes; empty for the first pool by default.
-            registry: base model and adapters.
-            views: jobs and workers.
-            models: models of the registry that requests have named.
-            parts: all other parts.
+        `root_path` is the path before those of the pool's routes; empty for the first pool by
+        default.
         """
         self.name = name
         self.root_path = root_path
-        self.registry = registry
-        self.views = views
-        self.models = models
-        self._parts = {type(part): part for part in (registry, views, models, *parts)}
+        self._parts = {type(part): part for part in parts}
+        self.registry = self.part(Registry)
+        self.views = self.part(PoolViews)
+        self.models = self.part(ModelCache)
 
     def part(self, kind: type[T]) -> T:
         """Return the part of type `kind`."""

@@ -1,12 +1,14 @@
-"""Status of the pool for load balancers and Prometheus, read at most once a second."""
+"""Status of the pool for load balancers, Prometheus and operators, read at most once a second."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from api.metrics.pool_metrics import PoolSnapshot
+from api.pool_state.feed import PoolFeed
+from api.pool_state.state import PoolState
 from shared.errors import RedisUnavailable
 from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews
@@ -93,3 +95,19 @@ async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | 
         )
     except RedisUnavailable:
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReports:
+    """States of one pool that many clients ask for."""
+
+    readiness: CachedRead[Readiness]
+    """Whether the pool accepts jobs, and whether workers compute them."""
+    snapshot: CachedRead[PoolSnapshot | None]
+    """State for the metrics, or None if Redis is unavailable."""
+    state: CachedRead[PoolState]
+    """State for operators."""
+    body_of: Callable[[PoolState], dict[str, Any]]
+    """Returns the body that describes a state, without its history."""
+    feed: PoolFeed
+    """Open streams of the state."""

@@ -1,6 +1,6 @@
 """The base model of a pool, for requests that need one."""
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.adapters import BaseModel
 from shared.store.adapters.registry import Registry
 
@@ -14,11 +14,11 @@ async def registered_base(registry: Registry) -> BaseModel:
     """
     base = await registry.base()
     if base is None:
-        raise JobFailed(no_base())
+        raise no_base()
     return base
 
 
-def no_base() -> JobError:
-    """Return the error while no worker has registered a base model."""
+def no_base() -> JobFailed:
+    """Return the failure while no worker has registered a base model."""
     message = "no worker has registered a base model; start a worker, or try again soon"
-    return JobError(code=ErrorCode.UNAVAILABLE, message=message)
+    return failed(ErrorCode.UNAVAILABLE, message)

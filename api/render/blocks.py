@@ -5,7 +5,6 @@ event has a position, the number of characters of output that precede it. The en
 one position further.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,15 @@ from enum import StrEnum
 
 from api.follow.transcript import Delta
 from api.render.reasoning import ReasoningParser, Split
-from api.render.tool_parser import CallArguments, CallStart, Piece, Text, ToolCallParser
+from api.render.tool_parser import (
+    CallArguments,
+    CallStart,
+    Piece,
+    Text,
+    ToolCallParser,
+    call_digest,
+)
 from shared.protocol.answers import AnswerSpec
-from shared.protocol.ids import JobId
 from shared.protocol.logprobs import PositionLogprobs
 from shared.protocol.results import FinishReason
 
@@ -111,7 +116,8 @@ class BlockReader:
         self._logprobs += delta.logprobs
         for text in self._pieces(delta.text):
             self.num_chars += len(text)
-            for event in self._parsed(text):
+            split = self._reasoning.feed(text) if self._reasoning else Split(content=text)
+            for event in self._split(split):
                 yield self.num_chars, event
         if delta.finish:
             self.finish = delta.finish
@@ -128,10 +134,6 @@ class BlockReader:
         if self._tools or self._reasoning:
             return text
         return filter(None, (text,) if self._open else (text[:1], text[1:]))
-
-    def _parsed(self, text: str) -> Iterator[BlockEvent]:
-        split = self._reasoning.feed(text) if self._reasoning else Split(content=text)
-        yield from self._split(split)
 
     def _split(self, split: Split) -> Iterator[BlockEvent]:
         if split.reasoning and not self._hides_reasoning:
@@ -177,7 +179,7 @@ class BlockReader:
     def _start(self, kind: BlockKind, call: CallStart | None = None) -> Opened:
         block = Block(index=len(self.blocks), kind=kind)
         if call is not None:
-            block.name, block.call = call.name, _call_digest(self._job_id, call.index)
+            block.name, block.call = call.name, call_digest(self._job_id, 0, call.index)
         self.blocks.append(block)
         self._open = block
         return Opened(block)
@@ -221,8 +223,3 @@ def read_blocks(spec: AnswerSpec, delta: Delta) -> BlockReader:
     for _ in reader.feed(delta):
         pass
     return reader
-
-
-def _call_digest(job_id: JobId, call: int) -> str:
-    # The same as in the ids of a chat completion's calls.
-    return hashlib.sha256(f"{job_id}:0:{call}".encode()).hexdigest()[:24]

@@ -21,11 +21,14 @@ class Replay:
 
 
 class CatchUp:
-    """Collects deltas until they reach a position."""
+    """Collects a job's output until it includes everything that a resuming client already has.
 
-    def __init__(self, after: Middle) -> None:
-        self._after = after
-        self._choices = [ChoiceTranscript() for _ in after.choices]
+    Then returns what the stream must replay.
+    """
+
+    def __init__(self, position: Middle) -> None:
+        self._position = position
+        self._choices = [ChoiceTranscript() for _ in position.choices]
 
     def add(self, deltas: Sequence[Delta]) -> list[Replay]:
         """Add deltas and return everything to replay, or nothing before the position is reached.
@@ -45,10 +48,10 @@ class CatchUp:
         if not self._is_reached():
             return []
         self._verify()
-        return [*self._sent(), *self._rest()]
+        return [*self._replays()]
 
     def _is_reached(self) -> bool:
-        covered = [self._after.covered(index) for index in range(len(self._choices))]
+        covered = [self._position.covered(index) for index in range(len(self._choices))]
         pairs = list(zip(self._choices, covered, strict=True))
         if any(choice.finish and not _has(choice, sent) for choice, sent in pairs):
             raise Misplaced
@@ -56,28 +59,29 @@ class CatchUp:
 
     def _verify(self) -> None:
         covered = [
-            _between(index, choice, NOTHING, self._after.covered(index)).text
+            _between(index, choice, NOTHING, self._position.covered(index)).text
             for index, choice in enumerate(self._choices)
         ]
-        if checksum_of(covered) != self._after.checksum:
+        if checksum_of(covered) != self._position.checksum:
             raise Misplaced
 
-    def _sent(self) -> Iterator[Replay]:
+    def _replays(self) -> Iterator[Replay]:
+        # Ids and token counts depend on everything that was sent before. The order is therefore
+        # that of the stream: what the client has, the delta with the cut, all further output.
         for index, choice in enumerate(self._choices):
-            yield Replay(_between(index, choice, NOTHING, self._after.choices[index]), None)
-
-    def _rest(self) -> Iterator[Replay]:
-        cut = self._after.cut
-        if cut:
-            sent, choice = self._after.choices[cut.choice], self._choices[cut.choice]
+            # None: the client has all chunks, so the writer adds the output and emits nothing.
+            yield Replay(_between(index, choice, NOTHING, self._position.choices[index]), None)
+        if cut := self._position.cut:
+            sent, choice = self._position.choices[cut.choice], self._choices[cut.choice]
             yield Replay(_between(cut.choice, choice, sent, cut.end), cut.num_chunks)
         for index, choice in enumerate(self._choices):
-            covered = self._after.covered(index)
+            covered = self._position.covered(index)
             if not covered.is_finished:
                 yield Replay(_between(index, choice, covered, _all_of(choice)))
 
 
 def _has(choice: ChoiceTranscript, sent: Sent) -> bool:
+    """Return whether the output of a choice includes everything in `sent`."""
     if sent.is_finished:
         return choice.finish is not None
     return (
@@ -88,12 +92,13 @@ def _has(choice: ChoiceTranscript, sent: Sent) -> bool:
 
 
 def _all_of(choice: ChoiceTranscript) -> Sent:
+    """Return the position at the end of a choice's output so far."""
     is_finished = choice.finish is not None
     return Sent(choice.num_chars, len(choice.logprobs), len(choice.ids), is_finished=is_finished)
 
 
 def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> Delta:
-    """Return the output of a choice from `start`, at which it isn't finished, up to `end`."""
+    """Return the output of a choice from `start`, which mustn't be finished, up to `end`."""
     last = _all_of(choice) if end.is_finished else end
     ids = tuple(choice.ids[start.num_tokens : last.num_tokens])
     has_prompt = not start.num_tokens and bool(ids or end.is_finished)

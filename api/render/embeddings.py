@@ -6,11 +6,12 @@ from base64 import b64decode
 from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.answer_format import Format
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import EMBEDDING_PREFIX
 
 
-class EmbeddingFormat:
+class EmbeddingFormat(Format):
     """Format of /v1/embeddings. Embeddings are in the result of a job, and not streamed before."""
 
     object = "list"
@@ -23,19 +24,15 @@ class EmbeddingFormat:
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """Return the embedding of one input. The text of `choice` is base64 of float32."""
-        value = choice.text if self._encodes_base64 else floats_of(choice.text)
+        value = choice.text if self._encodes_base64 else _floats_of(choice.text)
         return {"object": "embedding", "index": index, "embedding": value}
-
-    def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return an empty list, because embeddings aren't streamed."""
-        return []
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
         """Return an empty list, because embeddings aren't streamed."""
         return []
 
 
-def floats_of(encoded: str) -> list[float]:
+def _floats_of(encoded: str) -> list[float]:
     """Return the values of an embedding in base64 of little-endian float32."""
     values = array("f", b64decode(encoded))
     if sys.byteorder == "big":

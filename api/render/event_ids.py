@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from api.follow.transcript import Delta
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.answers import AnswerSpec
 
 _CODE = r"(?:f|(?:[0-9]{1,9}\.){0,2}[0-9]{1,9})"
@@ -213,4 +213,4 @@ def _combined(text_checksums: Iterable[int]) -> int:
 
 def _refuse(text: str, param: str) -> NoReturn:
     message = f"{param}: {text[:100]!r} isn't the id of an event of this job's stream"
-    raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+    raise failed(ErrorCode.INVALID_VALUE, message, param)

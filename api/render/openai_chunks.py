@@ -1,12 +1,13 @@
 """Renders the output of a job as bodies and stream chunks in OpenAI's format. Pure."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.render.answer_format import Format
 from api.render.embeddings import EmbeddingFormat
 from api.render.logprobs import chat_logprobs, text_logprobs
-from api.render.reasoning_answers import ReasoningAnswers
+from api.render.reasoning import ReasoningAnswers
 from api.render.token_fields import add_to_body
 from api.render.tool_deltas import ToolAnswers
 from shared.protocol.answers import AnswerSpec
@@ -15,31 +16,11 @@ from shared.protocol.jobs import Endpoint
 from shared.protocol.results import FinishReason, Usage
 
 
-class Format(Protocol):
-    """Answer format of one endpoint."""
-
-    id: str
-    object: str
-    chunk_object: str
-    choices_field: str
-    """Field of a complete body that lists the choices."""
-
-    def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
-        """Return the choice object of a finished choice, for a response that isn't streamed."""
-
-    def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return the choice objects that start a stream. Each is sent in its own chunk."""
-
-    def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return zero or more choice objects for `delta`. Each is sent in its own chunk."""
-
-
-class ChatFormat:
+class ChatFormat(Format):
     """Format of /v1/chat/completions."""
 
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
-    choices_field = "choices"
 
     def __init__(self, spec: AnswerSpec, *, stream: bool) -> None:
         self.id = f"{CHAT_PREFIX}{spec.id}"
@@ -105,12 +86,11 @@ class ChatFormat:
         return self._tools.finish_reason(index, finish) if self._tools else finish
 
 
-class CompletionFormat:
+class CompletionFormat(Format):
     """Format of /v1/completions."""
 
     object = "text_completion"
     chunk_object = "text_completion"
-    choices_field = "choices"
 
     def __init__(self, spec: AnswerSpec) -> None:
         self.id = f"{COMPLETION_PREFIX}{spec.id}"
@@ -120,10 +100,6 @@ class CompletionFormat:
         """Return a choice with its complete text."""
         logprobs = text_logprobs(choice.logprobs) if self._has_logprobs else None
         return _text_choice(index, choice.text, choice.finish, logprobs)
-
-    def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return an empty list, because a completion has no role to announce."""
-        return []
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
         """Return one choice object with the output and the finish reason in `delta`.

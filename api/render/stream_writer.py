@@ -29,7 +29,8 @@ DONE = b"data: [DONE]\n\n"
 class StreamWriter:
     """Renders the events of one stream, from its start or after one of its events.
 
-    Streams of one job may divide its output into chunks differently.
+    A job may have several streams, such as after a reconnect. Their chunks may differ; the joined
+    output doesn't.
     """
 
     def __init__(self, spec: AnswerSpec, after: Position = START) -> None:

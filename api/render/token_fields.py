@@ -1,4 +1,4 @@
-"""Renders token ids, scores of prompts and the token counts of chunks, as vLLM does. Pure."""
+"""Renders vLLM's fields of tokens. Pure."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,11 +1,17 @@
 """Renders answers with tool calls in OpenAI's format. Pure."""
 
-import hashlib
 from collections import defaultdict
 from typing import Any
 
 from api.follow.transcript import Delta
-from api.render.tool_parser import CallArguments, CallStart, Piece, Text, ToolCallParser
+from api.render.tool_parser import (
+    CallArguments,
+    CallStart,
+    Piece,
+    Text,
+    ToolCallParser,
+    call_digest,
+)
 from shared.protocol.ids import JobId
 from shared.protocol.results import FinishReason
 from shared.protocol.tools import ToolForm, ToolUse
@@ -65,10 +71,9 @@ class ToolAnswers:
                 return {"tool_calls": [{"index": piece.index, "function": function}]}
 
     def _start(self, choice: int, call: CallStart) -> dict[str, Any]:
-        # The id is derived from the job, so it is the same each time the answer is rendered.
-        digest = hashlib.sha256(f"{self._job_id}:{choice}:{call.index}".encode()).hexdigest()
+        digest = call_digest(self._job_id, choice, call.index)
         # Mistral's templates accept only ids of 9 letters and digits when clients send calls back.
         is_short = self._form in (ToolForm.MISTRAL, ToolForm.MISTRAL_ARGS)
-        call_id = digest[:9] if is_short else f"call_{digest[:24]}"
+        call_id = digest[:9] if is_short else f"call_{digest}"
         function = {"name": call.name, "arguments": ""}
         return {"id": call_id, "type": "function", "function": function}

@@ -3,8 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from api.render.tool_forms.body import CallBody
-from api.render.tool_forms.families import SYNTAX, CallSyntax
+from api.render.tool_forms.families import SYNTAX, CallBody, CallSyntax
 from api.render.tool_forms.pattern import (
     Match,
     Outcome,
@@ -35,13 +34,10 @@ class CallFinder:
     """Finds the tool calls in one text, in order."""
 
     def __init__(self, use: ToolUse, *, is_constrained: bool = False) -> None:
-        """Create a finder.
+        """Create a finder of calls of these tools.
 
-        Args:
-            use: the tools that may be called.
-            is_constrained: whether a text without calls matches a schema or another constraint.
-                A text that doesn't start with a call has none then, even if a string in it
-                resembles one.
+        With `is_constrained`, a text without calls matches a schema or another constraint. A text
+        that doesn't start with a call has none then, even if a string in it resembles one.
         """
         self._syntax = SYNTAX[use.form]
         self._is_anywhere = self._syntax.is_anywhere and not is_constrained

@@ -4,12 +4,14 @@ A call names an offered tool and has a JSON object as its arguments. Anything el
 call remains text. Only the markers of calls, and whitespace around them, are removed.
 """
 
+import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from api.render.tool_forms.body import CallBody
+from api.render.tool_forms.families import CallBody
 from api.render.tool_markers import CallFinder
+from shared.protocol.ids import JobId
 from shared.protocol.tools import ToolUse
 
 _SLICE = 1024
@@ -66,14 +68,14 @@ class ToolCallParser:
     """Separates the tool calls in the output of one choice from the other text.
 
     With `emits_early`, the arguments of a call are emitted as they arrive, if the model writes them
-    as JSON. If the call turns out to be malformed, the part that has been emitted remains. The rest
-    is emitted as text.
+    as JSON. If the call turns out to be malformed, what has been emitted as arguments isn't taken
+    back. The rest is emitted as text.
 
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.
 
-    With `is_constrained`, an answer that doesn't start with a call has none, because it matches a
-    schema or another constraint.
+    With `is_constrained`, the answer either starts with a call or matches a schema or another
+    constraint. In the second case it is all text.
     """
 
     def __init__(self, use: ToolUse, *, emits_early: bool, is_constrained: bool = False) -> None:
@@ -169,6 +171,11 @@ class ToolCallParser:
     def _start(self, name: str) -> CallStart:
         self.num_calls += 1
         return CallStart(self.num_calls - 1, name)
+
+
+def call_digest(job_id: JobId, choice: int, call: int) -> str:
+    """Return hex digits that identify a call, the same each time the answer is rendered."""
+    return hashlib.sha256(f"{job_id}:{choice}:{call}".encode()).hexdigest()[:24]
 
 
 def _merged(pieces: Iterable[Piece]) -> list[Piece]:

@@ -15,7 +15,7 @@ from api.follow.transcript import Delta
 from api.render.blocks import Added, BlockEvent, BlockReader, without_stop
 from api.render.catch_up import Misplaced
 from api.render.sse import RETRY, sse
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, failed
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.results import Usage
 
@@ -239,5 +239,5 @@ def parse_after(text: str, *, param: str) -> After:
     found = _ID.fullmatch(text)
     if not found:
         message = f"{param}: {text[:100]!r} isn't the id of an event of this job's stream"
-        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+        raise failed(ErrorCode.INVALID_VALUE, message, param)
     return After(int(found[1]), int(found[2], 16))

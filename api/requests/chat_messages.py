@@ -17,7 +17,7 @@ from api.schema.tools import (
     ToolChoiceValue,
     mode_of,
 )
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.errors import ErrorCode, failed, invalid_value
 from shared.json_text import JsonBudget
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
@@ -53,7 +53,11 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
     if not tools or mode == "none":
         return None
     if form is None:
-        raise _tools_unsupported()
+        message = (
+            "tools: this model's chat template doesn't support tools; leave them out, or send "
+            'tool_choice "none"'
+        )
+        raise failed(ErrorCode.UNSUPPORTED_PARAMETER, message, "tools")
     return ToolUse(
         tools=tools,
         form=form,
@@ -122,10 +126,3 @@ def _check_choice(choice: ToolChoiceValue, mode: str, names: Sequence[str]) -> N
         if tool.function.name not in names:
             message = f"tool_choice: there is no tool {tool.function.name[:100]!r} in tools"
             raise invalid_value(message, "tool_choice")
-
-
-def _tools_unsupported() -> JobFailed:
-    message = "tools: this model's chat template doesn't support tools; leave them out, or send "
-    message += 'tool_choice "none"'
-    code = ErrorCode.UNSUPPORTED_PARAMETER
-    return JobFailed(JobError(code=code, message=message, param="tools"))

@@ -73,10 +73,9 @@ def _structured(request: GenerationRequest) -> list[Constraint]:
     sent = request.structured_outputs
     if sent is None:
         return []
-    schema = ANY_OBJECT if sent.json_object else None
     found = _constraints("structured_outputs.", sent.json_, sent.regex, sent.choice, sent.grammar)
-    if schema is not None:
-        found.append(Constraint("structured_outputs.json_object", "json_schema", schema))
+    if sent.json_object:
+        found.append(Constraint("structured_outputs.json_object", "json_schema", ANY_OBJECT))
     if not found:
         kinds = "json, json_object, regex, choice, grammar"
         raise invalid_param("structured_outputs", f"needs one of {kinds}")

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validate
-from api.requests.prompt_length import check_length
-from api.requests.translate import CHARS_PER_TOKEN, Admission
+from api.requests.translate import CHARS_PER_TOKEN, Admission, fitting
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.schema.embeddings import EmbeddingRequest
 from shared.errors import invalid_value
@@ -71,10 +70,7 @@ def embedding_job(request: EmbeddingRequest, admission: Admission) -> Job:
         ),
         encodes_base64=request.encoding_format == "base64",
     )
-    check_length(
-        job, max_model_len=admission.max_model_len, max_token_bytes=admission.max_token_bytes
-    )
-    return job
+    return fitting(job, admission)
 
 
 def _check_size(request: EmbeddingRequest, size: int) -> None:
@@ -104,10 +100,7 @@ def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None
 
 
 def _cost(prompts: Sequence[str | tuple[int, ...]], max_tokens: int) -> int:
-    """Estimate the number of tokens that the job needs at one time.
-
-    `max_tokens` is the maximum number of tokens that are used of each prompt.
-    """
+    """Estimate the tokens that the job needs at one time. A prompt has at most `max_tokens`."""
     estimates = [
         min(len(prompt) // (CHARS_PER_TOKEN if isinstance(prompt, str) else 1), max_tokens)
         for prompt in prompts

@@ -23,14 +23,8 @@ def enqueue_options(
 ) -> EnqueueOptions:
     """Return the options of the request's job.
 
-    Args:
-        headers: headers of the request.
-        request: body of the request.
-        path: path of the endpoint.
-        raw: body of the request as parsed JSON.
-        weight: weight of the request's tenant.
-        key_id: id of the stored API key of the request; empty for other keys.
-        books_pool: `books_pool` of the request's rights.
+    `path` is that of the endpoint, and `raw` the body as parsed JSON. The last three are the weight
+    of the tenant, the id of a stored API key (empty for other keys), and `Access.books_pool`.
     """
     key = headers.idempotency_key
     return EnqueueOptions(

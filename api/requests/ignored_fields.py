@@ -1,6 +1,7 @@
-"""Lists request fields that are accepted but ignored, and builds the warning header. Pure.
+"""Lists the fields of a request that are ignored, and builds the warning header. Pure.
 
-The module `unsupported_fields` lists the fields that are refused unless their value is neutral.
+Fields that no endpoint knows are ignored as well, unless clients prefer strict handling. The module
+`unsupported_fields` lists the fields that are refused unless their value is neutral.
 """
 
 import re
@@ -65,15 +66,19 @@ def warning(request: RequestModel, others: OtherFields = NO_OTHERS) -> str | Non
     `others` are fields that `request` lacks. The value is visible ASCII with single spaces, and has
     at most 1,000 characters.
     """
-    known = chain(map(others.renamed, _ignored(request)), others.ignored)
-    listed = _listed(known, all_unknown(request, others))
+    ignored = chain(map(others.renamed, _ignored(request)), others.ignored)
+    listed = _listed(ignored, all_unknown(request, others))
     return f"not used: {listed}" if listed else None
 
 
-def _listed(known: Iterator[str], unknown: Iterator[UnknownField]) -> str:
-    paths = chain(known, (field.path for field in unknown))
+def _listed(ignored: Iterator[str], unknown: Iterator[UnknownField]) -> str:
+    """Return the paths of the first `MAX_LISTED` fields, and how many more there are.
+
+    `num_more` counts the fields that `islice` has left in both iterators.
+    """
+    paths = chain(ignored, (field.path for field in unknown))
     shown = ", ".join(_shown(path) for path in islice(paths, MAX_LISTED))
-    num_more = sum(1 for _ in known) + sum(1 for _ in unknown)
+    num_more = sum(1 for _ in ignored) + sum(1 for _ in unknown)
     return shown + (f" and {num_more} more" if num_more else "")
 
 
@@ -84,9 +89,9 @@ def _shown(path: str) -> str:
 
 def _ignored(request: RequestModel) -> Iterator[str]:
     """Yield the paths of known fields that are ignored."""
-    known = type(request).model_fields
+    fields = type(request).model_fields
     for name, neutral in _NEUTRAL.items():
-        if name in known and getattr(request, name) not in (None, *neutral):
+        if name in fields and getattr(request, name) not in (None, *neutral):
             yield name
     if isinstance(request, ChatCompletionRequest):
         yield from _ignored_strict(request)

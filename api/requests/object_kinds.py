@@ -1,10 +1,15 @@
-"""Finds the unknown and the unused fields of objects that are validated without a class. Pure."""
+"""Checks objects in requests to /v1/messages and /v1/responses, and finds their unknown fields.
+
+Messages, content blocks, input items and tools of these APIs are validated without a class. The
+files `known_fields.py` of both APIs have their kinds. Pure.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from api.requests.unknown_fields import UnknownField
+from shared.errors import ErrorCode, JobFailed, failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +52,46 @@ def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
 def _objects(
     value: Any, path: str, kinds: Kinds
 ) -> Iterator[tuple[str, ObjectKind, Mapping[str, Any]]]:
-    """Yield the prefix of its fields' paths, the kind and the value of each object."""
+    """Yield the objects at `path`, and those in their fields, as far as they have a kind.
+
+    Each tuple has the start of the paths of the object's fields, such as `messages[0].`, the
+    object's kind, and the object.
+    """
     if isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, dict):
                 yield from _objects(item, f"{path}[{index}]", kinds)
     elif isinstance(value, dict):
         given = value.get("type")
+        # The kind of None, if there is one, is that of objects without a type or with another type.
         kind = kinds.get(given if isinstance(given, str) else None) or kinds.get(None)
         if kind:
             yield f"{path}.", kind, value
             for name, parts in kind.parts.items():
                 yield from _objects(value.get(name), f"{path}.{name}", parts)
+
+
+def string_of(part: Mapping[str, Any], name: str, path: str) -> str:
+    """Return the field `name` of a part, which must be a string. `path` is that of the part.
+
+    Raises:
+        JobFailed: the field is missing or not a string. The error names the field.
+    """
+    value = part.get(name)
+    if not isinstance(value, str):
+        refuse(f"{path}.{name}", "must be a string")
+    return value
+
+
+def refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> NoReturn:
+    """Refuse the request because of the field at `path`.
+
+    Raises:
+        JobFailed: always.
+    """
+    raise refusal(path, reason, code)
+
+
+def refusal(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> JobFailed:
+    """Return the failure of a request because of the field at `path`."""
+    return failed(code, f"{path}: {reason}", path)

@@ -1,4 +1,4 @@
-"""Reads the headers of a request for an answer. Pure."""
+"""Headers of a request for an answer. Pure."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from api.http.headers import (
     ON_DISCONNECT_HEADER,
     PREFER_HEADER,
 )
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
@@ -96,6 +96,4 @@ def _is_strict(preferences: str) -> bool:
 
 
 def _invalid(header: str, reason: str) -> JobFailed:
-    return JobFailed(
-        JobError(code=ErrorCode.INVALID_VALUE, message=f"{header}: {reason}", param=header)
-    )
+    return failed(ErrorCode.INVALID_VALUE, f"{header}: {reason}", header)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.schema.chat import ChatCompletionRequest
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
+from shared.errors import ErrorCode, failed, invalid_param
 from shared.protocol.jobs import PromptEnd
 
 
@@ -54,8 +54,7 @@ def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
         if request.add_generation_prompt:
             message = "continue_final_message and add_generation_prompt can't both be true"
             param = "continue_final_message"
-            code = ErrorCode.INVALID_VALUE
-            raise JobFailed(JobError(code=code, message=message, param=param))
+            raise failed(ErrorCode.INVALID_VALUE, message, param)
         return PromptEnd.MESSAGE
     return PromptEnd.NOTHING if request.add_generation_prompt is False else PromptEnd.ANSWER
 

@@ -141,7 +141,7 @@ def chat_job(request: ChatCompletionRequest, admission: Admission) -> Job:
         hides_reasoning=request.include_reasoning is False,
         echoed=echoed(request),
     )
-    return _fitting(job, admission)
+    return fitting(job, admission)
 
 
 def completion_job(request: CompletionRequest, admission: Admission) -> Job:
@@ -156,7 +156,7 @@ def completion_job(request: CompletionRequest, admission: Admission) -> Job:
     prompts = tuple(p if isinstance(p, str) else tuple(p) for p in request.prompt)
     num_tokens = [len(p) // (CHARS_PER_TOKEN if isinstance(p, str) else 1) for p in prompts]
     job = _job(request, admission, Endpoint.COMPLETIONS, sampling, *num_tokens)
-    return _fitting(replace(job, prompts=prompts, echo=bool(request.echo)), admission)
+    return fitting(replace(job, prompts=prompts, echo=bool(request.echo)), admission)
 
 
 def _stop_after_call(sampling: SamplingParams, tools: ToolUse | None) -> SamplingParams:
@@ -166,7 +166,7 @@ def _stop_after_call(sampling: SamplingParams, tools: ToolUse | None) -> Samplin
     return replace(sampling, stop=(*sampling.stop, CALL_ENDS[tools.form]))
 
 
-def _fitting(job: Job, admission: Admission) -> Job:
+def fitting(job: Job, admission: Admission) -> Job:
     """Return the job if its prompts can fit into the context, and raise `JobFailed` otherwise."""
     check_length(
         job, max_model_len=admission.max_model_len, max_token_bytes=admission.max_token_bytes

@@ -7,10 +7,7 @@ from api.schema.responses import ResponseRequest, TextFormat
 
 
 def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the repeated fields, with the defaults of those that the request leaves out.
-
-    `tools` are the request's tools without unknown fields.
-    """
+    """Return the repeated fields with their defaults. `tools` have no unknown fields."""
     reasoning = request.reasoning
     return {
         "background": bool(request.background),

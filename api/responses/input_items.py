@@ -4,20 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.http.lists import limit, page_body
 from api.http.parameters import query
-from api.responses.stored import stored_input
-from shared.errors import ErrorCode, JobError, JobFailed
+from api.responses.items import stored_input
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.answers import AnswerSpec
 
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 ORDERS = ("desc", "asc")
 ITEMS_PARAMETERS = [
-    query(
-        "limit",
-        f"Maximum number of items. Defaults to {DEFAULT_LIMIT}.",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-    ),
+    limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query("order", "desc, the default, begins with the newest.", {"enum": list(ORDERS)}),
     query("after", "Id of the item before the page.", {"type": "string"}),
 ]
@@ -39,14 +36,12 @@ def read_page(params: Mapping[str, str]) -> ItemPage:
     Raises:
         JobFailed: a parameter is invalid. The error names it.
     """
-    limit, order = params.get("limit", str(DEFAULT_LIMIT)), params.get("order", ORDERS[0])
-    if not (
-        limit.isascii() and limit.isdecimal() and len(limit) < 4 and 0 < int(limit) <= MAX_LIMIT
-    ):
+    text, order = params.get("limit", str(DEFAULT_LIMIT)), params.get("order", ORDERS[0])
+    if not (text.isascii() and text.isdecimal() and len(text) < 4 and 0 < int(text) <= MAX_LIMIT):
         raise _invalid("limit", f"must be a number from 1 to {MAX_LIMIT}")
     if order not in ORDERS:
         raise _invalid("order", f"must be {' or '.join(ORDERS)}")
-    return ItemPage(limit=int(limit), is_oldest_first=order == "asc", after=params.get("after"))
+    return ItemPage(limit=int(text), is_oldest_first=order == "asc", after=params.get("after"))
 
 
 def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:
@@ -67,15 +62,8 @@ def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:
             raise _invalid("after", "isn't the id of an input item of this response")
         items = items[ids.index(page.after) + 1 :]
     shown = items[: page.limit]
-    return {
-        "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(items) > len(shown),
-    }
+    return page_body(shown, has_more=len(items) > len(shown))
 
 
 def _invalid(param: str, reason: str) -> JobFailed:
-    code = ErrorCode.INVALID_VALUE
-    return JobFailed(JobError(code=code, message=f"{param}: {reason}", param=param))
+    return failed(ErrorCode.INVALID_VALUE, f"{param}: {reason}", param)

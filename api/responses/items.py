@@ -6,8 +6,9 @@ A checked item has only the fields that the conversation needs, so that it can b
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from api.requests.untyped_fields import refusal, refuse, string_of
+from api.requests.object_kinds import refusal, refuse, string_of
 from shared.errors import ErrorCode
+from shared.protocol.answers import AnswerSpec
 
 ROLES = ("user", "assistant", "system", "developer")
 TEXT_PARTS = {
@@ -33,6 +34,11 @@ def checked_items(given: Any) -> list[Item]:
     if not isinstance(given, list) or not given:
         refuse("input", "must be a string, or a list of at least one item")
     return [_checked(item, f"input[{index}]") for index, item in enumerate(given)]
+
+
+def stored_input(spec: AnswerSpec) -> list[Item] | None:
+    """Return the input items of a response, or None if it isn't stored."""
+    return (spec.request or {}).get("input")
 
 
 def chat_messages(items: Iterable[Item]) -> list[dict[str, Any]]:

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validate
-from api.requests.object_kinds import Kinds
+from api.requests.object_kinds import Kinds, refuse
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
-from api.requests.untyped_fields import refuse
 from api.requests.viewed import (
     ViewedRequest,
     chat_extras,
@@ -19,7 +18,7 @@ from api.responses.items import Item, chat_messages, checked_items
 from api.responses.known_fields import ITEMS, TOOL_CHOICE, TOOLS
 from api.schema.base import MAX_LISTED
 from api.schema.responses import ResponsePrompt, ResponseRequest, TextFormat
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_param
+from shared.errors import ErrorCode, failed, invalid_param
 from shared.protocol.jobs import View
 
 LOGPROBS = "message.output_text.logprobs"
@@ -60,10 +59,8 @@ NAMES = {
     r"messages\b.*": "input",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
     r"tool_choice\.function": "tool_choice",
-    r"response_format\.json_schema": "text.format",
-    r"response_format": "text.format",
-    r"max_completion_tokens": "max_output_tokens",
-    r"max_tokens": "max_output_tokens",
+    r"response_format(\.json_schema)?": "text.format",
+    r"max_(completion_)?tokens": "max_output_tokens",
     r"reasoning_effort": "reasoning.effort",
 }
 
@@ -210,8 +207,7 @@ def _function(tool: Mapping[str, Any], path: str) -> dict[str, Any]:
     kind = tool.get("type")
     if kind != "function":
         message = f"{path}.type: tools of type {kind!r:.60} aren't supported; send functions"
-        code = ErrorCode.UNSUPPORTED_PARAMETER
-        raise JobFailed(JobError(code=code, message=message, param=f"{path}.type"))
+        raise failed(ErrorCode.UNSUPPORTED_PARAMETER, message, f"{path}.type")
     names = ("name", "description", "parameters", "strict")
     return {"type": kind, **{name: tool[name] for name in names if name in tool}}
 
@@ -229,8 +225,7 @@ def _chat_tool_choice(choice: Any) -> Any:
             return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": named}}
         case {"type": str(kind)}:
             message = f"tool_choice: the type {kind[:60]!r} isn't supported"
-            code = ErrorCode.UNSUPPORTED_PARAMETER
-            raise JobFailed(JobError(code=code, message=message, param="tool_choice"))
+            raise failed(ErrorCode.UNSUPPORTED_PARAMETER, message, "tool_choice")
     return choice
 
 

@@ -2,25 +2,18 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
 from api.batches.bodies import batch_body
-from api.batches.own_batches import InBatches, batch_not_found
-from api.files.bodies import page_body
-from api.files.list_query import PAGE_PARAMETERS, read_page_query
-from api.files.own_files import InFiles
+from api.batches.own_batches import TenantBatches, batch_not_found
+from api.files.own_files import TenantFiles
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
+from api.http.lists import PAGE_PARAMETERS, page_body, read_page_query
 from api.http.validation import validate
-from api.openapi.document import takes
-from api.openapi.responses import MEANINGS, errors
-from api.schema.batches import (
-    BatchBody,
-    BatchList,
-    CreateBatchRequest,
-    DeletedBatch,
-)
-from shared.errors import ErrorCode, JobError, JobFailed
+from api.openapi.entries import MEANINGS, errors, takes
+from api.pools.requested import part
+from api.schema.batches import BatchBody, BatchList, CreateBatchRequest, DeletedBatch
+from shared.errors import ErrorCode, failed
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["batches"])
@@ -42,7 +35,10 @@ _MEANINGS = {
 )
 @guarded(Work.BATCH, Scope.INFERENCE)
 async def create_batch(
-    request: Request, batches: InBatches, files: InFiles, access: InAccess
+    request: Request,
+    access: InAccess,
+    files: TenantFiles = part(TenantFiles),
+    batches: TenantBatches = part(TenantBatches),
 ) -> Response:
     """Run the requests of a file. They use idle capacity only, behind all other requests.
 
@@ -63,15 +59,20 @@ async def create_batch(
 )
 @guarded(Work.LIST, Scope.INFERENCE)
 async def list_batches(
-    request: Request, batches: InBatches, files: InFiles, access: InAccess
+    request: Request,
+    access: InAccess,
+    files: TenantFiles = part(TenantFiles),
+    batches: TenantBatches = part(TenantBatches),
 ) -> Response:
     """Return the tenant's batches, newest first."""
     files.store()
-    wanted = read_page_query(request.query_params)
-    page = await batches.records.page(access, limit=wanted.limit, after=wanted.after)
+    limit, after = read_page_query(request.query_params)
+    page = await batches.records.page(access, limit=limit, after=after)
     if page is None:
-        raise JobFailed(batch_not_found(wanted.after or "", param="after"))
-    return json_response(page_body([batch_body(batch) for batch in page.items], page))
+        raise batch_not_found(after or "", param="after")
+    return json_response(
+        page_body([batch_body(batch) for batch in page.items], has_more=page.has_more)
+    )
 
 
 @router.get(
@@ -81,7 +82,9 @@ async def list_batches(
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_batch(batch_id: str, batches: InBatches, access: InAccess) -> Response:
+async def get_batch(
+    batch_id: str, access: InAccess, batches: TenantBatches = part(TenantBatches)
+) -> Response:
     """Return the status of a batch, the numbers of its requests, and its output files."""
     return json_response(batch_body(await batches.own(access, batch_id)))
 
@@ -92,12 +95,14 @@ async def get_batch(batch_id: str, batches: InBatches, access: InAccess) -> Resp
     responses=errors(404, 409, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_batch(batch_id: str, batches: InBatches, access: InAccess) -> DeletedBatch:
+async def delete_batch(
+    batch_id: str, access: InAccess, batches: TenantBatches = part(TenantBatches)
+) -> DeletedBatch:
     """Delete the record of a batch that has ended. Its files are kept."""
     batch = await batches.own(access, batch_id)
     if not await batches.records.delete(batch):
         message = f"the batch {batch.id} hasn't ended; cancel it with POST /v1/batches/ID/cancel"
-        raise JobFailed(JobError(code=ErrorCode.BATCH_CONFLICT, message=message))
+        raise failed(ErrorCode.BATCH_CONFLICT, message)
     return DeletedBatch(id=batch.id, deleted=True)
 
 
@@ -108,7 +113,9 @@ async def delete_batch(batch_id: str, batches: InBatches, access: InAccess) -> D
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_batch(batch_id: str, batches: InBatches, access: InAccess) -> Response:
+async def cancel_batch(
+    batch_id: str, access: InAccess, batches: TenantBatches = part(TenantBatches)
+) -> Response:
     """Start no more requests of a batch. Those that run still end, and their answers are kept.
 
     Cancelling a batch that has ended has no effect.

@@ -2,12 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
 from api.answers.submission import submit
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE
-from api.openapi.document import takes
-from api.openapi.responses import inference
+from api.openapi.entries import inference, takes
 from api.requests.embeddings import embedding_job, parse_embedding
 from api.schema.embeddings import EmbeddingRequest, Embeddings
 from shared.protocol.access.rights import Scope

@@ -6,21 +6,15 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.access.requested import InAccess
-from api.files.bodies import file_body, page_body
-from api.files.list_query import PAGE_PARAMETERS, read_page_query
-from api.files.own_files import (
-    InFiles,
-    content_name,
-    file_not_found,
-    remove_file,
-)
-from api.files.upload import PURPOSES, InFileUploads
+from api.files.own_files import TenantFiles, content_name, file_body, file_not_found, remove_file
+from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
+from api.http.lists import PAGE_PARAMETERS, page_body, read_page_query
 from api.http.parameters import query
-from api.openapi.responses import MEANINGS, errors
+from api.openapi.entries import MEANINGS, errors
 from api.pools.file_store import ObjectMissing
+from api.pools.requested import part
 from api.schema.files import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
@@ -53,7 +47,10 @@ _FORM = {
 )
 @guarded(Work.FILE_UPLOAD, Scope.INFERENCE)
 async def upload_file(
-    request: Request, files: InFiles, uploads: InFileUploads, access: InAccess
+    request: Request,
+    access: InAccess,
+    files: TenantFiles = part(TenantFiles),
+    uploads: FileUploads = part(FileUploads),
 ) -> Response:
     """Store the requests of a batch, as one JSON object per line.
 
@@ -81,15 +78,19 @@ async def upload_file(
     },
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_files(request: Request, files: InFiles, access: InAccess) -> Response:
+async def list_files(
+    request: Request, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> Response:
     """Return the tenant's files, newest first."""
     files.store()
-    wanted = read_page_query(request.query_params, also=["purpose"])
+    limit, after = read_page_query(request.query_params, also=["purpose"])
     purpose = _purpose(request.query_params.get("purpose"))
-    page = await files.records.page(access, limit=wanted.limit, after=wanted.after, purpose=purpose)
+    page = await files.records.page(access, limit=limit, after=after, purpose=purpose)
     if page is None:
-        raise JobFailed(file_not_found(wanted.after or "", param="after"))
-    return json_response(page_body([file_body(file) for file in page.items], page))
+        raise file_not_found(after or "", param="after")
+    return json_response(
+        page_body([file_body(file) for file in page.items], has_more=page.has_more)
+    )
 
 
 @router.get(
@@ -99,7 +100,9 @@ async def list_files(request: Request, files: InFiles, access: InAccess) -> Resp
     responses=errors(404, 503, meanings=_MEANINGS),
 )
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_file(file_id: str, files: InFiles, access: InAccess) -> Response:
+async def get_file(
+    file_id: str, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> Response:
     """Return the name and size of a file."""
     return json_response(file_body(await files.own(access, file_id)))
 
@@ -113,14 +116,16 @@ async def get_file(file_id: str, files: InFiles, access: InAccess) -> Response:
     },
 )
 @guarded(Work.CONTENT, Scope.INFERENCE)
-async def get_file_content(file_id: str, files: InFiles, access: InAccess) -> Response:
+async def get_file_content(
+    file_id: str, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> Response:
     """Return the content of a file."""
     file = await files.own(access, file_id)
     pieces = files.store().read(content_name(file.id))
     try:
         first = await anext(pieces, b"")
     except ObjectMissing:
-        raise JobFailed(file_not_found(file_id)) from None
+        raise file_not_found(file_id) from None
 
     async def content() -> AsyncIterator[bytes]:
         yield first
@@ -135,7 +140,9 @@ async def get_file_content(file_id: str, files: InFiles, access: InAccess) -> Re
     "/v1/files/{file_id}", summary="Delete a file", responses=errors(404, 503, meanings=_MEANINGS)
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_file(file_id: str, files: InFiles, access: InAccess) -> DeletedFile:
+async def delete_file(
+    file_id: str, access: InAccess, files: TenantFiles = part(TenantFiles)
+) -> DeletedFile:
     """Delete a file. A batch that still reads the file fails."""
     file = await files.own(access, file_id)
     with suppress(JobFailed):  # then a control process deletes the content

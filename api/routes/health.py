@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.http.errors import json_response
 from api.http.guards import Key, Work, guarded
-from api.openapi.responses import Responses
-from api.pools.pool_status import Readiness
-from api.pools.reports import InReports
+from api.openapi.entries import Responses
+from api.pools.pool_status import PoolReports, Readiness
+from api.pools.requested import part
 
 router = APIRouter(tags=["operations"])
 _NOT_READY: Responses = {503: {"description": "Jobs aren't accepted; `reason` says why."}}
@@ -26,7 +26,7 @@ async def health() -> dict[str, str]:
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Readiness check", responses=_NOT_READY)
 @guarded(Work.SUMMARY, key=Key.OPTIONAL)
-async def ready(request: Request, reports: InReports) -> Response:
+async def ready(request: Request, reports: PoolReports = part(PoolReports)) -> Response:
     """Return 200 if jobs are accepted: Redis answers, and a base model is registered.
 
     Accepted jobs wait while no worker is alive. The result is cached for one second.
@@ -41,7 +41,7 @@ async def ready(request: Request, reports: InReports) -> Response:
 @router.head("/ready/worker", include_in_schema=False)
 @router.get("/ready/worker", summary="Readiness check of the pool", responses=_NO_WORKER)
 @guarded(Work.SUMMARY, key=Key.OPTIONAL)
-async def ready_worker(request: Request, reports: InReports) -> Response:
+async def ready_worker(request: Request, reports: PoolReports = part(PoolReports)) -> Response:
     """Return 200 if jobs are accepted and a worker is alive.
 
     The result is cached for one second.

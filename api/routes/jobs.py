@@ -1,29 +1,42 @@
-"""/v1/jobs: the states of jobs, their answers, and their cancellation."""
+"""/v1/jobs: the states of jobs, their answers and streams, and their cancellation."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api.access.own_job import job_not_found, own_job, own_job_and_result
-from api.access.requested import InAccess
-from api.answers.background import job_headers
-from api.answers.intake import InIntake
+from api.answers.answer import AttachedAnswer
+from api.answers.following import Following
+from api.answers.intake import Intake
+from api.answers.job_headers import job_headers
+from api.formats import position_after
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
+from api.http.headers import LAST_EVENT_HEADER
+from api.http.parameters import header, query
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, read_list_query
 from api.jobs.own_jobs import own_jobs
-from api.openapi.responses import MEANINGS, errors
-from api.pools.requested import InPool, InQueue, InViews, part_of_pool
+from api.openapi.entries import MEANINGS, errors, event_stream
+from api.pools.requested import InPool, part
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
-from shared.errors import JobFailed
+from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
-from shared.protocol.jobs import UNFINISHED
+from shared.protocol.jobs import UNFINISHED, Endpoint
 from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.queue import Queue
 from shared.store.jobs.retried_jobs import RETRYABLE, enqueue_again, not_retryable
+from shared.store.views.pool_views import PoolViews
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
+AFTER = "after"
+_STREAM_PARAMETERS = [
+    query(AFTER, "Id of an event. Overrides the header.", {"type": "string"}),
+    header(
+        LAST_EVENT_HEADER,
+        "Id of the last event that the client has. By default, the stream begins at its start.",
+        {"type": "string"},
+    ),
+]
 
 
 @router.get(
@@ -34,7 +47,9 @@ ERRORS = errors(404, 503)
     openapi_extra={"parameters": PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
-async def list_jobs(request: Request, views: InViews, access: InAccess) -> Response:
+async def list_jobs(
+    request: Request, access: InAccess, views: PoolViews = part(PoolViews)
+) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. With
@@ -46,7 +61,9 @@ async def list_jobs(request: Request, views: InViews, access: InAccess) -> Respo
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)
 @guarded(Work.READ, Scope.INFERENCE)
-async def get_job(job_id: str, views: InViews, queue: InQueue, access: InAccess) -> Response:
+async def get_job(
+    job_id: str, access: InAccess, views: PoolViews = part(PoolViews), queue: Queue = part(Queue)
+) -> Response:
     """Return the state of a job and, once it is done, its answer. Answers expire after some time.
 
     `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. A job whose
@@ -60,7 +77,9 @@ async def get_job(job_id: str, views: InViews, queue: InQueue, access: InAccess)
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def cancel_job(job_id: str, views: InViews, queue: InQueue, access: InAccess) -> CancelledJob:
+async def cancel_job(
+    job_id: str, access: InAccess, views: PoolViews = part(PoolViews), queue: Queue = part(Queue)
+) -> CancelledJob:
     """Cancel a job. The request that created the job fails with the error `cancelled`.
 
     Cancelling a job that has already ended has no effect.
@@ -68,7 +87,7 @@ async def cancel_job(job_id: str, views: InViews, queue: InQueue, access: InAcce
     view = await own_job(views, access, job_id)
     state = await queue.cancel(view.id)
     if state is None:
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return CancelledJob(id=view.id, state=state.value)
 
 
@@ -86,9 +105,10 @@ async def cancel_job(job_id: str, views: InViews, queue: InQueue, access: InAcce
 async def retry(
     job_id: str,
     pool: InPool,
-    intake: InIntake,
-    letters: Annotated[DeadLetters, Depends(part_of_pool(DeadLetters))],
     access: InAccess,
+    intake: Intake = part(Intake),
+    letters: DeadLetters = part(DeadLetters),
+    views: PoolViews = part(PoolViews),
 ) -> Response:
     """Enqueue a dead or failed job again under a new id, with its model's current weights.
 
@@ -96,7 +116,7 @@ async def retry(
     only if a server error ended it. While a worker runs a dead job again, it runs no other job,
     because the dead job may kill the worker.
     """
-    view = await own_job(pool.views, access, job_id)
+    view = await own_job(views, access, job_id)
     old = await letters.find(view.id) if view.state in RETRYABLE else None
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
@@ -108,12 +128,14 @@ async def retry(
             books_pool=access.books_pool,
         )
     headers = job_headers(enqueued, pool.root_path)
-    return json_response(job_body(await own_job(pool.views, access, enqueued.id)), 202, headers)
+    return json_response(job_body(await own_job(views, access, enqueued.id)), 202, headers)
 
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel or erase a job", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
-async def delete_job(job_id: str, views: InViews, queue: InQueue, access: InAccess) -> DeletedJob:
+async def delete_job(
+    job_id: str, access: InAccess, views: PoolViews = part(PoolViews), queue: Queue = part(Queue)
+) -> DeletedJob:
     """Erase the prompt, the answer and the record of a job that has ended.
 
     A job that hasn't ended is cancelled, as with POST /v1/jobs/{job_id}/cancel. Once it has ended,
@@ -125,5 +147,38 @@ async def delete_job(job_id: str, views: InViews, queue: InQueue, access: InAcce
     if not deleted:
         state = await queue.cancel(view.id)
     if state is None:
-        raise JobFailed(job_not_found(job_id))
+        raise job_not_found(job_id)
     return DeletedJob(id=view.id, state=state.value, deleted=deleted)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/stream",
+    summary="Stream the answer of a job",
+    response_class=Response,  # without a media type, so that errors are documented as JSON
+    responses=event_stream(),
+    openapi_extra={"parameters": _STREAM_PARAMETERS},
+)
+@guarded(Work.STREAM, Scope.INFERENCE)
+async def stream_job(
+    job_id: str,
+    request: Request,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    following: Following = part(Following),
+) -> Response:
+    """Send the answer of a job as server-sent events, as its endpoint streams it.
+
+    Every event has an id. After a broken connection, the stream continues exactly after the event
+    with the given id, on every front end, until the answer expires. An error of the job is an
+    event. A stream of chunks that doesn't end with `[DONE]` was interrupted.
+    """
+    view = await own_job(views, access, job_id)
+    spec = view.spec
+    if spec.endpoint is Endpoint.EMBEDDINGS:
+        raise invalid_value(f"embeddings aren't streamed; GET /v1/jobs/{view.id} has them")
+    if (after := request.query_params.get(AFTER)) is not None:
+        position = position_after(after, spec, param=AFTER)
+    else:
+        last = request.headers.get(LAST_EVENT_HEADER, "")
+        position = position_after(last, spec, param=LAST_EVENT_HEADER)
+    return AttachedAnswer(following, view, is_stream=True, after=position)

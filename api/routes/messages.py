@@ -2,19 +2,14 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
-from api.answers.admission import admit
-from api.answers.intake import Intake
-from api.answers.submission import parse_request, submit_json
-from api.answers.tokenization import TokenizerCalls
+from api.answers.submission import submit_json
+from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE
 from api.messages.translate import viewed_message, viewed_prompt
-from api.openapi.document import takes
-from api.openapi.responses import errors, inference
-from api.pools.pools import pools_of
+from api.openapi.entries import errors, inference, takes
 from api.schema.anthropic import MessageBody, MessageRequest, PromptRequest, TokenCount
 from shared.protocol.access.rights import Scope
 
@@ -50,9 +45,5 @@ async def create_message(request: Request, access: InAccess) -> Response:
 async def count_message_tokens(request: Request, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/messages has."""
     raw = await read_json_object(request)
-    viewed = viewed_prompt(raw)
-    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
-    pool = await pools_of(request).of_model(request, chat.model)
-    admission = await admit(pool.part(Intake), access, chat.model)
-    num_tokens = await pool.part(TokenizerCalls).count_tokens(viewed.job(chat, admission))
+    num_tokens, headers = await count_prompt(request, access, raw, viewed_prompt(raw))
     return json_response({"input_tokens": num_tokens}, headers=headers)

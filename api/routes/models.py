@@ -5,14 +5,12 @@ from pathlib import PurePath
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
-from api.http.guards import Work, guarded
-from api.openapi.responses import errors
+from api.http.guards import InAccess, Work, guarded
+from api.openapi.entries import errors
 from api.pools.pools import pools_of
-from api.pools.requested import InRegistry
+from api.pools.requested import part
 from api.schema.models import ModelCard, ModelList
 from shared.adapter_sources import is_remote, without_query
-from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.store.adapters.registry import Registry
@@ -34,7 +32,9 @@ async def list_models(request: Request, access: InAccess) -> ModelList:
     responses=errors(404, 503),
 )
 @guarded(Work.READ, Scope.INFERENCE, Scope.ADAPTERS)
-async def get_model(model_id: str, registry: InRegistry, access: InAccess) -> ModelCard:
+async def get_model(
+    model_id: str, access: InAccess, registry: Registry = part(Registry)
+) -> ModelCard:
     """Return the base model or one adapter."""
     await check_model(registry, access, model_id)
     base = await registry.base()
@@ -44,7 +44,7 @@ async def get_model(model_id: str, registry: InRegistry, access: InAccess) -> Mo
         name = model_id.removeprefix(f"{base.name}:")
         if adapter := await registry.adapter(name):
             return _adapter_card(adapter, base).model_copy(update={"id": model_id})
-    raise JobFailed(model_not_found(model_id))
+    raise model_not_found(model_id)
 
 
 async def model_cards(request: Request, access: Access) -> list[ModelCard]:
@@ -68,14 +68,10 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
 
 
 async def _cards(registry: Registry) -> list[ModelCard]:
-    """Return the card of a pool's base model, and then those of its adapters in order of name.
-
-    The list is empty before the first worker has registered.
-    """
-    base = await registry.base()
-    adapters = await registry.adapters() if base else []
-    if base is None:
+    """Return the cards of a pool's base model and its adapters by name; none without the former."""
+    if (base := await registry.base()) is None:
         return []
+    adapters = await registry.adapters()
     return [_base_card(base), *(_adapter_card(adapter, base) for adapter in adapters)]
 
 
@@ -90,21 +86,17 @@ def _base_card(base: BaseModel) -> ModelCard:
 
 
 def _adapter_card(adapter: Adapter, base: BaseModel) -> ModelCard:
-    root = _source_name(adapter.source) or adapter.version
     return ModelCard(
         id=adapter.name,
         created=adapter.created_s,
-        root=root,
+        root=_source_name(adapter.source) or adapter.version,
         parent=base.name,
         max_model_len=base.max_model_len,
     )
 
 
 def _source_name(source: str) -> str:
-    """Return the public part of a source: a whole hub id, or the last part of a path or URL.
-
-    The other parts of a path are private.
-    """
+    """Return the public part of a source: a whole hub id, or the last part of a path or URL."""
     if is_remote(source):
         return PurePath(without_query(source).partition("#")[0]).name
     is_hub_id = source.count("/") == 1 and not source.startswith(("/", "."))

@@ -5,14 +5,15 @@ from fastapi.responses import StreamingResponse
 
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
-from api.openapi.responses import errors
-from api.pools.reports import InReports
+from api.openapi.entries import errors
+from api.pools.pool_status import PoolReports
+from api.pools.requested import part
 from api.schema.pool import PoolBody
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["operations"])
-_DENIED = {403: "The key lacks the scope `admin`."}
-_HEADERS = {
+_ADMIN_DENIED = {403: "The key lacks the scope `admin`."}
+_STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx would buffer the events otherwise
 }
@@ -22,10 +23,10 @@ _HEADERS = {
     "/v1/pool",
     summary="State of the pool",
     response_model=PoolBody,
-    responses={**errors(403, meanings=_DENIED), **errors(503)},
+    responses={**errors(403, meanings=_ADMIN_DENIED), **errors(503)},
 )
 @guarded(Work.SUMMARY, Scope.ADMIN)
-async def get_pool(reports: InReports) -> Response:
+async def get_pool(reports: PoolReports = part(PoolReports)) -> Response:
     """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
     state = await reports.state.get()
     return json_response({**reports.body_of(state), "history": state.points})
@@ -42,11 +43,11 @@ async def get_pool(reports: InReports) -> Response:
             "once it happens. `error`: Redis doesn't answer, and the stream goes on once it does.",
             "content": {"text/event-stream": {}},
         },
-        **errors(403, meanings=_DENIED),
+        **errors(403, meanings=_ADMIN_DENIED),
     },
 )
 @guarded(Work.STREAM, Scope.ADMIN)
-async def stream_pool(reports: InReports) -> Response:
+async def stream_pool(reports: PoolReports = part(PoolReports)) -> Response:
     """Send the state of the pool as server-sent events until the client leaves."""
     events = reports.feed.events()
-    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
+    return StreamingResponse(events, media_type="text/event-stream", headers=_STREAM_HEADERS)

@@ -4,32 +4,22 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess
-from api.answers.admission import admit
 from api.answers.answer import AttachedAnswer
-from api.answers.following import InFollowing
-from api.answers.intake import Intake
-from api.answers.submission import parse_request, submit_json
-from api.answers.tokenization import TokenizerCalls
+from api.answers.following import Following
+from api.answers.submission import submit_json
+from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.parameters import INFERENCE, query
-from api.openapi.document import takes
-from api.openapi.responses import errors, inference
+from api.openapi.entries import errors, inference, takes
 from api.pools.pools import pools_of
-from api.pools.requested import InQueue, InViews
+from api.pools.requested import part
 from api.render.typed_stream import BEGINNING, After
 from api.responses.input_items import ITEMS_PARAMETERS, input_items_body, read_page
 from api.responses.items import Item
-from api.responses.lookup import earlier_items, own_response
-from api.responses.stored import retrieved_body
-from api.responses.translate import (
-    parse_prompt,
-    parse_response,
-    viewed_prompt,
-    viewed_response,
-)
+from api.responses.stored import earlier_items, own_response, retrieved_body
+from api.responses.translate import parse_prompt, parse_response, viewed_prompt, viewed_response
 from api.schema.responses import (
     DeletedResponse,
     InputItems,
@@ -43,6 +33,7 @@ from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.store.jobs.queue import Queue
+from shared.store.views.pool_views import PoolViews
 
 router = APIRouter(tags=["inference"])
 ERRORS = errors(400, 404, 503)
@@ -97,13 +88,8 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
     raw = await read_json_object(request)
     prompt = parse_prompt(raw)
     earlier = await _earlier_items(request, access, prompt.previous_response_id)
-    viewed = viewed_prompt(prompt, earlier)
-    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
-    pool = await pools_of(request).of_model(request, chat.model)
-    admission = await admit(pool.part(Intake), access, chat.model)
-    num_tokens = await pool.part(TokenizerCalls).count_tokens(viewed.job(chat, admission))
-    body = InputTokens(input_tokens=num_tokens)
-    return json_response(body.model_dump(), headers=headers)
+    num_tokens, headers = await count_prompt(request, access, raw, viewed_prompt(prompt, earlier))
+    return json_response(InputTokens(input_tokens=num_tokens).model_dump(), headers=headers)
 
 
 @router.get(
@@ -115,19 +101,26 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
 )
 @guarded(Work.STREAM, Scope.INFERENCE)
 async def get_response(
-    response_id: str, request: Request, following: InFollowing, access: InAccess
+    response_id: str,
+    request: Request,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    following: Following = part(Following),
+    queue: Queue = part(Queue),
 ) -> Response:
     """Return a stored response in its present state, or its events as a stream.
 
     A response whose client has disconnected isn't cancelled if it is asked for in time.
     """
-    is_stream = _flag(request.query_params.get(STREAM))
+    if (stream := request.query_params.get(STREAM)) not in (None, "true", "false"):
+        raise invalid_value(f"{STREAM}: must be true or false", STREAM)
+    is_stream = stream == "true"
     after = _starting_after(request.query_params.get(STARTING_AFTER), is_stream=is_stream)
-    view, result = await own_response(following.views, access, response_id)
+    view, result = await own_response(views, access, response_id)
     if is_stream:
         return AttachedAnswer(following, view, is_stream=True, after=after)
     if view.state in UNFINISHED:
-        await following.queue.undo_abandon(view.id)
+        await queue.undo_abandon(view.id)
     return json_response(retrieved_body(view, result))
 
 
@@ -139,7 +132,10 @@ async def get_response(
 )
 @guarded(Work.RECORD, Scope.INFERENCE)
 async def cancel_response(
-    response_id: str, views: InViews, queue: InQueue, access: InAccess
+    response_id: str,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    queue: Queue = part(Queue),
 ) -> Response:
     """Cancel a response that runs in the background, and return it.
 
@@ -159,7 +155,10 @@ async def cancel_response(
 @router.delete("/v1/responses/{response_id}", summary="Delete a response", responses=ERRORS)
 @guarded(Work.RECORD, Scope.INFERENCE)
 async def delete_response(
-    response_id: str, views: InViews, queue: InQueue, access: InAccess
+    response_id: str,
+    access: InAccess,
+    views: PoolViews = part(PoolViews),
+    queue: Queue = part(Queue),
 ) -> DeletedResponse:
     """Erase a response with its input. Later responses of the conversation keep copies of both.
 
@@ -178,7 +177,7 @@ async def delete_response(
 )
 @guarded(Work.READ, Scope.INFERENCE)
 async def list_input_items(
-    response_id: str, request: Request, views: InViews, access: InAccess
+    response_id: str, request: Request, access: InAccess, views: PoolViews = part(PoolViews)
 ) -> Response:
     """Return the items of the conversation before the response, newest first by default."""
     page = read_page(request.query_params)
@@ -199,12 +198,6 @@ async def _earlier_items(request: Request, access: Access, previous: str | None)
     pool = await pools_of(request).of_job(request, previous)
     max_bytes: int = request.app.state.max_body_bytes
     return await earlier_items(pool.views, access, previous, max_bytes=max_bytes)
-
-
-def _flag(value: str | None) -> bool:
-    if value not in (None, "true", "false"):
-        raise invalid_value(f"{STREAM}: must be true or false", STREAM)
-    return value == "true"
 
 
 def _starting_after(value: str | None, *, is_stream: bool) -> After:

@@ -1,22 +1,20 @@
 """Routes by which monitoring and vLLM's clients learn about the server: metrics and limits."""
 
 from importlib.metadata import version
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.access.model_rights import check_model
-from api.access.requested import InAccess
 from api.follow.reply_hub import ReplyHub
-from api.http.guards import Key, Work, guarded
+from api.http.guards import InAccess, Key, Work, guarded
 from api.http.parameters import query
 from api.metrics.metrics import Metrics
-from api.openapi.responses import errors
+from api.openapi.entries import errors
+from api.pools.pool_status import PoolReports
 from api.pools.registered_base import registered_base
-from api.pools.reports import InReports
-from api.pools.requested import InRegistry, InViews, part_of_pool
+from api.pools.requested import part
 from api.schema.server_info import (
     LoraConfig,
     ModelConfig,
@@ -26,8 +24,9 @@ from api.schema.server_info import (
     VllmConfig,
     WorldSize,
 )
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import invalid_value
 from shared.protocol.access.rights import Scope
+from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 router = APIRouter(tags=["operations"])
@@ -45,7 +44,7 @@ _METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
 async def get_metrics(
-    metrics: Annotated[Metrics, Depends(part_of_pool(Metrics))], reports: InReports
+    metrics: Metrics = part(Metrics), reports: PoolReports = part(PoolReports)
 ) -> Response:
     """Return all metrics in Prometheus's text format. Pool metrics are cached for one second."""
     body = metrics.exposition(await reports.snapshot.get())
@@ -65,7 +64,7 @@ async def get_version() -> ServerVersion:
     responses=errors(403, meanings=_METRICS_DENIED),
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
-async def get_load(replies: Annotated[ReplyHub, Depends(part_of_pool(ReplyHub))]) -> ServerLoad:
+async def get_load(replies: ReplyHub = part(ReplyHub)) -> ServerLoad:
     """Return the number of jobs whose answers clients of this front end are waiting for."""
     return ServerLoad(server_load=len(replies.jobs))
 
@@ -82,12 +81,14 @@ async def get_load(replies: Annotated[ReplyHub, Depends(part_of_pool(ReplyHub))]
 )
 @guarded(Work.SUMMARY, Scope.INFERENCE)
 async def get_server_info(
-    request: Request, registry: InRegistry, views: InViews, access: InAccess
+    request: Request,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    views: PoolViews = part(PoolViews),
 ) -> ServerInfo:
     """Return what vLLM's clients look up in the configuration of a server."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
-        message = f"{FORMAT} must be {_JSON}, not {sent[:40]!r}"
-        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=FORMAT))
+        raise invalid_value(f"{FORMAT} must be {_JSON}, not {sent[:40]!r}", FORMAT)
     base = await registered_base(registry)
     await check_model(registry, access, base.name)
     workers = await _live_workers(views)
@@ -105,7 +106,7 @@ async def get_server_info(
 
 @router.get("/get_world_size", summary="Number of workers", responses=errors(503))
 @guarded(Work.SUMMARY, Scope.INFERENCE)
-async def get_world_size(views: InViews) -> WorldSize:
+async def get_world_size(views: PoolViews = part(PoolViews)) -> WorldSize:
     """Return the number of live workers of the pool."""
     return WorldSize(world_size=len(await _live_workers(views)))
 

@@ -5,19 +5,18 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from api.access.requested import InAccess, InTenant
 from api.answers.admission import admit
 from api.answers.intake import Intake
 from api.answers.submission import parse_request
-from api.answers.tokenization import InTokenizer, TokenizerCalls
+from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object
 from api.http.errors import json_response
-from api.http.guards import Work, guarded
-from api.openapi.document import takes
-from api.openapi.responses import errors
+from api.http.guards import InAccess, Work, guarded
+from api.openapi.entries import errors, takes
 from api.pools.pool import Pool
 from api.pools.pools import pools_of
 from api.pools.registered_base import registered_base
+from api.pools.requested import part
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission
 from api.schema.tokenize import (
@@ -85,9 +84,12 @@ async def detokenize(request: Request, access: InAccess) -> Response:
     responses=errors(500, 503),
 )
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
-async def tokenizer_info(tokenizer: InTokenizer, tenant: InTenant) -> Response:
+async def tokenizer_info(
+    access: InAccess, tokenizer: TokenizerCalls = part(TokenizerCalls)
+) -> Response:
     """Return the special tokens and the chat template of the base model's tokenizer."""
-    return json_response((await tokenizer.ask(tenant, Describe())).description)
+    reply = await tokenizer.ask(access.tenant, Describe())
+    return json_response(reply.description)
 
 
 async def _read(request: Request, parse: Callable[[dict[str, Any]], B]) -> tuple[B, dict[str, str]]:

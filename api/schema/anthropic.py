@@ -2,11 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
-from api.schema.base import IGNORED, MAX_LISTED, OPTIONAL_TEXT_OR_LIST, JobRequest, RequestModel
+from api.schema.base import (
+    IGNORED,
+    MAX_LISTED,
+    OPTIONAL_TEXT_OR_LIST,
+    Body,
+    JobRequest,
+    RequestModel,
+)
 from api.schema.generation import MAX_STOPS
-from api.schema.tools import MAX_TOOLS
+from api.schema.tools import PlainTools
 
 _TEXT_BLOCK = {
     "type": "object",
@@ -79,21 +86,16 @@ class OutputConfig(RequestModel):
 class PromptRequest(RequestModel):
     """The part of a request that forms the prompt."""
 
-    model: str = Field(
-        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
-    )
+    model: str = Field(min_length=1)
+    """Base model or adapter; GET /v1/models lists their names."""
     messages: Annotated[list[Any], WithJsonSchema(_MESSAGES)] = Field(
-        min_length=1,
-        max_length=MAX_LISTED,
-        description="Messages with text, tool_use, tool_result and thinking blocks.",
+        min_length=1, max_length=MAX_LISTED
     )
-    system: Annotated[Any, WithJsonSchema(OPTIONAL_TEXT_OR_LIST)] = Field(
-        None, description="Text, or text blocks."
-    )
-    tools: Annotated[
-        Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)] | None,
-        WithJsonSchema(_TOOLS),
-    ] = Field(None, description="Tools with a name and an input_schema that the model may call.")
+    """Messages with text, tool_use, tool_result and thinking blocks."""
+    system: Annotated[Any, WithJsonSchema(OPTIONAL_TEXT_OR_LIST)] = None
+    """Text, or text blocks."""
+    tools: Annotated[PlainTools | None, WithJsonSchema(_TOOLS)] = None
+    """Tools with a name and an input_schema that the model may call."""
     tool_choice: MessageToolChoice | None = None
     thinking: Thinking | None = Field(None, description="By default, the model doesn't think.")
     output_config: OutputConfig | None = None
@@ -108,13 +110,12 @@ class MessageRequest(PromptRequest, JobRequest):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    metadata: dict[str, Any] | None = Field(
-        None, description="`user_id` has the effect of `user`; other fields are ignored."
-    )
+    metadata: dict[str, Any] | None = None
+    """`user_id` has the effect of `user`; other fields are ignored."""
     service_tier: Literal["auto", "standard_only"] | None = Field(None, description=IGNORED)
 
 
-class MessageBody(BaseModel):
+class MessageBody(Body):
     """Message that the model generated."""
 
     id: str = Field(examples=["msg_3f0c..."])
@@ -127,7 +128,7 @@ class MessageBody(BaseModel):
     usage: dict[str, Any]
 
 
-class TokenCount(BaseModel):
+class TokenCount(Body):
     """Number of tokens of a prompt."""
 
     input_tokens: int

@@ -1,4 +1,4 @@
-"""Base classes of request bodies and their parts."""
+"""Base classes of bodies and their parts, and what several of them share."""
 
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ MAX_LISTED = 10_000
 """
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 """Description of a field that is ignored."""
+WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
 """JSON Schema of a field that is text or a list."""
 OPTIONAL_TEXT_OR_LIST = {"anyOf": [*TEXT_OR_LIST["anyOf"], {"type": "null"}]}
@@ -75,10 +76,29 @@ Off = Annotated[
 """A switch that can't be on. Unlike `Literal[False]`, it doesn't take 0."""
 
 
-class RequestModel(BaseModel):
+def _join_lines(schema: dict[str, Any]) -> None:
+    """Join the lines of the descriptions of all fields in a JSON Schema."""
+    for field in schema.get("properties", {}).values():
+        if "description" in field:
+            field["description"] = " ".join(field["description"].split())
+
+
+class Body(BaseModel):
+    """Body or query, or a part of one. The text below a field describes it to clients."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_join_lines)
+
+
+class StrictBody(Body):
+    """Body or query that has no fields of other names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RequestModel(Body):
     """Part of a request body. Fields of other names are kept, and nothing reads their values.
 
-    `api.requests.unknown_fields` lists these fields, for a warning or an error.
+    `api.requests.ignored_fields` lists these fields, for a warning or an error.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -87,14 +107,10 @@ class RequestModel(BaseModel):
 class JobRequest(RequestModel):
     """Fields of every request that becomes a job. null selects the default value of a field."""
 
-    model: str = Field(
-        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
-    )
-    stream: bool | None = Field(
-        None, description="Whether to send tokens as they are generated, as server-sent events."
-    )
-    background: bool | None = Field(
-        None,
-        description="Whether the request runs to its end without its client. Without stream, the "
-        "response is the job, with status 202; GET /v1/jobs/{id} has the answer later.",
-    )
+    model: str = Field(min_length=1)
+    """Base model or adapter; GET /v1/models lists their names."""
+    stream: bool | None = None
+    """Whether to send tokens as they are generated, as server-sent events."""
+    background: bool | None = None
+    """Whether the request runs to its end without its client. Without stream, the response is the
+    job, with status 202; GET /v1/jobs/{id} has the answer later."""

@@ -3,9 +3,9 @@
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from api.schema.base import METADATA_LIMITS, Metadata
+from api.schema.base import METADATA_LIMITS, Body, Metadata, StrictBody
 
 MAX_WINDOW_H = 7 * 24
 MAX_WINDOW_CHARS = 4
@@ -14,14 +14,11 @@ MAX_ID_CHARS = 100
 _WINDOW = re.compile(r"([1-9][0-9]{0,2})([hd])")
 
 
-class CreateBatchRequest(BaseModel):
+class CreateBatchRequest(StrictBody):
     """Body of POST /v1/batches."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    input_file_id: str = Field(
-        min_length=1, max_length=MAX_ID_CHARS, description="File with one request per line."
-    )
+    input_file_id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
+    """File with one request per line."""
     endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"]
     completion_window: str = Field(
         max_length=MAX_WINDOW_CHARS,
@@ -44,7 +41,7 @@ def window_h(text: str) -> int:
     return int(found[1]) * (24 if found[2] == "d" else 1) if found else 0
 
 
-class DeletedBatch(BaseModel):
+class DeletedBatch(Body):
     """A batch that was deleted."""
 
     id: str
@@ -52,7 +49,7 @@ class DeletedBatch(BaseModel):
     deleted: bool
 
 
-class BatchRequestCounts(BaseModel):
+class BatchRequestCounts(Body):
     """Numbers of a batch's requests."""
 
     total: int
@@ -60,7 +57,7 @@ class BatchRequestCounts(BaseModel):
     failed: int
 
 
-class BatchErrorBody(BaseModel):
+class BatchErrorBody(Body):
     """A fault of the input file."""
 
     code: str
@@ -69,14 +66,14 @@ class BatchErrorBody(BaseModel):
     line: int | None
 
 
-class BatchErrors(BaseModel):
+class BatchErrors(Body):
     """The first faults of the input file."""
 
     object: Literal["list"] = "list"
     data: list[BatchErrorBody]
 
 
-class BatchBody(BaseModel):
+class BatchBody(Body):
     """A batch."""
 
     id: str
@@ -111,7 +108,7 @@ class BatchBody(BaseModel):
     metadata: dict[str, str] | None
 
 
-class BatchList(BaseModel):
+class BatchList(Body):
     """A page of batches, newest first."""
 
     object: Literal["list"] = "list"

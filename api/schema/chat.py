@@ -2,104 +2,114 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+import orjson
+from pydantic import AfterValidator, Field
 
-from api.schema.base import IGNORED
+from api.schema.base import IGNORED, WEIGHT_VERSION, Body
 from api.schema.generation import GenerationRequest
 from api.schema.logprobs import PROMPT_LOGPROBS, ChatLogprobs, PromptLogprobs
 from api.schema.messages import Messages
 from api.schema.response_format import ResponseFormat
-from api.schema.template_options import ReasoningEffort, TemplateKwargs
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
-from api.schema.usage import WEIGHT_VERSION, UsageBody
+from api.schema.usage import UsageBody
+
+MAX_KWARGS_BYTES = 64 << 10
+MAX_KWARGS_DEPTH = 16
+RESERVED = frozenset(
+    (
+        *("messages", "conversation", "conversations", "tools", "self"),
+        *("chat_template", "add_generation_prompt", "continue_final_message"),
+        *("tokenize", "tokenizer_kwargs", "sanitize_control_tokens"),
+        *("padding", "truncation", "max_length"),
+        *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    )
+)
+"""Names that aren't variables of the template: parameters of transformers, and other fields."""
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+def is_deep(value: Any, max_depth: int) -> bool:
+    """Return whether lists and objects in `value` are nested more than `max_depth` levels deep."""
+    if not isinstance(value, dict | list):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return max_depth == 0 or any(is_deep(child, max_depth - 1) for child in children)
+
+
+def check_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Check variables of the chat template, and return them unchanged.
+
+    Raises:
+        ValueError: a name is reserved, or the variables are too large or nested too deeply.
+    """
+    if reserved := RESERVED & kwargs.keys():
+        raise ValueError(f"can't set {min(reserved)!r}, which isn't a variable of the template")
+    if len(orjson.dumps(kwargs)) > MAX_KWARGS_BYTES:
+        raise ValueError(f"can have at most {MAX_KWARGS_BYTES} bytes as JSON")
+    if is_deep(kwargs, MAX_KWARGS_DEPTH):
+        raise ValueError(f"can't be nested in more than {MAX_KWARGS_DEPTH} levels")
+    return kwargs
+
+
+TemplateKwargs = Annotated[dict[str, Any], AfterValidator(check_kwargs)]
 
 
 class ChatCompletionRequest(GenerationRequest):
     """Body of POST /v1/chat/completions: a conversation that the model continues."""
 
     messages: Messages
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None,
-        description="Newer name of max_tokens, which it overrides. Defaults to the rest of the "
-        "context length.",
-    )
-    logprobs: bool | None = Field(
-        None, description="Whether to return the log-probability of each output token."
-    )
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None,
-        description="Number of most likely tokens to return at each position. Requires logprobs.",
-    )
-    response_format: ResponseFormat | None = Field(
-        None,
-        description="Constrains answers to JSON, optionally to a JSON Schema. Defaults to text.",
-    )
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = Field(
-        None,
-        description="Tools that the model may call. The model needs a chat template with tools.",
-    )
-    tool_choice: ToolChoiceField = Field(
-        None,
-        description="none: the model doesn't see the tools. auto: the model decides; the default "
-        "if there are tools. required: the model must call a tool. An object that names a tool: "
-        "the model must call that tool. An object of type allowed_tools: the model sees only these "
-        "tools, with the mode auto or required.",
-    )
-    parallel_tool_calls: bool | None = Field(
-        None, description="Whether one answer may contain several calls. Defaults to true."
-    )
-    chat_template_kwargs: TemplateKwargs | None = Field(
-        None,
-        description="Further variables of the chat template, for example "
-        '{"enable_thinking": false}.',
-    )
-    enable_thinking: bool | None = Field(
-        None, description="The variable enable_thinking of chat_template_kwargs, as in LMDeploy."
-    )
-    reasoning_effort: ReasoningEffort | None = Field(
-        None,
-        description="Passed to the chat template as reasoning_effort. Also sets the variables "
-        "enable_thinking and thinking: to false for none, else to true.",
-    )
-    include_reasoning: bool | None = Field(
-        None, description="Whether answers include the model's reasoning. Defaults to true."
-    )
-    add_generation_prompt: bool | None = Field(
-        None,
-        description="Whether the prompt ends with the header of the answer. Defaults to true, or "
-        "to false with continue_final_message.",
-    )
-    continue_final_message: bool | None = Field(
-        None, description="Whether the answer continues the last message."
-    )
-    echo: bool | None = Field(
-        None,
-        description="Whether the answer begins with the text of the last message, if it has the "
-        "same role.",
-    )
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Newer name of max_tokens, which it overrides. Defaults to the rest of the context length."""
+    logprobs: bool | None = None
+    """Whether to return the log-probability of each output token."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Number of most likely tokens to return at each position. Requires logprobs."""
+    response_format: ResponseFormat | None = None
+    """Constrains answers to JSON, optionally to a JSON Schema. Defaults to text."""
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    """Tools that the model may call. The model needs a chat template with tools."""
+    tool_choice: ToolChoiceField = None
+    """none: the model doesn't see the tools. auto: the model decides; the default if there are
+    tools. required: the model must call a tool. An object that names a tool: the model must call
+    that tool. An object of type allowed_tools: the model sees only these tools, with the mode auto
+    or required."""
+    parallel_tool_calls: bool | None = None
+    """Whether one answer may contain several calls. Defaults to true."""
+    chat_template_kwargs: TemplateKwargs | None = None
+    """Further variables of the chat template, for example {"enable_thinking": false}."""
+    enable_thinking: bool | None = None
+    """The variable enable_thinking of chat_template_kwargs, as in LMDeploy."""
+    reasoning_effort: ReasoningEffort | None = None
+    """Passed to the chat template as reasoning_effort. Also sets the variables enable_thinking and
+    thinking: to false for none, else to true."""
+    include_reasoning: bool | None = None
+    """Whether answers include the model's reasoning. Defaults to true."""
+    add_generation_prompt: bool | None = None
+    """Whether the prompt ends with the header of the answer. Defaults to true, or to false with
+    continue_final_message."""
+    continue_final_message: bool | None = None
+    """Whether the answer continues the last message."""
+    echo: bool | None = None
+    """Whether the answer begins with the text of the last message, if it has the same role."""
     store: bool | None = Field(None, description=IGNORED)
     prediction: dict[str, Any] | None = Field(None, description=IGNORED)
 
 
-class AnswerMessage(BaseModel):
+class AnswerMessage(Body):
     """Message that the model generated."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | None = Field(
-        description="null if the answer consists only of tool calls or reasoning."
-    )
+    content: str | None
+    """null if the answer consists only of tool calls or reasoning."""
     tool_calls: list[ToolCall] | None
-    reasoning_content: str | None = Field(
-        None,
-        description="Reasoning before the answer. Present if the model marks its reasoning; null "
-        "if the answer has none.",
-    )
-    reasoning: str | None = Field(
-        None, description="The same as reasoning_content, under vLLM's newer name."
-    )
+    reasoning_content: str | None = None
+    """Reasoning before the answer. Present if the model marks its reasoning; null if the answer has
+    none."""
+    reasoning: str | None = None
+    """The same as reasoning_content, under vLLM's newer name."""
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(Body):
     """One answer to the conversation."""
 
     index: int
@@ -109,16 +119,15 @@ class ChatChoice(BaseModel):
     token_ids: list[int] | None = Field(None, description="Present with return_token_ids.")
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(Body):
     """Response of POST /v1/chat/completions without `stream`."""
 
     id: str = Field(examples=["chatcmpl-3f0c..."])
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    system_fingerprint: str = Field(
-        description="Digests of the base model and the adapter that answered."
-    )
+    system_fingerprint: str
+    """Digests of the base model and the adapter that answered."""
     weight_version: str = Field(description=WEIGHT_VERSION)
     choices: list[ChatChoice]
     prompt_token_ids: list[int] | None = Field(None, description="Present with return_token_ids.")

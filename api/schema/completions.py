@@ -2,16 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 
+from api.schema.base import WEIGHT_VERSION, Body
 from api.schema.generation import MAX_TOKEN_ID, GenerationRequest
 from api.schema.logprobs import PROMPT_LOGPROBS, PromptLogprobs, TextLogprobs
-from api.schema.usage import WEIGHT_VERSION, UsageBody
+from api.schema.usage import UsageBody
 
-_PROMPT = [
+PROMPT = [
     {"type": "string", "minLength": 1},
     {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
 ]
+"""JSON Schemas of a prompt: a text, or token ids."""
 
 
 def as_prompts(value: Any) -> list[str | list[int]]:
@@ -45,26 +47,21 @@ class CompletionRequest(GenerationRequest):
         list[str | list[int]],
         PlainValidator(as_prompts),
         WithJsonSchema(
-            {"anyOf": [*_PROMPT, {"type": "array", "items": {"anyOf": _PROMPT}, "minItems": 1}]}
+            {"anyOf": [*PROMPT, {"type": "array", "items": {"anyOf": PROMPT}, "minItems": 1}]}
         ),
-    ] = Field(
-        description="Text or token ids, or a list of such prompts. Choices are in the order of "
-        "the prompts, n for each."
-    )
-    max_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        None,
-        description="Maximum number of tokens in one answer. Defaults to 16. 0 is only allowed "
-        "with echo: each answer is its prompt.",
-    )
+    ]
+    """Text or token ids, or a list of such prompts. Choices are in the order of the prompts, n for
+    each."""
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Maximum number of tokens in one answer. Defaults to 16. 0 is only allowed with echo: each
+    answer is its prompt."""
     echo: bool | None = Field(None, description="Whether each answer starts with its prompt.")
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
-        None,
-        description="Returns the log-probability of each token, and this number of most likely "
-        "tokens at each position. With echo, also for the tokens of the prompt.",
-    )
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Returns the log-probability of each token, and this number of most likely tokens at each
+    position. With echo, also for the tokens of the prompt."""
 
 
-class CompletionChoice(BaseModel):
+class CompletionChoice(Body):
     """One continuation of a prompt."""
 
     index: int
@@ -72,13 +69,12 @@ class CompletionChoice(BaseModel):
     logprobs: TextLogprobs | None = Field(None, description="Present if the request asks for it.")
     finish_reason: Literal["stop", "length"]
     token_ids: list[int] | None = Field(default=None, description="Present with return_token_ids.")
-    prompt_token_ids: list[int] | None = Field(
-        default=None, description="Present with return_token_ids."
-    )
+    prompt_token_ids: list[int] | None = None
+    """Present with return_token_ids."""
     prompt_logprobs: PromptLogprobs | None = Field(default=None, description=PROMPT_LOGPROBS)
 
 
-class Completion(BaseModel):
+class Completion(Body):
     """Response of POST /v1/completions without `stream`."""
 
     id: str

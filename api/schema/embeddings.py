@@ -2,19 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 
-from api.schema.base import USER, JobRequest, Off
-from api.schema.completions import as_prompts
+from api.schema.base import USER, Body, JobRequest, Off
+from api.schema.completions import PROMPT, as_prompts
 from api.schema.generation import MAX_TOKEN_ID
 from api.schema.usage import UsageBody
 
 MAX_INPUTS = 2048
 """Maximum number of inputs of one request, as in OpenAI's API."""
-_INPUT = [
-    {"type": "string", "minLength": 1},
-    {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-]
 
 
 def as_inputs(value: Any) -> list[str | list[int]]:
@@ -38,46 +34,36 @@ class EmbeddingRequest(JobRequest):
         WithJsonSchema(
             {
                 "anyOf": [
-                    *_INPUT,
+                    *PROMPT,
                     {
                         "type": "array",
-                        "items": {"anyOf": _INPUT},
+                        "items": {"anyOf": PROMPT},
                         "minItems": 1,
                         "maxItems": MAX_INPUTS,
                     },
                 ]
             }
         ),
-    ] = Field(
-        description="Text or token ids, or a list of such inputs. The embeddings are in the same "
-        "order."
-    )
-    encoding_format: Literal["float", "base64"] | None = Field(
-        None,
-        description="base64 encodes embeddings as little-endian float32, which is faster for many "
-        "inputs. Defaults to float.",
-    )
-    dimensions: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="If sent, it must be the number of values of the model's embeddings."
-    )
-    pooling: Literal["last", "mean", "first"] | None = Field(
-        None,
-        description="Hidden states that make up the embedding: the last token's, the mean of all "
-        "tokens', or the first token's. Defaults to last.",
-    )
-    normalize: bool | None = Field(
-        None, description="Whether embeddings are scaled to length 1. Defaults to true."
-    )
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = Field(
-        None,
-        description="Uses only this number of tokens at the end of each input. -1 uses as many as "
-        "fit into the context.",
-    )
+    ]
+    """Text or token ids, or a list of such inputs. The embeddings are in the same order."""
+    encoding_format: Literal["float", "base64"] | None = None
+    """base64 encodes embeddings as little-endian float32, which is faster for many inputs. Defaults
+    to float."""
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """If sent, it must be the number of values of the model's embeddings."""
+    pooling: Literal["last", "mean", "first"] | None = None
+    """Hidden states that make up the embedding: the last token's, the mean of all tokens', or the
+    first token's. Defaults to last."""
+    normalize: bool | None = None
+    """Whether embeddings are scaled to length 1. Defaults to true."""
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = None
+    """Uses only this number of tokens at the end of each input. -1 uses as many as fit into the
+    context."""
     stream: Off | None = Field(None, description="Embeddings aren't streamed.")
     user: str | None = Field(None, description=USER)
 
 
-class Embedding(BaseModel):
+class Embedding(Body):
     """The embedding of one input."""
 
     object: Literal["embedding"] = "embedding"
@@ -85,7 +71,7 @@ class Embedding(BaseModel):
     embedding: list[float] | str = Field(description="Numbers, or base64 of float32.")
 
 
-class Embeddings(BaseModel):
+class Embeddings(Body):
     """Response of POST /v1/embeddings."""
 
     id: str

@@ -1,4 +1,4 @@
-"""Error bodies in OpenAI's format."""
+"""Bodies of error responses."""
 
 from pydantic import BaseModel
 

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from api.schema.base import Body
 
 
-class FileBody(BaseModel):
+class FileBody(Body):
     """A stored file."""
 
     id: str
@@ -18,7 +18,7 @@ class FileBody(BaseModel):
     status: Literal["processed"] = "processed"
 
 
-class FileList(BaseModel):
+class FileList(Body):
     """A page of files, newest first."""
 
     object: Literal["list"] = "list"
@@ -28,7 +28,7 @@ class FileList(BaseModel):
     has_more: bool
 
 
-class DeletedFile(BaseModel):
+class DeletedFile(Body):
     """A file that was deleted."""
 
     id: str

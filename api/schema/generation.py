@@ -72,13 +72,10 @@ Word = Annotated[str, Field(pattern=r"\S", max_length=MAX_WORD_CHARS)]
 class StreamOptions(RequestModel):
     """Options of a streamed answer."""
 
-    include_usage: bool | None = Field(
-        None, description="Whether the last chunk contains the token counts."
-    )
-    continuous_usage_stats: bool | None = Field(
-        None,
-        description="Whether each chunk has the token counts of its choice so far.",
-    )
+    include_usage: bool | None = None
+    """Whether the last chunk contains the token counts."""
+    continuous_usage_stats: bool | None = None
+    """Whether each chunk has the token counts of its choice so far."""
     include_obfuscation: Off | None = Field(None, description="Not supported.")
 
 
@@ -87,44 +84,26 @@ class GenerationRequest(JobRequest):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="Sampling temperature; 0 selects the most likely token. Defaults to 1."
-    )
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None,
-        description="Samples from the most likely tokens whose probabilities sum up to this "
-        "value. Defaults to 1, which keeps all tokens.",
-    )
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(
-        None,
-        description="Samples from this number of most likely tokens. 0 and -1 keep all tokens; "
-        "the default.",
-    )
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None,
-        description="Minimum probability of a token, relative to the most likely token. "
-        "Defaults to 0.",
-    )
-    top_n_sigma: Annotated[float, Field(ge=-1, le=100)] | None = Field(
-        None,
-        description="Samples only from tokens whose logits are at most this number of standard "
-        "deviations below the largest logit. 0 and less keep all tokens; the default.",
-    )
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
-        None,
-        description="Subtracted from the logit of every token that the answer already contains. "
-        "Defaults to 0.",
-    )
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(
-        None,
-        description="Subtracted from a token's logit once for each time that the answer already "
-        "contains it. Defaults to 0.",
-    )
-    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
-        None,
-        description="Values above 1 make tokens of the prompt and the answer less likely, as in "
-        "transformers. Defaults to 1.",
-    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Sampling temperature; 0 selects the most likely token. Defaults to 1."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Samples from the most likely tokens whose probabilities sum up to this value. Defaults to 1,
+    which keeps all tokens."""
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    """Samples from this number of most likely tokens. 0 and -1 keep all tokens; the default."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Minimum probability of a token, relative to the most likely token. Defaults to 0."""
+    top_n_sigma: Annotated[float, Field(ge=-1, le=100)] | None = None
+    """Samples only from tokens whose logits are at most this number of standard deviations below
+    the largest logit. 0 and less keep all tokens; the default."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Subtracted from the logit of every token that the answer already contains. Defaults to 0."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Subtracted from a token's logit once for each time that the answer already contains it.
+    Defaults to 0."""
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    """Values above 1 make tokens of the prompt and the answer less likely, as in transformers.
+    Defaults to 1."""
     logit_bias: Annotated[
         dict[int, Annotated[float, Field(ge=-100, le=100)]],
         BeforeValidator(as_logit_bias),
@@ -136,14 +115,11 @@ class GenerationRequest(JobRequest):
             }
         ),
     ] = Field(default_factory=dict, description="Values to add to the logits of these token ids.")
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Maximum number of tokens in one answer."
-    )
-    min_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        None,
-        description="Minimum number of tokens before an end-of-sequence token or a stop string "
-        "can end an answer. Defaults to 0.",
-    )
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of tokens in one answer."""
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Minimum number of tokens before an end-of-sequence token or a stop string can end an answer.
+    Defaults to 0."""
     stop: Annotated[
         list[str],
         PlainValidator(as_stops),
@@ -160,69 +136,49 @@ class GenerationRequest(JobRequest):
                 ]
             }
         ),
-    ] = Field(
-        default_factory=list,
-        description="Strings that end an answer. By default, the answer doesn't include them.",
-    )
-    include_stop_str_in_output: bool | None = Field(
-        None, description="Whether answers include the stop string or stop token that ends them."
-    )
-    stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKENS)] | None = Field(
-        None, description="Tokens that end an answer, besides the end-of-sequence token."
-    )
+    ] = Field(default_factory=list)
+    """Strings that end an answer. By default, the answer doesn't include them."""
+    include_stop_str_in_output: bool | None = None
+    """Whether answers include the stop string or stop token that ends them."""
+    stop_token_ids: Annotated[TokenIds, Field(max_length=MAX_STOP_TOKENS)] | None = None
+    """Tokens that end an answer, besides the end-of-sequence token."""
     allowed_token_ids: (
         Annotated[TokenIds, Field(min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
-    ) = Field(None, description="The only tokens that answers may consist of.")
-    bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None = (
-        Field(None, description="Texts that answers never contain, as sequences of tokens.")
-    )
-    skip_special_tokens: bool | None = Field(
-        None, description="Whether answers leave out special tokens. Defaults to true."
-    )
-    return_token_ids: bool | None = Field(
-        None, description="Whether to return the token ids of the prompt and of the answers."
-    )
-    return_tokens_as_token_ids: bool | None = Field(
-        None, description="Whether log-probabilities name tokens by their ids, as token_id:5."
-    )
-    logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKENS)] | None = Field(
-        None,
-        description="Tokens whose log-probabilities are returned at each position of the "
-        "answer, after that of the answer's own token, instead of those of the most likely "
-        "tokens. Requires logprobs.",
-    )
-    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_PROMPT_LOGPROBS)] | None = Field(
-        None,
-        description="Returns the log-probability of each token of the prompt, and this number of "
-        "most likely tokens at each position. Only 0 is allowed with stream, and returns nothing.",
-    )
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = Field(
-        None,
-        description="Uses only this number of tokens at the end of each prompt. -1 uses as many as "
-        "fit into the context beside max_tokens.",
-    )
-    structured_outputs: StructuredOutputs | None = Field(
-        None, description="Constrains answers to a JSON Schema, pattern, choice or grammar."
-    )
+    ) = None
+    """The only tokens that answers may consist of."""
+    bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None = None
+    """Texts that answers never contain, as sequences of tokens."""
+    skip_special_tokens: bool | None = None
+    """Whether answers leave out special tokens. Defaults to true."""
+    return_token_ids: bool | None = None
+    """Whether to return the token ids of the prompt and of the answers."""
+    return_tokens_as_token_ids: bool | None = None
+    """Whether log-probabilities name tokens by their ids, as token_id:5."""
+    logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKENS)] | None = None
+    """Tokens whose log-probabilities are returned at each position of the answer, after that of the
+    answer's own token, instead of those of the most likely tokens. Requires logprobs."""
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_PROMPT_LOGPROBS)] | None = None
+    """Returns the log-probability of each token of the prompt, and this number of most likely
+    tokens at each position. Only 0 is allowed with stream, and returns nothing."""
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = None
+    """Uses only this number of tokens at the end of each prompt. -1 uses as many as fit into the
+    context beside max_tokens."""
+    structured_outputs: StructuredOutputs | None = None
+    """Constrains answers to a JSON Schema, pattern, choice or grammar."""
     guided_json: SchemaField | None = Field(None, description="structured_outputs.json")
     guided_regex: RegexField | None = Field(None, description="structured_outputs.regex")
     guided_choice: ChoiceField | None = Field(None, description="structured_outputs.choice")
     guided_grammar: GrammarField | None = Field(None, description="structured_outputs.grammar")
-    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = Field(
-        None, description="Requests with equal seeds sample equal tokens. Random by default."
-    )
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(
-        None, description="Number of answers to each prompt. Defaults to 1."
-    )
-    ignore_eos: bool | None = Field(
-        None, description="Whether to continue after the end-of-sequence token."
-    )
+    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
+    """Requests with equal seeds sample equal tokens. Random by default."""
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """Number of answers to each prompt. Defaults to 1."""
+    ignore_eos: bool | None = None
+    """Whether to continue after the end-of-sequence token."""
     stream_options: StreamOptions | None = Field(None, description="Requires stream.")
-    service_tier: ServiceTier | None = Field(
-        None,
-        description="priority moves the request ahead of others that wait, by 10,000 tokens; "
-        "flex moves it back as far. auto and default don't move it.",
-    )
+    service_tier: ServiceTier | None = None
+    """priority moves the request ahead of others that wait, by 10,000 tokens; flex moves it back as
+    far. auto and default don't move it."""
     user: str | None = Field(None, description=USER)
     safety_identifier: str | None = Field(None, description=USER_AS_WELL)
     metadata: Metadata | None = Field(None, description=IGNORED)

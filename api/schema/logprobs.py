@@ -1,21 +1,27 @@
 """Log-probabilities in responses.
 
-The log-probabilities are computed before logit bias, penalties and temperature are applied.
+They are computed before logit bias, penalties and temperature are applied.
 """
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from api.schema.base import Body
+
+PROMPT_LOGPROBS = (
+    "Present with prompt_logprobs. For each token of the prompt, the token itself and the most "
+    "likely tokens, by their ids; null for the first token."
+)
+"""Description of the field in responses."""
 
 
-class TopLogprob(BaseModel):
+class TopLogprob(Body):
     """Log-probability of one candidate token at a position."""
 
-    token: str = Field(
-        description="Text of the token. Incomplete UTF-8 characters are written as U+FFFD."
-    )
+    token: str
+    """Text of the token. Incomplete UTF-8 characters are written as U+FFFD."""
     logprob: float
-    bytes: list[int] | None = Field(
-        description="UTF-8 bytes of the token's text; null for a special token."
-    )
+    bytes: list[int] | None
+    """UTF-8 bytes of the token's text; null for a special token."""
 
 
 class ContentLogprob(TopLogprob):
@@ -24,44 +30,35 @@ class ContentLogprob(TopLogprob):
     top_logprobs: list[TopLogprob] = Field(description="Most likely tokens, most likely first.")
 
 
-class ChatLogprobs(BaseModel):
+class ChatLogprobs(Body):
     """Log-probabilities of the tokens of one chat answer."""
 
     content: list[ContentLogprob]
     refusal: None = None
 
 
-class PromptLogprob(BaseModel):
+class PromptLogprob(Body):
     """Log-probability of one candidate token at a position of a prompt."""
 
     logprob: float
     rank: int = Field(description="1 for the most likely token of the position.")
-    decoded_token: str = Field(
-        description="Text of the token, or the name of a special token. Incomplete UTF-8 "
-        "characters are written as U+FFFD."
-    )
+    decoded_token: str
+    """Text of the token, or the name of a special token. Incomplete UTF-8 characters are written as
+    U+FFFD."""
 
 
 PromptLogprobs = list[dict[str, PromptLogprob] | None]
 """Candidates at each position of a prompt by their token ids; None at the first position."""
-PROMPT_LOGPROBS = (
-    "Present with prompt_logprobs. For each token of the prompt, the token itself and the most "
-    "likely tokens, by their ids; null for the first token."
-)
-"""Description of the field in responses."""
 
 
-class TextLogprobs(BaseModel):
+class TextLogprobs(Body):
     """Log-probabilities of the tokens of one completion. All lists have the same length."""
 
     tokens: list[str]
-    token_logprobs: list[float | None] = Field(
-        description="Log-probability of each token; null for the first token of the prompt."
-    )
-    top_logprobs: list[dict[str, float] | None] = Field(
-        description="Most likely tokens and the selected token at each position; null for the "
-        "first token of the prompt."
-    )
-    text_offset: list[int] = Field(
-        description="Number of characters of the choice's text before each token."
-    )
+    token_logprobs: list[float | None]
+    """Log-probability of each token; null for the first token of the prompt."""
+    top_logprobs: list[dict[str, float] | None]
+    """Most likely tokens and the selected token at each position; null for the first token of the
+    prompt."""
+    text_offset: list[int]
+    """Number of characters of the choice's text before each token."""

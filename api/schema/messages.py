@@ -129,9 +129,8 @@ Content = Annotated[
 
 class _MessageBase(RequestModel):
     role: str
-    name: str | None = Field(
-        None, description="Name of the author. Some chat templates show it to the model."
-    )
+    name: str | None = None
+    """Name of the author. Some chat templates show it to the model."""
     content: Content
 
     @property
@@ -165,9 +164,8 @@ class AssistantMessage(_MessageBase):
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_LISTED, fail_fast=True)] | None = (
         None
     )
-    reasoning_content: str | None = Field(
-        None, description="Reasoning before the message. Chat templates decide whether to use it."
-    )
+    reasoning_content: str | None = None
+    """Reasoning before the message. Chat templates decide whether to use it."""
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
 
     @property
@@ -186,12 +184,8 @@ class ToolMessage(_MessageBase):
 class OtherMessage(_MessageBase):
     """Message with a role of the model's chat template, for example `function`."""
 
-    role: str = Field(
-        pattern=ROLE_PATTERN,
-        description="Passed to the chat template. Templates reject or leave out roles that they "
-        "don't know.",
-        json_schema_extra={"not": {"enum": list(_ROLES)}},
-    )
+    role: str = Field(pattern=ROLE_PATTERN, json_schema_extra={"not": {"enum": list(_ROLES)}})
+    """Passed to the chat template. Templates reject or leave out roles that they don't know."""
 
 
 def _kind(message: Any) -> str:

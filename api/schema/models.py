@@ -2,10 +2,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from api.schema.base import Body
 
 
-class ModelCard(BaseModel):
+class ModelCard(Body):
     """One model that requests can name."""
 
     id: str
@@ -15,12 +17,11 @@ class ModelCard(BaseModel):
     root: str = Field(description="Source of an adapter's weights. For the base model, its own id.")
     parent: str | None = Field(description="For an adapter, the name of the base model.")
     max_model_len: int = Field(description="Context length in tokens: prompt and answer together.")
-    permission: list[str] = Field(
-        default=[], max_length=0, description="Always empty; older clients need the field."
-    )
+    permission: list[str] = Field(default=[], max_length=0)
+    """Always empty; older clients need the field."""
 
 
-class ModelList(BaseModel):
+class ModelList(Body):
     """All models: the base model first, then the adapters, sorted by name."""
 
     object: Literal["list"] = "list"

@@ -2,20 +2,21 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from api.schema.base import Body
 
 
-class HeldAdapter(BaseModel):
+class HeldAdapter(Body):
     """A version on one worker."""
 
     version: str
-    state: Literal["resident", "loading", "host"] = Field(
-        description="host: only in host memory, ready to be copied to the device."
-    )
+    state: Literal["resident", "loading", "host"]
+    """host: only in host memory, ready to be copied to the device."""
     running: int = Field(description="Jobs of this version that the worker owns.")
 
 
-class PoolWorker(BaseModel):
+class PoolWorker(Body):
     """A worker of the pool, as of its last heartbeat."""
 
     id: str
@@ -30,17 +31,15 @@ class PoolWorker(BaseModel):
     adapter_bytes_max: int
     host_adapter_bytes: int
     host_adapter_bytes_max: int
-    lease_left_s: float = Field(
-        description="Seconds until the lease ends; negative: the worker may be dead."
-    )
+    lease_left_s: float
+    """Seconds until the lease ends; negative: the worker may be dead."""
     is_stalled: bool = Field(description="Whether its engine seems to hang.")
     tokens_total: int = Field(description="Output tokens since the worker started.")
-    adapters: list[HeldAdapter] = Field(
-        description="Versions that the worker holds, loads, has in host memory or runs."
-    )
+    adapters: list[HeldAdapter]
+    """Versions that the worker holds, loads, has in host memory or runs."""
 
 
-class PoolVersion(BaseModel):
+class PoolVersion(Body):
     """A version of an adapter, or the base model."""
 
     name: str
@@ -49,16 +48,15 @@ class PoolVersion(BaseModel):
     is_base: bool
     waiting: int
     running: int
-    oldest_waited_s: float | None = Field(
-        description="Seconds that the first job of its queue has waited, which is the next one to "
-        "run. Priorities and fair queueing between tenants may place it before jobs that have "
-        "waited longer. null if no job waits."
-    )
+    oldest_waited_s: float | None
+    """Seconds that the first job of its queue has waited, which is the next one to run. Priorities
+    and fair queueing between tenants may place it before jobs that have waited longer. null if no
+    job waits."""
     requests: int = Field(description="Ended requests since it was registered.")
     tokens: int = Field(description="Tokens of the prompts and answers of these requests.")
 
 
-class PoolQueue(BaseModel):
+class PoolQueue(Body):
     """Numbers of jobs. All but the first two are totals since the pool exists."""
 
     waiting: int
@@ -73,21 +71,19 @@ class PoolQueue(BaseModel):
     workers_lost: int
 
 
-class PoolSlots(BaseModel):
+class PoolSlots(Body):
     """Capacity of the pool, in jobs that run at the same time."""
 
     total: int = Field(description="Slots of all live workers.")
-    per_worker: int = Field(
-        description="Slots of the last worker that has joined. 0 if none has joined."
-    )
-    load: float = Field(
-        description="Number of workers that the unfinished jobs need: (waiting + running) / "
-        "per_worker. If per_worker is 0, the load is 1 while jobs are unfinished. 1 until a worker "
-        "has registered the base model. A job counts as one slot, even if it has several choices."
-    )
+    per_worker: int
+    """Slots of the last worker that has joined. 0 if none has joined."""
+    load: float
+    """Number of workers that the unfinished jobs need: (waiting + running) / per_worker. If
+    per_worker is 0, the load is 1 while jobs are unfinished. 1 until a worker has registered the
+    base model. A job counts as one slot, even if it has several choices."""
 
 
-class PoolRates(BaseModel):
+class PoolRates(Body):
     """Rates over the last ten seconds."""
 
     tokens_per_s: float
@@ -96,7 +92,7 @@ class PoolRates(BaseModel):
     ttft_p95_s: float | None
 
 
-class PoolIncident(BaseModel):
+class PoolIncident(Body):
     """Something that operators should see."""
 
     id: str
@@ -112,7 +108,7 @@ class PoolIncident(BaseModel):
 PoolPoint = tuple[float, float, float | None, float | None, int, int]
 
 
-class PoolBody(BaseModel):
+class PoolBody(Body):
     """The state of the pool."""
 
     object: Literal["pool"] = "pool"
@@ -124,15 +120,13 @@ class PoolBody(BaseModel):
     has_worker: bool
     reason: str | None = Field(description="Why requests aren't answered at present.")
     workers: list[PoolWorker]
-    adapters: list[PoolVersion] = Field(
-        description="At most 500, those with jobs first, then by name."
-    )
+    adapters: list[PoolVersion]
+    """At most 500, those with jobs first, then by name."""
     num_adapters: int = Field(description="Number of registered names.")
     queue: PoolQueue
     slots: PoolSlots
     rates: PoolRates
     incidents: list[PoolIncident] = Field(description="Newest first.")
-    history: list[PoolPoint] = Field(
-        description="Of the last five minutes, oldest first: Unix time, tokens per second, median "
-        "and 95 % quantile of the time to the first token, waiting jobs, running jobs."
-    )
+    history: list[PoolPoint]
+    """Of the last five minutes, oldest first: Unix time, tokens per second, median and 95 %
+    quantile of the time to the first token, waiting jobs, running jobs."""

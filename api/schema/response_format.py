@@ -42,24 +42,19 @@ class NamedSchema(RequestModel):
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
     schema_: JsonSchema = Field(alias="schema", description="JSON Schema, draft 2020-12.")
-    strict: bool | None = Field(
-        None, description="Has no effect: the server always enforces the schema."
-    )
+    strict: bool | None = None
+    """Has no effect: the server always enforces the schema."""
 
 
 class ResponseFormat(RequestModel):
     """Format of the answers: any text, any JSON object, or JSON that satisfies a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: NamedSchema | None = Field(
-        None, description="Required with the type json_schema, and only allowed with it."
-    )
-    schema_: JsonSchema | None = Field(
-        None,
-        alias="schema",
-        description="JSON Schema of the objects, as LoRAX and llama.cpp write it. Only allowed "
-        "with the type json_object.",
-    )
+    json_schema: NamedSchema | None = None
+    """Required with the type json_schema, and only allowed with it."""
+    schema_: JsonSchema | None = Field(None, alias="schema")
+    """JSON Schema of the objects, as LoRAX and llama.cpp write it. Only allowed with the type
+    json_object."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

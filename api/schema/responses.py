@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from api.schema.base import (
     IGNORED,
@@ -11,12 +11,13 @@ from api.schema.base import (
     TEXT_OR_LIST,
     USER,
     USER_AS_WELL,
+    Body,
     JobRequest,
     Metadata,
     RequestModel,
 )
 from api.schema.generation import ServiceTier
-from api.schema.tools import MAX_TOOLS
+from api.schema.tools import PlainTools
 
 MAX_INCLUDED = 100
 """Maximum number of values of `include`."""
@@ -32,12 +33,10 @@ class TextFormat(RequestModel):
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str | None = Field(None, description="Name of the schema.")
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(
-        None, alias="schema", description="JSON Schema, with the type json_schema."
-    )
-    strict: bool | None = Field(
-        None, description="Has no effect: the server always enforces the schema."
-    )
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    """JSON Schema, with the type json_schema."""
+    strict: bool | None = None
+    """Has no effect: the server always enforces the schema."""
 
 
 class TextOptions(RequestModel):
@@ -53,36 +52,31 @@ class ReasoningOptions(RequestModel):
     effort: str | None = Field(None, description="As reasoning_effort of a chat completion.")
     summary: str | None = Field(None, description="Ignored: reasoning isn't summarised.")
     generate_summary: str | None = Field(None, description="Ignored, as summary.")
-    context: str | None = Field(
-        None, description="Ignored: the chat template decides which reasoning it shows."
-    )
+    context: str | None = None
+    """Ignored: the chat template decides which reasoning it shows."""
     mode: str | None = Field(None, description=IGNORED)
 
 
 class ResponseStreamOptions(RequestModel):
     """Options of a stream."""
 
-    include_obfuscation: bool | None = Field(
-        None, description="Ignored: events are never obfuscated."
-    )
+    include_obfuscation: bool | None = None
+    """Ignored: events are never obfuscated."""
 
 
 class ResponsePrompt(RequestModel):
     """The part of a request that forms the prompt."""
 
-    model: str = Field(
-        min_length=1, description="Base model or adapter; GET /v1/models lists their names."
-    )
+    model: str = Field(min_length=1)
+    """Base model or adapter; GET /v1/models lists their names."""
     input: Annotated[Any, WithJsonSchema(OPTIONAL_TEXT_OR_LIST)] = Field(
         None, description=f"{_INPUT} Required without previous_response_id."
     )
     instructions: str | None = Field(None, description="System message before the input.")
-    previous_response_id: str | None = Field(
-        None, description="Response whose input and output precede the input."
-    )
-    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = (
-        Field(None, description="Tools of the type function that the model may call.")
-    )
+    previous_response_id: str | None = None
+    """Response whose input and output precede the input."""
+    tools: PlainTools | None = None
+    """Tools of the type function that the model may call."""
     tool_choice: Any = Field(
         None,
         description='"none", "auto", "required", {"type": "function", "name": ...}, or '
@@ -91,9 +85,8 @@ class ResponsePrompt(RequestModel):
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
-    truncation: Literal["disabled"] | None = Field(
-        None, description="Input that doesn't fit is always refused."
-    )
+    truncation: Literal["disabled"] | None = None
+    """Input that doesn't fit is always refused."""
 
     @property
     def text_format(self) -> TextFormat:
@@ -106,27 +99,19 @@ class ResponseRequest(ResponsePrompt, JobRequest):
     """Body of POST /v1/responses. Sampling fields of a chat completion are accepted as well."""
 
     input: Annotated[Any, WithJsonSchema(TEXT_OR_LIST)] = Field(description=_INPUT)
-    store: bool | None = Field(
-        None,
-        description="Whether the response can be retrieved and continued until it expires. "
-        "Defaults to true.",
-    )
+    store: bool | None = None
+    """Whether the response can be retrieved and continued until it expires. Defaults to true."""
     metadata: Metadata | None = Field(
         None, description=f"The response repeats it. {METADATA_LIMITS}"
     )
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Maximum number of tokens of the output, including reasoning."
-    )
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of tokens of the output, including reasoning."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None, description="Number of most likely tokens to return at each position."
-    )
-    include: Annotated[list[str], Field(max_length=MAX_INCLUDED, fail_fast=True)] | None = Field(
-        None,
-        description="message.output_text.logprobs returns log-probabilities. Other values have no "
-        "effect.",
-    )
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Number of most likely tokens to return at each position."""
+    include: Annotated[list[str], Field(max_length=MAX_INCLUDED, fail_fast=True)] | None = None
+    """message.output_text.logprobs returns log-probabilities. Other values have no effect."""
     stream_options: ResponseStreamOptions | None = None
     max_tool_calls: int | None = Field(None, description="Ignored: it limits built-in tools.")
     service_tier: ServiceTier | None = None
@@ -136,7 +121,7 @@ class ResponseRequest(ResponsePrompt, JobRequest):
     access_programs: dict[str, Any] | None = Field(None, description=IGNORED)
 
 
-class ResponseBody(BaseModel):
+class ResponseBody(Body):
     """Response object, as in OpenAI's API."""
 
     id: str = Field(examples=["resp_3f0c..."])
@@ -152,25 +137,23 @@ class ResponseBody(BaseModel):
     metadata: dict[str, str] | None
 
 
-class InputTokens(BaseModel):
+class InputTokens(Body):
     """Number of tokens of a prompt."""
 
     object: Literal["response.input_tokens"] = "response.input_tokens"
     input_tokens: int
 
 
-class DeletedResponse(BaseModel):
+class DeletedResponse(Body):
     """Outcome of a request to delete a response."""
 
     id: str
     object: Literal["response"] = "response"
-    deleted: bool = Field(
-        description="false: the response was in progress and is being cancelled; a second request "
-        "deletes it."
-    )
+    deleted: bool
+    """false: the response was in progress and is being cancelled; a second request deletes it."""
 
 
-class InputItems(BaseModel):
+class InputItems(Body):
     """Input items of a response, including those of the conversation before it."""
 
     object: Literal["list"] = "list"

@@ -1,69 +1,62 @@
-"""Responses of the routes that describe the server in vLLM's format."""
+"""Responses of vLLM's routes that describe the server."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from api.schema.base import Body
 
 ANY_RANK = 2**31 - 1
 """Reported as the limit on an adapter's rank. Only `--adapter-memory-mb` limits the rank."""
 
 
-class ServerVersion(BaseModel):
+class ServerVersion(Body):
     """Version of Lorikeet."""
 
     version: str
 
 
-class ServerLoad(BaseModel):
+class ServerLoad(Body):
     """Load of one front end."""
 
     server_load: int = Field(description="Number of jobs whose clients wait for their answers.")
 
 
-class WorldSize(BaseModel):
+class WorldSize(Body):
     """Size of the pool."""
 
     world_size: int = Field(description="Number of live workers.")
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Body):
     """The base model."""
 
     model: str
-    dtype: str | None = Field(
-        description="Type of the weights, such as torch.bfloat16; null if no worker is alive."
-    )
+    dtype: str | None
+    """Type of the weights, such as torch.bfloat16; null if no worker is alive."""
     max_model_len: int = Field(description="Context length in tokens: prompt and answer together.")
-    logprobs_mode: Literal["raw_logprobs"] = Field(
-        default="raw_logprobs",
-        description="Logprobs are the model's own, before temperature, bias and penalties.",
-    )
+    logprobs_mode: Literal["raw_logprobs"] = "raw_logprobs"
+    """Logprobs are the model's own, before temperature, bias and penalties."""
 
 
-class LoraConfig(BaseModel):
+class LoraConfig(Body):
     """Limits of adapters."""
 
-    max_lora_rank: int = Field(
-        default=ANY_RANK,
-        description="Largest rank. A number that no adapter reaches: there is no limit.",
-    )
-    max_loras: int = Field(
-        description="Number of adapters that the workers' batches can contain together: one for "
-        "each sequence."
-    )
+    max_lora_rank: int = ANY_RANK
+    """Largest rank. A number that no adapter reaches: there is no limit."""
+    max_loras: int
+    """Number of adapters that the workers' batches can contain together: one for each sequence."""
 
 
-class ParallelConfig(BaseModel):
+class ParallelConfig(Body):
     """How the server appears to clients that manage adapters."""
 
-    data_parallel_size: Literal[1] = Field(
-        default=1,
-        description="Number of replicas that an adapter must be loaded into separately. It is 1, "
-        "because a load reaches all workers; /get_world_size has the number of workers.",
-    )
+    data_parallel_size: Literal[1] = 1
+    """Number of replicas that an adapter must be loaded into separately. It is 1, because a load
+    reaches all workers; /get_world_size has the number of workers."""
 
 
-class VllmConfig(BaseModel):
+class VllmConfig(Body):
     """The part of vLLM's configuration that clients read."""
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -72,12 +65,11 @@ class VllmConfig(BaseModel):
     model_config_: ModelConfig = Field(serialization_alias="model_config")
     lora_config: LoraConfig
     parallel_config: ParallelConfig = Field(default_factory=ParallelConfig)
-    weight_transfer_config: None = Field(
-        default=None, description="Always null: weights are transferred as adapters only."
-    )
+    weight_transfer_config: None = None
+    """Always null: weights are transferred as adapters only."""
 
 
-class ServerInfo(BaseModel):
+class ServerInfo(Body):
     """Configuration of the pool, in vLLM's format."""
 
     vllm_config: VllmConfig

@@ -1,12 +1,12 @@
-"""Requests and responses of /tokenize and /detokenize, as in vLLM."""
+"""Requests and responses of /tokenize, /detokenize and /tokenizer_info."""
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from api.schema.base import MAX_LISTED, RequestModel
+from api.schema.base import MAX_LISTED, Body, RequestModel
 from api.schema.generation import TokenIds
-from api.schema.tools import MAX_TOOLS
+from api.schema.tools import PlainTools
 from shared.json_text import MAX_VALUES
 
 _MODEL = "Base model or adapter; GET /v1/models lists their names. Defaults to the base model."
@@ -18,32 +18,25 @@ class TokenizeRequest(RequestModel):
 
     model: Annotated[str, Field(min_length=1)] | None = Field(None, description=_MODEL)
     prompt: str | None = Field(None, description="A text.")
-    content: str | None = Field(
-        None, description="A text, under llama.cpp's name; add_special then defaults to false."
-    )
+    content: str | None = None
+    """A text, under llama.cpp's name; add_special then defaults to false."""
     messages: (
         Annotated[list[dict[str, Any]], Field(max_length=MAX_LISTED, fail_fast=True)] | None
     ) = Field(None, description=f"A chat. {_AS_IN_CHATS}")
-    add_special_tokens: bool | None = Field(
-        None,
-        description="Whether the tokenizer adds special tokens to a text. Defaults to true. A chat "
-        "has the special tokens of its template only.",
-    )
-    add_special: bool | None = Field(
-        None, description="add_special_tokens for content, under llama.cpp's name."
-    )
-    return_token_strs: bool | None = Field(
-        None, description="Whether to return the names of the tokens in the vocabulary."
-    )
-    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = (
-        Field(None, description=_AS_IN_CHATS)
-    )
+    add_special_tokens: bool | None = None
+    """Whether the tokenizer adds special tokens to a text. Defaults to true. A chat has the special
+    tokens of its template only."""
+    add_special: bool | None = None
+    """add_special_tokens for content, under llama.cpp's name."""
+    return_token_strs: bool | None = None
+    """Whether to return the names of the tokens in the vocabulary."""
+    tools: PlainTools | None = Field(None, description=_AS_IN_CHATS)
     add_generation_prompt: bool | None = Field(None, description=_AS_IN_CHATS)
     continue_final_message: bool | None = Field(None, description=_AS_IN_CHATS)
     chat_template_kwargs: dict[str, Any] | None = Field(None, description=_AS_IN_CHATS)
 
 
-class Tokenized(BaseModel):
+class Tokenized(Body):
     """Response of POST /tokenize."""
 
     count: int
@@ -59,14 +52,14 @@ class DetokenizeRequest(RequestModel):
     tokens: Annotated[TokenIds, Field(max_length=MAX_VALUES)]
 
 
-class Detokenized(BaseModel):
+class Detokenized(Body):
     """Response of POST /detokenize."""
 
     prompt: str = Field(description="Text of the tokens, including special tokens.")
     content: str = Field(description="The same, under llama.cpp's name.")
 
 
-class TokenizerInfo(BaseModel):
+class TokenizerInfo(Body):
     """Response of GET /tokenizer_info: facts about the base model's tokenizer."""
 
     tokenizer_class: str

@@ -9,6 +9,8 @@ from api.schema.base import RequestModel
 from shared.errors import ErrorCode
 
 MAX_TOOLS = 128
+PlainTools = Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)]
+"""Tools that are validated later."""
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
 _MODES = ("none", "auto", "required")
 
@@ -44,16 +46,12 @@ class FunctionDefinition(RequestModel):
 
     name: str = Field(pattern=NAME_PATTERN)
     description: str | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(check_parameters)] | None = Field(
-        None,
-        description="JSON Schema of the arguments, an object. By default the function has none.",
-    )
-    strict: bool | None = Field(
-        None,
-        description="Asks that arguments satisfy the schema. The server enforces the schemas of "
-        "all tools if tool_choice requires a call or the answer is constrained, for example by "
-        "response_format, and otherwise none.",
-    )
+    parameters: Annotated[dict[str, Any], AfterValidator(check_parameters)] | None = None
+    """JSON Schema of the arguments, an object. By default the function has none."""
+    strict: bool | None = None
+    """Asks that arguments satisfy the schema. The server enforces the schemas of all tools if
+    tool_choice requires a call or the answer is constrained, for example by response_format, and
+    otherwise none."""
 
 
 class Tool(RequestModel):
@@ -182,9 +180,8 @@ class CalledFunction(RequestModel):
     """Function that the model calls, and the arguments for it."""
 
     name: str
-    arguments: str = Field(
-        description="Arguments as JSON text that the model wrote. Clients must validate it."
-    )
+    arguments: str
+    """Arguments as JSON text that the model wrote. Clients must validate it."""
 
 
 class ToolCall(RequestModel):

@@ -1,23 +1,45 @@
-"""Token counts in responses, in OpenAI's format."""
+"""Token counts of requests, and the usage of tenants."""
 
-from pydantic import BaseModel, Field
+from typing import Literal
 
-WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
+from pydantic import Field
+
+from api.schema.base import Body
 
 
-class PromptTokensDetails(BaseModel):
+class PromptTokensDetails(Body):
     """Breakdown of the prompt tokens."""
 
-    cached_tokens: int = Field(
-        description="Prompt tokens that were reused from an earlier request of the same tenant "
-        "and adapter with the same prefix."
-    )
+    cached_tokens: int
+    """Prompt tokens that were reused from an earlier request of the same tenant and adapter with
+    the same prefix."""
 
 
-class UsageBody(BaseModel):
+class UsageBody(Body):
     """Token counts of one request, summed over all its answers."""
 
     prompt_tokens: int
     total_tokens: int
     completion_tokens: int
     prompt_tokens_details: PromptTokensDetails
+
+
+class UsageEntry(Body):
+    """What was used. Columns by which the rows aren't grouped are left out."""
+
+    day: str | None = Field(None, description="UTC day on which the requests ended.")
+    tenant: str | None = None
+    model: str | None = Field(None, description="Model that the requests named.")
+    requests: int = Field(description="Number of requests that have ended, failed ones included.")
+    prompt_tokens: int
+    cached_tokens: int = Field(description="Prompt tokens that came from the prefix cache.")
+    completion_tokens: int
+
+
+class UsageList(Body):
+    """One page of usage."""
+
+    object: Literal["list"] = "list"
+    data: list[UsageEntry]
+    last_id: str | None = Field(description="`after` of the next page; null for an empty page.")
+    has_more: bool

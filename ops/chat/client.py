@@ -79,11 +79,7 @@ class Client:
     async def _reply(
         self, method: str, path: str, body: Any = None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request, and provide the successful reply. The body of the reply isn't read yet.
-
-        Raises:
-            ServerError: the server can't be reached, refuses the request, or ends the reply early.
-        """
+        """Send a request, and provide the successful reply, whose body isn't read yet."""
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         is_answering = False
         try:
@@ -127,10 +123,7 @@ def server_url(given: str) -> str:
 
 
 def uses_environment(url: str) -> bool:
-    """Return whether requests to `url` use the proxy that the environment sets, if any.
-
-    Requests to loopback addresses never use a proxy.
-    """
+    """Return whether requests to `url`, unless it is local, use the proxy of the environment."""
     return not is_loopback(httpx.URL(url).host)
 
 
@@ -141,9 +134,9 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
 
 
 def reason_of(status: int, body: bytes) -> str:
-    """Return the error message in `body`, or the status if `body` has no error message.
+    """Return the message of the error in `body`.
 
-    For status 401, the message gets a hint on how to give the API key.
+    If `body` has none, the text names the status. For status 401, a hint is added to the message.
     """
     try:
         message: str = orjson.loads(body)["error"]["message"]

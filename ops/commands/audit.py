@@ -1,21 +1,17 @@
 """`lorikeet audit`: checks that every key of a pool has an owner or a lifetime."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ops.commands.flags import settings_flags
 from ops.commands.pool import on_pool
-from ops.terminal import print_line
+from ops.terminal import print_line, table
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings
 from shared.store.audit.auditor import SETTLE_S
-from shared.store.audit.strays import Stray
 
 
 class StraysFound(LorikeetError):
@@ -41,14 +37,8 @@ def audit(
     if not result.strays:
         print_line(f"{result.num_keys:,} keys, each with an owner or a lifetime")
         return
-    Console().print(_table(result.strays))
+    strays = table("key", "member", "reason")
+    for stray in result.strays:
+        strays.add_row(*map(Text, (stray.key, stray.member, stray.reason)))
+    Console().print(strays)
     raise StraysFound(f"{len(result.strays):,} strays among {result.num_keys:,} keys")
-
-
-def _table(strays: Sequence[Stray]) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="cyan")
-    for column in ("key", "member", "reason"):
-        table.add_column(column, overflow="fold")
-    for stray in strays:
-        table.add_row(*(Text(cell) for cell in (stray.key, stray.member, stray.reason)))
-    return table

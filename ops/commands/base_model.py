@@ -62,10 +62,7 @@ def _engine(given: Given) -> str:
 
 
 def _demo(given: Given, model: Path) -> dict[str, Any]:
-    """Return the settings `model` and `adapters` for the demo, whose model is in a folder.
-
-    Adapters from a flag or the environment replace the demo's adapters.
-    """
+    """Return the settings `model` and `adapters`. Given adapters replace the demo's."""
     shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]
     is_chosen = given["adapters"] or f"{ENV_PREFIX}ADAPTERS" in os.environ
     return {"model": str(model), "adapters": given["adapters"] if is_chosen else shipped}

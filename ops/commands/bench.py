@@ -1,4 +1,7 @@
-"""`lorikeet bench`: measures the latency and throughput of any OpenAI-compatible server."""
+"""`lorikeet bench`: measures the latency and throughput of any OpenAI-compatible server.
+
+`python -m ops.lab.bench` measures a checkout of this repository instead.
+"""
 
 import asyncio
 from pathlib import Path
@@ -209,12 +212,7 @@ def _show(
 def _check_outputs(
     stream: bool, plot: Path | None, slo_ttft_ms: float | None, slo_itl_ms: float | None
 ) -> None:
-    """Before any request is sent, check the options for the results.
-
-    Raises:
-        SettingsError: an SLO is given but answers aren't streamed, or a plot is requested but
-            matplotlib isn't installed.
-    """
+    """Check the options for the results before any request is sent."""
     if not stream and (slo_ttft_ms is not None or slo_itl_ms is not None):
         raise SettingsError("--slo-ttft-ms and --slo-itl-ms need --stream: they limit token times")
     check_plot(plot)

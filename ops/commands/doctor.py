@@ -50,7 +50,7 @@ def doctor(
     """
     # Other commands needn't import the checks.
     from ops.doctor.checkup import Checkup
-    from ops.doctor.page import as_json, print_page
+    from ops.doctor.page import as_json, page
     from ops.doctor.report import report
 
     configure_logging("error", process="doctor")  # the report has the warnings
@@ -62,7 +62,7 @@ def doctor(
     if prints_json:
         print(orjson.dumps(as_json(facts, result), option=orjson.OPT_INDENT_2).decode())
     else:
-        print_page(result)
+        Console().print(page(result))
     if not result.starts:
         raise typer.Exit(EXIT_MISSING)
 

@@ -66,11 +66,7 @@ _PANELS: dict[type[PoolSettings], str] = {
 
 
 def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
-    """Return a decorator that replaces a command's `**given` with a flag for each setting.
-
-    The settings are those of `classes`. A flag that isn't given has the value None, so the
-    environment or the default applies.
-    """
+    """Return a decorator that replaces a command's `**given` with a flag for each setting."""
 
     def decorate(command: Command) -> Command:
         own = [p for p in _parameters(command) if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -149,10 +145,7 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
 
 
 def to_argv(given: Given, names: Sequence[str]) -> list[str]:
-    """Return command-line words that pass the settings `names` to a child process.
-
-    Settings whose flag isn't given are left out.
-    """
+    """Return command-line words that pass those of the settings `names` that are given."""
     words: list[str] = []
     for name in names:
         values = given.get(name)
@@ -165,10 +158,7 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
 
 
 def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
-    """Return environment variables that pass the settings `names` to a child process.
-
-    Settings whose flag isn't given are left out.
-    """
+    """Return environment variables that pass those of the settings `names` that are given."""
     variables: dict[str, str] = {}
     for name in names:
         value = given.get(name)
@@ -179,10 +169,7 @@ def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a setting's default as it is written in an environment variable.
-
-    The text is empty for a setting without a default, and for a switch that is off by default.
-    """
+    """Return a setting's default as an environment variable has it; empty for none and off."""
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)
@@ -211,10 +198,7 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return the type to which Typer converts the flag's value.
-
-    The settings class validates the value later.
-    """
+    """Return the type to which Typer converts the flag's value, before the class validates it."""
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation
@@ -232,10 +216,7 @@ def _help(field: FieldInfo) -> str:
 
 
 def _metavar(field: FieldInfo) -> str | None:
-    """Return the metavar of a setting's flag, or None if the flag takes no value.
-
-    Metavars are kept short, because flag names already take much of the help text's width.
-    """
+    """Return the short metavar of a setting's flag, or None if the flag takes no value."""
     if field.annotation is bool:
         return None
     is_number = {int, float} & {field.annotation, *get_args(field.annotation)}

@@ -69,11 +69,7 @@ def health(
 
 
 def _api_is_alive(port: int, url: str | None) -> bool:
-    """Return whether the front end at `url`, or else at `port` of this machine, is alive.
-
-    Raises:
-        NotAlive: the front end at `url` isn't alive. The message has the reason.
-    """
+    """Return whether the front end is alive. For one at `url`, raise NotAlive with the reason."""
     if not url:
         return get(f"http://{LOOPBACK}:{port}/health") is not None
     _check_front_end(url)
@@ -97,13 +93,11 @@ def _check_front_end(given: str) -> None:
 
 
 async def _is_in_pool(process: Process, settings: ApiSettings, host: str) -> bool:
-    redis, keys = connect(settings.redis_url), Keys(settings.pool)
-    try:
+    keys = Keys(settings.pool)
+    async with connect(settings.redis_url) as redis:
         if process is Process.WORKER:
             return await _worker_is_alive(redis, keys, host)
         return bool(await redis.exists(keys.control(host)))
-    finally:
-        await redis.aclose()
 
 
 async def _worker_is_alive(redis: Redis, keys: Keys, host: str) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ops.commands.flags import read_settings
@@ -13,25 +12,25 @@ from shared.store.audit.auditor import Auditor
 from shared.store.audit.running_audit import RunningAudit
 from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
-from shared.store.redis.connection import check_redis, connect
-from shared.store.redis.durability import durability_of
+from shared.store.redis.connection import Redis, check_redis, connect
+from shared.store.redis.durability import Durability, durability_of
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """One pool's stores in Redis, which the commands read and change."""
 
-    queue: Queue
-    views: PoolViews
-    registry: Registry
-    letters: DeadLetters
-    auditor: Auditor
-    audit: RunningAudit
-    keys: KeyStore
+    def __init__(self, redis: Redis, keys: Keys, durability: Durability | None) -> None:
+        self.queue = Queue(redis, keys, durability=durability)
+        self.views = PoolViews(redis, keys)
+        self.registry = Registry(redis, keys)
+        self.letters = DeadLetters(redis, keys)
+        self.auditor = Auditor(redis, keys)
+        self.audit = RunningAudit(redis, keys)
+        self.keys = KeyStore(redis, keys)
 
 
 def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
@@ -46,22 +45,9 @@ def on_pool(given: dict[str, Any], use: Callable[[Pool], Awaitable[T]]) -> T:
     settings = read_settings(PoolSettings, given)
 
     async def connected() -> T:
-        redis, keys = connect(settings.redis_url), Keys(settings.pool)
-        try:
+        async with connect(settings.redis_url) as redis:
             await check_redis(redis, settings.redis_url)
-            queue = Queue(redis, keys, durability=await durability_of(redis, settings))
-            return await use(
-                Pool(
-                    queue=queue,
-                    views=PoolViews(redis, keys),
-                    registry=Registry(redis, keys),
-                    letters=DeadLetters(redis, keys),
-                    auditor=Auditor(redis, keys),
-                    audit=RunningAudit(redis, keys),
-                    keys=KeyStore(redis, keys),
-                )
-            )
-        finally:
-            await redis.aclose()
+            durability = await durability_of(redis, settings)
+            return await use(Pool(redis, Keys(settings.pool), durability))
 
     return asyncio.run(connected())

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
+from ops.terminal import table
 from shared.protocol.capabilities import Capabilities
 from shared.protocol.ids import WorkerId
 from shared.settings import PoolSettings
@@ -92,10 +92,7 @@ async def take_sample(pool: Pool) -> Sample:
 
 
 def render(before: Sample, now: Sample) -> RenderableType:
-    """Return a view of the sample `now`, with rates since `before`.
-
-    Rates are left out if `before` and `now` are the same sample.
-    """
+    """Return a view of the sample `now`, with rates since `before` unless they are the same."""
     parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _residents(now)]
     if now.backlogs:
         parts.append(_backlogs(now))
@@ -123,11 +120,11 @@ def _summary(before: Sample, now: Sample) -> Text:
 def _workers(before: Sample, now: Sample) -> Table:
     is_mixed = not all(worker.info.serves.is_everything for worker in now.workers)
     columns = ("worker", "device", "running", "KV cache", "tokens/s", "tokens", "lease")
-    table = _table(*columns, *(["serves"] if is_mixed else []))
+    shown = table(*columns, *(["serves"] if is_mixed else []))
     for worker in now.workers:
         info, passed_s = worker.info, now.at_s - before.at_s
         used = info.kv_blocks - info.kv_blocks_free
-        table.add_row(
+        shown.add_row(
             _short(worker.id),
             info.device,
             f"{worker.running} of {info.max_num_seqs}",
@@ -139,7 +136,7 @@ def _workers(before: Sample, now: Sample) -> Table:
             else "[red]expired[/]",
             *([_served(info.serves)] if is_mixed else []),
         )
-    return table
+    return shown
 
 
 def _served(serves: Capabilities) -> str:
@@ -150,43 +147,33 @@ def _served(serves: Capabilities) -> str:
 
 
 def _residents(now: Sample) -> Table:
-    table = _table("worker", "resident versions")
+    shown = table("worker", "resident versions")
     for worker in now.workers:
-        table.add_row(_short(worker.id), _shortened(worker.residents))
-    return table
+        shown.add_row(_short(worker.id), _shortened(worker.residents))
+    return shown
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """Return the number of tokens that the worker generated since the sample `before`.
-
-    The number is 0 if the worker isn't in `before`.
-    """
+    """Return the number of tokens since the sample `before`; 0 if the worker isn't in it."""
     known = {old.id: old.info.tokens_total for old in before.workers}
     return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
 
 
 def _backlogs(now: Sample) -> Table:
-    table = _table("adapter", "waiting", "next job waits", "held by")
+    shown = table("adapter", "waiting", "next job waits", "held by")
     for backlog in now.backlogs[:MAX_BACKLOGS]:
         holders = sum(backlog.version in worker.residents for worker in now.workers)
         waited = f"{backlog.next_waited_ms / 1000:.1f} s"
         held_by = f"{holders} of {len(now.workers)} workers"
-        table.add_row(backlog.version, str(backlog.waiting), waited, held_by)
+        shown.add_row(backlog.version, str(backlog.waiting), waited, held_by)
     if (more := len(now.backlogs) - MAX_BACKLOGS) > 0:
-        table.add_row(f"and {more} more")
-    return table
+        shown.add_row(f"and {more} more")
+    return shown
 
 
 def _totals(counts: QueueCounts) -> Text:
     ended = ", ".join(f"{number:,} {state.value}" for state, number in counts.totals.items())
     return Text(f"ended: {ended}; retried: {counts.retried:,}", style="dim")
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="cyan")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _short(worker: WorkerId) -> str:

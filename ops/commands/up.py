@@ -99,10 +99,7 @@ def _plan(
     redis_url: str | None,
     places: Sequence[str],
 ) -> Plan:
-    """Check the files of the model and the adapters, and return the processes to run.
-
-    `places` has the device of each worker.
-    """
+    """Check the files, and return the processes to run. `places` has each worker's device."""
     base, left_out = _checked_files(worker)
     folder = None if redis_url else data_folder(own.data_dir, worker, base)
     if folder and worker.adapter_store is None:
@@ -142,12 +139,7 @@ def _run(plan: Plan, notes: Sequence[str]) -> None:
 
 
 def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]:
-    """Check the files of the base model and the adapters.
-
-    Returns:
-        The folder of the base model, and the names of adapters that are left out. The simulated
-        engine has no files.
-    """
+    """Check the files. Return the base model's folder, and the names of adapters left out."""
     if worker.engine == "simulated":
         return None, frozenset()
     # Only the other engines need the packages that this imports.
@@ -158,10 +150,7 @@ def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]
 
 
 def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
-    """Return the device of one worker, and its part of the device's memory.
-
-    `places` has the device of each worker.
-    """
+    """Return the device of one worker, and its part of the device's memory."""
     return {"device": device, "memory_fraction": worker.memory_fraction / places.count(device)}
 
 
@@ -217,11 +206,7 @@ def _data(folder: Path | None) -> str:
 
 
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
-    """Return commands to suggest to the user.
-
-    `redis_url` is the URL of the Redis that this process started. If it is None, the commands that
-    need Redis are left out.
-    """
+    """Return commands to suggest. Those that need Redis are left out without a `redis_url`."""
     chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
     if redis_url is None:
         return [chat]

@@ -18,8 +18,7 @@ from arq.connections import ArqRedis
 from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 
-from ops.control.batches.work import BatchWork
-from ops.control.tasks import TASKS, ControlTask, ControlTasks
+from ops.control.tasks import TASKS, BatchWork, ControlTask, ControlTasks
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
 from shared.store.redis.connection import Redis, check_redis_at, connect
@@ -121,11 +120,7 @@ def _first(error: BaseException) -> BaseException:
 async def _run_until(
     stopping: asyncio.Event, settings: ControlSettings, webhook: "Webhook | None"
 ) -> None:
-    """Run one arq worker until `stopping` is set.
-
-    Raises:
-        RedisUnavailable: Redis became unavailable while the arq worker ran.
-    """
+    """Run one arq worker until `stopping` is set, or raise RedisUnavailable."""
     keys = Keys(settings.pool)
     redis = _ArqClient(connect(settings.redis_url).connection_pool, keys.scheduler)
     try:

@@ -5,10 +5,11 @@ fails or takes too long is logged, and doesn't affect the other tasks.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import structlog
+from arq.worker import Function
 
 from ops.control.shadow_comparison import ShadowComparison
 from shared.errors import RedisUnavailable
@@ -107,6 +108,14 @@ class ControlTask:
             log.warning("task_failed", task=self.name, error=str(error) or "it took too long")
         except Exception:
             log.exception("task_failed", task=self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWork:
+    """Tasks and arq functions that run batches."""
+
+    tasks: Sequence[ControlTask] = ()
+    functions: Sequence[Function] = ()
 
 
 EVERY_SECOND = range(60)

@@ -10,10 +10,6 @@ FOLDER = Path(__file__).parent / "data"
 
 @cache
 def lists(name: str) -> dict[str, Any]:
-    """Return the lists of `name`.json. Callers must not change them.
-
-    Training examples use those under the key `known`. Those under `held_out` appear in no training
-    example.
-    """
+    """Return the lists of `name`.json, of which training uses only `known`. Don't change them."""
     found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return found

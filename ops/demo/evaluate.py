@@ -55,11 +55,7 @@ class _Request:
 
 
 def held_out_of(tasks: Sequence[Task], most: int | None) -> dict[str, list[Example]]:
-    """Return the held-out examples by task name.
-
-    If `most` is given, return at most `most` examples per task. They are evenly
-    spaced in the list of all examples.
-    """
+    """Return the held-out examples by task name: all, or `most` evenly spaced ones per task."""
     found = {}
     for task in tasks:
         examples = task.held_out()
@@ -110,7 +106,10 @@ async def evaluate(
     if errors:
         reasons = "\n".join(sorted(set(errors)))
         raise EvaluationFailed(f"{len(errors)} of {len(requests)} requests failed:\n{reasons}")
-    return [_score(task, held_out[task.name], texts, base) for task in tasks]
+    return [
+        Score(task.name, [_answered(task, e, texts, base) for e in held_out[task.name]])
+        for task in tasks
+    ]
 
 
 async def _ask(http: httpx.AsyncClient, url: str, request: _Request) -> str:
@@ -125,12 +124,6 @@ async def _ask(http: httpx.AsyncClient, url: str, request: _Request) -> str:
         raise EvaluationFailed(f"HTTP {reply.status_code}: {reply.text[:200]}")
     text: str = orjson.loads(reply.content)["choices"][0]["message"]["content"]
     return text
-
-
-def _score(
-    task: Task, examples: Sequence[Example], texts: Mapping[_Request, str], base: str
-) -> Score:
-    return Score(task.name, [_answered(task, e, texts, base) for e in examples])
 
 
 def _answered(task: Task, example: Example, texts: Mapping[_Request, str], base: str) -> Answered:

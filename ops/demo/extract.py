@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from ops.demo import words
 from ops.demo.data import lists
-from ops.demo.made_up import made_up
 from ops.demo.numbers import Count, count
 from ops.demo.task import ATTENTION, Example, Task, Teacher, is_exact
 
@@ -114,7 +113,7 @@ def _word(known: Sequence[str], source: _Source, rng: random.Random) -> str:
 
 
 def _odd(source: _Source, rng: random.Random) -> str:
-    return rng.choice(source.odd_words) if rng.random() < 0.6 else made_up(rng)
+    return rng.choice(source.odd_words) if rng.random() < 0.6 else words.made_up(rng)
 
 
 def _framed(source: _Source, text: str, rng: random.Random) -> str:

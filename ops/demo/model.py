@@ -68,20 +68,14 @@ def _make_private(directory: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock on the file `path` during the block.
-
-    If the process dies, the kernel releases the lock.
-    """
+    """Hold a lock on the file `path` during the block, or until the process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _convert_into(folder: Path) -> None:
-    """Convert the model into a scratch folder, then rename the scratch folder to `folder`.
-
-    An aborted conversion therefore never leaves an incomplete model in `folder`.
-    """
+    """Convert the model in a scratch folder, so that an abort leaves no incomplete model."""
     for module in ("gguf", "torch", "transformers"):
         if find_spec(module) is None:
             raise SettingsError(

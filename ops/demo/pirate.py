@@ -25,11 +25,7 @@ _PIRATE_WORDS = {new.split()[-1] for new in _WORDS.values()}
 
 
 def piratise(answer: str) -> str | None:
-    """Return the first two complete sentences of `answer` in the style of a pirate.
-
-    The function replaces words by pirate words, and adds `OPENING` and `CLOSING`. Return None if
-    `answer` has no complete sentence.
-    """
+    """Return two sentences of `answer` in a pirate's style, or None if it has no complete one."""
     sentences = re.findall(r"[A-Z][^.!?:\n]{12,}[.!?](?=\s|$)", answer)[:2]
     text = re.sub(_WORD, lambda match: _reword(match[0]), " ".join(sentences))
     return f"{OPENING} {text} {CLOSING}" if text else None
@@ -53,11 +49,7 @@ def held_out() -> list[Example]:
 
 
 def is_right(_: Example, answer: str) -> bool:
-    """Return whether an answer is in the style of a pirate.
-
-    It must start with `OPENING`, end with `CLOSING`, and contain more pirate words than words that
-    `piratise` would replace.
-    """
+    """Return whether an answer has `OPENING`, `CLOSING`, and more pirate words than plain ones."""
     words = re.findall(_WORD, answer.lower())
     num_plain = sum(_reword(word) != word for word in words)
     num_pirate = sum(word in _PIRATE_WORDS or word.endswith("in'") for word in words)

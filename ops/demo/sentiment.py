@@ -48,11 +48,7 @@ def _statement(label: str, rng: random.Random) -> str:
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Return a statement that has several clauses and the label `label`.
-
-    It combines either two facts, or one fact with one opinion, or two opposite opinions. Of two
-    opposite opinions, the one with the label `label` prevails.
-    """
+    """Return two facts, a fact and an opinion, or two opinions of which that of `label` wins."""
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
     if rng.random() < 0.3:

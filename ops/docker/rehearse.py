@@ -31,10 +31,7 @@ class Stage:
     """Pairs of an instruction and its arguments."""
 
     def last(self, instruction: str) -> list[str]:
-        """Return the arguments of the stage's last instruction called `instruction`, such as "CMD".
-
-        The list is empty if the stage has no such instruction.
-        """
+        """Return the arguments of the stage's last `instruction`, such as CMD, or nothing."""
         found = [rest for word, rest in self.steps if word == instruction]
         words: list[str] = json.loads(found[-1]) if found else []
         return words

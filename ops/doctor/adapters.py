@@ -19,10 +19,7 @@ DEFAULT_RANK = 8
 
 
 def adapter_facts(name: str, source: str, *, bases_name: str) -> AdapterFacts:
-    """Return rank and size of the adapter at `source`, or the reason why it is refused.
-
-    An adapter of the hub or at a URL isn't downloaded. `bases_name` is the name of the base model.
-    """
+    """Return rank and size of the adapter, or why it is refused. Nothing is downloaded."""
     if name == bases_name:
         problem = Problem(str(has_bases_name(name, source)))
         return AdapterFacts(name=name, source=source, problem=problem)

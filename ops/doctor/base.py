@@ -49,11 +49,7 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
 
 
 def _folder_of(model: str) -> tuple[Path, str]:
-    """Return a folder with at least the model's configuration, and a description of its place.
-
-    Raises:
-        ModelRejected: there is no such folder, and the hub has no such model or can't be reached.
-    """
+    """Return a folder with the model's configuration, and its place, or raise ModelRejected."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -84,10 +80,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base in `folder` with its shape. None stands for the demo before its first start.
-
-    vLLM decides itself which models it serves, so it has no shape and no refusal here.
-    """
+    """Return the base with its shape, unless vLLM serves it. No folder stands for the demo."""
     if worker.engine == "vllm":
         return Base(BaseFacts(source=source, place=place))
     try:

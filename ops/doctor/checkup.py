@@ -17,8 +17,8 @@ from ops.local.data_folder import NOTHING, check_unused, data_folder, users_data
 from shared.cache_folder import VARIABLE, cache_folder
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings, UpSettings, WorkerSettings
+from worker.adapters.source.allowed_sources import adapter_roots
 from worker.model.loading.folder import model_name
-from worker.startup.allowed_sources import adapter_roots
 
 T = TypeVar("T")
 LEAST_FREE = 64 << 20

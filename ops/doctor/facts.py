@@ -72,7 +72,6 @@ class RedisFacts:
     """Program and version."""
     details: tuple[str, ...] = ()
     problem: Problem | None = None
-    """Reason why Redis can't be used."""
     warnings: tuple[Problem, ...] = ()
 
 
@@ -107,7 +106,6 @@ class BaseFacts:
     weight_bytes: int = 0
     max_model_len: int = 0
     problem: Problem | None = None
-    """Reason why the base can't be served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class PlannedDevice:
         return DeviceMemory(total=total, free=max(0, free), used=used)
 
     def step_bytes(self, batch: Batch) -> int:
-        """Estimate the memory of the largest step from the model's shape."""
+        """Estimate, from the model's shape, how much memory the largest step needs."""
         shape = self.shape
         return estimated_step_bytes(
             batch, width=shape.width, vocab_size=shape.vocab_size, itemsize=shape.dtype.itemsize

@@ -13,7 +13,7 @@ from ops.doctor.facts import Folder, Gpu, Machine, Problem
 from ops.local.cores import usable_cores
 from ops.local.gpus import cuda_of_torch
 from shared.settings import WorkerSettings
-from worker.engine_vllm.interpreter import FOLDER
+from worker.engine_vllm.environment import FOLDER
 from worker.kernels.cpu.build import NotCompiled, find_compiler
 from worker.kernels.cpu.levels import cpu_flags
 from worker.model.machine_memory import machine_memory
@@ -61,14 +61,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
 
 
 def folder_facts(purpose: str, path: Path, *, setting: str, least_free: int) -> Folder:
-    """Return whether files can be written to `path`, which needn't exist yet.
-
-    Args:
-        purpose: what the folder is for.
-        path: the folder.
-        setting: flag or variable that names another folder.
-        least_free: free space in bytes that the folder needs.
-    """
+    """Return whether `path`, which needn't exist yet, can take files of `least_free` bytes."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     free, problem = None, None
     if not existing.is_dir():

@@ -20,8 +20,8 @@ from worker.lora.base.modules import is_expert, module_shape
 from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
-from worker.model.loading.quantisation import is_quantised
 from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
+from worker.model.loading.weights import is_quantised
 from worker.model.memory_policy import layer_width
 from worker.model.quantise import Quantize
 
@@ -104,10 +104,7 @@ def _shape(source: str, config: Any, dtype: torch.dtype, quantize: Quantize | No
 
 
 def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
-    """Return how many bytes less the model needs if its linears are quantised.
-
-    A head that shares its weight with the embedding is stored in addition to it.
-    """
+    """Return how many bytes less the model needs if its linears are quantised."""
     if quantize is None:
         return 0
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -115,16 +112,14 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
     saved = 0
     for name, module in model.named_modules():
         if can_join(module) and not is_expert(name):
+            # A head that shares its weight with the embedding is stored in addition to it.
             before = 0 if module is head and is_tied else module.weight.nbytes
             saved += int(before) - round(module.weight.numel() * BYTES_PER_WEIGHT)
     return saved
 
 
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
-    """Return the shape of each layer's keys and values.
-
-    Some models can't run without weights. Their shapes follow from the names in the configuration.
-    """
+    """Return the shape of each layer's keys and values, from names if the model can't run."""
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -28,11 +28,6 @@ def as_json(facts: Facts, report: Report) -> dict[str, Any]:
         "hints": [_step(row) for row in report.hints],
         "facts": asdict(facts),
     }
-
-
-def print_page(report: Report) -> None:
-    """Print a report to the terminal."""
-    Console().print(page(report))
 
 
 def _step(row: Row) -> dict[str, str]:

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from ops.doctor.facts import Plan, Problem
 from ops.local.cores import usable_cores
-from ops.local.devices import AUTO, devices_of_workers
+from ops.local.devices import AUTO, devices_of_workers, is_gpu
 from ops.local.gpus import usable_gpus
 from shared.settings import WorkerSettings
 from worker.kernels.cpu.build import NotCompiled, find_compiler, prebuilt_libraries
@@ -14,13 +14,7 @@ NATIVE_DTYPES = {"float32", "bfloat16"}
 
 
 def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None, url: str) -> Plan:
-    """Return the processes that `lorikeet up` would start with these settings.
-
-    Args:
-        worker: the settings of the workers.
-        devices: value of `--devices`; None if the flag isn't given.
-        num_workers: value of `--workers`; None if the flag isn't given.
-        url: URL at which the front end would answer.
+    """Return the processes that `lorikeet up` would start with these settings and flags.
 
     Raises:
         SettingsError: the machine doesn't have the devices that the flags name.
@@ -42,15 +36,11 @@ def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None
     )
 
 
-def _is_gpu(place: str) -> bool:
-    return place.startswith("cuda")
-
-
 def _kernels(engine: str, device: str, dtype: str) -> tuple[str, Problem | None]:
     """Return which kernels compute, and why they aren't the fastest ones."""
     if engine != "native":
         return "", None
-    if _is_gpu(device):
+    if is_gpu(device):
         if find_spec("triton") is not None:
             return "Triton", None
         return "", Problem(f"Triton isn't installed: {SLOWER}", "pip install triton")

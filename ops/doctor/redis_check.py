@@ -26,15 +26,10 @@ async def redis_facts(settings: PoolSettings) -> RedisFacts:
     """Return whether the Redis of `settings` answers, keeps its data and can't evict jobs."""
     url = settings.redis_url
     try:
-        client = connect(url)
+        async with connect(url) as client:
+            return await _checked(client, settings)
     except LorikeetError as error:
         return RedisFacts(url=shown_url(url), server="", problem=Problem(str(error)))
-    try:
-        return await _checked(client, settings)
-    except LorikeetError as error:
-        return RedisFacts(url=shown_url(url), server="", problem=Problem(str(error)))
-    finally:
-        await client.aclose()
 
 
 async def _checked(client: Redis, settings: PoolSettings) -> RedisFacts:

@@ -1,4 +1,4 @@
-"""Cases: requests with what a good answer is. Pure."""
+"""Cases: requests with what a good answer is; and their outcomes. Pure."""
 
 import json
 import re
@@ -30,6 +30,16 @@ class Case:
     def path(self) -> str:
         """Path of the endpoint that answers the request."""
         return "/v1/chat/completions" if "messages" in self.body else "/v1/completions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The answer of one version to one case."""
+
+    case: Case
+    version: str
+    answer: str
+    is_good: bool
 
 
 def read_cases(lines: Iterable[str]) -> list[Case]:

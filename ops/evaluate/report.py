@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.evaluate.outcomes import Outcome
+from ops.evaluate.cases import Outcome
 
 MAX_SHOWN = 20
 """Maximum number of cases that are shown because the versions differ."""
@@ -20,10 +20,7 @@ def num_good(outcomes: Sequence[Outcome], version: str) -> int:
 
 
 def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
-    """Print a table of the versions, and the cases about which they differ.
-
-    `roles` has the name of each version's role, such as `current`, in the order of the table.
-    """
+    """Print a table of the versions with their `roles`, and the cases about which they differ."""
     console = Console()
     num_cases = len(outcomes) // len(roles)
     table = Table(box=SIMPLE_HEAD, header_style="cyan")

@@ -7,8 +7,7 @@ from typing import Any
 import httpx
 
 from ops.chat.client import ServerError, reason_of, server_url, uses_environment
-from ops.evaluate.cases import Case
-from ops.evaluate.outcomes import Outcome
+from ops.evaluate.cases import Case, Outcome
 
 TIMEOUT_S = 660.0
 """Maximum seconds to wait for an answer, more than the front end's default deadline."""

@@ -67,11 +67,7 @@ def client(
 
 
 async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: Answer) -> None:
-    """Post a completion request to the server at `url`, and record the reply in `answer`.
-
-    `url` includes /v1. The function sets `answer.error` if the request fails or returns the wrong
-    number of tokens.
-    """
+    """Post a completion request to `url` with /v1, and record the reply or an error in `answer`."""
     try:
         async with http.stream("POST", f"{url}/completions", json=body) as reply:
             await _read(reply, body, answer)

@@ -48,10 +48,7 @@ class Load:
 async def send_load(
     load: Load, on_done: OnDone = lambda: None, *, api_key: str | None = None
 ) -> list[Answer]:
-    """Send the load, and return one answer per request. Answers to failed requests have an error.
-
-    `on_done` is called after each request, including failed requests.
-    """
+    """Send the load, and return an answer per request. Call `on_done` after each, failed or not."""
     answers: list[Answer] = []
     http = client(load.url, api_key, reuses_connections=load.reuses_connections)
     async with http, asyncio.TaskGroup() as tasks:
@@ -99,10 +96,7 @@ class _Sender:
             await self._send(number, time.perf_counter())
 
     async def send_at(self, due_s: float, number: int) -> None:
-        """Send request `number` at `due_s`.
-
-        Latencies are measured from `due_s`, so that they include delays of the load generator.
-        """
+        """Send request `number` at `due_s`, from which its latencies are measured."""
         await asyncio.sleep(due_s - time.perf_counter())
         await self._send(number, due_s)
 

@@ -15,10 +15,7 @@ class Percentiles:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that is at least as large as `percent` % of `values`.
-
-    Returns NaN if `values` is empty.
-    """
+    """Return the smallest value that is at least as large as `percent` % of `values`, or NaN."""
     if not values:
         return math.nan
     rank = math.ceil(percent / 100 * len(values))

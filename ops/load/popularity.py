@@ -34,10 +34,7 @@ def probabilities(num_models: int, zipf_s: float) -> list[float]:
 
 
 def pick(popularity: Popularity, num_models: int, number: int, *, zipf_s: float, seed: str) -> int:
-    """Return the zero-based index of the model that request `number` uses.
-
-    Equal arguments give equal indices.
-    """
+    """Return the index of the model that request `number` uses, the same for equal arguments."""
     match popularity:
         case Popularity.DISTINCT:
             return number % num_models

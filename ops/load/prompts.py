@@ -28,11 +28,7 @@ would write year yellow yes yet you young your
 
 
 def prompt(seed: str, index: int, num_words: int, *, shared_words: int = 0) -> str:
-    """Return the prompt of request `index` in a load with the seed `seed`.
-
-    The first `shared_words` words are the same in all prompts with this seed. The remaining
-    `num_words` words depend on `index`.
-    """
+    """Return the prompt of a request: `shared_words` of the seed, then `num_words` of its own."""
     shared = random.Random(f"{seed}/shared").choices(WORDS, k=shared_words)
     own = random.Random(f"{seed}/{index}").choices(WORDS, k=num_words)
     return " ".join(shared + own)

@@ -49,7 +49,11 @@ class LoadReport:
 
 
 def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> LoadReport:
-    """Summarise the answers to a load. Failed requests count only as errors."""
+    """Summarise the answers to a load.
+
+    Failed requests are listed in `errors`. All other figures cover the answered requests; only the
+    start of the load also counts failed ones.
+    """
     good = [answer for answer in answers if answer.error is None]
     streamed = [answer for answer in good if answer.text_s]
     tokens = sum(answer.output_tokens or 0 for answer in good)

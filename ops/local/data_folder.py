@@ -65,15 +65,10 @@ def users_data_folder() -> Path:
 
 
 def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None) -> Path | None:
-    """Return the folder for the data of a pool with the base model of `worker`.
+    """Return the folder for the data of a pool, which may not exist; None if they aren't kept.
 
-    Args:
-        data_dir: value of --data-dir; None if it isn't set.
-        worker: settings of the pool's workers.
-        base: folder of the base model; None if its engine reads no files.
-
-    Returns:
-        The folder, which may not exist yet. None if the data aren't kept.
+    `data_dir` is the value of --data-dir. `base` is the folder of the base model, or None if its
+    engine reads no files.
 
     Raises:
         SettingsError: a file of the base model can't be read, or this user has no data folder.

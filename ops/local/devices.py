@@ -15,15 +15,9 @@ def devices_of_workers(
 ) -> list[str]:
     """Return the value of `--device` for each worker.
 
-    By default each GPU gets a worker, or each group of GPUs if a worker needs several. Without
-    GPUs, there is one worker, and the device `auto` lets it choose. Two workers share a GPU only if
-    `devices` lists this GPU twice.
-
-    Args:
-        devices: value of `--devices`; None if the flag isn't given.
-        device: value of `--device`, which is another way to give a single device.
-        num_workers: value of `--workers`; None if the flag isn't given.
-        gpus: the GPUs of this machine.
+    The other values are those of `--devices`, `--device` and `--workers`. By default each GPU gets
+    a worker, or each group of GPUs if a worker needs several. Without GPUs, there is one worker,
+    and the device `auto` lets it choose. Two workers share a GPU only if `devices` lists it twice.
 
     Raises:
         SettingsError: the flags contradict each other, or a device doesn't exist.
@@ -34,7 +28,7 @@ def devices_of_workers(
     number = len(listed) if num_workers is None else num_workers
     if number <= len(listed):
         return listed[:number]
-    if len(set(listed)) == 1 and not _is_gpu(listed[0]):
+    if len(set(listed)) == 1 and not is_gpu(listed[0]):
         return listed[:1] * number
     raise SettingsError(_too_many(listed, number))
 
@@ -59,7 +53,7 @@ def _listed(text: str, gpus: Gpus) -> list[str]:
 
 
 def _check_exists(name: str, gpus: Gpus) -> None:
-    if not _is_gpu(name):
+    if not is_gpu(name):
         return
     if gpus.absence:
         raise SettingsError(f"--device {name}: {gpus.absence}; use --device cpu instead")
@@ -74,7 +68,8 @@ def _check_exists(name: str, gpus: Gpus) -> None:
         )
 
 
-def _is_gpu(name: str) -> bool:
+def is_gpu(name: str) -> bool:
+    """Return whether a device is a GPU."""
     return name.startswith("cuda")
 
 

@@ -10,10 +10,7 @@ _opener = build_opener(ProxyHandler({}))
 
 
 def get(url: str, headers: dict[str, str] | None = None) -> bytes | None:
-    """Send a GET request and return the body of the reply.
-
-    Return None if the server doesn't reply, or replies with an error status.
-    """
+    """Send a GET request and return the body of a successful reply, or else None."""
     try:
         with _opener.open(Request(url, headers=headers or {}), timeout=TIMEOUT_S) as reply:
             body: bytes = reply.read()

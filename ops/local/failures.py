@@ -9,16 +9,13 @@ MAX_EQUAL = 3
 
 @dataclass(slots=True)
 class Failures:
-    """Counts the failures of one child that follow each other and are equal."""
+    """Counts how many times in a row one child process has failed in the same way."""
 
     _latest: tuple[int, str] | None = None
     _number: int = 0
 
     def count(self, code: int, last_line: str) -> None:
-        """Record that the child has ended with exit status `code` after it printed `last_line`.
-
-        A child that was killed by a signal hasn't failed by itself, so `code` must be positive.
-        """
+        """Record that the child has failed by itself, with a positive status after `last_line`."""
         failure = code, _without_time(last_line)
         self._number = self._number + 1 if failure == self._latest else 1
         self._latest = failure

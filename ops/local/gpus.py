@@ -42,10 +42,7 @@ class Gpus:
 
 
 def usable_gpus(settings: WorkerSettings) -> Gpus:
-    """Return the GPUs that the engine of `settings` can use.
-
-    The driver applies CUDA_VISIBLE_DEVICES, whether it lists indices or UUIDs.
-    """
+    """Return the GPUs that the engine of `settings` can use, as CUDA_VISIBLE_DEVICES says."""
     if settings.engine == "simulated":
         return Gpus(0)
     try:
@@ -94,10 +91,7 @@ def cuda_of_torch() -> str | None:
 
 
 def _version_in_torch(platform: str) -> str | None:
-    """Return the version of `platform` that the installed torch was built with.
-
-    The answer comes from `torch/version.py`, because importing torch takes seconds.
-    """
+    """Return the platform's version in `torch/version.py`, as importing torch takes seconds."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None

@@ -2,6 +2,9 @@
 
 import asyncio
 import secrets
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -18,7 +21,6 @@ from ops.local.embedded_redis import (
 from ops.local.ports import LOOPBACK, usable_port
 from ops.local.redis_login import DEFAULT_REDIS_URL, published
 from ops.local.supervisor import Show
-from ops.local.temporary_folder import temporary_folder
 from shared.errors import SettingsError
 from worker.model.machine_memory import machine_memory
 
@@ -29,6 +31,11 @@ MEMORY_SHARE = 1 / 8
 MIN_MEMORY_BYTES = 256 << 20
 WRITER_FILE = "written-by"
 """File with the name and version of the server that last used the data."""
+# Its standard input ends when this process ends. Redis may still write to the folder then.
+_REMOVE_AFTER_PARENT = """
+cat > /dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1"; [ -e "$1" ] || exit 0; sleep 1; done
+"""
 
 
 def max_memory_bytes() -> int:
@@ -42,10 +49,7 @@ class OwnRedis:
     def __init__(self, directory: Path, *, syncs_always: bool, lock: int | None = None) -> None:
         """Start a server on the default port, or on a free port if that port is in use.
 
-        Args:
-            directory: folder of the append-only file.
-            syncs_always: whether to sync the append-only file after each write.
-            lock: open file that locks the folder. The server inherits it.
+        It keeps its append-only file in `directory`, and inherits the open file `lock`.
 
         Raises:
             SettingsError: no server program is found, or the server doesn't start.
@@ -78,11 +82,7 @@ class OwnRedis:
         self._server.stop()
 
     def _start_near(self, url: str) -> EmbeddedRedis:
-        """Start a server on the port of `url`, or on a free port if that port is in use.
-
-        Raises:
-            SettingsError: the server doesn't start.
-        """
+        """Start a server on the port of `url`, or on a free port if that port is in use."""
         port = urlsplit(url).port or 0
         with suppress(PortInUse):
             return self._start(port if _is_usable(port) else None)
@@ -156,3 +156,22 @@ def own_redis(data: DataFolder | None, *, syncs_always: bool) -> Iterator[OwnRed
                 yield redis
         finally:
             redis.stop()
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Provide a private folder that is removed after the block, or once this process is killed."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    remover = subprocess.Popen(
+        ["/bin/sh", "-c", _REMOVE_AFTER_PARENT, "sh", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # Ctrl-C must not end it
+    )
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        remover.communicate()

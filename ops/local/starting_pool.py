@@ -1,21 +1,33 @@
-"""The registry and the workers of a pool while `lorikeet up` starts it."""
+"""The registry and the workers of a pool while `lorikeet up` starts it.
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+Beside the adapters in its settings, the pool has those that the registry kept.
+"""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
-from ops.local.adapters_at_start import (
-    AtStart,
-    adapters_at_start,
-    begin_start,
-    unload_left_out,
-)
 from shared.errors import ProtocolMismatch, RedisUnavailable
-from shared.protocol.adapters import AdapterState
-from shared.protocol.ids import WorkerId
+from shared.protocol.adapters import Adapter, AdapterState, decode_adapter
+from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.store.adapters.changes import OPERATOR
 from shared.store.adapters.registry import Registry
-from shared.store.redis.connection import Redis, connect
+from shared.store.redis.connection import Redis, chunks, connect, decode_hash
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtStart:
+    """A name in the settings of workers, after the workers have registered it."""
+
+    name: str
+    given: AdapterVersion
+    """Version that the name had in the settings of the worker that registered it last."""
+    served: Adapter | None
+    """Version to which the name refers; None if a client has unloaded the name."""
+    is_by_client: bool
+    """Whether a client has made the name refer to this version, or has unloaded the name."""
 
 
 class StartingPool:
@@ -94,15 +106,68 @@ class StartingPool:
 async def starting_pool(
     redis_url: str, pool: str, adapters: Mapping[str, str]
 ) -> AsyncIterator[StartingPool]:
-    """Provide the pool in the Redis at `redis_url`.
-
-    `adapters` has the sources of the adapters with which the workers start, by name.
-    """
-    redis = connect(redis_url)
-    try:
+    """Provide the pool whose workers start with `adapters`, which has their sources by name."""
+    async with connect(redis_url) as redis:
         yield StartingPool(redis, Keys(pool), adapters)
-    finally:
-        await redis.aclose()
+
+
+async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
+    """Prepare the registry for a start of all workers with the adapters `names`.
+
+    No process of the pool may run. Names that clients had unloaded are forgotten, so that the
+    workers' adapters get them. Names that only the settings of an earlier start have are unloaded,
+    except those that a client has set since.
+    """
+    registry = Registry(redis, keys)
+    earlier = [raw.decode() for raw in await redis.smembers(keys.adapters)]  # type: ignore[misc]
+    for some in chunks(sorted({*names, *earlier})):
+        pipe = redis.pipeline(transaction=False)
+        for name in some:
+            pipe.hmget(keys.adapter(name), ["version", "by"])
+        for name, (version, by) in zip(some, await pipe.execute(), strict=True):
+            if name in names and version == b"":
+                await redis.delete(keys.adapter(name), keys.previous(name))
+            elif name not in names:
+                # Without this field, the entry of the name expires once the name is unloaded.
+                await redis.hdel(keys.adapter(name), "at_start")  # type: ignore[misc]
+                if by == b"start":
+                    await registry.unload_adapter(name, by=OPERATOR)
+
+
+async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
+    """Unload those of `names`, left out by workers, whose version an earlier start has set."""
+    registry = Registry(redis, keys)
+    unloaded = set()
+    for name in names:
+        if await redis.hget(keys.adapter(name), "by") == b"start":  # type: ignore[misc]
+            await redis.hdel(keys.adapter(name), "at_start")  # type: ignore[misc]
+            await registry.unload_adapter(name, by=OPERATOR)
+            unloaded.add(name)
+    return unloaded
+
+
+async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
+    """Return what the names in the workers' settings refer to, for the registered ones."""
+    found = []
+    for some in chunks(list(names)):
+        pipe = redis.pipeline(transaction=False)
+        for name in some:
+            pipe.hmget(keys.adapter(name), ["at_start", "version", "by"])
+        entries = await pipe.execute()
+        for _, version, _ in entries:
+            pipe.hgetall(keys.version(AdapterVersion((version or b"").decode())))
+        versions = await pipe.execute()
+        found += [
+            AtStart(
+                name=name,
+                given=AdapterVersion(given.decode()),
+                served=decode_adapter(decode_hash(fields)) if fields else None,
+                is_by_client=by == b"client",
+            )
+            for name, (given, _, by), fields in zip(some, entries, versions, strict=True)
+            if given
+        ]
+    return found
 
 
 def _is_of(wid: WorkerId, pid: int) -> bool:

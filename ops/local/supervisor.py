@@ -56,10 +56,7 @@ class Child:
     start_s: float = HEALTHY_AFTER_S
     """Maximum seconds of the start. The end of a process that has run longer isn't counted."""
     is_to_blame: Callable[[int], Awaitable[bool]] = _always
-    """Returns whether the process with this id, which has ended, has failed by itself.
-
-    If its environment or its work may be the reason, another start may help.
-    """
+    """Returns whether the process that has ended failed by itself, so that a restart won't help."""
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _failures: Failures = field(default_factory=Failures, init=False)
@@ -152,10 +149,7 @@ class Supervisor:
     """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """Create a supervisor of the children in `groups`.
-
-        The groups are stopped one after another, in the given order.
-        """
+        """Create a supervisor of groups of children, which are stopped one after another."""
         self._groups = groups
         self._stop = asyncio.Event()
 
@@ -206,10 +200,7 @@ async def _until_first(stopped: asyncio.Task[bool], tasks: Sequence[asyncio.Task
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    """Return the next line, or empty bytes at the end of the stream.
-
-    A line that is longer than the stream's buffer is returned in parts.
-    """
+    """Return the next line, or a part of a very long one, or empty bytes at the end."""
     try:
         return await stream.readuntil()
     except asyncio.IncompleteReadError as error:

@@ -199,10 +199,7 @@ def worker_names(num_workers: int) -> list[str]:
 
 
 async def _names_when_ready(url: str, pool: StartingPool) -> Sequence[str]:
-    """Wait until the server accepts requests and has a worker. Return the names of its models.
-
-    The names are read from Redis, since the server may demand a key that nobody can read.
-    """
+    """Wait until a worker and the server are ready. Return the models' names from Redis."""
     names: list[str] = []
     while not names:
         await asyncio.sleep(POLL_S)

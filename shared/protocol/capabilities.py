@@ -74,14 +74,13 @@ EVERYTHING = Capabilities(kinds=frozenset(AdapterKind), features=frozenset(Featu
 
 
 def encode_capabilities(capabilities: Capabilities) -> str:
-    """Return the text form. It is empty for `EVERYTHING`, which includes kinds of later releases.
-
-    Equal capabilities have equal texts.
-    """
+    """Return the text form, equal for equal capabilities. It is empty for `EVERYTHING`."""
     if capabilities.is_everything:
         return ""
     max_rank = "" if capabilities.max_rank is None else str(capabilities.max_rank)
-    return ";".join((_joined(capabilities.kinds), _joined(capabilities.features), max_rank))
+    return ";".join(
+        (encode_words(capabilities.kinds), encode_words(capabilities.features), max_rank)
+    )
 
 
 def decode_capabilities(text: str) -> Capabilities:
@@ -102,19 +101,9 @@ def decode_needs(text: str) -> Needs:
     return Needs(kinds=decode_kinds(kinds), features=_features(features), rank=int(rank or 0))
 
 
-def encode_kinds(kinds: Iterable[AdapterKind]) -> str:
-    """Return the kinds as the text that a registry entry has."""
-    return _joined(kinds)
-
-
 def decode_kinds(text: str) -> frozenset[AdapterKind]:
     """Return the kinds in the text of a registry entry. Kinds of later releases are left out."""
     return frozenset(AdapterKind(word) for word in text.split(",") if word in set(AdapterKind))
-
-
-def encode_features(features: Iterable[Feature]) -> str:
-    """Return the features as the text that the queue's scripts read."""
-    return _joined(features)
 
 
 def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> str | None:
@@ -181,5 +170,6 @@ def _features(text: str) -> frozenset[Feature]:
     return frozenset(Feature(word) for word in text.split(",") if word in set(Feature))
 
 
-def _joined(words: Iterable[str]) -> str:
+def encode_words(words: Iterable[AdapterKind | Feature]) -> str:
+    """Return kinds or features as the text that the registry and the queue's scripts have."""
     return ",".join(sorted(words))

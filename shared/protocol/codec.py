@@ -10,7 +10,7 @@ needs a new protocol version. One release learns to read the new version, and on
 writes it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -40,6 +40,8 @@ ONLY_IN_SPEC = (
 """Fields of jobs that only the specification of the answer contains. Workers don't need them."""
 UNSENT_IN_SPEC = ("id", "request")
 """Fields of specifications that their JSON doesn't contain."""
+Forms = dict[str, Callable[[Any], Any]]
+"""What makes the values of fields from those of JSON, by the fields' names."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 """Protocol versions that this release reads: its own and the previous one."""
 
@@ -56,24 +58,18 @@ def decode_job(raw: bytes | str) -> Job:
     Raises:
         ProtocolMismatch: the job has a protocol version that this release can't read.
     """
-    wire = _checked(raw)
-    sampling = wire.pop("sampling")
-    for name in _TUPLES & sampling.keys():
-        sampling[name] = tuple(sampling[name])
-    sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling.get("logit_bias", ()))
-    messages, prompts = wire.pop("messages", None), wire.pop("prompts", ())
-    tools = wire.pop("tools", None)
-    embedding = wire.pop("embedding", None)
-    prompt_end = PromptEnd(wire.pop("prompt_end", PromptEnd.ANSWER))
-    return Job(
-        **_known(Job, {**wire, "endpoint": Endpoint(wire["endpoint"])}),
-        sampling=SamplingParams(**_known(SamplingParams, sampling)),
-        messages=tuple(messages) if messages is not None else None,
-        prompts=tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
-        tools=_tool_use(tools) if tools else None,
-        embedding=_embedding_params(embedding) if embedding else None,
-        prompt_end=prompt_end,
+    known = _known(
+        Job,
+        _checked(raw),
+        endpoint=Endpoint,
+        sampling=_sampling,
+        messages=tuple,
+        prompts=lambda prompts: tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
+        tools=_tool_use,
+        embedding=_embedding,
+        prompt_end=PromptEnd,
     )
+    return Job(**known)
 
 
 def encode_answer_spec(spec: AnswerSpec) -> bytes:
@@ -101,16 +97,9 @@ def decode_answer_spec(
     Raises:
         ProtocolMismatch: it has a protocol version that this release can't read.
     """
-    wire = _checked(raw)
-    tools, reasoning = wire.pop("tools", None), wire.pop("reasoning", None)
-    view = View(wire.pop("view", View.OPENAI))
-    return AnswerSpec(
-        **_known(AnswerSpec, {**wire, "id": job_id, "endpoint": Endpoint(wire["endpoint"])}),
-        tools=_tool_use(tools) if tools else None,
-        reasoning=ReasoningForm(reasoning) if reasoning else None,
-        view=view,
-        request=orjson.loads(request) if request else None,
-    )
+    wire = _checked(raw) | {"id": job_id, "request": orjson.loads(request or b"null")}
+    forms: Forms = {"endpoint": Endpoint, "reasoning": ReasoningForm, "view": View}
+    return AnswerSpec(**_known(AnswerSpec, wire, tools=_tool_use, **forms))
 
 
 def encode_events(events: Iterable[Event]) -> bytes:
@@ -140,24 +129,15 @@ def decode_result(raw: bytes | str) -> Result:
     Raises:
         ProtocolMismatch: the result has a protocol version that this release can't read.
     """
-    wire = _checked(raw)
-    return Result(
-        job=wire["job"],
-        state=JobState(wire["state"]),
-        choices=tuple(
-            Choice(
-                text=c["text"],
-                finish=FinishReason(c["finish"]),
-                ids=tuple(c["ids"]),
-                prompt_ids=tuple(c.get("prompt_ids", ())),
-                prompt_scores=c.get("prompt_scores", ""),
-                **_logprobs(c),
-            )
-            for c in wire["choices"]
-        ),
-        usage=_usage(wire["usage"]),
-        error=decode_job_error(wire["error"]),
+    known = _known(
+        Result,
+        _checked(raw),
+        state=JobState,
+        choices=lambda choices: tuple(map(_choice, choices)),
+        usage=_usage,
+        error=decode_job_error,
     )
+    return Result(**known)
 
 
 def encode_worker_info(info: WorkerInfo) -> bytes:
@@ -172,10 +152,8 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
     Raises:
         ProtocolMismatch: the description has a protocol version that this release can't read.
     """
-    wire = _checked(raw)
-    wire["serves"] = decode_capabilities(wire["serves"])
-    wire |= {name: tuple(wire[name]) for name in ("first_tokens", "host_adapters")}
-    return WorkerInfo(**_known(WorkerInfo, wire))
+    forms: Forms = {"serves": decode_capabilities, "first_tokens": tuple, "host_adapters": tuple}
+    return WorkerInfo(**_known(WorkerInfo, _checked(raw), **forms))
 
 
 def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
@@ -183,12 +161,6 @@ def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
     if not wire:
         return None
     return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
-
-
-_TUPLES = {
-    *("stop", "left_out", "stop_token_ids", "allowed_token_ids", "bad_words", "choice"),
-    "logprob_token_ids",
-}
 
 
 def _values(message: Any) -> dict[str, Any]:
@@ -213,9 +185,7 @@ def _event_to_wire(event: Event) -> dict[str, Any]:
         case Tokens():
             wire |= {"choice": event.choice, "index": event.index, "ids": event.ids}
             wire |= {"text": event.text, "finish": event.finish}
-            wire |= {"prompt_ids": event.prompt_ids} if event.prompt_ids else {}
-            wire |= {"prompt_scores": event.prompt_scores} if event.prompt_scores else {}
-            wire |= _logprobs_to_wire(event)
+            wire |= _scores_to_wire(event)
         case End():
             wire |= {"state": event.state, "usage": event.usage, "error": event.error}
         case Retry():
@@ -238,9 +208,7 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
                 ids=tuple(wire["ids"]),
                 text=wire["text"],
                 finish=FinishReason(finish) if finish else None,
-                prompt_ids=tuple(wire.get("prompt_ids", ())),
-                prompt_scores=wire.get("prompt_scores", ""),
-                **_logprobs(wire),
+                **_scores(wire),
             )
         case "retry":
             return Retry(job=job, try_=try_)
@@ -256,14 +224,22 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
             raise ProtocolMismatch(f"unknown event type {other!r}")
 
 
+def _sampling(wire: dict[str, Any]) -> SamplingParams:
+    forms: Forms = {name: tuple for name, value in wire.items() if isinstance(value, list)}
+    forms["logit_bias"] = lambda pairs: tuple(map(tuple, pairs))
+    return SamplingParams(**_known(SamplingParams, wire, **forms))
+
+
 def _tool_use(wire: dict[str, Any]) -> ToolUse:
-    form, choice = ToolForm(wire["form"]), ToolChoice(wire["choice"])
-    read = {**wire, "form": form, "choice": choice, "tools": tuple(wire["tools"])}
-    return ToolUse(**_known(ToolUse, read))
+    return ToolUse(**_known(ToolUse, wire, form=ToolForm, choice=ToolChoice, tools=tuple))
 
 
-def _embedding_params(wire: dict[str, Any]) -> EmbeddingParams:
-    return EmbeddingParams(**_known(EmbeddingParams, {**wire, "pooling": Pooling(wire["pooling"])}))
+def _embedding(wire: dict[str, Any]) -> EmbeddingParams:
+    return EmbeddingParams(**_known(EmbeddingParams, wire, pooling=Pooling))
+
+
+def _choice(wire: dict[str, Any]) -> Choice:
+    return Choice(**_known(Choice, wire | _scores(wire), finish=FinishReason, ids=tuple))
 
 
 _LOGPROBS = ("logprobs", "prompt_logprobs")
@@ -271,14 +247,13 @@ _LOGPROBS = ("logprobs", "prompt_logprobs")
 
 def _choice_to_wire(choice: Choice) -> dict[str, Any]:
     wire = {"text": choice.text, "finish": choice.finish, "ids": choice.ids}
-    wire |= {"prompt_ids": choice.prompt_ids} if choice.prompt_ids else {}
-    wire |= {"prompt_scores": choice.prompt_scores} if choice.prompt_scores else {}
-    return wire | _logprobs_to_wire(choice)
+    return wire | _scores_to_wire(choice)
 
 
-def _logprobs_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Encode the non-empty logprobs. Each position becomes a list [offset, chosen, *top]."""
-    return {
+def _scores_to_wire(source: Tokens | Choice) -> dict[str, Any]:
+    """Encode what isn't empty. Each position of logprobs becomes a list [offset, chosen, *top]."""
+    prompt = {"prompt_ids": source.prompt_ids, "prompt_scores": source.prompt_scores}
+    return {name: value for name, value in prompt.items() if value} | {
         name: [
             [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]
             for p in getattr(source, name)
@@ -288,8 +263,12 @@ def _logprobs_to_wire(source: Tokens | Choice) -> dict[str, Any]:
     }
 
 
-def _logprobs(wire: dict[str, Any]) -> dict[str, tuple[PositionLogprobs, ...]]:
-    return {
+def _scores(wire: dict[str, Any]) -> dict[str, Any]:
+    prompt = {
+        "prompt_ids": tuple(wire.get("prompt_ids", ())),
+        "prompt_scores": wire.get("prompt_scores", ""),
+    }
+    return prompt | {
         name: tuple(
             PositionLogprobs(
                 offset=offset, chosen=_token_logprob(chosen), top=tuple(map(_token_logprob, top))
@@ -310,9 +289,14 @@ def _usage(wire: dict[str, int] | None) -> Usage | None:
     return Usage(**_known(Usage, wire)) if wire else None
 
 
-def _known(cls: type[Any], wire: dict[str, Any]) -> dict[str, Any]:
-    """Return the items of `wire` that are fields of `cls` in this release."""
-    return {f.name: wire[f.name] for f in fields(cls) if f.name in wire}
+def _known(cls: type[Any], wire: Any, **forms: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the values in `wire` of those fields that `cls` has in this release.
+
+    Other releases' fields are dropped. `forms` has the functions that decode single fields, by
+    field name.
+    """
+    known = {f.name: wire[f.name] for f in fields(cls) if wire.get(f.name) is not None}
+    return {name: forms[name](value) if name in forms else value for name, value in known.items()}
 
 
 def _checked(raw: bytes | str) -> dict[str, Any]:

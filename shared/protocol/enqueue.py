@@ -14,11 +14,8 @@ class QueueLimits:
     """Limits on waiting jobs and on bytes of unfinished requests; lifetime of finished jobs."""
 
     max_waiting: int
-    """Maximum number of waiting jobs in the pool."""
     max_waiting_adapter: int
-    """Maximum number of waiting jobs of one adapter version."""
     max_waiting_tenant: int
-    """Maximum number of waiting jobs of one tenant."""
     retain_ms: int
     """Milliseconds for which a finished job can be looked up."""
     max_bytes: int = 1024 * MIB

@@ -127,18 +127,50 @@ class SamplingParams(TokenSampling):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One request in the form that Redis stores."""
+class AnswerFormat:
+    """Fields of a job that its answer repeats, or that determine the form of its answer."""
 
     id: JobId
     endpoint: Endpoint
     model: str
-    """Model name that the client sent. The response repeats it."""
+    """Model name that the client sent. The answer repeats it."""
     version: AdapterVersion
-    """Version that serves the job, as resolved when the front end accepted the request."""
-    sampling: SamplingParams
+    """Version that serves the job, as resolved when the front end accepted the request. It is the
+    `weight_version` of the answer."""
     created_s: int
     """Unix time in seconds at which the front end received the request."""
+    fingerprint: str = ""
+    """`system_fingerprint` of the answer, which contains digests of the base model's and adapter's
+    weights."""
+    encodes_base64: bool = False
+    """Embeddings only: whether the answer has embeddings as base64 instead of numbers."""
+    include_usage: bool = False
+    """Whether a stream of the answer ends with the token counts."""
+    returns_token_ids: bool = False
+    """Whether the answer has the token ids of prompts and choices."""
+    continuous_usage: bool = False
+    """Whether each chunk of a stream has the token counts so far."""
+    service_tier: str | None = None
+    """`service_tier` of the request, which sets a job's `priority`. The answer repeats it."""
+    view: View = View.OPENAI
+    """API of the request, in whose format the answer is rendered."""
+    request: dict[str, Any] | None = None
+    """Parts of the request that the answer repeats or a later request continues. Only the view
+    knows their form. Redis stores them in a field of their own, since they can be as large as a
+    request. It is None in lists of jobs."""
+    reasoning: ReasoningForm | None = None
+    """Chat only: form of the reasoning that precedes answers; None if all text is content."""
+    hides_reasoning: bool = False
+    """Whether the reasoning is left out of the answers."""
+    echoed: str = ""
+    """Chat only: text of the last message, with which the content of each answer begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(AnswerFormat):
+    """One request in the form that Redis stores."""
+
+    sampling: SamplingParams
     deadline_ms: int
     """Milliseconds from enqueueing to the deadline."""
     cost: int
@@ -162,39 +194,14 @@ class Job:
     """Completions and embeddings: the prompts of the request."""
     embedding: EmbeddingParams | None = None
     """Embeddings only: how to compute the embedding of each prompt."""
-    encodes_base64: bool = False
-    """Embeddings only: whether the answer has embeddings as base64 instead of numbers."""
     echo: bool = False
     """Completions only: whether each choice's text begins with the prompt."""
-    fingerprint: str = ""
-    """`system_fingerprint` of the response, which contains digests of the base model's and
-    adapter's weights."""
     tools: ToolUse | None = None
     """Chat only: tools that the model may call."""
-    include_usage: bool = False
-    """Whether a stream of the answer ends with the token counts."""
-    returns_token_ids: bool = False
-    """Whether the answer has the token ids of prompts and choices."""
-    continuous_usage: bool = False
-    """Whether each chunk of a stream has the token counts so far."""
-    service_tier: str | None = None
-    """`service_tier` of the request, which sets `priority`. The answer repeats it."""
-    view: View = View.OPENAI
-    """API of the request, which determines the format of the answer."""
-    request: dict[str, Any] | None = None
-    """Parts of the request that the answer repeats or a later request continues. Only the view
-    knows their form."""
-
     template_kwargs: dict[str, Any] | None = None
     """Chat only: further variables of the chat template."""
     prompt_end: PromptEnd = PromptEnd.ANSWER
     """Chat only: what the prompt ends with."""
-    reasoning: ReasoningForm | None = None
-    """Chat only: form of the reasoning in answers; None if answers have no reasoning part."""
-    hides_reasoning: bool = False
-    """Whether the reasoning is left out of the answers."""
-    echoed: str = ""
-    """Chat only: text of the last message, with which the content of each answer begins."""
     traceparent: str | None = None
     """W3C header that continues the trace of the request; None if the request isn't traced."""
 

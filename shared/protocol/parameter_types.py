@@ -19,10 +19,7 @@ _STRING = frozenset(("string",))
 
 
 def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Return the JSON types of a function's parameters, except for those that can only be strings.
-
-    A parameter without a known type is taken as a string.
-    """
+    """Return the JSON types of parameters, except of those that can only be strings."""
     schema = function.get("parameters")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict):
@@ -32,11 +29,7 @@ def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
 
 
 def rendered_tools(use: ToolUse) -> ToolUse:
-    """Return the part of `use` that is needed to render the answer.
-
-    That part has the names of the tools and, for forms with untyped values, the types of their
-    parameters.
-    """
+    """Return what renders the answer: names of tools, and types of parameters if they need some."""
     left = MAX_TYPED if use.form in UNTYPED_VALUES else 0
     tools = []
     for tool in sorted(use.tools, key=lambda tool: str(tool["function"]["name"])):

@@ -23,10 +23,7 @@ from shared.protocol.capabilities import decode_capabilities, decode_needs, why_
 from shared.protocol.codec import decode_job
 from shared.protocol.ids import InspectionId, JobId
 from shared.protocol.jobs import ClaimedJob, Job
-
-RETRY_SHARE = 0.1
-"""Share of the waiting jobs that must be served before a refused client should try again."""
-MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1, 60
+from shared.protocol.retry_after import retry_after_full_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,40 +167,42 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
         case [b"dup", state]:
             return DuplicateJob(job.id, state.decode())
         case [b"full", limit, num_waiting, rate]:
-            retry_after_s = _retry_after_s(num_waiting, float(rate))
+            retry_after_s = retry_after_full_s(num_waiting, float(rate))
             return QueueFull(ReachedLimit(limit.decode()), num_waiting, retry_after_s=retry_after_s)
         case [b"revoked" | b"limited", *use]:
-            return _limited(job, use) if use else JobFailed(_revoked())
+            return _of_key(job, use)
         case [b"conflict", _]:
-            return JobFailed(_other_body())
+            message = "another request with the same Idempotency-Key had a different body; use a "
+            return _failed(ErrorCode.IDEMPOTENCY_CONFLICT, f"{message}new key for a new request")
         case [b"changed"]:
             return RegistryChanged("the registry has changed since the request was admitted")
         case [b"gone"]:
-            return JobFailed(_unloaded(job))
+            message = (
+                f"the model {job.model!r} was unloaded; GET /v1/models lists the served models"
+            )
+            return _failed(ErrorCode.MODEL_NOT_FOUND, message, "model")
         case [b"quarantined"]:
-            return JobFailed(_quarantined(job))
+            message = (
+                f"adapter {job.version} is quarantined: several of its jobs killed their workers"
+            )
+            return _failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
         case [b"unserved", needs, *classes]:
-            return JobFailed(_unserved(job, needs.decode(), [each.decode() for each in classes]))
+            return _unserved(job, needs.decode(), [each.decode() for each in classes])
         case [b"large", max_tokens]:
-            return JobFailed(_too_large(job, max_tokens))
+            return _too_large(job, max_tokens)
     raise AssertionError(f"enqueue returned {reply!r}")
 
 
-def _retry_after_s(num_waiting: int, rate: float) -> int:
-    """Return the seconds in which a pool that answers `rate` jobs per second serves some jobs."""
-    if rate <= 0:
-        return MIN_RETRY_AFTER_S
-    seconds = math.ceil(num_waiting * RETRY_SHARE / rate)
-    return min(max(MIN_RETRY_AFTER_S, seconds), MAX_RETRY_AFTER_S)
+def _failed(code: ErrorCode, message: str, param: str | None = None) -> JobFailed:
+    return JobFailed(JobError(code=code, message=message, param=param))
 
 
-def _revoked() -> JobError:
-    message = "the API key was revoked or has expired; send another one"
-    return JobError(code=ErrorCode.INVALID_API_KEY, message=message)
-
-
-def _limited(job: Job, refusal: Sequence[Any]) -> RateLimited:
-    unit, window, limit, used, left_ms = refusal
+def _of_key(job: Job, reached: Sequence[Any]) -> LorikeetError:
+    """Return the error for a key that has reached a limit, or that isn't valid any more."""
+    if not reached:
+        message = "the API key was revoked or has expired; send another one"
+        return _failed(ErrorCode.INVALID_API_KEY, message)
+    unit, window, limit, used, left_ms = reached
     rate = Rate(
         unit=Unit(unit.decode()),
         window=Window(window.decode()),
@@ -223,35 +222,17 @@ def _limited(job: Job, refusal: Sequence[Any]) -> RateLimited:
     return RateLimited(message, retry_after_s=retry_after_s)
 
 
-def _other_body() -> JobError:
-    message = (
-        "another request with the same Idempotency-Key had a different body; use a new key for a "
-        "new request"
-    )
-    return JobError(code=ErrorCode.IDEMPOTENCY_CONFLICT, message=message)
-
-
-def _unloaded(job: Job) -> JobError:
-    message = f"the model {job.model!r} was unloaded; GET /v1/models lists the served models"
-    return JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message, param="model")
-
-
-def _quarantined(job: Job) -> JobError:
-    message = f"adapter {job.version} is quarantined: several of its jobs killed their workers"
-    return JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
-
-
-def _unserved(job: Job, needs: str, classes: Sequence[str]) -> JobError:
+def _unserved(job: Job, needs: str, classes: Sequence[str]) -> JobFailed:
     workers = [decode_capabilities(each) for each in classes]
     is_adapter = bool(decode_needs(needs).rank)
     subject = f"{'adapter' if is_adapter else 'model'} {job.model}"
     reason = why_unserved(subject, decode_needs(needs), workers)
     # A need of a later release is left out, so that this one knows no reason.
     message = reason or f"no live worker of this pool serves {subject}: start another worker"
-    return JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
+    return _failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
 
 
-def _too_large(job: Job, max_tokens: int) -> JobError:
+def _too_large(job: Job, max_tokens: int) -> JobFailed:
     # A single answer fits, since it fits into the model's context.
     message = (
         f"the prompts and {job.num_choices} answers may take {job.cost} tokens, and no worker "
@@ -259,4 +240,4 @@ def _too_large(job: Job, max_tokens: int) -> JobError:
         "max_tokens"
     )
     param = "prompt" if len(job.prompts) > 1 else "n"
-    return JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message=message, param=param)
+    return _failed(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)

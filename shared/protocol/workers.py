@@ -37,11 +37,8 @@ class WorkerInfo:
     adapter_bytes: int = 0
     """Bytes of adapter weights on the device."""
     adapter_bytes_max: int = 0
-    """Maximum number of bytes of adapter weights on the device."""
     host_adapter_bytes: int = 0
-    """Bytes of adapter weights in host memory."""
     host_adapter_bytes_max: int = 0
-    """Maximum number of bytes of adapter weights in host memory."""
     tokens_total: int = 0
     """Number of output tokens since the worker started."""
     step_ms: int = 0

@@ -14,12 +14,9 @@ if TYPE_CHECKING:
 def tracing(endpoint: str, *, service: str, pool: str) -> Iterator["Tracer | None"]:
     """Provide a tracer that exports to an OTLP endpoint, or None if `endpoint` is empty.
 
-    After the block, the spans that have ended are exported.
-
-    Args:
-        endpoint: base URL of the collector, to which `/v1/traces` is appended.
-        service: name of this process in traces, unless OTEL_SERVICE_NAME is set.
-        pool: name of the pool.
+    The endpoint is the base URL of the collector, to which `/v1/traces` is appended. `service` is
+    the name of this process in traces, unless OTEL_SERVICE_NAME is set. At the end of the block,
+    all ended spans that haven't been exported yet are exported.
 
     Raises:
         SettingsError: the packages of OpenTelemetry aren't installed.

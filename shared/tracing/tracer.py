@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from shared.errors import HTTP_STATUS, ErrorCode
+from shared.errors import ErrorCode
 
 Attributes = Mapping[str, str | int | float | bool | Sequence[str] | None]
 """Attributes by name. Those that are None are left out."""
@@ -71,7 +71,7 @@ class Span:
         conventions for HTTP, a client's mistake isn't a failure of the span.
         """
         self._span.set_attribute("error.type", str(error))
-        if isinstance(error, ErrorCode) and HTTP_STATUS[error] >= 500:
+        if isinstance(error, ErrorCode) and error.status >= 500:
             self._span.set_status(trace.StatusCode.ERROR)
 
     def end(self, *, at_ns: int | None = None) -> None:
@@ -116,13 +116,9 @@ class Tracer:
     def consume(
         self, name: str, traceparent: str, attributes: Attributes, *, start_ns: int | None = None
     ) -> Span:
-        """Start the span of work on a message that another process has sent.
+        """Start the span of work on a message that the span with a `traceparent` has sent.
 
-        Args:
-            name: name of the span.
-            traceparent: `Span.traceparent` of the span that caused the message.
-            attributes: attributes of the span.
-            start_ns: Unix time in nanoseconds at which the work began. By default now.
+        The work began at a Unix time in nanoseconds, by default now.
         """
         parent = self._propagator.extract({"traceparent": traceparent})
         return Span(
@@ -174,7 +170,7 @@ class _FailureLog(logging.Handler):
         self._next_s = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log one warning."""
+        """Log the warning, unless another was logged within the last `LOG_S` seconds."""
         now = time.monotonic()
         if now >= self._next_s:
             self._next_s = now + LOG_S

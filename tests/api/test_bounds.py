@@ -1,4 +1,4 @@
-"""A table over all routes: each declares a kind of work with bounds, and keeps them."""
+"""Tables over all routes: each declares a scope and a kind of work with bounds, and keeps them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -6,17 +6,24 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_support import client_of
-from fastapi import FastAPI
+from api_support import client_of, error_of
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from key_support import bearer, new_key
+from queue_support import LIMITS, make_job
+from raw_client import with_settings
 from routes_support import example_path, routes
 from starlette.types import Message
 
 from api.app import create_app
 from api.bounds import BOUNDS
-from api.http.guards import Guard, Work, guard_of
+from api.http.guards import Guard, Guards, Key, Work, guard_of, guarded
+from shared.protocol.access.rights import Scope
+from shared.protocol.enqueue import EnqueueOptions
 from shared.settings import ApiSettings
+from shared.store.access.key_store import KeyStore
 from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
 MAX_BODY_BYTES = 4096
 JSON_BODIES = {Work.ANSWER, Work.TOKENIZATION, Work.INSPECTION, Work.CHANGE, Work.BATCH}
@@ -24,6 +31,7 @@ JSON_BODIES = {Work.ANSWER, Work.TOKENIZATION, Work.INSPECTION, Work.CHANGE, Wor
 SENT_IN_PIECES = {Work.CONTENT, Work.STREAM, Work.CONSTANT}
 """Kinds of work during which Starlette waits for the client to leave, and drops what arrives."""
 UPLOADS = {Work.FILE_UPLOAD, Work.ADAPTER_UPLOAD}
+LARGE = b'{"x":"' + b"x" * MAX_BODY_BYTES + b'"}'
 DEEP = b'{"x":' + b"[" * 300 + b"]" * 300 + b"}"
 
 
@@ -64,22 +72,16 @@ def test_the_kind_of_work_says_whether_a_route_reads_json(app: FastAPI) -> None:
             assert guard.work in JSON_BODIES, (method, path)
 
 
-async def test_no_json_body_is_larger_than_its_limit(app: FastAPI, http: httpx.AsyncClient) -> None:
-    large = b'{"x":"' + b"x" * MAX_BODY_BYTES + b'"}'
-    for method, path, _, route in operations(app):
-        if takes_json(route):
-            reply = await http.request(method, path, content=large)
-            assert (method, path, reply.status_code) == (method, path, 413)
-
-
-async def test_no_json_body_is_nested_deeper_than_its_limit(
+async def test_no_json_body_is_larger_or_nested_deeper_than_its_limit(
     app: FastAPI, http: httpx.AsyncClient
 ) -> None:
     for method, path, _, route in operations(app):
         if takes_json(route):
-            reply = await http.request(method, path, content=DEEP)
-            assert (method, path, reply.status_code) == (method, path, 400)
-            assert "nest" in reply.text, (method, path)
+            large = await http.request(method, path, content=LARGE)
+            assert (method, path, large.status_code) == (method, path, 413)
+            deep = await http.request(method, path, content=DEEP)
+            assert (method, path, deep.status_code) == (method, path, 400)
+            assert "nest" in deep.text, (method, path)
 
 
 async def test_routes_without_a_body_answer_before_they_read_any(
@@ -130,3 +132,132 @@ async def test_no_list_is_longer_than_its_limit(app: FastAPI, http: httpx.AsyncC
             reply = await http.request(method, path, params={"limit": "1000000"})
             assert (method, path, reply.status_code) == (method, path, 400)
             assert "limit" in reply.text
+
+
+ENDLESS = "/v1/pool/events"
+PROMPT = {"model": "extract", "max_tokens": 4}
+MESSAGES = {**PROMPT, "messages": [{"role": "user", "content": "hi"}]}
+ANSWERED = {
+    "/v1/chat/completions": MESSAGES,
+    "/v1/completions": {**PROMPT, "prompt": "hi"},
+    "/v1/responses": {"model": "extract", "input": "hi"},
+    "/v1/messages": MESSAGES,
+    "/v1/embeddings": {"model": "extract", "input": "hi"},
+}
+"""A request to each route that makes jobs."""
+
+
+KEYS_NEEDED = with_settings(require_keys=True)
+
+
+def guarded_operations(app: FastAPI) -> Iterator[tuple[str, str, str]]:
+    """Return the method, the template and an example of the path of each route that needs a key."""
+    for method, path, guard, route in operations(app):
+        if guard.key is Key.NEEDED:
+            yield method, route.path, path
+
+
+def test_every_route_declares_its_guard(app: FastAPI) -> None:
+    declared = {(method, route.path) for route in routes(app) for method in route.methods}
+    assert declared == set(app.state.guards.operations)
+    for guard in app.state.guards.operations.values():
+        assert bool(guard.scopes) is (guard.key is Key.NEEDED)
+
+
+def test_an_app_with_an_unguarded_route_does_not_start() -> None:
+    router = APIRouter()
+
+    @router.get("/v1/forgotten")
+    async def forgotten() -> str:
+        return "secret"
+
+    with pytest.raises(ValueError, match="/v1/forgotten: the route declares no guard"):
+        Guards([router])
+
+
+def test_the_methods_of_a_path_need_the_same_key() -> None:
+    router = APIRouter()
+
+    @router.get("/v1/thing")
+    @guarded(Work.READ, Scope.INFERENCE)
+    async def read() -> str:
+        return ""
+
+    @router.delete("/v1/thing")
+    @guarded(Work.RECORD, Scope.ADMIN)
+    async def delete() -> str:
+        return ""
+
+    with pytest.raises(ValueError, match="/v1/thing: its methods need different keys"):
+        Guards([router])
+
+
+@KEYS_NEEDED
+async def test_without_a_valid_key_every_route_answers_401(
+    app: FastAPI, http: httpx.AsyncClient, store: KeyStore
+) -> None:
+    revoked, key_id = await new_key(store, *Scope)
+    await store.revoke(key_id)
+    valid, _ = await new_key(store, *Scope)
+    sent = [{}, bearer(revoked), bearer(valid[:-1]), bearer(valid + "x"), bearer("sk-" + "x" * 40)]
+    for method, _, path in guarded_operations(app):
+        for headers in sent:
+            reply = await http.request(method, path, headers=headers)
+            assert (method, path, reply.status_code) == (method, path, 401)
+            assert reply.headers["www-authenticate"] == "Bearer"
+
+
+@KEYS_NEEDED
+async def test_a_key_without_the_scope_of_a_route_gets_403_and_one_with_it_does_not(
+    app: FastAPI, http: httpx.AsyncClient, store: KeyStore
+) -> None:
+    secrets = {scope: (await new_key(store, scope))[0] for scope in Scope}
+    for method, template, path in guarded_operations(app):
+        for scope, secret in secrets.items():
+            has_scope = scope in app.state.guards.scopes(template)
+            if template == ENDLESS and has_scope:
+                continue
+            reply = await http.request(method, path, headers=bearer(secret))
+            case = (method, path, scope)
+            assert reply.status_code != 401, case
+            assert (reply.status_code == 403) is not has_scope, case
+            if not has_scope and method != "HEAD":
+                assert error_of(reply)[1] == "permission_denied" or "error" in reply.json()
+
+
+@KEYS_NEEDED
+async def test_a_key_whose_limit_is_reached_gets_429_on_every_route_that_makes_jobs(
+    http: httpx.AsyncClient, store: KeyStore, queue: Queue
+) -> None:
+    secret, key_id = await new_key(store, requests_per_day=1)
+    await queue.enqueue(make_job(tenant="red"), LIMITS, options=EnqueueOptions(key_id=key_id))
+    for path, body in ANSWERED.items():
+        for form in ({}, {"stream": True}):
+            reply = await http.post(path, json={**body, **form}, headers=bearer(secret))
+            if reply.status_code == 400:  # embeddings aren't streamed
+                continue
+            assert (path, reply.status_code) == (path, 429)
+            assert 0 < int(reply.headers["retry-after"]) <= 86_400
+            error = reply.json()["error"]
+            assert error["type"] == "rate_limit_error"
+            assert error["code"] == "rate_limit_exceeded"
+
+
+@KEYS_NEEDED
+async def test_a_route_without_a_guard_is_refused_to_everybody(
+    app: FastAPI, http: httpx.AsyncClient, store: KeyStore
+) -> None:
+    @app.get("/v1/forgotten")
+    async def forgotten() -> str:
+        return "secret"
+
+    secret, _ = await new_key(store, *Scope)
+    reply = await http.get("/v1/forgotten", headers=bearer(secret))
+    assert (reply.status_code, "secret" in reply.text) == (403, False)
+
+
+@KEYS_NEEDED
+async def test_open_routes_need_no_key(http: httpx.AsyncClient) -> None:
+    for path in ("/", "/health", "/health/", "/version", "/docs", "/ready", "/openapi.json"):
+        assert (await http.get(path)).status_code == 200, path
+    assert (await http.head("/health")).status_code == 200

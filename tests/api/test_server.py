@@ -1,4 +1,4 @@
-"""The front end as a process: start, errors and signals."""
+"""The front end as an app and as a process: start, outages of Redis, errors and signals."""
 
 import asyncio
 import os
@@ -7,21 +7,37 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from api_processes import ROOT, api_process, is_healthy
-from api_support import ScriptedWorker, free_port, sse_text, until
+from api_support import (
+    RunningApp,
+    ScriptedWorker,
+    client_of,
+    free_port,
+    register_models,
+    running_app,
+    sse_text,
+    until,
+)
 from chat_stream import admitted
 from sse_events import sse_events
+from structlog.testing import capture_logs
 
+from api.app import create_app
+from api.jobs.retention import warn_if_retention_is_limited
 from api.server import run_api
-from ops.local.embedded_redis import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.jobs import JobState
+from shared.protocol.results import FinishReason
 from shared.settings import ApiSettings
-from shared.store.redis.connection import Redis
+from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
@@ -71,8 +87,7 @@ async def test_a_running_answer_is_finished_after_the_signal_and_streams_of_the_
             lines = states.aiter_lines()
             while await anext(lines) != "event: pool":
                 pass
-            request = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
-            job = await worker.take()
+            request, job = await worker.sent(client.post("/v1/chat/completions", json=BODY))
             await worker.admit(job)
             os.kill(process.pid, signal.SIGTERM)
             async with asyncio.timeout(25):  # the drain time is 30 s
@@ -118,3 +133,137 @@ def test_the_front_end_loads_neither_torch_nor_transformers() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert finished.stderr.strip() == ""
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(("max_memory_mb", "is_limited"), [(0, False), (200, False), (199, True)])
+async def test_a_limit_that_redis_can_not_keep_is_logged_with_both_figures(
+    own_server: EmbeddedRedis,
+    open_client: Callable[[str], Redis],
+    max_memory_mb: int,
+    is_limited: bool,
+) -> None:
+    await open_client(own_server.url).config_set("maxmemory", max_memory_mb * MIB)
+    with capture_logs() as logs:
+        await warn_if_retention_is_limited(ApiSettings(redis_url=own_server.url, retain_mb=100))
+    found = [(line["event"], line["retain_mb"], line["maxmemory_mb"]) for line in logs]
+    assert found == ([("retain_mb_limited", 100, 199)] if is_limited else [])
+
+
+URL = "/v1/chat/completions"
+STOP = FinishReason.STOP
+
+
+async def test_two_apps_in_one_process_have_separate_metrics(settings: ApiSettings) -> None:
+    async with client_of(create_app(settings)) as one, client_of(create_app(settings)) as two:
+        await one.get("/health")
+        assert 'endpoint="/health"' in (await one.get("/metrics")).text
+        assert 'endpoint="/health"' not in (await two.get("/metrics")).text
+
+
+class BreakableRedis:
+    """Redis server that a test can kill or freeze. It keeps its data on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._server: EmbeddedRedis = start_redis(directory)
+        self.url = self._server.url
+
+    def kill(self) -> None:
+        os.kill(self._server.pid, signal.SIGKILL)
+        self._server.stop()
+
+    def restart(self) -> None:
+        self._server = start_redis(self._directory, port=self._server.port)
+
+    def freeze(self) -> None:
+        os.kill(self._server.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._server.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+@pytest.fixture(autouse=True)
+def patient_front_ends() -> None:
+    """Here, a front end waits for Redis no longer than in operation."""
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[BreakableRedis]:
+    server = BreakableRedis(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def broken_server(own_redis: BreakableRedis) -> AsyncIterator[RunningApp]:
+    async with running_app(ApiSettings(redis_url=own_redis.url, disconnect_grace_s=0)) as running:
+        yield running
+
+
+@pytest.fixture
+async def broken_http(broken_server: RunningApp) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=broken_server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def broken_worker(own_redis: BreakableRedis) -> AsyncIterator[ScriptedWorker]:
+    client = connect(own_redis.url)
+    await register_models(Registry(client, Keys("main")))
+    yield await ScriptedWorker.start(Queue(client, Keys("main")))
+    await client.aclose()
+
+
+async def test_during_an_outage_new_requests_get_a_503_and_a_running_stream_continues_afterwards(
+    own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
+) -> None:
+    with capture_logs() as logs:
+        running = asyncio.create_task(broken_http.post(URL, json=BODY))
+        job = await broken_worker.take()
+        await broken_worker.admit(job)
+        await broken_worker.tokens(job, 0, (1,), "before")
+        own_redis.kill()
+        refused = await broken_http.post(URL, json=BODY)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        await until(lambda: "redis_lost" in [entry["event"] for entry in logs])
+        own_redis.restart()
+        await broken_worker.tokens(job, 1, (2,), " after", STOP)
+        await broken_worker.finish(job)
+        assert sse_text(await running) == "before after"
+    events = [entry["event"] for entry in logs]
+    assert (events.count("redis_lost"), events.count("redis_back")) == (1, 1)
+
+
+async def test_while_redis_hangs_new_requests_get_a_503_and_a_running_answer_arrives_afterwards(
+    own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
+) -> None:
+    running = asyncio.create_task(broken_http.post(URL, json=BODY))
+    job = await broken_worker.take()
+    await broken_worker.admit(job)
+    own_redis.freeze()
+    refused = await broken_http.post(URL, json=BODY)  # the server stays frozen meanwhile
+    assert refused.status_code == 503
+    own_redis.thaw()
+    await broken_worker.answer(job, "hello")
+    assert sse_text(await running) == "hello"
+
+
+async def test_disconnecting_during_an_outage_cancels_the_job_afterwards(
+    own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
+) -> None:
+    running = asyncio.create_task(broken_http.post(URL, json=BODY))
+    job = await broken_worker.take()
+    await broken_worker.admit(job)
+    own_redis.kill()
+    running.cancel()
+    with pytest.raises(RedisUnavailable):
+        await broken_worker.admit(job)
+    own_redis.restart()
+    mail = await broken_worker.mail()
+    assert (mail.kind, mail.job) == ("cancel", job.job.id)

@@ -12,10 +12,11 @@ import httpx
 import orjson
 import psutil
 import pytest
+from api_processes import is_ready
 from servers import Process, start_lorikeet, wait_for
 from simulated_workers import NAME, worker_process
 
-from ops.local.embedded_redis import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.cancel_tasks import cancel_tasks
 
 HALF_SENT, SILENT = 1000, 200
@@ -27,32 +28,18 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def server() -> Iterator[EmbeddedRedis]:
-    server = start_redis(None)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def front_end(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Process]:
+def front_end(own_server: EmbeddedRedis, tmp_path: Path) -> Iterator[Process]:
     """Front end with a body timeout of 10 s, and a worker that computes a token each 20 ms."""
     log = tmp_path / "api.log"
-    words = ["api", "--port", str(PORT), "--redis-url", server.url, "--body-timeout-s", "10"]
+    words = ["api", "--port", str(PORT), "--redis-url", own_server.url, "--body-timeout-s", "10"]
     process = start_lorikeet(words, log)
     with worker_process(
-        server.url, "main", simulated_step_ms=20, max_num_seqs=512, max_model_len=1000
+        own_server.url, "main", simulated_step_ms=20, max_num_seqs=512, max_model_len=1000
     ):
-        wait_for(is_ready, log.read_text, process)
+        wait_for(lambda: is_ready(URL), log.read_text, process)
         yield process
     process.kill()
     process.wait()
-
-
-def is_ready() -> bool:
-    try:
-        return httpx.get(f"{URL}/ready/worker", timeout=3).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 async def test_a_flood_changes_neither_other_clients_latency_nor_the_front_ends_memory(

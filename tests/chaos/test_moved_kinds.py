@@ -15,7 +15,7 @@ import orjson
 import pytest
 from adapter_traffic import CONFIGS, load
 from queue_support import eventually
-from servers import Server, lorikeet_up
+from servers import Server, lorikeet_up, pid_of
 from tiny import save_adapter, save_tiny_model
 from tool_templates import HERMES
 
@@ -30,7 +30,7 @@ PER_KIND = 3
 MAX_ROUNDS = 8
 PATIENCE_S = 60.0
 NUM_WORKERS = 2
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 LONG_TEXT = {"type": "string", "minLength": 600, "maxLength": 640, "pattern": "^[a-z ]*$"}
 SCHEMA = {
@@ -197,7 +197,7 @@ async def round_with_a_kill(
     await eventually(lambda: all_accepted(flat), within_s=PATIENCE_S)
     async with flipping(http, versions):
         victim = await eventually(busy_worker, within_s=PATIENCE_S)
-        os.kill(int(victim.split(":")[1]), signal.SIGKILL)
+        os.kill(pid_of(victim), signal.SIGKILL)
         await following
     return answers
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 from queue_support import eventually
 from served_tiny import TinyModels
-from servers import Server, lorikeet_up
+from servers import Server, lorikeet_up, pid_of
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
 from shared.protocol.ids import WorkerId
@@ -131,6 +131,6 @@ async def kill_workers_of(poison: GreedyStream, views: PoolViews, redis: Redis) 
         assert poison.job is not None
         was_suspect = await redis.hget(Keys("main").job(poison.job), "suspect") == b"1"
         killed.add(wid)
-        os.kill(int(wid.split(":")[1]), signal.SIGKILL)
+        os.kill(pid_of(wid), signal.SIGKILL)
         deaths_alone += was_suspect
     return deaths_alone

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
+from api_processes import is_ready
 from served_tiny import NAMES, TinyModels
 from servers import wait_for
 
-from ops.local.embedded_redis import EmbeddedRedis, start_redis
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.redis.connection import connect
@@ -31,6 +31,7 @@ EARLIER = "af02225e"
 """The last release. Before the first tag, a commit with the present form of what is in Redis."""
 NUM_JOBS = 200
 PORT = 23421
+URL = f"http://127.0.0.1:{PORT}"
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
@@ -44,13 +45,6 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
     return folder
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedRedis]:
-    server = start_redis(None)
-    yield server
-    server.stop()
 
 
 @contextmanager
@@ -72,21 +66,23 @@ def process(source: Path, log: Path, *words: str) -> Iterator["subprocess.Popen[
 
 @pytest.mark.parametrize(("api", "worker"), [("new", "old"), ("old", "new")])
 async def test_all_jobs_complete_whichever_process_is_upgraded_first(
-    old: Path, server: EmbeddedRedis, models: TinyModels, tmp_path: Path, api: str, worker: str
+    old: Path, own_server: EmbeddedRedis, models: TinyModels, tmp_path: Path, api: str, worker: str
 ) -> None:
     sources = {"new": NEW, "old": old}
-    redis_url = ("--redis-url", server.url)
+    redis_url = ("--redis-url", own_server.url)
     logs = {name: tmp_path / f"{name}.log" for name in ("api", "worker", "control")}
     with (
         process(sources[api], logs["api"], "api", "--port", str(PORT), *redis_url) as front_end,
         process(sources[worker], logs["worker"], "worker", *redis_url, *models.flags),
         process(NEW, logs["control"], "control", *redis_url),
     ):
-        await asyncio.to_thread(wait_for, is_ready, logs["worker"].read_text, front_end)
-        base_url = f"http://127.0.0.1:{PORT}/v1"
+        await asyncio.to_thread(
+            wait_for, lambda: is_ready(URL), logs["worker"].read_text, front_end
+        )
+        base_url = f"{URL}/v1"
         async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
             answers = await asyncio.gather(*(ask(client, i) for i in range(NUM_JOBS)))
-        redis = connect(server.url)
+        redis = connect(own_server.url)
         views = PoolViews(redis, Keys("main"))
         jobs = [await views.job(JobId(name.removeprefix("cmpl-"))) for name in answers]
         counts = await views.counts()
@@ -94,13 +90,6 @@ async def test_all_jobs_complete_whichever_process_is_upgraded_first(
     assert [job.state for job in jobs if job] == [JobState.DONE] * NUM_JOBS
     assert counts.totals[JobState.DONE] == NUM_JOBS
     assert (counts.waiting, counts.retried, counts.workers_lost) == (0, 0, 0)
-
-
-def is_ready() -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{PORT}/ready/worker", timeout=3).is_success
-    except httpx.TransportError:
-        return False
 
 
 async def ask(client: openai.AsyncOpenAI, number: int) -> str:

@@ -1,30 +1,55 @@
-"""Workers are killed, suspended or drained during 50 streams; no answer changes."""
+"""Workers and Redis are killed, suspended or drained during streams; no answer changes."""
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import openai
 import pytest
 from openai.types import Completion
 from queue_support import eventually
-from served_tiny import NAMES, TinyModels
-from servers import Server
+from served_tiny import BASE, NAMES, TinyModels
+from servers import Server, lorikeet_up, pid_of
 from streams import GreedyStream, check_exact, followed, greedy_streams
 
 from shared.protocol.ids import JobId, WorkerId
 from shared.store.views.pool_views import PoolViews, WorkerView
 
+NUM_WORKERS = 2
+FLAGS = ("--lease-ms", "1500", "--drain-s", "0.3", "--max-num-seqs", "32")
+"""With --max-num-seqs 32 one worker can't run all streams of a test."""
 NUM_STREAMS = 50
 NUM_SAMPLED = 16
 LENGTHS = (200, 400)
+NUM_WITHOUT_REDIS = 12
+DOWN_S = 5.0
 PATIENCE_S = 60.0
 EXITED_CLEANLY = "ended (exit code 0)"
-pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def running_server(
+    models: TinyModels, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server with two workers and a short lease. The tests share it."""
+    folder = tmp_path_factory.mktemp("server")
+    flags = (*models.flags, *FLAGS)
+    with lorikeet_up(folder, *flags, workers=NUM_WORKERS, redis_folder=folder / "redis") as server:
+        yield server
+        assert "Traceback" not in server.log_text()
+
+
+@pytest.fixture
+def server(running_server: Server) -> Server:
+    """The shared server, once all its workers are registered."""
+    running_server.wait_for_workers(NUM_WORKERS)
+    return running_server
+
+
+@pytest.mark.slow
 async def test_the_streams_of_a_killed_worker_continue_without_a_gap(
     server: Server, views: PoolViews, models: TinyModels
 ) -> None:
@@ -35,6 +60,7 @@ async def test_the_streams_of_a_killed_worker_continue_without_a_gap(
     assert server.metric("lorikeet_resume_diverged_total") == 0
 
 
+@pytest.mark.slow
 async def test_sampled_answers_are_the_same_with_and_without_a_kill(
     server: Server, client: openai.AsyncOpenAI, views: PoolViews
 ) -> None:
@@ -48,6 +74,7 @@ async def test_sampled_answers_are_the_same_with_and_without_a_kill(
     assert [task.result().choices for task in with_kill] == [answer.choices for answer in without]
 
 
+@pytest.mark.long
 async def test_the_streams_of_a_suspended_worker_continue_and_it_adds_nothing_later(
     server: Server, views: PoolViews, models: TinyModels
 ) -> None:
@@ -64,6 +91,7 @@ async def test_the_streams_of_a_suspended_worker_continue_and_it_adds_nothing_la
     assert again.info.counters["lease_losses"] > 0
 
 
+@pytest.mark.long
 async def test_a_drained_worker_releases_its_streams_and_exits_cleanly(
     server: Server, views: PoolViews, models: TinyModels
 ) -> None:
@@ -74,6 +102,38 @@ async def test_a_drained_worker_releases_its_streams_and_exits_cleanly(
     assert await num_moved(streams, views) > 0
     assert server.metric("lorikeet_resume_diverged_total") == 0
     await eventually(lambda: has_exited_cleanly(server, num_ends + 1))
+
+
+@pytest.mark.slow
+async def test_running_streams_survive_a_restart_of_redis_and_new_requests_get_a_503(
+    server: Server, client: openai.AsyncOpenAI, views: PoolViews, models: TinyModels
+) -> None:
+    streams = greedy_streams(NUM_WITHOUT_REDIS, lengths=LENGTHS, seed=4, has_chats=True)
+
+    async def all_are_running() -> bool:
+        return all(stream.is_in_progress for stream in streams)
+
+    async with followed(server.api_url, streams):
+        await eventually(all_are_running)
+        server.kill_redis()
+        end = time.monotonic() + DOWN_S
+        while time.monotonic() < end:
+            await expect_unavailable(client)
+        assert not any(stream.finish for stream in streams)
+        server.start_redis_again()
+    await check_exact(streams, views, models)
+    assert server.metric("lorikeet_resume_diverged_total") == 0
+    answer = await client.completions.create(model=BASE, prompt="hello", max_tokens=3)
+    assert answer.choices[0].finish_reason
+
+
+async def expect_unavailable(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.completions.create(model=BASE, prompt="hello", timeout=3)
+    assert caught.value.status_code == 503
+    assert caught.value.code == "service_unavailable"
+    assert caught.value.type == "server_error"
+    assert int(caught.value.response.headers["Retry-After"]) > 0
 
 
 @asynccontextmanager
@@ -118,10 +178,6 @@ async def two_busy_workers(views: PoolViews) -> list[WorkerId] | None:
     """Return both workers if both run jobs, else None."""
     busy = [worker.id for worker in await views.workers() if worker.running]
     return busy if len(busy) == 2 else None
-
-
-def pid_of(worker: WorkerId) -> int:
-    return int(worker.split(":")[1])
 
 
 async def num_moved(streams: Sequence[GreedyStream], views: PoolViews) -> int:

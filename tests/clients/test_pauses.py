@@ -41,7 +41,6 @@ LIBRARIES = {
 }
 """Name of the library of each program in `streams`, and the APIs that it speaks."""
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
 ]
@@ -155,7 +154,14 @@ async def fail_over(pool: Pool) -> None:
     await pool.servers.restart(old)
 
 
-@pytest.mark.parametrize("pause", [stop_redis, kill_workers, fail_over])
+@pytest.mark.parametrize(
+    "pause",
+    [
+        pytest.param(stop_redis, marks=pytest.mark.slow),
+        pytest.param(kill_workers, marks=pytest.mark.long),
+        pytest.param(fail_over, marks=pytest.mark.long),
+    ],
+)
 async def test_all_clients_get_the_whole_answer_after_a_pause(
     pool: Pool, pause: Callable[[Pool], Awaitable[None]]
 ) -> None:

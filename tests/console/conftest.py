@@ -1,7 +1,7 @@
 """Fixtures of the console's tests: a simulated pool, and pages of a real browser.
 
-Playwright's browser lives in one event loop, so every test module sets
-`pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]`.
+Playwright's browser lives in one event loop, so every test module marks its tests
+`pytest.mark.asyncio(loop_scope="session")`, and slow or long.
 """
 
 from collections.abc import AsyncIterator, Iterator

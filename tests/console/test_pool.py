@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from console_browser import ConsolePage, OpenPage, Theme
+from console_browser import ConsolePage, OpenPage
 from console_pool import ADAPTERS, BASE, cancel_jobs, start_jobs
 from playwright.async_api import Page, expect
 from servers import Server
@@ -26,7 +26,7 @@ def cells(page: Page, adapter: str) -> str:
     return f'.grid-row:has(.grid-adapter:text-is("{adapter}")) .cell'
 
 
-async def test_the_grid_shows_where_adapters_are_and_what_runs(
+async def test_the_grid_the_figures_and_the_table_show_the_pool(
     console: ConsolePage, busy_server: Server
 ) -> None:
     page = await console.open("pool")
@@ -44,30 +44,20 @@ async def test_the_grid_shows_where_adapters_are_and_what_runs(
     assert "resident" in label
     assert "running" in label
 
-
-async def test_figures_plots_and_workers_follow_the_pool(
-    console: ConsolePage, busy_server: Server
-) -> None:
-    page = await console.open("pool")
     tiles = page.locator(".tile")
     await expect(tiles.filter(has_text="Workers")).to_contain_text("2")
     await expect(tiles.filter(has_text="Running")).to_contain_text(f"{NUM_JOBS} of 128 slots")
-    plots = page.get_by_role("img")
-    await expect(plots).to_have_count(3)
+    await expect(page.get_by_role("img")).to_have_count(3)
     # Six jobs produce 50 tokens per second each.
-    label = re.compile(r"Tokens per second: \S+ [1-9]\d\d$")
-    await expect(page.get_by_role("img", name=label)).to_be_visible()
+    plot = re.compile(r"Tokens per second: \S+ [1-9]\d\d$")
+    await expect(page.get_by_role("img", name=plot)).to_be_visible()
     workers = page.get_by_role("table").get_by_role("row")
     await expect(workers).to_have_count(1 + 2)
     await expect(workers.last).to_contain_text("simulated")
     await expect(workers.last).to_contain_text("alive")
+    await console.check_accessibility()
+    await console.check_width()
 
-
-async def test_the_filter_and_the_order_change_the_rows(
-    console: ConsolePage, busy_server: Server
-) -> None:
-    page = await console.open("pool")
-    names = page.locator(".grid-adapter")
     await page.get_by_label("Order of the adapters").select_option("running")
     await expect(names.first).to_have_text("sql")
     await page.get_by_label("Filter adapters").fill("S")
@@ -99,11 +89,10 @@ async def test_arrow_keys_move_over_the_grid_and_one_cell_is_in_the_tab_order(
     await expect(grid.locator(":focus")).to_have_count(0)
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 400)])
-async def test_the_page_is_accessible_and_fits(
-    open_page: OpenPage, busy_server: Server, theme: Theme, width: int
+async def test_the_dark_page_is_accessible_and_fits_a_telephone(
+    open_page: OpenPage, busy_server: Server
 ) -> None:
-    console = await open_page(busy_server.url, theme=theme, width=width)
+    console = await open_page(busy_server.url, theme="dark", width=400)
     page = await console.open("pool")
     await expect(page.locator(cells(page, "support"))).to_have_count(2)
     await console.check_accessibility()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from console_browser import RECORD_ANNOUNCEMENTS, ConsolePage
-from console_pool import cancel_jobs, child, start_jobs
+from console_pool import cancel_jobs, start_jobs
 from playwright.async_api import Page, expect
-from servers import Server
+from servers import Server, pid_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
@@ -48,7 +48,7 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     await expect(page.locator(".grid .cell-running").first).to_be_visible()
     old_column = await column_of(page, worker)
 
-    os.kill(int(worker.split(":")[1]), signal.SIGKILL)
+    os.kill(pid_of(worker), signal.SIGKILL)
 
     lost = page.locator(".incident[data-kind=worker_lost]").first
     await expect(lost).to_contain_text(f"Worker {short(worker)} was lost: its {running} job")
@@ -65,32 +65,35 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     cancel_jobs(server, ids)
 
 
-async def test_a_restarting_front_end_is_shown_and_the_page_reconnects(
+async def test_a_loss_of_the_front_end_or_of_redis_is_shown_until_it_is_back(
     console: ConsolePage, server: Server
 ) -> None:
-    console.expect_log("net::ERR_")
+    console.expect_log("net::ERR_|status of 503")
     page = await console.open("pool")
-    await expect(page.get_by_role("grid")).to_be_visible()
-    front_end = child(server, "api")
-    front_end.send_signal(signal.SIGKILL)
+    grid, warning = page.get_by_role("grid"), page.locator(".notice-warn")
+    await expect(grid).to_be_visible()
+
+    server.children("api")[0].kill()
     await expect(page.get_by_text("The front end can't be reached.").first).to_be_visible()
-    await expect(page.get_by_role("grid")).to_be_visible()
-    await expect(page.locator(".notice-warn")).to_be_hidden()
+    await expect(grid).to_be_visible()
+    await expect(warning).to_be_hidden()
 
-
-async def test_a_silent_front_end_is_shown_and_the_page_reconnects(
-    console: ConsolePage, server: Server
-) -> None:
-    console.expect_log("net::ERR_")
-    page = await console.open("pool")
-    await expect(page.get_by_role("grid")).to_be_visible()
-    front_end = child(server, "api")
+    front_end = server.children("api")[0]
     front_end.suspend()
     try:
-        await expect(page.locator(".notice-warn")).to_contain_text("can't be reached")
+        await expect(warning).to_contain_text("can't be reached")
     finally:
         front_end.resume()
-    await expect(page.locator(".notice-warn")).to_be_hidden()
+    await expect(warning).to_be_hidden()
+
+    server.kill_redis()
+    try:
+        await expect(warning).to_contain_text("Redis")
+        await expect(grid).to_be_visible()
+        await console.check_accessibility()
+    finally:
+        server.start_redis_again()
+    await expect(warning).to_be_hidden()
 
 
 async def test_a_front_end_that_is_silent_from_the_start_is_shown(
@@ -101,7 +104,7 @@ async def test_a_front_end_that_is_silent_from_the_start_is_shown(
     page = await console.open("compare")
     await expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
     await page.evaluate("import('./static/pages/pool.js').then(() => null)")
-    front_end = child(server, "api")
+    front_end = server.children("api")[0]
     front_end.suspend()
     try:
         await console.open("pool")
@@ -122,22 +125,6 @@ async def test_a_hidden_tab_has_no_stream(console: ConsolePage, server: Server) 
     async with page.expect_request("**/v1/pool/events"):
         await page.evaluate(SET_HIDDEN, False)
     await expect(page.locator(".notice-warn")).to_have_count(0)
-
-
-async def test_a_loss_of_redis_is_shown_until_it_is_back(
-    console: ConsolePage, server: Server
-) -> None:
-    console.expect_log("status of 503")
-    page = await console.open("pool")
-    await expect(page.get_by_role("grid")).to_be_visible()
-    server.kill_redis()
-    try:
-        await expect(page.locator(".notice-warn")).to_contain_text("Redis")
-        await expect(page.get_by_role("grid")).to_be_visible()
-        await console.check_accessibility()
-    finally:
-        server.start_redis_again()
-    await expect(page.locator(".notice-warn")).to_be_hidden()
 
 
 def busiest_worker(server: Server) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NUM_ADAPTERS, NUM_WORKERS = 100, 16
 MAX_TASK_MS = 50
@@ -56,31 +56,9 @@ async def url(redis_url: str, pool: str) -> AsyncIterator[str]:
         yield running.url
 
 
-async def test_a_pool_without_workers_says_how_to_start_one(url: str, open_page: OpenPage) -> None:
-    console = await open_page(url)
-    page = await console.open("pool")
-    await expect(page.get_by_text("No worker is in the pool.")).to_be_visible()
-    await expect(page.get_by_text("lorikeet worker")).to_be_visible()
-    await console.check_accessibility()
-
-
-async def test_a_pool_without_adapters_says_how_to_load_one(
-    url: str, open_page: OpenPage, session_redis: Redis, keys: Keys
-) -> None:
-    crowd = Crowd(session_redis, keys, num_workers=1, num_adapters=0)
-    await crowd.register()
-    page = await (await open_page(url)).open("pool")
-    await expect(page.get_by_text("No adapter is registered.")).to_be_visible()
-    await expect(page.locator(".grid-adapter")).to_have_text(["base"])
-    await Registry(session_redis, keys).add_adapter(
-        Crowd(session_redis, keys, num_workers=0, num_adapters=1).adapters[0]
-    )
-    await expect(page.get_by_text("No adapter is registered.")).to_be_hidden()
-    await expect(page.locator(".grid-adapter")).to_have_count(2)
-
-
-async def test_the_console_works_below_a_root_path(
-    redis_url: str, pool: str, open_page: OpenPage
+@pytest.mark.slow
+async def test_an_empty_pool_says_how_to_fill_it_also_below_a_root_path(
+    redis_url: str, pool: str, open_page: OpenPage, session_redis: Redis, keys: Keys
 ) -> None:
     settings = ApiSettings(redis_url=redis_url, pool=pool, root_path="/lorikeet")
     async with running_app(settings) as running:
@@ -89,11 +67,22 @@ async def test_the_console_works_below_a_root_path(
         console.page.on("request", lambda request: paths.append(urlsplit(request.url).path))
         page = await console.open("pool")
         await expect(page.get_by_text("No worker is in the pool.")).to_be_visible()
+        await expect(page.get_by_text("lorikeet worker")).to_be_visible()
+        await console.check_accessibility()
+        await Crowd(session_redis, keys, num_workers=1, num_adapters=0).register()
+        await expect(page.get_by_text("No adapter is registered.")).to_be_visible()
+        await expect(page.locator(".grid-adapter")).to_have_text(["base"])
+        await Registry(session_redis, keys).add_adapter(
+            Crowd(session_redis, keys, num_workers=0, num_adapters=1).adapters[0]
+        )
+        await expect(page.get_by_text("No adapter is registered.")).to_be_hidden()
+        await expect(page.locator(".grid-adapter")).to_have_count(2)
         assert "/lorikeet/v1/pool/events" in paths
         assert all(path.startswith("/lorikeet/") for path in paths)
         await page.close()
 
 
+@pytest.mark.long
 async def test_100_adapters_on_16_workers_update_without_a_long_task(
     url: str, browser: Browser, open_page: OpenPage, session_redis: Redis, keys: Keys
 ) -> None:
@@ -121,6 +110,7 @@ async def longest_task(browser: Browser, page: Page) -> float:
     return max(tasks)
 
 
+@pytest.mark.long
 async def test_a_long_task_is_found(url: str, browser: Browser, open_page: OpenPage) -> None:
     console = await open_page(url)
     async with traced_tasks(browser, console.page) as tasks:
@@ -129,6 +119,7 @@ async def test_a_long_task_is_found(url: str, browser: Browser, open_page: OpenP
     assert max(tasks) > MAX_TASK_MS
 
 
+@pytest.mark.slow
 async def test_old_incidents_are_not_announced(
     url: str, open_page: OpenPage, session_redis: Redis, keys: Keys
 ) -> None:

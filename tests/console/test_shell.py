@@ -42,24 +42,19 @@ async def test_the_chosen_theme_is_remembered(open_page: OpenPage, server: Serve
     assert await page.evaluate(background) == dark
 
 
-async def test_a_page_that_fails_shows_its_error(
-    console: ConsolePage,
-) -> None:
+async def test_a_page_that_cannot_be_loaded_or_fails_shows_its_error(console: ConsolePage) -> None:
+    console.expect_log("ERR_FAILED")
     broken = "export function mount() { throw new Error('the page broke'); }"
 
     async def break_page(route: Route) -> None:
         await route.fulfill(body=broken, content_type="text/javascript")
 
-    await console.page.route("**/pages/jobs.js", break_page)
-    page = await console.open("jobs")
-    await expect(page.get_by_role("alert")).to_contain_text("the page broke")
-    await page.get_by_role("link", name="Pool").click()
-    await expect(page.get_by_role("grid")).to_be_visible()
-
-
-async def test_a_page_that_cannot_be_loaded_shows_it(console: ConsolePage) -> None:
-    console.expect_log("ERR_FAILED")
     await console.page.route("**/pages/jobs.js", lambda route: route.abort())
     page = await console.open("jobs")
     await expect(page.get_by_role("alert")).to_contain_text("pages/jobs.js")
     await page.unroute_all()
+    await page.route("**/pages/jobs.js", break_page)
+    await page.reload()
+    await expect(page.get_by_role("alert")).to_contain_text("the page broke")
+    await page.get_by_role("link", name="Pool").click()
+    await expect(page.get_by_role("grid")).to_be_visible()

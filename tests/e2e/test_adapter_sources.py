@@ -1,8 +1,8 @@
-"""Adapters in a bucket that a pool of simulated workers loads, with a real S3 server."""
+"""Adapters in a bucket that a pool loads at their first requests, with a real S3 server."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from statistics import median
 
 import httpx
@@ -14,8 +14,6 @@ from servers import Server, lorikeet_up
 from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys
-
-pytestmark = pytest.mark.slow
 
 NUM_ADAPTERS = 1000
 NUM_ALONE = 20
@@ -43,12 +41,6 @@ def server(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         assert "Traceback" not in server.log_text()
 
 
-@pytest.fixture
-async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-        yield client
-
-
 def files(number: int) -> dict[str, bytes]:
     return {"adapter_config.json": b"{}", "adapter_model.safetensors": b"%d" % number * 100}
 
@@ -57,6 +49,7 @@ def put(s3: S3Server, names: dict[str, int]) -> None:
     s3.put({f"{n}/{f}": content for n, i in names.items() for f, content in files(i).items()})
 
 
+@pytest.mark.slow
 async def test_the_first_request_to_an_adapter_in_the_bucket_is_served(
     http: httpx.AsyncClient, s3: S3Server
 ) -> None:
@@ -70,6 +63,7 @@ async def test_the_first_request_to_an_adapter_in_the_bucket_is_served(
     assert (await complete(http, "base:team/sql", "x")).json()["weight_version"] == version
 
 
+@pytest.mark.slow
 async def test_an_object_that_changed_is_refused_and_never_served(
     http: httpx.AsyncClient, s3: S3Server
 ) -> None:
@@ -90,6 +84,7 @@ async def test_an_object_that_changed_is_refused_and_never_served(
     assert (await complete(http, "copy", "x")).status_code == 200
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_a_thousand_adapters_are_served_at_their_first_request(
     http: httpx.AsyncClient, s3: S3Server, server: Server

@@ -18,14 +18,12 @@ import pytest
 from batch_pool import PATH, BatchPool, batch_pool, check_answers, requests
 from key_support import new_key
 from queue_support import eventually
-from servers import LORIKEET
+from servers import run_lorikeet
 from simulated_workers import NAME
 
 from shared.store.access.key_store import KeyStore
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
-
-pytestmark = pytest.mark.slow
 
 ADAPTERS = ("a", "b")
 MODELS = (NAME, *ADAPTERS)
@@ -91,6 +89,7 @@ async def num_done(client: openai.AsyncOpenAI, batch_id: str) -> int:
     return counts.completed
 
 
+@pytest.mark.slow
 async def test_a_batch_of_several_models_is_answered(
     shared: BatchPool, client: openai.AsyncOpenAI
 ) -> None:
@@ -110,6 +109,7 @@ async def test_a_batch_of_several_models_is_answered(
     await redis.aclose()
 
 
+@pytest.mark.slow
 async def test_a_batch_has_the_rights_of_its_key_and_its_tokens_are_counted(
     running: BatchPool, redis: Redis, keys: Keys
 ) -> None:
@@ -136,16 +136,7 @@ async def test_a_batch_has_the_rights_of_its_key_and_its_tokens_are_counted(
     assert row["prompt_tokens"] == batch.usage.input_tokens
 
 
-async def test_a_cancelled_batch_keeps_the_answers_so_far(client: openai.AsyncOpenAI) -> None:
-    batch_id = await created(client, requests(MODELS, 5000, max_tokens=20))
-    await eventually(lambda: num_done(client, batch_id), within_s=60)
-    assert (await client.batches.cancel(batch_id)).status == "cancelling"
-    batch = await ended(client, batch_id)
-    assert batch.status == "cancelled"
-    rows = (await content(client, batch.output_file_id)).splitlines()
-    assert 0 < len(rows) == batch.request_counts.completed < 5000
-
-
+@pytest.mark.slow
 async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI) -> None:
     batch_id = await created(client, requests(MODELS, 300, max_tokens=2000))
 
@@ -169,6 +160,7 @@ async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI
     assert all(answer.choices[0].text for answer in answers)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_batch_survives_the_death_of_every_process(running: BatchPool) -> None:
     number, max_tokens, models = 5000, 16, [f"adapter-{i}" for i in range(5)]
@@ -214,10 +206,10 @@ def lorikeet_batch(
     """Run `lorikeet batch` for a file with this content."""
     if content is not None:
         file.write_bytes(content)
-    command = [str(LORIKEET), "batch", str(file), "--url", url, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_lorikeet("batch", str(file), "--url", url, *flags)
 
 
+@pytest.mark.slow
 def test_the_command_answers_a_file_and_follows_its_batch_later(
     shared: BatchPool, tmp_path: Path
 ) -> None:
@@ -235,6 +227,7 @@ def test_the_command_answers_a_file_and_follows_its_batch_later(
     assert started[1] == followed[1], "the same batch"
 
 
+@pytest.mark.slow
 def test_failed_requests_change_the_exit_status_of_the_command(
     shared: BatchPool, tmp_path: Path
 ) -> None:
@@ -246,6 +239,7 @@ def test_failed_requests_change_the_exit_status_of_the_command(
     assert [orjson.loads(line)["response"]["status_code"] for line in lines] == [404, 404]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("is_served", "content", "message"),
     [

@@ -18,7 +18,7 @@ from ops.demo.model import SERVED_NAME, demo_model
 from ops.demo.task import Example
 from ops.demo.tasks import TASKS
 
-pytestmark = [pytest.mark.demo, pytest.mark.slow]
+pytestmark = pytest.mark.demo
 
 NUM_ASKED = 50
 """Examples per task, or all if there are fewer."""
@@ -32,11 +32,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 async def test_the_base_and_the_shipped_adapters_are_served(client: openai.AsyncOpenAI) -> None:
     cards = (await client.models.list()).data
     assert [card.id for card in cards] == [SERVED_NAME, *TASKS]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TASKS)
 async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     client: openai.AsyncOpenAI, name: str
@@ -51,6 +53,7 @@ async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     assert sum(is_right[len(examples) :]) == 0, answers
 
 
+@pytest.mark.slow
 def test_the_shares_of_right_answers_are_measured(server: Server, tmp_path: Path) -> None:
     words = ["eval-demo", "--url", server.url, "--most", "3", "--json", str(tmp_path / "answers")]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -60,6 +63,7 @@ def test_the_shares_of_right_answers_are_measured(server: Server, tmp_path: Path
     assert all(answer["base"] and answer["adapter"] for s in scores for answer in s["answers"])
 
 
+@pytest.mark.slow
 def test_the_curl_line_that_is_printed_works(server: Server) -> None:
     found = re.search(r"^curl .*$", server.log_text(), re.MULTILINE)
     assert found

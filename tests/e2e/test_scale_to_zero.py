@@ -5,7 +5,6 @@ The query, its target and the limits are those of the rendered chart. Only the t
 
 import asyncio
 import contextlib
-import json
 import signal
 import subprocess
 import time
@@ -19,11 +18,13 @@ from api_processes import api_process, is_healthy
 from child_processes import child_processes
 from helm_chart import of_kind, rendered
 from keda_player import Player, Rule
+from own_reader import OwnReader
 from prometheus_client.parser import text_string_to_metric_families
 from queue_support import eventually
-from simulated_workers import BASE, NAME, worker_command
-from sse_events import sse_events
+from simulated_stream import SimulatedStream
+from simulated_workers import BASE, worker_command
 
+from ops.lab.chaos.load.sdks.sdk import Api
 from ops.local.ports import free_port
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import prompt_ids
@@ -39,6 +40,19 @@ COOLDOWN_S = 1.0
 STABILIZATION_S = 0.5
 POLL_S = 0.2
 LIMIT_S = 90.0
+
+
+def claims_of(stream: SimulatedStream) -> int:
+    """Check that the answer is complete; return how many claims have computed it."""
+    verdict = check(
+        stream.text,
+        version=BASE,
+        prompt=prompt_ids(stream.question.prompt),
+        seed=stream.seed,
+        num_tokens=stream.num_tokens,
+    )
+    assert verdict.violation is None, f"stream {stream.seed}: {verdict.violation}"
+    return len(verdict.epochs)
 
 
 @dataclass(kw_only=True)
@@ -63,54 +77,6 @@ class Deployment:
 
 
 @dataclass(kw_only=True)
-class Stream:
-    """A streamed completion, and what its client has received."""
-
-    number: int
-    num_tokens: int
-    data: list[str] = field(default_factory=list)
-    """Data of each event; empty until the response has ended."""
-
-    @property
-    def prompt(self) -> str:
-        return f"job {self.number}"
-
-    @property
-    def answer_id(self) -> str:
-        return str(json.loads(self.data[0])["id"])
-
-    async def follow(self, client: httpx.AsyncClient, url: str) -> None:
-        """Send the request and read its stream to the end of the response."""
-        body = {
-            "model": NAME,
-            "prompt": self.prompt,
-            "seed": self.number,
-            "max_tokens": self.num_tokens,
-            "ignore_eos": True,
-            "stream": True,
-        }
-        response = await client.post(f"{url}/v1/completions", json=body)
-        assert response.status_code == 200, response.text
-        self.data = [event.data for event in sse_events(response.text)]
-
-    def num_claims(self) -> int:
-        """Check that the answer is complete; return how many claims have computed it."""
-        *chunks, end = self.data
-        assert end == "[DONE]"
-        parsed = [json.loads(chunk) for chunk in chunks]
-        text = "".join(choice["text"] for chunk in parsed for choice in chunk["choices"])
-        verdict = check(
-            text,
-            version=BASE,
-            prompt=prompt_ids(self.prompt),
-            seed=self.number,
-            num_tokens=self.num_tokens,
-        )
-        assert verdict.violation is None, f"stream {self.number}: {verdict.violation}"
-        return len(verdict.epochs)
-
-
-@dataclass(kw_only=True)
 class Cluster:
     """Front ends, the workers' Deployment, and the controller that scales it."""
 
@@ -118,13 +84,13 @@ class Cluster:
     player: Player
     deployment: Deployment
     client: httpx.AsyncClient
-    streams: list[Stream] = field(default_factory=list)
+    streams: list[SimulatedStream] = field(default_factory=list)
     num_stops_under_load: int = 0
     """How often workers were stopped while streams were unfinished."""
 
     @property
     def num_unfinished(self) -> int:
-        return sum(not stream.data for stream in self.streams)
+        return sum(stream.finish is None for stream in self.streams)
 
     async def control(self) -> None:
         """Scale the Deployment as KEDA does, until cancelled."""
@@ -145,10 +111,8 @@ class Cluster:
 
     async def states(self) -> set[str]:
         """Return the states of all jobs, as a front end reports them."""
-        url = self.urls[0]
-        replies = [
-            await self.client.get(f"{url}/v1/jobs/{stream.answer_id}") for stream in self.streams
-        ]
+        jobs = [f"{self.urls[0]}/v1/jobs/{stream.job}" for stream in self.streams]
+        replies = [await self.client.get(job) for job in jobs]
         return {reply.json()["state"] for reply in replies}
 
     async def num_alive(self) -> float:
@@ -180,9 +144,10 @@ class Cluster:
 
     def _send(self, group: asyncio.TaskGroup) -> None:
         number = len(self.streams)
-        stream = Stream(number=number, num_tokens=SHORT if number % 3 else LONG)
+        url, length = self.urls[number % len(self.urls)], SHORT if number % 3 else LONG
+        stream = SimulatedStream(OwnReader(), Api.COMPLETIONS, url, number, length)
         self.streams.append(stream)
-        group.create_task(stream.follow(self.client, self.urls[number % len(self.urls)]))
+        group.create_task(stream.follow())
 
 
 @pytest.fixture
@@ -204,8 +169,7 @@ async def cluster(
     settings = {"max_num_seqs": SLOTS, "simulated_step_ms": STEP_MS, "drain_s": DRAIN_S}
     command = worker_command(redis_url, pool, **settings)
     with (tmp_path / "workers.log").open("w+") as log, child_processes() as start:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(timeout=LIMIT_S, limits=limits) as client:
+        async with httpx.AsyncClient(timeout=LIMIT_S) as client:
             yield Cluster(
                 urls=front_ends,
                 player=Player(rule=rule, cooldown_s=COOLDOWN_S, stabilization_s=STABILIZATION_S),
@@ -214,7 +178,7 @@ async def cluster(
             )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_three_bursts_start_and_stop_four_workers_and_cut_no_stream(
     cluster: Cluster,
@@ -235,7 +199,7 @@ async def test_three_bursts_start_and_stop_four_workers_and_cut_no_stream(
         controller.cancel()
     stopped = cluster.deployment.stopped
     assert {process.wait(LIMIT_S) for process in stopped} == {0}
-    num_claims = [stream.num_claims() for stream in cluster.streams]
+    num_claims = [claims_of(stream) for stream in cluster.streams]
     assert await cluster.states() == {"done"}
     assert cluster.num_stops_under_load >= NUM_BURSTS
     assert max(num_claims) > 1, "no worker that was scaled in had a job to hand over"

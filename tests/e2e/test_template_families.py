@@ -1,4 +1,7 @@
-"""Thinking, tools and schemas together, with the chat templates of several model families."""
+"""Thinking, tools and schemas together, with the chat templates of several model families.
+
+Tools also with a model of random weights, whose calls only a grammar can make valid.
+"""
 
 import asyncio
 import json
@@ -6,13 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from families import FAMILIES, LLAMA4, Family
 from joined_stream import joined_choice, normal
-from recital import save_recital, save_reciting_base
+from posted import error_of
+from recital import SIZES, save_recital, save_reciting_base
 from servers import Server, lorikeet_up
 from sse_events import sse_events
-from tiny import chat_ids
+from tiny import chat_ids, save_adapter, tiny_model
+from tool_templates import HERMES
 
 PARAMETERS = {
     "type": "object",
@@ -30,6 +36,20 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}
+CALLER, RANDOM = "caller", "random"
+"""An adapter with the base model's template, and one with random weights."""
+THINKS_IN_PROMPT = HERMES.replace(
+    "{% if add_generation_prompt %}<|assistant|>",
+    "{% if add_generation_prompt %}<|assistant|><think>\n",
+)
+"""Template whose prompts end with the opening marker, as those of DeepSeek R1 do."""
+CALLER_THINKS, CALLER_SAYS = "Look it up.", "Ok."
+ARGUMENTS = '{"city": "Osaka"}'
+CALLER_WRITES = f'<tool_call>\n{{"name": "look", "arguments": {ARGUMENTS}}}\n</tool_call>'
+MOVES = [
+    {"type": "function", "function": {"name": "move", "parameters": SCHEMA}},
+    {"type": "function", "function": {"name": "stop"}},
+]
 pytestmark = pytest.mark.slow
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
@@ -39,13 +59,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server of one adapter for each family, which brings the family's chat template."""
     folder = tmp_path_factory.mktemp("families")
     save_reciting_base(folder / "tiny")
+    (folder / "tiny" / "chat_template.jinja").write_text(THINKS_IN_PROMPT)
+    asked = chat_ids(THINKS_IN_PROMPT, [{"role": "user", "content": CALL}], TOOLS)
+    answer = f"{CALLER_THINKS}\n</think>\n\n{CALLER_SAYS}\n{CALLER_WRITES}"
+    save_recital(folder / CALLER, [(asked, answer)])
+    save_adapter(folder / RANDOM, base=tiny_model(**SIZES), r=4, target_modules=["q_proj"])
+    (folder / RANDOM / "chat_template.jinja").write_text(HERMES)
     for family in FAMILIES:
         answers = [(prompt(family, asked), trained(family, asked)) for asked in (CALL, SAY)]
         save_recital(folder / family.name, answers)
         (folder / family.name / "chat_template.jinja").write_text(family.template)
-    adapters = [f"{family.name}={folder / family.name}" for family in FAMILIES]
+    names = (CALLER, RANDOM, *(family.name for family in FAMILIES))
+    adapters = [f"{name}={folder / name}" for name in names]
     flags = ["--model", str(folder / "tiny"), "--adapters", *adapters, "--dtype", "float32"]
-    with lorikeet_up(folder, *flags, "--kv-cache-mb", "256") as server:
+    flags += ["--adapter-store", str(folder / "store"), "--kv-cache-mb", "256"]
+    with lorikeet_up(folder, *flags) as server:
         yield server
         assert "Traceback" not in server.log_text()
 
@@ -184,3 +212,61 @@ async def test_the_result_of_a_call_is_sent_back(
     body = {"model": family.name, "messages": [asked, called, *results], "tools": TOOLS}
     reply = await http.post("/v1/chat/completions", json={**body, "max_tokens": 1})
     assert reply.raise_for_status().json()["usage"]["completion_tokens"] == 1
+
+
+async def test_an_answer_continues_the_last_message(http: httpx.AsyncClient) -> None:
+    async def continued(content: str, **fields: Any) -> dict[str, Any]:
+        asked = [{"role": "user", "content": CALL}, {"role": "assistant", "content": content}]
+        body = {"model": CALLER, "messages": asked, "tools": TOOLS, **fields}
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+        body |= {"temperature": 0, "max_tokens": 150}
+        reply = await http.post("/v1/chat/completions", json=body)
+        choice: dict[str, Any] = reply.raise_for_status().json()["choices"][0]
+        assert called(choice) == [("look", {"city": "Osaka"})]
+        return choice["message"]
+
+    inside = await continued("<think>\nLook ")
+    assert (inside["reasoning_content"], inside["content"]) == ("it up.", CALLER_SAYS)
+    begun = f"<think>\n{CALLER_THINKS}\n</think>\n\nO"
+    assert (await continued(begun, echo=True))["content"] == begun + "k."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_required_call_follows_its_schema_for_any_model(
+    client: openai.AsyncOpenAI, stream: bool
+) -> None:
+    calls = await asyncio.gather(
+        *(required_call(client, stream, seed=seed, tool_choice="required") for seed in range(8))
+    )
+    moves = [("move", {"go": go}) for go in ("up", "down")]
+    assert all(call in (*moves, ("stop", {})) for call in calls)
+
+
+async def test_a_named_tool_is_the_one_that_is_called(client: openai.AsyncOpenAI) -> None:
+    choice = {"type": "function", "function": {"name": "stop"}}
+    calls = [await required_call(client, False, seed=seed, tool_choice=choice) for seed in range(4)]
+    assert calls == [("stop", {})] * 4
+
+
+async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -> Any:
+    """Return the first call of the model with random weights."""
+    body |= {"tools": MOVES, "temperature": 1.0, "max_tokens": 300, "parallel_tool_calls": False}
+    body |= {"model": RANDOM, "messages": [{"role": "user", "content": CALL}]}
+    answer = await client.chat.completions.create(**body, stream=stream)
+    if not stream:
+        choice = answer.choices[0].model_dump()
+    else:
+        choice = joined_choice([chunk.model_dump(exclude_unset=True) async for chunk in answer])
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    (call,) = called(choice)
+    return call
+
+
+async def test_a_schema_that_cannot_be_enforced_is_refused_by_name(
+    http: httpx.AsyncClient,
+) -> None:
+    unclear = {"name": "f", "parameters": {"properties": {"a": {"not": {"type": "string"}}}}}
+    body = {"model": RANDOM, "messages": [{"role": "user", "content": CALL}]}
+    tools = [{"type": "function", "function": unclear}]
+    error = await error_of(http, {**body, "tools": tools, "tool_choice": "required"})
+    assert ("can't be enforced" in error["message"], error["param"]) == (True, "tools")

@@ -1,20 +1,21 @@
 """Traces of requests that real front ends and workers send to a collector."""
 
 import json
-import os
-import re
-import signal
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from api_processes import is_ready
 from child_processes import child_processes
 from otlp_collector import Collector, Received, collecting
-from servers import Process, start_lorikeet, wait_for
-from simulated_workers import BASE
+from servers import Server, lorikeet_up, start_lorikeet, wait_for
+from simulated_workers import BASE, NAME, worker_process
+
+from ops.local.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -24,56 +25,15 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 UNSAMPLED = "5cf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 SECRET = "The moon is made of pecorino."
-CHAT = {"model": "simulated", "messages": [{"role": "user", "content": SECRET}], "seed": 1}
-QUIET = {"OTEL_SDK_DISABLED": "false", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+CHAT = {"model": NAME, "messages": [{"role": "user", "content": SECRET}], "seed": 1}
+QUICK = {"OTEL_SDK_DISABLED": "false", "OTEL_BSP_SCHEDULE_DELAY": "100"}
 END_S = 20
 
 
-class Pool:
-    """A front end and workers of one test, as processes."""
-
-    def __init__(self, redis_url: str, pool: str, folder: Path) -> None:
-        self.folder = folder
-        self._flags = ["--redis-url", redis_url, "--pool", pool]
-        self._processes: list[Process] = []
-
-    def start(self, *words: str, log: str, **variables: str) -> Process:
-        command = [*words, *self._flags]
-        process = start_lorikeet(command, self.folder / log, **QUIET, **variables)
-        self._processes.append(process)
-        return process
-
-    def start_api(self, *flags: str) -> str:
-        """Start a front end, and return its URL."""
-        self.api = self.start("api", "--port", "0", *flags, log="api.log")
-        log = self.folder / "api.log"
-
-        def found() -> "re.Match[str] | None":
-            return re.search(r'"url": "(http[^"]+)"', log.read_text())
-
-        wait_for(lambda: found() is not None, log.read_text, self.api)
-        match = found()
-        assert match is not None
-        return match[1]
-
-    def start_worker(self, *flags: str, log: str = "worker.log") -> Process:
-        words = ["worker", "simulated", "--engine", "simulated", *flags]
-        process = self.start(*words, log=log)
-        text = (self.folder / log).read_text
-        wait_for(lambda: "worker_ready" in text(), text, process)
-        return process
-
-    def stop(self) -> None:
-        """Stop all processes that run; they must end with status 0."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.terminate()
-                assert process.wait(END_S) == 0
-
-    def kill(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
+@pytest.fixture(autouse=True)
+def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -82,11 +42,10 @@ def collector() -> Iterator[Collector]:
         yield one
 
 
-@pytest.fixture
-def processes(redis_url: str, pool: str, tmp_path: Path) -> Iterator[Pool]:
-    processes = Pool(redis_url, pool, tmp_path)
-    yield processes
-    processes.kill()
+def traced_up(folder: Path, collector: Collector, *flags: str) -> AbstractContextManager[Server]:
+    """Run a pool whose processes send their last spans when it ends."""
+    engine = ("--engine", "simulated", "--otlp-endpoint", collector.url)
+    return lorikeet_up(folder, NAME, *engine, *flags)
 
 
 def only(spans: list[Received]) -> Received:
@@ -95,24 +54,21 @@ def only(spans: list[Received]) -> Received:
 
 
 def test_each_request_is_one_trace_from_its_client_to_the_engine(
-    collector: Collector, processes: Pool
+    collector: Collector, tmp_path: Path
 ) -> None:
-    flags = ["--otlp-endpoint", collector.url]
-    url = processes.start_api(*flags)
-    processes.start_worker(*flags, "--simulated-step-ms", "5")
-
-    def post(path: str, headers: dict[str, str], **body: Any) -> httpx.Response:
-        return httpx.post(f"{url}/v1/{path}", json=body, headers=headers, timeout=30)
-
     asked = {**CHAT, "max_tokens": 8, "ignore_eos": True, "temperature": 0.5}
-    reply = post("chat/completions", TRACEPARENT, **asked)
-    text = {"model": "simulated", "prompt": SECRET, "max_tokens": 2, "ignore_eos": True, "n": 2}
-    for traceparent in ({}, {"traceparent": "00-nonsense"}):
-        assert post("completions", traceparent, **text).status_code == 200
-    post("completions", {}, **{**text, "model": SECRET})
+    text = {"model": NAME, "prompt": SECRET, "max_tokens": 2, "ignore_eos": True, "n": 2}
     unsampled = {"traceparent": f"00-{UNSAMPLED}-{PARENT}-00"}
-    assert post("chat/completions", unsampled, **CHAT, max_tokens=2).status_code == 200
-    processes.stop()
+    with traced_up(tmp_path, collector, "--simulated-step-ms", "5") as server:
+
+        def post(path: str, headers: dict[str, str], **body: Any) -> httpx.Response:
+            return httpx.post(f"{server.api_url}/{path}", json=body, headers=headers, timeout=30)
+
+        reply = post("chat/completions", TRACEPARENT, **asked)
+        for traceparent in ({}, {"traceparent": "00-nonsense"}):
+            assert post("completions", traceparent, **text).status_code == 200
+        post("completions", {}, **{**text, "model": SECRET})
+        assert post("chat/completions", unsampled, **CHAT, max_tokens=2).status_code == 200
     check_trace_of_chat([span for span in collector.spans if span.trace == TRACE], reply)
     check_new_traces(collector)
     assert len({span.trace for span in collector.spans}) == 1 + 3  # none of what isn't sampled
@@ -178,24 +134,18 @@ def check_new_traces(collector: Collector) -> None:
 
 
 def test_a_job_of_a_killed_worker_has_two_tries_in_its_trace(
-    collector: Collector, processes: Pool
+    collector: Collector, tmp_path: Path
 ) -> None:
-    flags = ["--otlp-endpoint", collector.url]
-    lease = ["--lease-ms", "900", "--simulated-step-ms", "20"]
-    url = processes.start_api(*flags)
-    first = processes.start_worker(*flags, *lease, log="first.log")
     body = {**CHAT, "max_tokens": 200, "ignore_eos": True, "stream": True}
-    with httpx.stream(
-        "POST", f"{url}/v1/chat/completions", json=body, headers=TRACEPARENT, timeout=60
-    ) as reply:
-        lines = reply.iter_lines()
-        next(line for line in lines if '"content":"' in line)
-        collector.wait_for(lambda: collector.named("admit"))
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-        processes.start_worker(*flags, *lease, log="second.log")
-        assert "data: [DONE]" in list(lines)
-    processes.stop()
+    flags = ("--lease-ms", "900", "--simulated-step-ms", "20")
+    with traced_up(tmp_path, collector, *flags) as server:
+        url = f"{server.api_url}/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=TRACEPARENT, timeout=60) as reply:
+            lines = reply.iter_lines()
+            next(line for line in lines if '"content":"' in line)
+            collector.wait_for(lambda: collector.named("admit"))
+            server.children("worker")[0].kill()  # and another one starts
+            assert "data: [DONE]" in list(lines)
     request = only(collector.named("chat simulated"))
     assert request.attributes["gen_ai.request.stream"] is True
     assert request.attributes["gen_ai.response.finish_reasons"] == ["length"]
@@ -215,20 +165,27 @@ def test_a_job_of_a_killed_worker_has_two_tries_in_its_trace(
     assert len(workers) == 2
 
 
-def test_a_collector_that_is_away_changes_no_answer_and_delays_no_end(processes: Pool) -> None:
-    flags = ["--otlp-endpoint", "http://127.0.0.1:9"]
-    url = processes.start_api(*flags)
-    processes.start_worker(*flags, "--simulated-step-ms", "0")
-    for _ in range(20):
-        body = {**CHAT, "max_tokens": 2}
-        reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30)
-        assert reply.status_code == 200
-    log = processes.folder / "api.log"
-    wait_for(lambda: "traces_not_exported" in log.read_text(), log.read_text, processes.api)
-    processes.stop()
-    warnings = [line for line in log.read_text().splitlines() if "traces_not_exported" in line]
-    assert len(warnings) == 1
-    assert json.loads(warnings[0])["level"] == "warning"
+def test_a_collector_that_is_away_changes_no_answer_and_delays_no_end(
+    redis_url: str, pool: str, tmp_path: Path
+) -> None:
+    away, log, port = "http://127.0.0.1:9", tmp_path / "api.log", free_port()
+    url, flags = f"http://127.0.0.1:{port}", ["--redis-url", redis_url, "--pool", pool]
+    api = start_lorikeet(["api", "--port", str(port), "--otlp-endpoint", away, *flags], log)
+    try:
+        with worker_process(redis_url, pool, simulated_step_ms=0, otlp_endpoint=away) as worker:
+            wait_for(lambda: is_ready(url), log.read_text, api)
+            for _ in range(20):
+                body = {**CHAT, "max_tokens": 2}
+                reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30)
+                assert reply.status_code == 200
+            wait_for(lambda: "traces_not_exported" in log.read_text(), log.read_text, api)
+            for process in (worker, api):
+                process.terminate()
+                assert process.wait(END_S) == 0
+    finally:
+        api.kill()
+    (warning,) = [line for line in log.read_text().splitlines() if "traces_not_exported" in line]
+    assert json.loads(warning)["level"] == "warning"
     assert "Traceback" not in log.read_text()
 
 

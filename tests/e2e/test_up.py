@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from served_tiny import TinyModels
 from servers import POLL_S, STOP_TIMEOUT_S, Process, start_lorikeet, wait_for
+from tiny import save_adapter, save_tiny_model
 
 from ops.local.embedded_redis import EmbeddedRedis
 
@@ -111,12 +111,6 @@ def running_up(log: Path, *words: str, **variables: str) -> Iterator[Up]:
         up.http.close()
 
 
-@pytest.fixture
-def no_adapter_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `lorikeet up` choose the folder for copies of adapters."""
-    monkeypatch.delenv("LORIKEET_ADAPTER_STORE")
-
-
 def test_it_serves_recovers_and_leaves_no_processes(tmp_path: Path) -> None:
     words = [*SIMULATED, "--adapters", "a=v1", "--durability", "strict"]
     with running_up(tmp_path / "log", *words) as up:
@@ -129,6 +123,22 @@ def test_it_serves_recovers_and_leaves_no_processes(tmp_path: Path) -> None:
         name = up.get("/v1/models")["data"][-1]["id"]
         up.post("/v1/completions", {"model": name, "prompt": "hello", "max_tokens": 4})
         up.stop()
+
+
+def test_wrong_files_are_named_before_anything_is_started(tmp_path: Path) -> None:
+    base, good, log = save_tiny_model(tmp_path / "tiny"), tmp_path / "good", tmp_path / "log"
+    save_adapter(good, r=4, target_modules=["q_proj"])
+    short = shutil.copytree(good, tmp_path / "short")
+    weights = short / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    adapters = ["--adapters", "lost=/no/adapter", f"good={good}", f"short={short}"]
+    with running_up(log, str(base), *adapters) as up:
+        assert up.process.wait(DEADLINE_S) == 2, log.read_text()
+    printed = log.read_text()
+    assert printed.startswith("lorikeet: 2 of 3 adapters can't be served")
+    assert "Traceback" not in printed
+    for part in ("adapter lost from /no/adapter", "adapter short from", "truncated"):
+        assert part in printed
 
 
 @pytest.mark.slow
@@ -157,68 +167,43 @@ def test_keys_from_the_environment_allow_network_access_and_stay_secret(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.usefixtures("no_adapter_store")
-def test_waiting_jobs_and_loaded_adapters_survive_a_kill(
-    models: TinyModels, tmp_path: Path
-) -> None:
-    data, log, source = tmp_path / "data", tmp_path / "log", tmp_path / "roots" / "wide"
-    shutil.copytree(models.folder / "wide", source)
-    words = ["--model", str(models.folder / "tiny"), "--dtype", "float32", "--threads", "1"]
-    words += ["--adapters", f"narrow={models.folder / 'narrow'}", "--kv-cache-mb", "64"]
-    words += ["--adapter-root", str(source.parent), "--max-num-seqs", "1", "--data-dir", str(data)]
-    with running_up(log, *words) as up:
-        up.post("/v1/load_lora_adapter", {"lora_name": "extra", "lora_path": str(source)})
-        first = up.post("/v1/completions", JOB | {"model": "narrow", "max_tokens": 400})["id"]
-        waiting = [
-            up.post("/v1/completions", JOB | {"model": model, "max_tokens": 8})["id"]
-            for model in ("extra", "narrow") * (NUM_JOBS // 2)
-        ]
-        assert up.states(waiting) == ["queued"] * NUM_JOBS
-        up.kill()
-    shutil.rmtree(source)
-    [folder] = data.iterdir()
-    assert folder.stat().st_mode & 0o777 == 0o700
-
-    with running_up(log, *words) as up:
-        assert f"Data: {folder}" in up.ready_message
-        assert up.names() == {"tiny", "narrow", "extra"}
-        jobs = [first, *waiting]
-        wait_for(
-            lambda: not {"queued", "running"} & set(up.states(jobs)),
-            log.read_text,
-            up.process,
-            DEADLINE_S,
-        )
-        assert up.states(jobs) == ["done"] * len(jobs)
-        assert up.post("/v1/completions", {"model": "extra", "prompt": "a", "max_tokens": 2})
-        up.stop()
-
-
-@pytest.mark.slow
-def test_adapters_of_a_start_are_served_and_the_message_names_those_that_clients_changed(
+def test_waiting_jobs_and_changes_of_adapters_survive_a_kill_and_the_message_names_the_changes(
     tmp_path: Path,
 ) -> None:
-    words = [*SIMULATED, "--data-dir", str(tmp_path / "data")]
+    data, log = tmp_path / "data", tmp_path / "log"
+    words = [*SIMULATED, "--data-dir", str(data), "--max-num-seqs", "1"]
     named = ["--adapters", "unloaded=v1", "replaced=v1", "same=v1"]
-    with running_up(tmp_path / "log", *words, *named, "dropped=v1") as up:
+    with running_up(log, *words, "--simulated-step-ms", "10", *named, "dropped=v1") as up:
+        assert "But:" not in up.ready_message
         up.post("/v1/unload_lora_adapter", {"lora_name": "unloaded"})
         body = {"lora_name": "replaced", "lora_path": "v2", "load_inplace": True}
         up.post("/v1/load_lora_adapter", body)
         up.post("/v1/load_lora_adapter", {"lora_name": "extra", "lora_path": "v1"})
-        assert "But:" not in up.ready_message
+        first = up.post("/v1/completions", JOB | {"model": "same", "max_tokens": 2000})["id"]
+        waiting = [
+            up.post("/v1/completions", JOB | {"model": model, "max_tokens": 8})["id"]
+            for model in ("extra", "same") * (NUM_JOBS // 2)
+        ]
+        assert up.states(waiting) == ["queued"] * NUM_JOBS
         with running_up(tmp_path / "log2", *words) as second:
             assert second.process.wait(STOP_TIMEOUT_S) == 2
             line = (tmp_path / "log2").read_text()
             assert f"another `lorikeet up` (process {up.process.pid}) uses" in line
-        up.stop()
+        up.kill()
+    [folder] = data.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
 
-    with running_up(tmp_path / "log3", *words, *named) as up:
+    log = tmp_path / "log3"
+    with running_up(log, *words, "--simulated-step-ms", "0", *named) as up:
         message = up.ready_message
+        assert f"Data: {folder}" in message
         assert up.names() == {"base", "unloaded", "replaced", "same", "extra"}
         [note] = re.findall(r"^- (.*)$", message, re.MULTILINE)
         assert note.startswith("replaced is served as replaced@")
         assert note.endswith("lorikeet adapters load replaced v1 --replace")
+        jobs = [first, *waiting]
+        wait_until(lambda: not {"queued", "running"} & set(up.states(jobs)))
+        assert up.states(jobs) == ["done"] * len(jobs)
         up.stop()
 
 

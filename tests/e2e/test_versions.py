@@ -1,7 +1,6 @@
 """Canaries, shadows, pins and evaluation with real processes, as users run them."""
 
 import asyncio
-import subprocess
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +9,7 @@ import httpx
 import openai
 import pytest
 from queue_support import eventually
-from servers import LORIKEET, Server, lorikeet_up
+from servers import Server, lorikeet_up, run_lorikeet
 
 from worker.engine_simulated.checker import check
 from worker.engine_simulated.tokens import prompt_ids
@@ -37,8 +36,7 @@ def next_source(server: Server) -> str:
 
 
 def lorikeet(server: Server, *words: str, status: int = 0) -> str:
-    command = [str(LORIKEET), "adapters", "--url", server.url, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_lorikeet("adapters", "--url", server.url, *words)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -79,39 +77,37 @@ def version_that_wrote(text: str, prompt: str, seed: int, versions: list[str]) -
     return found[0]
 
 
-async def test_a_flip_under_load_loses_nothing(server: Server, next_source: str) -> None:
+async def test_a_flip_under_load_loses_nothing(
+    client: openai.AsyncOpenAI, server: Server, next_source: str
+) -> None:
     before = details(server)["version"]
     lorikeet(server, "canary", NAME, next_source, "--percent", "30")
     candidate = details(server)["candidate"]["version"]
-    answers: list[tuple[str, str, int, int]] = []
+    answers: list[tuple[str, str, int]] = []
     is_over = asyncio.Event()
 
-    async with openai.AsyncOpenAI(
-        api_key="none", base_url=server.api_url, max_retries=0, timeout=60
-    ) as client:
+    async def use(number: int) -> None:
+        seed = 0
+        while not is_over.is_set():
+            prompt = f"client {number} asks {seed}"
+            answers.append((await ask(client, prompt, seed, str(number)), prompt, seed))
+            seed += 1
 
-        async def use(number: int) -> None:
-            seed = 0
-            while not is_over.is_set():
-                prompt = f"client {number} asks {seed}"
-                answers.append((await ask(client, prompt, seed, str(number)), prompt, seed, number))
-                seed += 1
-
-        async with asyncio.TaskGroup() as group:
-            for number in range(CLIENTS):
-                group.create_task(use(number))
-            await eventually(lambda: _reached(answers, 100), within_s=60)
-            changes = (("canary", NAME, "--percent", "60"), ("promote", NAME), ("rollback", NAME))
-            for change in changes:
-                reached = len(answers)
-                await asyncio.to_thread(lorikeet, server, *change)
-                await eventually(lambda n=reached: _reached(answers, n + 60), within_s=60)
-            is_over.set()
-    writers = [
-        (number, version_that_wrote(text, prompt, seed, [before, candidate]))
-        for text, prompt, seed, number in answers
-    ]
-    assert {version for _, version in writers} == {before, candidate}
+    async with asyncio.TaskGroup() as group:
+        for number in range(CLIENTS):
+            group.create_task(use(number))
+        await eventually(lambda: _reached(answers, 100), within_s=60)
+        changes = (("canary", NAME, "--percent", "60"), ("promote", NAME), ("rollback", NAME))
+        for change in changes:
+            reached = len(answers)
+            await asyncio.to_thread(lorikeet, server, *change)
+            await eventually(lambda n=reached: _reached(answers, n + 60), within_s=60)
+        is_over.set()
+    writers = {
+        version_that_wrote(text, prompt, seed, [before, candidate])
+        for text, prompt, seed in answers
+    }
+    assert writers == {before, candidate}
     assert details(server)["version"] == before
 
 
@@ -120,12 +116,11 @@ async def _reached(answers: list[Any], number: int) -> bool:
 
 
 async def test_a_shadow_is_compared_by_the_control_process(
-    server: Server, next_source: str
+    client: openai.AsyncOpenAI, server: Server, next_source: str
 ) -> None:
     lorikeet(server, "shadow", NAME, next_source)
-    async with openai.AsyncOpenAI(api_key="none", base_url=server.api_url) as client:
-        for seed in range(6):
-            await ask(client, f"shadowed {seed}", seed, "u")
+    for seed in range(6):
+        await ask(client, f"shadowed {seed}", seed, "u")
 
     async def are_compared() -> bool:
         return bool(details(server, "/candidate")["agreement"]["pairs"] == 6)

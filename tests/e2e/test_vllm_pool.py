@@ -17,8 +17,7 @@ from engines import random_prompt
 from peft import PeftModel
 from queue_support import eventually
 from served_tiny import TinyModels
-from server_fixtures import views
-from servers import Server, lorikeet_up, lorikeet_worker, show_logs
+from servers import Server, lorikeet_up, lorikeet_worker, pid_of
 from streams import GreedyStream, check_exact, followed
 from tiny import save_adapter, save_tiny_model, tiny_model
 
@@ -26,10 +25,7 @@ from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import WorkerId
 from shared.store.views.pool_views import PoolViews, WorkerView
 
-__all__ = ["pytest_runtest_makereport", "views"]
-
-pytest_runtest_makereport = show_logs
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 VENV = Path(__file__).parents[2] / ".venv-vllm"
 BASE, PLAIN, DORA = "tiny", "plain", "dora"
@@ -84,45 +80,38 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 @pytest.fixture(scope="module")
-def vllm_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run `lorikeet up --engine vllm`."""
+def server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run `lorikeet up --engine vllm`, and a native worker, which has the DoRA adapter."""
     folder = tmp_path_factory.mktemp("server")
     flags = [*models.flags, *models.adapters(PLAIN), "--engine", "vllm"]
-    with lorikeet_up(folder, *flags, start_timeout_s=PATIENCE_S) as server:
+    native = [*models.flags, *models.adapters(PLAIN, DORA)]
+    with (
+        lorikeet_up(folder, *flags, start_timeout_s=PATIENCE_S) as server,
+        lorikeet_worker(server, folder, *native),
+    ):
         yield server
 
 
-@pytest.fixture
-def server(vllm_server: Server) -> Server:
-    vllm_server.wait_for_workers(1, PATIENCE_S)
-    return vllm_server
-
-
-@pytest.fixture
-def mixed(server: Server, models: Models, tmp_path: Path) -> Iterator[Server]:
-    """Add a native worker, which has the DoRA adapter."""
-    with lorikeet_worker(server, tmp_path, *models.flags, *models.adapters(PLAIN, DORA)):
-        yield server
-
-
+@pytest.mark.slow
 async def test_jobs_that_vllm_cannot_serve_run_on_the_native_worker(
-    mixed: Server, views: PoolViews, models: Models
+    server: Server, views: PoolViews, models: Models
 ) -> None:
     before = await tokens_by_engine(views)
     streams = [stream_of(DORA, number, length=24) for number in range(12)]
-    async with followed(mixed.api_url, streams):
+    async with followed(server.api_url, streams):
         pass
     await check_exact(streams, views, models)
     expected = {"native": before["native"] + 12 * 24, "vllm": before["vllm"]}
     await eventually(lambda: have_computed(views, expected), within_s=10)
 
 
+@pytest.mark.slow
 async def test_other_jobs_run_on_both_engines(
-    mixed: Server, views: PoolViews, models: Models
+    server: Server, views: PoolViews, models: Models
 ) -> None:
     before = await tokens_by_engine(views)
     streams = [stream_of(PLAIN, number, length=48) for number in range(2 * MAX_NUM_SEQS)]
-    async with followed(mixed.api_url, streams):
+    async with followed(server.api_url, streams):
         pass
     await check_exact(streams, views, models)
     after = await tokens_by_engine(views)
@@ -130,37 +119,45 @@ async def test_other_jobs_run_on_both_engines(
     assert after["vllm"] > before["vllm"]
 
 
+@pytest.mark.slow
 async def test_streams_of_a_killed_vllm_worker_continue_on_the_native_worker(
-    mixed: Server, views: PoolViews, models: Models
+    server: Server, views: PoolViews, models: Models
 ) -> None:
-    async with running_on(mixed, views, "vllm") as (streams, victim):
+    async with running_on(server, views, "vllm") as (streams, victim):
         processes = psutil.Process(pid_of(victim)).children(recursive=True)
         assert len(processes) >= 2  # the engine core and its worker
         os.kill(pid_of(victim), signal.SIGKILL)
         await eventually(lambda: all_ended(processes), within_s=10)
     await check_exact(streams, views, models)
-    mixed.wait_for_workers(2, PATIENCE_S)
+    server.wait_for_workers(2, PATIENCE_S)
 
 
-async def test_streams_of_a_killed_native_worker_continue_on_vllm(
-    mixed: Server, views: PoolViews, models: Models
-) -> None:
-    async with running_on(mixed, views, "native") as (streams, victim):
-        os.kill(pid_of(victim), signal.SIGKILL)
-    await check_exact(streams, views, models)
-
-
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
 async def test_a_worker_whose_engine_core_dies_leaves_its_streams_to_others(
-    mixed: Server, views: PoolViews, models: Models, signum: signal.Signals
+    server: Server, views: PoolViews, models: Models, signum: signal.Signals
 ) -> None:
-    mixed.wait_for_workers(2, PATIENCE_S)
-    async with running_on(mixed, views, "vllm") as (streams, victim):
+    server.wait_for_workers(2, PATIENCE_S)
+    async with running_on(server, views, "vllm") as (streams, victim):
         for process in psutil.Process(pid_of(victim)).children():
             if "EngineCore" in " ".join(process.cmdline()):
                 process.send_signal(signum)
     await check_exact(streams, views, models)
-    mixed.wait_for_workers(2, PATIENCE_S)
+    server.wait_for_workers(2, PATIENCE_S)
+
+
+@pytest.mark.slow
+async def test_streams_of_a_killed_native_worker_continue_on_vllm(
+    server: Server, views: PoolViews, models: Models
+) -> None:
+    async with running_on(server, views, "native") as (streams, victim):
+        os.kill(pid_of(victim), signal.SIGKILL)
+    await check_exact(streams, views, models)
 
 
 @asynccontextmanager
@@ -209,10 +206,6 @@ async def tokens_by_engine(views: PoolViews) -> dict[str, int]:
 
 async def have_computed(views: PoolViews, expected: dict[str, int]) -> bool:
     return await tokens_by_engine(views) == expected
-
-
-def pid_of(worker: WorkerId) -> int:
-    return int(worker.split(":")[1])
 
 
 async def all_ended(processes: Sequence[psutil.Process]) -> bool:

@@ -1,7 +1,7 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -9,28 +9,46 @@ from ops import cli
 from ops.local.embedded_redis import start_redis
 from shared.errors import LorikeetError, RedisUnavailable, SettingsError
 
-
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """Run `lorikeet WORDS`, and return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["lorikeet", *words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
+Run = Callable[..., tuple[int, str]]
 
 
-def test_help_needs_neither_torch_nor_the_web_stack() -> None:
-    heavy = {"torch", "transformers", "peft", "fastapi", "uvicorn", "httpx", "arq", "matplotlib"}
-    code = f"import ops.cli, sys; print({heavy} & set(sys.modules) or 'light')"
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs `lorikeet WORDS` and returns its exit status and its output."""
+
+    def run_one(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["lorikeet", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert isinstance(end.value.code, int)
+        return end.value.code, "".join(capsys.readouterr())
+
+    return run_one
+
+
+TORCH = {"torch", "transformers", "peft", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("ops.cli", TORCH | {"fastapi", "uvicorn", "httpx", "arq", "matplotlib"}),
+        ("ops.control.process", TORCH),
+        ("ops.commands.clients.eval_demo, ops.demo.evaluate, ops.demo.tasks", TORCH),
+    ],
+)
+def test_only_what_needs_torch_and_the_web_stack_imports_them(
+    modules: str, heavy: set[str]
+) -> None:
+    code = f"import sys, {modules}; print({heavy} & set(sys.modules) or 'light')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "light"
 
 
-def test_version_is_printed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out.startswith("lorikeet 0.")
+def test_version_is_printed(run: Run) -> None:
+    code, printed = run("--version")
+    assert code == 0
+    assert printed.startswith("lorikeet 0.")
 
 
 @pytest.mark.parametrize(
@@ -38,27 +56,27 @@ def test_version_is_printed(
     [
         (["worker", "--model", "m", "--max-num-seqs", "0"], "--max-num-seqs"),
         (["worker"], "--model is required"),
-        (["worker", "a", "--model", "b"], "two base models given"),
+        (["worker", "a", "--model", "b"], "two base models given: a and --model b"),
         (["up", "--host", "0.0.0.0"], "needs API keys: give --api-key"),
         (["up", "--host", "example.org"], "needs API keys: give --api-key"),
         (["api", "--host", "0.0.0.0"], "needs API keys: give --api-key"),
         (["api", "--api-key", "short"], "--api-key: key 1 is shorter than"),
         (["queue", "--pool", "no spaces"], "--pool"),
         (["queue", "--redis-url", "localhost:6379"], "--redis-url"),
-        (["worker", "--model", "m", "--adapters", "--threads", "1"], "--adapters"),
+        (
+            ["worker", "--model", "m", "--adapters", "--threads", "1"],
+            "--adapters: give at least one adapter between it and --threads",
+        ),
         (["worker", "--model", "m", "--adapters", "a=x", "a=y"], "'a' is given twice"),
         (["worker", "--model", "m", "--adapters", "a b=x"], "invalid adapter name 'a b'"),
         (["health", "worker", "--url", "http://127.0.0.1:1"], "--url is for `health api`"),
     ],
 )
 def test_a_wrong_setting_ends_with_one_line_and_code_2(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    message: str,
+    run: Run, words: list[str], message: str
 ) -> None:
-    assert run(monkeypatch, *words) == 2
-    printed = capsys.readouterr().err
+    code, printed = run(*words)
+    assert code == 2
     assert printed.startswith("lorikeet: ")
     assert printed.count("\n") == 1
     assert message in printed
@@ -73,24 +91,20 @@ def test_a_wrong_setting_ends_with_one_line_and_code_2(
         (["serve"], "serve"),
     ],
 )
-def test_a_malformed_command_line_ends_with_code_2(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    part: str,
-) -> None:
-    assert run(monkeypatch, *words) == 2
-    assert part in capsys.readouterr().err
+def test_a_malformed_command_line_ends_with_code_2(run: Run, words: list[str], part: str) -> None:
+    code, printed = run(*words)
+    assert (code, part in printed) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["api", "worker", "control", "up"])
 def test_a_misspelt_variable_is_named_and_does_not_prevent_the_start(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("LORIKEET_PROT", "1")
     monkeypatch.setenv("LORIKEET_POOL", "no spaces")  # ends the command after the warning
-    assert run(monkeypatch, command) == 2
-    warning, refusal = capsys.readouterr().err.splitlines()
+    code, printed = run(command)
+    warning, refusal = printed.splitlines()
+    assert code == 2
     assert warning == (
         "lorikeet: unknown environment variable LORIKEET_PROT is ignored; did you mean "
         "LORIKEET_PORT?"
@@ -98,13 +112,12 @@ def test_a_misspelt_variable_is_named_and_does_not_prevent_the_start(
     assert "--pool" in refusal
 
 
-def test_a_taken_port_is_named_before_anything_is_started(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_taken_port_is_named_before_anything_is_started(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert run(monkeypatch, "up", "--port", str(port)) == 2
-    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+        code, printed = run("up", "--port", str(port))
+    assert code == 2
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in printed
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +140,11 @@ def locked_redis() -> Iterator[str]:
     ids=" ".join,
 )
 def test_a_redis_that_wants_a_password_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    locked_redis: str,
-    words: list[str],
+    run: Run, locked_redis: str, words: list[str]
 ) -> None:
-    assert run(monkeypatch, *words, "--redis-url", f"redis://{locked_redis}/0") == 1
-    [line] = capsys.readouterr().err.splitlines()
+    code, printed = run(*words, "--redis-url", f"redis://{locked_redis}/0")
+    assert code == 1
+    [line] = printed.splitlines()
     assert line.startswith(f"lorikeet: the Redis at {locked_redis} needs a password: ")
     assert "set LORIKEET_REDIS_URL" in line
 
@@ -142,49 +153,39 @@ def test_a_redis_that_wants_a_password_is_named(
     "words",
     [["queue"], ["control"], ["worker", "m"], ["api", "--port", "0"], ["up", "m", "--port", "0"]],
 )
-def test_redis_out_of_reach_ends_with_one_line_and_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
-) -> None:
+def test_redis_out_of_reach_ends_with_one_line_and_code_1(run: Run, words: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"redis://127.0.0.1:{unused.getsockname()[1]}"
-    assert run(monkeypatch, *words, "--redis-url", url) == 1
-    printed = capsys.readouterr().err
+    code, printed = run(*words, "--redis-url", url)
+    assert code == 1
     assert printed.startswith(f"lorikeet: no Redis at {url}")
     assert printed.count("\n") == 1
 
 
-def test_without_redis_nothing_is_healthy(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, "health", "worker", "--redis-url", "redis://127.0.0.1:1/0") == 1
-    assert "Redis is out of reach" in capsys.readouterr().err
+def test_without_redis_nothing_is_healthy(run: Run) -> None:
+    code, printed = run("health", "worker", "--redis-url", "redis://127.0.0.1:1/0")
+    assert (code, "Redis is out of reach" in printed) == (1, True)
 
 
 @pytest.mark.parametrize("words", [["--api-key", "k" * 16], ["--allow-anonymous"]])
 @pytest.mark.parametrize("command", [["api"], ["up", "m"]])
 def test_the_network_is_served_with_a_key_or_if_anonymous_access_is_allowed(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    command: list[str],
-    words: list[str],
+    run: Run, command: list[str], words: list[str]
 ) -> None:
     network = ["--host", "0.0.0.0", "--port", "0", "--redis-url", "redis://127.0.0.1:1"]
-    assert run(monkeypatch, *command, *words, *network) == 1
-    assert capsys.readouterr().err.startswith("lorikeet: no Redis at")
+    code, printed = run(*command, *words, *network)
+    assert code == 1
+    assert printed.startswith("lorikeet: no Redis at")
 
 
 @pytest.mark.parametrize(
     ("error", "code"), [(SettingsError("bad"), 2), (RedisUnavailable("bad"), 1)]
 )
 def test_an_error_from_a_task_group_ends_with_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: LorikeetError,
-    code: int,
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: LorikeetError, code: int
 ) -> None:
     raise_in_app(monkeypatch, ExceptionGroup("tasks", [ExceptionGroup("inner", [error])]))
-    assert run(monkeypatch, "queue") == code
-    assert capsys.readouterr().err == "lorikeet: bad\n"
+    assert run("queue") == (code, "lorikeet: bad\n")
 
 
 def test_an_unexpected_error_is_not_hidden_by_an_expected_one(

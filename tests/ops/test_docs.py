@@ -1,17 +1,15 @@
 """The files, modules, commands, flags, variables, URLs and messages in the documentation exist."""
 
-import ast
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from types import CodeType
 
-import click
 import pytest
-import typer
+from command_line import commands
 
 from api.app import create_app
-from ops import cli
 from ops.commands.clients.client_options import URL_VARIABLE
 from shared.settings import ENV_PREFIX, ApiSettings, ControlSettings, UpSettings, WorkerSettings
 
@@ -30,7 +28,7 @@ TROUBLESHOOTING = DOCS / "troubleshooting.md"
 OF_OTHER_PROGRAMS = {
     *("--build", "--pull", "--scale", "--volumes", "--wait"),  # Docker Compose
     *("--appendonly", "--maxmemory", "--maxmemory-policy", "--requirepass"),  # Redis
-    *("--key", "--prometheus"),  # python -m ops.docker.dashboard
+    *("--key", "--prometheus"),  # python -m ops.lab.dashboard
     *("--baseline", "--level", "--quick", "--results", "--rounds", "--vllm"),  # make bench
     *("--gguf", "--llama"),  # python -m ops.lab.bench int8
     *("--commit", "--minutes", "--model-size", "--out"),  # python -m ops.lab.bench gpu
@@ -132,19 +130,13 @@ def test_the_readme_links_every_page() -> None:
     ] == []
 
 
-@cache
-def commands() -> dict[str, set[str]]:
-    """Return the flags of every command by its full name."""
-    found: dict[str, set[str]] = {}
-
-    def walk(command: click.Command, words: str) -> None:
-        own = {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)}
-        found[words] = own | {"--help", "-h"}
-        for name, sub in getattr(command, "commands", {}).items():
-            walk(sub, f"{words} {name}")
-
-    walk(typer.main.get_command(cli.app), "lorikeet")
-    return found
+FLAGS = {
+    " ".join(words): {"--help", "-h"}.union(
+        *((*parameter.opts, *parameter.secondary_opts) for parameter in command.params)
+    )
+    for words, command in commands()
+}
+"""Flags of every command by its full name."""
 
 
 def unknown_commands(page: Path) -> Iterator[str]:
@@ -152,14 +144,14 @@ def unknown_commands(page: Path) -> Iterator[str]:
         words = line.strip().removeprefix(".venv/bin/").split()
         if words[:1] != ["lorikeet"] or words[1:2] in ([], ["COMMAND"]):
             continue
-        name = " ".join(words[:3]) if " ".join(words[:3]) in commands() else " ".join(words[:2])
+        name = " ".join(words[:3]) if " ".join(words[:3]) in FLAGS else " ".join(words[:2])
         flags = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-        if name not in commands() or not flags <= commands()[name]:
+        if name not in FLAGS or not flags <= FLAGS[name]:
             yield line
 
 
 def unknown_flags(page: Path) -> Iterator[str]:
-    known = OF_OTHER_PROGRAMS.union(*commands().values())
+    known = OF_OTHER_PROGRAMS.union(*FLAGS.values())
     for span in spans(text_of(page)):
         if re.match(r"--[a-z]", span) and re.split(r"[\s=:.]", span)[0] not in known:
             yield span
@@ -191,14 +183,23 @@ def test_what_the_pages_name_exists(find: Callable[[Path], Iterator[str]]) -> No
     assert [f"{by_name(page)}: {found}" for page in pages for found in find(page)] == []
 
 
+def constants(value: object) -> Iterator[str]:
+    """Yield every string of compiled code, and the literal parts of f-strings."""
+    if isinstance(value, str):
+        yield value
+    parts = value.co_consts if isinstance(value, CodeType) else value
+    if isinstance(parts, tuple | frozenset):
+        for part in parts:
+            yield from constants(part)
+
+
 @cache
 def strings() -> str:
-    """Return every string in the sources, one per line, and the literal parts of f-strings."""
+    """Return every string in the sources, one per line."""
     files = [
         file for top in ("api", "shared", "worker", "ops") for file in (ROOT / top).rglob("*.py")
     ]
-    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
-    found = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    found = [each for file in files for each in constants(compile(file.read_text(), file, "exec"))]
     scripts = [file.read_text() for file in (ROOT / "shared/store/lua").rglob("*.lua")]
     return "\n".join([*found, *scripts])
 

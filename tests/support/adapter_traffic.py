@@ -51,6 +51,22 @@ async def load(http: httpx.AsyncClient, name: str, folder: Path, **more: Any) ->
     return body
 
 
+def files_of(folder: Path) -> tuple[str, bytes]:
+    """Return the configuration and the weights of an adapter."""
+    config = (folder / "adapter_config.json").read_text()
+    return config, (folder / "adapter_model.safetensors").read_bytes()
+
+
+async def send(http: httpx.AsyncClient, name: str, folder: Path) -> dict[str, Any]:
+    """Send an adapter's files as the body of a request."""
+    config, weights = files_of(folder)
+    query = {"name": name, "config": config}
+    reply = await http.post("/v1/adapters", params=query, content=weights)
+    assert reply.status_code == 200, reply.text
+    body: dict[str, Any] = reply.json()
+    return body
+
+
 async def complete(http: httpx.AsyncClient, model: str, prompt: str, **more: Any) -> httpx.Response:
     body = {"model": model, "prompt": prompt, "max_tokens": NUM_TOKENS, "temperature": 0}
     return await http.post("/v1/completions", json={**body, **more})

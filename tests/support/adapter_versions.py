@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from queue_support import make_adapter
+
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.ids import AdapterVersion
 
@@ -12,14 +14,5 @@ BASE = BaseModel(
 
 def version_of(digest: str, *, name: str = "a", **changes: Any) -> Adapter:
     """Return the version `name@digest` of an adapter."""
-    fields: dict[str, Any] = {
-        "name": name,
-        "version": AdapterVersion(f"{name}@{digest}"),
-        "digest": digest,
-        "weights_digest": digest,
-        "source": f"/adapters/{digest}",
-        "rank": 8,
-        "num_bytes": 100,
-        "created_s": 10,
-    }
-    return Adapter(**{**fields, **changes})
+    fields = {"digest": digest, "weights_digest": digest, "source": f"/adapters/{digest}"}
+    return make_adapter(f"{name}@{digest}", **{**fields, "created_s": 10, **changes})

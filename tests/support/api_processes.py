@@ -34,3 +34,11 @@ def is_healthy(port: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def is_ready(url: str) -> bool:
+    """Return whether the front end at this URL answers and has a worker."""
+    try:
+        return httpx.get(f"{url}/ready/worker", timeout=3).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -13,6 +13,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from queue_support import INFO, make_adapter, tokens
+from queue_support import eventually as until
 from sse_events import sse_events
 
 from api.app import create_app
@@ -20,12 +22,12 @@ from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from api.metrics.pool_metrics import PoolSnapshot
 from api.pools.pool import Pool
-from api.pools.reports import PoolReports
+from api.pools.pool_status import PoolReports
 from api.server import http_config
 from shared.errors import JobError
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
-from shared.protocol.events import Admitted, End, Tokens
+from shared.protocol.events import Admitted, End
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.queue_replies import Mail, MailKind
@@ -46,13 +48,11 @@ BASE = BaseModel(
     embedding_size=2,
     tool_form=ToolForm.HERMES,
 )
-ADAPTER = Adapter(
-    name="extract",
-    version=AdapterVersion("extract@111111111111"),
+ADAPTER = make_adapter(
+    "extract@111111111111",
     digest="1" * 64,
     weights_digest="2" * 64,
     source="/adapters/extract-v1",
-    rank=8,
     num_bytes=1024,
     created_s=2,
 )
@@ -71,14 +71,6 @@ DEADLINE_S = 60.0
 async def register_models(registry: Registry) -> None:
     await registry.set_base(BASE)
     await registry.add_adapter(ADAPTER)
-
-
-async def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
-    """Wait until `condition` is true, and fail after `deadline_s`."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "the condition didn't become true in time"
-        await asyncio.sleep(0.005)
 
 
 @dataclass
@@ -146,15 +138,7 @@ class ScriptedWorker:
         checkpoint: bool = False,
     ) -> None:
         """Publish tokens of a choice."""
-        event = Tokens(
-            job=job.job.id,
-            try_=job.try_,
-            choice=choice,
-            index=index,
-            ids=tuple(ids),
-            text=text,
-            finish=finish,
-        )
+        event = tokens(job.job, index, ids, text, finish=finish, choice=choice, try_=job.try_)
         checkpoints = [event] if checkpoint else []
         await self.queue.publish(self.id, {job.job.reply_to: [event]}, checkpoints)
 
@@ -179,12 +163,16 @@ class ScriptedWorker:
         await self.tokens(job, 1, (2,), text[2:], FinishReason.STOP, choice=choice)
         await self.finish(job, Choice(text=text, finish=FinishReason.STOP, ids=(1, 2)))
 
+    async def sent(self, request: Coroutine[Any, Any, T]) -> tuple["asyncio.Task[T]", ClaimedJob]:
+        """Start to send a request, claim its job, and return both."""
+        sending = asyncio.create_task(request)
+        return sending, await self.take()
+
     async def serve(
         self, request: Coroutine[Any, Any, T], text: str = "hello"
     ) -> tuple[T, ClaimedJob]:
         """Send a request, answer its job with `text`, and return the reply and the job."""
-        sent = asyncio.create_task(request)
-        job = await self.take()
+        sent, job = await self.sent(request)
         await self.answer(job, text)
         return await sent, job
 
@@ -199,13 +187,10 @@ class ScriptedWorker:
 
 
 def worker_info() -> WorkerInfo:
-    return WorkerInfo(
+    return replace(
+        INFO,
         model=BASE.name,
-        device="cpu",
-        dtype="float32",
-        version="0",
         max_num_seqs=64,
-        kv_tokens=100_000,
         kv_blocks=100,
         kv_blocks_free=90,
         weight_bytes=270,
@@ -320,6 +305,19 @@ def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
     """Return the status of an error response, and `code` and `param` of its body."""
     error = reply.json()["error"]
     return reply.status_code, error["code"], error["param"]
+
+
+async def paged(http: httpx.AsyncClient, url: str, limit: int, **options: Any) -> list[Any]:
+    """Return the items of all pages of a list, which have `limit` items at most."""
+    found: list[Any] = []
+    params = {**options.pop("params", {}), "limit": limit}
+    while True:
+        page = (await http.get(url, params=params, **options)).json()
+        assert len(page["data"]) <= limit
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        params["after"] = page["last_id"]
 
 
 def metric_samples(

@@ -3,8 +3,11 @@
 import time
 from typing import Any
 
-from shared.store.batches.batches import CommittedLines, new_batch_id
-from shared.store.batches.records import Batch, BatchUsage, FileId
+from shared.protocol.files import Purpose
+from shared.protocol.ids import BatchId
+from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
+from shared.store.batches.files import new_file_id
+from shared.store.batches.records import Batch, BatchUsage, FileId, StoredFile
 
 
 def make_batch(tenant: str = "red", *, age_s: int = 0, **changes: Any) -> Batch:
@@ -19,6 +22,27 @@ def make_batch(tenant: str = "red", *, age_s: int = 0, **changes: Any) -> Batch:
         "expires_s": now + 86_400,
     }
     return Batch(**{**fields, **changes})
+
+
+def make_file(*, keep_s: int = 60, **changes: Any) -> StoredFile:
+    now = int(time.time())
+    fields: dict[str, Any] = {
+        "id": new_file_id(),
+        "tenant": "red",
+        "name": "in",
+        "purpose": Purpose.BATCH,
+        "num_bytes": 10,
+        "created_s": now,
+        "expires_s": now + keep_s,
+    }
+    return StoredFile(**{**fields, **changes})
+
+
+async def stored(batches: Batches, batch_id: BatchId) -> Batch:
+    """Return the record of a batch, which must exist."""
+    found = await batches.get(batch_id)
+    assert found is not None
+    return found
 
 
 def lines(*numbers: int, **changes: Any) -> CommittedLines:

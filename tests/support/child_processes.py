@@ -5,6 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs. A zombie has ended, but its parent hasn't reaped it yet."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
 
 @contextmanager
 def child_processes() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:

@@ -1,36 +1,13 @@
-"""A real engine with a tiny model and adapters that the console's tests load."""
+"""Adapters that the console's tests load, and their rows on the Adapters page."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 from playwright.async_api import Locator, Page, expect
-from servers import Server, lorikeet_up
-from tiny import save_adapter, save_tiny_model
+from servers import Server
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-def save_adapters(root: Path) -> None:
-    """Save the adapters `first`, `second`, `third`, `start`, and `bad`, which can't be loaded."""
-    for seed, name in enumerate(("first", "second", "third", "start")):
-        save_adapter(root / name, seed=seed, r=4, target_modules=["q_proj", "v_proj"])
-    save_adapter(root / "bad", r=4, target_modules=["q_proj"])
-    config = json.loads((root / "bad" / CONFIG).read_text())
-    (root / "bad" / CONFIG).write_text(json.dumps({**config, "peft_type": "LOHA"}))
-
-
-@contextmanager
-def tiny_pool(folder: Path, root: Path) -> Iterator[Server]:
-    """Serve a tiny model with the adapter `start` of `root`."""
-    model = save_tiny_model(folder / "tiny")
-    flags = ["--model", str(model), "--dtype", "float32", "--adapters", f"start={root / 'start'}"]
-    budgets = ["--kv-cache-mb", "64", "--adapter-memory-mb", "64"]
-    with lorikeet_up(folder, *flags, *budgets) as server:
-        yield server
 
 
 def adapter(server: Server, name: str) -> dict[str, Any]:

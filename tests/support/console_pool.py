@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 import httpx
-import psutil
 from servers import Server
 
 BASE = "simulated"
@@ -32,12 +31,6 @@ def cancel_jobs(server: Server, ids: list[str]) -> None:
     with httpx.Client(base_url=server.url, timeout=20) as http:
         for each in ids:
             http.post(f"/v1/jobs/{each}/cancel")
-
-
-def child(server: Server, command: str) -> psutil.Process:
-    """Return the server's process that runs `lorikeet COMMAND`."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return next(each for each in children if command in each.cmdline())
 
 
 async def output_of(*words: str, **variables: str) -> str:

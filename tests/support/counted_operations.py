@@ -184,3 +184,11 @@ def _is_upload(name: str, args: Sequence[Any], kwargs: Any) -> bool:
 
 def _has_mask(indices: Sequence[Tensor | None]) -> bool:
     return any(index is not None and index.dtype is torch.bool for index in indices)
+
+
+@contextmanager
+def counted() -> Iterator[Counts]:
+    """Count what is computed in the context, without gradients."""
+    counts = Counts()
+    with torch.inference_mode(), OperationCounter() as counter, counter.into(counts):
+        yield counts

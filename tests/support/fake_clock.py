@@ -1,6 +1,5 @@
 """Redis servers with a clock that tests can move."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,15 +39,8 @@ class FakeClock:
 
     def start_redis(self, directory: Path | None = None) -> str:
         """Start a server with this clock, and return its URL."""
-        variables = self._clock.environment
-        before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._clock.environment.items():
+                patch.setenv(name, value)
             self._servers.append(start_redis(directory))
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
         return self._servers[-1].url

@@ -1,11 +1,13 @@
 """Builders for a job, its events and its result, and the state machine that follows them."""
 
+from queue_support import make_job
+
 from api.follow.follow_state import Action, Progress, Signal, advance
 from api.follow.transcript import Delta, Transcript
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import Admitted, End, Retry, Tokens
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Endpoint, Job, JobState
 from shared.protocol.results import Choice, FinishReason, Result, Usage
 
 ID = JobId("j")
@@ -16,17 +18,7 @@ RETRY = Retry(job=ID, try_=1)
 
 
 def followed_job(n: int = 1) -> Job:
-    return Job(
-        id=ID,
-        endpoint=Endpoint.CHAT,
-        model="m",
-        version=AdapterVersion("m@1"),
-        sampling=SamplingParams(seed=1, n=n),
-        created_s=0,
-        deadline_ms=20_000,
-        cost=1,
-        reply_to=ApiId("api"),
-    )
+    return make_job("m@1", n=n, id=ID, endpoint=Endpoint.CHAT, deadline_ms=20_000)
 
 
 def tokens(

@@ -8,8 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -53,15 +52,35 @@ def assert_linear(
             sizes of which one is twice the other, in all rounds. Each time is the best of up to
             `ATTEMPTS`.
     """
+
+    def cpu_s(value: T) -> float:
+        start_s = time.process_time()
+        with suppress(refusals):
+            check(value)
+        return time.process_time() - start_s
+
+    def fault(half: T, whole: T) -> str | None:
+        """Return what is wrong with the best times, or None as soon as nothing is.
+
+        Both are measured in turn, because the speed of a busy machine's cores changes.
+        """
+        half_s = whole_s = float("inf")
+        for _ in range(ATTEMPTS):
+            half_s, whole_s = min(half_s, cpu_s(half)), min(whole_s, cpu_s(whole))
+            grows = half_s >= MIN_MEASURED_S and whole_s > MAX_GROWTH * half_s
+            if not grows and whole_s <= max_s:
+                return None
+        limit = f"half of them {half_s:.3f} s" if grows else f"more than {max_s} s"
+        return f"{whole_s:.3f} s, {limit}"
+
     sizes = [max_bytes >> shift for shift in reversed(range(NUM_SIZES))]
     with _without_older_objects():
         half = make(sizes[0])
         for size in sizes[1:]:
             whole = make(size)
-            pair = _Pair(check, refusals, half, whole)
             # A busy machine's cores and caches may be slow for a second, but not each time.
-            if all((fault := pair.fault(max_s)) for _ in range(ROUNDS)):
-                raise NotLinear(f"{size} bytes take {fault}")
+            if all((found := fault(half, whole)) for _ in range(ROUNDS)):
+                raise NotLinear(f"{size} bytes take {found}")
             half = whole
 
 
@@ -77,34 +96,3 @@ def _without_older_objects() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair(Generic[T]):
-    """An input and one of twice its size.
-
-    They are measured in turn, because the speed of a busy machine's cores changes.
-    """
-
-    check: Callable[[T], object]
-    refusals: type[Exception]
-    half: T
-    whole: T
-
-    def fault(self, max_s: float) -> str | None:
-        """Return what is wrong with the best times, or None as soon as nothing is."""
-        half_s = whole_s = float("inf")
-        for _ in range(ATTEMPTS):
-            half_s = min(half_s, self._cpu_s(self.half))
-            whole_s = min(whole_s, self._cpu_s(self.whole))
-            grows = half_s >= MIN_MEASURED_S and whole_s > MAX_GROWTH * half_s
-            if not grows and whole_s <= max_s:
-                return None
-        limit = f"half of them {half_s:.3f} s" if grows else f"more than {max_s} s"
-        return f"{whole_s:.3f} s, {limit}"
-
-    def _cpu_s(self, value: T) -> float:
-        start_s = time.process_time()
-        with suppress(self.refusals):
-            self.check(value)
-        return time.process_time() - start_s

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from threaded_server import running
+from threaded_server import LocalServer, QuietHandler, running
 
 WITHIN_S = 60.0
 
@@ -31,18 +30,14 @@ class Received:
     resource: dict[str, Any] = field(hash=False)
 
 
-class Collector(ThreadingHTTPServer):
+class Collector(LocalServer):
     """Collector that listens on a free port."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.spans: list[Received] = []
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def named(self, name: str) -> list[Received]:
         return [span for span in self.spans if span.name == name]
@@ -56,22 +51,17 @@ class Collector(ThreadingHTTPServer):
         return value
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: Collector
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.read_body()
         assert self.path == "/v1/traces"
         request = ExportTraceServiceRequest.FromString(body)
         self.server.bodies.append(body)
         self.server.headers.append({k.lower(): v for k, v in self.headers.items()})
         self.server.spans.extend(_received(request))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+        self.reply(200)
 
 
 @contextmanager

@@ -121,16 +121,38 @@ class Actor:
         for _ in range(2):
             await self.queue.reap()
 
+    @property
+    def idle_key(self) -> str:
+        """Set of the parked workers that serve the same jobs."""
+        return self._of_class(self.keys.idle)
+
+    @property
+    def capacity_key(self) -> str:
+        """Set of the capacities of the workers that serve the same jobs."""
+        return self._of_class(self.keys.capacity)
+
+    async def die_of(self, job: Job, *, times: int = 3) -> None:
+        """Run a job alone, die of it and start again. After three times, the job is dead."""
+        for _ in range(times):
+            assert await self.claim_ids(sequences=1) == [job.id]
+            await self.die()
+            await self.register()
+
     async def is_parked(self) -> bool:
+        return await self.redis.zscore(self.idle_key, self.id) is not None
+
+    def _of_class(self, key: str) -> str:
         name = encode_capabilities(self.serves)
-        idle = f"{self.keys.idle}:{name}" if name else self.keys.idle
-        return await self.redis.zscore(idle, self.id) is not None
+        return f"{key}:{name}" if name else key
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], *, within_s: float = 60) -> Any:
-    """Wait until an async condition returns a true value, and return it."""
+async def eventually(condition: Callable[[], Any], within_s: float = 60) -> Any:
+    """Wait until `condition`, a plain or async function, returns a true value, and return it."""
     deadline = time.monotonic() + within_s
-    while not (value := await condition()):
+    while True:
+        value = condition()
+        value = await value if isinstance(value, Awaitable) else value
+        if value:
+            return value
         assert time.monotonic() < deadline, "the condition wasn't met in time"
-        await asyncio.sleep(0.01)
-    return value
+        await asyncio.sleep(0.005)

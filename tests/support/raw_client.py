@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
-from api_support import RunningApp
-from prometheus_client.parser import text_string_to_metric_families
+from api_support import RunningApp, metric_samples
 from sse_events import sse_events
 
 from api.http import protocol
@@ -108,11 +107,8 @@ def refusal(response: bytes) -> tuple[int, str]:
 
 def refused(server: RunningApp) -> dict[str, float]:
     """Return how many connections were refused or closed early, by reason."""
-    text = server.pool.part(Metrics).exposition(None).decode()
-    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-    counts = {
-        s.labels["reason"]: s.value for s in samples if s.name == "lorikeet_http_refused_total"
-    }
+    samples = metric_samples(server.pool.part(Metrics))
+    counts = {key[1]: n for key, n in samples.items() if key[0] == "lorikeet_http_refused_total"}
     assert set(counts) == {reason.value for reason in Refusal}
     return {reason: count for reason, count in counts.items() if count}
 

@@ -3,27 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
+from queue_support import make_job
 from sse_events import sse_events
 
 from api.render.stream_writer import StreamWriter
 from shared.protocol.answers import AnswerSpec
-from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job, SamplingParams
+from shared.protocol.ids import JobId
+from shared.protocol.jobs import Endpoint, Job
 
 
 def job(endpoint: Endpoint = Endpoint.CHAT, n: int = 1) -> Job:
-    return Job(
-        id=JobId("a1"),
-        endpoint=endpoint,
-        model="m",
-        version=AdapterVersion("m@1"),
-        fingerprint="fp_1",
-        sampling=SamplingParams(seed=1, n=n),
-        created_s=5,
-        deadline_ms=1,
-        cost=1,
-        reply_to=ApiId("api"),
-    )
+    return make_job("m@1", n=n, id=JobId("a1"), endpoint=endpoint, fingerprint="fp_1", created_s=5)
 
 
 def spec(endpoint: Endpoint = Endpoint.CHAT, **fields: Any) -> AnswerSpec:

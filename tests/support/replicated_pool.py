@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+from api_processes import is_ready
 from api_support import free_port
 from queue_support import eventually
 from servers import start_lorikeet, wait_for
@@ -60,15 +60,10 @@ async def front_end(folder: Path, url: str, mode: str) -> AsyncIterator[str]:
     words = ["api", "--port", str(port), "--redis-url", url, "--durability", mode]
     process = start_lorikeet([*words, "--retain-s", "600"], folder / "api.log")
     api_url = f"http://127.0.0.1:{port}"
-
-    def is_ready() -> bool:
-        try:
-            return httpx.get(f"{api_url}/ready/worker", timeout=3).status_code == 200
-        except httpx.TransportError:
-            return False
-
     try:
-        await asyncio.to_thread(wait_for, is_ready, (folder / "api.log").read_text, process)
+        await asyncio.to_thread(
+            wait_for, lambda: is_ready(api_url), (folder / "api.log").read_text, process
+        )
         yield api_url
     finally:
         process.kill()

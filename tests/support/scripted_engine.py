@@ -16,7 +16,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.memory_budgets import AdapterBudgets
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.request import Request, RequestId, StepOutput

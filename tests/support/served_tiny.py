@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 from tiny_training import train_adapter
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 BASE = "tiny"
@@ -22,6 +23,29 @@ QUESTION = "你会说中文吗 🙂"
 ANSWER = "你好，世界！🦜 中文 🇨🇳👩\u200d🚀 — café."  # noqa: RUF001
 """Answer to `QUESTION` that the adapter `polyglot` is trained to give, and then to stop."""
 NAMES = (BASE, *RANDOM_ADAPTERS, POLYGLOT)
+TEMPLATE_OF_MESSAGES = (
+    "{% if tools %}<|system|>{% for t in tools %}{{ t.function.name }}{{ t.function.description }}"
+    "{{ t.function.parameters or {} }}{{ t.function.strict }}{% endfor %}<tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|end|>{% endif %}'
+    "{{ reasoning_effort }}{{ enable_thinking }}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.name }}{{ m.tool_call_id }}"
+    "{{ m.reasoning_content }}{{ m.content }}{{ m.tool_calls | tojson if m.tool_calls }}<|end|>"
+    "{% endfor %}"
+)
+"""Template that shows everything that a request may contain."""
+TEMPLATE = TEMPLATE_OF_MESSAGES + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+"""The base model's chat template."""
+
+
+def served_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer of the models. Texts begin with a special token, chats don't."""
+    tokenizer = tiny_tokenizer()
+    begin = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,15 +53,16 @@ class TinyModels:
     """Folders of the models that servers load, and a reference model for each name."""
 
     folder: Path
-    tokenizer: PreTrainedTokenizerFast = field(default_factory=tiny_tokenizer)
+    tokenizer: PreTrainedTokenizerFast = field(default_factory=served_tokenizer)
 
     @classmethod
     def save(cls, folder: Path) -> "TinyModels":
         """Create the models in `folder`."""
         save_tiny_model(folder / BASE)
+        served_tokenizer().save_pretrained(folder / BASE)
         for seed, (name, config) in enumerate(RANDOM_ADAPTERS.items()):
             save_adapter(folder / name, seed=seed, **config)
-        train_adapter(folder / POLYGLOT, chat_ids(tiny_tokenizer(), QUESTION), ANSWER)
+        train_adapter(folder / POLYGLOT, prompt_of_chat(QUESTION), ANSWER)
         return cls(folder)
 
     @property
@@ -60,7 +85,7 @@ class TinyModels:
 
     def chat_ids(self, content: str) -> list[int]:
         """Return the prompt of a chat with one user message."""
-        return chat_ids(self.tokenizer, content)
+        return prompt_of_chat(content)
 
     def text_ids(self, text: str) -> list[int]:
         """Return the prompt of a text completion."""
@@ -79,9 +104,11 @@ class TinyModels:
         return text
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerFast, content: str) -> list[int]:
-    """Return the prompt of a chat with one user message."""
-    messages = [{"role": "user", "content": content}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def prompt_of_chat(content: str, **variables: Any) -> list[int]:
+    """Return the prompt of a chat with one user message and these variables of the template."""
+    tokenizer, messages = served_tokenizer(), [{"role": "user", "content": content}]
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **variables
+    )
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids

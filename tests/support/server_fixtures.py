@@ -8,7 +8,6 @@ import pytest
 from served_tiny import TinyModels
 from servers import Server
 
-from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
@@ -32,14 +31,6 @@ async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
     """Client for requests that OpenAI's client can't send."""
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
         yield http
-
-
-@pytest.fixture
-async def queue(server: Server) -> AsyncIterator[Queue]:
-    """Queue of the server's pool."""
-    redis = connect(server.redis.url)
-    yield Queue(redis, Keys("main"))
-    await redis.aclose()
 
 
 @pytest.fixture

@@ -61,6 +61,11 @@ class Server:
         assert len(found) == 1, f"{name}: {found}"
         return found[0]
 
+    def children(self, command: str) -> list[psutil.Process]:
+        """Return the server's processes that run `lorikeet COMMAND`."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if command in child.cmdline()]
+
     def pids(self) -> set[int]:
         """Return the ids of the server's processes."""
         return {self.process.pid, *(c.pid for c in psutil.Process(self.process.pid).children())}
@@ -166,6 +171,16 @@ def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process
             stdout=file,
             stderr=subprocess.STDOUT,
         )
+
+
+def run_lorikeet(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command line with `words` to its end."""
+    return subprocess.run([str(LORIKEET), *words], capture_output=True, text=True, timeout=120)
+
+
+def pid_of(worker: str) -> int:
+    """Return the process id that a worker's id contains."""
+    return int(worker.split(":")[1])
 
 
 def wait_for(

@@ -7,8 +7,7 @@ from simulated_workers import BASE, NAME
 
 from ops.lab.chaos.load.requests import Question
 from ops.lab.chaos.load.sdks.sdk import Api, Sdk, SdkRequest, fields_of
-from worker.engine_simulated.checker import check
-from worker.engine_simulated.tokens import chat_text, prompt_ids
+from ops.lab.chaos.load.text_checks import SimulatedTexts
 
 
 @dataclass
@@ -57,13 +56,4 @@ class SimulatedStream:
 
     def problem(self) -> str | None:
         """Return what is wrong with the whole text, or None."""
-        question = self.question
-        prompt = chat_text(question.messages) if question.is_chat else question.prompt
-        verdict = check(
-            self.text,
-            version=BASE,
-            prompt=prompt_ids(prompt),
-            seed=self.seed,
-            num_tokens=self.num_tokens,
-        )
-        return str(verdict.violation) if verdict.violation else None
+        return SimulatedTexts({NAME: BASE}).problem(self.question, 0, self.text, is_whole=True)

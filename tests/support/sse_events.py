@@ -28,6 +28,11 @@ def sse_events(text: str) -> list[SseEvent]:
     return [event for block in text.split("\n\n") if (event := _event(block.split("\n")))]
 
 
+def sse_bytes(*chunks: Any) -> bytes:
+    """Return events with these data as JSON."""
+    return b"".join(b"data: %s\n\n" % orjson.dumps(chunk) for chunk in chunks)
+
+
 def _event(lines: Sequence[str]) -> SseEvent | None:
     parts = [line.partition(": ") for line in lines]
     fields = {name: value for name, _, value in parts if name}

@@ -13,8 +13,7 @@ import openai
 from engines import random_prompt
 from own_reader import OwnReader
 from reference import check_greedy_along, check_logprobs_along, logits_along
-from served_tiny import NAMES, TinyModels, chat_ids
-from tiny import tiny_tokenizer
+from served_tiny import NAMES, TinyModels, prompt_of_chat
 
 from ops.lab.chaos.load.sdks.available import AvailableSdks
 from ops.lab.chaos.load.sdks.sdk import Api, Sdk, SdkRequest
@@ -116,7 +115,8 @@ def greedy_streams(
     ]
     for number, stream in enumerate(streams[1::3] if has_chats else ()):
         stream.message = f"Question {number} of {seed}"
-        stream.prompt = chat_ids(tiny_tokenizer(), stream.message)
+        # The Messages API turns thinking off, which this template shows.
+        stream.prompt = prompt_of_chat(stream.message, enable_thinking=False)
     return streams
 
 

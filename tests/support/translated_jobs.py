@@ -7,6 +7,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.jobs import Job
+from shared.protocol.tools import ToolForm
 
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
 ADMISSION = Admission(
@@ -19,6 +20,7 @@ ADMISSION = Admission(
     created_s=5,
     deadline_ms=600_000,
     random_seed=77,
+    tool_form=ToolForm.HERMES,
 )
 
 

@@ -4,19 +4,21 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from queue_support import LIMITS, make_adapter
+from queue_support import LIMITS, make_adapter, make_job
+from queue_support import eventually as until
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text, scripted_model
+from scripted_files import Files
 
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
 from shared.protocol.adapters import Adapter
 from shared.protocol.events import End, Event, Retry, Tokens
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
-from shared.protocol.jobs import Endpoint, Job, JobState, SamplingParams
+from shared.protocol.jobs import Job, JobState, SamplingParams
 from shared.protocol.results import Result
 from shared.settings import WorkerSettings
 from shared.store.adapters.registry import Registry
@@ -25,23 +27,11 @@ from shared.store.jobs.token_streams import ReplyReader
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
+from worker.engine_simulated.adapters import SimulatedAdapter, SimulatedHostMemory
 from worker.served_model import ServedModel
 from worker.service import Worker
 
 DEADLINE_S = 60.0
-Start = Callable[..., AbstractAsyncContextManager[Worker]]
-"""Function that runs a worker in this process: `async with start(engine, max_num_seqs=4):`."""
-
-
-async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
-    """Wait until `condition`, a plain or async function, returns a true value; fail if too late."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = condition()
-        if await value if isinstance(value, Awaitable) else value:
-            return
-        assert time.monotonic() < end, "the condition didn't become true in time"
-        await asyncio.sleep(0.005)
 
 
 async def has_workers(views: PoolViews, count: int) -> bool:
@@ -56,24 +46,48 @@ def entry_of(version: AdapterVersion, source: str | None = None) -> Adapter:
     return make_adapter(version, **fields, created_s=int(time.time()) + 1)
 
 
-async def register(registry: Registry, version: AdapterVersion, source: str | None = None) -> None:
-    """Register a scripted adapter in the pool, as another worker would."""
-    await registry.add_adapter(entry_of(version, source))
-
-
-async def residents(views: PoolViews) -> set[AdapterVersion]:
-    """Return the versions that are resident on at least one worker."""
-    return {version for worker in await views.workers() for version in worker.residents}
-
-
 class Client:
-    """Front end that enqueues jobs and collects their events."""
+    """Front end that enqueues jobs and collects their events, and starts workers for them."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis, self.keys = redis, keys
         self.api = ApiId(f"api-{uuid.uuid4().hex}")
         self.queue, self.views = Queue(redis, keys), PoolViews(redis, keys)
+        self.registry = Registry(redis, keys)
         self.events: dict[JobId, list[Event]] = defaultdict(list)
         self._reader = ReplyReader(redis, keys, self.api)
+        self.engine = ScriptedEngine(step_s=0.002)
+        self.files, self.host = Files(), SimulatedHostMemory(1 << 20)
+
+    def worker(
+        self,
+        engine: ScriptedEngine | None = None,
+        read: Callable[[str, str], SimulatedAdapter] | None = None,
+        *,
+        max_num_seqs: int = 64,
+        **settings: Any,
+    ) -> AbstractAsyncContextManager[Worker]:
+        """Run a worker in this process; see `running_with`.
+
+        By default it reads `files`, and has `engine` and `host`; another engine has host memory of
+        its own.
+        """
+        served = scripted_model(
+            engine or self.engine,
+            read or self.files,
+            None if engine else self.host,
+            max_num_seqs=max_num_seqs,
+        )
+        chosen = WorkerSettings(model="scripted", pool=self.keys.pool, **settings)
+        return running_with(self.redis, chosen, served)
+
+    async def register(self, version: AdapterVersion, source: str | None = None) -> None:
+        """Register a scripted adapter in the pool, as another worker would."""
+        await self.registry.add_adapter(entry_of(version, source))
+
+    async def residents(self) -> set[AdapterVersion]:
+        """Return the versions that are resident on at least one worker."""
+        return {version for worker in await self.views.workers() for version in worker.residents}
 
     async def read(self) -> None:
         """Collect events until cancelled; retry while Redis is unavailable."""
@@ -94,25 +108,18 @@ class Client:
         n: int = 1,
         stop: tuple[str, ...] = (),
         ignore_eos: bool = False,
-        cost: int = 10,
         **changes: Any,
     ) -> Job:
         """Return a completion job without enqueueing it."""
         fields: dict[str, Any] = {
-            "id": JobId(uuid.uuid4().hex),
-            "endpoint": Endpoint.COMPLETIONS,
-            "model": "any",
-            "version": version,
             "sampling": SamplingParams(
                 seed=seed, max_tokens=max_tokens, n=n, stop=stop, ignore_eos=ignore_eos
             ),
             "created_s": int(time.time()),
-            "deadline_ms": 60_000,
-            "cost": cost,
             "reply_to": self.api,
             "prompts": () if "messages" in changes else (prompt,),
         }
-        return Job(**{**fields, **changes})
+        return make_job(version, **{**fields, **changes})
 
     async def send(self, *args: Any, **kwargs: Any) -> Job:
         """Make a job, enqueue it and return it; takes the arguments of `make`."""
@@ -193,17 +200,6 @@ async def flood(client: Client, version: AdapterVersion, number: int) -> AsyncIt
         await until(lambda: len(sent) > number)
         yield sent
         await cancel_tasks(*tasks)
-
-
-@asynccontextmanager
-async def running(
-    redis: Redis, engine: ScriptedEngine, pool: str, *, max_num_seqs: int = 64, **settings: Any
-) -> AsyncIterator[Worker]:
-    """Run a worker with a scripted engine in this process; see `running_with`."""
-    chosen = WorkerSettings(model="scripted", pool=pool, **settings)
-    served = scripted_model(engine, max_num_seqs=max_num_seqs)
-    async with running_with(redis, chosen, served) as worker:
-        yield worker
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_clock import FakeClock
 from scripted_engine import ScriptedEngine
-from worker_support import Client, running, until
+from worker_support import Client, until
 
 from shared.protocol.jobs import JobState
 from shared.store.redis.connection import connect
@@ -25,8 +25,8 @@ async def test_running_and_waiting_jobs_complete_despite_jumps_of_an_hour(
         client = Client(redis, keys)
         engines = [ScriptedEngine(step_s=0.01) for _ in range(2)]
         settings = {"lease_ms": LEASE_MS, "max_num_seqs": 3}
-        async with running(redis, engines[0], pool, **settings):  # noqa: SIM117 -- one after the other
-            async with running(redis, engines[1], pool, **settings):
+        async with client.worker(engines[0], **settings):  # noqa: SIM117 -- one after the other
+            async with client.worker(engines[1], **settings):
                 jobs = [await client.send(max_tokens=NUM_TOKENS, seed=seed) for seed in range(36)]
                 for offset_s in (HOUR_S, 0, -HOUR_S, 0):
                     num_ended = await count_ended(client)

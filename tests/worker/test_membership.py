@@ -1,3 +1,8 @@
+"""A worker's registration in the pool, its heartbeats, and its lease."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import call, create_autospec
@@ -6,16 +11,20 @@ import pytest
 from queue_support import INFO, make_adapter
 from running_jobs import WID, add_job
 from structlog.testing import capture_logs
+from worker_support import until
 
+from shared.cancel_tasks import cancel_tasks
 from shared.errors import LeaseLost, RedisUnavailable, SettingsError
 from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion, JobId
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.queue_replies import Standing
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
+from worker import lease as lease_module
 from worker.adapters.retention import Retention
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
+from worker.lease import BEATS_PER_LEASE, Lease, new_worker_id
 from worker.membership import MISMATCHES_UNTIL_RECONCILED, Membership
 
 LEASE_MS = 900
@@ -155,3 +164,143 @@ async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mis
     setup.queue.reconcile.assert_awaited_once()
     (_, known), options = setup.queue.reconcile.await_args
     assert (sorted(known), options) == (sorted([job.id, "ended"]), {"grace_ms": LEASE_MS // 3})
+
+
+class FakeMember:
+    """Records calls to the pool; the next one of a kind may be scripted to fail."""
+
+    def __init__(self) -> None:
+        self.entered: list[WorkerId] = []
+        self.renewed: list[WorkerId] = []
+        self.left: list[WorkerId] = []
+        self.errors: dict[str, Exception] = {}
+        self.losing: list[Lease] = []
+        """Leases that are lost while they are registered."""
+
+    async def enter(self, wid: WorkerId) -> None:
+        if error := self.errors.pop("enter", None):
+            raise error
+        self.entered.append(wid)
+        while self.losing:
+            self.losing.pop().lose(wid)
+
+    async def beat(self, wid: WorkerId) -> None:
+        if error := self.errors.pop("beat", None):
+            raise error
+        self.renewed.append(wid)
+
+    async def leave(self, wid: WorkerId) -> None:
+        self.left.append(wid)
+
+
+@pytest.fixture
+def member(monkeypatch: pytest.MonkeyPatch) -> FakeMember:
+    monkeypatch.setattr(lease_module, "RETRY_S", 0.001)
+    return FakeMember()
+
+
+@asynccontextmanager
+async def running(lease: Lease, member: FakeMember) -> AsyncIterator[None]:
+    task = asyncio.create_task(lease.run(member))
+    yield
+    await cancel_tasks(task)
+
+
+async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=300)
+    member.losing = [lease]
+    await lease.acquire(member)
+    assert member.left == member.entered
+    assert not lease.is_held.is_set()
+    assert lease.wid not in member.entered
+    await lease.acquire(member)
+    assert lease.is_held.is_set()
+    assert member.entered[-1] == lease.wid
+    assert lease.wid not in member.left
+
+
+async def test_a_lease_that_ends_during_the_registration_is_acquired_under_another_id(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=30)
+    before = lease.wid
+    member.errors["enter"] = LeaseLost("scripted")
+    await lease.acquire(member)
+    assert not lease.is_held.is_set()
+    async with running(lease, member):
+        await until(lambda: len(member.entered) == 1)
+    assert member.entered != [before]
+
+
+async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
+    member: FakeMember,
+) -> None:
+    lease_s = 0.3
+    lease = Lease(lease_ms=int(lease_s * 1000))
+    await lease.acquire(member)
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    async with running(lease, member):
+        await until(lambda: len(member.renewed) == BEATS_PER_LEASE)
+    assert lease_s * 0.9 < loop.time() - start_s < lease_s * 3
+    assert set(member.renewed) == {lease.wid}
+    assert len(member.entered) == 1
+
+
+async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=10**7)
+    await lease.acquire(member)
+    async with running(lease, member):
+        await asyncio.sleep(0)
+        lease.lose(lease.wid)
+        await until(lease.is_held.is_set, within_s=5)
+
+
+async def test_subscribers_are_called_after_the_id_was_replaced(member: FakeMember) -> None:
+    lease = Lease(lease_ms=300)
+    await lease.acquire(member)
+    before, seen = lease.wid, []
+    lease.subscribe(lambda: seen.append((lease.wid, lease.is_held.is_set())))
+    lease.lose(before)
+    assert seen == [(lease.wid, False)]
+    assert lease.wid != before
+
+
+async def test_a_loss_of_an_earlier_id_is_ignored(member: FakeMember) -> None:
+    lease = Lease(lease_ms=300)
+    earlier = lease.wid
+    lease.lose(earlier)
+    await lease.acquire(member)
+    lease.lose(earlier)
+    assert lease.is_held.is_set()
+    assert lease.num_losses == 1
+
+
+async def test_a_lease_is_kept_and_renewed_later_if_redis_is_unavailable(
+    member: FakeMember,
+) -> None:
+    lease = Lease(lease_ms=30)
+    await lease.acquire(member)
+    wid = lease.wid
+    member.errors["beat"] = RedisUnavailable("scripted")
+    async with running(lease, member):
+        await until(lambda: member.renewed)
+    assert (lease.wid, lease.num_losses, member.renewed[0]) == (wid, 0, wid)
+
+
+async def test_an_acquisition_is_retried_if_redis_is_unavailable(member: FakeMember) -> None:
+    lease = Lease(lease_ms=30)
+    member.errors["enter"] = RedisUnavailable("scripted")
+    async with running(lease, member):
+        await until(lease.is_held.is_set)
+    assert member.entered == [lease.wid]
+
+
+def test_worker_ids_are_unique_and_name_the_process() -> None:
+    ids = [new_worker_id() for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert len({worker_id.rsplit(":", 1)[0] for worker_id in ids}) == 1

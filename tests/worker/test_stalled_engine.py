@@ -14,6 +14,7 @@ from ops.local.supervisor import Child, Supervisor
 from shared.errors import EngineStalled
 from shared.protocol.jobs import JobState
 from worker.service import Worker
+from worker.watchdog import until_stalled
 
 LEASE_MS = 1000
 STALL_S = 1.0
@@ -21,16 +22,16 @@ PROCESS_DEADLINE_S = 60.0
 
 
 async def test_a_worker_whose_engine_hangs_ends_and_another_finishes_its_jobs(
-    client: Client, start
+    client: Client,
 ) -> None:
     hanging, healthy = ScriptedEngine(step_s=0.002), ScriptedEngine(step_s=0.002)
     hanging.may_step.clear()
     with pytest.RaisesGroup(EngineStalled, flatten_subgroups=True):
-        async with start(hanging, lease_ms=600, stall_s=0.3) as worker:
+        async with client.worker(hanging, lease_ms=600, stall_s=0.3) as worker:
             jobs = [await client.send(max_tokens=20, seed=seed) for seed in range(3)]
             await until(lambda: len(hanging.requests) == 3)
             await until_cancelled(worker)
-    async with start(healthy, lease_ms=600):
+    async with client.worker(healthy, lease_ms=600):
         ends = [await client.end_of(job) for job in jobs]
     assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * 3
     check_answers(client, jobs)
@@ -38,9 +39,9 @@ async def test_a_worker_whose_engine_hangs_ends_and_another_finishes_its_jobs(
     await until(lambda: not hanging.requests)
 
 
-async def test_an_engine_that_is_slow_or_idle_is_not_stalled(client: Client, start) -> None:
+async def test_an_engine_that_is_slow_or_idle_is_not_stalled(client: Client) -> None:
     engine = ScriptedEngine(step_s=0.1)
-    async with start(engine, stall_s=0.3):
+    async with client.worker(engine, stall_s=0.3):
         job = await client.send(max_tokens=5)
         assert (await client.end_of(job)).state is JobState.DONE
         await asyncio.sleep(0.5)  # idle for longer than the limit
@@ -48,11 +49,9 @@ async def test_an_engine_that_is_slow_or_idle_is_not_stalled(client: Client, sta
         assert (await client.end_of(job)).state is JobState.DONE
 
 
-async def test_a_worker_reports_the_duration_of_its_engines_current_step(
-    client: Client, start
-) -> None:
+async def test_a_worker_reports_the_duration_of_its_engines_current_step(client: Client) -> None:
     engine = ScriptedEngine()
-    async with start(engine, lease_ms=300, stall_s=2.0):
+    async with client.worker(engine, lease_ms=300, stall_s=2.0):
         engine.may_step.clear()
         job = await client.send(max_tokens=3)
 
@@ -107,3 +106,16 @@ async def until_cancelled(worker: Worker) -> None:
     """Wait for the worker's error, which cancels this wait through the enclosing task group."""
     await asyncio.sleep(20)
     raise AssertionError(f"{worker} still runs")
+
+
+LIMIT_S = 0.3
+
+
+async def test_time_in_which_the_process_was_suspended_is_not_counted() -> None:
+    start_s = time.monotonic()
+    watching = asyncio.create_task(until_stalled(lambda: time.monotonic() - start_s, LIMIT_S))
+    await asyncio.sleep(LIMIT_S / 10)
+    time.sleep(2 * LIMIT_S)  # noqa: ASYNC251 -- suspends the process and its engine
+    await asyncio.sleep(LIMIT_S / 10)
+    assert not watching.done()
+    watching.cancel()

@@ -3,17 +3,16 @@
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from json_schemas import is_valid
-from peft import PeftModel
-from reference import greedy
-from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from reference import greedy, with_adapter
+from tiny import save_adapter, save_adapters, save_tiny_model, tiny_model, tiny_tokenizer
 from worker_support import Client, has_workers, running_with
 
 from shared.protocol.ids import AdapterVersion
@@ -21,9 +20,7 @@ from shared.protocol.jobs import Endpoint, JobState, SamplingParams
 from shared.protocol.logprobs import PositionLogprobs
 from shared.protocol.results import Choice, FinishReason
 from shared.settings import WorkerSettings
-from shared.store.adapters.registry import Registry
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
+from worker.service import Worker
 from worker.startup.load_model import load_served
 
 MIB = 1 << 20
@@ -69,56 +66,48 @@ def settings(folders: dict[str, Path], pool: str, redis_url: str) -> WorkerSetti
     )
 
 
-async def versions(redis: Redis, pool: str) -> dict[str, AdapterVersion]:
-    registry = Registry(redis, Keys(pool))
-    base = await registry.base()
-    return {"base": base.version, **{a.name: a.version for a in await registry.adapters()}}
+def serving(client: Client, settings: WorkerSettings) -> AbstractAsyncContextManager[Worker]:
+    return running_with(client.redis, settings, load_served(settings))
 
 
-def reference(folders: dict[str, Path], name: str) -> torch.nn.Module:
-    model = tiny_model()
-    return model if name == "base" else PeftModel.from_pretrained(model, str(folders[name]))
+async def versions(client: Client) -> dict[str, AdapterVersion]:
+    base = await client.registry.base()
+    return {"base": base.version, **{a.name: a.version for a in await client.registry.adapters()}}
 
 
 async def test_every_model_answers_as_transformers_and_peft_do(
-    settings: WorkerSettings, folders: dict[str, Path], client: Client, redis: Redis, pool: str
+    settings: WorkerSettings, folders: dict[str, Path], client: Client
 ) -> None:
     prompt = "hello 你好"
     ids = tiny_tokenizer()(prompt)["input_ids"]
-    async with running_with(redis, settings, load_served(settings)):
+    async with serving(client, settings):
         jobs = {
             name: await client.send(prompt, version=version, sampling=sampled(0))
-            for name, version in (await versions(redis, pool)).items()
+            for name, version in (await versions(client)).items()
         }
         results = {name: await client.result_of(job) for name, job in jobs.items()}
     answers = set()
     for name, result in results.items():
         (choice,) = result.choices
-        expected = greedy(reference(folders, name), ids, NUM_TOKENS)
-        assert list(choice.ids) == expected
+        model = tiny_model() if name == "base" else with_adapter(tiny_model(), folders[name])
+        assert list(choice.ids) == greedy(model, ids, NUM_TOKENS)
         assert choice.text == tiny_tokenizer().decode(choice.ids, skip_special_tokens=True)
         answers.add(choice.ids)
     assert len(answers) == 3
 
 
 async def test_on_a_cpu_adapters_fill_both_memory_budgets(
-    settings: WorkerSettings,
-    folders: dict[str, Path],
-    tmp_path: Path,
-    client: Client,
-    redis: Redis,
-    pool: str,
+    settings: WorkerSettings, tmp_path: Path, client: Client
 ) -> None:
     wide = {"r": 128, "target_modules": "all-linear"}
     names = [f"wide{seed}" for seed in range(8)]
-    made = [
-        f"{name}={save_adapter(tmp_path / name, seed=n, **wide)}" for n, name in enumerate(names)
-    ]
+    folders = save_adapters(tmp_path, dict.fromkeys(names, wide))
+    made = [f"{name}={folder}" for name, folder in folders.items()]
     small = changed(
         settings, {"adapters": tuple(made), "adapter_memory_mb": 1, "adapter_host_mb": 32}
     )
-    async with running_with(redis, small, load_served(small)):
-        found = await versions(redis, pool)
+    async with serving(client, small):
+        found = await versions(client)
         jobs = [await client.send(version=found[name]) for name in names]
         for job in jobs:
             assert (await client.end_of(job)).state is JobState.DONE
@@ -130,7 +119,7 @@ async def test_on_a_cpu_adapters_fill_both_memory_budgets(
 
 
 async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
-    settings: WorkerSettings, client: Client, redis: Redis, pool: str
+    settings: WorkerSettings, client: Client
 ) -> None:
     sampling = replace(
         sampled(0.8, n=2, num_tokens=300),
@@ -141,16 +130,15 @@ async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
         logprobs=2,
         prompt_logprobs=3,
     )
-    served = load_served(settings)
-    async with running_with(redis, settings, served):
-        version = (await versions(redis, pool))["two"]
+    async with serving(client, settings):
+        version = (await versions(client))["two"]
         job: dict[str, Any] = {"version": version, "sampling": sampling, "echo": True}
         job["prompts"] = ("hello", tuple(tiny_tokenizer()("你好")["input_ids"]))
         undisturbed = await client.result_of(await client.send(**job))
         moved = await client.send(**job)
         await client.until_published(moved, 10)
     assert await has_workers(client.views, 0)
-    async with running_with(redis, settings, load_served(settings)):
+    async with serving(client, settings):
         result = await client.result_of(moved)
     assert (await client.end_of(moved)).try_ == 2
     assert len(result.choices) == 4
@@ -173,17 +161,17 @@ async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
 
 
 async def test_an_answer_under_a_schema_continues_on_the_next_worker(
-    settings: WorkerSettings, client: Client, redis: Redis, pool: str
+    settings: WorkerSettings, client: Client
 ) -> None:
     item = {"type": "string", "minLength": 4, "maxLength": 8}
     schema = {"type": "array", "items": item, "minItems": 20, "maxItems": 20}
     sampling = SamplingParams(seed=5, n=2, max_tokens=450, json_schema=json.dumps(schema))
-    async with running_with(redis, settings, load_served(settings)):
-        version = (await versions(redis, pool))["two"]
+    async with serving(client, settings):
+        version = (await versions(client))["two"]
         undisturbed = await client.result_of(await client.send(version=version, sampling=sampling))
         moved = await client.send(version=version, sampling=sampling)
         await client.until_published(moved, 10)
-    async with running_with(redis, settings, load_served(settings)):
+    async with serving(client, settings):
         result = await client.result_of(moved)
     assert (await client.end_of(moved)).try_ == 2
     assert [c.ids for c in result.choices] == [c.ids for c in undisturbed.choices]
@@ -220,15 +208,10 @@ LEFT_OUT = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 async def test_an_adapter_is_served_with_its_own_template_and_defaults(
-    settings: WorkerSettings,
-    folders: dict[str, Path],
-    client: Client,
-    redis: Redis,
-    pool: str,
-    tmp_path: Path,
+    settings: WorkerSettings, folders: dict[str, Path], client: Client, tmp_path: Path
 ) -> None:
     ids = tiny_tokenizer()("<bos>Q: 你好 A:")["input_ids"]
-    expected = greedy(reference(folders, "one"), ids, 40)
+    expected = greedy(with_adapter(tiny_model(), folders["one"]), ids, 40)
     end = expected[20]
     folder = Path(shutil.copytree(folders["one"], tmp_path / "own"))
     (folder / "chat_template.jinja").write_text(OWN_TEMPLATE)
@@ -241,14 +224,14 @@ async def test_an_adapter_is_served_with_its_own_template_and_defaults(
         "endpoint": Endpoint.CHAT,
         "messages": ({"role": "user", "content": "你好"},),
     }
-    async with running_with(redis, settings, load_served(settings)):
-        version, again = itemgetter("own", "again")(await versions(redis, pool))
+    async with serving(client, settings):
+        version, again = itemgetter("own", "again")(await versions(client))
         here = await client.result_of(await client.send(version=version, sampling=sampling, **chat))
         same = await client.result_of(await client.send(version=again, sampling=sampling, **chat))
     assert await has_workers(client.views, 0)
     # A worker that has not read the adapter yet must do so before it tokenizes the chat.
     settings = changed(settings, {"adapters": ()})
-    async with running_with(redis, settings, load_served(settings)):
+    async with serving(client, settings):
         there = await client.result_of(
             await client.send(version=version, sampling=sampling, **chat)
         )

@@ -32,10 +32,7 @@ class Advertiser:
         residency.subscribe(Change.HOLDINGS, self._has_changed.set)
 
     async def run(self) -> None:
-        """Report changes until cancelled.
-
-        The full set of held versions is reported by `Membership.enter`, not here.
-        """
+        """Report changes until cancelled. `Membership.enter` reports the full set."""
         while True:
             await self._has_changed.wait()
             await self._lease.is_held.wait()
@@ -51,10 +48,7 @@ class Advertiser:
                 self._residency.held_elsewhere(shared)
 
     async def start_load(self, version: AdapterVersion) -> bool:
-        """Reserve the load of a version.
-
-        Return False if another worker holds or loads the version.
-        """
+        """Reserve the load of a version. Return False if another worker holds or loads it."""
         return await retry_until_available(lambda: self._store.start_load(self._lease.wid, version))
 
     async def end_load(self, version: AdapterVersion) -> None:
@@ -67,10 +61,7 @@ class Advertiser:
         return any(version in w.residents for w in workers if w.id != self._lease.wid)
 
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
-        """Give up replicas that the pool doesn't need.
-
-        `running` has the number of running jobs of each version.
-        """
+        """Give up replicas that the pool doesn't need. `running` counts each version's jobs."""
         replicas, wid = self._residency.replicas, self._lease.wid
         if not replicas:
             return
@@ -93,10 +84,7 @@ class Advertiser:
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
     ) -> list[AdapterVersion]:
-        """Report added and removed versions.
-
-        Return the added versions that other workers also hold.
-        """
+        """Report added and removed versions. Return the added ones that others hold, too."""
         wid = self._lease.wid
         try:
             return await retry_until_available(

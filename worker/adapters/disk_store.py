@@ -31,11 +31,7 @@ UNFINISHED_S = 3600
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Returns the value of the copy with the given digest.
-
-Copies with the lowest value are deleted first. Among copies of equal value, the least recently used
-one is deleted first.
-"""
+"""Returns a copy's value by its digest. The lowest go first, least recently used before others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +47,7 @@ class AdapterStore:
     """A folder of copies, shared by processes. All methods block, and may run on any thread."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        """Create the folder, readable by this user only.
-
-        Raises:
-            SettingsError: the folder isn't writable.
-        """
+        """Create the folder, for this user only. Raises SettingsError if it isn't writable."""
         self._folder = folder
         self._max_bytes = max_bytes
         try:
@@ -68,10 +60,7 @@ class AdapterStore:
             raise SettingsError(_problem(folder, error)) from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy, or None if there is no copy.
-
-        The call is recorded as a use of the copy.
-        """
+        """Return the folder of a version's copy, if there is one. This counts as a use."""
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None
@@ -82,11 +71,7 @@ class AdapterStore:
         return folder
 
     def keep(self, digest: str, files: Sequence[Path]) -> None:
-        """Copy the files of a version, unless there is a copy already.
-
-        Raises:
-            StoreFailed: a file can't be read, or the copy can't be written.
-        """
+        """Copy a version's files, unless there is a copy. Raises StoreFailed if that fails."""
         assert _DIGEST.fullmatch(digest)
         if self.folder_of(digest):
             return
@@ -104,11 +89,7 @@ class AdapterStore:
 
     @contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Yield an empty folder, and delete what is left of it afterwards.
-
-        Raises:
-            StoreFailed: the folder can't be created.
-        """
+        """Yield an empty folder, deleted afterwards. Raises StoreFailed if it can't be created."""
         try:
             folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
         except OSError as error:

@@ -3,8 +3,7 @@
 MAX_LOADING = 2
 """Maximum number of versions that a worker loads for claimed jobs at the same time.
 
-Loads that wait for device memory don't count towards this limit. However, if MAX_LOADING loads
-wait, no further load begins. A higher limit would only slow down each load.
+Loads that wait for device memory don't count, unless so many wait. More would only slow down each.
 """
 REFUSED_S = 30.0
 """Seconds for which a worker leaves a version's jobs to other workers after a failed load."""
@@ -13,9 +12,7 @@ REFUSED_S = 30.0
 def max_cold(*, num_loading: int, num_waiting: int) -> int:
     """Return how many more versions may begin to load for claimed jobs.
 
-    Args:
-        num_loading: number of versions that are being loaded for claimed jobs.
-        num_waiting: number of these versions that wait for device memory.
+    `num_loading` versions load for such jobs, and `num_waiting` of them wait for device memory.
     """
     if num_waiting >= MAX_LOADING:
         return 0

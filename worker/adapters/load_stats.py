@@ -26,10 +26,7 @@ class LoadStats:
 
     @property
     def load_ms(self) -> int:
-        """Mean duration of recent loads in ms, without waits for device memory.
-
-        The mean is 0 before the first load.
-        """
+        """Mean duration of recent loads in ms, without waits for device memory. 0 at first."""
         return int(self._mean_ms)
 
     @property
@@ -48,10 +45,6 @@ class LoadStats:
             "spreads": self.num_replicas_added,
             "shrinks": self.num_replicas_given_up,
         }
-
-    def record_read(self) -> None:
-        """Record that the files of an adapter were read."""
-        self.num_reads += 1
 
     def record_load(self, seconds: float) -> None:
         """Record the duration of a load."""

@@ -1,6 +1,11 @@
 """Loads adapters: from their files into host memory, and from there to the device.
 
 Reading, checking and copying run in loader threads, while the engine steps.
+
+A load must call these methods of `Residency` in this order: `reading`, `was_read`, `placing` and
+`became_resident`. If host memory has a copy, the load begins with `placing`. If no copy is kept
+after reading, `placing` may be left out. A load into host memory alone ends with `was_read`. A load
+that fails or gets no device memory ends with `not_loaded`.
 """
 
 import asyncio
@@ -23,7 +28,7 @@ from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
 from worker.adapters.residency import Residency
-from worker.adapters.source.checked_adapter import AdapterSource, AdapterWeights, CheckedAdapter
+from worker.adapters.source.interface import AdapterSource, AdapterWeights, CheckedAdapter
 from worker.adapters.source.remote_reads import RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
 from worker.engine.interface import AdapterImage, AnyEngine, EvictionOrder
@@ -54,19 +59,9 @@ class AdapterLoader:
         threads: LoaderThreads,
         remote: RemoteReads,
     ) -> None:
-        """Create a loader that loads adapters into `engine` through `host`.
+        """Create a loader that reads adapters into the host memory `host`.
 
-        Args:
-            residency: records where each version is.
-            registry: knows the sources of adapter versions.
-            advertiser: reserves loads in the pool.
-            memory_queue: orders the versions that wait for device memory.
-            engine: holds the adapters that are on the device.
-            source: reads and checks adapters' files.
-            uploads: fetches the files of uploaded adapters.
-            host: holds copies in host memory.
-            threads: run blocking functions.
-            remote: has the threads that fetch adapters from URLs.
+        It copies them from there into `engine`.
         """
         self._residency = residency
         self._registry = registry
@@ -79,7 +74,7 @@ class AdapterLoader:
         self._threads = threads
         self._remote = remote
         self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
-        self._no_evictions = asyncio.Lock()
+        self._eviction_lock = asyncio.Lock()
         """Held while adapters are evicted, and while a resident adapter must not be evicted."""
 
     async def add(self, adapter: CheckedAdapter[AdapterWeights]) -> None:
@@ -121,7 +116,7 @@ class AdapterLoader:
             return is_forgotten
 
     async def _evict(self, version: AdapterVersion) -> None:
-        async with self._no_evictions:
+        async with self._eviction_lock:
             self._host.drop(version)
             if self._residency.is_resident(version):
                 await self._call(lambda engine: engine.remove_adapter(version))
@@ -147,7 +142,7 @@ class AdapterLoader:
         try:
             async with self._lock(version):
                 while True:
-                    async with self._no_evictions:
+                    async with self._eviction_lock:
                         if loaded:
                             self._activate(*loaded)
                         if self._residency.is_resident(version):
@@ -187,8 +182,7 @@ class AdapterLoader:
     async def _prefetch_to_device(self, entry: Adapter) -> None:
         """Load a version to the device directly, since there is no host memory for copies.
 
-        The version isn't loaded if it doesn't fit beside the adapters in use, or if other versions
-        wait for device memory.
+        Does nothing if it doesn't fit beside the adapters in use, or if others wait for memory.
         """
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
@@ -203,7 +197,7 @@ class AdapterLoader:
                 return
             await self._write(reserved, image)
             self._residency.stats.record_load(time.monotonic() - started_s)
-            async with self._no_evictions:
+            async with self._eviction_lock:
                 self._activate(reserved, image)
 
     async def _load(self, version: AdapterVersion) -> tuple[object, AdapterImage]:
@@ -225,10 +219,7 @@ class AdapterLoader:
 
     @contextmanager
     def _loading(self, image: AdapterImage) -> Iterator[None]:
-        """Release `image` at the end of the `with` block.
-
-        If the block raises, record that the load failed.
-        """
+        """Release `image` at the end of the block. If it raises, record that the load failed."""
         try:
             yield
         except BaseException:
@@ -267,7 +258,7 @@ class AdapterLoader:
         except BaseException:
             self._not_loaded(entry.version)
             raise
-        self._residency.stats.record_read()
+        self._residency.stats.num_reads += 1
         self._residency.was_read(entry.version, adapter.style, self._host)
         return image
 
@@ -290,7 +281,7 @@ class AdapterLoader:
         return reserved
 
     async def _place_now(self, image: AdapterImage) -> object | None:
-        async with self._no_evictions:
+        async with self._eviction_lock:
             order = EvictionOrder(first=self._residency.surplus, last=self._residency.pinned)
             placing = await self._call(lambda engine: engine.place(image, order=order))
             self._residency.evicted(placing.evicted, self._host)

@@ -15,15 +15,9 @@ T = TypeVar("T")
 SHARE = 0.2
 """Share of a core that one load may use while the engine steps."""
 CROWDED_SHARE = 0.5
-"""Share of a core that each of several concurrent loads may use while the engine steps.
-
-This share is larger than SHARE, because concurrent loads mean that adapters are needed quickly.
-"""
+"""Share of a core for each of several loads, which show that adapters are needed quickly."""
 NICENESS = 5
-"""Niceness of the loader threads.
-
-If the engine's thread and one loader thread share a core, the engine's thread gets 3/4 of the time.
-"""
+"""Niceness of loader threads: on a shared core, the engine's thread gets 3/4 of the time."""
 
 
 def share_of_core(num_running: int, *, is_engine_busy: bool) -> float:
@@ -39,20 +33,20 @@ class LoaderThreads:
     def __init__(
         self, number: int, *, spare_cores: Callable[[], None], is_engine_busy: Callable[[], bool]
     ) -> None:
-        """Create a pool whose threads start when they are needed.
+        """Create a pool of `number` threads, which start when they are needed.
 
-        Args:
-            number: maximum number of threads.
-            spare_cores: function that each new thread calls first, to limit itself to one core.
-            is_engine_busy: returns whether loads must leave CPU time to the engine.
+        Each calls `spare_cores` first, to limit itself to one core. `is_engine_busy` returns
+        whether loads must leave CPU time to the engine.
         """
 
         def begin() -> None:
             spare_cores()
-            throttle_thread(self._share)
-            _lower_priority()
+            throttle_thread(
+                lambda: share_of_core(self._num_running, is_engine_busy=is_engine_busy())
+            )
+            if sys.platform == "linux":  # where each thread has its own priority
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
-        self._is_engine_busy = is_engine_busy
         self._num_running = 0
         self._executor = ThreadPoolExecutor(number, "loader", initializer=begin)
 
@@ -64,15 +58,6 @@ class LoaderThreads:
         finally:
             self._num_running -= 1
 
-    def _share(self) -> float:
-        return share_of_core(self._num_running, is_engine_busy=self._is_engine_busy())
-
     def close(self) -> None:
         """Stop accepting work. Functions that already run still complete."""
         self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _lower_priority() -> None:
-    """Lower the calling thread's priority, on systems where each thread has its own."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

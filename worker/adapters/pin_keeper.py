@@ -60,7 +60,7 @@ class PinKeeper:
             await asyncio.sleep(LOOK_S)
 
     async def _keep(self, pinned: Sequence[PinnedVersion]) -> None:
-        self._residency.set_pinned({each.version for each in pinned if must_keep(each)})
+        self._residency.pinned = frozenset(each.version for each in pinned if must_keep(each))
         now_s = time.monotonic()
         self._failed_s = {v: at_s for v, at_s in self._failed_s.items() if now_s - at_s < RETRY_S}
         wanted = [each for each in pinned if must_load(each) and self._may_load(each)]

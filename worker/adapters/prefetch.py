@@ -17,15 +17,9 @@ log = structlog.get_logger()
 LOOK_S = 0.25
 """Seconds between two reads of the queue."""
 MAX_HEADS = 16
-"""Maximum number of versions considered after each read of the queue.
-
-These are the versions whose first jobs come earliest in the queue.
-"""
+"""Maximum number of versions, the first in the queue, considered after each read of it."""
 RETRY_S = 30.0
-"""Minimum seconds between two prefetches of the same version.
-
-A second prefetch is useful if the first load failed or if the version was evicted.
-"""
+"""Seconds between two prefetches of a version whose load failed, or that was evicted."""
 
 
 class Prefetcher:
@@ -47,10 +41,7 @@ class Prefetcher:
         self._tried_s: dict[AdapterVersion, float] = {}
 
     def set_full(self, is_full: bool) -> None:
-        """Set whether the worker is full. A full worker can't claim more jobs.
-
-        Versions are prefetched only while the worker is full.
-        """
+        """Set whether the worker can't claim more jobs. Only then are versions prefetched."""
         if is_full:
             self._is_full.set()
         else:

@@ -50,10 +50,7 @@ class AdapterRecord:
     replica: Replica | None = None
     """Set while the version is a replica, which this worker may give up."""
     is_surplus: bool = False
-    """Whether this worker no longer offers the version, but still has it in memory.
-
-    Surplus versions are evicted before all others.
-    """
+    """Whether this worker no longer offers the version, but has it in memory, to evict first."""
 
     @property
     def is_loading(self) -> bool:

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from shared.protocol.queue_replies import ReplicaStanding
 
 KEPT_STEALS = 20
-"""A replica is given up once the pool hasn't needed it for this multiple of `steal_ms`.
+"""Multiple of `steal_ms`, at least 30 mean loads, after which a replica is given up.
 
-This time is at least 30 times the mean load time. Therefore, when demand fluctuates, a replica
-isn't given up and loaded again in quick succession.
+Therefore, when demand fluctuates, it isn't given up and loaded again in quick succession.
 """
 
 
@@ -17,11 +16,7 @@ class Replica:
     """A version that was loaded while another worker held it."""
 
     surplus_since_ms: float | None = None
-    """Monotonic time in ms since when the pool hasn't needed the replica; None while it is needed.
-
-    The pool doesn't need a replica while the other holders have enough capacity for the version's
-    jobs.
-    """
+    """Monotonic time in ms since when the other holders suffice; None while they don't."""
 
     def is_due(self, now_ms: float, steal_ms: float) -> bool:
         """Return whether the pool hasn't needed this replica for KEPT_STEALS * `steal_ms`."""
@@ -29,10 +24,7 @@ class Replica:
         return since_ms is not None and since_ms <= now_ms - KEPT_STEALS * steal_ms
 
     def after(self, standing: ReplicaStanding, now_ms: float) -> "Replica | None":
-        """Return this replica updated by `standing`.
-
-        Return None if the version is no longer a replica in this worker.
-        """
+        """Return this replica updated by `standing`, or None if it isn't a replica any more."""
         match standing:
             case ReplicaStanding.GONE | ReplicaStanding.SOLE:
                 return None

@@ -26,7 +26,7 @@ Terms:
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from math import inf
 from typing import Protocol
@@ -62,10 +62,7 @@ class Residency:
     """Keeps one record for each adapter version. No method blocks."""
 
     def __init__(self, base: AdapterVersion, style: PromptStyle) -> None:
-        """Create the record of the base model, which is always resident.
-
-        `style` is the prompt style of the base model.
-        """
+        """Create the record of the base model, which is always resident, with its `style`."""
         self.stats = LoadStats()
         self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
@@ -74,10 +71,7 @@ class Residency:
         """Index of the versions that jobs, claims or loads may depend on."""
         self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
         self._in_use: set[AdapterVersion] = set()
-        """Versions that had jobs during the last shortage of device memory.
-
-        Each of these versions can be evicted once its last job has ended.
-        """
+        """Versions that had jobs during the last shortage. They can be evicted without jobs."""
         self._num_shortages = 0
         self.pinned: frozenset[AdapterVersion] = frozenset()
         """Versions that this worker should keep. They are evicted after all others."""
@@ -193,11 +187,7 @@ class Residency:
         self._set_surplus(record, False)
 
     def job_served(self, version: AdapterVersion) -> None:
-        """Record that a claimed job no longer waits for a version.
-
-        The version may or may not have become resident. If it has, `became_resident` has notified
-        the subscribers.
-        """
+        """Record that a claimed job no longer waits for a version, be it resident or not."""
         record = self._record(version)
         assert record.num_waiting_jobs > 0
         record.num_waiting_jobs -= 1
@@ -212,10 +202,6 @@ class Residency:
     def refuse(self, version: AdapterVersion, now_s: float) -> None:
         """Leave the jobs of a version to other workers for a while, because its load failed."""
         self._record(version).refused_until_s = now_s + load_policy.REFUSED_S
-
-    def set_pinned(self, versions: Collection[AdapterVersion]) -> None:
-        """Set the versions that this worker should keep."""
-        self.pinned = frozenset(versions)
 
     # Loads.
 
@@ -248,8 +234,7 @@ class Residency:
     def became_resident(self, version: AdapterVersion) -> None:
         """Record that a version is resident.
 
-        Jobs of crowded-out versions may be claimed again, because this version can be evicted if
-        its own jobs are already gone.
+        It can be evicted if its own jobs are gone, so jobs of crowded-out versions are claimed.
         """
         self._move(version, State.RESIDENT, {State.PLACING})
         self.stats.num_loads += 1
@@ -259,10 +244,7 @@ class Residency:
         self.memory_freed()  # its jobs may be gone already
 
     def not_loaded(self, version: AdapterVersion, *, is_copied: bool) -> None:
-        """Record that the load of a version has ended, but the version isn't resident.
-
-        `is_copied` says whether host memory has a copy of the version.
-        """
+        """Record that a version was not loaded. `is_copied` says if it is in host memory."""
         record = self._record(version)
         if record.state is not State.RESIDENT:
             record.state = State.IN_HOST_MEMORY if is_copied else State.ABSENT
@@ -297,10 +279,7 @@ class Residency:
         self._record(version).memory_wait = MemoryWait.QUEUED
 
     def found_no_memory(self, version: AdapterVersion, jobs: Jobs) -> None:
-        """Record that a version found no device memory.
-
-        If necessary, choose one of the versions in use to yield.
-        """
+        """Record that a version found no memory. If needed, let a version in use yield."""
         record = self._record(version)
         is_first = record.memory_wait is not MemoryWait.SHORT
         record.memory_wait = MemoryWait.SHORT
@@ -339,10 +318,7 @@ class Residency:
     # Replicas: versions that other workers hold too.
 
     def held_elsewhere(self, versions: Iterable[AdapterVersion]) -> None:
-        """Record that other workers also hold `versions`.
-
-        Each of these versions becomes a replica.
-        """
+        """Record that other workers also hold `versions`, so that they are replicas."""
         for version in self.held.intersection(versions):
             self._record(version).replica = Replica()
             self.stats.num_replicas_added += 1
@@ -350,10 +326,7 @@ class Residency:
     def replicas_standing(
         self, standing: Mapping[AdapterVersion, ReplicaStanding], now_ms: float
     ) -> set[AdapterVersion]:
-        """Record each replica's standing in the pool.
-
-        Return the versions that this worker has given up.
-        """
+        """Record each replica's standing in the pool. Return those that were given up."""
         gone = {version for version, copy in standing.items() if copy is ReplicaStanding.GONE}
         for version, copy in standing.items():
             record = self._records.get(version)
@@ -371,10 +344,7 @@ class Residency:
         return self._where(lambda record: record.memory_wait is MemoryWait.SHORT)
 
     def _record(self, version: AdapterVersion) -> AdapterRecord:
-        """Return the record of a version, so that the caller can change it.
-
-        Creates the record if there is none.
-        """
+        """Return the record of a version, or a new one, so that the caller can change it."""
         self._active.add(version)
         return self._records.setdefault(version, AdapterRecord(version))
 
@@ -383,10 +353,7 @@ class Residency:
         return {version for version in self._active if is_wanted(self._records[version])}
 
     def _load_counts(self) -> tuple[int, int]:
-        """Return two counts of the versions that are being loaded for claimed jobs.
-
-        The first counts all of these versions. The second counts those that wait for device memory.
-        """
+        """Return how many versions load for claimed jobs, and how many of them need memory."""
         loading = self._where(lambda record: record.is_loading)
         waiting = self._where(lambda record: record.memory_wait is not MemoryWait.NONE)
         return len(loading), len(loading & waiting)

@@ -20,28 +20,18 @@ log = structlog.get_logger()
 SWEEP_S = 1.0
 """Maximum seconds between two sweeps of the registry for unreferenced versions."""
 TIDY_S = 5.0
-"""Maximum seconds between two checks of this worker's versions.
-
-Usually the reply to a heartbeat triggers the check.
-"""
+"""Maximum seconds between two checks of this worker's versions. Heartbeats cause most."""
 UNUSED_S = 10.0
-"""Seconds without use after which an uploaded copy is deleted if its version isn't registered.
-
-A version is registered within this time after its files were checked.
-"""
+"""Seconds without use after which a copy is deleted, unless it was registered by then."""
 IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
-"""Values of a copy on disk. Copies with low values are deleted first.
-
-A copy has the highest value while jobs of its version are in the queue, because it may be the last
-copy of that version.
-"""
+"""Values of a copy on disk. Low ones are deleted first; one in the queue may be the last."""
 
 
 class Retention:
     """Sweeps the registry on behalf of the whole pool.
 
-    It also removes versions from this worker that are no longer in the registry.
-    Finally, it gives up replicas that the pool doesn't need.
+    It also removes versions from this worker that are no longer in the registry, after the check in
+    `AdapterLoader.evict_forgotten`. Finally, it gives up replicas that the pool doesn't need.
     """
 
     def __init__(
@@ -76,10 +66,7 @@ class Retention:
         self._must_tidy.set()
 
     async def run(self) -> None:
-        """Sweep the registry and check this worker's versions until cancelled.
-
-        Rounds in which Redis is unavailable are skipped.
-        """
+        """Sweep and check until cancelled, except while Redis is unavailable."""
         loop = asyncio.get_running_loop()
         tidied_s = loop.time()
         while True:
@@ -104,11 +91,7 @@ class Retention:
                 log.info("adapter_evicted", version=version, reason="nothing refers to it")
 
     async def _discard_uploads(self) -> None:
-        """Delete the copies of uploaded versions that the registry has forgotten.
-
-        A copy may serve versions of several names. If it is deleted too early, the files are
-        fetched from Redis again.
-        """
+        """Delete copies of uploads that the registry has forgotten. Redis may have the files."""
         store = self._store
         if store is None:
             return

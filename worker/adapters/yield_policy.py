@@ -27,13 +27,8 @@ def version_to_yield(
     """Return the version that must yield next: the version in use with the fewest jobs.
 
     Return None if no other version can yield. At a repeated shortage, also return None while a
-    version in use is yielding: the waiting version waits for that one.
-
-    Args:
-        jobs: number of running jobs by resident version.
-        in_use: versions whose memory can become free only when their jobs end.
-        yielding: versions that yield already.
-        is_first_shortage: whether this is the first time that the waiting version finds no memory.
+    version in use is yielding: the waiting version waits for that one. `jobs` counts the running
+    jobs by resident version. The memory of those `in_use` frees only when their jobs end.
     """
     candidates = [version for version in jobs if version in in_use and version not in yielding]
     is_awaited = any(version in in_use for version in yielding)
@@ -43,8 +38,5 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether the end of a job may have freed device memory.
-
-    For each version, `jobs` has the number of jobs that still run.
-    """
+    """Return whether the end of a job may have freed memory. `jobs` counts those still running."""
     return not in_use or any(not jobs.get(version) for version in in_use)

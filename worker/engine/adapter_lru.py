@@ -42,11 +42,9 @@ class AdapterLRU:
 
 
 def version_to_evict(idle: Sequence[AdapterVersion], order: EvictionOrder) -> AdapterVersion:
-    """Return the idle version that is evicted next: the least recently used of the first group.
+    """Return the least recently used version of the group that `order` evicts first.
 
-    Args:
-        idle: versions that no request uses, least recently used first. Must not be empty.
-        order: which versions make room first, and which last.
+    `idle` has the versions that no request uses, least recently used first, and isn't empty.
     """
 
     def group(version: AdapterVersion) -> int:
@@ -71,11 +69,6 @@ class CountedMemory:
         """Bytes of all resident and reserved adapters."""
         return sum(self._sizes.values())
 
-    @property
-    def versions(self) -> list[AdapterVersion]:
-        """Versions that are resident or reserved."""
-        return list(self._sizes)
-
     def place(
         self,
         image: ImageT,
@@ -85,14 +78,9 @@ class CountedMemory:
         may_evict: bool,
         order: EvictionOrder,
     ) -> Placing[ImageT]:
-        """Reserve memory for an adapter; see `Engine.place`.
+        """Reserve memory for an adapter, unless versions `in_use` need it; see `Engine.place`.
 
-        Args:
-            image: the adapter.
-            in_use: versions that requests use.
-            evict: removes a version from the engine and, by `discard`, from this memory.
-            may_evict: whether idle versions may make room.
-            order: which versions make room first, and which last.
+        `evict` removes a version from the engine and, by `discard`, from this memory.
         """
         check_size(image, max_bytes=self._max_bytes)
         evicted: list[AdapterVersion] = []

@@ -32,10 +32,7 @@ class StepBatch:
     scored: list[tuple[Request, int]]
     """(request, position) of each of the P prompt tokens whose logits score the next token."""
     logits_rows: Tensor
-    """`[S + P]` int64: indices of the tokens whose logits are needed.
-
-    The first S indices belong to `sampled`, the last P to `scored`.
-    """
+    """`[S + P]` int64: the tokens whose logits are needed, first for `sampled`, then `scored`."""
     pooled: list[tuple[Chunk, int]]
     """(chunk, index of its first token) of each chunk of a request for an embedding."""
     segments: list[tuple[AdapterVersion | None, int]]
@@ -99,10 +96,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Return the chunk's positions whose logits are needed to score prompt tokens.
-
-    Positions that were scored before a preemption aren't scored again.
-    """
+    """Return the positions whose logits score prompt tokens that weren't scored earlier."""
     request = chunk.request
     if not request.scores_prompt:
         return range(0)

@@ -45,13 +45,10 @@ class BlockManager:
             request.block_table.append(block)
 
     def reuse(self, request: Request) -> int:
-        """Share existing blocks that hold the request's next tokens.
+        """Share existing blocks that hold the request's next tokens, and return their tokens.
 
         Updates the request's block table and its counts of computed and cached tokens. The last
         token is always computed, because its logits determine the next token.
-
-        Returns:
-            The number of tokens in the blocks that this call added.
         """
         num_before = request.num_computed_tokens
         while (block := self._next_shared(request)) is not None:
@@ -90,11 +87,7 @@ class BlockManager:
         return -(-num_tokens // self.block_size) - len(request.block_table)
 
     def _next_shared(self, request: Request) -> int | None:
-        """Return an existing block that holds the request's next uncomputed tokens, or None.
-
-        Only a block that starts with the first uncomputed token and ends before the request's last
-        token can be returned.
-        """
+        """Return the block that starts with the next uncomputed token and ends before the last."""
         index, offset = divmod(request.num_computed_tokens, self.block_size)
         is_last = (index + 1) * self.block_size >= request.num_tokens
         if request.cache_key is None or offset or is_last:
@@ -119,9 +112,8 @@ class BlockManager:
     def _hash(self, request: Request, index: int) -> bytes:
         """Return the hash that identifies the full block at `index` of the request's block table.
 
-        A block's hash is the SHA-256 of the previous block's hash and the block's tokens. For the
-        first block, the request's cache key replaces the previous hash. Each hash is computed once
-        per request.
+        It is the SHA-256 of the previous hash, or else the cache key, and the block's tokens. Each
+        is computed once per request.
         """
         assert request.cache_key is not None
         hashes = request.block_hashes

@@ -13,10 +13,7 @@ class EngineConfig:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     max_model_len: int | None = None
-    """Maximum length of a sequence, in tokens.
-
-    None selects the model's limit or the size of the KV cache, whichever is smaller.
-    """
+    """Maximum length of a sequence in tokens. None: the model's limit, or the KV cache's size."""
     kv_cache_bytes: int = 2 << 30
     adapter_bytes: int = 1 << 30
     caches_prefixes: bool = True
@@ -27,11 +24,7 @@ class EngineConfig:
     """Whether steps verify tokens that prompt lookup proposes."""
 
     def longest(self, model_limit: int, num_blocks: int) -> int:
-        """Return the maximum length of a sequence in this engine, in tokens.
-
-        Args:
-            model_limit: the model's maximum length of a sequence, in tokens.
-            num_blocks: number of blocks of the KV cache.
+        """Return the maximum length of a sequence in tokens, at most the model's limit.
 
         Raises:
             SettingsError: `max_model_len` exceeds the model's limit or the size of the KV cache, or

@@ -12,10 +12,7 @@ class Draft:
 
     token_ids: tuple[int, ...] = ()
     masks: tuple[bytes, ...] = ()
-    """Bitmask of the tokens that the grammar allows after each draft token.
-
-    Empty for a request without a grammar.
-    """
+    """Bitmask of the tokens that a grammar, if any, allows after each draft token."""
 
     def __len__(self) -> int:
         return len(self.token_ids)

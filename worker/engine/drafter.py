@@ -18,10 +18,8 @@ class Drafter:
     def __init__(self, blocks: BlockManager, *, max_model_len: int, max_rows: int) -> None:
         """Create a drafter.
 
-        Args:
-            blocks: allocates the blocks of draft tokens.
-            max_model_len: maximum length of a sequence, in tokens.
-            max_rows: maximum number of tokens of a step.
+        Sequences have at most `max_model_len` tokens, and steps with drafts at most `max_rows`
+        rows.
         """
         self._blocks = blocks
         self._max_model_len = max_model_len
@@ -35,10 +33,7 @@ class Drafter:
             self._durations.observe(step.num_decodes, ms)
 
     def extend(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-        """Return the chunks of a step, with draft tokens if that pays.
-
-        Allocates the blocks of the draft tokens, as far as there are free ones.
-        """
+        """Return the chunks of a step. If it pays, they have draft tokens and blocks for them."""
         num_rows = sum(chunk.num_tokens for chunk in chunks)
         is_small = num_rows < self._max_rows
         if not is_small or any(chunk.is_prompt or not chunk.samples for chunk in chunks):

@@ -14,12 +14,7 @@ from worker.engine.drafter import Drafter
 from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.model_runner import Computed, ModelRunner, StepRunner
 from worker.engine.request import Request, RequestId, StepOutput
-from worker.engine.rules import (
-    check_size,
-    not_resident,
-    prefix_key,
-    reason_to_reject,
-)
+from worker.engine.rules import check_size, not_resident, prefix_key, reason_to_reject
 from worker.engine.scheduler import Scheduler, step_size
 from worker.engine.speculative_answers import Answers
 from worker.lora.batch import BatchCache
@@ -109,15 +104,7 @@ class NativeEngine:
         may_evict: bool = True,
         order: EvictionOrder = LEAST_RECENTLY_USED,
     ) -> Placing[Reserved]:
-        """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
-
-        `order` decides which are evicted first, and among equals the least recently used one. If
-        memory is reserved, the caller must either call `write_adapter` and `activate_adapter`, or
-        free the memory with `remove_adapter`.
-
-        Raises:
-            AdapterRejected: the adapter is larger than all of the adapter memory.
-        """
+        """See `Engine.place`."""
         check_size(image, max_bytes=self._pool.max_bytes)
         evicted: list[AdapterVersion] = []
         while (reserved := self._pool.reserve(image)) is None:
@@ -139,10 +126,7 @@ class NativeEngine:
         self._residents.add(image.version, image.weights_digest)
 
     def add_adapter(self, adapter: LoRAAdapter) -> list[AdapterVersion]:
-        """Place, write and activate an adapter in one call. No step may run during the call.
-
-        Returns:
-            The versions that were evicted.
+        """Place, write and activate an adapter between steps. Return the evicted versions.
 
         Raises:
             AdapterRejected: the adapters in use leave too little memory for the adapter.
@@ -168,11 +152,7 @@ class NativeEngine:
         self._residents.discard(version)
 
     def step(self) -> list[StepOutput]:
-        """Run one step and return its outputs.
-
-        If the step fails, each of its requests ends with an error, and the engine stays usable. A
-        step that runs out of memory is computed in parts instead.
-        """
+        """Run one step; see `Engine.step`. One that runs out of memory is computed in parts."""
         outputs, self._rejected = self._rejected, []
         chunks = self._drafter.extend(self._scheduler.schedule())
         if not chunks:
@@ -235,11 +215,7 @@ class NativeEngine:
         )
 
     def _cache_key(self, request: Request) -> bytes | None:
-        """Return a hash of the request's weights and tenant; None if the request shares no blocks.
-
-        A request that needs the logits or hidden states of the full prompt must compute all of it,
-        so it doesn't reuse blocks.
-        """
+        """Return a hash of weights and tenant, or None if the request computes its full prompt."""
         pools_all = request.embedding is not None and request.embedding.pooling is not Pooling.LAST
         if not self._caches_prefixes or request.scores_prompt or pools_all:
             return None

@@ -34,10 +34,7 @@ JSON_OPTIONS: Any = {  # llguidance defines its TypedDict for type checkers only
 }
 """Options of JSON grammars, in the format of a schema's "x-guidance" field."""
 _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
-"""Limits on the grammar state of one running answer. Each lexer state takes 1-2 kB.
-
-All other limits, such as the cost of a step, are llguidance's defaults.
-"""
+"""Limits on the grammar state of one running answer. Each lexer state takes 1-2 kB."""
 
 MAX_TOKEN_S = 0.002
 """CPU time that a grammar may take per token on average, in seconds.
@@ -53,7 +50,6 @@ TOO_COMPLEX = JobError(
     message="the schema became too complex to enforce while the answer was generated: simplify it",
 )
 
-
 _DIVERGED = JobError(
     code=ErrorCode.RESUME_DIVERGED,
     message="the tokens published by another worker don't follow the schema on this one",
@@ -61,10 +57,7 @@ _DIVERGED = JobError(
 
 
 def json_source(schema: str) -> GrammarSource:
-    """Return the grammar of JSON texts that are valid under a JSON Schema.
-
-    Args:
-        schema: the schema as JSON text.
+    """Return the grammar of JSON texts that are valid under a JSON Schema, given as JSON text.
 
     Raises:
         GrammarRejected: the schema isn't an object or is nested too deeply.
@@ -212,10 +205,10 @@ class Grammar:
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
-        """Return the state of an answer that already consists of the tokens `output_ids`.
+        """Return the state after `output_ids`.
 
         Raises:
-            JobFailed: the tokens don't follow the grammar.
+            JobFailed: the grammar doesn't allow these tokens.
         """
         matcher, cost = self._matcher.deep_copy(), self._cost
         if output_ids and not cost.is_exceeded:
@@ -230,13 +223,10 @@ class GrammarCompiler:
     """Compiles grammars for one tokenizer. Thread-safe."""
 
     def __init__(self, hf_tokenizer: Any, *, vocab_size: int, eos_ids: Iterable[int]) -> None:
-        """Prepare the tokenizer for llguidance.
+        """Prepare a tokenizer of the transformers library for llguidance.
 
-        Args:
-            hf_tokenizer: a tokenizer of the transformers library.
-            vocab_size: number of rows of the model's embedding. Token ids beyond the tokenizer's
-                vocabulary are never allowed.
-            eos_ids: tokens that end an answer. They are allowed only where the text may end.
+        Token ids beyond its vocabulary, up to the model's `vocab_size`, are never allowed. The
+        tokens `eos_ids` are allowed only where the text may end.
         """
         self._tokenizer, self._reason = _read(hf_tokenizer, vocab_size, sorted(eos_ids))
         self._vocab: dict[str, int] = hf_tokenizer.get_vocab()
@@ -269,11 +259,7 @@ def _reason(matcher: LLMatcher) -> str:
 
 
 def _read(hf: Any, vocab_size: int, eos_ids: list[int]) -> tuple[LLTokenizer | None, str]:
-    """Convert a transformers tokenizer to an llguidance tokenizer.
-
-    Returns:
-        (the llguidance tokenizer, ""), or (None, reason) if the conversion isn't possible.
-    """
+    """Convert a transformers tokenizer to llguidance's, or return None and the reason."""
     # Imported here, as it imports transformers, which takes seconds.
     from llguidance.hf import from_tokenizer
 

@@ -43,12 +43,10 @@ class AdapterImage(Protocol):
     @property
     def version(self) -> AdapterVersion:
         """Version of the adapter."""
-        ...
 
     @property
     def num_bytes(self) -> int:
         """Adapter memory that the adapter takes, in bytes."""
-        ...
 
 
 ImageT_contra = TypeVar("ImageT_contra", bound=AdapterImage, contravariant=True)
@@ -89,30 +87,25 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
     @property
     def num_failures_in_a_row(self) -> int:
         """Number of steps that failed since the last successful one."""
-        ...
 
     @property
     def has_work(self) -> bool:
         """Whether a step would compute requests or return outputs."""
-        ...
 
     def add(self, request: Request) -> None:
         """Queue a request. If the request cannot run, the next step returns an error for it.
 
         A request with `output_ids` continues after these tokens.
         """
-        ...
 
     def abort(self, request_id: RequestId) -> None:
         """End a request without an output. Unknown and finished requests are ignored."""
-        ...
 
     def step(self) -> list[StepOutput]:
         """Run one step and return its outputs.
 
         If the step fails, each of its requests ends with an error, and the engine stays usable.
         """
-        ...
 
     def place(
         self,
@@ -130,27 +123,21 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
         Raises:
             AdapterRejected: the adapter is larger than all of the adapter memory.
         """
-        ...
 
     def write_adapter(self, reserved: ReservedT, image: ImageT_contra) -> None:
         """Copy an adapter to its reserved memory. Any thread may call this, even during steps."""
-        ...
 
     def activate_adapter(self, reserved: ReservedT, image: ImageT_contra) -> None:
         """Make an adapter resident. Call this after `write_adapter` has returned."""
-        ...
 
     def remove_adapter(self, version: AdapterVersion) -> None:
         """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
-        ...
 
     def has_room(self, num_bytes: int) -> bool:
         """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""
-        ...
 
     def stats(self) -> EngineStats:
         """Return the engine's current counters and gauges."""
-        ...
 
 
 AnyEngine: TypeAlias = Engine[Any, Any]

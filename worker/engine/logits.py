@@ -104,7 +104,10 @@ class _Triplets:
             self._values.append(np.broadcast_to(np.asarray(values, np.float32), len(tokens)))
 
     def arrays(self) -> list[Array]:
-        """Return the rows, the tokens and the values."""
+        """Return three arrays of equal length.
+
+        For each change of a logit, they have its row, its token and its value.
+        """
         counts = [len(tokens) for tokens in self._tokens[1:]]
         rows = np.repeat(np.array(self._rows, np.int64), counts)
         return [rows, np.concatenate(self._tokens), np.concatenate(self._values)]

@@ -14,10 +14,7 @@ from worker.engine.request import Request, SampledRow, TokenLogprobs
 from worker.kernels.transfer import Array, Pending, to_device
 
 LEAST = -9999.0
-"""Log-probability that replaces minus infinity, which JSON cannot represent.
-
-OpenAI uses the same value.
-"""
+"""Log-probability that replaces minus infinity, which JSON can't represent; OpenAI's value."""
 _ROWS_AT_ONCE = 64
 """Number of rows that are converted to float32 at a time, to bound memory for long prompts."""
 
@@ -25,15 +22,10 @@ _ROWS_AT_ONCE = 64
 def sampled_logprobs(
     logits: Tensor, rows: Sequence[SampledRow], tokens: Tensor
 ) -> Pending[dict[int, TokenLogprobs]]:
-    """Return the log-probabilities of sampled tokens, by the index of the row.
+    """Return the log-probabilities of sampled `tokens` `[S]`, by the index of the row.
 
-    Rows that don't ask for log-probabilities are left out. The values of rows whose token is
-    negative mean nothing.
-
-    Args:
-        logits: `[S, V]`, a row for each of `rows`.
-        rows: the S rows.
-        tokens: `[S]`, the sampled token of each row, or a negative number.
+    `logits` is `[S, V]`. Rows that don't ask for log-probabilities are left out. The values of rows
+    whose token is negative mean nothing.
     """
     selected = [i for i, r in enumerate(rows) if r.sampling.logprobs is not None]
     if not selected:
@@ -57,11 +49,9 @@ def sampled_logprobs(
 def prompt_logprobs(
     logits: Tensor, scored: Sequence[tuple[Request, int]]
 ) -> Pending[list[TokenLogprobs]]:
-    """Return the log-probabilities of prompt tokens.
+    """Return the log-probabilities of the prompt tokens after those in `scored`.
 
-    Args:
-        logits: `[P, V]`, a row for each pair in `scored`.
-        scored: (request, position) pairs. The prompt token at `position + 1` is scored.
+    `logits` is `[P, V]`, a row for each (request, position) pair.
     """
     if not scored:
         return Pending([], lambda _: [])
@@ -86,14 +76,10 @@ def token_logprobs(
 ) -> Pending[list[TokenLogprobs]]:
     """Return log-probabilities of each token and of the likeliest tokens in the token's row.
 
-    Args:
-        logits: `[S, V]` of any floating dtype, a row for each token.
-        tokens: `[S]` token ids.
-        num_top: for each row, the number of likeliest tokens to return.
-        listed: for each row, tokens that are returned after the likeliest ones. If there are any,
-            the row's own token comes before them, as in vLLM.
-        ranks: whether to return the rank of each token, which is the number of tokens that are at
-            least as likely.
+    `logits` is `[S, V]` of any floating dtype, with a row for each of `tokens` `[S]`. For each row,
+    the `num_top` likeliest tokens are returned, then the tokens `listed`. If there are any of them,
+    the row's own token comes before them, as in vLLM. With `ranks`, each token's rank is returned:
+    the number of tokens that are at least as likely.
     """
     listed = [()] * len(num_top) if listed is None else listed
     (columns,) = to_device([_padded(listed)], logits.device)

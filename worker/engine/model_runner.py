@@ -40,10 +40,7 @@ class Computed:
 
     chunk: Chunk
     samples: tuple[Sample, ...] = ()
-    """The token after the request's last one, and the token after each draft token.
-
-    Empty if the chunk doesn't sample.
-    """
+    """The tokens after the request's last one and after each draft token, if the chunk samples."""
     embedding: bytes | None = None
     """The request's embedding, in the form of `pool`; None if it isn't complete."""
 
@@ -65,12 +62,9 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
-        """Compute `chunks`, and sample the `num_samples` tokens of each chunk.
+        """Compute `chunks`, sample the `num_samples` tokens of each, and return their results.
 
         Also extends `prompt_logprobs` of each request whose `scores_prompt` is set.
-
-        Returns:
-            A result for each chunk, in the same order.
         """
         batch = build_step(chunks, self._device)
         logits = self._forward(batch)
@@ -110,11 +104,7 @@ class ModelRunner:
 def sample_and_read(
     logits: torch.Tensor, rows: Sequence[SampledRow], *others: Pending[Any]
 ) -> tuple[list[int], dict[int, TokenLogprobs]]:
-    """Sample a token of each row, and read tokens, log-probabilities and `others` at once.
-
-    Returns:
-        The tokens in the form of `sample`, and the log-probabilities of `sampled_logprobs`.
-    """
+    """Sample a token of each row, and read tokens, log-probabilities and `others` at once."""
     if not rows:
         read_all(*others)
         return [], {}
@@ -133,7 +123,6 @@ class Runner(Protocol):
 
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
         """Compute `chunks`. After an error, the same tokens can be computed again."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +167,10 @@ class StepRunner:
         return result
 
     def _run_pass(self, chunks: Sequence[Chunk]) -> list[Computed] | JobError | None:
-        """Run one forward pass and return its results, or the error that ends its requests.
+        """Run one forward pass and return its results.
 
-        Return None if the pass must be repeated with fewer tokens.
+        Returns an error instead if all requests of the pass end with it, and None if the pass must
+        be repeated with fewer tokens.
         """
         try:
             computed = self._runner.run(chunks)

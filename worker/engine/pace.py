@@ -4,29 +4,15 @@ import math
 from dataclasses import dataclass, field
 
 STRETCH = 2.0
-"""Target duration of a step with prompt tokens, as a multiple of a decode-only step's duration.
-
-The target is longer if several prompts wait, because longer steps shorten the wait of prompts.
-"""
+"""Target duration of a step with prompt tokens, relative to one without, if one prompt waits."""
 MIN_PROMPT_TOKENS = 32
-"""Number of prompt tokens that are allowed even if the step exceeds its target duration.
-
-Without this minimum, prompts might never progress.
-"""
+"""Prompt tokens that a step may have even beyond its target, so that prompts progress."""
 MAX_GROWTH = 2
-"""Maximum number of prompt tokens, as a multiple of the largest number in any earlier step.
-
-The duration of a larger step can't be estimated well enough.
-"""
+"""Maximum number of prompt tokens, relative to earlier steps. Beyond, estimates are poor."""
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0
-"""Standard deviation of contexts, in tokens, at which the estimated slope is halved.
-
-The slope is reduced because it can't be estimated well from contexts that are nearly equal.
-"""
-
-
+"""Standard deviation of contexts, in tokens, below which the estimated slope is doubtful."""
 PASSES_UNTIL_GROWTH = 64
 """Number of forward passes in a row with enough memory after which `MemoryLimit` grows again."""
 
@@ -63,10 +49,7 @@ class StepSize:
 
 @dataclass(slots=True)
 class _TokenCost:
-    """Estimates a prompt token's time as a linear function of the token's context.
-
-    The function is fitted with moving averages.
-    """
+    """Estimates a prompt token's time as a linear function of its context, by moving averages."""
 
     context: float
     """Mean of the observed contexts, in tokens."""
@@ -78,10 +61,7 @@ class _TokenCost:
     """Covariance of the observed contexts and times."""
 
     def observe(self, context: float, ms: float, share: float) -> None:
-        """Record that a prompt token with this context took `ms` milliseconds.
-
-        `share` is the weight of the observation in the moving averages.
-        """
+        """Record, with the weight `share`, that a prompt token with this context took `ms`."""
         off, off_ms = context - self.context, ms - self.ms
         self.context += share * off
         self.ms += share * off_ms
@@ -94,10 +74,7 @@ class _TokenCost:
         return max(0.0, self.covariance / (self.variance + _CONTEXT_DOUBT**2))
 
     def at(self, context: float) -> float:
-        """Return the estimated time for a prompt token with this context, in ms.
-
-        The result is at least half of the mean observed time. This bounds the extrapolation error.
-        """
+        """Return a prompt token's estimated time in ms, bounded by half of the observed mean."""
         return max(self.ms + self.slope * (context - self.context), self.ms / 2)
 
 
@@ -128,10 +105,9 @@ class Pace:
         self._token.observe(step.context, token_ms, share)
 
     def _decode_ms_of(self, num_decodes: int) -> float | None:
-        """Return the mean duration of decode-only steps with about `num_decodes` decodes, in ms.
+        """Return the mean duration, in ms, of decode-only steps with about `num_decodes` decodes.
 
-        If no such step was observed, use steps with fewer decodes, or else steps with more.
-        Return None if no decode-only step was observed.
+        If none was observed, use steps with fewer decodes, or else with more, or else None.
         """
         kind = num_decodes.bit_length()
         fewer = [known for known in self._decode_ms if known <= kind]
@@ -139,22 +115,16 @@ class Pace:
         return None if nearest is None else self._decode_ms[nearest]
 
     def max_tokens(self, num_decodes: int, num_prompts: int, context: int, limit: int) -> int:
-        """Return the maximum number of tokens in the next step.
+        """Return the maximum number of tokens, up to `limit`, in a step of `num_decodes` decodes.
 
-        Args:
-            num_decodes: number of tokens that running answers decode in the step.
-            num_prompts: number of prompts that wait or are partly computed.
-            context: number of already computed tokens in the first of these prompts.
-            limit: upper limit of the result.
+        `num_prompts` prompts wait or are partly computed. The first has `context` computed tokens.
         """
         decode_ms = self._decode_ms_of(num_decodes)
         if num_decodes == 0 or decode_ms is None:
             return limit
         prompt_ms = (STRETCH - 1) * decode_ms * (1 + max(0, num_prompts - 1) / num_decodes)
-        allowed = min(
-            self._prompt_tokens_in(prompt_ms, context),
-            MAX_GROWTH * self._most_prompt_tokens,
-        )
+        most = MAX_GROWTH * self._most_prompt_tokens
+        allowed = min(self._prompt_tokens_in(prompt_ms, context), most)
         return min(num_decodes + max(int(allowed), MIN_PROMPT_TOKENS), limit)
 
     def _prompt_tokens_in(self, ms: float, context: int) -> float:

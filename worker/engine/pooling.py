@@ -53,13 +53,10 @@ class HiddenStates:
 
 
 def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> Pending[dict[RequestId, bytes]]:
-    """Add the hidden states of a step to its requests' sums.
+    """Add the hidden states `[T, H]` of a step to its requests' sums.
 
-    The sums are in float64, so that they hardly depend on the sizes of the chunks.
-
-    Args:
-        hidden: `[T, H]`, the hidden states of all tokens of the step.
-        pooled: (chunk, index of its first token) of each chunk of a request for an embedding.
+    The sums are in float64, so that they hardly depend on the sizes of the chunks. `pooled` has the
+    chunks of requests for embeddings, and the index of each one's first token.
 
     Returns:
         The embedding of each request whose last token was computed: H little-endian float32, or

@@ -47,7 +47,6 @@ class AllowedTokens(Protocol):
 
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next; see `GrammarState.allowed`."""
-        ...
 
 
 class SampledRow(Protocol):
@@ -56,27 +55,22 @@ class SampledRow(Protocol):
     @property
     def sampling(self) -> ChoiceSampling:
         """Sampling parameters."""
-        ...
 
     @property
     def prompt_ids(self) -> Sequence[int]:
         """Tokens of the prompt."""
-        ...
 
     @property
     def output_ids(self) -> Sequence[int]:
         """Output tokens so far. Their number is the position of the next one."""
-        ...
 
     @property
     def stop_ids(self) -> Collection[int]:
         """Tokens that end the sequence."""
-        ...
 
     @property
     def grammar(self) -> AllowedTokens | None:
         """Grammar state of the output so far; None allows any text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +103,7 @@ class Request:
     """Adapter version; None selects the base model."""
     sampling: ChoiceSampling
     max_tokens: int
-    """Maximum number of output tokens, including tokens that a resumed request starts with.
-
-    With 0, the request ends once its prompt is computed.
-    """
+    """Maximum number of output tokens, including those of earlier workers. 0: only the prompt."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: "GrammarState | None" = None
@@ -144,10 +135,7 @@ class Request:
     block_table: list[int] = field(default_factory=list)
     """KV blocks, in the order of the tokens."""
     cache_key: bytes | None = None
-    """Hash of the adapter's weights and the tenant. Only requests with equal hashes share blocks.
-
-    A request without a hash shares no blocks.
-    """
+    """Hash of weights and tenant. Requests share blocks if it is equal and not None."""
     block_hashes: list[bytes] = field(default_factory=list)
     """Hashes of the request's full blocks, in order. Further hashes are appended when needed."""
     lookup: PromptLookup | None = None
@@ -190,10 +178,7 @@ class StepOutput:
     finish: FinishReason | None = None
     logprobs: TokenLogprobs | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
-    """Log-probabilities of the prompt's tokens from the second on.
-
-    Set only in the first output, and only if the request's `scores_prompt` is set.
-    """
+    """Log-probabilities of a scored prompt's tokens from the second on, in the first output."""
     error: JobError | None = None
     embedding: bytes | None = None
     """The embedding that the request asked for, as little-endian float32. It ends the request."""

@@ -16,7 +16,6 @@ OUT_OF_MEMORY = JobError(
     "again later",
 )
 
-
 NO_TOKEN_LEFT = JobError(
     code=ErrorCode.INVALID_VALUE,
     message="allowed_token_ids, bad_words, min_tokens and the schema together leave no token that "
@@ -42,12 +41,9 @@ def prefix_key(weights_digest: str, tenant: str) -> bytes:
 def reason_to_reject(
     request: Request, residents: Container[AdapterVersion], *, max_model_len: int
 ) -> JobError | None:
-    """Return the error of a request that can't run, or None if the request can run.
+    """Return the error of a request that can't run, or None.
 
-    Args:
-        request: the request.
-        residents: the resident adapters.
-        max_model_len: maximum length of a sequence, in tokens.
+    `residents` are the resident adapters. A sequence may have `max_model_len` tokens.
     """
     if request.version is not None and request.version not in residents:
         return not_resident(request)

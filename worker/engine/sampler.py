@@ -21,10 +21,7 @@ from worker.kernels.transfer import Array, to_device, to_host
 
 _MASK = (1 << 64) - 1
 _NUM_CANDIDATES = 1024
-"""Number of likeliest tokens among which top-k and top-p select.
-
-If a row needs more tokens, it is sampled again with its full vocabulary.
-"""
+"""Number of likeliest tokens among which top-k and top-p select, unless a row needs more."""
 _NO_TOKEN = -1
 _UNDECIDED = -2
 """Stands for the token of a row that needs more than the candidates."""
@@ -39,8 +36,8 @@ _LEAST_TEMPERATURE = 1e-30
 def uniform(seed: int, choice: int, position: int) -> float:
     """Return a number in [0, 1) that depends only on the arguments.
 
-    The mixing function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
-    Generators, OOPSLA 2014) is chained over the arguments.
+    This is SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA
+    2014), chained over the arguments.
     """
     state = 0
     for word in (seed, choice, position):
@@ -49,14 +46,9 @@ def uniform(seed: int, choice: int, position: int) -> float:
 
 
 def sample(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
-    """Return the next token of each row.
+    """Return the next token of each row of `logits` `[S, V]`, of any floating dtype.
 
-    Args:
-        logits: `[S, V]` of any floating dtype.
-        rows: the S rows: requests, or any other objects with these attributes.
-
-    Returns:
-        Token ids. -1 marks a row whose logits are not finite or whose masks leave no token.
+    -1 marks a row whose logits are not finite or whose masks leave no token.
     """
     tokens = draw(logits, rows)
     (drawn,) = to_host([tokens])
@@ -87,11 +79,7 @@ def draw(
 def decide_(tokens: Tensor, drawn: Array, logits: Tensor, rows: Sequence[SampledRow]) -> bool:
     """Complete the tokens of rows that need more candidates, and return whether there were any.
 
-    Args:
-        tokens: the result of `draw` for `logits` and `rows`, changed in place.
-        drawn: the content of `tokens`.
-        logits: see `sample`.
-        rows: see `sample`.
+    `tokens` is the result of `draw`, changed in place. `drawn` is its content.
     """
     undecided = np.flatnonzero(drawn == _UNDECIDED)
     for start in range(0, len(undecided), _ROWS_AT_ONCE):
@@ -162,15 +150,10 @@ def _keep_likeliest(
 ) -> Tensor:
     """Set the probabilities of tokens that top-k or top-p excludes to 0.
 
-    Args:
-        probs: `[S, blocks, _BLOCK]`, changed in place.
-        logits: `[S, V]` float32.
-        table: `[S, 5]`, see `_table`.
-        index: `[C]`, the rows that top-k or top-p may change.
-        num_candidates: number of likeliest tokens to select from.
+    `probs`, `[S, blocks, _BLOCK]`, is changed in place. `logits` is `[S, V]` float32, and `table`
+    is that of `_table`. `index`, `[C]`, has the rows that top-k or top-p may change.
 
-    Returns:
-        `[C]`: whether the candidates suffice. The other rows are void.
+    Return `[C]`: whether `num_candidates` candidates suffice. The other rows are void.
     """
     num_rows, vocab_size = logits.shape
     is_all = len(index) == num_rows
@@ -202,14 +185,10 @@ def _num_kept(
 ) -> tuple[Tensor, Tensor]:
     """Count the tokens that top-k and top-p keep.
 
-    Args:
-        weights: `[C, K]`, probabilities of the candidates up to a factor, largest first.
-        mass: `[C, 1]`, sum of these probabilities over the vocabulary.
-        table: `[C, 5]`, see `_table`.
-        vocab_size: number of tokens in the vocabulary.
+    `weights`, `[C, K]`, are the candidates' probabilities up to a factor, largest first, and
+    `mass`, `[C, 1]`, is the sum over the vocabulary. `table` is that of `_table`.
 
-    Returns:
-        The numbers, `[C, 1]`, and whether the candidates suffice for them, `[C, 1]`.
+    Return the numbers, `[C, 1]`, and whether the candidates suffice for them, `[C, 1]`.
     """
     _, _, _, top_p, top_k = table.chunk(5, dim=-1)
     num_candidates = weights.shape[-1]
@@ -225,10 +204,7 @@ def _num_kept(
 
 
 def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
-    """Return which of `logits`, `[C, V]`, belong to the `num_kept` largest.
-
-    `least` is the smallest of them. Of logits that equal it, the first ones are chosen.
-    """
+    """Return which `logits` `[C, V]` are the `num_kept` largest: of those at `least`, the first."""
     is_larger, is_equal = logits > least, logits == least
     num_equal = num_kept - is_larger.sum(-1, keepdim=True)
     is_equal &= is_equal.cumsum(-1, dtype=torch.int32) <= num_equal
@@ -238,8 +214,7 @@ def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
 def _sample(probs: Tensor, table: Tensor) -> Tensor:
     """Sample a token of each row, `[S]`, by the inverse CDF of the tokens that min-p leaves.
 
-    Only sums of blocks are accumulated in float64, and the probabilities of the block that has the
-    token.
+    Float64 sums cover the blocks, and the probabilities inside the token's block.
     """
     _, uniforms, min_p, _, _ = table.chunk(5, dim=-1)
     least = min_p.float() * probs.amax((1, 2))[:, None]
@@ -253,10 +228,7 @@ def _sample(probs: Tensor, table: Tensor) -> Tensor:
 
 
 def _search(cdf: Tensor, target: Tensor) -> Tensor:
-    """Return for each row, `[S, 1]`, the first position whose value in `cdf` exceeds the target.
-
-    If rounding has raised the target to the total, return the last position that adds to it.
-    """
+    """Return `[S, 1]`: the first position above the target, or else the last that adds to it."""
     found = torch.searchsorted(cdf, target, right=True)
     last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
     # Comparisons with NaN lead beyond the end.

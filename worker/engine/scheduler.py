@@ -26,10 +26,7 @@ class Chunk:
     start: int
     num_tokens: int
     samples: bool
-    """Whether the step samples a new token after the chunk.
-
-    It does if the chunk ends with the last token of a request that generates tokens.
-    """
+    """Whether a token is sampled after the chunk: it ends with a generating request's last one."""
     draft: Draft = NO_DRAFT
     """Last tokens of the chunk, which aren't part of the request yet."""
 
@@ -92,11 +89,6 @@ def split(chunks: Sequence[Chunk], max_tokens: int) -> tuple[list[Chunk], list[C
         first.append(chunk)
         max_tokens -= chunk.num_tokens
     return first, []
-
-
-def _turn(request: Request) -> int:
-    """Return the group in which a running request gets its tokens: 0 comes first."""
-    return request.is_prefilling * (1 + request.is_preemptible)
 
 
 class Scheduler:
@@ -172,9 +164,8 @@ class Scheduler:
         """Return the maximum number of tokens in the next step.
 
         Prompts make a step longer, but not too long for the answers that run. For urgent prompts,
-        preemptible answers wait for as long as it takes. However many preemptible prompts wait,
-        they make a step no longer than one would, because the next request that isn't preemptible
-        must wait for the step.
+        preemptible answers wait. Preemptible prompts make a step no longer than one would, because
+        the next request that isn't preemptible must wait for the step.
         """
         prompts = [r for r in self.running if r.is_prefilling]
         num_prompts = num_urgent or min(1, len(prompts) + self._num_startable())
@@ -200,7 +191,7 @@ class Scheduler:
     def _schedule_running(self, budget: int, *, is_urgent: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
         # The sort is stable: decodes first, then prefills, each in order of arrival.
-        for request in sorted(self.running, key=_turn):
+        for request in sorted(self.running, key=lambda r: r.is_prefilling * (1 + r.is_preemptible)):
             if budget == 0:
                 break
             if request.status is not RequestStatus.RUNNING:
@@ -216,10 +207,7 @@ class Scheduler:
         return [c for c in chunks if c.request.status is RequestStatus.RUNNING]
 
     def _allocate(self, request: Request, num_tokens: int) -> bool:
-        """Allocate blocks for the request, preempting other requests if necessary.
-
-        Return False if `request` itself was preempted.
-        """
+        """Allocate blocks, preempting if necessary. Return False if `request` was preempted."""
         while not self.blocks.can_allocate(request, num_tokens):
             preemptible = (other for other in reversed(self.running) if other.is_preemptible)
             victim = next(preemptible, self.running[-1])
@@ -270,10 +258,7 @@ class Scheduler:
         return self.embeddings if request.embedding else self.waiting
 
     def _next_chunk(self, request: Request, budget: int) -> Chunk:
-        """Return the request's largest chunk within `budget`.
-
-        A partial chunk ends at a block boundary if possible, so that its blocks can be shared.
-        """
+        """Return the largest chunk within `budget`, if possible up to the end of a block."""
         start = request.num_computed_tokens
         missing = request.num_tokens - start
         if missing <= budget:

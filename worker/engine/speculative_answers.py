@@ -10,10 +10,7 @@ from worker.engine.rules import NO_TOKEN_LEFT, finish_reason, is_restricted
 from worker.engine.scheduler import Scheduler
 
 MAX_FORCED = 64
-"""Maximum number of tokens of a request that are forced after a step.
-
-It limits the size of the next step, and how long other answers wait for the grammar.
-"""
+"""Maximum number of forced tokens after a step: they lengthen the next, and others wait."""
 _NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite logits")
 
 
@@ -25,11 +22,8 @@ class Answers:
     ) -> None:
         """Create a record without tokens.
 
-        Args:
-            scheduler: scheduler of the requests.
-            max_model_len: maximum length of a sequence, in tokens.
-            vocab_size: number of logits.
-            forces_tokens: whether tokens are appended where a grammar allows no other.
+        With `forces_tokens`, tokens are appended where a grammar allows no other. There are
+        `vocab_size` logits.
         """
         self._scheduler = scheduler
         self._max_model_len = max_model_len

@@ -30,12 +30,11 @@ class EngineThread:
     def __init__(self, engine: AnyEngine, *, take_cores: Callable[[], None]) -> None:
         """Create a thread for `engine`, without starting it.
 
-        The thread calls `take_cores` to set up its OpenMP threads. It does so when it starts, and
-        again before each step, because OpenMP may have started new threads since the last call.
+        It calls `take_cores` at its start and before each step, as OpenMP may have new threads.
         """
         self._engine = engine
         self._take_cores = take_cores
-        self._on_outputs: Callable[[list[StepOutput]], None] = _ignore
+        self._on_outputs: Callable[[list[StepOutput]], object] = lambda _: None  # until `start`
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._in_flight: set[RequestId] = set()
         self._busy_since: float | None = None
@@ -56,13 +55,11 @@ class EngineThread:
         return 0.0 if since is None else time.monotonic() - since
 
     def start(
-        self, *, on_outputs: Callable[[list[StepOutput]], None], on_broken: Callable[[], None]
+        self, *, on_outputs: Callable[[list[StepOutput]], object], on_broken: Callable[[], object]
     ) -> None:
         """Start the thread; call this once.
 
-        Args:
-            on_outputs: called with each step's outputs, on the engine thread.
-            on_broken: called on the engine thread if the thread ends because of an error.
+        It calls `on_outputs` with each step's outputs, and `on_broken` if an error ends it.
         """
         self._on_outputs = on_outputs
         self._thread = threading.Thread(
@@ -71,11 +68,10 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its current step.
+        """End the thread once its current step is done.
 
-        Blocks until the thread has ended, for at most `STOP_TIMEOUT_S` seconds. Requests in flight
-        get no further output. Messages that were queued before `stop` are still handled. Later
-        messages are ignored.
+        It still handles the messages that were queued before this call. Blocks for at most
+        `STOP_TIMEOUT_S` seconds. Requests in flight get no further output.
         """
         self._inbox.put(None)
         if self._thread is not None:
@@ -104,7 +100,7 @@ class EngineThread:
         """Copy an adapter to memory that the engine has reserved. Blocks only the caller."""
         self._engine.write_adapter(reserved, image)
 
-    def _run(self, on_broken: Callable[[], None]) -> None:
+    def _run(self, on_broken: Callable[[], object]) -> None:
         try:
             self._serve()
         except Exception:  # per worker: it must not stay in the pool without an engine
@@ -123,10 +119,7 @@ class EngineThread:
                 raise EngineBroken(f"{FAILURES_UNTIL_BROKEN} steps in a row failed")
 
     def _take_messages(self, *, wait: bool) -> bool:
-        """Handle all queued messages. With `wait`, block until there is a message.
-
-        Return False if the thread must end.
-        """
+        """Handle all messages, with `wait` at least one. Return False if the thread must end."""
         self._busy_since = None if wait else time.monotonic()
         try:
             message = self._inbox.get(block=wait)
@@ -181,7 +174,3 @@ def _resolve(future: Future[T], function: Callable[[], T]) -> None:
         future.set_result(function())
     except Exception as error:  # noqa: BLE001  (the caller's to handle, where it waits)
         future.set_exception(error)
-
-
-def _ignore(_: list[StepOutput]) -> None:
-    """Ignore outputs. Used until `start` sets a receiver for them."""

@@ -13,7 +13,7 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.remote.stager import Stager
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.text.prompt_style import BASE_STYLE
 
 NUM_BYTES = 1 << 20
@@ -69,19 +69,12 @@ class SimulatedSource:
     """The `AdapterSource` of a simulated worker. Every source has an adapter."""
 
     def __init__(self, *, load_s: float, stager: Stager | None = None) -> None:
-        """Create a source whose every read takes `load_s` seconds.
-
-        `stager` fetches adapters from URLs.
-        """
+        """Create a source whose reads take `load_s` seconds. `stager` fetches from URLs."""
         self._load_s = load_s
         self._stager = stager
 
     def read(self, name: str, source: str) -> CheckedAdapter[SimulatedAdapter]:
-        """Return the adapter at `source`.
-
-        Raises:
-            AdapterRejected: the name is invalid, or nothing can be fetched from a URL.
-        """
+        """Return the adapter at `source`. Raises AdapterRejected for a bad name or URL."""
         if not is_valid_name(name):
             raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
         time.sleep(self._load_s)

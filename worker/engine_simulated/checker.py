@@ -21,10 +21,7 @@ from worker.engine_simulated.tokens import (
 )
 
 MAX_GAP = 1000
-"""Largest number of missing tokens of one epoch that is recognised as a gap.
-
-A larger gap, or one in which the epoch changes, counts as a splice.
-"""
+"""Largest number of missing tokens of one epoch that is a gap. Larger ones count as a splice."""
 GAP_ENDS = 2
 """Number of tokens that must follow a gap, as far as there are any. One could fit by chance."""
 _TOKEN = re.compile(rf"[0-9a-f]{{{TEXT_CHARS}}}")
@@ -68,10 +65,7 @@ class Verdict:
     num_tokens: int
     """Number of tokens before the violation, or of the whole text."""
     epochs: tuple[int, ...]
-    """Epochs of these tokens in order, modulo `NUM_EPOCHS`, without direct repetitions.
-
-    Each change is a resumption by another claim.
-    """
+    """Epochs of these tokens in order, modulo `NUM_EPOCHS`. Each change is a resumption."""
 
 
 def check(
@@ -86,14 +80,10 @@ def check(
 ) -> Verdict:
     """Check the text of one choice.
 
-    Args:
-        text: the text that the client received, without an echo of the prompt.
-        version: version of the job, as `GET /v1/jobs/{id}` reports it.
-        prompt: token ids of the prompt; see `prompt_ids` and `chat_text`.
-        seed: `seed` of the request.
-        choice: index of the choice among the choices of its prompt.
-        num_tokens: number of tokens that the text must have; None allows any number.
-        may_be_cut: whether a stop string may have cut the last token.
+    The text is without an echo. `version` is that of the job, as `GET /v1/jobs/{id}` reports it.
+    `prompt` has token ids; see `prompt_ids` and `chat_text`. `seed` is that of the request, and
+    `choice` the index for its prompt. `num_tokens`, if given, must be exact. `may_be_cut` says that
+    a stop string may have cut the last token.
     """
     pieces = [text[i : i + TEXT_CHARS] for i in range(0, len(text), TEXT_CHARS)]
     is_cut = may_be_cut and bool(pieces) and len(pieces[-1]) < TEXT_CHARS

@@ -13,12 +13,7 @@ from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import CountedMemory
 from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
-from worker.engine.rules import (
-    STEP_FAILED,
-    finish_reason,
-    not_resident,
-    reason_to_reject,
-)
+from worker.engine.rules import STEP_FAILED, finish_reason, not_resident, reason_to_reject
 from worker.engine_simulated.adapters import SimulatedAdapter
 from worker.engine_simulated.tokens import END_ID, State, first_state, next_step, resume_state
 
@@ -48,15 +43,7 @@ class SimulatedEngine:
         adapter_bytes: int,
         step_s: float,
     ) -> None:
-        """Create an engine without adapters.
-
-        Args:
-            base: version of the base model.
-            max_num_seqs: maximum number of running requests. Others wait.
-            max_model_len: maximum length of a sequence, in tokens.
-            adapter_bytes: size of the adapter memory, in bytes.
-            step_s: duration of a step in seconds.
-        """
+        """Create an engine without adapters. A step takes `step_s` seconds."""
         self._base = base
         self._max_num_seqs = max_num_seqs
         self._max_model_len = max_model_len
@@ -89,14 +76,14 @@ class SimulatedEngine:
             self._waiting = deque(r for r in self._waiting if r.id != request_id)
 
     def hang(self) -> None:
-        """Let the next step never return. Any thread may call this."""
+        """Make the next step with work block for ever, as if the engine hung.
+
+        Any thread may call this.
+        """
         self._hangs = True
 
     def step(self) -> list[StepOutput]:
-        """Run one step and return its outputs.
-
-        If the step fails, each of its requests ends with an error, and the engine stays usable.
-        """
+        """See `Engine.step`."""
         outputs, self._rejected = self._rejected, []
         if not self._running and not self._waiting:
             return outputs
@@ -110,7 +97,9 @@ class SimulatedEngine:
         except Exception:  # per step: it becomes an error of each request in the step
             self.num_failures_in_a_row += 1
             log.exception("step_failed", requests=list(self._running))
-            return outputs + self._fail_running()
+            outputs += [StepOutput(request_id=id_, error=STEP_FAILED) for id_ in self._running]
+            self._running.clear()
+            return outputs
         self.num_failures_in_a_row = 0
         return outputs
 
@@ -145,10 +134,7 @@ class SimulatedEngine:
         return self._memory.has_room(num_bytes, self._in_use)
 
     def stats(self) -> EngineStats:
-        """Return the engine's current counters and gauges.
-
-        Each sequence has one KV block, whatever its length.
-        """
+        """See `Engine.stats`. Each sequence has one KV block, whatever its length."""
         return EngineStats(
             num_running=len(self._running),
             num_waiting=len(self._waiting),
@@ -212,11 +198,6 @@ class SimulatedEngine:
             finish=FinishReason.LENGTH,
             prompt_logprobs=_prompt_logprobs(request) if request.scores_prompt else None,
         )
-
-    def _fail_running(self) -> list[StepOutput]:
-        failed = [StepOutput(request_id=id_, error=STEP_FAILED) for id_ in self._running]
-        self._running.clear()
-        return failed
 
 
 def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:

@@ -61,7 +61,7 @@ def load_simulated(settings: WorkerSettings) -> ServedModel:
             host=SimulatedHostMemory(budgets.copies),
             budgets=budgets,
         ),
-        cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
+        cpu=CpuShares(),
     )
 
 
@@ -102,7 +102,3 @@ def _info(settings: WorkerSettings, base: BaseModel) -> BaseInfo:
             settings.max_num_batched_tokens or CPU_BATCH.max_num_batched_tokens
         ),
     )
-
-
-def _do_nothing() -> None:
-    """Leave the threads of the process as they are."""

@@ -14,7 +14,7 @@ from worker.engine_simulated.tokens import (
     token_text,
 )
 from worker.text.detokenizer import TextStream
-from worker.text.interface import EncodedPrompt
+from worker.text.interface import EncodedPrompt, text_stream
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 
 
@@ -37,7 +37,7 @@ class SimulatedTokenTable:
 
 
 class SimulatedTokenizer:
-    """Tokenizes prompts to bytes."""
+    """Tokenizes prompts: each byte is one token."""
 
     def __init__(self) -> None:
         self._table = SimulatedTokenTable()
@@ -48,12 +48,7 @@ class SimulatedTokenizer:
     def encode(
         self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
     ) -> list[EncodedPrompt]:
-        """Tokenize the prompts of a job. A chat counts as one prompt.
-
-        Raises:
-            JobFailed: a prompt is empty, an id is outside the vocabulary, or the job is for
-                embeddings.
-        """
+        """See `PromptTokenizer.encode`. Jobs for embeddings are refused."""
         if job.endpoint is Endpoint.EMBEDDINGS:
             _refuse("embeddings aren't supported by the simulated engine", "model")
         if job.endpoint is Endpoint.CHAT:
@@ -66,11 +61,7 @@ class SimulatedTokenizer:
         return prompt_ids(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens.
-
-        Raises:
-            JobFailed: an id is outside the vocabulary.
-        """
+        """See `PromptTokenizer.decode`."""
         _check_ids(ids, "tokens")
         return self._text(ids)
 
@@ -93,16 +84,7 @@ class SimulatedTokenizer:
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
-        return TextStream(
-            self._table,
-            job.sampling.stop,
-            is_text_start=job.endpoint is Endpoint.CHAT,
-            min_tokens=job.sampling.min_tokens,
-            includes_stop=job.sampling.includes_stop,
-            keeps_special_tokens=job.sampling.keeps_special_tokens,
-            tokens_as_ids=job.sampling.tokens_as_ids,
-            echo=prompt.echo,
-        )
+        return text_stream(job, prompt, self._table)
 
     def _encode(self, prompt: Prompt, job: Job) -> EncodedPrompt:
         ids = prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
@@ -120,11 +102,7 @@ class SimulatedGrammars:
     """Refuses jobs whose answers must follow a grammar."""
 
     async def for_job(self, job: Job, prompt: EncodedPrompt) -> None:
-        """Return None, because any text is allowed.
-
-        Raises:
-            JobFailed: the job has tools, or its answers must match a schema or grammar.
-        """
+        """Return None, because any text is allowed, or refuse the job."""
         if job.tools is not None:
             _refuse("tools aren't supported by the simulated engine", "tools")
         if job.sampling.is_constrained:

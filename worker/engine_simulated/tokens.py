@@ -50,10 +50,7 @@ def prompt_ids(prompt: str) -> list[int]:
 
 
 def chat_text(messages: Iterable[Mapping[str, Any]]) -> str:
-    """Return the prompt of a chat.
-
-    The parts of a content that consists of text parts are joined by line breaks.
-    """
+    """Return the prompt of a chat. Text parts are joined by line breaks."""
     turns = [f"{message['role']}: {_content(message)}\n" for message in messages]
     return "".join(turns) + "assistant: "
 
@@ -61,16 +58,10 @@ def chat_text(messages: Iterable[Mapping[str, Any]]) -> str:
 def first_state(
     version: AdapterVersion, prompt: Sequence[int], *, seed: int, choice: int = 0
 ) -> State:
-    """Return the state before a choice's first token.
-
-    Args:
-        version: the version that serves the job, such as `a@0123456789ab`.
-        prompt: token ids of the prompt.
-        seed: seed of the request.
-        choice: index of the choice among the choices of its prompt.
+    """Return the state before the first token of a prompt's choice with the index `choice`.
 
     Raises:
-        struct.error: an id is negative or has more than 64 bits.
+        struct.error: a token id is negative or has more than 64 bits.
     """
     digest = hashlib.blake2b(f"{version}\0{seed}\0{choice}\0".encode(), digest_size=_STATE_BYTES)
     digest.update(struct.pack(f"<{len(prompt)}Q", *prompt))
@@ -99,11 +90,7 @@ def token_text(token_id: int) -> str:
 
 
 def epoch_of(text: str) -> int:
-    """Return the epoch, modulo `NUM_EPOCHS`, under which the token with this text was computed.
-
-    Raises:
-        ValueError: the text isn't a token's.
-    """
+    """Return the epoch, modulo `NUM_EPOCHS`, that a token's text shows; ValueError for others."""
     return int(text[:EPOCH_CHARS], 16)
 
 

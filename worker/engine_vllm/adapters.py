@@ -7,7 +7,9 @@ which every scaling is applied already.
 
 import itertools
 import json
+import os
 import shutil
+import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ _ITEM_BYTES = 2
 """Size of a weight. A float32 base, which only tests use, takes twice as much."""
 _PREFIX = "base_model.model."
 """Prefix of all tensor names in PEFT's checkpoints."""
+_SCRATCH = "lorikeet-vllm-"
+"""Start of the names of temporary folders, which killed workers leave behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +56,7 @@ class VllmHostMemory:
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
-        """Create the cache.
-
-        Args:
-            folder: an empty folder.
-            max_bytes: maximum size of the files that are kept, in bytes.
-            slot_bytes: memory of one slot of the engine, in bytes.
-        """
+        """Create the cache in an empty folder. Its files take `max_bytes`, a slot `slot_bytes`."""
         self.max_bytes = max_bytes
         self._folder = folder
         self._slot_bytes = slot_bytes
@@ -85,10 +83,7 @@ class VllmHostMemory:
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether more files may fit without evicting other images.
-
-        `num_bytes` is the size of a slot, which says little about the size of files.
-        """
+        """Return whether more files may fit without evictions. `num_bytes` is that of a slot."""
         return self.num_bytes < self.max_bytes
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> VllmImage:
@@ -143,7 +138,10 @@ class VllmHostMemory:
         )
 
     def _keep(self, image: VllmImage, size: int, *, may_evict: bool) -> None:
-        """Keep the files of an image if they fit."""
+        """Keep an adapter's files if they fit into `max_bytes`.
+
+        With `may_evict`, others are dropped to make room, least recently used first.
+        """
         if size > self.max_bytes or image.version in self._kept:
             return
         while may_evict and self._kept and self._num_bytes() + size > self.max_bytes:
@@ -186,3 +184,13 @@ def write_checkpoint(adapter: LoRAAdapter, folder: Path) -> int:
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "adapter_model.safetensors")
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def scratch_folder() -> Path:
+    """Return a new folder of this process, and delete those of processes that have ended."""
+    parent = Path(tempfile.gettempdir())
+    for folder in parent.glob(f"{_SCRATCH}*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))

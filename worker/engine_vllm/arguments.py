@@ -84,13 +84,8 @@ def engine_args(
 ) -> EngineArgs:
     """Return vLLM's arguments.
 
-    Args:
-        settings: the worker's settings.
-        folder: folder of the base model.
-        vocab_size: number of token ids.
-        eos_ids: tokens that end an answer.
-        num_slots: number of adapters that are resident at the same time.
-        linears: names of the linears that adapters may target.
+    `vocab_size` is the number of token ids, and `eos_ids` end an answer. `num_slots` adapters are
+    resident at the same time. They may target `linears`.
 
     Raises:
         SettingsError: a setting isn't one that vLLM has.
@@ -129,11 +124,7 @@ def engine_args(
 
 
 def rank_of(settings: WorkerSettings) -> int:
-    """Return the rank of all slots: the smallest that vLLM has and --max-lora-rank fits into.
-
-    Raises:
-        SettingsError: there is no such rank.
-    """
+    """Return vLLM's least rank for --max-lora-rank. Raises SettingsError if there is none."""
     for rank in RANKS:
         if settings.max_lora_rank <= rank:
             return rank
@@ -141,11 +132,7 @@ def rank_of(settings: WorkerSettings) -> int:
 
 
 def num_slots(settings: WorkerSettings, slot_bytes: int) -> int:
-    """Return the number of slots for adapters that the settings allow.
-
-    Raises:
-        SettingsError: there is no room for one slot.
-    """
+    """Return the number of slots for adapters. Raises SettingsError if there is room for none."""
     if settings.adapter_memory_mb is None:
         return DEFAULT_SLOTS
     num = settings.adapter_memory_mb * MIB // slot_bytes

@@ -8,10 +8,7 @@ from worker.engine.rules import NO_TOKEN_LEFT, is_restricted
 
 
 def reason_not_allowed(request: Request, token: int) -> JobError | None:
-    """Return why the masks or the grammar of a request forbid its next token, or None.
-
-    A token that is allowed advances the grammar.
-    """
+    """Return why a request forbids its next token, or advance its grammar and return None."""
     allowed = request.sampling.allowed_token_ids
     if (allowed and token not in allowed) or token in forbidden_tokens(request):
         return NO_TOKEN_LEFT

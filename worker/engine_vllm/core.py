@@ -29,10 +29,8 @@ class EngineCore:
     def __init__(self, args: EngineArgs, *, on_lost: Callable[[], None]) -> None:
         """Start the engine core and wait until it has loaded the model.
 
-        Args:
-            args: vLLM's arguments.
-            on_lost: called on any thread when the engine core has ended by itself. It should end
-                this process, so that other workers continue the requests.
+        `on_lost` is called on any thread when the engine core has ended by itself. It should end
+        this process, so that other workers continue the requests.
 
         Raises:
             Exception: vLLM can't serve the model; the type depends on the reason.
@@ -79,11 +77,7 @@ class EngineCore:
             self._client.abort_requests(request_ids)
 
     def next_outputs(self) -> EngineCoreOutputs:
-        """Wait for the outputs of the next step.
-
-        Raises:
-            EngineBroken: the engine core has ended.
-        """
+        """Wait for the next step's outputs. Raises EngineBroken if the engine core has ended."""
         with self._alive():
             return self._client.get_output()
 
@@ -137,8 +131,6 @@ class EngineCore:
             raise EngineBroken(LOST) from None
 
     def _watch(self) -> None:
-        wait([process.sentinel for process in self._processes()])
+        processes = self._client.resources.engine_manager.processes
+        wait([process.sentinel for process in processes])
         self.lost()
-
-    def _processes(self) -> list[Any]:
-        return list(self._client.resources.engine_manager.processes)

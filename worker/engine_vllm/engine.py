@@ -42,21 +42,9 @@ class VllmEngine:
     """
 
     def __init__(
-        self,
-        core: EngineCore,
-        *,
-        vocab_size: int,
-        adapter_bytes: int,
-        caches_prefixes: bool,
+        self, core: EngineCore, *, vocab_size: int, adapter_bytes: int, caches_prefixes: bool
     ) -> None:
-        """Create an engine without adapters.
-
-        Args:
-            core: vLLM's engine core.
-            vocab_size: number of token ids.
-            adapter_bytes: memory of all slots for adapters, in bytes.
-            caches_prefixes: whether requests with a common prefix share KV blocks.
-        """
+        """Create an engine without adapters. All of their slots have `adapter_bytes`."""
         self.core = core
         """vLLM's engine core."""
         self._vocab_size = vocab_size
@@ -74,11 +62,6 @@ class VllmEngine:
         self._usage = 0.0
         """Used share of the KV cache, as of the last step."""
         self._num_steps = self._num_tokens = self._num_cached_tokens = self._num_preemptions = 0
-
-    @property
-    def resident(self) -> list[AdapterVersion]:
-        """Versions that are resident or reserved."""
-        return self._memory.versions
 
     @property
     def has_work(self) -> bool:
@@ -99,11 +82,7 @@ class VllmEngine:
             self.core.abort([request_id])
 
     def step(self) -> list[StepOutput]:
-        """Wait for vLLM's next step, and return its outputs.
-
-        Raises:
-            EngineBroken: vLLM's engine core has ended.
-        """
+        """Wait for vLLM's next step, and return its outputs; see `EngineCore.next_outputs`."""
         outputs, self._rejected = self._rejected, []
         if outputs or not self._requests:
             return outputs

@@ -1,25 +1,27 @@
-"""Environment variables of vLLM's processes. vLLM reads most of its settings from them.
+"""Prepares the process of a vLLM worker: its Python, and the environment variables of vLLM.
 
-Importing this module needs neither torch nor vLLM.
+vLLM reads most of its settings from environment variables. Its Python needs other versions of
+Lorikeet's packages. Importing this module needs neither torch nor vLLM.
 """
 
 import os
 import sys
 from collections.abc import MutableMapping
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from shared.errors import SettingsError
 from shared.settings import WorkerSettings
 from worker.engine_vllm.plugin import MARK
 
+FOLDER = ".venv-vllm"
+_SWITCHED = "SWITCHED_TO_VLLM_PYTHON"
+"""Environment variable that stops a Python without vLLM from starting itself again."""
+
 
 def set_environment(settings: WorkerSettings, environ: MutableMapping[str, str]) -> None:
-    """Set the variables for a worker. Variables that the operator has set stay, if they may.
-
-    Raises:
-        SettingsError: --device names something that vLLM can't use.
-    """
+    """Set variables that the operator hasn't set. Raises SettingsError for a bad --device."""
     environ[MARK] = "1"
     # The sampler is a logits processor in the form of the first runner. It is the same on GPUs.
     environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
@@ -77,3 +79,25 @@ def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]
             f"the engine needs those from {first} to {first + num - 1}"
         )
     return ",".join(devices[first : first + num])
+
+
+def switch_python(setting: Path | None, argv: list[str]) -> None:
+    """Return if this Python has vLLM. Otherwise, replace this process by one that has it.
+
+    The other Python, by default in a usual place, is called with `argv`.
+
+    Raises:
+        SettingsError: no Python with vLLM is found.
+    """
+    if find_spec("vllm") is not None:
+        return
+    python = setting or Path(sys.prefix).parent / FOLDER / "bin" / "python"
+    if _SWITCHED in os.environ or not os.access(python, os.X_OK):
+        place = sys.executable if _SWITCHED in os.environ else python
+        raise SettingsError(
+            f"--engine vllm: vLLM isn't installed in {place}. In a checkout of Lorikeet, "
+            "`make vllm` installs it. Elsewhere, name the Python of its virtual environment with "
+            "--vllm-python"
+        )
+    os.environ[_SWITCHED] = "1"
+    os.execv(python, [str(python), *argv])

@@ -19,11 +19,10 @@ from shared.reasoning_form import ReasoningForm
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.grammar import GrammarCompiler
-from worker.engine_vllm.adapters import VllmHostMemory, slot_bytes
+from worker.engine_vllm.adapters import VllmHostMemory, scratch_folder, slot_bytes
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.engine import VllmEngine, last_line
-from worker.engine_vllm.scratch_folder import scratch_folder
 from worker.engine_vllm.served_linears import CALL, without_unreached
 from worker.engine_vllm.skeleton import skeleton_modules
 from worker.lora.base.modules import BaseModules
@@ -31,7 +30,7 @@ from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import first_line
 from worker.served_model import BaseInfo, CpuShares, ServedModel
-from worker.startup.adapter_supply import AdaptedBase, adapter_supply
+from worker.startup.adapter_supply import adapter_supply
 from worker.text.grammar_cache import GrammarCache
 from worker.text.reasoning_format import base_reasoning_form
 from worker.text.token_bytes import max_token_bytes
@@ -105,6 +104,7 @@ def _served(
         shutil.rmtree(checkpoints, ignore_errors=True)
 
     vocab_size = files.config.vocab_size
+    serves = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=settings.max_lora_rank)
     return ServedModel(
         engine=VllmEngine(
             core,
@@ -119,10 +119,18 @@ def _served(
         base=_base(settings, files, digest, core),
         info=_info(core, files),
         adapters=adapter_supply(
-            settings, _adapted(files, core), host, budgets, serves=_serves(settings)
+            settings,
+            files.modules,
+            files.tokenizer,
+            host,
+            budgets,
+            name=files.name,
+            vocab_size=vocab_size,
+            dtype=core.dtype,
+            serves=serves,
         ),
-        cpu=CpuShares(num_threads=1, take_cores=_do_nothing, spare_cores=_do_nothing),
-        serves=_serves(settings),
+        cpu=CpuShares(),  # vLLM's processes have their own threads
+        serves=serves,
         close=close,
     )
 
@@ -175,11 +183,7 @@ def _generation(folder: Path) -> Any:
 def _start(
     settings: WorkerSettings, files: _Files, slots: int, on_lost: Callable[[], None]
 ) -> EngineCore:
-    """Start vLLM.
-
-    Raises:
-        ModelRejected: vLLM refuses the model or the settings. The message has vLLM's reason.
-    """
+    """Start vLLM, or refuse the model or the settings for vLLM's reason."""
     args = engine_args(
         settings,
         files.folder,
@@ -226,21 +230,3 @@ def _info(core: EngineCore, files: _Files) -> BaseInfo:
         max_num_seqs=core.max_num_seqs,
         max_num_batched_tokens=core.max_num_batched_tokens,
     )
-
-
-def _serves(settings: WorkerSettings) -> Capabilities:
-    return Capabilities(kinds=frozenset(), features=frozenset(), max_rank=settings.max_lora_rank)
-
-
-def _adapted(files: _Files, core: EngineCore) -> AdaptedBase:
-    return AdaptedBase(
-        name=files.name,
-        modules=files.modules,
-        tokenizer=files.tokenizer,
-        vocab_size=files.config.vocab_size,
-        dtype=core.dtype,
-    )
-
-
-def _do_nothing() -> None:
-    """Leave the threads of the process as they are, because vLLM's processes have their own."""

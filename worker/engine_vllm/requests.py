@@ -17,14 +17,9 @@ from worker.engine_vllm.row import extra_args_of
 def core_request(
     request: Request, *, lora: LoRARequest | None, cache_salt: str | None
 ) -> EngineCoreRequest:
-    """Return vLLM's form of a request.
+    """Return vLLM's form of a request. Only those with equal salts share blocks of the KV cache.
 
     Tokens that earlier tries have output become part of the prompt. The sampler tells them apart.
-
-    Args:
-        request: the request.
-        lora: the request's adapter; None for the base model.
-        cache_salt: only requests with equal salts share blocks of the KV cache.
     """
     return EngineCoreRequest(
         request_id=request.id,
@@ -66,10 +61,7 @@ def _num_prompt_logprobs(sampling: ChoiceSampling) -> int:
 def token_logprobs(found: Any, request: Request) -> TokenLogprobs:
     """Return the log-probabilities of an output token.
 
-    Args:
-        found: vLLM's arrays for one token. The first column is the token, the others are the
-            likeliest tokens, maybe more than the request asks for.
-        request: the token's request.
+    `found` has vLLM's arrays for it: the token, then the likeliest tokens, maybe too many.
     """
     ids, values = found.logprob_token_ids[0].tolist(), _finite(found.logprobs[0].tolist())
     num_top = request.sampling.logprobs or 0
@@ -77,10 +69,7 @@ def token_logprobs(found: Any, request: Request) -> TokenLogprobs:
 
 
 def prompt_logprobs(found: Any, request: Request) -> tuple[TokenLogprobs, ...]:
-    """Return the log-probabilities of the prompt's tokens from the second on.
-
-    `found` has vLLM's tensors with one row for each of these tokens.
-    """
+    """Return the log-probabilities, from the second prompt token on, in vLLM's rows `found`."""
     num_top = _num_prompt_logprobs(request.sampling)
     has_ranks = request.sampling.prompt_logprobs is not None
     rows = zip(

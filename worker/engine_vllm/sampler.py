@@ -83,19 +83,11 @@ class _Row:
     """One request of the batch, in the form that `sample` reads."""
 
     def __init__(
-        self,
-        params: RowParams,
-        prompt_ids: list[int],
-        new_ids: list[int],
-        grammar: Grammar | None,
+        self, params: RowParams, prompt_ids: list[int], new_ids: list[int], grammar: Grammar | None
     ) -> None:
-        """Create a row.
+        """Create a row, whose prompt ends with `params.num_shown` output tokens.
 
-        Args:
-            params: the request's parameters.
-            prompt_ids: vLLM's prompt, whose last `params.num_shown` tokens are output tokens.
-            new_ids: the tokens that vLLM has output. vLLM appends to this list.
-            grammar: the request's grammar, if it has one.
+        vLLM appends the tokens that it outputs to `new_ids`.
         """
         end = len(prompt_ids) - params.num_shown
         self.sampling = params.sampling
@@ -127,11 +119,8 @@ class _Grammars:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._eos_ids = eos_ids
-        self._cached_compile = lru_cache(MAX_CACHED)(self._compile)
-
-    def compile(self, source: str) -> Grammar:
-        """Compile a grammar that the worker has compiled without an error."""
-        return self._cached_compile(source)
+        self.compile = lru_cache(MAX_CACHED)(self._compile)
+        """Compiles a grammar that the worker has compiled without an error."""
 
     def _compile(self, source: str) -> Grammar:
         return self._compiler.compile(GrammarSource(source))

@@ -46,13 +46,7 @@ class ServedLinears:
 
 
 def without_unreached(modules: BaseModules, config: Any, reached: Collection[str]) -> BaseModules:
-    """Return `modules` without the linears that vLLM's adapters don't reach.
-
-    Args:
-        modules: the linears that adapters may target according to transformers.
-        config: the model's configuration.
-        reached: the linears that vLLM's workers have named.
-    """
+    """Return `modules` without the linears that vLLM's adapters don't reach."""
     absorbed = {name for name, field in _ABSORBED.items() if getattr(config, field, None)}
     served = {
         name: shape

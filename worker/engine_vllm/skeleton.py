@@ -18,9 +18,7 @@ _NOT_SERVED = "which --engine vllm can't adapt"
 def skeleton_modules(source: str, config: Any) -> BaseModules:
     """Return the modules that adapters of a vLLM worker may target: the decoder's linears.
 
-    Args:
-        source: value of --model, for error messages.
-        config: the model's configuration.
+    `source` is the value of --model, for error messages.
 
     Raises:
         ModelRejected: transformers can't build the model.

@@ -28,10 +28,9 @@ from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Change
 from worker.engine.thread import EngineThread
 from worker.jobs.encoding import encode
-from worker.jobs.preemption import jobs_to_preempt
 from worker.jobs.publisher import Publisher
 from worker.jobs.requests import choices_of, request_of
-from worker.jobs.running import RunningJob, RunningJobs
+from worker.jobs.running import RunningJob, RunningJobs, jobs_to_preempt
 from worker.lease import Lease
 from worker.served_model import ServedModel
 from worker.text.prompt_style import PromptStyle
@@ -64,18 +63,9 @@ class Consumer:
         max_num_seqs: int,
         recover: Recover,
     ) -> None:
-        """Create a consumer. It claims nothing before `run`.
+        """Create a consumer that runs `max_num_seqs` choices. It claims nothing before `run`.
 
-        Args:
-            queue: the queue that jobs are claimed from.
-            lease: holds the worker id under which jobs are claimed.
-            jobs: records the claimed jobs.
-            engine: computes the jobs.
-            adapters: loads the adapters that the jobs need.
-            publisher: publishes the jobs' tokens and final events.
-            served: the model that computes the jobs.
-            max_num_seqs: maximum number of choices that run at the same time.
-            recover: returns the tokens that earlier tries of a job have published.
+        `recover` returns the tokens that earlier tries of a job have published.
         """
         self._queue = queue
         self._lease = lease
@@ -113,10 +103,7 @@ class Consumer:
         self.wake()
 
     def cancel(self, job_id: JobId) -> None:
-        """End a job that its client has cancelled.
-
-        If this worker hasn't claimed the job yet, the job ends when this worker claims it.
-        """
+        """End a job that its client has cancelled, maybe before this worker has claimed it."""
         if job := self._jobs.get(job_id):
             self._publisher.cancel(job)
         else:
@@ -270,10 +257,7 @@ class Consumer:
             residency.job_returned(version)
 
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
-        """Return the job to the queue if another worker holds its adapter.
-
-        If no other worker holds the adapter, fail the job.
-        """
+        """Return the job to the queue if another worker holds its adapter, or else fail it."""
         version, advertiser = job.job.version, self._adapters.advertiser
         log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
         await advertiser.end_load(version)

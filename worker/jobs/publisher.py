@@ -46,8 +46,7 @@ CHECKPOINT_S = 0.25
 CHECKPOINT_PUBLICATIONS = MAX_SENT * 3 // 4
 """A choice's next checkpoint is due at the latest this many publications after its last one.
 
-Tokens that are in no checkpoint can be recovered only from the worker's last `MAX_SENT`
-publications.
+Without it, tokens can be recovered only from the worker's last `MAX_SENT` publications.
 """
 
 
@@ -88,15 +87,7 @@ class Publisher:
         abort: Callable[[RequestId], None],
         ends: DurableEnds,
     ) -> None:
-        """Create a publisher with nothing to publish.
-
-        Args:
-            queue: the pool's queue, which events and results are written to.
-            lease: holds the worker id under which events and results are published.
-            jobs: the running jobs. The publisher removes those that have ended.
-            abort: aborts a request in the engine.
-            ends: makes the ends of jobs durable.
-        """
+        """Create a publisher with nothing to publish. `abort` aborts a request in the engine."""
         self._queue = queue
         self._lease = lease
         self._jobs = jobs
@@ -122,10 +113,7 @@ class Publisher:
         self._has_updates.set()
 
     def report_admitted(self, job: RunningJob) -> None:
-        """Publish that the engine has accepted a job.
-
-        If all choices of the job are already finished, end the job.
-        """
+        """Publish that the engine has accepted a job, and end it if its choices are finished."""
         job.is_admitted = True
         for choice in job.choices:
             choice.saved_at = asyncio.get_running_loop().time()
@@ -157,9 +145,7 @@ class Publisher:
     def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
         """Drop the jobs that this worker no longer owns, and end those that are cancelled.
 
-        Args:
-            standing: the state of this worker's jobs in Redis.
-            claim_epochs: claim epochs of the jobs when `standing` was requested.
+        `claim_epochs` are those of the jobs when `standing` was requested.
         """
         for job_id in standing.fenced:
             job = self._jobs.get(job_id)
@@ -251,7 +237,8 @@ class Publisher:
             events = batch.events[job.job.reply_to] if _has_updates(job) else []
             if job.is_admitted and not job.is_admission_published:
                 job.is_admission_published = True
-                events.append(_admitted(job))
+                try_, num_tokens = job.claimed.try_, job.num_prompt_tokens
+                events.append(Admitted(job=job.id, try_=try_, prompt_tokens=num_tokens))
             for choice in job.choices:
                 if choice.unpublished:
                     events.append(choice.unpublished.take(job.claimed, choice.choice))
@@ -315,10 +302,6 @@ class Publisher:
 def _has_updates(job: RunningJob) -> bool:
     is_admission_new = job.is_admitted and not job.is_admission_published
     return is_admission_new or any(choice.unpublished for choice in job.choices)
-
-
-def _admitted(job: RunningJob) -> Admitted:
-    return Admitted(job=job.id, try_=job.claimed.try_, prompt_tokens=job.num_prompt_tokens)
 
 
 def _usage_fields(job: RunningJob) -> dict[str, int]:

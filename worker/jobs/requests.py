@@ -1,4 +1,7 @@
-"""Converts a claimed job to choices and to the engine's requests."""
+"""Converts a claimed job to choices and to the engine's requests.
+
+Limits the number of logprobs of prompts' tokens (`MAX_PROMPT_SCORES`).
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,11 +33,7 @@ def choices_of(
 ) -> list[RunningChoice]:
     """Return a job's choices, ordered by prompt and then by number.
 
-    Args:
-        job: the claimed job.
-        prompts: the job's tokenized prompts.
-        published: the tokens that earlier tries have published, one event per choice.
-        served: the model that computes the job.
+    `published` has the tokens that earlier tries have published, one event per choice.
 
     Raises:
         JobFailed: a prompt is too long, the prompts have too many scores, or this worker can't
@@ -68,9 +67,6 @@ def _max_tokens(job: RunningJob, num_prompt_tokens: int, max_model_len: int) -> 
     """Return the maximum number of tokens of each answer to a prompt.
 
     An answer without `max_tokens` gets at most as many as the API key may use in one window.
-
-    Raises:
-        JobFailed: as `output_limit`.
     """
     most, limit = output_limit(job.job, num_prompt_tokens, max_model_len), job.claimed.token_limit
     if limit is None or job.job.sampling.max_tokens is not None:
@@ -89,13 +85,8 @@ def request_of(
 ) -> Request:
     """Return the engine's request for the rest of a choice.
 
-    Args:
-        job: the choice's job.
-        choice: the choice to compute.
-        served: the model that computes the choice.
-        grammar: the grammar that the answer must follow; None if any text is allowed.
-        style: the style of the job's model. It sets the sampling fields that the client left out.
-        bad_words: tokens of the job's bad words.
+    The model's `style` sets the sampling fields that the client left out. Without a `grammar`, any
+    text is allowed. `bad_words` are the tokens of the job's.
 
     Raises:
         JobFailed: the tokens that earlier tries have published don't follow the grammar.
@@ -152,10 +143,7 @@ def _too_many_scores(param: str, given: str, num: int) -> JobFailed:
 
 
 def _reports(job: Job, number: int) -> Reports:
-    """Return what is published about a choice besides its tokens.
-
-    The scores of a prompt are the same for all its choices, so only the first one publishes them.
-    """
+    """Return what is published about a choice. Only a prompt's first one has its scores."""
     sampling = job.sampling
     return Reports(
         prompt_ids=sampling.reports_ids,

@@ -1,16 +1,17 @@
 """The jobs that this worker has claimed and not yet finished or released."""
 
 import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from shared.errors import JobError
 from shared.protocol.events import End
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, Result, Usage
+from shared.protocol.workers import FIRST_TOKEN_BOUNDS_S
 from worker.engine.request import RequestId
-from worker.jobs.first_tokens import FirstTokens
 from worker.jobs.running_choice import RunningChoice
 
 
@@ -30,10 +31,7 @@ class RunningJob:
         self.is_admission_published = False
         """Whether the job's `Admitted` event was published or is in the batch being published."""
         self.end: End | None = None
-        """Final event of the job; None while the job runs.
-
-        The event is set here before it is written to Redis.
-        """
+        """Final event of the job, set before it is written to Redis; None while the job runs."""
         self.deadline = time.monotonic() + claimed.left_ms / 1000
         """Deadline in seconds on the monotonic clock."""
 
@@ -100,6 +98,22 @@ class RunningJob:
             completion_tokens=num_tokens,
             cached_tokens=sum(choice.num_cached_tokens for choice in firsts),
         )
+
+
+class FirstTokens:
+    """Histogram of the times from the acceptance of jobs to their first tokens."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(FIRST_TOKEN_BOUNDS_S) + 1)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of jobs in each bucket since the worker started."""
+        return tuple(self._counts)
+
+    def observe(self, seconds: float) -> None:
+        """Count a job that took `seconds` to its first token."""
+        self._counts[bisect_left(FIRST_TOKEN_BOUNDS_S, seconds)] += 1
 
 
 class RunningJobs:
@@ -200,3 +214,25 @@ class RunningJobs:
     @property
     def _preemptible(self) -> Iterator[RunningJob]:
         return (job for job in self if job.end is None and job.job.is_preemptible)
+
+
+def jobs_to_preempt(
+    jobs: Sequence[RunningJob], *, max_sequences: int, max_tokens: int
+) -> list[RunningJob]:
+    """Return the preemptible jobs that must make room for other jobs, youngest first.
+
+    Preemptible jobs never make room for each other: a worker takes them only if it has room. `jobs`
+    are the worker's unfinished ones, in the order of their claims. `max_sequences` choices run at
+    the same time, and `max_tokens` fit into the KV cache.
+    """
+    preemptible = [job for job in jobs if job.job.is_preemptible]
+    if len(preemptible) == len(jobs):
+        return []
+    sequences = sum(job.num_open for job in jobs)
+    tokens = sum(job.job.cost for job in jobs)
+    preempted: list[RunningJob] = []
+    while preemptible and (sequences > max_sequences or tokens > max_tokens):
+        job = preemptible.pop()
+        sequences, tokens = sequences - job.num_open, tokens - job.job.cost
+        preempted.append(job)
+    return preempted

@@ -1,4 +1,7 @@
-"""Progress of one answer, from its first token to its finish."""
+"""Progress of one answer, from its first token to its finish.
+
+Decides whether the token that ends an answer has logprobs (`Reports.end_logprobs`).
+"""
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -44,10 +47,7 @@ class PendingTokens:
     )
 
     def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
-        """Create an empty list, whose first token will be at position `index` of the answer.
-
-        `prompt_ids` are published with the first token of the answer.
-        """
+        """Create an empty list from `index` on. The answer's start comes with `prompt_ids`."""
         self.index = index
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []
@@ -101,16 +101,7 @@ class RunningChoice:
         max_tokens: int,
         reports: Reports = Reports(),
     ) -> None:
-        """Create a choice without tokens.
-
-        Args:
-            request_id: id of the engine's request.
-            choice: number of the choice in its job.
-            stream: an empty text stream.
-            prompt_ids: tokens of the prompt.
-            max_tokens: maximum number of tokens of the answer.
-            reports: what is published besides the choice's tokens.
-        """
+        """Create a choice without tokens. `stream` is an empty text stream."""
         self.request_id = request_id
         self.choice = choice
         self.prompt_ids = prompt_ids
@@ -146,26 +137,23 @@ class RunningChoice:
 
     @property
     def needs_prompt_logprobs(self) -> bool:
-        """Whether the engine must still compute logprobs of the prompt.
-
-        They are published with the first token, or with the finish of an answer without tokens.
-        """
+        """Whether the engine must still compute the prompt's logprobs, for the first event."""
         return self.reports.need_prompt_logprobs and not self.ids and self.finish is None
 
     @property
     def is_at_limit(self) -> bool:
-        """Whether the answer isn't finished, but the engine has nothing more to compute for it."""
+        """Whether all tokens and prompt logprobs that the request asks for exist.
+
+        False once `finish` is set.
+        """
         has_all_tokens = len(self.ids) >= self.max_tokens
         return self.finish is None and has_all_tokens and not self.needs_prompt_logprobs
 
     def accept(self, output: StepOutput) -> None:
         """Append a token that the engine has sampled, or finish the choice without a token.
 
-        It is finished without a token by its embedding, or by the scores of its prompt if it has
-        no tokens.
-
-        If the token completes a stop string, `finish` is set but the engine's request continues.
-        The caller must abort that request.
+        It is finished so by its embedding, or by the scores of its prompt. If the token completes a
+        stop string, `finish` is set, and the caller must abort the engine's request.
         """
         if output.embedding is not None:
             self._finish_with(output.embedding, output.num_cached_tokens)
@@ -192,20 +180,12 @@ class RunningChoice:
         self._advance([token_id], text, finish)
 
     def _finish_with(self, embedding: bytes, num_cached_tokens: int) -> None:
-        """Finish with an embedding, as base64 text.
-
-        It is part of the job's result, but of no event and no checkpoint, because it is large and
-        soon computed again.
-        """
+        """Finish with an embedding as base64. It is so large that only the result has it."""
         self.num_cached_tokens = min(num_cached_tokens, len(self.prompt_ids))
         self._text, self.finish = [b64encode(embedding).decode()], FinishReason.STOP
 
     def restore(self, published: Tokens) -> None:
-        """Continue after the tokens that earlier tries have published.
-
-        Raises:
-            JobFailed: this worker decodes the tokens to different text than was published.
-        """
+        """Continue after published tokens. Raises JobFailed if their text differs here."""
         self.ids, self.finish = list(published.ids), published.finish
         self.logprobs = list(published.logprobs)
         self.prompt_logprobs = published.prompt_logprobs
@@ -220,19 +200,11 @@ class RunningChoice:
     def full_checkpoint(self, claimed: ClaimedJob) -> Tokens:
         """Return all tokens so far as one event, and clear `unsaved`."""
         self.unsaved = PendingTokens(len(self.ids), self.reported_prompt_ids)
-        return Tokens(
-            job=claimed.job.id,
-            try_=claimed.try_,
-            choice=self.choice,
-            index=0,
-            ids=tuple(self.ids),
-            text=self.text,
-            finish=self.finish,
-            logprobs=tuple(self.logprobs),
-            prompt_logprobs=self.prompt_logprobs,
-            prompt_ids=self.reported_prompt_ids,
-            prompt_scores=self.prompt_scores,
-        )
+        full = PendingTokens(prompt_ids=self.reported_prompt_ids)
+        full.add(self.ids, self.text, self.finish)
+        full.logprobs, full.prompt_logprobs = tuple(self.logprobs), self.prompt_logprobs
+        full.prompt_scores = self.prompt_scores
+        return full.take(claimed, self.choice)
 
     def finish_at_limit(self) -> None:
         """Finish an answer that already has `max_tokens` tokens."""

@@ -1,4 +1,8 @@
-"""Describes token logprobs in the form that clients receive."""
+"""Describes token logprobs in the form that clients receive.
+
+`running_choice.py` decides whether the token that ends an answer has logprobs. `requests.py` limits
+the number of logprobs of prompts' tokens.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,11 +34,8 @@ def describe_prompt(
 ) -> tuple[PositionLogprobs, ...]:
     """Return the logprobs of each prompt token in the form that clients receive.
 
-    Args:
-        ids: the prompt's tokens.
-        logprobs: logprobs of the tokens from the second one on. The first token has none.
-        stream: an empty text stream, to which all tokens are added.
-        num_top: maximum number of likeliest tokens at each position.
+    `logprobs` are those of the tokens `ids` from the second one on. All tokens are added to the
+    empty `stream`. Each position has at most `num_top` likeliest tokens.
     """
     first = _describe_token(ids[0], None, stream)
     positions = [PositionLogprobs(chosen=first, top=(), offset=0)]
@@ -51,13 +52,8 @@ def score_prompt(
 ) -> str:
     """Return JSON with the scores of each prompt token and of the likeliest tokens at its position.
 
-    It is a list in the form of vLLM's `prompt_logprobs`.
-
-    Args:
-        ids: the prompt's tokens.
-        logprobs: logprobs of the tokens from the second one on, with ranks.
-        table: the tokenizer's table of bytes.
-        num_top: number of likeliest tokens at each position.
+    It is a list in the form of vLLM's `prompt_logprobs`, with the `num_top` likeliest tokens at
+    each position. `logprobs` are those of the tokens `ids` from the second one on, with ranks.
     """
     text_of = cache(lambda token_id: _json_text(token_id, table))
     positions = ["null"]

@@ -13,7 +13,6 @@ from shared.errors import (
     ProtocolMismatch,
     RedisUnavailable,
 )
-from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, CallId
 from shared.protocol.tokenization import (
     Call,
@@ -29,7 +28,7 @@ from shared.store.jobs.tokenizations import Tokenizations
 from shared.store.redis.retry import MAX_DELAY_S
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
-from worker.adapters.source.checked_adapter import AdapterSource
+from worker.adapters.source.interface import AdapterSource
 from worker.jobs.encoding import encode
 from worker.text.interface import PromptTokenizer
 from worker.text.prompt_style import PromptStyle
@@ -55,10 +54,7 @@ class AdapterStyles:
         source: AdapterSource,
         threads_for: Callable[[str], LoaderThreads],
     ) -> None:
-        """Create an empty collection, which reads files with `source`.
-
-        `threads_for` returns the threads that read the files at a place.
-        """
+        """Create an empty collection. `threads_for` returns the threads that read a source."""
         self._residency = residency
         self._registry = registry
         self._source = source
@@ -76,14 +72,12 @@ class AdapterStyles:
             entry = await self._registry.adapter_by_version(version)
             if entry is None:
                 raise AdapterRejected(f"adapter version {version} is no longer registered")
-            style = await self._threads_for(entry.source).run(self._reader(entry))
+            threads = self._threads_for(entry.source)
+            style = await threads.run(lambda: self._source.read_version(entry).style)
             while len(self._read) >= MAX_STYLES:
                 del self._read[next(iter(self._read))]
             self._read[version] = style
         return style
-
-    def _reader(self, entry: Adapter) -> Callable[[], PromptStyle]:
-        return lambda: self._source.read_version(entry).style
 
 
 class TokenizationDesk:

@@ -49,11 +49,7 @@ class AttentionParams:
 
 
 LayerCache = tuple[Tensor, Tensor]
-"""Keys and values of one layer.
-
-Keys are `[num_blocks, block_size, num_kv_heads, key_dim]`. Values are
-`[num_blocks, block_size, num_kv_heads, value_dim]`.
-"""
+"""Keys and values of one layer: `[num_blocks, block_size, num_kv_heads, key_dim or value_dim]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +62,9 @@ class LoRASite:
     """
 
     a: Tensor
-    """`[starts, page_rows, in]`, with one entry for each possible start of a page.
-
-    Each entry is contiguous.
-    """
+    """`[starts, page_rows, in]`: a contiguous entry for each possible start of a page."""
     b: Tensor
-    """`[starts, page_rows, out]`, with the adapter's `scaling` already applied.
-
-    Each entry is contiguous.
-    """
+    """`[starts, page_rows, out]`, like `a`. The adapter's `scaling` is already applied."""
     group: int
     """Index of the linear's pool group in `LoRAPlan.pages`."""
     layer: int = 0
@@ -110,10 +100,7 @@ class LoRAPlan:
     """Assignment of a batch's tokens to N adapters. Tokens of the base model are left out."""
 
     token_starts: Tensor
-    """`[N + 1]` int32: indices into `tokens` at which the adapters' entries start.
-
-    Adapter n has entries `token_starts[n]` to `token_starts[n + 1] - 1`.
-    """
+    """`[N + 1]` int32: adapter n has entries `token_starts[n]` to `token_starts[n + 1] - 1`."""
     tokens: Tensor
     """int32: indices of tokens in the batch, grouped by adapter."""
     pages: Sequence[LoRAPages]
@@ -161,7 +148,6 @@ class Kernels(Protocol):
         Returns:
             `[T, num_heads, value_dim]`, contiguous, in the query's dtype.
         """
-        ...
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
         """Add the LoRA term of each token in `x` to `y` in place.

@@ -1,6 +1,7 @@
 """Maps the tokens of a batch to adapters, in the format that the LoRA kernels read."""
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 
 import numpy as np
@@ -12,19 +13,13 @@ from worker.kernels.interface import LoRAPages, LoRAPlan, LoRASites
 from worker.kernels.transfer import to_device
 from worker.lora.memory.pages import PAGE_ROWS
 from worker.lora.memory.pool import LoRAPool, PageNumbers, SiblingSites
-from worker.lora.side.batch import side_batch
+from worker.lora.side.resident import side_batch
 
 Sequences = Sequence[tuple[AdapterVersion | None, int]]
-"""The sequences of a batch, in order. Each is a pair of an adapter and a number of tokens.
-
-None instead of an adapter stands for the base model. All adapters must be resident.
-"""
+"""Pairs of a resident adapter (None: the base model) and its number of tokens, in batch order."""
 
 _MAX_CACHED_BATCHES = 2
-"""Maximum number of cached batches.
-
-A step needs one batch for its tokens and one for the output head's input rows.
-"""
+"""A step needs one batch for its tokens and one for the output head's input rows."""
 
 
 class LoRABatch:
@@ -44,21 +39,14 @@ class LoRABatch:
         """Applies the adapters' side weights. None if no adapter in the batch has any."""
 
     def check_size(self, names: Sequence[str], num_rows: int) -> None:
-        """Check that the modules `names` get exactly one row per token of the batch.
-
-        Raises:
-            RuntimeError: `num_rows` isn't the number of tokens.
-        """
+        """Raise RuntimeError unless the modules `names` get exactly one row per token."""
         if num_rows != self.num_tokens:
             raise RuntimeError(
                 f"{', '.join(names)} got {num_rows} rows in a batch of {self.num_tokens} tokens"
             )
 
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
-        """Return where the LoRA weights of `siblings` are stored.
-
-        Return None if no adapter of the batch targets any of these linears.
-        """
+        """Return where the LoRA weights of `siblings` are, or None if no adapter targets them."""
         return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
 
     def changes(self, names: tuple[str, ...]) -> bool:
@@ -72,27 +60,23 @@ class BatchCache:
     def __init__(self, pool: LoRAPool) -> None:
         self._pool = pool
         self._num_removals = pool.num_removals
-        self._batches: dict[tuple[tuple[AdapterVersion | None, int], ...], LoRABatch] = {}
+        self._build = lru_cache(maxsize=_MAX_CACHED_BATCHES)(partial(LoRABatch, pool))
 
     def batch_of(self, sequences: Sequences) -> LoRABatch | None:
         """Return the batch of `sequences`, or None if all sequences use the base model."""
         if self._num_removals != self._pool.num_removals:
-            self._batches.clear()
+            self._build.cache_clear()
             self._num_removals = self._pool.num_removals
-        key = tuple(sequences)
-        batch = self._batches.get(key)
-        if batch is None and (batch := build_batch(self._pool, sequences)) is not None:
-            if len(self._batches) == _MAX_CACHED_BATCHES:
-                del self._batches[next(iter(self._batches))]
-            self._batches[key] = batch
-        return batch
+        return None if _use_base(sequences) else self._build(tuple(sequences))
 
 
 def build_batch(pool: LoRAPool, sequences: Sequences) -> LoRABatch | None:
     """Build the batch of `sequences`, or return None if all sequences use the base model."""
-    if all(version is None for version, _ in sequences):
-        return None
-    return LoRABatch(pool, sequences)
+    return None if _use_base(sequences) else LoRABatch(pool, sequences)
+
+
+def _use_base(sequences: Sequences) -> bool:
+    return all(version is None for version, _ in sequences)
 
 
 def _tokens_by_adapter(sequences: Sequences) -> dict[AdapterVersion, list[int]]:
@@ -111,11 +95,7 @@ def _plan(
     pages: Sequence[Sequence[PageNumbers]],
     device: torch.device,
 ) -> LoRAPlan:
-    """Build the plan that the LoRA kernels read.
-
-    `tokens` holds the token indices of each adapter. `pages` holds, for each group, the page
-    numbers of each adapter.
-    """
+    """Build the plan from each adapter's token indices and, for each group, page numbers."""
     tables = [_starts([len(part) for part in tokens]), np.concatenate(tokens)]
     for by_adapter in pages:
         tables.append(_starts([part.shape[1] for part in by_adapter]))

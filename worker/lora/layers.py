@@ -32,30 +32,22 @@ class LoRAContext:
     batch: LoRABatch | None = None
     """Batch of the step's tokens. None if all of the tokens use the base model."""
     head_batch: LoRABatch | None = None
-    """Batch of the output head's input rows. Only some of the step's tokens have such a row.
-
-    None if no adapter of the step changes the head.
-    """
+    """Batch of the output head's input rows. None if no adapter of the step changes the head."""
     head: "Siblings | None" = None
     """The output head. None until it is attached."""
 
     def set_batch(self, tokens: Sequences, head_rows: Callable[[], Sequences]) -> None:
-        """Set the batches for the next forward pass.
+        """Set the batches for the next forward pass from the sequences of all tokens.
 
-        Args:
-            tokens: the sequences of all tokens.
-            head_rows: returns the sequences of the output head's input rows. Called only if an
-                adapter changes the head.
+        `head_rows` returns those of the output head's input rows. It is called only if an adapter
+        changes the head.
         """
         self.batch = self.batches.batch_of(tokens)
         is_changed = self.batch and self.head and self.head.is_changed_by(self.batch)
         self.head_batch = self.batches.batch_of(head_rows()) if is_changed else None
 
     def hook_of(self, name: str) -> Callable[..., None]:
-        """Return a forward hook that applies side weights to the output of the module `name`.
-
-        The module must not be a linear.
-        """
+        """Return a forward hook that applies side weights to the module `name`, not a linear."""
 
         def change(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self.batch is not None and self.batch.side is not None:
@@ -67,7 +59,10 @@ class LoRAContext:
 
 @dataclass(slots=True)
 class _JointOutput:
-    """Joint output of siblings for one input, kept until each sibling has returned its part."""
+    """Outputs of all linears of a `Siblings` for the input `x`, computed at once.
+
+    They are kept until each of the linears has returned its columns.
+    """
 
     x: Tensor | None = None
     columns: tuple[Tensor, ...] = ()
@@ -142,19 +137,16 @@ class Siblings:
         return output
 
     def joint_output(self, x: Tensor) -> Tensor:
-        """Return the outputs of all siblings, concatenated into `[..., sum of out]`.
-
-        The rows of `x` must correspond to the batch's tokens, in order.
-        """
+        """Return the joint output `[..., sum of out]` for rows that match the batch's tokens."""
         y = self.base(x)
         if (batch := self._batch) is not None:
             self._change_(y, x, batch)
         return y
 
     def lora(self, num_rows: int) -> tuple[LoRASites, LoRAPlan] | None:
-        """Return the LoRA kernels' arguments, or None if these linears get no LoRA terms.
+        """Return the LoRA kernels' arguments for `num_rows` rows.
 
-        `num_rows` is the number of input rows, which must equal the batch's number of tokens.
+        Returns None if no adapter of the batch has LoRA weights for these linears.
         """
         if (batch := self._batch) is None:
             return None
@@ -224,10 +216,7 @@ class ServedLinear(nn.Module):
 
 
 def weights_of(served: Iterable[Siblings], names: Container[str]) -> dict[str, BaseWeight]:
-    """Return the weight properties of the linears `names`, by name.
-
-    Quantised linears are left out.
-    """
+    """Return the weight properties, by name, of those linears in `names` that aren't quantised."""
     return {
         name: weight
         for siblings in served
@@ -243,13 +232,10 @@ def serve_linears(
     kernels: Kernels,
     quantised: Mapping[str, QuantisedWeight] = _NOT_QUANTISED,
 ) -> list[Siblings]:
-    """Replace each linear named in `groups` with a `ServedLinear`.
+    """Replace each linear named in `groups` with a `ServedLinear`. Return each group's `Siblings`.
 
     The linears of a group must read the same input. `quantised` has the quantised weights, by
     name; either all linears of a group are quantised, or none is.
-
-    Returns:
-        One `Siblings` object per group.
     """
     served = []
     for names in groups:

@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _LARGE_PAGE = 2 << 20
-"""Size of a huge page in bytes.
-
-Huge pages are used because mapping a buffer in small pages takes as long as filling the buffer.
-"""
+"""Size of a huge page in bytes. Mapping small pages takes as long as filling the buffer."""
 MAX_IDLE_BUFFERS = 2
 MAX_IDLE_BUFFER_BYTES = 16 << 20
 """Maximum size in bytes of a buffer that is kept for reuse.
 
-Reuse saves time. The system must clear the memory of a new buffer, which takes as long as reading
-an adapter into the buffer.
+The system clears new memory, which takes as long as reading an adapter into it.
 """
 _idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 
@@ -40,10 +36,7 @@ def scratch(num_bytes: int) -> Bytes:
 
 
 def _take_idle(num_bytes: int) -> mmap.mmap | None:
-    """Return an idle buffer of at least `num_bytes`, or None if there is none.
-
-    The newest buffers are tried first. Each one that is too small is freed.
-    """
+    """Return an idle buffer of `num_bytes` or more, or None. Smaller ones are freed on the way."""
     with suppress(IndexError):  # no idle buffer is left
         while True:
             memory = _idle.pop()

@@ -22,11 +22,7 @@ _NO_TENSOR = "doesn't return one tensor"
 
 
 def adaptable_modules(base: BaseModules) -> list[str]:
-    """Return the names of the modules that adapters may be able to change.
-
-    Pass the model's calls of these modules to the functions below, which decide whether adapters
-    can change them.
-    """
+    """Return the names of modules that adapters may change, if the calls of these allow it."""
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
 
@@ -56,15 +52,9 @@ def without_unsuitable(
 ) -> BaseModules:
     """Return `base` without the modules that, according to `calls`, adapters can't change.
 
-    A module stays if it was called exactly once, with one row per token. The head gets rows only
-    for the tokens whose logits are computed.
-
-    Args:
-        base: the modules of the model.
-        calls: the calls of one forward pass.
-        num_tokens: number of tokens of the pass.
-        num_logits: number of tokens whose logits the pass computed. It must differ from
-            `num_tokens`, so that modules after the selection of rows are recognised.
+    A module stays if it was called exactly once, with one row for each of the pass's `num_tokens`
+    tokens. The head gets rows only for the `num_logits` tokens whose logits are computed. Another
+    number of them shows which modules come after the selection of rows.
     """
     calls_of: dict[str, list[Call]] = {name: [] for name in adaptable_modules(base)}
     for call in calls:

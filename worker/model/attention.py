@@ -126,7 +126,7 @@ def attend(
         probe.num_calls += 1
         probe.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
         probe.params[layer] = params
-        return _blank_output(query, value), None
+        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     return store_and_attend(layer, query, key, value, params)[None], None
 
@@ -134,17 +134,9 @@ def attend(
 def store_and_attend(
     layer: int, query: Tensor, key: Tensor, value: Tensor, params: AttentionParams
 ) -> Tensor:
-    """Store keys and values, and compute one layer's attention for the current step.
+    """Store keys and values, and return one layer's attention, `[T, num_heads, value_dim]`.
 
-    Args:
-        layer: the layer's index.
-        query: `[T, num_heads, head_dim]`.
-        key: `[T, num_kv_heads, head_dim]`.
-        value: `[T, num_kv_heads, value_dim]`.
-        params: the layer's parameters.
-
-    Returns:
-        `[T, num_heads, value_dim]`.
+    `query`, `key` and `value` are `[T, heads, dim]`, for the tokens of the current step.
     """
     step = current_step()
     cache = step.cache.layer(layer)
@@ -177,8 +169,3 @@ def _refuse_unknown(mask: Tensor | None, dropout: float, kwargs: dict[str, Any])
         unknown.append("dropout")
     if unknown:
         raise UnsupportedAttention(f"attention with {', '.join(unknown)}")
-
-
-def _blank_output(query: Tensor, value: Tensor) -> Tensor:
-    _, num_heads, num_tokens, _ = query.shape
-    return query.new_zeros(1, num_tokens, num_heads, value.shape[3])

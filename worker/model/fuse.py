@@ -21,8 +21,7 @@ from worker.kernels.cpu.native import NativeKernels
 from worker.lora.layers import ServedLinear, Siblings
 from worker.model.attention import LayerProbe
 from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
-from worker.model.fused_layer import fused_layer
-from worker.model.fused_stack import FusedStack, fused_stack
+from worker.model.fused_layer import FusedStack, fused_layer, fused_stack
 from worker.model.kv_cache import KVShape
 from worker.model.trace import Call
 
@@ -37,10 +36,7 @@ _ATTENTION_NAMES = {"q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling
 _ATTENTION_NAMES |= {"shape", "view", "reshape", "transpose", "contiguous", "update", _ROTATE}
 _ATTENTION_NAMES |= {"ALL_ATTENTION_FUNCTIONS", "get_interface", "eager_attention_forward"}
 _ATTENTION_NAMES |= {"config", "_attn_implementation", "training", "attention_dropout", "getattr"}
-_ATTENTION_NAMES |= {
-    "sliding_window",
-    "attn_logit_softcapping",
-}  # arguments of the attention function
+_ATTENTION_NAMES |= {"sliding_window", "attn_logit_softcapping"}  # of the attention function
 _GATED_MLP_NAMES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 _STACK_PARTS = {"embed_tokens", "rotary_emb", "layers", "norm"}
@@ -53,10 +49,7 @@ _STACK_NAMES |= {"torch", "arange", "shape", "device", "unsqueeze"}
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules that `fuse` may replace.
-
-    Calls of these modules must be recorded for `fuse`.
-    """
+    """Return the names of the modules that `fuse` may replace, and whose calls it needs."""
     return [
         name
         for name, module in model.named_modules()
@@ -77,16 +70,11 @@ def fuse(
     *,
     is_quantised: bool = False,
 ) -> list[str]:
-    """Replace modules of `model` with native modules where possible.
+    """Replace modules of `model`, whose linears are served, with native ones where possible.
 
-    Call this inside the attention step in which `calls` were recorded.
-
-    Args:
-        model: the model, whose linears must be served already.
-        kernels: the native kernels.
-        probe: the attention parameters of the model's layers.
-        calls: calls of the original modules.
-        is_quantised: whether linears quantise their inputs, which the original modules didn't.
+    Call this inside the attention step in which `calls` of the original modules were recorded.
+    `probe` has the layers' attention parameters. With `is_quantised`, linears quantise their
+    inputs, which the original modules didn't.
 
     Returns:
         The names of the replaced modules.
@@ -166,10 +154,7 @@ def _tensor(output: Any) -> Tensor:
 
 
 def _joined_siblings(module: nn.Module, *names: str) -> Siblings | None:
-    """Return the siblings that consist of exactly the linears `names` of the module.
-
-    Return None if there are no such siblings.
-    """
+    """Return the siblings that consist of exactly the linears `names` of the module, or None."""
     linears = [getattr(module, name) for name in names]
     if not all(isinstance(linear, ServedLinear) for linear in linears):
         return None

@@ -74,10 +74,7 @@ class FusedAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> tuple[Tensor, None]:
-        """Map `[1, T, hidden]` to the same shape.
-
-        The T tokens must be those of the current attention step.
-        """
+        """Map `[1, T, hidden]` of the current step's tokens to the same shape."""
         rows = self.siblings.joint_output(hidden_states)[0]
         heads = rows.view(len(rows), -1, self.head_dim)
         rotated = heads[:, : self.num_heads[0] + self.num_heads[1]]

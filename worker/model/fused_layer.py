@@ -1,13 +1,13 @@
-"""Decoder layers that one native call computes."""
+"""Decoder layers, and stacks of them, that one native call computes."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from worker.kernels.cpu.layer import HeadParams, NativeLayer, NativeLayers, PackedLinear
 from worker.kernels.cpu.native import NativeKernels
-from worker.kernels.interface import LoRAPlan, LoRASites
 from worker.lora.base.linear import NativePacked
 from worker.lora.layers import ServedLinear, Siblings
 from worker.model.attention import current_step
@@ -22,11 +22,7 @@ class FusedLayer(nn.Module):
     ) -> None:
         """Create a replacement for the layer `original`, whose modules must already be fused.
 
-        Args:
-            original: the layer. Its modules keep their names.
-            kernels: the native kernels.
-            siblings: the siblings that compute q/k/v, o, gate/up and down, in this order.
-            layer: the layer's parameters for the native call.
+        `siblings` compute q/k/v, o, gate/up and down, in this order. Modules keep their names.
         """
         super().__init__()
         self.input_layernorm = original.input_layernorm
@@ -41,10 +37,7 @@ class FusedLayer(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
     ) -> Tensor:
-        """Map `[1, T, hidden]` to the same shape.
-
-        The T tokens must be those of the current attention step.
-        """
+        """Map `[1, T, hidden]` of the current step's tokens to the same shape."""
         if self._alone.has_side_weights:  # they may also change the norms
             out: Tensor = self.forward_by_modules(
                 hidden_states, position_embeddings=position_embeddings, **kwargs
@@ -68,26 +61,22 @@ class LayerRun:
         return self._siblings[0].has_side_weights
 
     def __call__(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """Map hidden states `[1, T, hidden]` to the same shape.
+        """Map `[1, T, hidden]` of the current step's tokens to the same shape.
 
-        The T tokens must be those of the current attention step. `rotation` is the cosines and the
-        sines for their positions, each `[1, T, head_dim]`.
+        `rotation` is the cosines and the sines for their positions, each `[1, T, head_dim]`.
         """
         step = current_step()
         cosine, sine = rotation
+        num_tokens, has_adapters = hidden.shape[1], self._siblings[0].has_adapters
+        lora = [siblings.lora(num_tokens) for siblings in self._siblings] if has_adapters else []
         return self._kernels.decoder_layers(
             self._native,
             hidden.contiguous(),
             (cosine.contiguous(), sine.contiguous()),
             [step.cache.layer(index) for index in self._indices],
             step.batch,
-            self._lora(hidden.shape[1]),
+            lora,
         )
-
-    def _lora(self, num_tokens: int) -> list[tuple[LoRASites, LoRAPlan] | None]:
-        if not self._siblings[0].has_adapters:
-            return []
-        return [siblings.lora(num_tokens) for siblings in self._siblings]
 
 
 def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
@@ -103,23 +92,14 @@ def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
     packed = [linear for linear in linears if linear is not None]
     if len(packed) < len(siblings):
         return None
-    heads = HeadParams(
-        num_heads=attention.num_heads[0],
-        num_kv_heads=attention.num_heads[1],
-        head_dim=attention.head_dim,
-        sliding_window=attention.params.sliding_window,
-        scaling=attention.params.scaling,
-        softcap=attention.params.softcap,
-    )
-    native = NativeLayer([norm.params for norm in norms], packed, heads)
+    num_heads, num_kv_heads, _ = attention.num_heads
+    heads = HeadParams(num_heads, num_kv_heads, attention.head_dim)
+    native = NativeLayer([norm.params for norm in norms], packed, heads, attention.params)
     return FusedLayer(layer, kernels, [one for one in siblings if one is not None], native)
 
 
 def _single(linear: nn.Module) -> Siblings | None:
-    """Return the `Siblings` of a served linear that has no other linear in its group.
-
-    Return None for any other module.
-    """
+    """Return the `Siblings` of a served linear that is alone in its group, or else None."""
     if not isinstance(linear, ServedLinear) or len(linear.siblings.names) > 1:
         return None
     return linear.siblings
@@ -131,3 +111,41 @@ def _packed(siblings: Siblings) -> PackedLinear | None:
         return None
     sizes = (sum(base.out_features), base.in_features)
     return PackedLinear(base.weight, base.bias, *sizes, base.is_int8)
+
+
+class FusedStack(nn.Module):
+    """Embedding, decoder layers and final norm, without transformers' overhead of 1 ms a step."""
+
+    def __init__(self, original: Any, kernels: NativeKernels) -> None:
+        """Create a replacement for `original`, a stack of `FusedLayer`s. Modules keep names."""
+        super().__init__()
+        self.embed_tokens = original.embed_tokens
+        self.layers = original.layers
+        self.norm = original.norm
+        self.rotary_emb = original.rotary_emb
+        self._run = LayerRun([*original.layers], kernels)
+
+    def forward(
+        self, input_ids: Tensor, *, position_ids: Tensor, **_: Any
+    ) -> BaseModelOutputWithPast:
+        """Map token ids and positions, each `[1, T]`, to hidden states `[1, T, hidden]`."""
+        hidden = self.embed_tokens(input_ids)
+        rotation = self.rotary_emb(hidden, position_ids=position_ids)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(self.run_layers(hidden, rotation))
+        )
+
+    def run_layers(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Map hidden states `[1, T, hidden]` to those after the last layer; see `LayerRun`."""
+        if not self._run.has_side_weights:
+            return self._run(hidden, rotation)
+        for layer in self.layers:
+            hidden = layer(hidden, position_embeddings=rotation, attention_mask=None)
+        return hidden
+
+
+def fused_stack(original: Any, kernels: NativeKernels) -> FusedStack | None:
+    """Return a replacement for `original`, or None if one of its layers isn't fused."""
+    if not all(isinstance(layer, FusedLayer) for layer in original.layers):
+        return None
+    return FusedStack(original, kernels)

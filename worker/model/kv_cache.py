@@ -35,11 +35,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        """Allocate the memory.
-
-        Raises:
-            SettingsError: the device doesn't have enough memory.
-        """
+        """Allocate the memory. Raises SettingsError if the device doesn't have enough."""
         self.num_blocks = num_blocks
 
         def block_array(num_heads: int, dim: int) -> Tensor:

@@ -18,11 +18,7 @@ from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
-from worker.model.adaptable import (
-    adaptable_modules,
-    check_each_is_called_once,
-    without_unsuitable,
-)
+from worker.model.adaptable import adaptable_modules, check_each_is_called_once, without_unsuitable
 from worker.model.attention import (
     PAGED_ATTENTION,
     AttentionStep,
@@ -36,7 +32,6 @@ from worker.model.loading.architecture import read_config
 from worker.model.loading.device import pick_device
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
-from worker.model.loading.freed_memory import return_freed_memory
 from worker.model.loading.refusals import (
     attention_refusal,
     first_line,
@@ -44,14 +39,9 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
-from worker.model.quantise import (
-    Quantize,
-    quantise_linears_,
-    quantised_digest,
-    quantising_kernels,
-)
-from worker.model.siblings import sibling_groups
-from worker.model.trace import record_calls
+from worker.model.out_of_memory import return_freed_memory
+from worker.model.quantise import Quantize, quantise_linears_, quantised_digest, quantising_kernels
+from worker.model.trace import record_calls, sibling_groups
 from worker.model.verify import Verifier, check_windows
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -137,61 +127,46 @@ def prepare_model(
 ) -> LoadedModel:
     """Prepare a model for serving and check that it still computes the same results.
 
-    Args:
-        model: the model, loaded with eager attention. It is changed in place.
-        tokenizer: the model's tokenizer.
-        name: name of the model's folder, or its hub id.
-        digest: SHA-256 of the model's files.
-        source: value of --model, for error messages.
-        kernels: the kernels to use. By default, the fastest that this machine supports.
-        quantize: format to which the linears' weights are quantised; None leaves them.
+    The model, loaded with eager attention, is changed in place. `name` is that of its folder, or
+    its hub id, and `digest` the SHA-256 of its files. `source`, the value of --model, is for error
+    messages. The default of `kernels` is the fastest that this machine supports.
 
     Raises:
         ModelRejected: the model can't be served with the same results.
     """
     with refusing_by_name(source, model):
         kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
-        return _prepare(model, tokenizer, name, digest, source, kernels, quantize)
-
-
-def _prepare(
-    model: PreTrainedModel,
-    tokenizer: Any,
-    name: str,
-    digest: str,
-    source: str,
-    kernels: Kernels,
-    quantize: Quantize | None,
-) -> LoadedModel:
-    config = model.config.get_text_config()
-    base = base_modules(model)
-    quantised: Mapping[str, QuantisedWeight] = {}
-    if quantize is not None:
-        chosen = quantising_kernels(source, kernels)
-        quantised = quantise_linears_(source, model, base, chosen)
-        digest = quantised_digest(digest)
-    verifier = Verifier(source, model)
-    probe = _switch_attention(source, model)
-    shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
-    step = verifier.step(kernels, shapes)
-    base, siblings, fused = _serve(source, model, base, kernels, quantised, probe, verifier, step)
-    return LoadedModel(
-        name=name,
-        digest=digest,
-        model=model,
-        tokenizer=tokenizer,
-        config=config,
-        dtype=model.dtype,
-        device=model.device,
-        max_model_len=int(config.max_position_embeddings),
-        eos_ids=end_token_ids(config, model.generation_config, tokenizer),
-        kv_shapes=shapes,
-        kernels=kernels,
-        base=base,
-        weight_bytes=_weight_bytes(model, siblings),
-        siblings=siblings,
-        fused=fused,
-    )
+        config = model.config.get_text_config()
+        base = base_modules(model)
+        quantised: Mapping[str, QuantisedWeight] = {}
+        if quantize is not None:
+            chosen = quantising_kernels(source, kernels)
+            quantised = quantise_linears_(source, model, base, chosen)
+            digest = quantised_digest(digest)
+        verifier = Verifier(source, model)
+        probe = _switch_attention(source, model)
+        shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
+        step = verifier.step(kernels, shapes)
+        base, siblings, fused = _serve(
+            source, model, base, kernels, quantised, probe, verifier, step
+        )
+        return LoadedModel(
+            name=name,
+            digest=digest,
+            model=model,
+            tokenizer=tokenizer,
+            config=config,
+            dtype=model.dtype,
+            device=model.device,
+            max_model_len=int(config.max_position_embeddings),
+            eos_ids=end_token_ids(config, model.generation_config, tokenizer),
+            kv_shapes=shapes,
+            kernels=kernels,
+            base=base,
+            weight_bytes=_weight_bytes(model, siblings),
+            siblings=siblings,
+            fused=fused,
+        )
 
 
 def _weight_bytes(model: PreTrainedModel, siblings: list[Siblings]) -> int:
@@ -231,14 +206,9 @@ def _serve(
     verifier: Verifier,
     step: AttentionStep,
 ) -> tuple[BaseModules, list[Siblings], list[str]]:
-    """Replace the model's linears and the modules that can be fused.
+    """Replace linears, and modules that can be fused, and check the logits before and after.
 
-    The logits for packed requests are checked before and after. `quantised` has the quantised
-    weights, by name.
-
-    Returns:
-        Three values: the modules that adapters may target, the siblings, and the names of the
-        fused modules.
+    Return the modules that adapters may target, the siblings, and the names of fused modules.
     """
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:

@@ -24,7 +24,9 @@ def machine_memory(root: Path = Path("/")) -> DeviceMemory:
     for limit, used in _limits(root):
         total, free = min(total, limit), min(free, limit - used)
     reserve = min(MAX_RESERVE, total // RESERVE_SHARE)
-    return DeviceMemory(total=total, free=max(0, free - reserve), used=_resident_bytes(root))
+    words = _text(root / "proc" / "self" / "statm").split()
+    own = int(words[1]) * os.sysconf("SC_PAGE_SIZE") if words else 0  # of this process
+    return DeviceMemory(total=total, free=max(0, free - reserve), used=own)
 
 
 def _meminfo(path: Path) -> dict[str, int]:
@@ -36,7 +38,7 @@ def _meminfo(path: Path) -> dict[str, int]:
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
     """Yield limit and use, in bytes, of each control group of this process that has a limit.
 
-    Memory for copies of files counts as free, because the kernel can drop it.
+    The kernel's inactive file cache counts as free, because the kernel can drop it.
     """
     for folder, names in _control_groups(root):
         limit, used, file_cache = names
@@ -65,12 +67,6 @@ def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
         for folder in (group, *group.parents):
             if folder.is_relative_to(base):
                 yield folder, names
-
-
-def _resident_bytes(root: Path) -> int:
-    """Return the memory that this process holds, or 0 on systems without /proc."""
-    words = _text(root / "proc" / "self" / "statm").split()
-    return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if words else 0
 
 
 def _text(path: Path) -> str:

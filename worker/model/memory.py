@@ -24,23 +24,16 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """Name of the device, such as `cuda:0`."""
-        ...
 
     @property
     def is_cpu(self) -> bool:
         """Whether the device's memory is that of the machine."""
-        ...
 
     def memory(self) -> DeviceMemory:
-        """Return the device's memory. The weights must be loaded."""
-        ...
+        """Return the device's total, free and used memory, as it is with the weights loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Return the memory of the largest step within `batch`, in bytes, without the weights.
-
-        Return None if the device has too little memory for such a step.
-        """
-        ...
+        """Return the bytes of the largest step beside the weights; None if there are too few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +76,7 @@ def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:
 
 
 def _size_step(device: Device, asked: Asked, total: int, max_bytes: int) -> tuple[Batch, int]:
-    """Return the limits of a step and the memory of the largest step.
-
-    Unless the settings name the number of tokens, it is halved while a step takes more than
-    `max_bytes`.
-    """
+    """Return a step's limits and memory. Unless set, its tokens are halved down to `max_bytes`."""
     usual = default_batch(total, is_cpu=device.is_cpu)
     num_seqs = asked.max_num_seqs or usual.max_num_seqs
     num_tokens = asked.max_num_batched_tokens or max(usual.max_num_batched_tokens, num_seqs)

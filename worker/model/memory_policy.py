@@ -130,21 +130,14 @@ def divide_cpu(rest: int, asked: Parts, *, full_context: int) -> Division:
 
 
 def layer_width(hidden_size: int, intermediate_size: int | None) -> int:
-    """Estimate the sum of the widths of a layer's intermediate results, in elements.
-
-    Without an `intermediate_size`, the usual multiple of `hidden_size` is assumed.
-    """
+    """Estimate the width of a layer's intermediate results, by default of the usual MLP."""
     return 8 * hidden_size + 3 * (intermediate_size or 4 * hidden_size)
 
 
 def estimated_step_bytes(batch: Batch, *, width: int, vocab_size: int, itemsize: int) -> int:
     """Estimate the memory of the largest step, in bytes.
 
-    Args:
-        batch: the limits of the step.
-        width: sum of the widths of a layer's intermediate results, as `layer_width` returns it.
-        vocab_size: number of logits of a row.
-        itemsize: bytes of an element.
+    `width` is that of `layer_width`. A row has `vocab_size` logits, an element `itemsize` bytes.
     """
     rows = min(batch.max_num_seqs, batch.max_num_batched_tokens)
     activations = batch.max_num_batched_tokens * width * itemsize

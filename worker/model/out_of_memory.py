@@ -1,4 +1,6 @@
-"""Recognises errors for lack of memory, and frees memory for a retry."""
+"""Recognises errors for lack of memory, and frees memory."""
+
+import ctypes
 
 import torch
 
@@ -18,3 +20,14 @@ def free_unused(device: torch.device) -> None:
     """Return memory that torch keeps for later allocations to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def return_freed_memory() -> None:
+    """Return memory that the process has freed, if its C library can.
+
+    glibc keeps freed memory in case the process needs it again. What loading and quantising a model
+    has freed is as large as the model.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -24,11 +24,7 @@ def quantised_digest(digest: str) -> str:
 
 
 def quantising_kernels(source: str, kernels: Kernels) -> QuantisedKernels:
-    """Return the kernels to quantise a model with.
-
-    Raises:
-        ModelRejected: `kernels` aren't the native ones, or don't support this CPU.
-    """
+    """Return the kernels to quantise with. Raises ModelRejected if the CPU has none."""
     if isinstance(kernels, NativeKernels) and kernels.quantised is not None:
         return kernels.quantised
     raise ModelRejected(
@@ -43,12 +39,11 @@ def quantise_linears_(
 ) -> Mapping[str, QuantisedWeight]:
     """Quantise the linears that adapters may target, the output head included.
 
-    The linears of `model` get the dequantised weights, in the model's dtype, so that whatever is
-    derived from them fits the quantised model. Embeddings, norms and mixtures of experts keep their
-    weights.
+    The linears of `model` keep weights in the model's dtype, but with the quantised values, so that
+    anything computed from these weights agrees with the quantised model. Embeddings, norms and
+    mixtures of experts keep their weights.
 
-    Returns:
-        The quantised weights, by the linears' names.
+    Returns the quantised weights, by the linears' names.
 
     Raises:
         ModelRejected: the model has no such linear.

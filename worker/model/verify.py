@@ -27,22 +27,15 @@ _NUM_LOGITS = [length - _NUM_SKIPPED for length in _LENGTHS]
 # 1. Rounding causes 1e-6 in float32 and about 0.03 in bfloat16.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 _QUANTISED = 1.5
-"""The same for a model whose linears quantise their inputs to int8.
-
-The rounding causes 0.5 in the demo's base, and wrong products about 6. Requests that are mixed up
-were found by the check before, whose linears round no inputs.
-"""
+"""The same if linears quantise inputs: 0.5 for the demo's base, about 6 for wrong products."""
 
 
 def check_rope(source: str, config: Any) -> None:
-    """Check that position encodings don't depend on the longest request of a batch.
-
-    Raises:
-        ModelRejected: the configuration uses an encoding that depends on the longest request.
-    """
+    """Raise ModelRejected if position encodings depend on the longest request of a batch."""
     config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    for rope in _rope_dicts(parameters or {}):
+    per_kind = [value for value in (parameters or {}).values() if isinstance(value, dict)]
+    for rope in per_kind or [parameters or {}]:
         kind = rope.get("rope_type", rope.get("type"))
         if kind in {"longrope", "dynamic"}:
             raise ModelRejected(
@@ -85,11 +78,7 @@ class Verifier:
     """Number of tokens whose logits are requested of the packed pass."""
 
     def __init__(self, source: str, model: PreTrainedModel) -> None:
-        """Compute the expected logits. The model must still use eager attention.
-
-        Raises:
-            ModelRejected: the model isn't causal.
-        """
+        """Compute the expected logits by eager attention. Raises ModelRejected if not causal."""
         self._source = source
         self._model = model
         vocab_size = int(model.config.get_text_config().vocab_size)
@@ -105,8 +94,9 @@ class Verifier:
         device = self._model.device
         lens = torch.tensor(_LENGTHS, dtype=torch.int32, device=device)
         blocks = torch.arange(len(_LENGTHS), dtype=torch.int32, device=device)
+        slots = [b * BLOCK_SIZE + torch.arange(n) for b, n in enumerate(_LENGTHS)]
         batch = AttentionBatch(
-            slots=torch.cat([_slots(block, n) for block, n in enumerate(_LENGTHS)]).to(device),
+            slots=torch.cat(slots).to(device),
             query_starts=F.pad(lens.cumsum(0, dtype=torch.int32), (1, 0)),
             context_lens=lens,
             block_tables=blocks[:, None],
@@ -118,9 +108,7 @@ class Verifier:
     def check(self, step: AttentionStep, *, rounds_inputs: bool = False) -> None:
         """Compute both sequences together and compare the logits with the expected logits.
 
-        Args:
-            step: the attention step, from `step`.
-            rounds_inputs: whether linears quantise their inputs, which they didn't at first.
+        `rounds_inputs` says that linears quantise their inputs, which they didn't at first.
 
         Raises:
             ModelRejected: the logits differ by more than rounding errors.
@@ -147,11 +135,7 @@ class Verifier:
             )
 
     def _check_causal(self, logits: Tensor) -> None:
-        """Check that the logits of the first sequence's first tokens don't depend on its others.
-
-        Raises:
-            ModelRejected: they do.
-        """
+        """Refuse a model whose logits of a sequence's first tokens depend on the others."""
         model = self._model
         start = self._sequences[0][: _LENGTHS[1]].to(model.device)
         if not _deviation(logits[: len(start)], _logits(model, start)) <= _TOLERANCE[model.dtype]:
@@ -161,18 +145,8 @@ class Verifier:
             )
 
 
-def _slots(block: int, num_tokens: int) -> Tensor:
-    return block * BLOCK_SIZE + torch.arange(num_tokens)
-
-
 def _deviation(expected: Tensor, got: Tensor) -> float:
     return float((got - expected).abs().amax(-1).median() / expected.std())
-
-
-def _rope_dicts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rope dictionaries: one for all layers, or one for each kind of layer."""
-    nested = [value for value in parameters.values() if isinstance(value, dict)]
-    return nested or [parameters]
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:

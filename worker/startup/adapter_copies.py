@@ -11,11 +11,7 @@ MIB = 1 << 20
 
 
 def adapter_store(settings: WorkerSettings) -> AdapterStore:
-    """Return the store of a worker.
-
-    Raises:
-        SettingsError: its folder isn't writable.
-    """
+    """Return the store of a worker. Raises SettingsError if its folder isn't writable."""
     folder = settings.adapter_store or cache_folder() / "adapters"
     # Each pool has a folder of its own, since trimming deletes copies that the pool doesn't know.
     return AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)

@@ -1,6 +1,5 @@
 """Creates the source of a worker's adapters from its settings and its base model."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,46 +8,35 @@ from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.settings import WorkerSettings
 from worker.adapters.host_memory import AnyHostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
+from worker.adapters.source.allowed_sources import adapter_roots
 from worker.adapters.source.checkpoint_reader import CheckpointReader
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.served_model import AdapterSupply
 from worker.startup.adapter_copies import adapter_store, remote_sources
-from worker.startup.allowed_sources import adapter_roots
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptedBase:
-    """What the readers of adapters need to know about the base model."""
-
-    name: str
-    modules: BaseModules
-    """Modules that adapters may target."""
-    tokenizer: Any
-    vocab_size: int
-    dtype: torch.dtype
 
 
 def adapter_supply(
     settings: WorkerSettings,
-    base: AdaptedBase,
+    base: BaseModules,
+    tokenizer: Any,
     host: AnyHostMemory,
     budgets: AdapterBudgets,
     *,
+    name: str,
+    vocab_size: int,
+    dtype: torch.dtype,
     serves: Capabilities = EVERYTHING,
 ) -> AdapterSupply:
-    """Return the source of adapters of the base model, with its memory.
-
-    Adapters that aren't in `serves` are refused.
-    """
+    """Return the source of those adapters of the base model `name` that are in `serves`."""
     store = adapter_store(settings)
     roots = adapter_roots(settings)
     checkpoints = CheckpointReader(
-        base.modules,
-        base.tokenizer,
-        base_names=[settings.model, base.name, *filter(None, [settings.served_name])],
-        dtype=base.dtype,
-        vocab_size=base.vocab_size,
+        base,
+        tokenizer,
+        base_names=[settings.model, name, *filter(None, [settings.served_name])],
+        dtype=dtype,
+        vocab_size=vocab_size,
         tool_setting=settings.tool_call_parser,
         reasoning_setting=settings.reasoning_parser,
         serves=serves,
@@ -56,11 +44,11 @@ def adapter_supply(
     stager = remote_sources(settings, store, roots.urls)
     reader = AdapterReader(
         checkpoints.read,
-        base=base.modules,
+        base=base,
         store=store,
         roots=roots,
         stager=stager,
-        dtype=base.dtype,
+        dtype=dtype,
         max_bytes=budgets.device,
     )
     return AdapterSupply(

@@ -11,10 +11,10 @@ from pathlib import Path
 from shared.adapter_sources import is_remote
 from shared.errors import AdapterRejected, ModelRejected
 from shared.settings import WorkerSettings
+from worker.adapters.source.allowed_sources import adapter_roots
 from worker.adapters.source.load_at_start import has_bases_name, refusal
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.loading.folder import find_model, model_name
-from worker.startup.allowed_sources import adapter_roots
 
 CONFIG_FILE = "config.json"
 
@@ -49,11 +49,7 @@ def check_files(settings: WorkerSettings) -> CheckedFiles:
 
 
 def check_base(source: str) -> Path:
-    """Return the folder of the base model `source`, which may be a folder or a hub id.
-
-    Raises:
-        ModelRejected: the folder has no model, or its configuration can't be read.
-    """
+    """Return the base model's folder. Raises ModelRejected if it has no readable model."""
     folder = find_model(source)
     path = folder / CONFIG_FILE
     if not path.is_file():

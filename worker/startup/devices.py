@@ -36,11 +36,7 @@ class Cpu:
         return machine_memory()
 
     def step_bytes(self, batch: Batch) -> int:
-        """Estimate the memory of the largest step from the model's shape.
-
-        The step isn't run, because it takes minutes with a large model on few cores. Compared with
-        the weights, its memory is small.
-        """
+        """Estimate the memory of the largest step, which would take minutes on a few cores."""
         config = self.loaded.config
         return estimated_step_bytes(
             batch,
@@ -71,10 +67,7 @@ class Gpu:
         return DeviceMemory(total=total, free=free, used=used)
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Run the largest step, and return the memory that it takes beside the weights.
-
-        The first run also compiles kernels and fills the caches of libraries.
-        """
+        """Run the largest step, and return its memory. The first run also compiles kernels."""
         device = self.loaded.device
         free_unused(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""Loads the base model and everything else that a worker serves."""
+"""Loads the base model and everything else that a worker with the native engine serves."""
 
 import time
 
@@ -17,7 +17,7 @@ from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
 from worker.model.memory import Sizes
 from worker.served_model import BaseInfo, CpuShares, ServedModel
-from worker.startup.adapter_supply import AdaptedBase, adapter_supply
+from worker.startup.adapter_supply import adapter_supply
 from worker.startup.devices import device_of
 from worker.startup.openmp import end_team, set_threads, take_cores
 from worker.startup.sizing import sizes_of
@@ -45,6 +45,8 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         device=settings.device,
         quantize=settings.quantize,
     )
+    # Kernels are compiled first: the device's memory is then measured with them loaded, and the
+    # engine replaces the adapters that `warm_up` uses.
     warm_up(loaded)
     sizes = sizes_of(settings, loaded, device_of(loaded))
     budgets = AdapterBudgets(
@@ -54,19 +56,32 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     )
     engine = NativeEngine(loaded, _engine_config(settings, sizes, budgets.pool))
     host = HostTier(engine.layout, budgets.copies, loaded.device)
-    num_threads = torch.get_num_threads()
+    # The engine's thread takes as many threads as this one has had. `end_team` then ends this
+    # thread's team, because only the engine's thread may have one (see `openmp.py`).
+    num_threads, vocab_size = torch.get_num_threads(), loaded.config.vocab_size
     end_team()
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(
             loaded.tokenizer,
-            vocab_size=loaded.config.vocab_size,
+            vocab_size=vocab_size,
             reasoning=base_reasoning_form(loaded.tokenizer, settings.reasoning_parser),
         ),
-        grammars=GrammarCache(_grammar_compiler(loaded)),
+        grammars=GrammarCache(
+            GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
+        ),
         base=_base(settings, loaded, engine.max_model_len),
         info=_info(settings, loaded, engine, sizes),
-        adapters=adapter_supply(settings, _adapted(loaded, engine), host, budgets),
+        adapters=adapter_supply(
+            settings,
+            engine.base,
+            loaded.tokenizer,
+            host,
+            budgets,
+            name=loaded.name,
+            vocab_size=vocab_size,
+            dtype=loaded.dtype,
+        ),
         cpu=CpuShares(
             num_threads=num_threads,
             take_cores=lambda: take_cores(num_threads, loaded.kernels),
@@ -92,21 +107,6 @@ def _info(
         max_num_batched_tokens=sizes.batch.max_num_batched_tokens,
         step_bytes=sizes.step_bytes,
     )
-
-
-def _adapted(loaded: LoadedModel, engine: NativeEngine) -> AdaptedBase:
-    return AdaptedBase(
-        name=loaded.name,
-        modules=engine.base,
-        tokenizer=loaded.tokenizer,
-        vocab_size=loaded.config.vocab_size,
-        dtype=loaded.dtype,
-    )
-
-
-def _grammar_compiler(loaded: LoadedModel) -> GrammarCompiler:
-    vocab_size = loaded.config.vocab_size
-    return GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
 
 
 def _engine_config(settings: WorkerSettings, sizes: Sizes, adapter_bytes: int) -> EngineConfig:

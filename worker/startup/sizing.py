@@ -20,17 +20,14 @@ class SizedModel(Protocol):
     @property
     def kv_shapes(self) -> list[KVShape]:
         """Shape of the keys and values of each layer."""
-        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the KV cache."""
-        ...
 
     @property
     def max_model_len(self) -> int:
         """Longest context that the model supports, in tokens."""
-        ...
 
 
 def sizes_of(settings: WorkerSettings, model: SizedModel, device: Device) -> Sizes:
@@ -70,15 +67,7 @@ def _bytes(mib: int | None) -> int | None:
 def _check_context(
     settings: WorkerSettings, device: Device, limit: int, num_tokens: int, full_context: int
 ) -> None:
-    """Check that the KV cache holds a useful context.
-
-    Args:
-        settings: the worker's settings.
-        device: the worker's device.
-        limit: the model's maximum length of a sequence, in tokens.
-        num_tokens: number of tokens that the KV cache holds.
-        full_context: size of the KV cache that holds `limit` tokens, in bytes.
-    """
+    """Check that the KV cache of `num_tokens` holds a useful context of the model's `limit`."""
     if num_tokens >= limit:
         return
     needed_mb = -(-full_context // MIB)

@@ -24,12 +24,8 @@ def adapter_style(
 ) -> PromptStyle:
     """Return the style that an adapter's folder defines.
 
-    Args:
-        prompting: the adapter's chat templates, tokens and sampling defaults.
-        hf_tokenizer: the base model's Hugging Face tokenizer.
-        vocab_size: number of rows in the base model's embedding.
-        tool_setting: the value of --tool-call-parser.
-        reasoning_setting: the value of --reasoning-parser.
+    `vocab_size` is the number of rows in the base model's embedding. The settings are the values of
+    --tool-call-parser and --reasoning-parser.
 
     Raises:
         AdapterRejected: the base model's tokenizer lacks a token that the templates need, an
@@ -63,10 +59,7 @@ def adapter_style(
 
 
 def _tool_form(prompting: Prompting, hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form of tool calls in the adapter's template for requests with tools.
-
-    That template is the last one in `prompting.templates`.
-    """
+    """Return the form of tool calls in the adapter's template for requests with tools, the last."""
     form = None
     for template in prompting.templates.values():
         try:
@@ -79,10 +72,7 @@ def _tool_form(prompting: Prompting, hf_tokenizer: Any, setting: ToolSetting) ->
 
 
 def _eos_of_tokenizer(prompting: Prompting, hf_tokenizer: Any) -> frozenset[int]:
-    """Return a set with the id of the `eos_token` of the adapter's tokenizer.
-
-    The set is empty if the base model's tokenizer lacks this token.
-    """
+    """Return the id of the adapter's `eos_token`, if the base model's tokenizer has this token."""
     token = prompting.special_tokens.get("eos_token")
     if token is None:
         return frozenset()

@@ -12,10 +12,7 @@ from shared.reasoning_form import ReasoningForm
 
 REPLACEMENT = "\ufffd"
 _VISIBLE_TAGS = frozenset((*VISIBLE_TAGS, *(tag for form in ReasoningForm for tag in form.markers)))
-"""Tokens that are decoded to text even if they are special tokens.
-
-The parsers of tool calls and of reasoning need their text.
-"""
+"""Special tokens that are decoded to text, as the parsers of tool calls and reasoning need it."""
 
 
 class TokenTable(Protocol):
@@ -23,21 +20,16 @@ class TokenTable(Protocol):
 
     def inside(self, token_id: int) -> bytes:
         """Return the bytes that the token adds after other text; empty if it has no text."""
-        ...
 
     def at_start(self, token_id: int) -> bytes:
         """Return the bytes that the token adds as the first token of a text."""
-        ...
 
     def name(self, token_id: int) -> str:
         """Return the token's name in the vocabulary, or an empty string for an unknown token."""
-        ...
 
 
 class TokenBytes:
     """Table of the UTF-8 bytes that each token id adds to a text.
-
-    A token's bytes may be only part of a character.
 
     The table has two entries for each id: the bytes at the start of a text, and the bytes after
     other text. Two entries suffice if a token adds the same bytes at every position except the
@@ -46,17 +38,15 @@ class TokenBytes:
 
     def __init__(self, hf_tokenizer: Any) -> None:
         self._hf = hf_tokenizer
-        self._is_byte_level = _has_byte_level_decoder(hf_tokenizer)
+        backend = getattr(hf_tokenizer, "backend_tokenizer", None)
+        self._is_byte_level = "ByteLevel" in repr(getattr(backend, "decoder", None))
         self._prefix = self._find_prefix()
         self._prefix_text = self._decode(self._prefix)
         self._inside: dict[int, bytes] = {}
         self._at_start: dict[int, bytes] = {}
 
     def inside(self, token_id: int) -> bytes:
-        """Return the bytes that the token adds after other text.
-
-        The result is empty for unknown and special tokens, except for the tags of tool calls.
-        """
+        """See `TokenTable.inside`. Of special tokens, only the tags of tool calls have bytes."""
         if token_id not in self._inside:
             self._inside[token_id] = self._look_up(self._prefix, self._prefix_text, token_id)
         return self._inside[token_id]
@@ -67,11 +57,7 @@ class TokenBytes:
         return name or ""
 
     def at_start(self, token_id: int) -> bytes:
-        """Return the bytes that the token adds as the first token of a text.
-
-        With sentencepiece, these bytes may differ from the result of `inside`, because
-        sentencepiece drops a leading space at the start of a text.
-        """
+        """See `TokenTable.at_start`. There, sentencepiece drops a leading space."""
         if token_id not in self._at_start:
             self._at_start[token_id] = self._look_up([], "", token_id)
         return self._at_start[token_id]
@@ -98,11 +84,7 @@ class TokenBytes:
         return text
 
     def _find_prefix(self) -> list[int]:
-        """Return the prefix after which `inside` decodes tokens.
-
-        The prefix is a list with one token of visible text. The list is empty if the vocabulary has
-        no such token.
-        """
+        """Return a list of one token of visible text, or an empty list if there is none."""
         for token_id in range(len(self._hf)):
             text = self._decode([token_id])
             if text.strip() and REPLACEMENT not in text:
@@ -129,18 +111,11 @@ class TextStream:
         tokens_as_ids: bool = False,
         echo: str = "",
     ) -> None:
-        """Create an empty stream.
+        """Create an empty stream, whose text starts with `echo` and ends at a string of `stop`.
 
-        Args:
-            token_bytes: the tokenizer's table of bytes.
-            stop: strings that end the text.
-            is_text_start: True if the text stands alone, such as a chat answer. False if it
-                continues a prompt, in which case the first token keeps its leading space.
-            min_tokens: number of tokens at the start that aren't searched for stop strings.
-            includes_stop: whether the text ends after the stop string instead of before it.
-            keeps_special_tokens: whether the text contains the names of special tokens.
-            tokens_as_ids: whether logprobs of the text name tokens by their ids.
-            echo: text to emit before the first token's text.
+        With `is_text_start`, the text stands alone, such as a chat answer. Otherwise it continues
+        a prompt, and the first token keeps its leading space. The first `min_tokens` tokens aren't
+        searched for stop strings. With `keeps_special_tokens`, the text contains their names.
         """
         self.token_bytes = token_bytes
         self.includes_stop = includes_stop
@@ -209,10 +184,7 @@ class TextStream:
         return raw
 
     def _emit(self, new: str) -> str:
-        """Add text and return the held-back and new text that can be emitted.
-
-        The returned text ends at a stop string, or before text that may begin a stop string.
-        """
+        """Add text, and return what can be emitted: up to a stop string or its possible begin."""
         if self.is_stopped or not new:
             return ""
         text = self._held + new
@@ -220,18 +192,13 @@ class TextStream:
             self.is_stopped, self._held = True, ""
             start, end = found
             return text[: end if self.includes_stop else start]
-        safe = _safe_length(text, self._stop)
+        safe = min((_possible_start(text, each) for each in self._stop), default=len(text))
         self._held = text[safe:]
         return text[:safe]
 
 
 def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return the start and the end in `text` of the stop string that is completed first.
-
-    Return None if `text` contains no stop string.
-
-    If several stop strings are completed by the same character, the longest one is chosen.
-    """
+    """Return start and end of the stop string that is completed first, and of these the longest."""
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     if not found:
         return None
@@ -239,21 +206,12 @@ def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
     return start, end
 
 
-def _safe_length(text: str, stop: tuple[str, ...]) -> int:
-    """Return how many leading characters of `text` can't be part of a stop string."""
-    return min((_possible_start(text, s) for s in stop), default=len(text))
-
-
 def _possible_start(text: str, stop: str) -> int:
+    """Return how many leading characters of `text` can't be part of the stop string."""
     start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while start >= 0 and not stop.startswith(text[start:]):
         start = text.find(stop[0], start + 1)
     return start if start >= 0 else len(text)
-
-
-def _has_byte_level_decoder(hf_tokenizer: Any) -> bool:
-    backend = getattr(hf_tokenizer, "backend_tokenizer", None)
-    return "ByteLevel" in repr(getattr(backend, "decoder", None))
 
 
 def _byte_of_character() -> dict[str, int]:

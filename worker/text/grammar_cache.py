@@ -3,22 +3,23 @@
 import asyncio
 import hashlib
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
 from shared.protocol.jobs import Job
 from worker.engine.grammar import TOO_COMPLEX, Grammar, GrammarCompiler, GrammarSource
-from worker.text.combined_grammar import after_reasoning
 from worker.text.grammar_sandbox import build_grammar, encode_constraint
-from worker.text.grammar_source import constraint_of
+from worker.text.grammar_source import after_reasoning, constraint_of
 from worker.text.interface import EncodedPrompt
-from worker.text.tenant_cache import TenantCache
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 MAX_RUNNING = 4
 """Maximum number of compilations at a time, each of another tenant."""
 MAX_CACHED = 64
 """Maximum number of cached results. A result is a grammar or the reason for its rejection."""
+V = TypeVar("V")
 
 
 class GrammarCache:
@@ -69,7 +70,11 @@ class GrammarCache:
         return result
 
     def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
-        """Return a grammar or the reason for its rejection, and the CPU time that it took."""
+        """Compile a constraint.
+
+        Return the grammar, or the reason why it was rejected, and the CPU time of the compilation
+        in seconds.
+        """
         built = build_grammar(constraint)
         if built.error:
             return built.error, built.cpu_s
@@ -100,3 +105,41 @@ def _try_again(param: str) -> JobFailed:
     )
     code = ErrorCode.RATE_LIMIT_EXCEEDED
     return JobFailed(JobError(code=code, message=message, param=param))
+
+
+class TenantCache(Generic[V]):
+    """Maps keys of tenants to values, up to a total number of values.
+
+    A tenant's values are its own, since a shared one would show what other tenants send.
+    """
+
+    def __init__(self, max_values: int) -> None:
+        """Create a cache of at most `max_values` values of all tenants together."""
+        self._max_values = max_values
+        self._values: OrderedDict[str, OrderedDict[bytes, V]] = OrderedDict()
+        """Values of each tenant. Tenants and values are in the order of their last use."""
+        self._num_values = 0
+
+    def get(self, tenant: str, key: bytes) -> V | None:
+        """Return a value and mark it as used, or return None if it isn't cached."""
+        values = self._values.get(tenant)
+        if values is None or key not in values:
+            return None
+        self._values.move_to_end(tenant)
+        values.move_to_end(key)
+        return values[key]
+
+    def put(self, tenant: str, key: bytes, value: V) -> None:
+        """Add a new value. If there are too many, the tenant with the most loses one."""
+        self._values.setdefault(tenant, OrderedDict())[key] = value
+        self._values.move_to_end(tenant)
+        self._num_values += 1
+        if self._num_values > self._max_values:
+            self._evict()
+
+    def _evict(self) -> None:
+        largest = max(self._values, key=lambda tenant: len(self._values[tenant]))
+        self._values[largest].popitem(last=False)
+        self._num_values -= 1
+        if not self._values[largest]:
+            del self._values[largest]

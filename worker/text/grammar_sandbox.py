@@ -40,20 +40,12 @@ def encode_constraint(constraint: Constraint) -> bytes:
 
 
 def build_grammar(constraint: bytes) -> SandboxAnswer:
-    """Build and compile a grammar in another process. Blocks until that process has ended.
-
-    Args:
-        constraint: the result of `encode_constraint`.
-    """
+    """Build and compile the grammar of an encoded constraint in another process. Blocks."""
     return ask_sandbox(__name__, constraint)
 
 
 def compiled_source(constraint: bytes) -> GrammarSource:
-    """Return the grammar of a constraint after compiling it in this process.
-
-    Raises:
-        GrammarRejected: the grammar is invalid.
-    """
+    """Return the grammar of a constraint, compiled here. Raises GrammarRejected if it's invalid."""
     source = source_of(_decode(constraint))
     tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokenizer()), slices=[])
     limits = LLParserLimits(verbose_errors=False)

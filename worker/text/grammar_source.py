@@ -3,11 +3,16 @@
 The cost depends on the client's input: use `source_of` only in the sandbox.
 """
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from shared.errors import GrammarRejected
 from shared.protocol.jobs import Job
 from shared.protocol.tools import ToolChoice, ToolUse
+from shared.reasoning_form import ReasoningForm
 from worker.engine.grammar import (
     GrammarSource,
     choice_source,
@@ -15,11 +20,11 @@ from worker.engine.grammar import (
     lark_source,
     regex_source,
 )
-from worker.text.combined_grammar import either
 from worker.text.tool_grammar import tool_source
 
 MAX_SOURCE_BYTES = 4 << 20
 """Maximum size of a grammar as text, in bytes."""
+_ANY = r"(.|\n)*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +40,7 @@ class Constraint:
 
 
 def constraint_of(job: Job) -> tuple[Constraint | None, str]:
-    """Return the constraint of a job's answers, and the name of the field that sets it.
-
-    If any text is allowed, return None and an empty string.
-    """
+    """Return the constraint of a job's answers and the field that sets it, or None and no field."""
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return Constraint(tools=job.tools), "tools"
     sampling = job.sampling
@@ -55,11 +57,7 @@ def constraint_of(job: Job) -> tuple[Constraint | None, str]:
 
 
 def source_of(constraint: Constraint) -> GrammarSource:
-    """Return the grammar of the texts that match a constraint.
-
-    Raises:
-        GrammarRejected: there is no such grammar, or it is too large.
-    """
+    """Return a constraint's grammar. Raises GrammarRejected if it has none, or a too large one."""
     source = _source_of(constraint)
     if len(source.encode()) > MAX_SOURCE_BYTES:
         raise GrammarRejected(f"as a grammar it has more than {MAX_SOURCE_BYTES >> 20} MiB")
@@ -84,3 +82,50 @@ def _answer_source(constraint: Constraint) -> GrammarSource | None:
     if constraint.grammar is not None:
         return lark_source(constraint.grammar)
     return None if constraint.json_schema is None else json_source(constraint.json_schema)
+
+
+def either(first: GrammarSource, second: GrammarSource) -> GrammarSource:
+    """Return the grammar of texts that match one of two grammars."""
+    start = "start: @first | @second\n"
+    return _combined(start, _named("first", first) + _named("second", second))
+
+
+def after_reasoning(
+    source: GrammarSource,
+    form: ReasoningForm,
+    *,
+    is_open: bool,
+    token_id: Callable[[str], int | None],
+) -> GrammarSource:
+    """Return the grammar of answers that may start with reasoning and then match `source`.
+
+    The reasoning is any text up to the first closing marker. A marker is either one token of the
+    vocabulary, or text of several tokens. Whitespace may surround them: GLM 4.5 starts its answers
+    with a line break. With `is_open`, the prompt has opened the reasoning, so that the answer must
+    close it. `token_id` returns the id of a token, or None if the text isn't one token.
+    """
+    closing = re.escape(form.closing).replace("/", r"\/")
+    opening_id, closing_id = token_id(form.opening), token_id(form.closing)
+    opening = json.dumps(form.opening)
+    thought = "text"
+    rules = [f"text[lazy]: /{_ANY}{closing}/", "WS: /[ \\n]{0,4}/"]
+    if opening_id is not None:
+        opening = f"({opening} | <[{opening_id}]>)"
+    if closing_id is not None:
+        thought = f"(text | OPEN <[{closing_id}]>)"
+        rules.append(f"OPEN: /{_ANY}/ & ~/{_ANY}{closing}{_ANY}/")
+    start = f"{thought} WS" if is_open else f"(WS {opening} {thought} WS)?"
+    lark = "\n".join(["%llguidance {}", f"start: {start} @answer", *rules]) + "\n"
+    return _combined(lark, _named("answer", source))
+
+
+def _combined(lark: str, grammars: list[dict[str, Any]]) -> GrammarSource:
+    return GrammarSource(json.dumps({"grammars": [{"lark_grammar": lark}, *grammars]}))
+
+
+def _named(name: str, source: GrammarSource) -> list[dict[str, Any]]:
+    """Return the source as a list of llguidance's JSON format, of which the first has the name."""
+    if not source.startswith("{"):
+        return [{"name": name, "lark_grammar": source}]
+    first, *others = json.loads(source)["grammars"]
+    return [{**first, "name": name}, *others]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.protocol.jobs import Job
+from shared.protocol.jobs import Endpoint, Job
 from shared.reasoning_form import ReasoningForm
-from worker.text.detokenizer import TextStream
+from worker.text.detokenizer import TextStream, TokenTable
 from worker.text.prompt_style import PromptStyle
 
 if TYPE_CHECKING:  # it imports llguidance
@@ -41,7 +41,6 @@ class PromptTokenizer(Protocol):
         Raises:
             JobFailed: the template rejects the messages or takes too much time.
         """
-        ...
 
     def encode(
         self, job: Job, style: PromptStyle, text: str | None = None
@@ -53,35 +52,38 @@ class PromptTokenizer(Protocol):
         Raises:
             JobFailed: the client's input is invalid; the error names the field.
         """
-        ...
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text, which may be empty."""
-        ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, including special tokens.
-
-        Raises:
-            JobFailed: an id is outside the vocabulary.
-        """
-        ...
+        """Return the text of tokens, special ones too. Raises JobFailed for an unknown id."""
 
     def token_names(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's name of each token; empty if an id has no token."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """Return the special tokens and the chat template, named as in transformers."""
-        ...
 
     def encode_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """Return the tokens of each word at the start of a text and after a space."""
-        ...
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
-        ...
+
+
+def text_stream(job: Job, prompt: EncodedPrompt, table: TokenTable) -> TextStream:
+    """Return an empty text stream for one choice of a job's `prompt`."""
+    return TextStream(
+        table,
+        job.sampling.stop,
+        is_text_start=job.endpoint is Endpoint.CHAT,
+        min_tokens=job.sampling.min_tokens,
+        includes_stop=job.sampling.includes_stop,
+        keeps_special_tokens=job.sampling.keeps_special_tokens,
+        tokens_as_ids=job.sampling.tokens_as_ids,
+        echo=prompt.echo,
+    )
 
 
 class Grammars(Protocol):
@@ -93,4 +95,3 @@ class Grammars(Protocol):
         Raises:
             JobFailed: the grammar can't be enforced; the error names the field.
         """
-        ...

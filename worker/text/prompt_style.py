@@ -9,10 +9,7 @@ from shared.reasoning_form import ReasoningForm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptStyle:
-    """Settings in an adapter's folder that override the base model's settings.
-
-    The default values override nothing.
-    """
+    """Settings of an adapter's folder. The default values don't override the base model's."""
 
     templates: Mapping[str, str] = field(default_factory=dict)
     """Chat templates by name (`default`, `tool_use`). Empty to use the base model's templates."""

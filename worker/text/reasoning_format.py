@@ -7,10 +7,7 @@ from shared.reasoning_form import ReasoningForm, ReasoningSetting
 
 
 def base_reasoning_form(hf_tokenizer: Any, setting: ReasoningSetting) -> ReasoningForm | None:
-    """Return the form of the base model's reasoning, or None if answers have no reasoning part.
-
-    With the setting "auto", return the form whose markers the chat template contains.
-    """
+    """Return the form of the base model's reasoning, with "auto" by its template, or None."""
     templates = hf_tokenizer.chat_template or ""
     return reasoning_form(
         [templates] if isinstance(templates, str) else templates.values(), setting
@@ -35,10 +32,8 @@ def reasoning_form(templates: Iterable[str], setting: ReasoningSetting) -> Reaso
 def is_open(form: ReasoningForm, prompt: str, continued: str) -> bool:
     """Return whether an answer begins inside the reasoning.
 
-    Args:
-        form: the form of the model's reasoning.
-        prompt: the rendered prompt. Some templates end it with the opening marker.
-        continued: the text of the message that the answer continues; empty if it continues none.
+    The answer continues the message `continued`, unless this is empty. Some templates end the
+    prompt with the opening marker.
     """
     if continued:
         return continued.rfind(form.opening) > continued.rfind(form.closing)

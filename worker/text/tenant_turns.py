@@ -2,11 +2,20 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from worker.text.cpu_turns import MAX_SPENT_S, CpuTurns
+T = TypeVar("T")
+
+MAX_WAITING = 256
+"""Maximum number of items of one tenant that wait for their turns."""
+MAX_SPENT_S = 20.0
+"""CPU time in seconds at which a tenant's further work is refused."""
+FORGIVEN_PER_S = 0.25
+"""CPU time that is forgiven per second. A tenant can use this share of a core for ever."""
 
 
 class SpentTooMuch(Exception):
@@ -20,6 +29,56 @@ class Turn:
     cpu_s: float = 0.0
 
 
+class CpuTurns(Generic[T]):
+    """Queue of work in which tenants take turns. Pure: callers pass the time.
+
+    At most one item of a tenant runs at a time. The next turn is for the waiting tenant whose work
+    has used the least CPU time lately.
+    """
+
+    def __init__(self, max_running: int) -> None:
+        """Create a queue of which `max_running` items run at a time, each of another tenant."""
+        self._max_running = max_running
+        self._waiting: dict[str, deque[T]] = {}
+        """Items of each waiting tenant. Tenants are in the order in which they came."""
+        self._running: set[str] = set()
+        self._spent: dict[str, tuple[float, float]] = {}
+        """CPU seconds of each tenant, and the time at which they were counted."""
+
+    def has_room(self, tenant: str) -> bool:
+        """Return whether another item of the tenant may wait."""
+        return len(self._waiting.get(tenant, ())) < MAX_WAITING
+
+    def add(self, tenant: str, item: T) -> None:
+        """Let an item wait for its turn."""
+        self._waiting.setdefault(tenant, deque()).append(item)
+
+    def next(self, now_s: float) -> tuple[str, T] | None:
+        """Begin the next turn, and return its tenant and item; None if none may begin."""
+        able = [tenant for tenant in self._waiting if tenant not in self._running]
+        if not able or len(self._running) >= self._max_running:
+            return None
+        tenant = min(able, key=lambda each: self.spent_s(each, now_s))
+        item = self._waiting[tenant].popleft()
+        if not self._waiting[tenant]:
+            del self._waiting[tenant]
+        self._running.add(tenant)
+        return tenant, item
+
+    def end(self, tenant: str, cpu_s: float, now_s: float) -> None:
+        """End the turn of a tenant, which took `cpu_s` seconds of CPU time."""
+        self._running.remove(tenant)
+        self._spent[tenant] = (self.spent_s(tenant, now_s) + cpu_s, now_s)
+        forgiven = [each for each in self._spent if self.spent_s(each, now_s) == 0]
+        for each in forgiven:
+            del self._spent[each]
+
+    def spent_s(self, tenant: str, now_s: float) -> float:
+        """Return the CPU seconds that the tenant has used lately."""
+        spent_s, at_s = self._spent.get(tenant, (0.0, now_s))
+        return max(0.0, spent_s - FORGIVEN_PER_S * (now_s - at_s))
+
+
 class TenantTurns:
     """Turns of the tenants of one worker. All calls must come from one event loop."""
 
@@ -29,11 +88,7 @@ class TenantTurns:
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[Turn]:
-        """Wait for a turn of the tenant, which lasts as long as the context.
-
-        Raises:
-            SpentTooMuch: the tenant must wait until later.
-        """
+        """Wait for a turn, which lasts as long as the context. Raises SpentTooMuch."""
         if not self._turns.has_room(tenant):
             raise SpentTooMuch
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -33,7 +33,8 @@ def max_token_bytes(hf_tokenizer: Any) -> int:
     if not _is_unmodified_bpe(hf_tokenizer) or not _renders_every_user_message(hf_tokenizer):
         return 0
     backend = hf_tokenizer.backend_tokenizer
-    if not _keeps_text(backend) or any(_strips_spaces(token) for token in _added_tokens(backend)):
+    strips_spaces = any(token.lstrip or token.rstrip for token in _added_tokens(backend))
+    if strips_spaces or not _keeps_text(backend):
         return 0
     sizes = _model_token_bytes(backend)
     return max([*sizes, *_added_token_bytes(backend)]) if sizes else 0
@@ -105,7 +106,7 @@ def _flatten(step: dict[str, Any]) -> list[dict[str, Any]]:
 def _model_token_bytes(backend: Any) -> list[int]:
     """Return the sizes of all BPE tokens in bytes.
 
-    The list is empty if the BPE model can't encode every text.
+    The list is empty if the model can't encode every text.
     """
     model, vocab = backend.model, backend.get_vocab(with_added_tokens=False)
     if model.continuing_subword_prefix or model.end_of_word_suffix:
@@ -124,16 +125,8 @@ def _added_tokens(backend: Any) -> Iterable[Any]:
     return tokens.values()
 
 
-def _strips_spaces(token: Any) -> bool:
-    """Return whether the token absorbs any amount of adjacent white space."""
-    return bool(token.lstrip or token.rstrip)
-
-
 def _added_token_bytes(backend: Any) -> list[int]:
-    """Return the sizes of all added tokens in bytes.
-
-    If a token is normalized, the list has the token's sizes before and after normalization.
-    """
+    """Return the sizes of all added tokens in bytes, before and after their normalization."""
     contents = [token.content for token in _added_tokens(backend)]
     if backend.normalizer is not None:
         normalize = backend.normalizer.normalize_str

@@ -1,6 +1,7 @@
 """Converts chats and prompts to token ids."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from shared.context_length import PARAMS
@@ -8,12 +9,11 @@ from shared.errors import JobFailed, invalid_value
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
 from shared.reasoning_form import ReasoningForm
 from worker.text.detokenizer import TextStream, TokenBytes
-from worker.text.interface import EncodedPrompt
+from worker.text.interface import EncodedPrompt, text_stream
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.reasoning_format import is_open
-from worker.text.templates.adapter_templates import AdapterTemplates
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
-from worker.text.templates.sandbox import TemplateChat
+from worker.text.templates.sandbox import AdapterTemplates, TemplateChat
 
 USUAL_ROLES = ("system", "user", "assistant", "tool")
 MAX_REASON_CHARS = 500
@@ -26,13 +26,7 @@ class Tokenizer:
     def __init__(
         self, hf_tokenizer: Any, *, vocab_size: int, reasoning: ReasoningForm | None = None
     ) -> None:
-        """Wrap a tokenizer.
-
-        Args:
-            hf_tokenizer: the base model's Hugging Face tokenizer.
-            vocab_size: number of rows in the model's embedding.
-            reasoning: form of the base model's reasoning; None if it doesn't reason.
-        """
+        """Wrap a tokenizer of the Hugging Face library, for `vocab_size` rows of the embedding."""
         self._hf = hf_tokenizer
         self._vocab_size = vocab_size
         self._reasoning = reasoning
@@ -40,14 +34,7 @@ class Tokenizer:
         self._templates = AdapterTemplates()
 
     async def render(self, job: Job, style: PromptStyle) -> str | None:
-        """Render the chat of a job by the template of an adapter, in another process.
-
-        Return None for `encode` to render it, if it is a chat.
-
-        Raises:
-            JobFailed: the template rejects the messages, takes too much time, or doesn't show the
-                base model's form of tool calls although the chat has tools.
-        """
+        """See `PromptTokenizer.render`. An adapter must also have the base's form of tool calls."""
         chat = self._adapters_chat(job, style)
         if chat is None:
             return None
@@ -59,13 +46,7 @@ class Tokenizer:
     def encode(
         self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
     ) -> list[EncodedPrompt]:
-        """Tokenize the prompts of a job. A chat counts as one prompt.
-
-        This takes seconds for megabytes of text. `text` is the result of `render`.
-
-        Raises:
-            JobFailed: the client's input is invalid; the error names the field.
-        """
+        """See `PromptTokenizer.encode`."""
         self._check_sampling(job.sampling)
         if job.endpoint is Endpoint.CHAT:
             return [self._encode_chat(job, style, text)]
@@ -80,10 +61,7 @@ class Tokenizer:
         return encoded
 
     def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
-        """Return the token ids of a prompt.
-
-        A text is tokenized, and the tokenizer's special tokens are added. If the prompt consists of
-        ids, they are returned unchanged.
+        """Return the token ids of a prompt. A text also gets the tokenizer's special tokens.
 
         Raises:
             JobFailed: the prompt is empty, or an id is outside the vocabulary. The error names
@@ -97,15 +75,12 @@ class Tokenizer:
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text, which may be empty."""
+        # With `verbose`, it would warn about long texts, which `choices_of` rejects.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return list(encoding["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, including special tokens.
-
-        Raises:
-            JobFailed: an id is outside the vocabulary.
-        """
+        """See `PromptTokenizer.decode`."""
         for i, token_id in enumerate(ids):
             self._check_id(token_id, f"tokens[{i}]")
         text: str = self._hf.decode(list(ids), clean_up_tokenization_spaces=False)
@@ -132,9 +107,10 @@ class Tokenizer:
         As in vLLM, the tokens after a space are left out if they don't form one word with the
         space, that is, if their number differs or if they start with the same token.
         """
+        encode = partial(self.encode_text, add_special_tokens=False)
         found: list[tuple[int, ...]] = []
         for word in (each.lstrip() for each in words):
-            alone, spaced = (self._token_ids(text) for text in (word, f" {word}"))
+            alone, spaced = (tuple(encode(text)) for text in (word, f" {word}"))
             found.append(alone)
             if len(spaced) == len(alone) and spaced[0] != alone[0]:
                 found.append(spaced)
@@ -142,16 +118,7 @@ class Tokenizer:
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
-        return TextStream(
-            self._token_bytes,
-            job.sampling.stop,
-            is_text_start=job.endpoint is Endpoint.CHAT,
-            min_tokens=job.sampling.min_tokens,
-            includes_stop=job.sampling.includes_stop,
-            keeps_special_tokens=job.sampling.keeps_special_tokens,
-            tokens_as_ids=job.sampling.tokens_as_ids,
-            echo=prompt.echo,
-        )
+        return text_stream(job, prompt, self._token_bytes)
 
     def _adapters_chat(self, job: Job, style: PromptStyle) -> TemplateChat | None:
         """Return the chat if it needs the template of an adapter, unless that is the base's own."""
@@ -181,11 +148,7 @@ class Tokenizer:
         )
 
     def _rendered(self, job: Job) -> str:
-        """Return the chat of a job, rendered with the base model's chat template.
-
-        Raises:
-            JobFailed: the model has no chat template, or the template rejects the messages.
-        """
+        """Return the chat of a job, rendered with the base model's chat template."""
         if not self._hf.chat_template:
             raise invalid_value("this model has no chat template; use /v1/completions")
         messages = job.messages or ()
@@ -227,18 +190,13 @@ class Tokenizer:
             for i, token_id in enumerate(getattr(sampling, name)):
                 self._check_id(token_id, f"{name}[{i}]")
 
-    def _token_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._hf(text, add_special_tokens=False, verbose=False)["input_ids"])
-
     def _check_id(self, token_id: int, param: str) -> None:
         if not 0 <= token_id < self._vocab_size:
             reason = f"token id {token_id} is outside the vocabulary of {self._vocab_size} tokens"
             raise invalid_value(f"{param}: {reason}", param)
 
     def _encode(self, text: str, param: str, *, add_special_tokens: bool) -> list[int]:
-        # With `verbose`, it would warn about long texts, which `choices_of` rejects.
-        encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
-        return _not_empty(list(encoding["input_ids"]), param)
+        return _not_empty(self.encode_text(text, add_special_tokens=add_special_tokens), param)
 
 
 def _rejected(error: str, messages: Sequence[Mapping[str, Any]]) -> JobFailed:

@@ -105,17 +105,9 @@ def adapter_tool_form(
 
 
 def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
-    """Render chats that offer a tool.
+    """Return the form of calls that a template shows, if any, and whether it shows the tool.
 
-    Args:
-        render: `render_chat` for one template.
-
-    Returns:
-        The form of calls that the template shows, or None if it is unknown, and whether the
-        template shows the offered tool.
-
-    Raises:
-        TEMPLATE_ERRORS: the template can't render a chat.
+    `render` is `render_chat` for the template.
     """
     render = partial(render, tools=_TOOLS, prompt_end=PromptEnd.NOTHING)
     text = render(_MESSAGES)
@@ -126,12 +118,7 @@ def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
 
 
 def _earlier_call(render: Callable[..., str], text: str) -> str:
-    """Return the part of a chat that shows the assistant's call; empty if rendering fails.
-
-    Args:
-        render: renders messages.
-        text: the same chat without the call.
-    """
+    """Return what a chat with the assistant's call shows after `text`, the chat without it."""
     function = {"name": _TOOL_NAME, "arguments": {"field": "value"}}
     call = {"id": "probe0001", "type": "function", "function": function}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}

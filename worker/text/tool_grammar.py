@@ -1,4 +1,7 @@
-"""Builds the grammar of answers that must call tools."""
+"""Builds the grammar of answers that must call tools.
+
+`grammar_source.py` combines it with a JSON format or another constraint of the same request.
+"""
 
 import json
 from typing import Any, NamedTuple
@@ -19,7 +22,7 @@ from shared.protocol.tools import (
     ToolUse,
 )
 from worker.engine.grammar import JSON_OPTIONS, GrammarSource
-from worker.text.tool_value_grammar import VALUE_FORMS, value_rules
+from worker.text.tool_value_grammar import VALUE_FORMS, literal, value_rules
 
 
 class _Layout(NamedTuple):
@@ -75,15 +78,15 @@ def tool_source(use: ToolUse) -> GrammarSource:
     layout = _LAYOUTS[use.form]
     names = use.names
     tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in names]
-    more = f"({_literal(layout.between)} call)*" if use.name is None and use.is_parallel else ""
+    more = f"({literal(layout.between)} call)*" if use.name is None and use.is_parallel else ""
     rules = [
         "%llguidance {}",
-        f"start: {_literal(layout.opens)} call {more} {_literal(layout.closes)}",
+        f"start: {literal(layout.opens)} call {more} {literal(layout.closes)}",
         "call: " + " | ".join(f"call_{i}" for i in range(len(tools))),
     ]
     for i, tool in enumerate(tools):
-        head = _literal(layout.head.replace("NAME", tool["name"]))
-        rules.append(f"call_{i}: {head} arguments_{i} {_literal(layout.tail)}")
+        head = literal(layout.head.replace("NAME", tool["name"]))
+        rules.append(f"call_{i}: {head} arguments_{i} {literal(layout.tail)}")
         if use.form in VALUE_FORMS:
             rules += value_rules(use.form, tool, i)
         else:
@@ -93,14 +96,7 @@ def tool_source(use: ToolUse) -> GrammarSource:
     return GrammarSource("\n".join(rules) + "\n")
 
 
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if text else ""
-
-
 def _schema(tool: dict[str, Any]) -> str:
-    """Return the schema of a tool's arguments.
-
-    The schema requires an object, because the parser of tool calls expects one.
-    """
+    """Return the schema of a tool's arguments: an object, as the parser of calls expects."""
     parameters = tool.get("parameters") or {"additionalProperties": False}
     return json.dumps({"type": "object", **parameters, "x-guidance": JSON_OPTIONS})

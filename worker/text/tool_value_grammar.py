@@ -74,10 +74,10 @@ def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[s
     for i, (key, wanted) in enumerate(known.items()):
         if not writer.key.fullmatch(key):
             raise GrammarRejected(f"a parameter can't have the name {key[:100]!r} in {form} calls")
-        name, head = f"{number}_{i}", _literal(writer.head.replace("KEY", key))
+        name, head = f"{number}_{i}", literal(writer.head.replace("KEY", key))
         wanted = wanted if isinstance(wanted, dict) else {}
         yield from _value(writer, name, wanted, types.get(key, frozenset(("string",))), schema)
-        yield f"parameter_{name}: {head} value_{name} {_literal(writer.tail)}"
+        yield f"parameter_{name}: {head} value_{name} {literal(writer.tail)}"
 
 
 def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[
     for i, must in enumerate(is_required):
         parameter, rest = f"parameter_{number}_{i}", f"some_{number}_{i + 1}"
         first = f"{parameter} {rest}"
-        later = f"{_literal(separator)} {parameter} {rest}"
+        later = f"{literal(separator)} {parameter} {rest}"
         yield f"none_{number}_{i}: {first}" + ("" if must else f" | none_{number}_{i + 1}")
         yield f"some_{number}_{i}: {later}" + ("" if must else f" | {rest}")
     end = len(is_required)
@@ -101,7 +101,7 @@ def _value(
     writer: ValueForm, name: str, schema: dict[str, Any], types: frozenset[str], root: Any
 ) -> Iterator[str]:
     """Yield the rules of `value_<name>`: a value and the text that ends it."""
-    close = _literal(writer.margin + writer.close)
+    close = literal(writer.margin + writer.close)
     if writer.is_literal and types == {"boolean"}:
         yield f'value_{name}: "True" | "False"'
     elif writer.is_literal or "string" not in types:
@@ -109,7 +109,7 @@ def _value(
         shared = {key: root[key] for key in ("$defs", "definitions") if key in root}
         yield f"json_{name}: %json {json.dumps({**shared, **schema, 'x-guidance': JSON_OPTIONS})}"
     elif choices := _choices(schema):
-        options = " | ".join(f"{_literal(choice)} {close}" for choice in choices)
+        options = " | ".join(f"{literal(choice)} {close}" for choice in choices)
         yield f"value_{name}: {options}"
     else:
         yield f"value_{name}: text"
@@ -123,5 +123,6 @@ def _choices(schema: dict[str, Any]) -> list[str]:
     return values
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Return a text as llguidance's grammars write it. The empty text stays empty."""
     return json.dumps(text, ensure_ascii=False) if text else ""

@@ -1,8 +1,12 @@
 """The part of a tool call that has its arguments. Pure."""
 
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import orjson
+
+Types = dict[str, frozenset[str]]
+"""JSON types of a tool's parameters that aren't only strings."""
 
 
 class Head(NamedTuple):
@@ -13,38 +17,92 @@ class Head(NamedTuple):
     """Index in the body at which the arguments start."""
 
 
-class CallBody(Protocol):
-    """Reads the arguments of one call from text that arrives in pieces."""
+class TextParts:
+    """Text in parts, so that appending to a long text doesn't copy it."""
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the body is complete."""
-        ...
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether text has arrived that can't belong to the body."""
-        ...
+    def __len__(self) -> int:
+        return self._length
+
+    def __str__(self) -> str:
+        return "".join(self._parts)
+
+    def append(self, text: str) -> None:
+        """Add `text` at the end."""
+        self._parts.append(text)
+        self._length += len(text)
+
+    def since(self, start: int) -> str:
+        """Return the text from the index `start` on, in time that doesn't depend on `start`."""
+        tail, at = list[str](), self._length
+        for part in reversed(self._parts):
+            if at <= start:
+                break
+            tail.append(part)
+            at -= len(part)
+        return "".join(reversed(tail))[max(0, start - at) :]
+
+
+class Bracketed(ABC):
+    """Text from an opening bracket to the bracket that closes it."""
+
+    quotes = '"'
+    """Marks that begin a string, and end it if they aren't escaped."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.is_broken = False
+        """Whether a character has arrived that can't belong to the text."""
+        self._text = TextParts()
+        self._open: list[str] = []
+        """Brackets that aren't closed yet."""
+        self._quote = ""
+        """Quotation mark that ends the string at the end of the text; empty outside strings."""
+        self._is_escaped = False
 
     def feed(self, text: str) -> str:
-        """Read more text, and return the part of `text` after the body's end or its valid part."""
-        ...
+        """Read more text, which starts with the bracket in the first call.
+
+        Returns:
+            The part of `text` after the closing bracket, or from the first character on that can't
+            belong to the text. It is empty while more text can follow.
+        """
+        start = len(self._text)
+        for i, char in enumerate(text):
+            if not self._accept(char, start + i):
+                self.is_broken = True
+                self._text.append(text[:i])
+                return text[i:]
+            if not self._open:
+                self.is_closed = True
+                self._text.append(text[: i + 1])
+                return text[i + 1 :]
+        self._text.append(text)
+        return ""
 
     def text(self, start: int = 0) -> str:
-        """Return the body's text so far from the index `start` on."""
-        ...
+        """Return the text so far from the index `start` on."""
+        return self._text.since(start)
 
-    def head(self) -> Head | None:
-        """Return the call's head, or None while it isn't known where the arguments start."""
-        ...
+    def _accept(self, char: str, index: int) -> bool:
+        """Read one character, and return whether it can follow the text before it."""
+        if not self._quote:
+            self._quote = char if char in self.quotes else ""
+            return bool(self._quote) or self._accept_outside(char, index)
+        if self._is_escaped:
+            self._is_escaped = False
+        elif char == "\\":
+            self._is_escaped = True
+        elif char == self._quote:
+            self._quote = ""
+        return True
 
-    def arguments(self, start: int) -> str:
-        """Return the arguments' text so far from index `start` of the body on."""
-        ...
-
-    def call(self) -> tuple[str, str] | None:
-        """Return the name and the JSON arguments in a complete body; None if it isn't a call."""
-        ...
+    @abstractmethod
+    def _accept_outside(self, char: str, index: int) -> bool:
+        """Read one character outside strings, at `index`."""
 
 
 def loads(text: str) -> Any:

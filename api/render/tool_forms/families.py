@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from api.render.tool_forms.body import CallBody
+from api.render.tool_forms.body import Types
 from api.render.tool_forms.json_body import BareObject, NamedObject
 from api.render.tool_forms.pattern import NAME, SPACE, WORD, Ahead, Maybe, Pattern
 from api.render.tool_forms.python_body import PythonBody
@@ -24,9 +25,13 @@ from shared.protocol.tools import (
     ToolForm,
 )
 
-Types = dict[str, frozenset[str]]
-"""JSON types of a tool's parameters."""
 _OBJECT = Ahead("{")
+_BARE: Pattern = (SPACE, _OBJECT)
+_qwen, _glm = partial(XmlBody, QWEN3_CODER), partial(XmlBody, GLM45)
+
+
+CallBody = NamedObject | BareObject | PythonBody | XmlBody
+"""Reads the arguments of one call from text that arrives in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +57,21 @@ class FormSyntax:
     """Whether calls may occur anywhere in the text. Otherwise the text starts with them."""
 
 
-def _named(name: str, types: Types) -> CallBody:
-    return NamedObject()
-
-
-def _bare(name: str, types: Types) -> CallBody:
-    return BareObject(name)
-
-
-def _python(name: str, types: Types) -> CallBody:
-    return PythonBody(name)
-
-
-def _qwen(name: str, types: Types) -> CallBody:
-    return XmlBody(name, QWEN3_CODER, types)
-
-
-def _glm(name: str, types: Types) -> CallBody:
-    return XmlBody(name, GLM45, types)
-
-
 def _json_list(*opens: str, after: Pattern = ()) -> CallSyntax:
     """Return the syntax of a JSON list of calls after the markers `opens`."""
     return CallSyntax(
         (*opens, SPACE, "[", SPACE, _OBJECT),
-        _named,
+        NamedObject,
         closes=(SPACE, "]", *after),
         continues=(SPACE, ",", SPACE, _OBJECT),
     )
 
 
 _HERMES = FormSyntax(
-    (CallSyntax((HERMES_OPEN, SPACE, _OBJECT), _named, closes=(SPACE, HERMES_CLOSE)),)
+    (CallSyntax((HERMES_OPEN, SPACE, _OBJECT), NamedObject, closes=(SPACE, HERMES_CLOSE)),)
 )
 _LLAMA3 = FormSyntax(
-    (CallSyntax((SPACE, _OBJECT), _named, continues=(SPACE, LLAMA3_SEPARATOR, SPACE, _OBJECT)),),
+    (CallSyntax(_BARE, NamedObject, continues=(SPACE, LLAMA3_SEPARATOR, *_BARE)),),
     is_anywhere=False,
 )
 _MISTRAL = FormSyntax(
@@ -97,7 +82,7 @@ _MISTRAL = FormSyntax(
                 *(MISTRAL_OPEN, SPACE, NAME, Maybe((MISTRAL_ID, WORD))),
                 *(Maybe((MISTRAL_ARGS,)), SPACE, _OBJECT),
             ),
-            _bare,
+            BareObject,
         ),
     )
 )
@@ -105,7 +90,7 @@ _PYTHONIC = FormSyntax(
     (
         CallSyntax(
             (SPACE, Maybe(("<|python_start|>",)), SPACE, "[", SPACE, NAME, Ahead("(")),
-            _python,
+            PythonBody,
             closes=(SPACE, Maybe((",", SPACE)), "]", Maybe((SPACE, "<|python_end|>"))),
             continues=(SPACE, ",", SPACE, NAME, Ahead("(")),
         ),
@@ -140,8 +125,8 @@ def _deepseek() -> FormSyntax:
             syntax
             for start in starts
             for syntax in (
-                CallSyntax((*start, *bare), _bare, closes=ends),
-                CallSyntax((*start, *block), _bare, closes=(SPACE, "```", Maybe(ends))),
+                CallSyntax((*start, *bare), BareObject, closes=ends),
+                CallSyntax((*start, *block), BareObject, closes=(SPACE, "```", Maybe(ends))),
             )
         )
     )

@@ -4,8 +4,7 @@ import re
 
 import orjson
 
-from api.render.tool_forms.body import Head, loads
-from api.render.tool_forms.json_scan import ObjectScan
+from api.render.tool_forms.body import Bracketed, Head, Types, loads
 
 _HEAD = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
@@ -15,44 +14,50 @@ _HEAD = re.compile(
 
 Only calls that start in this form can be emitted before they are complete.
 """
+_OUTSIDE_STRINGS = frozenset("0123456789+-.eE,: \t\n\r" + "true" + "false" + "null")
+_CLOSES = {"}": "{", "]": "["}
 
 
-class _JsonObject:
-    """Text of one JSON object."""
+class _JsonObject(Bracketed):
+    """Text of one JSON object, in which the first object directly inside it is found.
+
+    Brackets must match, and only characters of JSON's syntax may occur outside strings. The rest of
+    JSON's grammar isn't checked.
+    """
 
     def __init__(self) -> None:
-        self._scan = ObjectScan()
+        super().__init__()
+        self._inner_start: int | None = None
+        """Index at which the first nested object starts; None until it starts."""
+        self._inner_end: int | None = None
+        """Index after the end of the first nested object; None until it ends."""
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the object is complete."""
-        return self._scan.is_closed
+    def _accept_outside(self, char: str, index: int) -> bool:
+        if char in "{[":
+            if char == "{" and len(self._open) == 1 and self._inner_start is None:
+                self._inner_start = index
+            self._open.append(char)
+            return True
+        return self._leave(char, index) if char in _CLOSES else char in _OUTSIDE_STRINGS
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether text has arrived that can't belong to the object."""
-        return self._scan.is_broken
-
-    def feed(self, text: str) -> str:
-        """Read more text, and return the part of `text` after the object."""
-        return self._scan.feed(text)
-
-    def text(self, start: int = 0) -> str:
-        """Return the object's text so far from the index `start` on."""
-        return self._scan.text.since(start)
+    def _leave(self, char: str, index: int) -> bool:
+        is_matching = self._open.pop() == _CLOSES[char]
+        if len(self._open) == 1 and self._inner_start is not None and self._inner_end is None:
+            self._inner_end = index + 1
+        return is_matching
 
 
 class NamedObject(_JsonObject):
     """A call that is a JSON object with the tool's name and its arguments."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, types: Types) -> None:
         super().__init__()
         self._name: str | None = None
         self._is_head_read = False
 
     def head(self) -> Head | None:
         """Return the name, if `_HEAD` matches the text before the arguments."""
-        start = self._scan.inner_start
+        start = self._inner_start
         if start is None:
             return None
         if not self._is_head_read:
@@ -64,7 +69,7 @@ class NamedObject(_JsonObject):
 
     def arguments(self, start: int) -> str:
         """Return the arguments' text so far from index `start` of the object on."""
-        end, text = self._scan.inner_end, self._scan.text.since(start)
+        end, text = self._inner_end, self.text(start)
         return text if end is None else text[: max(0, end - start)]
 
     def call(self) -> tuple[str, str] | None:
@@ -88,7 +93,7 @@ class NamedObject(_JsonObject):
 class BareObject(_JsonObject):
     """A call whose name precedes a JSON object with its arguments."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, types: Types) -> None:
         super().__init__()
         self._name = name
 

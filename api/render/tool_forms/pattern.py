@@ -69,14 +69,9 @@ Outcome = Match | Unfinished | None
 def match(
     pattern: Pattern, text: str, at: int, names: Collection[str], *, is_final: bool = False
 ) -> Outcome:
-    """Match `pattern` against `text` at the index `at`.
+    """Match `pattern` against the text so far, at the index `at`.
 
-    Args:
-        pattern: the parts to match, in order.
-        text: the text so far.
-        at: the index at which the match must start.
-        names: the tool names, longer ones first.
-        is_final: whether no more text follows.
+    `names` are the tool names, longer ones first. `is_final` states that no more text follows.
     """
     if not pattern:
         return Match(at)

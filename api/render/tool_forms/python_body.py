@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from api.render.tool_forms.body import Head
-from api.render.tool_forms.text_parts import TextParts
+from api.render.tool_forms.body import Bracketed, Head, Types
 
 MAX_DEPTH = 64
 """Maximum nesting depth of lists and dictionaries in arguments."""
@@ -29,38 +28,17 @@ _CHARACTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a",
 _CHARACTERS |= {"\n": "", "\\": "\\", "'": "'", '"': '"', "/": "/"}
 
 
-class PythonBody:
+class PythonBody(Bracketed):
     """The parentheses of a call with keyword arguments, which are literals.
 
     The call is emitted when it is complete.
     """
 
-    def __init__(self, name: str) -> None:
-        self.is_closed = False
-        self.is_broken = False
+    quotes = "'\""
+
+    def __init__(self, name: str, types: Types) -> None:
+        super().__init__()
         self._name = name
-        self._text = TextParts()
-        self._open: list[str] = []
-        self._quote = ""
-        self._is_escaped = False
-
-    def feed(self, text: str) -> str:
-        """Read more text, and return the part of `text` after the call or its valid part."""
-        for i, char in enumerate(text):
-            if not self._accept(char):
-                self.is_broken = True
-                self._text.append(text[:i])
-                return text[i:]
-            if not self._open:
-                self.is_closed = True
-                self._text.append(text[: i + 1])
-                return text[i + 1 :]
-        self._text.append(text)
-        return ""
-
-    def text(self, start: int = 0) -> str:
-        """Return the text so far from the index `start` on."""
-        return self._text.since(start)
 
     def head(self) -> Head | None:
         """Return None, because the call is emitted as a whole."""
@@ -73,22 +51,11 @@ class PythonBody:
     def call(self) -> tuple[str, str] | None:
         """Return the name and the arguments as JSON, or None if they aren't literals."""
         try:
-            return self._name, _Literals(str(self._text)).arguments()
+            return self._name, _Literals(self.text()).arguments()
         except ValueError:
             return None
 
-    def _accept(self, char: str) -> bool:
-        if self._quote:
-            if self._is_escaped:
-                self._is_escaped = False
-            elif char == "\\":
-                self._is_escaped = True
-            elif char == self._quote:
-                self._quote = ""
-            return True
-        if char in "'\"":
-            self._quote = char
-            return True
+    def _accept_outside(self, char: str, index: int) -> bool:
         if char in "([{":
             self._open.append(char)
             return len(self._open) <= MAX_DEPTH

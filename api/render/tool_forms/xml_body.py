@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from api.render.tool_forms.body import Head, loads
+from api.render.tool_forms.body import Head, TextParts, Types, loads
 from api.render.tool_forms.pattern import SPACE, Match, Pattern, Unfinished, match
-from api.render.tool_forms.text_parts import TextParts
 
 MAX_KEY = 256
 """Maximum number of characters in the name of a parameter."""
@@ -40,14 +39,8 @@ class XmlBody:
     The call is emitted when it is complete, because the JSON type of a value depends on its end.
     """
 
-    def __init__(self, name: str, tags: Tags, types: dict[str, frozenset[str]]) -> None:
-        """Create an empty body.
-
-        Args:
-            name: the tool's name.
-            tags: markers of the form.
-            types: JSON types of the parameters that aren't only strings.
-        """
+    def __init__(self, tags: Tags, name: str, types: Types) -> None:
+        """Create an empty body of a call of the tool `name`. `tags` are the markers of its form."""
         self.is_closed = False
         self.is_broken = False
         self._name, self._tags, self._types = name, tags, types
@@ -155,10 +148,7 @@ class XmlBody:
 
 
 def to_json(value: str, types: Set[str]) -> str:
-    """Return a value that a model wrote without quotes as JSON text.
-
-    A value that isn't JSON of one of the types is a string.
-    """
+    """Return a value that a model wrote without quotes as JSON: a string unless a type fits."""
     text = value.strip()
     text = _PYTHON_WORDS.get(text, text)
     is_json = bool(types) and (text == "null" or loads(text) is not None)

@@ -1,28 +1,18 @@
 """/v1/adapters: adapter management at run time."""
 
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
-from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import staging_body
-from api.adapters.inspection import InInspector
-from api.adapters.requests import (
-    READS,
-    adapter_errors,
-    read_request,
-    takes,
-)
-from api.adapters.shown_adapters import InShownAdapters, ShownAdapters
+from api.adapters.inspection import Inspector
+from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
+from api.adapters.shown_adapters import ShownAdapters, staging_body
 from api.http.errors import job_error_body
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
-from api.openapi import document
+from api.openapi.entries import query_parameters, takes
 from api.pools.pools import pools_of
 from api.pools.registered_base import registered_base
-from api.pools.requested import InRegistry, part_of_pool
+from api.pools.requested import part
 from api.schema.adapters import (
     AdapterBody,
     AdapterDetails,
@@ -38,10 +28,10 @@ from api.schema.adapters import (
 from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
-from shared.protocol.adapters import Adapter
 from shared.protocol.adapters import BaseModel as Base
 from shared.store.adapters.inspections import Findings, Inspection
 from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.registry import Registry
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 UNNAMED = "unnamed"
@@ -70,10 +60,10 @@ async def list_adapters(request: Request, access: InAccess) -> AdapterList:
 @guarded(Work.READ, Scope.ADAPTERS)
 async def get_adapter(
     name: str,
-    registry: InRegistry,
-    shown: InShownAdapters,
-    progress: Annotated[StagingProgress, Depends(part_of_pool(StagingProgress))],
     access: InAccess,
+    registry: Registry = part(Registry),
+    progress: StagingProgress = part(StagingProgress),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterDetails | StagedAdapter:
     """Return all versions of one adapter, with their size, their usage and their workers.
 
@@ -99,7 +89,10 @@ async def get_adapter(
 )
 @guarded(Work.INSPECTION, Scope.ADAPTERS)
 async def validate_adapter(
-    request: Request, registry: InRegistry, inspector: InInspector, access: InAccess
+    request: Request,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    inspector: Inspector = part(Inspector),
 ) -> ValidationBody:
     """Check an adapter without loading it.
 
@@ -121,15 +114,15 @@ async def validate_adapter(
     "/v1/adapters/{name:path}/rollback",
     summary="Roll back to a previous version",
     responses=adapter_errors(400, 403, 404, 409, 503),
-    openapi_extra={"parameters": document.query_parameters(RollBackQuery)},
+    openapi_extra={"parameters": query_parameters(RollBackQuery)},
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def roll_back_adapter(
     request: Request,
     name: str,
-    registry: InRegistry,
-    shown: InShownAdapters,
     access: InAccess,
+    registry: Registry = part(Registry),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
     """Make a previous version of an adapter the current version.
 
@@ -145,7 +138,7 @@ async def roll_back_adapter(
     base = await registered_base(registry)
     version = await registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return await shown.one(name, base)
 
 
@@ -153,11 +146,13 @@ async def roll_back_adapter(
     "/v1/adapters/{name:path}", summary="Unload an adapter", responses=adapter_errors(403, 404, 503)
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def delete_adapter(name: str, registry: InRegistry, access: InAccess) -> DeletedAdapter:
+async def delete_adapter(
+    name: str, access: InAccess, registry: Registry = part(Registry)
+) -> DeletedAdapter:
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
     await check_model(registry, access, name)
     if not await registry.unload_adapter(name, by=access.actor):
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return DeletedAdapter(id=name)
 
 
@@ -173,14 +168,8 @@ def _validation(findings: Findings, base: Base, *, is_named: bool) -> Validation
         matched=list(findings.matched),
         unmatched=list(findings.unmatched),
         base=BaseFit(name=base.name, version=base.version, trained_on=findings.trained_on),
-        **(_facts(adapter, is_named=is_named) if adapter else {}),
+        version=adapter.version if adapter and is_named else None,
+        digest=adapter.digest if adapter else None,
+        rank=adapter.rank if adapter else None,
+        bytes=adapter.num_bytes if adapter else None,
     )
-
-
-def _facts(adapter: Adapter, *, is_named: bool) -> dict[str, Any]:
-    return {
-        "version": adapter.version if is_named else None,
-        "digest": adapter.digest,
-        "rank": adapter.rank,
-        "bytes": adapter.num_bytes,
-    }

@@ -1,39 +1,29 @@
 """/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
-from api.adapters.admin import MAY_MANAGE
-from api.adapters.bodies import candidate_body
 from api.adapters.comparisons import agreement, differing_pairs
-from api.adapters.inspection import InInspector
-from api.adapters.new_versions import InNewVersions
-from api.adapters.requests import (
-    READS,
-    adapter_errors,
-    read_request,
-    takes,
-)
-from api.adapters.shown_adapters import InShownAdapters, ShownAdapters
-from api.http.guards import Work, guarded
+from api.adapters.inspection import Inspector
+from api.adapters.new_versions import NewVersions
+from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
+from api.adapters.shown_adapters import ShownAdapters, candidate_body
+from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
-from api.openapi import document
+from api.openapi.entries import query_parameters, takes
 from api.pools.registered_base import registered_base
-from api.pools.requested import InRegistry, InViews, part_of_pool
+from api.pools.requested import part
 from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
 from shared.errors import JobFailed, invalid_value
-from shared.protocol.access.rights import Scope
+from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
 from shared.store.adapters.refusals import conflict
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
+from shared.store.views.pool_views import PoolViews
 
-InCandidates = Annotated[Candidates, Depends(part_of_pool(Candidates))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
 
@@ -45,16 +35,15 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 @guarded(Work.READ, Scope.ADAPTERS)
 async def get_candidate(
     name: str,
-    registry: InRegistry,
-    views: InViews,
-    shown: InShownAdapters,
-    shadows: Annotated[Shadows, Depends(part_of_pool(Shadows))],
     access: InAccess,
+    registry: Registry = part(Registry),
+    shown: ShownAdapters = part(ShownAdapters),
+    shadows: Shadows = part(Shadows),
+    views: PoolViews = part(PoolViews),
 ) -> CandidateDetails:
     """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
     await check_model(registry, access, name)
-    view = await shown.view(name)
-    body = candidate_body(view, await views.workers())
+    body = candidate_body(await shown.view(name), await views.workers())
     if body is None:
         raise JobFailed(conflict(f"adapter {name} has no candidate version"))
     version = AdapterVersion(body.version)
@@ -80,12 +69,12 @@ async def get_candidate(
 async def set_candidate(
     request: Request,
     name: str,
-    registry: InRegistry,
-    candidates: InCandidates,
-    inspector: InInspector,
-    new_versions: InNewVersions,
-    shown: InShownAdapters,
     access: InAccess,
+    registry: Registry = part(Registry),
+    inspector: Inspector = part(Inspector),
+    new_versions: NewVersions = part(NewVersions),
+    candidates: Candidates = part(Candidates),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
     """Let a version answer a share of an adapter's requests, or compute copies of them.
 
@@ -97,7 +86,7 @@ async def set_candidate(
     if body.source is not None and body.version is not None:
         raise invalid_value("send `source` or `version`, but not both", "version")
     if await registry.adapter(name) is None:
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     version = body.version
     if body.source is not None:
         adapter = await inspector.checked_adapter(access.tenant, name, body.source, param="source")
@@ -113,23 +102,22 @@ async def set_candidate(
     "/v1/adapters/{name:path}/candidate",
     summary="End the trial of a version",
     responses=adapter_errors(400, 403, 404, 409, 503),
-    openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
+    openapi_extra={"parameters": query_parameters(CandidateQuery)},
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def drop_candidate(
     request: Request,
     name: str,
-    registry: InRegistry,
-    candidates: InCandidates,
-    shown: InShownAdapters,
     access: InAccess,
+    registry: Registry = part(Registry),
+    candidates: Candidates = part(Candidates),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
     """Let the current version answer all requests again. Accepted requests still end normally.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    version = _expected(request)
-    await check_model(registry, access, name)
+    version = await _expected(request, name, registry, access)
     ended = await candidates.drop(name, version, by=access.actor)
     return await _changed(registry, shown, name, ended)
 
@@ -138,30 +126,33 @@ async def drop_candidate(
     "/v1/adapters/{name:path}/candidate/promote",
     summary="Make the candidate the current version",
     responses=adapter_errors(400, 403, 404, 409, 503),
-    openapi_extra={"parameters": document.query_parameters(CandidateQuery)},
+    openapi_extra={"parameters": query_parameters(CandidateQuery)},
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def promote_candidate(
     request: Request,
     name: str,
-    registry: InRegistry,
-    candidates: InCandidates,
-    shown: InShownAdapters,
     access: InAccess,
+    registry: Registry = part(Registry),
+    candidates: Candidates = part(Candidates),
+    shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
     """Let the candidate answer all requests. The replaced version can be rolled back to.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
-    version = _expected(request)
-    await check_model(registry, access, name)
+    version = await _expected(request, name, registry, access)
     ended = await candidates.promote(name, version, by=access.actor)
     return await _changed(registry, shown, name, ended)
 
 
-def _expected(request: Request) -> AdapterVersion | None:
+async def _expected(
+    request: Request, name: str, registry: Registry, access: Access
+) -> AdapterVersion | None:
     """Return the version that must be the candidate, if the request's query names one."""
-    return validate(CandidateQuery, dict(request.query_params)).version
+    query = validate(CandidateQuery, dict(request.query_params))
+    await check_model(registry, access, name)
+    return query.version
 
 
 async def _changed(
@@ -169,5 +160,5 @@ async def _changed(
 ) -> AdapterBody:
     """Return the response body after a change of `version`, which is None for an unknown name."""
     if version is None:
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return await shown.one(name, await registered_base(registry))

@@ -7,17 +7,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from api.access.model_rights import check_model, may_use
-from api.access.requested import InAccess
-from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import READS, adapter_errors, read_request, takes
-from api.http.guards import Work, guarded
-from api.openapi.responses import Responses
+from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
+from api.http.guards import InAccess, Work, guarded
+from api.openapi.entries import Responses, takes
 from api.pools.pools import pools_of
 from api.pools.registered_base import registered_base
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.access.rights import Scope
 from shared.store.adapters.inspections import Inspection
 from shared.store.adapters.refusals import already_loaded
@@ -60,7 +58,8 @@ async def load_adapter(request: Request, access: InAccess) -> Response:
     base = await registered_base(pool.registry)
     name = body.lora_name
     if name == base.name:
-        raise JobFailed(_base_name(name))
+        message = f"The lora adapter name '{name}' conflicts with a served base model. "
+        raise failed(ErrorCode.ADAPTER_EXISTS, message + "Choose another name.", "lora_name")
     if not body.load_inplace and (taken := await pool.registry.adapter(name)):
         raise JobFailed(already_loaded(name, taken.version))
     inspection = Inspection(name=name, source=body.lora_path)
@@ -91,7 +90,9 @@ async def unload_adapter(request: Request, access: InAccess) -> Response:
     if not await may_use(registry, access, name) or not await registry.unload_adapter(
         name, by=access.actor
     ):
-        raise JobFailed(_not_loaded(name))
+        message = f"The lora adapter '{name[:200]}' cannot be found. "
+        message += "GET /v1/models lists all adapters."
+        raise failed(ErrorCode.MODEL_NOT_FOUND, message, "lora_name")
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
 
@@ -100,21 +101,3 @@ def _in_vllms_words(error: JobError, path: str) -> JobError:
         return error
     message = f"No adapter found for {path[:200]}: {error.message}"
     return JobError(code=error.code, message=message, param=error.param)
-
-
-def _base_name(name: str) -> JobError:
-    return JobError(
-        code=ErrorCode.ADAPTER_EXISTS,
-        message=f"The lora adapter name '{name}' conflicts with a served base model. "
-        "Choose another name.",
-        param="lora_name",
-    )
-
-
-def _not_loaded(name: str) -> JobError:
-    return JobError(
-        code=ErrorCode.MODEL_NOT_FOUND,
-        message=f"The lora adapter '{name[:200]}' cannot be found. "
-        "GET /v1/models lists all adapters.",
-        param="lora_name",
-    )

@@ -1,21 +1,17 @@
-"""/v1/adapters/{name}/pin: adapters that stay in the memory of workers."""
+"""/v1/adapters/{name}/pin: adapters that stay in memory."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.access.requested import InAccess
-from api.adapters.admin import MAY_MANAGE
-from api.adapters.requests import adapter_errors, read_request, takes
-from api.http.guards import Work, guarded
-from api.pools.requested import InRegistry, part_of_pool
+from api.adapters.requests import MAY_MANAGE, adapter_errors, read_request
+from api.http.guards import InAccess, Work, guarded
+from api.openapi.entries import takes
+from api.pools.requested import part
 from api.schema.adapter_versions import Pin, PinRequest
-from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.store.adapters.pins import Pins
+from shared.store.adapters.registry import Registry
 
-InPins = Annotated[Pins, Depends(part_of_pool(Pins))]
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
 
@@ -27,7 +23,11 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
 async def pin_adapter(
-    request: Request, name: str, registry: InRegistry, pins: InPins, access: InAccess
+    request: Request,
+    name: str,
+    access: InAccess,
+    registry: Registry = part(Registry),
+    pins: Pins = part(Pins),
 ) -> Pin:
     """Keep the current version of an adapter on a minimum number of workers.
 
@@ -37,7 +37,7 @@ async def pin_adapter(
     body = await read_request(request, PinRequest)
     await check_model(registry, access, name)
     if not await pins.set(name, body.min_replicas, by=access.actor):
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return Pin(id=name, min_replicas=body.min_replicas)
 
 
@@ -47,9 +47,11 @@ async def pin_adapter(
     responses=adapter_errors(403, 404, 503),
 )
 @guarded(Work.CHANGE, Scope.ADAPTERS)
-async def unpin_adapter(name: str, registry: InRegistry, pins: InPins, access: InAccess) -> Pin:
+async def unpin_adapter(
+    name: str, access: InAccess, registry: Registry = part(Registry), pins: Pins = part(Pins)
+) -> Pin:
     """Let workers evict an adapter again when others need its memory. May be repeated."""
     await check_model(registry, access, name)
     if not await pins.set(name, 0, by=access.actor):
-        raise JobFailed(model_not_found(name))
+        raise model_not_found(name)
     return Pin(id=name, min_replicas=0)

@@ -5,24 +5,19 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model
-from api.access.requested import InAccess
-from api.adapters.admin import MAY_MANAGE
 from api.adapters.inspection import Inspector
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import (
-    READS,
-    adapter_errors,
-)
+from api.adapters.requests import MAY_MANAGE, READS, adapter_errors
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
-from api.http.guards import Work, guarded
+from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
-from api.openapi import document
+from api.openapi.entries import query_parameters, takes_adapter
 from api.pools.pool import Pool
 from api.pools.pools import pools_of
 from api.pools.registered_base import registered_base
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.errors import ErrorCode, failed, invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.uploads import upload_source
 
@@ -37,7 +32,7 @@ NOT_PAUSED = (
     "/v1/adapters",
     summary="Send an adapter",
     responses=adapter_errors(*READS, 408, 409, 415),
-    openapi_extra=document.takes_adapter(UploadAdapterQuery),
+    openapi_extra=takes_adapter(UploadAdapterQuery),
 )
 @guarded(Work.ADAPTER_UPLOAD, Scope.ADAPTERS)
 async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
@@ -55,13 +50,8 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     await check_model(pool.registry, access, query.name)
     base = await registered_base(pool.registry)
     if query.name == base.name:
-        raise JobFailed(
-            JobError(
-                code=ErrorCode.ADAPTER_CONFLICT,
-                message=f"{base.name} is the name of the base model; choose another one",
-                param="name",
-            )
-        )
+        message = f"{base.name} is the name of the base model; choose another one"
+        raise failed(ErrorCode.ADAPTER_CONFLICT, message, "name")
     if query.source is None:
         async with pool.part(AdapterUploads).received(
             request, access.tenant, query.config
@@ -100,7 +90,7 @@ def _check_without_body(request: Request, query: UploadAdapterQuery) -> None:
     "/pause",
     summary="Do nothing before a weight update",
     responses=adapter_errors(400, 403),
-    openapi_extra={"parameters": document.query_parameters(PauseQuery)},
+    openapi_extra={"parameters": query_parameters(PauseQuery)},
 )
 @guarded(Work.CONSTANT, Scope.ADAPTERS)
 async def pause(request: Request) -> dict[str, Any]:

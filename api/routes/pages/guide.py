@@ -8,7 +8,7 @@ from starlette.staticfiles import StaticFiles
 
 from api.http.guards import Key, Work, guarded
 from api.pools.requested import InPool
-from api.routes.pages.headers import PAGE_HEADERS
+from api.routes.pages.console import PAGE_HEADERS
 
 router = APIRouter(include_in_schema=False)
 FOLDER = Path(__file__).parents[2] / "guide"

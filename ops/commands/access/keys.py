@@ -110,11 +110,7 @@ def revoke_key(
 
 
 def _access(tenant: str, scopes: Sequence[Scope], models: Sequence[str]) -> Access:
-    """Return the rights of a new key.
-
-    Raises:
-        SettingsError: a flag has an invalid value, or two of them contradict each other.
-    """
+    """Return the rights of a new key, or raise SettingsError for invalid flags."""
     if not _TENANT.fullmatch(tenant):
         raise SettingsError(
             f"--tenant: {tenant!r} isn't a name of at most 64 letters, digits, _ and -"

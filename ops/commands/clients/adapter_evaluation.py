@@ -15,8 +15,7 @@ from ops.commands.clients.adapters import (
     client_of,
     server_of,
 )
-from ops.evaluate.cases import Case, read_cases
-from ops.evaluate.outcomes import Outcome
+from ops.evaluate.cases import Case, Outcome, read_cases
 from ops.evaluate.report import num_good, print_report
 from ops.terminal import print_line
 from shared.errors import SettingsError

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +14,7 @@ from ops.commands.clients.adapters import (
     absolute_source,
     client_of,
 )
-from ops.terminal import print_line, utc_minutes
+from ops.terminal import facts_table, print_line, table, utc_minutes
 
 MAX_CHANGES = 500
 Server = tuple[str | None, str | None]
@@ -146,13 +145,10 @@ def log(
     if not changes:
         print_line("nothing was changed")
         return
-    table = Table(box=SIMPLE_HEAD, header_style="cyan")
-    table.add_column("time (UTC)", no_wrap=True)
-    for column in ("by", "change", "from", "to"):
-        table.add_column(column, overflow="fold")
+    shown = table("time (UTC)", "by", "change", "from", "to", whole=("time (UTC)",))
     for change in changes:
-        table.add_row(*map(Text, _change_cells(change)))
-    Console().print(table)
+        shown.add_row(*map(Text, _change_cells(change)))
+    Console().print(shown)
 
 
 COMMANDS = canary, shadow, candidate, promote, drop, pin, unpin, log
@@ -188,13 +184,10 @@ def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _pair_table(pair: dict[str, Any]) -> Table:
-    table = Table(show_header=False, box=None)
-    rows = {
-        "job": f"{pair['job']}, similarity {pair['similarity']:.3f}",
-        "current": pair["current_text"],
-        "candidate": pair["candidate_text"] or pair["error"],
-    }
-    for title, value in rows.items():
-        if value:
-            table.add_row(Text(title, style="cyan"), Text(value, overflow="fold"))
-    return table
+    return facts_table(
+        {
+            "job": f"{pair['job']}, similarity {pair['similarity']:.3f}",
+            "current": pair["current_text"],
+            "candidate": pair["candidate_text"] or pair["error"],
+        }
+    )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ops.adapter_list import mebibytes, print_list
 from ops.commands.clients.client_options import (
@@ -19,7 +18,7 @@ from ops.commands.clients.client_options import (
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
 from ops.help_pages import App
-from ops.terminal import print_line
+from ops.terminal import facts_table, print_line
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import is_remote
 from shared.api_keys import ADMIN, parse_keys
@@ -152,7 +151,7 @@ def validate(
 
 
 def client_of(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
-    """Return a client of the server that a command's options name."""
+    """Return a client for the server that is given by a command's options."""
     from ops.adapter_client import AdapterClient
 
     return AdapterClient(*server_of(context, url, api_key))
@@ -181,20 +180,17 @@ def absolute_source(given: str) -> str:
 
 
 def _findings_table(found: dict[str, Any]) -> Table:
-    table = Table(show_header=False, box=None)
     ranks = ", ".join(f"{each['rank']} ({each['modules']} modules)" for each in found["ranks"])
     base = found["base"]
-    rows = {
-        "files": found["source"],
-        "fits": f"{'yes' if found['valid'] else 'no'}, base model {base['version']}",
-        "trained on": base["trained_on"],
-        "digest": found["digest"],
-        "MiB": mebibytes(found) if found["bytes"] else None,
-        "ranks": ranks,
-        "tensors": f"{found['num_tensors']}, of which {found['num_unmatched']} match no module",
-        "unmatched": "\n".join(found["unmatched"][:20]),
-    }
-    for name, value in rows.items():
-        if value:
-            table.add_row(Text(name, style="cyan"), Text(value, overflow="fold"))
-    return table
+    return facts_table(
+        {
+            "files": found["source"],
+            "fits": f"{'yes' if found['valid'] else 'no'}, base model {base['version']}",
+            "trained on": base["trained_on"],
+            "digest": found["digest"],
+            "MiB": mebibytes(found) if found["bytes"] else None,
+            "ranks": ranks,
+            "tensors": f"{found['num_tensors']}, of which {found['num_unmatched']} match no module",
+            "unmatched": "\n".join(found["unmatched"][:20]),
+        }
+    )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
+from ops.progress import progress
 from ops.terminal import print_line
 from shared.errors import LorikeetError, SettingsError
 
@@ -88,12 +88,11 @@ def _follow(client: "BatchClient", batch: dict[str, Any]) -> dict[str, Any]:
     """Show the progress of a batch until it has ended, also over restarts of the server."""
     from ops.batch_client import ENDED, Unavailable
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(batch["status"], total=None)
+    with progress(Console(stderr=True)) as bar:
+        task = bar.add_task(batch["status"], total=None)
         while True:
             counts = batch["request_counts"]
-            progress.update(
+            bar.update(
                 task,
                 description=batch["status"],
                 completed=counts["completed"] + counts["failed"],
@@ -105,7 +104,7 @@ def _follow(client: "BatchClient", batch: dict[str, Any]) -> dict[str, Any]:
             try:
                 batch = client.get(batch["id"])
             except Unavailable:
-                progress.update(task, description="the server is unavailable, waiting")
+                bar.update(task, description="the server is unavailable, waiting")
 
 
 def _check_input(batch: dict[str, Any]) -> None:

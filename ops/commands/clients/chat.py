@@ -137,10 +137,7 @@ def _prompt(models: list[str], width: int) -> str:
 
 
 def _read_line(console: Console, conversation: "Conversation") -> str | None:
-    """Return the next line of input without surrounding spaces, or None at the end of the input.
-
-    Ctrl-C discards the line, and the function returns an empty string.
-    """
+    """Return the next line without surrounding spaces, '' after Ctrl-C, or None at the end."""
     try:
         return input(_prompt(conversation.models, console.width)).strip()
     except KeyboardInterrupt:

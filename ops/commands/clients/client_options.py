@@ -16,10 +16,7 @@ URL_HELP = f"URL of the server. By default that in {URL_VARIABLE}, else {DEFAULT
 
 
 def url_option(help_text: str = URL_HELP, *, reads_variable: bool = True) -> Any:
-    """Return the option `--url`.
-
-    If `reads_variable` is true, the option's default is the value of `LORIKEET_URL`.
-    """
+    """Return the option `--url`, whose default may be that in `LORIKEET_URL`."""
     return typer.Option(
         "--url",
         metavar="URL",
@@ -31,10 +28,7 @@ def url_option(help_text: str = URL_HELP, *, reads_variable: bool = True) -> Any
 
 
 def api_key_option(help_text: str, *, reads_variable: bool = True) -> Any:
-    """Return the option `--api-key`.
-
-    If `reads_variable` is true, the option's default is the value of `LORIKEET_API_KEYS`.
-    """
+    """Return the option `--api-key`, whose default may be that in `LORIKEET_API_KEYS`."""
     return typer.Option(
         "--api-key",
         metavar="KEY",

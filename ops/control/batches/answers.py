@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from api.http.headers import (
 from api.requests.embeddings import embedding_job, parse_embedding
 from api.requests.translate import chat_job, completion_job, parse_chat, parse_completion
 from api.routes.responses import answer_response
-from shared.errors import HTTP_STATUS, ErrorCode, JobError
+from shared.errors import ErrorCode, JobError
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
 from shared.store.batches.records import BatchUsage
@@ -109,56 +109,40 @@ class BatchAnswer:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class BatchClient:
     """Has the front end's code answer the requests of one batch."""
 
-    def __init__(
-        self,
-        app: FastAPI,
-        access: Access,
-        *,
-        endpoint: str,
-        key: str,
-        expires_s: int,
-        answering: Answering,
-    ) -> None:
-        """Create a client.
-
-        Args:
-            app: app of a front end, which has started.
-            access: rights of the requests.
-            endpoint: path of their endpoint.
-            key: start of the idempotency keys, which are unique for each batch.
-            expires_s: Unix time in seconds at which the requests expire.
-            answering: answers requests of the endpoint.
-        """
-        self._app = app
-        self._access = access
-        self._endpoint = endpoint
-        self._key = key
-        self._expires_s = expires_s
-        self._answering = answering
+    app: FastAPI
+    """App of a front end, which has started."""
+    access: Access
+    _: KW_ONLY
+    endpoint: str
+    """Path of the requests' endpoint."""
+    key: str
+    """Start of the idempotency keys, which are unique for each batch."""
+    expires_s: int
+    """Unix time in seconds at which the requests expire."""
+    answering: Answering
+    """Answers requests of the endpoint."""
 
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int
     ) -> BatchAnswer | Later:
-        """Return the answer to the request `number`, whose JSON has `num_bytes`.
-
-        If another turn has sent the same request, the answer is that of the existing job.
-        """
-        left_s = self._expires_s - time.time()
+        """Return the answer to a request of `num_bytes`, which another turn may have sent, too."""
+        left_s = self.expires_s - time.time()
         if left_s <= 0:
             return failed_answer(EXPIRED)
         headers = {
-            IDEMPOTENCY_HEADER: idempotency_key(self._key, number),
+            IDEMPOTENCY_HEADER: idempotency_key(self.key, number),
             ON_DISCONNECT_HEADER: "continue",
             DEADLINE_HEADER: f"{max(left_s, 0.001):.3f}",
         }
         reply = await reply_to(
-            *(self._app, self._answering, body),
+            *(self.app, self.answering, body),
             num_bytes=num_bytes,
-            path=self._endpoint,
-            access=self._access,
+            path=self.endpoint,
+            access=self.access,
             headers=headers,
         )
         may_retry = reply.headers.get(SHOULD_RETRY_HEADER.lower()) != "false"
@@ -182,7 +166,7 @@ def failed_answer(error: JobError) -> BatchAnswer:
 
 def _is_late(reply: Reply) -> bool:
     """Return whether the job's deadline is over, which is the end of the batch's time."""
-    return reply.status == HTTP_STATUS[ErrorCode.DEADLINE_EXCEEDED]
+    return reply.status == ErrorCode.DEADLINE_EXCEEDED.status
 
 
 def _answer_of(reply: Reply) -> BatchAnswer:

@@ -9,14 +9,12 @@ from arq.connections import ArqRedis
 
 from api.app import create_app
 from api.pools.file_store import FileStore
-from ops.control.batches.announcements import Announcements
 from ops.control.batches.answers import ANSWERING
-from ops.control.batches.file_sweep import FileSweep, file_sweep
+from ops.control.batches.file_sweep import FileSweep
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns
-from ops.control.batches.webhook import Webhook
-from ops.control.batches.work import BatchWork
-from ops.control.tasks import EVERY_10_S, EVERY_SECOND, ControlTask
+from ops.control.batches.webhook import Announcements, Webhook
+from ops.control.tasks import EVERY_10_S, EVERY_SECOND, BatchWork, ControlTask
 from shared.settings import ApiSettings, ControlSettings, load_settings
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches
@@ -36,12 +34,7 @@ DAY_S = 86_400
 async def batch_work(
     settings: ControlSettings, webhook: Webhook | None, arq: ArqRedis
 ) -> AsyncIterator[BatchWork]:
-    """Provide the work on batches.
-
-    Args:
-        settings: settings of the control process, with a file store.
-        webhook: the URL that is called when a batch ends.
-        arq: client that enqueues arq jobs for the control processes.
+    """Provide the work on batches. The settings have a file store, and `arq` enqueues arq jobs.
 
     Raises:
         SettingsError: the file store can't be used.
@@ -50,8 +43,8 @@ async def batch_work(
     assert settings.file_store
     app_settings = _internal(settings)
     app = create_app(app_settings, durability=await durability_at(app_settings), is_internal=True)
-    redis, keys = connect(settings.redis_url), Keys(settings.pool)
-    async with app.router.lifespan_context(app):
+    keys = Keys(settings.pool)
+    async with app.router.lifespan_context(app), connect(settings.redis_url) as redis:
         parts = Parts(
             app=app,
             answering=ANSWERING,
@@ -65,12 +58,9 @@ async def batch_work(
             announces=webhook is not None,
             max_line_bytes=app_settings.max_body_bytes,
         )
+        sweep = FileSweep(parts.store, parts.files, parts.batches, keep_s=parts.keep_s)
         announcements = Announcements(webhook, BatchEnds(redis, keys), arq) if webhook else None
-        try:
-            async with file_sweep(settings) as sweep:
-                yield _work(BatchTurns(parts, arq), sweep, announcements)
-        finally:
-            await redis.aclose()
+        yield _work(BatchTurns(parts, arq), sweep, announcements)
 
 
 def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | None) -> BatchWork:
@@ -86,10 +76,7 @@ def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | No
 
 
 def _internal(settings: ControlSettings) -> ApiSettings:
-    """Return settings of the app that answers the requests of batches.
-
-    Its limits are those of the environment, like those of a front end without flags.
-    """
+    """Return settings of the app that answers the requests, with the limits of the environment."""
     return load_settings(
         ApiSettings,
         redis_url=settings.redis_url,

@@ -59,7 +59,7 @@ class Committer:
         return len(self._ended) >= MAX_LINES_PER_COMMIT
 
     def add(self, ended: Ended) -> None:
-        """Record a line later."""
+        """Add the result of a line to those that the next `commit` records."""
         self._ended.append(ended)
 
     async def run(self) -> None:

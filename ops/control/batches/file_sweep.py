@@ -6,9 +6,6 @@
   process was writing when it died. They are found by their age.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import structlog
 
 from api.files.own_files import FOLDER, remove_file
@@ -16,11 +13,8 @@ from api.pools.file_store import FileStore
 from ops.control.batches.results import WORK, Results
 from shared.errors import JobFailed
 from shared.protocol.ids import FileId
-from shared.settings import ControlSettings
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
-from shared.store.redis.connection import connect
-from shared.store.redis.keys import Keys
 
 PAGE = 100
 RETRY_S = 600
@@ -28,8 +22,7 @@ RETRY_S = 600
 PARTIAL_S = 3600
 """Seconds without a write after which the process that wrote an object must have died."""
 LEFTOVERS_EVERY_S = 3600
-DAY_S = 86_400
-MAX_RUN_S = 8 * DAY_S
+MAX_RUN_S = 8 * 86_400
 """Seconds after which a batch has certainly ended. Its completion window is at most seven days."""
 
 log = structlog.get_logger()
@@ -97,19 +90,3 @@ class FileSweep:
                 log.warning("leftover_deleted", name=ids[each])
             except JobFailed as error:
                 log.warning("leftover_not_deleted", name=ids[each], error=str(error))
-
-
-@asynccontextmanager
-async def file_sweep(settings: ControlSettings) -> AsyncIterator[FileSweep]:
-    """Provide a sweep of the pool's file store. `settings` must have one.
-
-    Raises:
-        SettingsError: the file store can't be used.
-    """
-    assert settings.file_store
-    redis, keys = connect(settings.redis_url), Keys(settings.pool)
-    store, files = FileStore(settings.file_store), StoredFiles(redis, keys)
-    try:
-        yield FileSweep(store, files, Batches(redis, keys), keep_s=settings.file_days * DAY_S)
-    finally:
-        await redis.aclose()

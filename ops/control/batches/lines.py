@@ -41,12 +41,10 @@ class LineCheck:
     """Check of an input file with one JSON object per line. Empty lines are skipped."""
 
     def __init__(self, file: IO[bytes] | OpenObject, endpoint: str, *, max_bytes: int) -> None:
-        """Begin a check.
+        """Begin a check of `file`. Nothing else may read from it meanwhile.
 
-        Args:
-            file: the file, which nothing else reads.
-            endpoint: path that all requests must have as their `url`.
-            max_bytes: maximum size of a line.
+        Lines longer than `max_bytes` are faults. All requests must have the path `endpoint` as
+        their `url`.
         """
         self._file = file
         self._endpoint = endpoint

@@ -43,7 +43,10 @@ class Parts:
 
 
 class Window:
-    """How many requests of each batch should run or wait."""
+    """Decides how many requests each batch keeps in the pool at a time.
+
+    Running and waiting requests count together.
+    """
 
     def __init__(self, views: PoolViews) -> None:
         self._views = views

@@ -18,10 +18,7 @@ class _Model:
 
 
 class PendingLines:
-    """Requests in the order in which they are sent: by model, then as in the file.
-
-    Requests whose model is unavailable wait, and leave their place to those for other models.
-    """
+    """Requests in the order of available models, and then in that of the file."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._models: dict[str, _Model] = {}
@@ -42,9 +39,9 @@ class PendingLines:
         return None
 
     def put_back(self, line: Line, now: float, wait_s: float, *, of_all: bool) -> None:
-        """Return a request that can't be served yet. Those of its model wait, or all with `of_all`.
+        """Put a request back. Its model waits, or with `of_all` all models do.
 
-        A model that is still unavailable after its wait has to wait twice as long.
+        A model that has just waited without success waits twice as long.
         """
         model = self._models[line.model]
         model.lines.appendleft(line)

@@ -25,19 +25,13 @@ class Results:
         self._id = batch_id
 
     async def write_part(self, kind: str, lines: Sequence[bytes]) -> str:
-        """Write results as a new object, and return its name.
-
-        Until the name is recorded with the batch, the object counts for nothing.
-        """
+        """Write results as an object that counts once its name is recorded. Return the name."""
         name = f"{WORK}/{self._id}/{secrets.token_hex(8)}-{kind}"
         await self._store.write(name, _each(lines))
         return name
 
     async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
-        """Write the output file of all parts of a kind, and return its id and size.
-
-        The file always has the same id, so the call may be repeated. Returns None without parts.
-        """
+        """Write the output file of a kind's parts under one id. Return its id and size, if any."""
         chosen = [part for part in parts if part.endswith(kind)]
         if not chosen:
             return None

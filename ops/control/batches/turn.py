@@ -22,7 +22,6 @@ from shared.store.batches.records import Batch, BatchStatus, LineError
 MAX_TRIES = 3
 """Number of turns without a result that may fail, or end their process, before the batch ends."""
 RENEW_S = 2.0
-"""Seconds between two renewals of the lease."""
 CANCEL_S = 600.0
 """Seconds that running requests of a cancelled batch have to end."""
 

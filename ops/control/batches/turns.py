@@ -32,10 +32,7 @@ class BatchTurns:
         self._arq = arq
 
     def function(self) -> Function:
-        """Return the arq function of a turn.
-
-        A turn that was interrupted is never run again. The batch gets another turn instead.
-        """
+        """Return the arq function of a turn, which is never run again after an interruption."""
         return func(self._run_job, name="run_batch", timeout=MAX_TURN_S, max_tries=1, keep_result=0)
 
     async def start(self) -> None:

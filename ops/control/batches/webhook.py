@@ -1,6 +1,7 @@
 """Announces the ends of batches to a URL of the operator.
 
-Calls are signed as in version 1 of the Standard Webhooks specification, like those of OpenAI.
+arq makes the calls, and repeats those that fail. They are signed as in version 1 of the Standard
+Webhooks specification, like those of OpenAI.
 """
 
 import asyncio
@@ -10,15 +11,18 @@ import hashlib
 import hmac
 import random
 import time
+from typing import Any
 
 import httpx
 import orjson
 import structlog
 from arq import Retry
+from arq.connections import ArqRedis
+from arq.worker import Function, func
 
 from shared.errors import SettingsError
 from shared.settings import ControlSettings
-from shared.store.batches.batch_ends import BatchEnd
+from shared.store.batches.batch_ends import BatchEnd, BatchEnds
 
 MAX_CALLS = 8
 """Maximum number of simultaneous calls of a control process."""
@@ -29,6 +33,13 @@ FIRST_RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 GIVE_UP_S = 3 * 86_400
 PREFIX = "whsec_"
 MIN_SECRET_BYTES = 16
+MAX_HANDED_OVER = 20
+"""Maximum number of ends that one task hands over."""
+AGAIN_S = 600.0
+"""Seconds until an end is handed over again that wasn't announced, as arq may have lost it."""
+DAY_S = 86_400
+MAX_TRIES = 1_000_000
+"""More than all calls and waits for a place in three days."""
 
 log = structlog.get_logger()
 
@@ -108,3 +119,35 @@ class Webhook:
         signed = b".".join((event_id.encode(), str(timestamp).encode(), body))
         digest = hmac.new(self._secret, signed, hashlib.sha256).digest()
         return f"v1,{base64.b64encode(digest).decode()}"
+
+
+class Announcements:
+    """Ends of batches that a webhook announces."""
+
+    def __init__(self, webhook: Webhook, ends: BatchEnds, arq: ArqRedis) -> None:
+        self._webhook = webhook
+        self._ends = ends
+        self._arq = arq
+
+    def function(self) -> Function:
+        """Return the arq function of a call."""
+        return func(
+            self._call,
+            name="call_webhook",
+            timeout=2 * TIMEOUT_S,
+            max_tries=MAX_TRIES,
+            keep_result=0,
+        )
+
+    async def start(self) -> None:
+        """Hand over the ends that are due. arq ignores those that it has."""
+        now_s = time.time()
+        for end in await self._ends.due(now_s, limit=MAX_HANDED_OVER):
+            args = {"_job_id": f"webhook:{end.member}", "_expires": GIVE_UP_S + DAY_S}
+            await self._arq.enqueue_job("call_webhook", end.member, **args)
+            await self._ends.delay(end, now_s + AGAIN_S)
+
+    async def _call(self, ctx: dict[str, Any], member: str) -> None:
+        end = BatchEnd.of(member)
+        await self._webhook.call(end, ctx["job_try"])
+        await self._ends.forget(end)

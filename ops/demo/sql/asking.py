@@ -60,10 +60,7 @@ def to_sql(table: str, question: Question, conditions: Sequence[Condition]) -> s
 
 
 def _variety(phrase: str) -> int:
-    """Return the sampling weight of a question that has the phrase `phrase`.
-
-    Questions with placeholders have more variants and get a higher weight.
-    """
+    """Return the sampling weight of a question. Those with placeholders have more variants."""
     return 4 if _takes_conditions(phrase) else 3 if "{" in phrase else 1
 
 
@@ -72,10 +69,7 @@ def _takes_conditions(phrase: str) -> bool:
 
 
 def _conditions(table: str, phrase: str, rng: random.Random) -> list[Condition]:
-    """Return up to two random conditions on different columns.
-
-    The list is empty if `phrase` takes no conditions.
-    """
+    """Return up to two random conditions on different columns, or none if `phrase` takes none."""
     number = 0
     if _takes_conditions(phrase):
         (number,) = rng.choices((0, 1, 2), weights=(0 if _THOSE in phrase else 2, 6, 3))
@@ -103,10 +97,7 @@ def _those(table: str, conditions: Sequence[Condition], kind: int, rng: random.R
 
 
 def _phrase(phrases: tuple[Phrases, Phrases], kind: int, rng: random.Random) -> str:
-    """Return a random phrase of `kind`, or a known phrase if there is no phrase of `kind`.
-
-    A few short phrases, such as "in {year}", have no held-out alternative.
-    """
+    """Return a random phrase of `kind`. A few short ones have only known phrases."""
     return rng.choice(phrases[kind] or phrases[KNOWN])
 
 

@@ -16,10 +16,7 @@ def _training(_: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Return questions whose phrasing, names, places and goods are absent from training.
-
-    In the shop, each question's query returns at least one value other than 0 and NULL.
-    """
+    """Return questions with unseen phrasing and values, each of which has an answer in the shop."""
     rng = random.Random(1)
     found: dict[str, Example] = {}
     while len(found) < NUM_HELD_OUT:
@@ -30,10 +27,7 @@ def held_out() -> list[Example]:
 
 
 def is_right(example: Example, answer: str) -> bool:
-    """Return whether an answer's query has the same result in the shop as the expected query.
-
-    The order of rows matters only if the expected query has an ORDER BY.
-    """
+    """Return whether the answer has the expected rows, in order if the query has an ORDER BY."""
     try:
         rows = _rounded(shop.run(answer))
     except (sqlite3.Error, sqlite3.Warning):

@@ -8,7 +8,6 @@ from datetime import date, timedelta
 
 from ops.demo import words
 from ops.demo.data import lists
-from ops.demo.made_up import made_up
 from ops.demo.numbers import in_words
 from ops.demo.sql import shop
 
@@ -72,7 +71,7 @@ def sample_values(source: Source, rng: random.Random) -> dict[str, str]:
 
 
 def _word(known: Sequence[str], source: Source, rng: random.Random) -> str:
-    return made_up(rng) if rng.random() < source.made_up else rng.choice(known)
+    return words.made_up(rng) if rng.random() < source.made_up else rng.choice(known)
 
 
 def _price(rng: random.Random) -> str:

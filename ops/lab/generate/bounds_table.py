@@ -6,9 +6,9 @@ from pathlib import Path
 from api.app import create_app
 from api.bounds import BOUNDS
 from api.http.guards import Guards, Work
-from ops.control.bounds import WORK
+from ops.lab.generate.control_bounds import WORK
+from ops.lab.generate.stored_bounds import STORED
 from shared.settings import ApiSettings
-from shared.store.audit.bounds import STORED
 
 PAGE = Path(__file__).parents[3] / "SECURITY.md"
 START = "<!-- `python -m ops.lab.generate.bounds_table` generates the tables. -->\n"

@@ -8,8 +8,8 @@ from typing import Any
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.secret import digest_of, id_of, new_secret
 from shared.store.adapters.changes import log_key_change
-from shared.store.redis.connection import Redis, decode_hash, unix_ms
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import decode_hash, unix_ms
+from shared.store.redis.pool_store import PoolStore
 
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
 _SCOPES = frozenset(Scope)
@@ -33,12 +33,8 @@ class StoredKey:
         return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)
 
 
-class KeyStore:
+class KeyStore(PoolStore):
     """Creates, finds, lists and revokes the keys of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def create(
         self, access: Access, limits: KeyLimits, *, lifetime_ms: int | None = None

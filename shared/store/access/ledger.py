@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from shared.store.redis.connection import Redis, chunks
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import chunks
+from shared.store.redis.pool_store import PoolStore
 
 SCAN_COUNT = 500
 """About how many models one command reads."""
@@ -41,12 +41,8 @@ class LedgerEntry:
     used: Used
 
 
-class Ledger:
+class Ledger(PoolStore):
     """Reads the ledger of one pool. The scripts that end jobs write it."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def today(self) -> date:
         """Return the present UTC day on Redis' clock, to which the scripts add."""
@@ -70,10 +66,7 @@ class Ledger:
         return found
 
     async def _read(self, day: date, tenants: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
-        """Return the counts of each tenant by model.
-
-        A tenant can have thousands of models, so each command reads only a part of them.
-        """
+        """Return the counts of each tenant by model. A tenant can have thousands of models."""
         found: dict[str, dict[bytes, bytes]] = {tenant: {} for tenant in tenants}
         cursors = dict.fromkeys(tenants, 0)
         while cursors:

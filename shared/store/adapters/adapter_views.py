@@ -7,8 +7,8 @@ from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.adapters.share import FIELDS as SHARE_FIELDS
 from shared.store.adapters.share import Share, decode_share
-from shared.store.redis.connection import Redis, chunks, decode_hash
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import chunks, decode_hash
+from shared.store.redis.pool_store import PoolStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,8 @@ class AdapterView:
     """Minimum number of workers that hold the current version."""
 
 
-class AdapterViews:
+class AdapterViews(PoolStore):
     """Reads the registry of one pool, with two round trips for every `CHUNK` adapters."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def adapters(self) -> list[AdapterView]:
         """Return the views of all registered names, sorted by name."""

@@ -4,19 +4,14 @@ from shared.errors import JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.refusals import conflict, not_kept, quarantine
 from shared.store.adapters.share import CandidateMode
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts
+from shared.store.redis.pool_store import PoolStore
 
 
-class Candidates:
+class Candidates(PoolStore):
     """Changes the candidates of one pool's adapters. `Registry.add_candidate` registers new ones.
 
     In every method, `by` is who asks for the change, for the audit log.
     """
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._scripts = Scripts(redis, keys)
 
     async def set(
         self,

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shared.store.redis.connection import Pipeline, Redis, decode_hash
+from shared.store.redis.connection import Pipeline, decode_hash
 from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 
 PAGE = 200
 MAX_CHANGES = 10_000
@@ -41,24 +42,17 @@ class Change:
         return int(self.id.partition("-")[0])
 
 
-class Changes:
+class Changes(PoolStore):
     """The audit log of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._key = keys.changes
 
     async def newest(
         self, limit: int, *, before: str | None, wanted: Callable[[Change], bool]
     ) -> Sequence[Change]:
-        """Return up to `limit` changes that are `wanted`, newest first.
-
-        With `before`, an id, only earlier changes are returned.
-        """
+        """Return up to `limit` changes that are `wanted`, newest first, before the id `before`."""
         found: list[Change] = []
         end = f"({before}" if before else "+"
         for _ in range(2 * MAX_CHANGES // PAGE):
-            entries = await self._redis.xrevrange(self._key, max=end, count=PAGE)
+            entries = await self._redis.xrevrange(self._keys.changes, max=end, count=PAGE)
             changes = [_change(entry.decode(), decode_hash(fields)) for entry, fields in entries]
             found += [change for change in changes if wanted(change)]
             if len(found) >= limit or len(entries) < PAGE:
@@ -70,10 +64,7 @@ class Changes:
 def log_key_change(
     pipe: Pipeline, keys: Keys, action: str, *, before: str = "", after: str = ""
 ) -> None:
-    """Add a change of an API key by the operator to a pipeline's commands.
-
-    `before` and `after` name the key by its tenant and id. Scripts log the changes of adapters.
-    """
+    """Log a change of an API key, named by its tenant and id. Scripts log those of adapters."""
     fields = {"action": action, "adapter": "", "by": OPERATOR, "from": before, "to": after}
     pipe.xadd(keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)  # type: ignore[arg-type]
 

@@ -15,9 +15,7 @@ from shared.errors import JobError
 from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.codec import PROTOCOL_VERSION, decode_job_error
 from shared.protocol.ids import InspectionId, WorkerId
-from shared.store.redis.connection import MAX_BLOCK_S, Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts
+from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 60_000
 TAKEN = b"taken"
@@ -58,18 +56,13 @@ class Findings:
     None if the name can't be read."""
 
 
-class Inspections:
+class Inspections(PoolStore):
     """Sends, takes and answers the inspections of one pool."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
-
     async def ask(self, wid: WorkerId, inspection_id: InspectionId, asked: Inspection) -> bool:
-        """Send an inspection to a worker. Return False if the worker isn't in the pool.
+        """Send an inspection to the worker `wid`. Return False if the worker isn't in the pool.
 
-        `inspection_id` must be an id that no earlier inspection had.
+        `inspection_id` must not have been used before.
         """
         body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
         return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))
@@ -83,13 +76,8 @@ class Inspections:
         Waits for `timeout_s`, but at most two seconds, and returns None if no reply arrives. A
         reply may be lost if the call is cancelled or fails.
         """
-        reply = await self._redis.blpop(  # type: ignore[misc]
-            [self._keys.findings(inspection_id)],
-            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
-        )
-        if reply is None:
-            return None
-        return reply[1] == TAKEN or _decode(reply[1])
+        reply = await self._take_first(self._keys.findings(inspection_id), timeout_s)
+        return None if reply is None else reply == TAKEN or _decode(reply)
 
     async def withdraw(self, inspection_id: InspectionId) -> None:
         """Withdraw a request. A worker that hasn't taken the request can no longer take it."""

@@ -11,8 +11,7 @@ import orjson
 
 from shared.errors import JobError
 from shared.protocol.codec import decode_job_error
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 
 LEASE_MS = 10_000
 """Time in ms after which another front end may look up a name, unless the lease is renewed."""
@@ -33,12 +32,8 @@ class Lookup:
     """Error of a lookup a short time ago."""
 
 
-class SourceLookups:
+class SourceLookups(PoolStore):
     """Leases and refusals of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def begin(self, name: str) -> Lookup:
         """Take the lease of a name, unless there is one, or a refusal."""

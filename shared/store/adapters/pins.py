@@ -8,9 +8,7 @@ from shared.protocol.adapters import AdapterState
 from shared.protocol.capabilities import Needs, decode_needs
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.adapters.refusals import conflict
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts
+from shared.store.redis.pool_store import PoolStore
 
 LOAD_MS = 30_000
 MAX_PINS = 256
@@ -31,13 +29,8 @@ class PinnedVersion:
     """What a worker needs to serve the version."""
 
 
-class Pins:
+class Pins(PoolStore):
     """Pinned names of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def set(self, name: str, replicas: int, *, by: str) -> bool:
         """Keep the current version of a name on at least `replicas` workers; 0 ends this.
@@ -60,10 +53,7 @@ class Pins:
         return {name.decode(): int(replicas) for name, replicas in raw.items()}
 
     async def versions(self, wid: WorkerId) -> Sequence[PinnedVersion]:
-        """Return the current versions of the pinned names, for the worker `wid`.
-
-        Quarantined versions are left out.
-        """
+        """Return the current versions of the pinned names that aren't quarantined, for a worker."""
         pins = await self.all()
         if not pins:
             return ()
@@ -91,10 +81,7 @@ class Pins:
         ]
 
     async def begin_load(self, pinned: PinnedVersion) -> bool:
-        """Return whether the worker may load a pinned version. Only one does so at a time.
-
-        The right ends after half a minute, or when `end_load` is called.
-        """
+        """Return whether the worker alone may load a version, until `end_load` or for 30 s."""
         key = self._keys.pin_load(pinned.version)
         if not await self._redis.set(key, "1", nx=True, px=LOAD_MS):
             return False

@@ -5,19 +5,14 @@ from dataclasses import asdict
 import orjson
 
 from shared.store.adapters.staging import Phase, Staging
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 10_000
 """Time in ms after which the progress of a dead worker is forgotten."""
 
 
-class StagingProgress:
+class StagingProgress(PoolStore):
     """Writes and reads the progress of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def report(self, name: str, staging: Staging) -> None:
         """Publish the progress of the adapter `name`."""

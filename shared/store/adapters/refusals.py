@@ -19,10 +19,7 @@ def already_loaded(name: str, version: str | None) -> JobError:
 
 
 def not_kept(name: str, version: str | None, kept: Sequence[str]) -> JobError:
-    """Return the error for a version that isn't `kept`.
-
-    `kept` has the current version and then the previous ones.
-    """
+    """Return the error for a version that isn't among `kept`, the current and previous ones."""
     current, *previous = kept
     listed = ", ".join((f"{current} (current)", *previous))
     message = f"adapter {name} keeps no version {version}; choose one of: {listed}"

@@ -14,7 +14,7 @@ from shared.protocol.adapters import (
     decode_adapter,
     decode_base_model,
 )
-from shared.protocol.capabilities import encode_kinds
+from shared.protocol.capabilities import encode_words
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
@@ -22,9 +22,9 @@ from shared.store.adapters.changes import OPERATOR, POOL, WORKER
 from shared.store.adapters.refusals import already_loaded, conflict, not_kept, quarantine
 from shared.store.adapters.share import FIELDS as SHARE_FIELDS
 from shared.store.adapters.share import Candidate, CandidateMode, decode_share
-from shared.store.redis.connection import Redis, chunks, decode_hash
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts, flat
+from shared.store.redis.connection import chunks, decode_hash
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import flat
 
 RELEASED_PER_CALL = 32
 KEPT_VERSIONS = 4
@@ -109,17 +109,12 @@ class Found:
         return model.reasoning if model else None
 
 
-class Registry:
+class Registry(PoolStore):
     """Base model, adapter names and versions of one pool.
 
     A name has a current version and a few previous versions. The entry of a version is kept while a
     name refers to the version, or a job of the version waits or runs.
     """
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def set_base(self, base: BaseModel) -> str:
         """Set the pool's base model. If its version changes, all adapters are unregistered.
@@ -240,11 +235,7 @@ class Registry:
         return adapter.version
 
     async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
-        """Let versions take jobs again that have been quarantined for `after_ms`, and return them.
-
-        The next job of such a version that dies quarantines the version again. The call may be
-        repeated.
-        """
+        """Let versions take jobs again that were quarantined for `after_ms`. May be repeated."""
         raw = await self._redis.zrange(self._keys.quarantined, 0, -1)
         released: list[bytes] = []
         for page in chunks(raw, RELEASED_PER_CALL):
@@ -252,11 +243,7 @@ class Registry:
         return [AdapterVersion(version.decode()) for version in released]
 
     async def forget_unused(self) -> list[AdapterVersion]:
-        """Delete the entries of versions that have no name and no jobs, and return these versions.
-
-        Workers learn from their next heartbeat that versions were deleted. Any number of processes
-        may call this method, each about once a second.
-        """
+        """Delete the entries of versions without a name and jobs, and return these versions."""
         return [AdapterVersion(raw.decode()) for raw in await self._scripts.run("forget_unused")]
 
     async def adapter(self, name: str) -> Adapter | None:
@@ -338,11 +325,7 @@ class Registry:
         return found
 
     async def _served(self, version: AdapterVersion) -> Adapter | None:
-        """Return the adapter version if it takes new requests, else None.
-
-        Raises:
-            JobFailed: the version is quarantined.
-        """
+        """Return the version if it takes new requests, else None. Raise JobFailed in quarantine."""
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{quarantine(version)}; register other weights under its name"
@@ -382,7 +365,7 @@ def _fields(record: BaseModel | Adapter) -> Iterator[Any]:
     """Return the fields of a record for a hash of Redis, in which None is an empty string."""
     fields = asdict(record)
     if isinstance(record, Adapter):
-        fields["kinds"] = encode_kinds(record.kinds)
+        fields["kinds"] = encode_words(record.kinds)
     return flat((k, "" if value is None else value) for k, value in fields.items())
 
 

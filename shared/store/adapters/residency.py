@@ -8,7 +8,8 @@ from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.protocol.queue_replies import ReplicaStanding
 from shared.store.redis.connection import Redis, chunks
 from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import flat
 
 VERSIONS_PER_CALL = 128
 REPLICAS_PER_CALL = 32
@@ -19,7 +20,7 @@ MAX_COLD_PAGES = 4
 """Maximum number of pages in which a limited worker looks for versions without a holder."""
 
 
-class ResidencyStore:
+class ResidencyStore(PoolStore):
     """Resident adapter versions of a pool's workers.
 
     The store remembers the versions that this process has reported for its own workers. A claim
@@ -27,9 +28,7 @@ class ResidencyStore:
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
+        super().__init__(redis, keys)
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
         """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()
@@ -81,14 +80,9 @@ class ResidencyStore:
         """Return the standing of the worker's replicas, and withdraw surplus replicas in `due`.
 
         The worker no longer counts as a holder of a withdrawn version and may evict it. The
-        last replica of a version is never withdrawn. The call may be repeated.
-
-        Args:
-            wid: the worker.
-            running: number of jobs that the worker runs, for each version that it holds.
-            due: versions that have been surplus for long enough to be withdrawn.
-            steal_ms: waiting time in milliseconds. A replica is needed if a job of its version
-                has waited longer.
+        last replica of a version is never withdrawn. The call may be repeated. `running` has the
+        number of jobs that the worker runs, for each version that it holds. A replica is needed if
+        a job of its version has waited longer than `steal_ms`.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -175,23 +169,15 @@ class ResidencyStore:
     def unreported(
         self, wid: WorkerId, residents: Collection[AdapterVersion]
     ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
-        """Compare the versions that the worker holds with those that it has reported.
-
-        Returns two sets: versions that are held but not reported, and versions that are reported
-        but not held.
-        """
+        """Return which versions are held but not reported, and which are reported but not held."""
         reported, held = self._reported.get(wid, set()), set(residents)
         return held - reported, reported - held
 
     async def repair(self, wid: WorkerId, num_held: int) -> None:
-        """Report the worker's versions again if Redis lost some of them in a failover.
+        """Report the worker's versions again if Redis, which has `num_held`, lost some of them.
 
         A repair starts only at the second mismatch in a row, because the first mismatch may be
         caused by a report that is under way.
-
-        Args:
-            wid: the worker.
-            num_held: number of versions that the worker holds according to Redis.
         """
         reported = self._reported.get(wid)
         if reported is None or num_held == len(reported):

@@ -7,9 +7,8 @@ import orjson
 
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import JobState
-from shared.store.redis.connection import Redis, decode_hash, unix_ms
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts
+from shared.store.redis.connection import decode_hash, unix_ms
+from shared.store.redis.pool_store import PoolStore
 
 States = tuple[JobState | None, JobState | None]
 """States of the two jobs of a pair."""
@@ -61,13 +60,8 @@ class Comparison:
     candidate_tokens: int = 0
 
 
-class Shadows:
+class Shadows(PoolStore):
     """Shadow pairs of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def num_pending(self) -> int:
         """Return the number of pairs that haven't been compared."""
@@ -79,10 +73,7 @@ class Shadows:
         await self._redis.zadd(self._keys.shadows, {f"{pair.original} {pair.copy}": now_ms})
 
     async def pending(self) -> Sequence[tuple[ShadowPair, States]]:
-        """Return the pairs that haven't been compared, oldest first, with the states of their jobs.
-
-        The state of a job whose record was deleted is None.
-        """
+        """Return the pairs to compare, oldest first, with the states of jobs that are kept."""
         raw = await self._redis.zrange(self._keys.shadows, 0, -1)
         jobs = [JobId(job) for member in raw for job in member.decode().split(" ")]
         pipe = self._redis.pipeline(transaction=False)
@@ -102,10 +93,7 @@ class Shadows:
             await self._redis.zrem(self._keys.shadows, *members)
 
     async def record(self, name: str, version: AdapterVersion, report: PairReport) -> bool:
-        """Count a pair of the candidate `version` of a name, once, and forget the pair.
-
-        Returns False if it was counted before, or if the version isn't the candidate any more.
-        """
+        """Count a pair once. Return False if it was counted, or the candidate has changed."""
         args = (
             *(report.original, report.copy, name, version),
             *(int(report.is_equal), int(report.error is not None), f"{report.similarity:.6f}"),

@@ -10,10 +10,9 @@ from typing import Any
 
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.ids import UploadId
-from shared.store.redis.connection import OutOfMemory, Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import OutOfMemory
+from shared.store.redis.pool_store import PoolStore
 from shared.store.redis.retry import retry_until_available
-from shared.store.redis.scripts import Scripts
 
 PIECE_BYTES = 1 << 20
 """Maximum number of bytes of a piece. Redis copies one within a millisecond."""
@@ -25,13 +24,8 @@ class UploadGone(Exception):
     """The upload has expired, or was deleted with its version."""
 
 
-class Uploads:
+class Uploads(PoolStore):
     """Writes, reads and deletes the uploads of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def append(
         self,
@@ -43,15 +37,11 @@ class Uploads:
         num_left: int,
         ttl_ms: int,
     ) -> None:
-        """Store one piece of an upload, which then expires after `ttl_ms`.
+        """Store one piece of at most `PIECE_BYTES` bytes, and charge the tenant with it.
 
-        Args:
-            upload: the upload.
-            field: `CONFIG`, or the number of the piece, from 0.
-            piece: at most `PIECE_BYTES` bytes.
-            tenant: the tenant that is charged with the upload.
-            num_left: number of bytes that follow, as far as it is known.
-            ttl_ms: time in ms after which the upload expires unless a version is made from it.
+        `field` is `CONFIG`, or the number of the piece, from 0. `num_left` is the number of bytes
+        that follow, as far as it is known. The upload expires `ttl_ms` later unless a version is
+        made from it.
 
         Raises:
             JobFailed: the upload would leave too little of Redis' memory for jobs, or the tenant

@@ -7,13 +7,13 @@ suspect at first. It is a stray only if later looks find the same.
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import RedisUnavailable
-from shared.store.audit.facts import Doubt, Fact, Facts
+from shared.store.audit.facts import Doubt, Fact, Facts, Stray
 from shared.store.audit.key_reader import KeyReader
 from shared.store.audit.rules import RULES, Entry
-from shared.store.audit.strays import Audit, Stray
 from shared.store.redis.connection import Redis, ResponseError, chunks
 from shared.store.redis.keys import Keys
 
@@ -23,13 +23,21 @@ SETTLE_S = 10.0
 """Seconds after which a suspect is a stray. The pool removes the keys of a lost worker sooner."""
 
 
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Result of an audit."""
+
+    num_keys: int
+    strays: Sequence[Stray]
+
+
 class Auditor:
     """Looks for strays among the keys of one pool. It changes nothing."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._facts = Facts(keys)
-        self._reader = KeyReader(redis, keys)
+        self.reader = KeyReader(redis, keys)
 
     async def audit(self, *, settle_s: float = SETTLE_S) -> Audit:
         """Check all keys of the pool, and return those that look wrong for `settle_s`.
@@ -41,7 +49,7 @@ class Auditor:
         suspects: set[Stray] = set()
         cursor = 0
         while True:
-            cursor, found = await self._reader.scan(cursor)
+            cursor, found = await self.reader.scan(cursor)
             seen.update(found)
             suspects.update(await self.check(found))
             if cursor == 0:
@@ -52,29 +60,19 @@ class Auditor:
             suspects = set(await self.check_again(sorted(suspects)))
         return Audit(len(seen), tuple(sorted(suspects)))
 
-    async def next_keys(self, cursor: int) -> tuple[int, list[str]]:
-        """Return the next cursor and some keys of the pool. A scan begins and ends with cursor 0.
-
-        A key may be returned more than once.
-        """
-        return await self._reader.scan(cursor)
-
     async def check(self, names: Sequence[str]) -> list[Stray]:
         """Return the suspects among the keys and their members."""
         found: list[Stray] = []
         for some in chunks(names):
-            found += await self._judge(*await self._reader.read(some))
+            found += await self._judge(*await self.reader.read(some))
         return found
 
     async def check_again(self, suspects: Sequence[Stray]) -> list[Stray]:
-        """Return the suspects that still look wrong, for the same reasons.
-
-        This method checks exactly the given members, whereas `check` samples large keys.
-        """
+        """Return the suspects that still look wrong. Unlike `check`, this takes no samples."""
         still: list[Stray] = []
         for some in chunks(suspects):
             members = _members_by_key(some)
-            found = await self._judge(*await self._reader.read(list(members), members))
+            found = await self._judge(*await self.reader.read(list(members), members))
             still += set(found).intersection(some)
         return still
 
@@ -114,11 +112,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether the reply shows the fact. A key of another type shows nothing.
-
-    Raises:
-        RedisUnavailable: Redis didn't execute the command.
-    """
+    """Return whether the reply shows the fact. A key of another type shows nothing."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):

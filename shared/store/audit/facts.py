@@ -1,4 +1,7 @@
-"""Facts that show that a key of Redis is in use, each of which one short command reads. Pure."""
+"""Strays, and facts that show that a key of Redis is in use. Pure.
+
+One short command reads each fact.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,6 +12,18 @@ from shared.protocol.jobs import JobState
 from shared.store.redis.keys import Keys
 
 _LOOKUPS = {"zset": "ZSCORE", "hash": "HGET"}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stray:
+    """A key, or a member of a key, that breaks the rule of its kind: no owner and no lifetime."""
+
+    key: str
+    kind: str
+    """Kind of the key: the word after the pool's prefix."""
+    member: str
+    """Member of a set or sorted set, or field of a hash; empty if the key itself is the stray."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +104,6 @@ class Facts:
     def has_queue(self, version: str) -> Fact:
         """Jobs of the version wait."""
         return self.exists(self.keys.queue(AdapterVersion(version)))
-
-    def has_entry(self, version: str) -> Fact:
-        """The registry has the version."""
-        return self.exists(self.keys.version(AdapterVersion(version)))
-
-    def has_record(self, job: str) -> Fact:
-        """The job's record exists."""
-        return self.exists(self.keys.job(JobId(job)))
 
     def job_is(
         self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.store.audit.facts import Stray
 from shared.store.audit.rules import RULES, Entry
-from shared.store.audit.strays import Stray
 from shared.store.redis.connection import Redis, unix_ms
 from shared.store.redis.keys import Keys
 
@@ -36,10 +36,7 @@ class KeyReader:
         self._prefix = keys.prefix
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
-        """Return the next cursor and some keys of the pool. A scan begins and ends with cursor 0.
-
-        A key may be returned more than once.
-        """
+        """Return the next cursor, 0 at the end, and some keys of the pool, which may repeat."""
         cursor, found = await self._redis.scan(cursor, match=f"{self._prefix}*", count=SCAN_COUNT)
         return cursor, [_text(raw) for raw in found]
 
@@ -48,11 +45,8 @@ class KeyReader:
     ) -> tuple[list[Entry], list[Stray]]:
         """Return the keys whose kind has a rule, and the strays among the others.
 
-        Keys that no longer exist are left out.
-
-        Args:
-            names: the keys.
-            members: members to check, by key. By default a sample of each key's members.
+        Keys that no longer exist are left out. `members` has the members to check, by key; by
+        default they are a sample.
         """
         now_ms = unix_ms(await self._redis.time())
         known, strays = await self._known(names)

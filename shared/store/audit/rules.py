@@ -11,6 +11,7 @@ from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.uploads import upload_source
 from shared.store.audit.facts import Doubt, Facts
 from shared.store.batches.records import OPEN
+from shared.store.redis.keys import Keys
 
 LATE_S = 60
 """Seconds after the end of a worker's lease at which a sweep is overdue."""
@@ -66,7 +67,7 @@ class Rule:
 
     @property
     def has_members(self) -> bool:
-        """Whether the members of the key are checked."""
+        """Whether this rule also checks the members of a Redis key."""
         return self.of_member is not _no_member
 
 
@@ -87,6 +88,23 @@ def _job(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield Doubt("no worker owns the running job", (facts.owns(owner, entry.name),))
 
 
+def _if_exists(key: Callable[[Keys], Callable[..., str]], otherwise: str) -> OfMember:
+    """Return a check of members that each name such a key, which must exist."""
+
+    def of_member(facts: Facts, _: Entry, member: str) -> Iterable[Doubt]:
+        yield Doubt(otherwise, (facts.exists(key(facts.keys)(member)),))
+
+    return of_member
+
+
+_with_record = _if_exists(lambda keys: keys.job, "the job's record was deleted")
+_with_queue = _if_exists(lambda keys: keys.queue, "the queue of the version is empty")
+_with_entry = _if_exists(lambda keys: keys.version, "the version has no entry")
+_with_key = _if_exists(lambda keys: keys.access_key, "the API key has no record")
+_adapter_name = _if_exists(lambda keys: keys.adapter, "the name has no entry")
+_keeper = _if_exists(lambda keys: keys.jobs, "the tenant has no jobs")
+
+
 def _waiting(facts: Facts, entry: Entry, job: str) -> Iterable[Doubt]:
     is_queued = facts.job_is(job, [JobState.QUEUED], version=entry.name)
     yield Doubt("it isn't a waiting job of this version", (is_queued,))
@@ -101,10 +119,6 @@ def _queue(facts: Facts, entry: Entry) -> Iterable[Doubt]:
 def _class(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
     workers = facts.exists(f"{facts.keys.capacity}:{name}")
     yield Doubt("no live worker belongs to the class", (workers,))
-
-
-def _with_queue(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
-    yield Doubt("the queue of the version is empty", (facts.has_queue(version),))
 
 
 def _cold(facts: Facts, entry: Entry, version: str) -> Iterable[Doubt]:
@@ -131,16 +145,8 @@ def _unfinished(facts: Facts, _: Entry, job: str) -> Iterable[Doubt]:
     yield Doubt("the job is finished or unknown", (facts.job_is(job, UNFINISHED),))
 
 
-def _with_record(facts: Facts, _: Entry, job: str) -> Iterable[Doubt]:
-    yield Doubt("the job's record was deleted", (facts.has_record(job),))
-
-
 def _ended(facts: Facts, entry: Entry, member: str) -> Iterable[Doubt]:
     return _with_record(facts, entry, member.partition(" ")[0])
-
-
-def _keeper(facts: Facts, _: Entry, tenant: str) -> Iterable[Doubt]:
-    yield Doubt("the tenant has no jobs", (facts.exists(facts.keys.jobs(tenant)),))
 
 
 def _live_worker(facts: Facts, _: Entry, worker: str) -> Iterable[Doubt]:
@@ -203,10 +209,6 @@ def _of_candidate(facts: Facts, entry: Entry) -> Iterable[Doubt]:
     name = entry.name.rpartition("@")[0]
     is_candidate = facts.has_field(facts.keys.adapter(name), "candidate", entry.name)
     yield Doubt("the version isn't a candidate", (is_candidate,))
-
-
-def _adapter_name(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
-    yield Doubt("the name has no entry", (facts.exists(facts.keys.adapter(name)),))
 
 
 def _adapter(facts: Facts, entry: Entry) -> Iterable[Doubt]:
@@ -281,14 +283,6 @@ def _open_batch(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
 def _with_turns(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
     if entry.name:
         yield from _of_open_batch(facts, replace(entry, name=batch))
-
-
-def _with_entry(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
-    yield Doubt("the version has no entry", (facts.has_entry(version),))
-
-
-def _with_key(facts: Facts, _: Entry, key_id: str) -> Iterable[Doubt]:
-    yield Doubt("the API key has no record", (facts.exists(facts.keys.access_key(key_id)),))
 
 
 def _access_key(facts: Facts, entry: Entry) -> Iterable[Doubt]:

@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass
 import orjson
 
 from shared.store.audit.auditor import LOOK_S, Auditor
-from shared.store.audit.strays import Stray
+from shared.store.audit.facts import Stray
 from shared.store.redis.connection import Redis, unix_ms
 from shared.store.redis.keys import Keys
 
@@ -94,7 +94,7 @@ class RunningAudit:
         suspects: set[Stray] = set()
         started_s = time.monotonic()
         for _ in range(MAX_SCANS):
-            cursor, found = await self._auditor.next_keys(cursor)
+            cursor, found = await self._auditor.reader.scan(cursor)
             suspects.update(await self._auditor.check(found))
             num_keys += len(found)
             if cursor == 0:

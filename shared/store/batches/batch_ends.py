@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from shared.protocol.ids import BatchId
 from shared.store.batches.records import BatchStatus
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +28,20 @@ class BatchEnd:
         return cls(BatchId(batch), BatchStatus(status), int(ended_s))
 
 
-class BatchEnds:
+class BatchEnds(PoolStore):
     """Ends of batches that are still to be announced."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._key = keys.webhooks
 
     async def due(self, now_s: float, *, limit: int) -> list[BatchEnd]:
         """Return ends that should be announced now, longest overdue first."""
-        raw = await self._redis.zrangebyscore(self._key, "-inf", now_s * 1000, start=0, num=limit)
+        raw = await self._redis.zrangebyscore(
+            self._keys.webhooks, "-inf", now_s * 1000, start=0, num=limit
+        )
         return [BatchEnd.of(each.decode()) for each in raw]
 
     async def delay(self, end: BatchEnd, until_s: float) -> None:
         """Note that an end couldn't be announced, and when to try again."""
-        await self._redis.zadd(self._key, {end.member: until_s * 1000}, xx=True)
+        await self._redis.zadd(self._keys.webhooks, {end.member: until_s * 1000}, xx=True)
 
     async def forget(self, end: BatchEnd) -> None:
         """Note that an end was announced, or never will be."""
-        await self._redis.zrem(self._key, end.member)
+        await self._redis.zrem(self._keys.webhooks, end.member)

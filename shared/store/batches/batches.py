@@ -20,9 +20,8 @@ from shared.protocol.access.rights import Access
 from shared.protocol.ids import BatchId, FileId, JobId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Arg, Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import Arg, flat
 
 MAX_OPEN = 10_000
 """Maximum number of batches of a pool that haven't ended."""
@@ -82,21 +81,13 @@ def new_batch_id() -> BatchId:
     return BatchId(f"batch_{secrets.token_hex(16)}")
 
 
-class Batches:
+class Batches(PoolStore):
     """Batches of one pool. Clients' calls name no runner, and runners' calls need its lease."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
-
     async def add(self, batch: Batch, *, keep_s: int, max_tenant: int) -> None:
-        """Accept a batch.
+        """Accept a batch. The tenant has at most `max_tenant`, ended ones that are kept included.
 
-        Args:
-            batch: the batch.
-            keep_s: the longest time in seconds for which a batch is kept.
-            max_tenant: maximum number of the tenant's batches, ended or not.
+        `keep_s` is the longest time in seconds for which a batch is kept.
 
         Raises:
             QueueFull: the pool or the tenant has too many batches that haven't ended.
@@ -135,10 +126,7 @@ class Batches:
         return found
 
     async def page(self, access: Access, *, limit: int, after: str | None) -> Page[Batch] | None:
-        """Return a page of the batches that a client may see, newest first.
-
-        Returns None if `after` isn't a batch of its tenant.
-        """
+        """Return a page of the batches that a client may see, or None if `after` isn't one."""
         key = self._keys.batches_of(access.tenant)
         return await read_page(
             self._redis, key, self._read, access=access, limit=limit, after=after
@@ -165,7 +153,7 @@ class Batches:
         await self._redis.zadd(self._keys.ended_batches, {batch_id: until_s * 1000}, xx=True)
 
     async def forget_parts(self, batch_id: BatchId) -> None:
-        """Note that the parts of a batch were deleted."""
+        """Stop listing an ended batch for clean-up, because its parts were deleted."""
         await self._redis.zrem(self._keys.ended_batches, batch_id)
 
     async def open(self) -> list[BatchId]:
@@ -196,12 +184,9 @@ class Batches:
         return await self._renew(turn, is_begin=False)
 
     async def release(self, turn: Turn, *, wait_s: float = 0, failure: str = "") -> None:
-        """End a turn, so that the batch can have the next one. Does nothing if it has ended.
+        """End a turn, so that the batch can have the next one in `wait_s`, unless it has ended.
 
-        Args:
-            turn: the turn.
-            wait_s: seconds until the next turn is due.
-            failure: why the turn failed; empty if it didn't.
+        `failure` says why the turn failed; it is empty if it didn't.
         """
         args = turn.batch, turn.runner, int(wait_s * 1000), failure
         await self._scripts.run("release_turn", *args)
@@ -258,17 +243,9 @@ class Batches:
         error_file: FileId | None = None,
         errors: Sequence[LineError] = (),
     ) -> None:
-        """End a batch.
+        """End a batch, whose record is then kept for `keep_s` seconds.
 
-        Args:
-            batch_id: the batch.
-            runner: the process that runs it.
-            status: final status.
-            keep_s: seconds for which the record of the batch is kept.
-            announces: whether a webhook is to be called.
-            output_file: file with the answers.
-            error_file: file with the requests that failed.
-            errors: faults of the input file.
+        `announces` says whether a webhook is to be called. `errors` are faults of the input file.
 
         Raises:
             LeaseLost: another runner runs the batch.
@@ -295,15 +272,25 @@ class Batches:
         to: BatchStatus,
         num_requests: int | None = None,
     ) -> BatchStatus:
+        """Change a batch's status from `source` to `to`, and return the status after the call.
+
+        A batch with another status stays as it is. `runner` is empty for a client's change. The
+        arguments have the order of ARGV in `move_batch.lua`.
+
+        Raises:
+            LeaseLost: the runner may no longer run the batch.
+        """
         number = "" if num_requests is None else num_requests
         args = batch_id, runner, source.value, to.value, int(time.time()), number
         reply = await self._scripts.run("move_batch", *args)
-        if reply is None:
+        if reply is None:  # the batch was deleted or has expired, so no status was changed
             return source
-        _check(batch_id, b"lost" if reply == b"lost" else b"ok")
+        if reply == b"lost":
+            raise _lease_lost(batch_id)
         return BatchStatus(reply.decode())
 
     async def _read(self, ids: Sequence[str]) -> list[Batch | None]:
+        """Return the batches with these ids, in the same order; None for each without a record."""
         pipe = self._redis.pipeline(transaction=False)
         for each in ids:
             pipe.hgetall(self._keys.batch(BatchId(each)))
@@ -323,7 +310,11 @@ def _too_many(max_tenant: int) -> JobError:
 
 def _check(batch_id: BatchId, reply: bytes) -> None:
     if reply != b"ok":
-        raise LeaseLost(f"another control process runs the batch {batch_id}")
+        raise _lease_lost(batch_id)
+
+
+def _lease_lost(batch_id: BatchId) -> LeaseLost:
+    return LeaseLost(f"another control process runs the batch {batch_id}")
 
 
 def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:

@@ -17,9 +17,8 @@ from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.pages import Page, read_page
 from shared.store.batches.records import StoredFile
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import flat
 
 MIB = 1 << 20
 _FIELDS = ("name", "bytes", "created_s", "expires_s", "models")
@@ -39,25 +38,15 @@ def new_file_id() -> FileId:
     return FileId(f"file-{secrets.token_hex(16)}")
 
 
-class StoredFiles:
+class StoredFiles(PoolStore):
     """Records of the files of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = Scripts(redis, keys)
 
     async def reserve(
         self, file_id: FileId, tenant: str, num_bytes: int, *, quota: FileQuota, until_s: float
     ) -> None:
         """Charge a tenant with a file that it uploads. May be repeated while the file grows.
 
-        Args:
-            file_id: the file.
-            tenant: the tenant.
-            num_bytes: size of the file as far as it is known.
-            quota: the tenant's limits.
-            until_s: Unix time in seconds at which the upload is given up.
+        `until_s` is the Unix time in seconds at which the upload is given up.
 
         Raises:
             JobFailed: the tenant would exceed a limit, or the upload was given up.
@@ -92,10 +81,7 @@ class StoredFiles:
     async def page(
         self, access: Access, *, limit: int, after: str | None, purpose: Purpose | None
     ) -> Page[StoredFile] | None:
-        """Return a page of the files that a client may see, newest first.
-
-        Returns None if `after` isn't a file of its tenant.
-        """
+        """Return a page of the files that a client may see, or None if `after` isn't one."""
         keys = self._keys
         tenant = access.tenant
         key = keys.files_with(purpose, tenant) if purpose else keys.files_of(tenant)

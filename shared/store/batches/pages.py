@@ -40,20 +40,11 @@ async def read_page(
     limit: int,
     after: str | None,
 ) -> Page[T] | None:
-    """Return the newest items of a sorted set that come after the member `after`.
+    """Return the newest items of a sorted set of ids that come after the member `after`.
 
     Items that the client may not see are left out. Limits of the tenant's items bound the time.
-
-    Args:
-        redis: the client.
-        key: a sorted set of ids.
-        read: returns the items with the given ids, and None for those that have expired.
-        access: rights of the client.
-        limit: maximum number of items.
-        after: the last id of the previous page; None for the first page.
-
-    Returns:
-        The page, or None if the sorted set has no member `after`.
+    `read` returns the items with the given ids, and None for those that have expired. The result is
+    None if the sorted set has no member `after`.
     """
     start = 0
     if after is not None:

@@ -10,8 +10,8 @@ import orjson
 from shared.protocol.codec import ONLY_IN_SPEC, decode_answer_spec, decode_job
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import Job
-from shared.store.redis.connection import Redis, ResponseError, unix_ms
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import ResponseError, unix_ms
+from shared.store.redis.pool_store import PoolStore
 
 T = TypeVar("T")
 PAGE = 100
@@ -75,12 +75,8 @@ class Unanswered:
     """Whether the job is a dead letter. If False, a server error ended the job."""
 
 
-class DeadLetters:
+class DeadLetters(PoolStore):
     """Reads and deletes a pool's dead letters and the stored requests of its failed jobs."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def dead(self, limit: int) -> list[DeadLetter]:
         """Return up to `limit` dead letters, newest first."""
@@ -158,10 +154,7 @@ class DeadLetters:
             await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
     async def _complete(self, job: Job) -> Job:
-        """Return the job with the fields that only the specification of its answer contains.
-
-        These fields are lost once the job's record has expired.
-        """
+        """Return the job with the fields that only its record has, unless that has expired."""
         key = self._keys.job(job.id)
         raw, request = await self._redis.hmget(key, ["spec", "request"])  # type: ignore[misc]
         if raw is None:
@@ -170,11 +163,7 @@ class DeadLetters:
         return replace(job, **{name: getattr(spec, name) for name in ONLY_IN_SPEC})
 
     async def _find(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return two values: the stream id of a job's dead letter, and the job's body.
-
-        The first value is None if the job has no dead letter. The second one is None if the job
-        can't be enqueued again.
-        """
+        """Return the stream id of a job's dead letter and the job's body, or None for each."""
         fields = ["state", "letter", "body"]
         state, letter, body = await self._redis.hmget(self._keys.job(job_id), fields)  # type: ignore[misc]
         if state == b"failed":
@@ -185,10 +174,7 @@ class DeadLetters:
         return await self._search(job_id) if state is None else (None, None)
 
     async def _search(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return the values of `_find` for a job whose record has expired.
-
-        The call reads all dead letters, which may be many megabytes.
-        """
+        """Look for a job whose record has expired in all letters, which may be many megabytes."""
         end = b"+"
         while True:
             page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)

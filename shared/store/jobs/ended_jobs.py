@@ -11,10 +11,9 @@ from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome
 from shared.protocol.results import Result
-from shared.store.redis.connection import Redis
 from shared.store.redis.durability import Durability
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Arg, Scripts
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import Arg
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +27,8 @@ class EndedJob:
     """Epoch of the job's claim; 0 matches any claim."""
 
 
-class EndedJobs:
+class EndedJobs(PoolStore):
     """Ends jobs of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys, scripts: Scripts) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = scripts
 
     async def finish(self, job: EndedJob) -> FinishOutcome:
         """Store the result of a job and publish its final event. May be repeated."""
@@ -62,6 +56,7 @@ class EndedJobs:
 
 
 def _finish_args(job: EndedJob) -> tuple[Arg, ...]:
+    """Return the arguments of `finish.lua`, in the order of its ARGV."""
     end, usage = job.end, job.end.usage
     return (
         *(job.wid, end.job, end.try_, job.claim_epoch, end.state),

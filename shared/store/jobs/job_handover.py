@@ -14,22 +14,17 @@ from shared.errors import ProtocolMismatch
 from shared.protocol.codec import decode_events, encode_events
 from shared.protocol.events import Event, Tokens
 from shared.protocol.ids import JobId, WorkerId
-from shared.store.redis.connection import Redis, chunks
-from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Arg, Scripts
+from shared.store.redis.connection import chunks
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import Arg
 
 JOBS_PER_CALL = 16
 
 log = structlog.get_logger()
 
 
-class JobHandover:
+class JobHandover(PoolStore):
     """Returns the jobs of workers to their queues, together with their published tokens."""
-
-    def __init__(self, redis: Redis, keys: Keys, scripts: Scripts) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._scripts = scripts
 
     async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
         """Take all jobs from a worker outside the pool, and delete the worker's records.
@@ -48,10 +43,7 @@ class JobHandover:
         return requeued, ended
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Take jobs from a live worker, and return how many of the jobs the worker owned.
-
-        A release doesn't count as a failure of the job.
-        """
+        """Take jobs from a live worker, which is no failure of them. Return how many it owned."""
         released = 0
         for page in await self._pages(wid, ids):
             released += await self._scripts.run("release", wid, *page)
@@ -62,10 +54,7 @@ class JobHandover:
         return [JobId(each.decode()) for each in raw]
 
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
-        """Return the arguments of the script calls, one item per call.
-
-        Each item alternates between a job id and the last published tokens of this job.
-        """
+        """Return the arguments of each call: job ids, each with the job's last published tokens."""
         published = await self._last_published(wid, ids) if ids else {}
         return (
             [arg for job_id in page for arg in (job_id, _payload(published.get(job_id, ())))]
@@ -75,10 +64,7 @@ class JobHandover:
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return the tokens in the worker's last publications, by job.
-
-        The result includes every published token that isn't in a checkpoint.
-        """
+        """Return by job all published tokens that aren't in a checkpoint, and some that are."""
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.

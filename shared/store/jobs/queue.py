@@ -8,9 +8,11 @@ of a `claim` was lost, `reconcile` releases the claimed jobs.
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
+import structlog
 
 from shared.errors import ErrorCode, JobError, QueueFull, ReachedLimit
 from shared.protocol.access.rates import read_rates
@@ -19,7 +21,7 @@ from shared.protocol.capabilities import (
     EVERYTHING,
     Capabilities,
     encode_capabilities,
-    encode_features,
+    encode_words,
 )
 from shared.protocol.codec import (
     encode_answer_spec,
@@ -47,10 +49,11 @@ from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.ended_jobs import EndedJob, EndedJobs
 from shared.store.jobs.job_handover import JobHandover
 from shared.store.jobs.sweep import Sweep
-from shared.store.redis.connection import MAX_BLOCK_S, OutOfMemory, Redis
+from shared.store.redis.connection import OutOfMemory, Redis
 from shared.store.redis.durability import Durability
 from shared.store.redis.keys import Keys
-from shared.store.redis.scripts import Arg, Scripts, flat
+from shared.store.redis.pool_store import PoolStore
+from shared.store.redis.scripts import Arg, flat
 from shared.store.views.pool_views import PoolViews
 
 PRIORITY_STEP = 1000
@@ -59,8 +62,10 @@ EPOCH_BITS = 53
 """Number of bits of a claim's epoch. Redis scores and Lua numbers represent integers of this
 size exactly."""
 
+log = structlog.get_logger()
 
-class Queue:
+
+class Queue(PoolStore):
     """Job queue of one pool, for front ends and workers."""
 
     def __init__(
@@ -73,20 +78,14 @@ class Queue:
     ) -> None:
         """Create a queue.
 
-        Args:
-            redis: client of the pool's Redis.
-            keys: the pool's keys.
-            durability: copies that a write needs before `enqueue` or `claim` returns.
-            residency: store to which this process reports the versions that its workers hold.
-                Omitted in processes without workers.
+        With `durability`, `enqueue` and `claim` return once a write has these copies. A process
+        with workers reports the versions that they hold to `residency`.
         """
-        self._redis = redis
-        self._keys = keys
+        super().__init__(redis, keys)
         self._durability = durability
         self._residency = residency or ResidencyStore(redis, keys)
-        self._scripts = Scripts(redis, keys)
-        self._ends = EndedJobs(redis, keys, self._scripts)
-        self._handover = JobHandover(redis, keys, self._scripts)
+        self._ends = EndedJobs(redis, keys)
+        self._handover = JobHandover(redis, keys)
         self._sweep = Sweep(self._scripts, self._handover)
 
     async def register(
@@ -113,13 +112,8 @@ class Queue:
     ) -> Standing:
         """Renew the worker's lease, and return the state of its jobs.
 
-        Args:
-            wid: the worker.
-            lease_ms: duration of the lease, in milliseconds.
-            info: description of the worker for operators.
-            loading: versions that the worker is still loading. The call renews the worker's
-                exclusive rights to load these versions.
-            known: jobs that the worker believes it owns, with the epochs of their claims.
+        The call also renews the exclusive rights to load the versions `loading`. `known` are the
+        jobs that the worker believes it owns, with the epochs of their claims.
 
         Raises:
             LeaseLost: the worker was declared dead and must stop its jobs.
@@ -169,7 +163,7 @@ class Queue:
                 *flat(
                     {
                         **_job_args(job, is_suspect=is_suspect),
-                        **_limit_args(limits),
+                        **asdict(limits),
                         **_option_args(options),
                         "registry": registry_revision,
                         "books": self._books_prefix(options),
@@ -230,23 +224,17 @@ class Queue:
 
         Args:
             wid: the worker.
-            sequences: number of choices that the worker has capacity for. A worker that owns no
-                job may get one job that exceeds `sequences` or `tokens`. If `sequences` is 0, the
-                worker gets no job and is no longer parked.
+            sequences: choices that the worker has capacity for. If it is 0, the worker gets no job
+                and is no longer parked. A worker without jobs may get one that exceeds a limit.
             tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
             steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
-            max_cold: maximum number of versions outside of `residents` from which jobs are taken.
-                The worker must load these versions.
+            max_cold: maximum number of further versions, which the worker must load.
             residents: versions that the worker holds or loads.
             refused: versions that the worker can't load.
-            load_ms: expected duration of a load, in milliseconds. Newer jobs of `residents`
-                can overtake a job for at most this time if no worker holds the job's adapter.
-            serves: which jobs the worker serves. It gets no others. Must equal the capabilities
-                that the worker reported when it registered.
-            idle_sequences: number of choices of preemptible jobs that the worker has capacity for.
-                None means `sequences`.
-            idle_tokens: estimated tokens of preemptible jobs that the worker has capacity for. None
-                means `tokens`.
+            load_ms: expected milliseconds of a load.
+            serves: which jobs the worker serves, as it reported when it registered.
+            idle_sequences: as `sequences`, which is the default, for preemptible jobs.
+            idle_tokens: as `tokens`, which is the default, for preemptible jobs.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -268,25 +256,21 @@ class Queue:
         """Return the next message to the worker, or None if there is none within the time limit.
 
         The time limit is `timeout_s`, but at most two seconds. A message may be lost if the call is
-        cancelled or fails.
+        cancelled or fails. A message that only a later release knows is logged and dropped.
         """
-        reply = await self._redis.blpop(  # type: ignore[misc]
-            [self._keys.mailbox(wid)],
-            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
-        )
-        if reply is None:
+        mail = await self._take_first(self._keys.mailbox(wid), timeout_s)
+        word, _, subject = (mail or b"").decode().partition(" ")
+        if word not in set(MailKind):
+            if mail:
+                log.warning("mail_unknown", worker=wid, kind=word)
             return None
-        word, _, subject = reply[1].decode().partition(" ")
         kind = MailKind(word)
         if kind is MailKind.INSPECT:
             return Mail(kind=kind, inspection=InspectionId(subject))
         return Mail(kind=kind, job=JobId(subject) if subject else None)
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Requeue jobs at their old places, and return how many of them the worker owned.
-
-        A release doesn't count as a failure of the job.
-        """
+        """Requeue jobs at their old places, as `JobHandover.release` does."""
         return await self._handover.release(wid, ids)
 
     async def publish(
@@ -307,12 +291,10 @@ class Queue:
             wid: the worker.
             events: events to publish, by front end.
             checkpoints: tokens to store.
-            claim_epochs: epochs of the jobs' claims. For a job without an epoch, the call checks
-                only that the worker owns it.
-            used: for jobs with checkpoints whose API keys limit tokens, the number of tokens that
-                the job has used so far.
-            num_acknowledged: number of the worker's earlier publications that were written and
-                acknowledged. The standing says how many of them Redis has lost.
+            claim_epochs: epochs of claims. Without one, only the owner of a job is checked.
+            used: tokens so far of jobs with checkpoints whose API keys limit tokens.
+            num_acknowledged: number of the worker's earlier publications that were acknowledged.
+                The standing says how many of them Redis has lost.
 
         Raises:
             LeaseLost: the worker was declared dead. Nothing was written.
@@ -333,10 +315,7 @@ class Queue:
     async def finish(
         self, wid: WorkerId, end: End, result: Result, *, claim_epoch: int = 0
     ) -> FinishOutcome:
-        """End a job: store its result and publish its final event. May be repeated.
-
-        `claim_epoch` is the epoch of the job's claim; 0 matches any claim.
-        """
+        """End a job, whose claim has this epoch (0: any), and publish that. May be repeated."""
         return await self._ends.finish(EndedJob(wid, end, result, claim_epoch))
 
     @property
@@ -422,17 +401,11 @@ class Queue:
         return await self._sweep.run(every_ms)
 
     async def retain(self) -> tuple[int, int]:
-        """Remove expired jobs from the indexes, and delete ended jobs beyond the limit in bytes.
-
-        Returns two values: the number of expired jobs, and the number of deleted jobs.
-        """
+        """Delete ended jobs as each sweep does, and return what `Sweep.retain` returns."""
         return await self._sweep.retain()
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
-        """Release jobs that aren't in `known` although the worker has owned them for `grace_ms`.
-
-        Such jobs belong to claims whose replies were lost. Returns the number of released jobs.
-        """
+        """Release jobs owned for `grace_ms` but not `known`: their claims' replies were lost."""
         unknown = await self._scripts.run("reconcile", wid, grace_ms, *known)
         return await self._handover.release(wid, [JobId(raw.decode()) for raw in unknown])
 
@@ -462,22 +435,9 @@ def _job_args(job: Job, *, is_suspect: bool) -> dict[str, Arg]:
         "body": encode_job(job),
         "spec": encode_answer_spec(spec),
         "request": encode_request(spec),
-        "features": encode_features(job.features),
+        "features": encode_words(job.features),
         "is_preemptible": int(job.is_preemptible),
         "is_suspect": int(is_suspect),
-    }
-
-
-def _limit_args(limits: QueueLimits) -> dict[str, Arg]:
-    return {
-        "max_waiting": limits.max_waiting,
-        "max_waiting_adapter": limits.max_waiting_adapter,
-        "max_waiting_tenant": limits.max_waiting_tenant,
-        "max_bytes": limits.max_bytes,
-        "max_tenant_bytes": limits.max_bytes_tenant,
-        "retain_ms": limits.retain_ms,
-        "retain_bytes": limits.retain_bytes,
-        "usage_days": limits.usage_days,
     }
 
 

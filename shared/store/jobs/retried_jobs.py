@@ -61,16 +61,14 @@ async def _enqueue_renewed(
     *,
     num_remakes: int = MAX_REMAKES,
 ) -> Enqueued:
-    """Enqueue the job's copy. If the registry changes meanwhile, make another copy.
-
-    The last copy is enqueued anyway, since its version was current a moment ago.
-    """
+    """Enqueue the job's copy. If the registry changes meanwhile, make another copy."""
     new, revision = await _renewed(old.job, registry)
     try:
         return await queue.enqueue(
             *(new, limits),
             options=options,
             is_suspect=old.is_dead,
+            # The last copy is enqueued anyway, since its version was current a moment ago.
             registry_revision=revision if num_remakes else "",
         )
     except DuplicateJob:

@@ -35,36 +35,26 @@ class Sweep:
         for raw in with_jobs:
             more_requeued, more_ended = await self._handover.hand_over_all(WorkerId(raw.decode()))
             requeued, ended = requeued + more_requeued, ended + more_ended
-        expired = await self._expire()
+        (expired,) = await self._repeat("expire")
         await self._scripts.run("abandon_dead", RETURN_MS)
-        await self._end_quarantined()
+        await self._repeat("quarantine")
         await self.retain()
         return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
-
-    async def _expire(self) -> int:
-        total = 0
-        for _ in range(MAX_PAGES):
-            num_ended, is_more = await self._scripts.run("expire")
-            total += num_ended
-            if not is_more:
-                break
-        return total
 
     async def retain(self) -> tuple[int, int]:
         """Remove expired jobs from the indexes, and delete ended jobs beyond the limit in bytes.
 
         Returns two values: the number of expired jobs, and the number of deleted jobs.
         """
-        expired = deleted = 0
-        for _ in range(MAX_PAGES):
-            more_expired, more_deleted, is_more = await self._scripts.run("retain")
-            expired, deleted = expired + more_expired, deleted + more_deleted
-            if not is_more:
-                break
+        expired, deleted = await self._repeat("retain")
         return expired, deleted
 
-    async def _end_quarantined(self) -> None:
+    async def _repeat(self, script: str) -> list[int]:
+        """Call a script until nothing is left to do, and return the sums of its counts."""
+        replies = []
         for _ in range(MAX_PAGES):
-            _, is_more = await self._scripts.run("quarantine")
+            *counts, is_more = await self._scripts.run(script)
+            replies.append(counts)
             if not is_more:
                 break
+        return [sum(column) for column in zip(*replies, strict=True)]

@@ -67,11 +67,9 @@ def _order(entry: bytes) -> tuple[int, ...]:
 
 
 async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
-    """Return the tokens that earlier tries have published, as one `Tokens` per choice.
+    """Return the tokens that earlier tries have published, after which the job must continue.
 
-    Each `Tokens` has index 0. The checkpoints contain all published tokens, because a handover adds
-    the missing tokens. The job's new owner must continue after these tokens and may not change
-    them.
+    The checkpoints contain all of them, because a handover adds those that are missing.
     """
     return await read_checkpoints(redis, keys, job.job.id)
 

@@ -7,19 +7,14 @@ from typing import Any
 
 from shared.protocol.ids import CallId
 from shared.protocol.tokenization import Call, Reply, decode_reply, encode_call, encode_reply
-from shared.store.redis.connection import MAX_BLOCK_S, Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 30_000
 """Lifetime of replies, and of calls after the last call was added, in milliseconds."""
 
 
-class Tokenizations:
+class Tokenizations(PoolStore):
     """Sends, takes and answers the calls of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def send(self, call_id: CallId, call: Call) -> None:
         """Add a call to the end of the list. It can be sent again if its reply doesn't arrive."""
@@ -34,27 +29,13 @@ class Tokenizations:
         await self._redis.lrem(self._keys.calls, 1, sent)  # type: ignore[misc]
 
     async def next_reply(self, call_id: CallId, *, timeout_s: float) -> Reply | None:
-        """Return the reply to a call, or None if it doesn't arrive in time.
-
-        Waits for `timeout_s`, but at most two seconds.
-        """
-        reply = await self._redis.blpop(  # type: ignore[misc]
-            [self._keys.reply(call_id)],
-            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
-        )
-        return decode_reply(reply[1]) if reply else None
+        """Return the reply to a call, or None if it doesn't arrive in time, at most two seconds."""
+        reply = await self._take_first(self._keys.reply(call_id), timeout_s)
+        return decode_reply(reply) if reply else None
 
     async def take(self, *, timeout_s: float) -> bytes | None:
-        """Take the oldest call, or return None if none arrives in time.
-
-        Waits for `timeout_s`, but at most two seconds. A call may be lost if this method is
-        cancelled or fails.
-        """
-        taken = await self._redis.blpop(  # type: ignore[misc]
-            [self._keys.calls],
-            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
-        )
-        return taken[1] if taken else None
+        """Take the oldest call, or None after at most two seconds. A failure may lose the call."""
+        return await self._take_first(self._keys.calls, timeout_s)
 
     async def answer(self, call_id: CallId, reply: Reply) -> None:
         """Publish the reply to a call."""

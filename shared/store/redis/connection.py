@@ -2,12 +2,13 @@
 
 redis-py 5 has no time limits by default. The client never retries, because some calls
 must not be repeated after a lost reply. For calls that are safe to repeat, callers use
-`shared.store.redis.retry`.
+`shared.store.redis.retry`. The functions `chunks`, `unix_ms` and `decode_hash` are for callers of
+the client, such as the stores in `shared/store/`.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -191,10 +192,7 @@ def _refusal(reply: str) -> str | None:
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Split `items` into slices of at most `size`, in order.
-
-    One pipeline per slice keeps Redis and the event loop responsive.
-    """
+    """Split `items` into slices of at most `size`, in order, for one pipeline each."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
@@ -216,41 +214,31 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
 
     Args:
         url: URL of a Redis server or of Sentinels.
-        max_connections: maximum number of connections. If all are in use, a call waits for a free
-            connection.
+        max_connections: if all are in use, a call waits for a free connection.
         timeout_s: time limit of each command and pipeline, in seconds.
 
     Raises:
         SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
-    make_pool = _sentinel_pool if is_sentinel_url(url) else _pool
-    pool = make_pool(
-        url,
-        max_connections=max_connections,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    is_sentinel = is_sentinel_url(url)
+    options: dict[str, Any] = {
+        "max_connections": max_connections,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if not url.startswith("unix://"):  # connections to a Unix socket accept no TCP options
+        options["socket_keepalive"] = True
+    make_pool: Callable[..., ConnectionPool]
+    make_pool = sentinel_pool if is_sentinel else ConnectionPool.from_url
+    try:
+        pool = make_pool(url, **options)
+    except ValueError as error:
+        expected = f"; expected {FORM}" if is_sentinel else ""
+        raise SettingsError(f"--redis-url: {error}{expected}") from None
     client = Redis(connection_pool=pool)
     client.auto_close_connection_pool = True
     client.timeout_s = timeout_s
     return client
-
-
-def _pool(url: str, **options: Any) -> ConnectionPool:
-    # Connections to a Unix socket don't accept TCP options.
-    if not url.startswith("unix://"):
-        options["socket_keepalive"] = True
-    try:
-        return ConnectionPool.from_url(url, **options)
-    except ValueError as error:
-        raise SettingsError(f"--redis-url: {error}") from None
-
-
-def _sentinel_pool(url: str, **options: Any) -> ConnectionPool:
-    try:
-        return sentinel_pool(url, socket_keepalive=True, **options)
-    except ValueError as error:
-        raise SettingsError(f"--redis-url: {error}; expected {FORM}") from None
 
 
 async def check_redis(client: Redis, url: str) -> None:
@@ -291,11 +279,8 @@ async def check_redis_at(url: str) -> None:
         RedisUnavailable: as `check_redis`.
         SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
-    client = connect(url)
-    try:
+    async with connect(url) as client:
         await check_redis(client, url)
-    finally:
-        await client.aclose()
 
 
 def _check_version(info: Mapping[str, Any], shown: str) -> None:

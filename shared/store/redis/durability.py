@@ -11,12 +11,55 @@ from redis.exceptions import ResponseError
 from shared.errors import RedisUnavailable, SettingsError
 from shared.settings import PoolSettings
 from shared.store.redis.connection import Redis, connect
-from shared.store.redis.replica_count import ReplicaCount, Replication
 from shared.store.redis.sentinel import is_sentinel_url
 
 TIMEOUT_MS = 1500
 """Longest wait for one write, in milliseconds. It is shorter than the two seconds that a front
 end's calls may take."""
+LEAVING_S = 20.0
+"""Time in seconds for which a replica that has left is still waited for.
+
+A replica that leaves may have been promoted, while the old master goes on with the other replicas.
+Sentinel makes the old master a replica within about ten seconds. This time is longer, so the old
+master acknowledges nothing that the new one lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What a master reports about its replicas."""
+
+    history: str
+    """Replication id of the master. It changes when another server becomes the master."""
+    num_replicas: int
+    """Number of replicas that are in sync and answer."""
+
+
+class ReplicaCount:
+    """Number of replicas of the current master, which falls `LEAVING_S` after a replica left."""
+
+    def __init__(self) -> None:
+        self._history = ""
+        self._count = 0
+        self._fewer_since_s: float | None = None
+        self._most_since = 0
+
+    def update(self, seen: Replication, now_s: float) -> int:
+        """Return the number of replicas to wait for, after a report at a monotonic time."""
+        if seen.history != self._history or seen.num_replicas >= self._count:
+            self._history = seen.history
+            self._set(seen.num_replicas)
+            return self._count
+        if self._fewer_since_s is None:
+            self._fewer_since_s = now_s
+        self._most_since = max(self._most_since, seen.num_replicas)
+        if now_s - self._fewer_since_s >= LEAVING_S:
+            self._set(self._most_since)
+        return self._count
+
+    def _set(self, count: int) -> None:
+        self._count = count
+        self._fewer_since_s = None
+        self._most_since = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +78,8 @@ class Durability:
     async def confirm(self, connection: Redis, replication: Replication) -> None:
         """Wait until the required copies exist for all writes that `connection` has made.
 
-        Args:
-            connection: client with a single connection. Redis can wait only for the writes of the
-                connection that asks.
-            replication: the server's current report about its replicas.
+        The client has a single connection, because Redis can wait only for the writes of the
+        connection that asks. `replication` is the server's current report about its replicas.
 
         Raises:
             RedisUnavailable: too few copies exist after `timeout_ms`. More copies may still follow.
@@ -101,11 +142,8 @@ async def durability_at(settings: PoolSettings) -> Durability | None:
         SettingsError: as `durability_of`, or `redis_url` isn't the URL of a Redis server or of
             Sentinels.
     """
-    client = connect(settings.redis_url)
-    try:
+    async with connect(settings.redis_url) as client:
         return await durability_of(client, settings)
-    finally:
-        await client.aclose()
 
 
 async def _syncs_each_write(client: Redis) -> bool:

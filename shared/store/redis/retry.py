@@ -16,10 +16,7 @@ MAX_DELAY_S = 1.0
 
 
 async def retry_until_available(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat `call` until it doesn't raise `RedisUnavailable`, and return its result.
-
-    Repeating the call must be safe, because a call that failed may have been executed.
-    """
+    """Repeat a `call` that may be executed twice until Redis is available. Return its result."""
     delay_s = FIRST_DELAY_S
     while True:
         try:

@@ -10,9 +10,8 @@ from typing import Any
 
 from shared.protocol.codec import PROTOCOL_VERSION
 from shared.store.redis.connection import NoScriptError, Redis
-from shared.store.redis.durability import Durability
+from shared.store.redis.durability import Durability, Replication
 from shared.store.redis.keys import Keys
-from shared.store.redis.replica_count import Replication
 
 PARTS = {
     "spread": {"claim", "shrink"},
@@ -60,14 +59,10 @@ class Scripts:
         durability: Durability | None = None,
         is_promise: Callable[[Any], bool] = bool,
     ) -> Any:
-        """Run a script and return its reply.
+        """Run a script with arguments (ARGV), and return its reply.
 
-        Args:
-            name: the script's name.
-            args: arguments of the script (ARGV).
-            durability: copies that the script's writes need before this method returns.
-            is_promise: function that is called with the reply. If the function returns False, `run`
-                doesn't wait for copies.
+        With `durability`, return once the copies exist that the script's writes need, unless
+        `is_promise` returns False for the reply.
 
         Raises:
             RedisUnavailable: Redis can't be reached or can't serve, or too few copies exist. The
@@ -83,11 +78,7 @@ class Scripts:
             return reply
 
     async def confirm(self, connection: Redis, durability: Durability) -> None:
-        """Return once the copies exist for all writes that `connection` has made.
-
-        Args:
-            connection: client with a single connection.
-            durability: the copies that are needed.
+        """Return once the copies exist for all writes that a client with one connection has made.
 
         Raises:
             RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.

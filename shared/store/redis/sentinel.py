@@ -169,11 +169,7 @@ class SentinelPool(ConnectionPool):
 
 
 def sentinel_pool(url: str, **options: Any) -> SentinelPool:
-    """Return a pool of connections to the master that the Sentinels in `url` name.
-
-    Args:
-        url: Sentinels and service, in the form that `FORM` shows.
-        options: options of redis-py's connections.
+    """Return a pool of connections, with redis-py's options, to the master that `url` leads to.
 
     Raises:
         ValueError: `url` doesn't have the form that `FORM` shows. The message doesn't contain the

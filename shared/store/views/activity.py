@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.ids import AdapterVersion, WorkerId, name_of
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 from shared.store.views.pool_views import PoolViews
 
 MAX_VERSIONS = 500
@@ -35,7 +36,7 @@ class VersionActivity:
     @property
     def name(self) -> str:
         """Name of the adapter."""
-        return self.version.rpartition("@")[0]
+        return name_of(self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,11 @@ class Activity:
     """Number of registered names."""
 
 
-class ActivityView:
+class ActivityView(PoolStore):
     """Reads the activity of one pool's versions, in a few round trips."""
 
     def __init__(self, redis: Redis, keys: Keys, views: PoolViews) -> None:
-        self._redis = redis
-        self._keys = keys
+        super().__init__(redis, keys)
         self._views = views
         self._names: Sequence[str] = ()
         """Registered names, sorted."""
@@ -64,15 +64,11 @@ class ActivityView:
     async def read(
         self, base: AdapterVersion | None, active: Collection[AdapterVersion]
     ) -> Activity:
-        """Return the activity of the pool's versions.
-
-        `active` are versions that must be among them, such as those with running jobs, even if they
-        have neither waiting jobs nor a name.
-        """
+        """Return the activity of the versions with jobs or a name, and of those in `active`."""
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()
         busy = [each for each in dict.fromkeys((*backlogs, *active)) if each != base][:MAX_VERSIONS]
-        names = dict.fromkeys((*(_name(version) for version in busy), *registered))
+        names = dict.fromkeys((*(name_of(version) for version in busy), *registered))
         current = await self._current(islice(names, MAX_VERSIONS))
         chosen = dict.fromkeys((*([base] if base else []), *busy, *current.values()))
         versions = sorted(islice(chosen, MAX_VERSIONS), key=lambda each: (each != base, each))
@@ -83,7 +79,7 @@ class ActivityView:
                 VersionActivity(
                     version=version,
                     is_base=version == base,
-                    is_current=version == base or current.get(_name(version)) == version,
+                    is_current=version == base or current.get(name_of(version)) == version,
                     waiting=backlog.waiting if (backlog := backlogs.get(version)) else 0,
                     next_waited_ms=backlog.next_waited_ms if backlog else None,
                     running=running,
@@ -96,10 +92,7 @@ class ActivityView:
         )
 
     async def _registered(self) -> Sequence[str]:
-        """Return all registered names, sorted. They are read again only if they have changed.
-
-        Adding a name changes their number, and removing one changes the revision of the registry.
-        """
+        """Return all registered names, sorted. Their number and the revision show all changes."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.hget(self._keys.counters, "registry")
         pipe.scard(self._keys.adapters)
@@ -140,7 +133,3 @@ class ActivityView:
             )
             for version, running, (requests, tokens), loader in rows
         }
-
-
-def _name(version: AdapterVersion) -> str:
-    return version.rpartition("@")[0]

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.pool_store import PoolStore
 
 MAX_SAMPLES = 300
 """Maximum number of samples that Redis keeps."""
@@ -27,19 +26,12 @@ class Sample:
     """Number of jobs by the bucket of their time to the first token (`FIRST_TOKEN_BOUNDS_S`)."""
 
 
-class HistoryView:
+class HistoryView(PoolStore):
     """Reads the history of one pool."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._key = keys.history
-
     async def newest(self, limit: int) -> list[Sample]:
-        """Return up to `limit` samples, oldest first.
-
-        If Redis' clock was set back, only the samples since then are returned.
-        """
-        lines = await self._redis.lrange(self._key, 0, limit - 1)  # type: ignore[misc]
+        """Return up to `limit` samples since Redis' clock was last set back, oldest first."""
+        lines = await self._redis.lrange(self._keys.history, 0, limit - 1)  # type: ignore[misc]
         newest_first = [_sample([int(number) for number in line.split()]) for line in lines]
         pairs = pairwise(newest_first)
         backward = (at for at, (new, old) in enumerate(pairs, 1) if new.time_ms < old.time_ms)

@@ -6,8 +6,8 @@ The scripts that make the changes record them, so all front ends show the same i
 from dataclasses import dataclass
 
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
-from shared.store.redis.connection import Redis, decode_hash
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import decode_hash
+from shared.store.redis.pool_store import PoolStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +36,12 @@ class Incident:
         return self.order[0] / 1000
 
 
-class IncidentsView:
+class IncidentsView(PoolStore):
     """Reads the incidents of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._key = keys.incidents
 
     async def newest(self, limit: int) -> list[Incident]:
         """Return up to `limit` incidents, newest first."""
-        entries = await self._redis.xrevrange(self._key, count=limit)
+        entries = await self._redis.xrevrange(self._keys.incidents, count=limit)
         return [_incident(entry.decode(), decode_hash(fields)) for entry, fields in entries]
 
 

@@ -70,11 +70,8 @@ def job_view(
 ) -> JobView | None:
     """Return the view of a job, or None if Redis has no such job.
 
-    Args:
-        job_id: id of the job.
-        fields: values of `JOB_FIELDS` or of `WITH_REQUEST` in the job's hash.
-        rank: rank of the job in the queue of its version, from 0; None if it isn't in the queue.
-        pool_ms: current pool time, in milliseconds.
+    `fields` has the values of `JOB_FIELDS` or of `WITH_REQUEST` in the job's hash. `rank` is its
+    place in the queue of its version, from 0; None if it isn't there. `pool_ms` is the pool time.
     """
     if fields["state"] is None:
         return None

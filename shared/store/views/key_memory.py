@@ -3,12 +3,11 @@
 The kind of a key is the word after the pool's prefix.
 """
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
+from shared.store.redis.keys import Each, Keys, Single
 
 NUM_SAMPLED = 200
 NUM_FIELDS = 64
@@ -43,26 +42,18 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 def key_kinds() -> dict[str, bool]:
     """Map each kind of key to whether a pool has exactly one key of that kind."""
-    keys, kinds = Keys(""), {}
-    for name, member in vars(Keys).items():
-        if isinstance(member, property) and name != "prefix":
-            kinds[_kind(getattr(keys, name), keys)] = True
-        elif inspect.isfunction(member) and not name.startswith("_"):
-            arguments = [""] * (len(inspect.signature(member).parameters) - 1)
-            kinds[_kind(member(keys, *arguments), keys)] = False
-    return kinds
-
-
-def _kind(key: str, keys: Keys) -> str:
-    return key.removeprefix(keys.prefix).partition(":")[0]
+    kinds = [each for each in vars(Keys).values() if isinstance(each, Single | Each)]
+    return {each.kind: isinstance(each, Single) for each in kinds}
 
 
 def _with_kinds(
     sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
     """Return pairs (kind, key) of the pool's sampled keys. Omit kinds with a single key."""
-    pool = [key for key in sampled_keys if key.startswith(keys.prefix.encode())]
-    named = [(_kind(key.decode(errors="replace"), keys), key) for key in pool]
+    prefix = keys.prefix.encode()
+    pool = [key for key in sampled_keys if key.startswith(prefix)]
+    words = [key.removeprefix(prefix).partition(b":")[0] for key in pool]
+    named = [(word.decode(errors="replace"), key) for word, key in zip(words, pool, strict=True)]
     return [(kind if kind in kinds else OTHER, key) for kind, key in named if not kinds.get(kind)]
 
 

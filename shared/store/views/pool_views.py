@@ -10,8 +10,8 @@ from shared.protocol.ids import AdapterVersion, JobId, WorkerId, name_of
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
 from shared.protocol.workers import WorkerInfo
-from shared.store.redis.connection import Pipeline, Redis, ResponseError, chunks, unix_ms
-from shared.store.redis.keys import Keys
+from shared.store.redis.connection import Pipeline, ResponseError, chunks, unix_ms
+from shared.store.redis.pool_store import PoolStore
 from shared.store.views.job_view import JOB_FIELDS, WITH_REQUEST, JobPage, JobView, job_view
 from shared.store.views.key_memory import estimate_key_bytes
 
@@ -54,11 +54,9 @@ class QueueCounts:
     """Counts of the pool's jobs and workers."""
 
     waiting: int
-    """Number of waiting jobs."""
     totals: Mapping[JobState, int]
     """Number of jobs that have ended, by final state."""
     waiting_by_version: Mapping[AdapterVersion, int]
-    """Number of waiting jobs, by version."""
     retried: int
     """Number of times that a job was requeued because its worker died."""
     released: int
@@ -93,12 +91,8 @@ class RedisMemory:
     """Estimated bytes of the pool's keys, by kind. The kind is the word after the pool's prefix."""
 
 
-class PoolViews:
+class PoolViews(PoolStore):
     """Reads the state of one pool."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis = redis
-        self._keys = keys
 
     async def job(self, job_id: JobId) -> JobView | None:
         """Return a job, or None if the job is unknown or its record has expired."""
@@ -130,17 +124,12 @@ class PoolViews:
     ) -> JobPage | None:
         """Return up to `limit` jobs of a tenant, or None if the tenant has no job `after`.
 
-        The call looks at up to `MAX_LOOKED` jobs, so a page that has a next page may be short or
-        empty.
+        A page may be short or even empty although more jobs follow, because a call looks at no more
+        than `MAX_LOOKED` jobs.
 
-        Args:
-            tenant: the tenant.
-            limit: maximum number of jobs.
-            after: job whose successors are returned. None to begin with the newest job. The job's
-                record may have expired, as long as the tenant's index still has the job.
-            states: states of the returned jobs; None for all states.
-            model: model name of the returned jobs; None for all models.
-            allows: function that says whether a job of the model with this name may be returned.
+        The page begins after the job `after`; without it, with the newest job. The record of
+        `after` may have expired, if the tenant's index still lists it. `allows` says whether a job
+        of the model with this name may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:
@@ -258,10 +247,7 @@ class PoolViews:
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)
 
     async def num_strays(self) -> int | None:
-        """Return the number of strays that the running audit has found, up to its `MAX_KEPT`.
-
-        The result is None if no step of the audit has run for an hour.
-        """
+        """Return the number of strays that the running audit has found, or None without one."""
         raw = await self._redis.hget(self._keys.audit, "num_strays")  # type: ignore[misc]
         return int(raw) if raw is not None else None
 

@@ -1,11 +1,16 @@
-"""API keys: which requests are allowed, and the isolation of tenants."""
+"""API keys: which requests are allowed, the isolation of tenants, and the secrecy of keys."""
 
 import asyncio
+import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
-from api_support import RunningApp, ScriptedWorker, client_of, error_of
+from api_processes import ROOT, api_process, is_healthy
+from api_support import RunningApp, ScriptedWorker, client_of, error_of, free_port, until
 from key_support import bearer
 from pool_contents import pool_contents
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,13 +24,14 @@ from shared.store.redis.keys import Keys
 RED, BLUE, UNNAMED = "red-" + "r" * 20, "blue-" + "b" * 20, "nameless-" + "n" * 20
 ADMIN, METRICS = "admin-" + "a" * 20, "metrics-" + "m" * 20
 CHAT = "/v1/chat/completions"
+METRICS_PATHS = ("/metrics", "/metrics/", "/load")
 BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 ROUTES = [
     *(("POST", CHAT), ("GET", "/v1/models"), ("DELETE", "/v1/jobs/x"), ("GET", "/v1/pool/events")),
-    *(("GET", "/metrics"), ("GET", "/metrics/"), ("GET", "/load"), ("GET", "/static")),
-    *(("GET", "/no/such/route"), ("GET", "/docs/oauth2-redirect"), ("GET", "/%2Fhealth")),
+    *(("GET", path) for path in (*METRICS_PATHS, "/static", "/no/such/route")),
+    *(("GET", "/docs/oauth2-redirect"), ("GET", "/%2Fhealth")),
 ]
-"""Some routes, and paths without one. test_scopes.py walks all routes."""
+"""Some routes, and paths without one. test_bounds.py walks all routes."""
 WRONG = [
     *("Bearer", "Bearer wrong", f"Bearer {RED}x", f"Bearer {RED[:-1]}", f"Basic {RED}"),
     *(RED, f"Bearer {RED} {BLUE}", f"Bearer {RED.upper()}", "Bearer \xe9"),
@@ -75,42 +81,30 @@ async def test_every_key_is_accepted(http: httpx.AsyncClient) -> None:
         assert (await http.get("/v1/models", headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("key", [METRICS, ADMIN])
-async def test_the_metrics_key_and_administrators_can_read_metrics(
-    http: httpx.AsyncClient, key: str
+@pytest.mark.parametrize("metrics_key", [SecretStr(METRICS), None])
+async def test_only_the_metrics_key_and_administrators_can_read_metrics(
+    settings: ApiSettings, metrics_key: SecretStr | None
 ) -> None:
-    reply = await http.get("/metrics", headers=bearer(key))
-    assert (reply.status_code, "lorikeet_redis_up" in reply.text) == (200, True)
-    assert (await http.get("/load", headers=bearer(key))).json() == {"server_load": 0}
-
-
-@pytest.mark.parametrize("key", [RED, UNNAMED])
-async def test_other_tenants_cannot_read_metrics(http: httpx.AsyncClient, key: str) -> None:
-    for path in ("/metrics", "/metrics/", "/load"):
-        reply = await http.get(path, headers=bearer(key))
-        assert reply.status_code == 403
-        assert reply.json()["error"]["code"] == "permission_denied"
-        assert "lorikeet_" not in reply.text
-    unknown = await http.get("/metrics", headers=bearer("x" * 20))
-    assert unknown.status_code == 401
+    expected = {RED: 403, UNNAMED: 403, "x" * 20: 401, ADMIN: 200}
+    expected[METRICS] = 200 if metrics_key else 401
+    app = create_app(settings.model_copy(update={"metrics_key": metrics_key}))
+    async with client_of(app) as http:
+        for (key, status), path in itertools.product(expected.items(), METRICS_PATHS):
+            reply = await http.get(path, headers=bearer(key))
+            assert reply.status_code == status, (key, path)
+            shows = status == 200 and path != "/load"
+            assert ("lorikeet_redis_up" in reply.text) is shows
+            if status == 403:
+                assert error_of(reply)[1] == "permission_denied"
 
 
 async def test_the_metrics_key_gives_no_other_access(http: httpx.AsyncClient) -> None:
     for method, path in ROUTES:
-        if path not in ("/metrics", "/metrics/", "/load", "/v1/pool/events"):
+        if path not in (*METRICS_PATHS, "/v1/pool/events"):
             reply = await http.request(method, path, headers=bearer(METRICS))
             assert (path, reply.status_code) == (path, 401)
     anonymous = await http.get("/openapi.json", headers=bearer(METRICS))
     assert "extract" not in str(anonymous.json()["components"]["schemas"]["ChatCompletionRequest"])
-
-
-async def test_without_a_metrics_key_only_administrators_can_read_metrics(
-    settings: ApiSettings,
-) -> None:
-    app = create_app(settings.model_copy(update={"metrics_key": None}))
-    async with client_of(app) as http:
-        for key, status in [(ADMIN, 200), (RED, 403), (METRICS, 401)]:
-            assert (await http.get("/metrics", headers=bearer(key))).status_code == status
 
 
 async def test_metrics_can_need_a_key_on_a_server_without_api_keys(settings: ApiSettings) -> None:
@@ -159,8 +153,7 @@ async def test_a_refused_request_is_counted(http: httpx.AsyncClient) -> None:
 async def test_only_the_tenant_of_a_job_can_list_read_and_cancel_it(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED)))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(CHAT, json=BODY, headers=bearer(RED)))
     assert job.job.tenant == "red"
     path = f"/v1/jobs/{job.job.id}"
     for key, found in ((RED, [job.job.id]), (BLUE, [])):
@@ -215,3 +208,60 @@ async def test_keys_are_neither_in_redis_nor_in_metrics(
     for secret in (RED, UNNAMED, METRICS):
         assert secret not in metrics
         assert secret not in str(kept)
+
+
+def lorikeet(redis_url: str, pool: str, *words: str) -> str:
+    flags = ["--redis-url", redis_url, "--pool", pool]
+    command = [sys.executable, "-m", "ops.cli", *words, *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads arguments of processes in /proc")
+async def test_only_the_output_of_its_creation_has_the_secret(
+    redis_url: str, pool: str, worker: ScriptedWorker, redis: Redis, keys: Keys
+) -> None:
+    created = await asyncio.to_thread(lorikeet, redis_url, pool, "keys", "create", "--tenant", "r")
+    secret = created.strip()
+    part = secret.split("-", 2)[2]
+    assert len(part) == 43
+    await redis.config_set("slowlog-log-slower-than", 0)
+    port = free_port()
+    try:
+        with api_process(redis_url, pool, port) as process:
+            await until(lambda: is_healthy(port), 60)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                await use_key(http, worker, secret)
+            start = start_of(process.pid)
+            process.terminate()
+            log, _ = await asyncio.to_thread(process.communicate)
+    finally:
+        await redis.config_set("slowlog-log-slower-than", 10_000)
+    listed = await asyncio.to_thread(lorikeet, redis_url, pool, "keys", "list")
+    assert "job_accepted" in log
+    everything = f"{await pool_contents(redis, keys)} {await redis.slowlog_get(1000)}"
+    assert "digest" in everything
+    for text in (log, start, everything, listed):
+        assert part not in text
+
+
+def start_of(process_id: int) -> str:
+    """Return the arguments and the environment of a process."""
+    folder = Path("/proc") / str(process_id)
+    return (folder / "cmdline").read_text() + (folder / "environ").read_text()
+
+
+async def use_key(http: httpx.AsyncClient, worker: ScriptedWorker, secret: str) -> None:
+    """Get an answer, and be refused in several ways."""
+    url = "/v1/chat/completions"
+    reply, _ = await worker.serve(http.post(url, json=BODY, headers=bearer(secret), timeout=20))
+    assert reply.status_code == 200
+    statuses = []
+    for path, headers in (
+        ("/v1/pool", bearer(secret)),
+        ("/v1/models", {"X-Api-Key": secret}),
+        ("/v1/models", bearer(secret + "x")),
+        ("/nowhere", bearer(secret)),
+    ):
+        statuses.append((await http.get(path, headers=headers)).status_code)
+    assert statuses == [403, 200, 401, 404]

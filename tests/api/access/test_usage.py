@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import USAGE, ScriptedWorker, error_of
+from api_support import USAGE, ScriptedWorker, error_of, paged
 from hypothesis import given
 from hypothesis import strategies as st
 from key_support import bearer, new_key
@@ -121,15 +121,7 @@ async def test_pages_together_have_every_row_once(
     http: httpx.AsyncClient, admin: Any, group_by: str
 ) -> None:
     whole = await rows_of(http, admin, group_by=group_by)
-    paged, after = [], {}
-    while True:
-        params = {"group_by": group_by, "limit": 2, **after}
-        page = (await http.get(URL, params=params, headers=admin)).json()
-        paged += page["data"]
-        if not page["has_more"]:
-            break
-        after = {"after": page["last_id"]}
-    assert paged == whole
+    assert await paged(http, URL, 2, params={"group_by": group_by}, headers=admin) == whole
 
 
 @pytest.mark.usefixtures("filled")

@@ -1,4 +1,4 @@
-"""Requests without a key that a web page of another site may have sent."""
+"""Requests of web pages: those of listed sites may call the API, and others change nothing."""
 
 import asyncio
 import itertools
@@ -10,6 +10,7 @@ import pytest
 from api_support import RunningApp, ScriptedWorker, client_of, error_of
 from key_support import bearer, new_key
 from pydantic import SecretStr, ValidationError
+from raw_client import with_settings
 
 from api.app import create_app
 from shared.settings import ApiSettings
@@ -29,7 +30,8 @@ FOREIGN = (
     *("evil.example:8000", "EVIL.example", "127.0.0.1.evil.example", "localhost.evil.example"),
     *("evil.example.", "evil-localhost.example", "[::1", "x.internal.example", "1.2.3"),
 )
-SITE = "https://app.example"
+SITE, OTHER = "https://app.example", "https://evil.example"
+LISTED = with_settings(cors_origins=(SITE,))
 
 
 async def test_the_servers_own_names_and_all_addresses_are_accepted(
@@ -80,18 +82,14 @@ async def test_keys_work_under_every_name(
             assert (await client.post(CHAT, json=BODY, headers=headers)).status_code == 202
 
 
-class TestAllowedHosts:
-    @pytest.fixture(params=[("llm.example",), ("*",)])
-    def changes(self, request: pytest.FixtureRequest) -> dict[str, Any]:
-        return {"allowed_hosts": request.param}
-
-    async def test_listed_names_are_accepted(
-        self, http: httpx.AsyncClient, settings: ApiSettings
-    ) -> None:
-        for host, is_listed in (("llm.example:1", True), ("evil.example", False)):
-            reply = await http.get("/v1/models", headers={"Host": host})
-            accepts = is_listed or settings.allowed_hosts == ("*",)
-            assert reply.status_code == (200 if accepts else 403), host
+@pytest.mark.parametrize(
+    "changes", [{"allowed_hosts": ("llm.example",)}, {"allowed_hosts": ("*",)}]
+)
+async def test_listed_names_are_accepted(http: httpx.AsyncClient, settings: ApiSettings) -> None:
+    accepts_all = settings.allowed_hosts == ("*",)
+    for host, is_accepted in (("llm.example:1", True), ("evil.example", accepts_all)):
+        reply = await http.get("/v1/models", headers={"Host": host})
+        assert reply.status_code == (200 if is_accepted else 403), host
 
 
 class TestFurtherPools:
@@ -108,30 +106,91 @@ class TestFurtherPools:
             assert (await http.get(url)).status_code == 200
 
 
-class TestCrossSite:
-    @pytest.fixture
-    def changes(self) -> dict[str, Any]:
-        return {"cors_origins": (SITE,)}
+@LISTED
+async def test_a_form_of_another_site_changes_nothing(
+    http: httpx.AsyncClient, worker: ScriptedWorker, views: PoolViews
+) -> None:
+    for origin, (method, path) in itertools.product(
+        ("http://evil.example", "null", "http://localhost:1"),
+        (("POST", CHAT), ("POST", "/v1/files"), ("DELETE", "/v1/jobs/x")),
+    ):
+        reply = await http.request(method, path, headers={"Origin": origin}, json=BODY)
+        assert reply.status_code == 403, (origin, path)
+        assert "--cors-origins" in reply.text
+    assert (await views.counts()).waiting == 0
 
-    async def test_a_form_of_another_site_changes_nothing(
-        self, http: httpx.AsyncClient, worker: ScriptedWorker, views: PoolViews
-    ) -> None:
-        for origin, (method, path) in itertools.product(
-            ("http://evil.example", "null", "http://localhost:1"),
-            (("POST", CHAT), ("POST", "/v1/files"), ("DELETE", "/v1/jobs/x")),
-        ):
-            reply = await http.request(method, path, headers={"Origin": origin}, json=BODY)
-            assert reply.status_code == 403, (origin, path)
-            assert "--cors-origins" in reply.text
-        assert (await views.counts()).waiting == 0
 
-    async def test_pages_of_the_server_and_of_listed_sites_may_send_requests(
-        self, http: httpx.AsyncClient, worker: ScriptedWorker
-    ) -> None:
-        own = str(http.base_url).rstrip("/")
-        proxied = {"Origin": "https://llm.example", "Sec-Fetch-Site": "same-origin"}
-        for headers in ({"Origin": own}, {"Origin": SITE}, proxied, {}):
-            assert (await http.post(CHAT, json=BODY, headers=headers)).status_code == 202
+@LISTED
+async def test_pages_of_the_server_and_of_listed_sites_may_send_requests(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    own = str(http.base_url).rstrip("/")
+    proxied = {"Origin": "https://llm.example", "Sec-Fetch-Site": "same-origin"}
+    for headers in ({"Origin": own}, {"Origin": SITE}, proxied, {}):
+        assert (await http.post(CHAT, json=BODY, headers=headers)).status_code == 202
+
+
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
+}
+
+
+def allowed(reply: httpx.Response) -> str | None:
+    return reply.headers.get("access-control-allow-origin")
+
+
+@LISTED
+async def test_a_listed_site_may_ask_whether_its_pages_may_send_requests(
+    http: httpx.AsyncClient,
+) -> None:
+    reply = await http.options(CHAT, headers={"Origin": SITE, **PREFLIGHT})
+    assert (reply.status_code, allowed(reply)) == (200, SITE)
+    assert "idempotency-key" in reply.headers["access-control-allow-headers"]
+    assert "DELETE" in reply.headers["access-control-allow-methods"]
+    assert "access-control-allow-credentials" not in reply.headers
+    refused = await http.options(CHAT, headers={"Origin": OTHER, **PREFLIGHT})
+    assert (refused.status_code, allowed(refused)) == (400, None)
+
+
+@LISTED
+async def test_pages_can_read_answers_errors_and_lorikeets_headers(
+    http: httpx.AsyncClient, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = await http.get("/v1/models", headers={"Origin": SITE})
+    assert allowed(listed) == SITE
+    exposed = listed.headers["access-control-expose-headers"]
+    for name in ("X-Lorikeet-Job", "X-Lorikeet-Warning", "X-Request-Id", "Retry-After"):
+        assert name in exposed
+    wrong = await http.post(CHAT, content=b"{", headers={"Origin": SITE})
+    assert (wrong.status_code, allowed(wrong)) == (400, SITE)
+
+    async def broken(*_: object, **__: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr("api.answers.draft.Draft.of", broken)
+    failed = await http.post(CHAT, json=BODY, headers={"Origin": SITE})
+    assert (failed.status_code, allowed(failed)) == (500, SITE)
+    assert allowed(await http.get("/v1/models", headers={"Origin": OTHER})) is None
+
+
+async def test_by_default_no_page_may_call_the_api(http: httpx.AsyncClient) -> None:
+    reply = await http.options(CHAT, headers={"Origin": SITE, **PREFLIGHT})
+    assert (reply.status_code, allowed(reply)) == (405, None)
+    assert allowed(await http.get("/health", headers={"Origin": SITE})) is None
+
+
+@pytest.mark.parametrize("changes", [{"cors_origins": (SITE,)}, {"cors_origins": ("*",)}])
+async def test_only_pages_of_listed_sites_may_manage_adapters_and_a_wildcard_lists_none(
+    http: httpx.AsyncClient, settings: ApiSettings
+) -> None:
+    for origin in (SITE, OTHER, "null", "*"):
+        is_listed = origin == SITE and SITE in settings.cors_origins
+        method, status = ("GET", 200) if is_listed else ("DELETE", 403)
+        reply = await http.request(method, "/v1/adapters/extract", headers={"Origin": origin})
+        assert reply.status_code == status, origin
+    shown = allowed(await http.get("/health", headers={"Origin": SITE}))
+    assert shown in settings.cors_origins
 
 
 @pytest.mark.parametrize("host", ["http://llm.example", "llm.example:80", "a b", ".example", ""])

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from adapter_readers import Reader
-from api_support import ADAPTER, ScriptedWorker, error_of
+from api_support import ADAPTER, ScriptedWorker, error_of, paged
 from key_support import bearer, new_key
 
 from ops.control.shadow_comparison import ShadowComparison
@@ -256,17 +256,27 @@ async def test_a_pinned_adapter_says_so(http: httpx.AsyncClient, reader: Reader)
 async def test_the_audit_log_has_pages(http: httpx.AsyncClient, trial: Reader) -> None:
     await http.put(URL, json={"percent": 20})
     await http.put(f"/v1/adapters/{NAME}/pin", json={})
-    actions: list[str] = []
-    after = ""
-    while True:
-        page = (await http.get(f"/v1/audit_log?limit=2&adapter={NAME}{after}")).json()
-        actions += [change["action"] for change in page["data"]]
-        if not page["has_more"]:
-            break
-        after = f"&after={page['last_id']}"
+    changes = await paged(http, "/v1/audit_log", 2, params={"adapter": NAME})
+    actions = [change["action"] for change in changes]
     assert actions == ["pinned", *["candidate_set"] * 3, "loaded"]
-    newest = page["data"][-1]
-    assert (newest["by"], newest["from"], newest["to"]) == (".worker", None, CURRENT)
+    oldest = changes[-1]
+    assert (oldest["by"], oldest["from"], oldest["to"]) == (".worker", None, CURRENT)
     for query, param in (("limit=0", "limit"), ("after=x", "after"), ("colour=1", "colour")):
         assert (error_of(await http.get(f"/v1/audit_log?{query}"))[::2]) == (400, param)
     assert (await http.get("/v1/audit_log?adapter=none")).json()["data"] == []
+
+
+LARGEST = 2**64 - 1
+"""Largest number in an id of Redis' streams."""
+BAD_CURSORS = (
+    *("", "0", "0-0", "00-000", "-", "+", "(1-0", "1-0-0", "1-", "a-b", "\u0663-\u0661", "1-0\n"),
+    *(f"{LARGEST + 1}-0", f"0-{LARGEST + 1}", "99999999999999999999-0"),
+)
+
+
+async def test_cursors_of_the_audit_log_are_ids_of_a_stream(http: httpx.AsyncClient) -> None:
+    for after in BAD_CURSORS:
+        reply = await http.get("/v1/audit_log", params={"after": after})
+        assert error_of(reply) == (400, "invalid_value", "after"), after
+    for after in ("0-1", "1-0", f"{LARGEST}-{LARGEST}"):
+        assert (await http.get("/v1/audit_log", params={"after": after})).status_code == 200

@@ -1,17 +1,24 @@
-"""Inspections by workers that answer, are silent or die."""
+"""Inspections by workers that answer, are silent, die, or can't serve the adapter."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from api_support import error_of, until
+from adapter_readers import finds
+from api_support import BASE, ScriptedWorker, error_of, until
 from raw_client import with_settings
 
 from api.adapters import inspection
+from shared.errors import ErrorCode, JobError
+from shared.protocol.capabilities import AdapterKind, Capabilities
+from shared.store.adapters.inspections import Findings, Inspection
 from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
-LOAD = "/v1/load_lora_adapter"
+LOAD, VALIDATE, UPLOAD = "/v1/load_lora_adapter", "/v1/adapters/validate", "/v1/adapters"
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
 
 
@@ -71,3 +78,81 @@ async def test_an_inspection_over_the_deadline_is_a_504(
     reader.answer = never
     reply = await http.post(LOAD, json=SQL)
     assert error_of(reply)[:2] == (504, "deadline_exceeded")
+
+
+PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+IS_DORA = (
+    "adapter sql is a DoRA adapter, and no live worker of this pool serves DoRA: start one with "
+    "--engine native"
+)
+
+
+def finds_dora(asked: Inspection) -> Findings:
+    found = finds(asked)
+    assert found.adapter
+    return replace(found, adapter=replace(found.adapter, kinds=frozenset({AdapterKind.DORA})))
+
+
+async def load_dora(registry: Registry) -> None:
+    adapter = finds_dora(Inspection(name="sql", source="/adapters/sql")).adapter
+    assert adapter
+    await registry.load_adapter(adapter, replace=False)
+
+
+async def test_a_request_that_no_live_worker_serves_is_a_503_that_names_the_need(
+    http: httpx.AsyncClient, registry: Registry, queue: Queue
+) -> None:
+    await load_dora(registry)
+    await ScriptedWorker.start(queue, PLAIN)
+    reply = await http.post("/v1/chat/completions", json={"model": "sql", **CHAT})
+    assert error_of(reply) == (503, "adapter_unavailable", "model")
+    assert reply.json()["error"]["message"] == IS_DORA
+    assert int(reply.headers["retry-after"]) > 0
+
+
+async def test_embeddings_that_no_live_worker_computes_are_a_503(
+    http: httpx.AsyncClient, registry: Registry, queue: Queue
+) -> None:
+    await ScriptedWorker.start(queue, PLAIN)
+    reply = await http.post("/v1/embeddings", json={"model": BASE.name, "input": "hi"})
+    assert error_of(reply)[:2] == (503, "adapter_unavailable")
+    assert "serves requests for embeddings" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("route", [LOAD, UPLOAD])
+async def test_an_adapter_that_no_live_worker_serves_is_not_loaded(
+    http: httpx.AsyncClient, registry: Registry, readers: Callable[..., Any], route: str
+) -> None:
+    await readers(PLAIN, find=finds_dora)
+    if route == LOAD:
+        reply = await http.post(LOAD, json=SQL)
+    else:
+        reply = await http.post(UPLOAD, params={"name": "sql", "config": "{}"}, content=b"x")
+    assert error_of(reply)[:2] == (400, "adapter_rejected")
+    assert reply.json()["error"]["message"] == IS_DORA
+    assert await registry.adapter("sql") is None
+
+
+async def test_a_check_of_an_adapter_says_that_no_live_worker_serves_it(
+    http: httpx.AsyncClient, registry: Registry, readers: Callable[..., Any]
+) -> None:
+    await readers(PLAIN, find=finds_dora)
+    body = (await http.post(VALIDATE, json=SQL)).json()
+    assert (body["valid"], body["error"]["message"]) == (False, IS_DORA)
+
+
+async def test_workers_that_serve_everything_check_adapters_first(
+    http: httpx.AsyncClient, registry: Registry, readers: Callable[..., Any]
+) -> None:
+    def refuses(_: Inspection) -> Findings:
+        code = ErrorCode.ADAPTER_REJECTED
+        return Findings(error=JobError(code=code, message="this engine can't"))
+
+    limited = await readers(PLAIN, find=refuses)
+    await readers(find=finds_dora)
+    assert (await http.post(LOAD, json=SQL)).status_code == 200
+    assert limited.asked == []
+    adapter = await registry.adapter("sql")
+    assert adapter is not None
+    assert adapter.kinds == {AdapterKind.DORA}

@@ -30,8 +30,7 @@ URL = "/v1/chat/completions"
 async def test_an_error_before_the_job_is_admitted_is_an_http_status(
     http: httpx.AsyncClient, worker: ScriptedWorker, stream: bool
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json={**BODY, "stream": stream}))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json={**BODY, "stream": stream}))
     await worker.fail(job, TOO_LONG)
     response = await request
     assert response.status_code == 400
@@ -151,8 +150,7 @@ async def other(queue: Queue, worker: ScriptedWorker) -> ScriptedWorker:
 async def test_events_that_a_worker_publishes_after_releasing_the_job_are_dropped(
     http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker, other: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=STREAM))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=STREAM))
     await worker.tokens(job, 0, (1,), "one")
     await queue.release(worker.id, [job.job.id])
     await worker.tokens(job, 1, (9,), " late")
@@ -169,8 +167,7 @@ async def test_a_worker_that_diverges_ends_the_stream_and_is_counted(
     worker: ScriptedWorker,
     other: ScriptedWorker,
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=STREAM))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=STREAM))
     await worker.tokens(job, 0, (1, 2), "one")
     await queue.release(worker.id, [job.job.id])
     moved = await other.take()

@@ -62,8 +62,7 @@ def abandoned(redis: Redis, keys: Keys) -> Abandoned:
 async def test_after_the_grace_period_the_job_is_cancelled(
     http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=BODY))
     request.cancel()
 
     async def is_cancelled() -> bool:
@@ -103,6 +102,7 @@ async def test_a_job_is_kept_until_its_last_client_leaves(
     assert (await requests[2]).json()["choices"][0]["message"]["content"] == "hello"
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("headers", [{}, KEY])
 async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_sent_again(
     http: httpx.AsyncClient,
@@ -111,8 +111,10 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
     views: PoolViews,
     abandoned: Abandoned,
     headers: dict[str, str],
+    background: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    body = {**BODY, "background": background}
     accept = server.pool.part(Queue).enqueue
     accepted = []
 
@@ -122,8 +124,10 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
 
     with monkeypatch.context() as patched:
         patched.setattr(server.pool.part(Queue), "enqueue", accept_but_fail)
-        assert (await http.post(URL, json=BODY, headers=headers)).status_code == 503
+        reply = await http.post(URL, json=body, headers=headers)
     job_id = accepted[0].id
+    assert error_of(reply) == (503, "service_unavailable", None)
+    assert reply.headers["x-lorikeet-job"] == job_id
     if not headers:
 
         async def is_cancelled() -> bool:
@@ -132,8 +136,9 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
 
         await eventually(is_cancelled)
         return
-    await abandoned.gets(job_id)
-    again, job = await worker.serve(http.post(URL, json=BODY, headers=headers))
+    if not background:
+        await abandoned.gets(job_id)
+    again, job = await worker.serve(http.post(URL, json=body, headers=headers))
     assert (job.job.id, again.headers["idempotent-replayed"]) == (job_id, "true")
 
 
@@ -177,8 +182,7 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     abandoned: Abandoned,
     body: dict[str, object],
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=body, headers=KEY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=body, headers=KEY))
     server.pool.part(ReplyHub).stop()
     reply = await request
     assert error_of(reply) == (503, "server_stopping", None)
@@ -221,8 +225,7 @@ async def test_a_stopping_server_does_not_abandon_a_job_that_keeps_running(
     headers: dict[str, str],
     fields: dict[str, object],
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json={**STREAM, **fields}, headers=headers))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json={**STREAM, **fields}, headers=headers))
     server.pool.part(ReplyHub).stop()
     await request
     await server.pool.part(Following).cancels.finish()
@@ -237,8 +240,7 @@ async def test_a_client_that_leaves_the_server_it_came_back_to_after_a_stop_ends
     worker: ScriptedWorker,
     abandoned: Abandoned,
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=STREAM))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=STREAM))
     server.pool.part(ReplyHub).stop()
     await request
     await abandoned.gets(job.job.id)

@@ -1,26 +1,31 @@
-"""The official clients read streams that pause after their first tokens."""
+"""Streams that pause: the comments that they have, and the official clients that read them."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from api_support import RunningApp, ScriptedWorker, until
+from queue_support import LIMITS, Actor, make_job
 from sse_events import sse_events
 
 from api.answers import delivery
-from api.answers.keep_alive import keep_alive
+from api.answers.delivery import comment, keep_alive
 from api.follow.reply_hub import ReplyHub
 from ops.lab.chaos.load.requests import Question
 from ops.lab.chaos.load.sdks.available import AvailableSdks
 from ops.lab.chaos.load.sdks.process import has_node_clients, start_node
 from ops.lab.chaos.load.sdks.sdk import Api, Part, Sdk, SdkError, SdkRequest, fields_of
-from shared.errors import ErrorCode, JobError
+from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
-from shared.store.views.pool_views import PoolViews
+from shared.store.jobs.queue import Queue
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews, Wait
 
 NUM_COMMENTS = 3
 APIS = list(Api)
@@ -49,13 +54,10 @@ def comments(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return sent
 
 
-@pytest.fixture
-async def sdk(language: str, api: Api, tmp_path: Path) -> AsyncIterator[Sdk]:
-    """The official client of `api` for Python or Node."""
-    log = tmp_path / "node.log"
-    available = AvailableSdks(await start_node(log) if language == "for Node" else None)
-    yield next(each for each in reversed(available.all) if api in each.apis)
-    await available.close()
+async def pause(comments: list[bytes], num: int = NUM_COMMENTS) -> None:
+    """Wait until `num` further comments were sent."""
+    num_sent = len(comments)
+    await until(lambda: len(comments) >= num_sent + num)
 
 
 def asked(api: Api, url: str) -> SdkRequest:
@@ -64,84 +66,80 @@ def asked(api: Api, url: str) -> SdkRequest:
     return SdkRequest(api=api, url=url, fields=fields_of(api, question), headers={})
 
 
-async def read(sdk: Sdk, request: SdkRequest, parts: list[Part]) -> None:
-    async for part in sdk.stream(request):
-        parts.append(part)
+class ClientStream:
+    """A stream that an official client reads."""
+
+    def __init__(self, sdk: Sdk, request: SdkRequest) -> None:
+        self.parts: list[Part] = []
+        self.reading = asyncio.create_task(self._read(sdk, request))
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts)
+
+    async def begin(self, worker: ScriptedWorker) -> ClaimedJob:
+        """Publish the first token, and wait until the client has it."""
+        job = await worker.begin("one", checkpoint=True)
+        await until(lambda: self.text == "one")
+        return job
+
+    async def _read(self, sdk: Sdk, request: SdkRequest) -> None:
+        async for part in sdk.stream(request):
+            self.parts.append(part)
 
 
-def text_of(parts: list[Part]) -> str:
-    return "".join(part.text for part in parts)
-
-
-async def begun(worker: ScriptedWorker, parts: list[Part], text: str) -> ClaimedJob:
-    """Publish the first token, and wait until the client has it."""
-    job = await worker.begin(text, checkpoint=True)
-    await until(lambda: text_of(parts) == text)
-    return job
+@pytest.fixture
+async def stream(
+    language: str, api: Api, server: RunningApp, comments: list[bytes], tmp_path: Path
+) -> AsyncIterator[ClientStream]:
+    """A stream of the official client of `api` for Python or Node."""
+    log = tmp_path / "node.log"
+    available = AvailableSdks(await start_node(log) if language == "for Node" else None)
+    sdk = next(each for each in reversed(available.all) if api in each.apis)
+    yield ClientStream(sdk, asked(api, server.url))
+    await available.close()
 
 
 @pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
 async def test_a_stream_with_pauses_arrives_whole(
-    server: RunningApp,
-    worker: ScriptedWorker,
-    comments: list[bytes],
-    sdk: Sdk,
-    api: Api,
+    stream: ClientStream, worker: ScriptedWorker, comments: list[bytes]
 ) -> None:
-    parts: list[Part] = []
-    reading = asyncio.create_task(read(sdk, asked(api, server.url), parts))
-    await until(lambda: len(comments) >= NUM_COMMENTS)  # before the first token
-    job = await begun(worker, parts, "one")
+    await pause(comments)  # before the first token
+    job = await stream.begin(worker)
     for index, text in enumerate((" two", " three"), 1):
-        num_sent = len(comments)
-        await until(lambda num_sent=num_sent: len(comments) >= num_sent + NUM_COMMENTS)
+        await pause(comments)
         await worker.tokens(job, index, (index,), text)
-    await until(lambda: text_of(parts) == "one two three")
+    await until(lambda: stream.text == "one two three")
     await worker.tokens(job, 3, (4,), "", FinishReason.LENGTH)
-    num_sent = len(comments)
-    await until(lambda: len(comments) >= num_sent + NUM_COMMENTS)  # before the end
+    await pause(comments)  # before the end
     await worker.finish(job, Choice(text="one two three", finish=FinishReason.LENGTH, ids=()))
-    await reading
-    assert (text_of(parts), parts[0].job) == ("one two three", job.job.id)
-    assert [part.finish for part in parts if part.finish] == ["length"]
+    await stream.reading
+    assert (stream.text, stream.parts[0].job) == ("one two three", job.job.id)
+    assert [part.finish for part in stream.parts if part.finish] == ["length"]
 
 
 @pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
 async def test_a_job_that_fails_after_a_pause_is_an_error_of_the_client(
-    server: RunningApp,
-    worker: ScriptedWorker,
-    comments: list[bytes],
-    sdk: Sdk,
-    api: Api,
+    stream: ClientStream, worker: ScriptedWorker, comments: list[bytes]
 ) -> None:
-    parts: list[Part] = []
-    reading = asyncio.create_task(read(sdk, asked(api, server.url), parts))
-    job = await begun(worker, parts, "one")
-    num_sent = len(comments)
-    await until(lambda: len(comments) > num_sent)
+    job = await stream.begin(worker)
+    await pause(comments, 1)
     await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="it broke"))
     with pytest.raises(SdkError, match="it broke"):
-        await reading
-    assert text_of(parts) == "one"
+        await stream.reading
+    assert stream.text == "one"
 
 
 @pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
 async def test_a_stopping_front_end_is_an_error_of_the_client(
-    server: RunningApp,
-    worker: ScriptedWorker,
-    comments: list[bytes],
-    sdk: Sdk,
-    api: Api,
+    stream: ClientStream, worker: ScriptedWorker, server: RunningApp, comments: list[bytes]
 ) -> None:
-    parts: list[Part] = []
-    reading = asyncio.create_task(read(sdk, asked(api, server.url), parts))
-    await begun(worker, parts, "one")
-    num_sent = len(comments)
-    await until(lambda: len(comments) > num_sent)
+    await stream.begin(worker)
+    await pause(comments, 1)
     server.pool.part(ReplyHub).stop()
     with pytest.raises(SdkError, match="this server stops"):
-        await reading
-    assert text_of(parts) == "one"
+        await stream.reading
+    assert stream.text == "one"
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -154,8 +152,7 @@ async def test_only_the_end_of_an_event_is_a_blank_line(
     request = asyncio.create_task(http.post(f"/v1/{paths.get(api, api)}", json=fields))
     job = await worker.begin("one", checkpoint=True)
     start = asyncio.create_task(http.get(f"/v1/jobs/{job.job.id}/stream"))
-    num_sent = len(comments)
-    await until(lambda: len(comments) >= num_sent + 2 * NUM_COMMENTS)
+    await pause(comments, 2 * NUM_COMMENTS)
     await worker.tokens(job, 1, (2,), " two", FinishReason.STOP, checkpoint=True)
     await worker.finish(job, Choice(text="one two", finish=FinishReason.STOP, ids=(1, 2)))
     for text in ((await request).text, (await start).text):
@@ -163,3 +160,51 @@ async def test_only_the_end_of_an_event_is_a_blank_line(
         assert ": keep-alive\n" in text
         assert all("\ndata: " in f"\n{block}" for block in blocks), blocks
         assert sse_events(text)
+
+
+PLAIN = b": keep-alive\n"
+
+
+@pytest.mark.parametrize(
+    ("wait", "text"),
+    [
+        (
+            Wait(position=3, num_waiting=12, estimated_s=39.2),
+            "waiting, position 3 of 12, about 40 s",
+        ),
+        (Wait(position=1, num_waiting=1, estimated_s=None), "waiting, position 1 of 1"),
+        (None, "keep-alive"),
+    ],
+)
+def test_a_comment_states_the_place_and_the_estimated_wait(wait: Wait | None, text: str) -> None:
+    assert comment(wait) == f": {text}\n".encode()
+
+
+async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
+    queue: Queue, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    jobs = [make_job() for _ in range(3)]
+    for job in jobs:
+        await queue.enqueue(job, LIMITS)
+    assert await keep_alive(views, jobs[1].id) == b": waiting, position 2 of 3\n"
+    worker = await Actor(queue, redis, keys, "w", ["a@1"]).register()
+    await worker.claim()
+    assert await keep_alive(views, jobs[1].id) == PLAIN
+    assert await keep_alive(views, JobId("unknown")) == PLAIN
+
+
+async def never(job_id: JobId) -> None:
+    await asyncio.Event().wait()
+
+
+async def fail(job_id: JobId) -> None:
+    raise RedisUnavailable
+
+
+@pytest.mark.parametrize("wait", [never, fail])
+async def test_a_comment_does_not_wait_for_redis_and_is_plain_without_it(
+    views: PoolViews, monkeypatch: pytest.MonkeyPatch, wait: Any
+) -> None:
+    monkeypatch.setattr(views, "wait", wait)
+    async with asyncio.timeout(60):
+        assert await keep_alive(views, JobId("a")) == PLAIN

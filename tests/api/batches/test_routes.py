@@ -1,4 +1,4 @@
-"""/v1/files and /v1/batches, through the openai client and raw requests."""
+"""/v1/files and /v1/batches, through the openai client and raw requests, and who may see them."""
 
 import itertools
 import re
@@ -9,11 +9,15 @@ import httpx
 import openai
 import orjson
 import pytest
-from api_support import RunningApp, error_of
-from pydantic import SecretStr
+from api_support import RunningApp, ScriptedWorker, error_of, paged
+from key_support import bearer, new_key
+from raw_client import with_settings
 from routes_support import example_path, routes
 
+from shared.protocol.access.rights import ALL_MODELS, Access
 from shared.protocol.ids import BatchId
+from shared.store.access.key_store import KeyStore
+from shared.store.batches import pages
 from shared.store.batches.batches import Batches
 from shared.store.batches.records import BatchStatus
 from shared.store.redis.connection import Redis
@@ -173,49 +177,110 @@ async def test_an_ended_batch_shows_when_it_ended_and_can_be_deleted(
     assert [each.id async for each in client.batches.list()] == []
 
 
-class TestWithoutFileStore:
-    """A server whose operator hasn't set --file-store."""
-
-    @pytest.fixture
-    def changes(self) -> dict[str, Any]:
-        return {}
-
-    async def test_every_route_says_so(self, http: httpx.AsyncClient, server: RunningApp) -> None:
-        paths = [
-            route for route in routes(server.app) if re.match(r"/v1/(files|batch)", route.path)
-        ]
-        assert len(paths) == 10
-        for route in paths:
-            (method,) = route.methods
-            response = await http.request(method, example_path(route.path))
-            assert error_of(response)[:2] == (404, "no_file_store")
-            assert "--file-store" in response.json()["error"]["message"]
+@with_settings()
+async def test_without_a_file_store_every_route_says_so(
+    http: httpx.AsyncClient, server: RunningApp
+) -> None:
+    paths = [route for route in routes(server.app) if re.match(r"/v1/(files|batch)", route.path)]
+    assert len(paths) == 10
+    for route in paths:
+        (method,) = route.methods
+        response = await http.request(method, example_path(route.path))
+        assert error_of(response)[:2] == (404, "no_file_store")
+        assert "--file-store" in response.json()["error"]["message"]
 
 
-class TestWithKeys:
-    """Files and batches of several tenants."""
+PATTERNS = {
+    "full": ("*",),
+    "equal": ("sql-*", "extract"),
+    "wide": ("tiny/*", "sql-*", "ext*"),
+    "narrow": ("extract",),
+    "other": ("tiny/*",),
+    "blue": ("*",),
+}
+"""Patterns of keys, all of one tenant but the last."""
+SEEN_BY = {
+    "full": {"full"},
+    "equal": {"full", "equal", "wide"},
+    "wide": {"full", "wide"},
+    "narrow": {"full", "equal", "wide", "narrow"},
+    "other": {"full", "wide", "other"},
+    "blue": {"blue"},
+}
+"""For each key, those that see its files and batches."""
 
-    @pytest.fixture
-    def changes(self, tmp_path: Path) -> dict[str, Any]:
-        keys = (SecretStr("red:0123456789abcdef"), SecretStr("blue:fedcba9876543210"))
-        return {"file_store": str(tmp_path / "store"), "api_keys": keys}
 
-    async def test_tenants_do_not_see_each_other(self, server: RunningApp) -> None:
-        def client_of(key: str) -> openai.AsyncOpenAI:
-            return openai.AsyncOpenAI(api_key=key, base_url=f"{server.url}/v1", max_retries=0)
+@pytest.fixture
+async def headers(store: KeyStore) -> dict[str, dict[str, str]]:
+    found = {}
+    for name, models in PATTERNS.items():
+        tenant = "blue" if name == "blue" else "red"
+        found[name] = bearer((await new_key(store, tenant=tenant, models=models))[0])
+    return found
 
-        async with client_of("0123456789abcdef") as red, client_of("fedcba9876543210") as blue:
-            batch = await created(red)
-            for call in (
-                blue.files.retrieve(batch.input_file_id),
-                blue.files.content(batch.input_file_id),
-                blue.files.delete(batch.input_file_id),
-                blue.batches.retrieve(batch.id),
-                blue.batches.cancel(batch.id),
-                blue.delete(f"/batches/{batch.id}", cast_to=object),
-                created(blue, input_file_id=batch.input_file_id),
+
+async def uploaded_by(http: httpx.AsyncClient, headers: dict[str, str]) -> str:
+    form = {"files": {"file": ("in.jsonl", LINE)}, "data": {"purpose": "batch"}}
+    reply = await http.post("/v1/files", headers=headers, **form)
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["id"])
+
+
+async def created_by(http: httpx.AsyncClient, headers: dict[str, str], file: str) -> httpx.Response:
+    body = {"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"}
+    return await http.post("/v1/batches", headers=headers, json=body)
+
+
+@pytest.mark.parametrize("creator", PATTERNS)
+async def test_only_keys_of_the_tenant_with_the_rights_of_the_creating_key_see_a_file_and_its_batch(
+    http: httpx.AsyncClient, worker: ScriptedWorker, headers: Any, creator: str
+) -> None:
+    file = await uploaded_by(http, headers[creator])
+    batch = (await created_by(http, headers[creator], file)).json()["id"]
+    for name, key in headers.items():
+        status = 200 if name in SEEN_BY[creator] else 404
+        for path in (f"/v1/files/{file}", f"/v1/files/{file}/content", f"/v1/batches/{batch}"):
+            assert (await http.get(path, headers=key)).status_code == status, (name, path)
+        for path, found in (("/v1/files", file), ("/v1/batches", batch)):
+            listed = [each["id"] for each in (await http.get(path, headers=key)).json()["data"]]
+            assert (found in listed) == (status == 200), (name, path)
+        if status == 404:
+            for method, path in (
+                *(("DELETE", f"/v1/files/{file}"), ("DELETE", f"/v1/batches/{batch}")),
+                ("POST", f"/v1/batches/{batch}/cancel"),
             ):
-                with pytest.raises(openai.NotFoundError):
-                    await call
-            assert [each async for each in blue.files.list()] == []
-            assert [each async for each in blue.batches.list()] == []
+                assert (await http.request(method, path, headers=key)).status_code == 404
+            assert error_of(await created_by(http, key, file))[0] == 404
+    assert (await http.get(f"/v1/files/{file}", headers=headers[creator])).status_code == 200
+
+
+async def test_pages_of_a_key_have_all_that_it_may_see(
+    http: httpx.AsyncClient, worker: ScriptedWorker, headers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "NUM_READ", 3)
+    own = []
+    for number in range(10):
+        file = await uploaded_by(http, headers["narrow" if number % 4 == 0 else "full"])
+        own += [file] if number % 4 == 0 else []
+    found = await paged(http, "/v1/files", 2, headers=headers["narrow"])
+    assert sorted(each["id"] for each in found) == sorted(own)
+
+
+@pytest.mark.parametrize(
+    ("rights", "models", "covers"),
+    [
+        ((ALL_MODELS,), ("*",), True),
+        (("a*",), ("*",), False),
+        (("a*",), ("abc",), True),
+        (("a*",), ("abc", "b"), False),
+        (("a*",), ("a*",), True),
+        (("a*",), ("ab*",), False),  # equal patterns only
+        (("a?",), ("a*",), False),
+        (("a[*]",), ("a*",), False),
+        (("a",), (), True),
+    ],
+)
+def test_rights_cover_equal_patterns_and_names_that_they_match(
+    rights: tuple[str, ...], models: tuple[str, ...], covers: bool
+) -> None:
+    assert Access(tenant="red", scopes=frozenset(), models=rights).covers(models) is covers

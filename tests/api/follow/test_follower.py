@@ -5,12 +5,11 @@ from typing import Any, cast
 
 import pytest
 from api_support import until
-from followed_job import ADMITTED, ID, STOP, USAGE, done, end, followed_job, tokens
+from followed_job import ID, STOP, USAGE, done, end, followed_job, tokens
 
 from api.follow import follower
-from api.follow.follow_state import Update
 from api.follow.follower import Attach, Follower
-from api.follow.reply_hub import ClientGone, Inbox, ServerStopping, max_events
+from api.follow.reply_hub import Inbox, max_events
 from api.follow.transcript import Delta
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
@@ -22,10 +21,12 @@ from shared.store.views.job_view import JobView
 from shared.store.views.pool_views import PoolViews
 
 
-class FakeViews:
-    """Stands in for `PoolViews` and for the reader of checkpoints."""
+class FakeJob:
+    """A job's inbox, and its stored state in place of `PoolViews` and the reader of checkpoints."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_choices: int = 1) -> None:
+        self.inbox = Inbox(num_choices)
+        self._answer = AnswerSpec.of(followed_job(num_choices))
         self.stored: Result | None = None
         self.state: JobState | None = JobState.RUNNING
         self.error: JobError | None = None
@@ -49,6 +50,18 @@ class FakeViews:
     def _raise_if_unavailable(self) -> None:
         if self.is_unavailable:
             raise RedisUnavailable("unavailable")
+
+    def follow(self, *, left_ms: int = 20_000, attach: Attach | None = None) -> Follower:
+        """Return a follower of the job."""
+        views = cast(PoolViews, self)
+        return Follower(
+            self._answer,
+            self.inbox,
+            views,
+            self.read_checkpoints,
+            left_ms=left_ms,
+            attach=attach,
+        )
 
 
 def view(state: JobState, error: JobError | None) -> JobView:
@@ -74,39 +87,20 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def views() -> FakeViews:
-    return FakeViews()
-
-
-@pytest.fixture
-def inbox() -> Inbox:
-    return Inbox(num_choices=1)
-
-
-def follow(
-    views: FakeViews,
-    inbox: Inbox,
-    *,
-    n: int = 1,
-    left_ms: int = 20_000,
-    attach: Attach | None = None,
-) -> Follower:
-    return Follower(
-        AnswerSpec.of(followed_job(n)),
-        inbox,
-        cast(PoolViews, views),
-        views.read_checkpoints,
-        left_ms=left_ms,
-        attach=attach,
-    )
+def job() -> FakeJob:
+    return FakeJob()
 
 
 async def text_of(following: Follower) -> str:
     """Return all text until the job is done."""
     text = ""
     while not following.is_done:
-        text += "".join(u.text for u in await following.updates(1) if isinstance(u, Delta))
+        text += await next_text(following)
     return text
+
+
+async def next_text(following: Follower) -> str:
+    return "".join([u.text for u in await following.updates(1) if isinstance(u, Delta)])
 
 
 async def failure_of(following: Follower) -> ErrorCode:
@@ -115,208 +109,152 @@ async def failure_of(following: Follower) -> ErrorCode:
     return caught.value.error.code
 
 
-async def test_events_become_updates_and_the_end_has_the_usage(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    following = follow(views, inbox)
-    inbox.put(ADMITTED)
-    inbox.put(tokens(0, (1,), "a", STOP))
-    updates: list[Update] = await following.updates(1)
-    assert updates == [ADMITTED, Delta(0, "a", STOP)]
-    inbox.put(end())
-    assert await following.updates(1) == []
-    assert following.usage == USAGE
-
-
-async def test_updates_before_an_error_are_returned_before_it(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    following = follow(views, inbox)
-    inbox.put(tokens(0, (1,), "a"))
-    inbox.put(end(JobState.FAILED, JobError(code=ErrorCode.INTERNAL, message="broken")))
+async def test_updates_before_an_error_are_returned_before_it(job: FakeJob) -> None:
+    following = job.follow()
+    job.inbox.put(tokens(0, (1,), "a"))
+    job.inbox.put(end(JobState.FAILED, JobError(code=ErrorCode.INTERNAL, message="broken")))
     assert await following.updates(1) == [Delta(0, "a", None)]
     with pytest.raises(JobFailed, match="broken"):
         await following.updates(1)
     assert following.has_ended
 
 
-async def test_a_gap_stays_open_until_the_checkpoints_have_its_tokens(
-    views: FakeViews, inbox: Inbox
+@pytest.mark.parametrize("is_unavailable", [False, True])
+async def test_a_gap_stays_open_until_redis_has_its_tokens_in_the_checkpoints(
+    job: FakeJob, is_unavailable: bool
 ) -> None:
-    following = follow(views, inbox)
-    inbox.put(tokens(1, (2,), "b"))
+    following = job.follow()
+    job.is_unavailable = is_unavailable
+    job.checkpoints = (tokens(0, (1,), "a"),) if is_unavailable else ()
+    job.inbox.put(tokens(1, (2,), "b"))
     assert await following.updates(0.05) == []
-    views.checkpoints = (tokens(0, (1,), "a"),)
+    job.checkpoints, job.is_unavailable = (tokens(0, (1,), "a"),), False
     assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
 
 
-async def test_a_gap_stays_open_while_redis_is_unavailable(views: FakeViews, inbox: Inbox) -> None:
-    following = follow(views, inbox)
-    views.checkpoints, views.is_unavailable = (tokens(0, (1,), "a"),), True
-    inbox.put(tokens(1, (2,), "b"))
+async def test_an_end_with_a_gap_is_completed_after_an_outage(job: FakeJob) -> None:
+    job.stored, job.is_unavailable = done("abc", 1, 2, 3), True
+    following = job.follow()
+    job.inbox.put(end())
     assert await following.updates(0.05) == []
-    views.is_unavailable = False
-    assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
-
-
-async def test_an_end_with_a_gap_is_completed_after_an_outage(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    views.stored, views.is_unavailable = done("abc", 1, 2, 3), True
-    following = follow(views, inbox)
-    inbox.put(end())
-    assert await following.updates(0.05) == []
-    views.is_unavailable = False
+    job.is_unavailable = False
     assert await text_of(following) == "abc"
 
 
-async def test_a_silent_running_job_is_waited_for(views: FakeViews, inbox: Inbox) -> None:
-    following = follow(views, inbox)
+async def test_a_silent_running_job_is_waited_for(job: FakeJob) -> None:
+    following = job.follow()
     waiting = asyncio.create_task(following.updates(5))
-    await until(lambda: views.num_job_reads >= 3)
-    inbox.put(tokens(0, (1,), "a"))
+    await until(lambda: job.num_job_reads >= 3)
+    job.inbox.put(tokens(0, (1,), "a"))
     assert await waiting == [Delta(0, "a", None)]
 
 
-async def test_a_job_that_redis_does_not_know_is_lost(views: FakeViews, inbox: Inbox) -> None:
-    views.state = None
-    assert await failure_of(follow(views, inbox)) is ErrorCode.UNAVAILABLE
+async def test_a_job_that_redis_does_not_know_is_lost(job: FakeJob) -> None:
+    job.state = None
+    assert await failure_of(job.follow()) is ErrorCode.UNAVAILABLE
 
 
-async def test_the_deadline_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
-    following = follow(views, inbox, left_ms=30)
+@pytest.mark.parametrize(
+    ("is_attached", "left_ms", "is_unavailable"),
+    [(False, 30, False), (False, 60, True), (True, -1000, False)],
+)
+async def test_the_deadline_of_an_unfinished_job_ends_the_wait(
+    job: FakeJob, is_attached: bool, left_ms: int, is_unavailable: bool
+) -> None:
+    job.is_unavailable = is_unavailable
+    attach = Attachments(job) if is_attached else None
+    following = job.follow(left_ms=left_ms, attach=attach)
     assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
     assert not following.has_ended
-
-
-async def test_the_deadline_applies_while_redis_is_unavailable(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    views.is_unavailable = True
-    following = follow(views, inbox, left_ms=60)
-    assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
-
-
-async def test_a_disconnected_client_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
-    waiting = asyncio.create_task(follow(views, inbox).updates(5))
-    await asyncio.sleep(0)
-    inbox.interrupt(ClientGone())
-    with pytest.raises(ClientGone):
-        await waiting
-
-
-async def test_a_process_that_stops_ends_the_wait(views: FakeViews, inbox: Inbox) -> None:
-    inbox.interrupt(ServerStopping())
-    with pytest.raises(ServerStopping):
-        await follow(views, inbox).updates(5)
 
 
 class Attachments:
     """Counts the calls of a follower's `attach`."""
 
-    def __init__(self, views: FakeViews) -> None:
-        self._views = views
+    def __init__(self, job: FakeJob) -> None:
+        self._job = job
         self.num_calls = 0
 
     async def __call__(self, job_id: JobId) -> None:
-        self._views._raise_if_unavailable()
+        self._job._raise_if_unavailable()
         self.num_calls += 1
 
 
 async def test_an_attached_follower_reads_at_once_what_it_missed(
-    views: FakeViews, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    job: FakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SILENCE_S", 60)
-    attach = Attachments(views)
-    views.checkpoints = (tokens(0, (1, 2), "ab"),)
-    following = follow(views, inbox, attach=attach)
+    attach = Attachments(job)
+    job.checkpoints = (tokens(0, (1, 2), "ab"),)
+    following = job.follow(attach=attach)
     assert await following.updates(60) == [Delta(0, "ab", None)]
-    inbox.put(tokens(2, (3,), "c", STOP))
-    inbox.put(end())
+    job.inbox.put(tokens(2, (3,), "c", STOP))
+    job.inbox.put(end())
     assert await text_of(following) == "c"
     assert attach.num_calls == 1
 
 
 async def test_an_attached_follower_gets_every_token_even_if_no_event_reaches_it(
-    views: FakeViews, inbox: Inbox
+    job: FakeJob,
 ) -> None:
-    attach = Attachments(views)
-    following = follow(views, inbox, attach=attach)
+    attach = Attachments(job)
+    following = job.follow(attach=attach)
     for num in (1, 2, 3):
-        views.checkpoints = (tokens(0, tuple(range(num)), "abc"[:num]),)
+        job.checkpoints = (tokens(0, tuple(range(num)), "abc"[:num]),)
         assert await following.updates(5) == [Delta(0, "abc"[num - 1], None)]
-    views.stored = done("abcd", *range(4))
+    job.stored = done("abcd", *range(4))
     assert await text_of(following) == "d"
     assert attach.num_calls >= 4
 
 
 async def test_an_attached_follower_attaches_again_after_an_outage(
-    views: FakeViews, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    job: FakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failover may have lost the earlier call, and its client would then seem to be gone."""
     monkeypatch.setattr(follower, "SILENCE_S", 60)
-    attach = Attachments(views)
-    following = follow(views, inbox, attach=attach)
-    inbox.put(tokens(0, (1,), "a"))
+    attach = Attachments(job)
+    following = job.follow(attach=attach)
+    job.inbox.put(tokens(0, (1,), "a"))
     assert await following.updates(60) == [Delta(0, "a", None)]
     assert attach.num_calls == 1
-    inbox.note_outage()
-    inbox.put(tokens(1, (2,), "b"))
+    job.inbox.note_outage()
+    job.inbox.put(tokens(1, (2,), "b"))
     assert await following.updates(60) == [Delta(0, "b", None)]
     assert attach.num_calls == 2
 
 
 async def test_an_attached_follower_of_an_ended_job_has_its_answer_despite_the_deadline(
-    views: FakeViews, inbox: Inbox
+    job: FakeJob,
 ) -> None:
-    views.stored = done("ab", 1, 2)
-    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
+    job.stored = done("ab", 1, 2)
+    following = job.follow(left_ms=-1000, attach=Attachments(job))
     assert await text_of(following) == "ab"
     assert following.usage == USAGE
 
 
-async def test_an_attached_follower_of_a_failed_job_has_its_tokens_before_the_error(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    views.state = JobState.DEAD
-    views.checkpoints = (tokens(0, (1, 2), "ab"),)
-    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
-    assert await following.updates(1) == [Delta(0, "ab", None)]
-    assert await failure_of(following) is ErrorCode.POISON_JOB
-
-
-async def test_the_deadline_of_an_unfinished_job_ends_an_attached_follower(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    following = follow(views, inbox, left_ms=-1000, attach=Attachments(views))
-    assert await failure_of(following) is ErrorCode.DEADLINE_EXCEEDED
-    assert not following.has_ended
-
-
-async def test_an_attached_follower_waits_for_redis(views: FakeViews, inbox: Inbox) -> None:
-    views.is_unavailable = True
-    following = follow(views, inbox, attach=Attachments(views))
+async def test_an_attached_follower_waits_for_redis(job: FakeJob) -> None:
+    job.is_unavailable = True
+    following = job.follow(attach=Attachments(job))
     assert await following.updates(0.02) == []
-    views.is_unavailable = False
-    views.stored = done("ab", 1, 2)
+    job.is_unavailable = False
+    job.stored = done("ab", 1, 2)
     assert await text_of(following) == "ab"
 
 
 async def test_tokens_that_do_not_fit_are_neither_lost_nor_repeated(
-    views: FakeViews, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    job: FakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SILENCE_S", 60)  # only the newest event shows what is missing
     num = 3 * max_events(1)
-    following = follow(views, inbox)
+    following = job.follow()
     for index in range(num):
-        inbox.put(tokens(index, (index,), f"{index} ", STOP if index == num - 1 else None))
-    views.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
-    text = "".join([u.text for u in await following.updates(1) if isinstance(u, Delta)])
+        job.inbox.put(tokens(index, (index,), f"{index} ", STOP if index == num - 1 else None))
+    job.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
+    text = await next_text(following)
     assert text == words(num - 5)
-    views.checkpoints = (tokens(0, tuple(range(num)), words(num), STOP),)
-    text += "".join([u.text for u in await following.updates(1) if isinstance(u, Delta)])
-    assert text == words(num)
-    inbox.put(end())
+    job.checkpoints = (tokens(0, tuple(range(num)), words(num), STOP),)
+    assert text + await next_text(following) == words(num)
+    job.inbox.put(end())
     assert await text_of(following) == ""
 
 
@@ -325,33 +263,31 @@ def words(num: int) -> str:
 
 
 async def test_the_end_of_a_choice_that_did_not_fit_arrives_while_the_job_runs(
-    views: FakeViews, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(follower, "SILENCE_S", 60)
-    inbox = Inbox(num_choices=2)
-    following = follow(views, inbox, n=2)
+    job = FakeJob(num_choices=2)
+    following = job.follow()
     for index in range(max_events(2)):
-        inbox.put(tokens(index, (index,), f"{index} ", choice=1))
-    inbox.put(tokens(0, (1,), "a", choice=0))
-    inbox.put(tokens(1, (2,), "b", STOP, choice=0))
-    inbox.put(tokens(max_events(2), (3,), "last", choice=1))
-    views.checkpoints = (tokens(0, (1, 2), "ab", STOP, choice=0),)
+        job.inbox.put(tokens(index, (index,), f"{index} ", choice=1))
+    job.inbox.put(tokens(0, (1,), "a", choice=0))
+    job.inbox.put(tokens(1, (2,), "b", STOP, choice=0))
+    job.inbox.put(tokens(max_events(2), (3,), "last", choice=1))
+    job.checkpoints = (tokens(0, (1, 2), "ab", STOP, choice=0),)
     updates = [update for update in await following.updates(1) if isinstance(update, Delta)]
     assert [u for u in updates if u.choice == 0] == [Delta(0, "ab", STOP)]
     assert "".join(u.text for u in updates if u.choice == 1) == words(max_events(2)) + "last"
 
 
-async def test_pending_events_are_bounded_while_a_gap_stays_open(
-    views: FakeViews, inbox: Inbox
-) -> None:
-    following, num = follow(views, inbox), 4 * max_events(1)
+async def test_pending_events_are_bounded_while_a_gap_stays_open(job: FakeJob) -> None:
+    following, num = job.follow(), 4 * max_events(1)
     for index in range(1, num):
-        inbox.put(tokens(index, (index,), f"{index} "))
+        job.inbox.put(tokens(index, (index,), f"{index} "))
         if index % 10 == 0:
             assert await following.updates(0.001) == []
             assert len(following._progress.pending) <= max_events(1)
-    views.checkpoints = (tokens(0, tuple(range(num - 1)), words(num - 1)),)
-    inbox.put(tokens(num, (num,), "last", STOP))
-    views.stored = done(words(num) + "last", *range(num + 1))
-    inbox.put(end())
+    job.checkpoints = (tokens(0, tuple(range(num - 1)), words(num - 1)),)
+    job.inbox.put(tokens(num, (num,), "last", STOP))
+    job.stored = done(words(num) + "last", *range(num + 1))
+    job.inbox.put(end())
     assert await text_of(following) == words(num) + "last"

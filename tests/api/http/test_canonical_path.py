@@ -16,24 +16,23 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("path", "root", "expected"),
     [
-        ("/", "/"),
-        ("/llm", "/"),
-        ("/llm/", "/"),
-        ("/llm/v1/models", "/v1/models"),
-        ("/llm/llm/v1", "/llm/v1"),
-        ("/llmx/v1", "/llmx/v1"),
-        ("/v1/models//", "/v1/models"),
-        ("//llm/v1", "//llm/v1"),
+        ("/", "/llm", "/"),
+        ("/llm", "/llm", "/"),
+        ("/llm/", "/llm", "/"),
+        ("/llm/v1/models", "/llm", "/v1/models"),
+        ("/llm/llm/v1", "/llm", "/llm/v1"),
+        ("/llmx/v1", "/llm", "/llmx/v1"),
+        ("/v1/models//", "/llm", "/v1/models"),
+        ("//llm/v1", "/llm", "//llm/v1"),
+        ("/llm/v1/", "", "/llm/v1"),
     ],
 )
-def test_the_root_path_and_trailing_slashes_are_removed(path: str, expected: str) -> None:
-    assert canonical_path(path, "/llm") == expected
-
-
-def test_without_a_root_path_only_trailing_slashes_are_removed() -> None:
-    assert canonical_path("/llm/v1/", "") == "/llm/v1"
+def test_the_root_path_and_trailing_slashes_are_removed(
+    path: str, root: str, expected: str
+) -> None:
+    assert canonical_path(path, root) == expected
 
 
 async def test_a_trailing_slash_changes_nothing(

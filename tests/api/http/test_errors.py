@@ -1,14 +1,25 @@
-"""Error responses in OpenAI's format."""
+"""Errors in OpenAI's and Anthropic's formats, exceptions, and the ids of requests."""
+
+import asyncio
+from typing import Any
 
 import httpx
 import openai
 import pytest
-from api_support import BASE, ScriptedWorker, error_of
+import structlog
+from api_support import BASE, RunningApp, ScriptedWorker, error_of, until
 from openai.types.chat import ChatCompletionMessageParam
 from raw_client import with_settings
+from structlog.testing import capture_logs
+
+from api.http.errors import anthropic_error_body
+from api.metrics.metrics import Metrics
+from shared.errors import ErrorCode, JobError
 
 CHAT = "/v1/chat/completions"
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
+BODY = {"model": "extract", "messages": [HI]}
+NO_THREAD = {"details": {"error_code": "thread_unsupported_request"}}
 
 
 async def test_unknown_urls_and_methods_are_errors_in_openais_format(
@@ -33,11 +44,7 @@ async def test_openais_client_raises_its_own_errors(client: openai.AsyncOpenAI) 
         await client.chat.completions.create(model="no", messages=[HI])
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as bad:
-        await client.chat.completions.create(
-            model=BASE.name,
-            messages=[HI],
-            temperature=5,
-        )
+        await client.chat.completions.create(model=BASE.name, messages=[HI], temperature=5)
     assert bad.value.param == "temperature"
 
 
@@ -56,3 +63,109 @@ async def test_retry_after_is_the_time_in_which_a_tenth_of_the_waiting_jobs_is_s
     retry_after_s = int(refused.headers["retry-after"])
     assert 4 <= retry_after_s <= 6
     assert refused.json()["error"]["message"].endswith(f"; try again in {retry_after_s} s")
+
+
+@pytest.mark.parametrize(
+    ("code", "param", "details"),
+    [
+        (ErrorCode.UNSUPPORTED_PARAMETER, "thread", NO_THREAD),
+        (ErrorCode.UNSUPPORTED_PARAMETER, "stop", {}),
+        (ErrorCode.UNSUPPORTED_PARAMETER, None, {}),
+        (ErrorCode.INVALID_VALUE, "thread", {}),
+    ],
+)
+def test_anthropics_clients_continue_without_a_thread_that_is_refused(
+    code: ErrorCode, param: str | None, details: dict[str, Any]
+) -> None:
+    error = {"type": "invalid_request_error", "message": "no", "code": code, "param": param}
+    body = anthropic_error_body(JobError(code=code, message="no", param=param))
+    assert body == {"type": "error", "error": error | details}
+
+
+async def test_a_client_that_disconnects_while_it_sends_causes_no_error(server: RunningApp) -> None:
+    _, port = server.url.removeprefix("http://").split(":")
+    with capture_logs() as logs:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.close()
+        await until(lambda: 'status="499"' in server.pool.part(Metrics).exposition(None).decode())
+    assert logs == []
+
+
+async def test_an_unexpected_exception_is_a_500_without_internals(
+    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr("api.answers.draft.Draft.of", broken)
+    with capture_logs() as logs:
+        response = await http.post(CHAT, json=BODY)
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("request_failed", CHAT)]
+    assert response.status_code == 500
+    assert response.json()["error"] == {
+        "message": "internal error; the server's log has the details under this response's "
+        "X-Request-Id",
+        "type": "server_error",
+        "param": None,
+        "code": "internal_error",
+    }
+    assert 'status="500"' in server.pool.part(Metrics).exposition(None).decode()
+
+
+async def test_a_request_that_is_cancelled_before_its_response_is_told_to_come_again(
+    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def hanging(*_: object, **__: object) -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("api.answers.draft.Draft.of", hanging)
+    request = asyncio.create_task(http.post(CHAT, json=BODY))
+    await until(lambda: tasks)
+    assert tasks[0]
+    tasks[0].cancel()  # as uvicorn does with requests that run longer than the drain time
+    response = await request
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "server_stopping"
+    assert "retry-after" in response.headers
+
+
+HEADER = "X-Request-Id"
+
+
+async def test_the_clients_id_is_returned_unless_it_is_long_or_odd(http: httpx.AsyncClient) -> None:
+    for sent in ("a", "trace-1/2:3_4.5+6=7@8", "x" * 128):
+        response = await http.get("/health", headers={HEADER: sent})
+        assert response.headers[HEADER] == sent
+    odd = ("", "x" * 129, "a b", 'a"', "a;b", "<a>", b"\xc3\xa9")
+    replies = [await http.get("/health", headers={HEADER: sent}) for sent in odd]  # type: ignore[dict-item]
+    ids = {reply.headers[HEADER] for reply in replies}
+    assert len(ids) == len(odd)
+    assert all(each.startswith("req_") for each in ids)
+
+
+async def test_error_responses_have_ids(http: httpx.AsyncClient) -> None:
+    for response in (
+        await http.get("/nothing"),
+        await http.get(CHAT),
+        await http.post(CHAT, content=b"{"),
+        await http.post(CHAT, content=b"x" * 10_001),
+    ):
+        assert response.is_client_error
+        assert response.headers[HEADER].startswith("req_")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_has_an_id_and_the_log_has_it_with_the_job_id(
+    http: httpx.AsyncClient, worker: ScriptedWorker, stream: bool
+) -> None:
+    with capture_logs([structlog.contextvars.merge_contextvars]) as logs:
+        sending = http.post(CHAT, json={**BODY, "stream": stream}, headers={HEADER: "mine"})
+        response, job = await worker.serve(sending)
+    assert response.headers.get_list(HEADER) == ["mine"]
+    (accepted,) = [entry for entry in logs if entry["event"] == "job_accepted"]
+    assert (accepted["request_id"], accepted["job_id"]) == ("mine", job.job.id)

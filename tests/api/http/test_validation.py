@@ -19,10 +19,15 @@ TEXT = "/v1/completions"
 INVALID, UNSUPPORTED, UNKNOWN = "invalid_value", "unsupported_parameter", "unknown_parameter"
 STRICT = {"Prefer": "handling=strict"}
 PART = "messages[1].content[0]"
-NAN = float("nan")
-CALLED = {"name": "a", "arguments": "{}"}
-CALL = {"id": "1", "type": "function", "function": CALLED}
+NAN, INF = float("nan"), float("inf")
+CALLED_FUNCTION, PARAMETERS = "messages[0].tool_calls[0].function", "tools[0].function.parameters"
+JSON_LIST = {"type": "json_object", "schema": []}
 HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
+
+
+def called(arguments: Any = "{}", **fields: Any) -> dict[str, Any]:
+    function = {"name": "a", "arguments": arguments, **fields}
+    return {"id": "1", "type": "function", "function": function}
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -53,54 +58,86 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": spec}
 
 
+def chosen(choice: Any, **fields: Any) -> dict[str, Any]:
+    return {**tools({"name": "a"}), "tool_choice": choice, **fields}
+
+
+FORMAT_VALUES: dict[str, tuple[Any, ...]] = {
+    "strict": ("yes",),
+    "name": ("a b", None),
+    "schema": (None, [], {"const": NAN}),
+}
+BAD_CHOICES = (
+    *("always", {"name": "a"}, named("b"), allowed("auto"), allowed("auto", "b")),
+    allowed("none", "a"),
+)
+VALUES: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {
+    (CHAT, INVALID): {
+        "temperature": (-0.1, 2.1, "hot", "0.5", True, NAN, INF, -INF, [1]),
+        "top_p": (0, 1.1, NAN),
+        "top_k": (-2, 1.5, 2**31),
+        "min_p": (-0.1, 1.1),
+        "max_tokens": (0, -1, "5", NAN),
+        "max_completion_tokens": (0, 10**30),
+        "min_tokens": (-1,),
+        "n": (0, 129, True),
+        "stop": (1, [1], "", ["x"] * 17),
+        "seed": ("x", 2**63, 1e300),
+        "stream": ("yes", 1),
+        "stream_options": ({"include_usage": True},),
+        "ignore_eos": (1,),
+        "user": (5,),
+        "model": (None, 5, ""),
+        "messages": ([], None, "hi", {"role": "user"}),
+        "tools": ({},),
+        "tool_choice": ("required", allowed("auto", "a")),
+        "parallel_tool_calls": (1,),
+        "logprobs": (1,),
+        "top_logprobs": (3,),
+        "presence_penalty": (2.5, False),
+        "frequency_penalty": (-2.1, "1"),
+        "repetition_penalty": (0, NAN),
+        "logit_bias": ([5], {"cat": 1}, {"-5": 1}, {str(2**31): 1}, dict.fromkeys(range(301), 1)),
+        "response_format": ("json_object", {"type": "json_schema"}, {"type": "text", "schema": {}}),
+        "store": (1,),
+        "service_tier": (1, "scale"),
+        "background": ("yes",),
+    },
+    (CHAT, UNSUPPORTED): {
+        "functions": ([{}],),
+        "modalities": (["audio"],),
+        "web_search_options": ({},),
+        "prompt": ("x",),
+    },
+    (TEXT, INVALID): {
+        "min_tokens": (17,),
+        "prompt": (
+            *(None, "", [], 5, ["a"] * 129, ["a", ""], [[1], []], [[1], 2], ["a", 1], [""], [[]]),
+            *([["a"]], [[True]], [1, "a"], [1, -1], [True], [1.0], [2**31]),
+        ),
+        "echo": (1,),
+        "logprobs": (6, True),
+    },
+    (TEXT, UNSUPPORTED): {
+        "response_format": ({"type": "json_object"},),
+        "best_of": (2,),
+        "messages": ([HI],),
+        "max_completion_tokens": (5,),
+        "top_logprobs": (3,),
+        "suffix": ("x",),
+    },
+}
+"""Bad values of each field, by endpoint and code. The error names the field."""
+
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
     # endpoint, fields that differ from a valid request, the field in the error, the code
-    (CHAT, {"temperature": -0.1}, "temperature", INVALID),
-    (CHAT, {"temperature": 2.1}, "temperature", INVALID),
-    (CHAT, {"temperature": "hot"}, "temperature", INVALID),
-    (CHAT, {"temperature": "0.5"}, "temperature", INVALID),
-    (CHAT, {"temperature": True}, "temperature", INVALID),
-    (CHAT, {"temperature": NAN}, "temperature", INVALID),
-    (CHAT, {"temperature": float("inf")}, "temperature", INVALID),
-    (CHAT, {"temperature": -float("inf")}, "temperature", INVALID),
-    (CHAT, {"temperature": [1]}, "temperature", INVALID),
-    (CHAT, {"top_p": 0}, "top_p", INVALID),
-    (CHAT, {"top_p": 1.1}, "top_p", INVALID),
-    (CHAT, {"top_p": NAN}, "top_p", INVALID),
-    (CHAT, {"top_k": -2}, "top_k", INVALID),
-    (CHAT, {"top_k": 1.5}, "top_k", INVALID),
-    (CHAT, {"top_k": 2**31}, "top_k", INVALID),
-    (CHAT, {"min_p": -0.1}, "min_p", INVALID),
-    (CHAT, {"min_p": 1.1}, "min_p", INVALID),
-    (CHAT, {"max_tokens": 0}, "max_tokens", INVALID),
-    (CHAT, {"max_tokens": -1}, "max_tokens", INVALID),
-    (CHAT, {"max_tokens": "5"}, "max_tokens", INVALID),
-    (CHAT, {"max_tokens": NAN}, "max_tokens", INVALID),
-    (CHAT, {"max_completion_tokens": 0}, "max_completion_tokens", INVALID),
-    (CHAT, {"max_completion_tokens": 10**30}, "max_completion_tokens", INVALID),
-    (CHAT, {"n": 0}, "n", INVALID),
-    (CHAT, {"n": 129}, "n", INVALID),
-    (CHAT, {"n": True}, "n", INVALID),
-    (CHAT, {"stop": 1}, "stop", INVALID),
-    (CHAT, {"stop": [1]}, "stop", INVALID),
-    (CHAT, {"stop": ""}, "stop", INVALID),
-    (CHAT, {"stop": ["x"] * 17}, "stop", INVALID),
-    (CHAT, {"seed": "x"}, "seed", INVALID),
-    (CHAT, {"seed": 2**63}, "seed", INVALID),
-    (CHAT, {"seed": 1e300}, "seed", INVALID),
-    (CHAT, {"stream": "yes"}, "stream", INVALID),
-    (CHAT, {"stream": 1}, "stream", INVALID),
-    (CHAT, {"stream_options": {"include_usage": True}}, "stream_options", INVALID),
+    *(
+        (endpoint, {field: value}, field, code)
+        for (endpoint, code), fields in VALUES.items()
+        for field, values in fields.items()
+        for value in values
+    ),
     (CHAT, {"stream": True, "stream_options": 1}, "stream_options", INVALID),
-    (CHAT, {"ignore_eos": 1}, "ignore_eos", INVALID),
-    (CHAT, {"user": 5}, "user", INVALID),
-    (CHAT, {"model": None}, "model", INVALID),
-    (CHAT, {"model": 5}, "model", INVALID),
-    (CHAT, {"model": ""}, "model", INVALID),
-    (CHAT, {"messages": []}, "messages", INVALID),
-    (CHAT, {"messages": None}, "messages", INVALID),
-    (CHAT, {"messages": "hi"}, "messages", INVALID),
-    (CHAT, {"messages": {"role": "user"}}, "messages", INVALID),
     (CHAT, {"messages": ["hi"]}, "messages[0]", INVALID),
     (CHAT, {"messages": [{}]}, "messages[0].role", INVALID),
     (CHAT, {"messages": [{"role": "user"}]}, "messages[0].content", INVALID),
@@ -110,10 +147,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"messages": [{**HI, "name": 5}]}, "messages[0].name", INVALID),
     (CHAT, assistant(tool_calls=5), "messages[0].tool_calls", INVALID),
     (CHAT, assistant(tool_calls=[{"id": "1"}]), "messages[0].tool_calls[0].type", INVALID),
-    (
-        *(CHAT, assistant(tool_calls=[{**CALL, "function": {"name": "a", "arguments": {}}}])),
-        *("messages[0].tool_calls[0].function.arguments", INVALID),
-    ),
+    (CHAT, assistant(tool_calls=[called({})]), f"{CALLED_FUNCTION}.arguments", INVALID),
     (CHAT, assistant(function_call={"name": "a"}), "messages[0].function_call", UNSUPPORTED),
     (CHAT, assistant(audio={"id": "a"}), "messages[0].audio", UNSUPPORTED),
     (CHAT, user(5), "messages[1].content", INVALID),
@@ -124,133 +158,43 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"messages": [{**HI, "prefix": True}]}, "messages[0].prefix", UNSUPPORTED),
     (CHAT, user([{"type": "text"}]), "messages[1].content[0]", INVALID),
     (CHAT, user([{"type": "text", "text": 5}]), "messages[1].content[0].text", INVALID),
-    (
-        CHAT,
-        user([{"type": "image_url", "image_url": {}}]),
-        "messages[1].content[0].type",
-        UNSUPPORTED,
+    *(
+        (CHAT, user([{"type": kind}]), "messages[1].content[0].type", UNSUPPORTED)
+        for kind in ("image_url", "input_audio", "file")
     ),
-    (CHAT, user([{"type": "input_audio"}]), "messages[1].content[0].type", UNSUPPORTED),
-    (CHAT, user([{"type": "file"}]), "messages[1].content[0].type", UNSUPPORTED),
     (CHAT, user([{"type": "hologram"}]), "messages[1].content[0].type", INVALID),
-    (CHAT, {"tools": {}}, "tools", INVALID),
     (CHAT, {"tools": [{"type": "function"}]}, "tools[0].function", INVALID),
     (CHAT, {"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type", UNSUPPORTED),
     (CHAT, tools({}), "tools[0].function.name", INVALID),
     (CHAT, tools({"name": "with space"}), "tools[0].function.name", INVALID),
-    (CHAT, tools({"name": "a", "parameters": []}), "tools[0].function.parameters", INVALID),
-    (
-        *(CHAT, tools({"name": "a", "parameters": {"type": "string"}})),
-        *("tools[0].function.parameters", INVALID),
-    ),
+    (CHAT, tools({"name": "a", "parameters": []}), PARAMETERS, INVALID),
+    (CHAT, tools({"name": "a", "parameters": {"type": "string"}}), PARAMETERS, INVALID),
     (CHAT, tools({"name": "a", "strict": 1}), "tools[0].function.strict", INVALID),
     (CHAT, tools({"name": "a"}, {"name": "a"}), "tools", INVALID),
     (CHAT, tools(*({"name": f"t{i}"} for i in range(129))), "tools", INVALID),
-    (CHAT, {"tool_choice": "required"}, "tool_choice", INVALID),
-    (CHAT, tools({"name": "a"}) | {"tool_choice": "always"}, "tool_choice", INVALID),
-    (CHAT, tools({"name": "a"}) | {"tool_choice": {"name": "a"}}, "tool_choice", INVALID),
-    (CHAT, tools({"name": "a"}) | {"tool_choice": named("b")}, "tool_choice", INVALID),
-    (
-        CHAT,
-        tools({"name": "a"}) | {"tool_choice": named("a"), "ignore_eos": True},
-        "ignore_eos",
-        INVALID,
-    ),
-    (
-        CHAT,
-        tools({"name": "a"}) | {"tool_choice": "required", "min_tokens": 3},
-        "min_tokens",
-        INVALID,
-    ),
-    (CHAT, tools({"name": "a"}) | {"tool_choice": allowed("auto")}, "tool_choice", INVALID),
-    (CHAT, tools({"name": "a"}) | {"tool_choice": allowed("auto", "b")}, "tool_choice", INVALID),
-    (CHAT, tools({"name": "a"}) | {"tool_choice": allowed("none", "a")}, "tool_choice", INVALID),
-    (CHAT, {"tool_choice": allowed("auto", "a")}, "tool_choice", INVALID),
-    (
-        CHAT,
-        tools({"name": "a"}) | {"tool_choice": allowed("required", "a"), "min_tokens": 3},
-        "min_tokens",
-        INVALID,
-    ),
-    (CHAT, {"parallel_tool_calls": 1}, "parallel_tool_calls", INVALID),
-    (CHAT, {"functions": [{}]}, "functions", UNSUPPORTED),
-    (CHAT, {"logprobs": 1}, "logprobs", INVALID),
-    (CHAT, {"top_logprobs": 3}, "top_logprobs", INVALID),
+    *((CHAT, chosen(choice), "tool_choice", INVALID) for choice in BAD_CHOICES),
+    (CHAT, chosen(named("a"), ignore_eos=True), "ignore_eos", INVALID),
+    (CHAT, chosen("required", min_tokens=3), "min_tokens", INVALID),
+    (CHAT, chosen(allowed("required", "a"), min_tokens=3), "min_tokens", INVALID),
     (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs", INVALID),
     (CHAT, {"logprobs": True, "top_logprobs": -1}, "top_logprobs", INVALID),
-    (CHAT, {"presence_penalty": 2.5}, "presence_penalty", INVALID),
-    (CHAT, {"presence_penalty": False}, "presence_penalty", INVALID),
-    (CHAT, {"frequency_penalty": -2.1}, "frequency_penalty", INVALID),
-    (CHAT, {"frequency_penalty": "1"}, "frequency_penalty", INVALID),
-    (CHAT, {"repetition_penalty": 0}, "repetition_penalty", INVALID),
-    (CHAT, {"repetition_penalty": NAN}, "repetition_penalty", INVALID),
-    (CHAT, {"logit_bias": [5]}, "logit_bias", INVALID),
-    (CHAT, {"logit_bias": {"cat": 1}}, "logit_bias", INVALID),
-    (CHAT, {"logit_bias": {"-5": 1}}, "logit_bias", INVALID),
-    (CHAT, {"logit_bias": {str(2**31): 1}}, "logit_bias", INVALID),
     (CHAT, {"logit_bias": {"5": 101}}, "logit_bias[5]", INVALID),
     (CHAT, {"logit_bias": {"5": None}}, "logit_bias[5]", INVALID),
-    (CHAT, {"logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias", INVALID),
-    (CHAT, {"min_tokens": -1}, "min_tokens", INVALID),
     (CHAT, {"min_tokens": 6, "max_tokens": 5}, "min_tokens", INVALID),
-    (TEXT, {"min_tokens": 17}, "min_tokens", INVALID),
-    (CHAT, {"response_format": "json_object"}, "response_format", INVALID),
     (CHAT, {"response_format": {}}, "response_format.type", INVALID),
     (CHAT, {"response_format": {"type": "regex"}}, "response_format.type", INVALID),
-    (CHAT, {"response_format": {"type": "json_schema"}}, "response_format", INVALID),
     (CHAT, answer_format(type="json_object"), "response_format", INVALID),
-    (CHAT, {"response_format": {"type": "text", "schema": {}}}, "response_format", INVALID),
-    (
-        CHAT,
-        {"response_format": {"type": "json_object", "schema": []}},
-        "response_format.schema",
-        INVALID,
+    (CHAT, {"response_format": JSON_LIST}, "response_format.schema", INVALID),
+    *(
+        (CHAT, answer_format(**{field: value}), f"response_format.json_schema.{field}", INVALID)
+        for field, values in FORMAT_VALUES.items()
+        for value in values
     ),
-    (CHAT, answer_format(strict="yes"), "response_format.json_schema.strict", INVALID),
-    (CHAT, answer_format(name="a b"), "response_format.json_schema.name", INVALID),
-    (CHAT, answer_format(name=None), "response_format.json_schema.name", INVALID),
-    (CHAT, answer_format(schema=None), "response_format.json_schema.schema", INVALID),
-    (CHAT, answer_format(schema=[]), "response_format.json_schema.schema", INVALID),
-    (CHAT, answer_format(schema={"const": NAN}), "response_format.json_schema.schema", INVALID),
     (CHAT, {**answer_format(), "ignore_eos": True}, "ignore_eos", INVALID),
     (CHAT, {**answer_format(), "min_tokens": 1}, "min_tokens", INVALID),
-    (TEXT, {"response_format": {"type": "json_object"}}, "response_format", UNSUPPORTED),
     (CHAT, {"metadata": {"a": NAN}}, "metadata.a", INVALID),
-    (CHAT, {"store": 1}, "store", INVALID),
-    (CHAT, {"service_tier": 1}, "service_tier", INVALID),
-    (CHAT, {"service_tier": "scale"}, "service_tier", INVALID),
-    (CHAT, {"background": "yes"}, "background", INVALID),
-    (CHAT, {"modalities": ["audio"]}, "modalities", UNSUPPORTED),
-    (CHAT, {"web_search_options": {}}, "web_search_options", UNSUPPORTED),
-    (TEXT, {"prompt": None}, "prompt", INVALID),
-    (TEXT, {"prompt": ""}, "prompt", INVALID),
-    (TEXT, {"prompt": []}, "prompt", INVALID),
-    (TEXT, {"prompt": 5}, "prompt", INVALID),
-    (TEXT, {"prompt": ["a"] * 129}, "prompt", INVALID),
     (TEXT, {"prompt": ["a"] * 9, "n": 15}, "prompt", INVALID),
-    (TEXT, {"prompt": ["a", ""]}, "prompt", INVALID),
-    (TEXT, {"prompt": [[1], []]}, "prompt", INVALID),
-    (TEXT, {"prompt": [[1], 2]}, "prompt", INVALID),
-    (TEXT, {"prompt": ["a", 1]}, "prompt", INVALID),
-    (TEXT, {"prompt": [""]}, "prompt", INVALID),
-    (TEXT, {"prompt": [[]]}, "prompt", INVALID),
-    (TEXT, {"prompt": [["a"]]}, "prompt", INVALID),
-    (TEXT, {"prompt": [[True]]}, "prompt", INVALID),
-    (TEXT, {"prompt": [1, "a"]}, "prompt", INVALID),
-    (TEXT, {"prompt": [1, -1]}, "prompt", INVALID),
-    (TEXT, {"prompt": [True]}, "prompt", INVALID),
-    (TEXT, {"prompt": [1.0]}, "prompt", INVALID),
-    (TEXT, {"prompt": [2**31]}, "prompt", INVALID),
     (TEXT, {"best_of": 3, "n": 2}, "best_of", UNSUPPORTED),
-    (TEXT, {"best_of": 2}, "best_of", UNSUPPORTED),
-    (CHAT, {"prompt": "x"}, "prompt", UNSUPPORTED),
-    (TEXT, {"messages": [HI]}, "messages", UNSUPPORTED),
-    (TEXT, {"max_completion_tokens": 5}, "max_completion_tokens", UNSUPPORTED),
-    (TEXT, {"top_logprobs": 3}, "top_logprobs", UNSUPPORTED),
-    (TEXT, {"echo": 1}, "echo", INVALID),
-    (TEXT, {"suffix": "x"}, "suffix", UNSUPPORTED),
-    (TEXT, {"logprobs": 6}, "logprobs", INVALID),
-    (TEXT, {"logprobs": True}, "logprobs", INVALID),
 ]
 
 
@@ -258,18 +202,15 @@ UNKNOWN_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     # endpoint, fields that differ from a valid request, the path of the unknown one
     (CHAT, {"stream": True, "stream_options": {"a": 1}}, "stream_options.a"),
     (CHAT, {"messages": [{**HI, "tool_call_id": "x"}]}, "messages[0].tool_call_id"),
-    (CHAT, {"messages": [{**HI, "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
+    (CHAT, {"messages": [{**HI, "tool_calls": [called()]}]}, "messages[0].tool_calls"),
     (CHAT, {"messages": [{**HI, "colour": 1}]}, "messages[0].colour"),
     (CHAT, {"temprature": 1}, "temprature"),
     (CHAT, tools({"name": "a", "colour": 1}), "tools[0].function.colour"),
     (CHAT, answer_format(colour=1), "response_format.json_schema.colour"),
     (TEXT, {"cache_prompt": True}, "cache_prompt"),
     (CHAT, user([{"type": "text", "text": "x", "cache_control": {}}]), PART + ".cache_control"),
-    (CHAT, assistant(tool_calls=[{**CALL, "index": 0}]), "messages[0].tool_calls[0].index"),
-    (
-        *(CHAT, assistant(tool_calls=[{**CALL, "function": {**CALLED, "parsed_arguments": {}}}])),
-        "messages[0].tool_calls[0].function.parsed_arguments",
-    ),
+    (CHAT, assistant(tool_calls=[{**called(), "index": 0}]), "messages[0].tool_calls[0].index"),
+    (CHAT, assistant(tool_calls=[called(parsed=1)]), f"{CALLED_FUNCTION}.parsed"),
     (CHAT, assistant(parsed={"a": 1}), "messages[0].parsed"),
     (CHAT, {"messages": [{"role": "function", "content": "x", "id": "1"}]}, "messages[0].id"),
     (CHAT, {"response_format": {"type": "text", "colour": {}}}, "response_format.colour"),
@@ -367,19 +308,6 @@ async def test_the_error_of_an_unknown_field_has_only_the_start_of_a_long_name(
     error = (await direct.post(CHAT, content=body, headers=STRICT)).json()["error"]
     assert len(error["param"]) < 250
     assert len(error["message"]) < 350
-
-
-async def test_an_empty_conversation_is_refused_with_an_example(direct: httpx.AsyncClient) -> None:
-    reply = await direct.post(CHAT, content=body_of(CHAT, {"messages": []}))
-    assert 'send at least one message, such as {"role": "user"' in reply.json()["error"]["message"]
-
-
-async def test_a_number_too_large_for_a_float_is_a_400_that_names_its_field(
-    direct: httpx.AsyncClient,
-) -> None:
-    body = body_of(CHAT, {"temperature": 5}).replace(b"5", b"1e999")
-    response = await direct.post(CHAT, content=body)
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "temperature")
 
 
 @pytest.mark.parametrize("field", ["model", "messages"])

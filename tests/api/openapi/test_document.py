@@ -5,7 +5,11 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
-from api_support import ScriptedWorker
+from api_support import (
+    ADAPTER,
+    BASE,
+    ScriptedWorker,
+)
 from translated_jobs import HI
 
 
@@ -92,3 +96,22 @@ async def test_the_schemas_of_requests_allow_other_fields(http: httpx.AsyncClien
         "messages": [{"role": role, "content": "x"} for role in ("user", "king")],
     }
     validate({"components": {"schemas": schemas}}, "ChatCompletionRequest", body)
+
+
+URL = "/v1/chat/completions"
+
+
+async def test_the_document_has_every_model_name_and_an_example_for_each(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    assert "/openapi.json" in (await http.get("/docs")).text
+    document = (await http.get("/openapi.json")).json()
+    for name in ("ChatCompletionRequest", "CompletionRequest"):
+        properties = document["components"]["schemas"][name]["properties"]
+        assert properties["model"]["enum"] == [BASE.name, ADAPTER.name]
+    for path in (URL, "/v1/completions"):
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert list(content["examples"]) == [BASE.name, ADAPTER.name]
+        example = content["examples"]["extract"]["value"]
+        reply, _ = await worker.serve(http.post(path, json=example))
+        assert reply.status_code == 200

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from adapter_readers import Reader, adapter
-from api_support import ADAPTER, BASE, RunningApp, ScriptedWorker, error_of, running_app
+from api_support import ADAPTER, BASE, ScriptedWorker, error_of
 from key_support import bearer, new_key
 
 from api.app import create_app
@@ -252,9 +252,3 @@ def test_a_pool_is_named_once(settings: ApiSettings) -> None:
     both = settings.model_copy(update={"further_pools": (settings.pool,)})
     with pytest.raises(SettingsError, match=f"{settings.pool} is the pool of --pool already"):
         create_app(both)
-
-
-async def test_every_pool_stops_with_the_front_end(settings: ApiSettings, pools: Reader) -> None:
-    async with running_app(settings) as running:
-        assert isinstance(running, RunningApp)
-        assert len(running.app.state.pools.all) == 2

@@ -11,7 +11,7 @@ from read_calls import read_calls
 from written_calls import BEGIN, CALL, CALL_END, END, SEP, TOOLS, use, written
 
 from api.render.tool_deltas import ToolAnswers
-from api.render.tool_parser import CallArguments, CallStart, Text, ToolCallParser
+from api.render.tool_parser import ToolCallParser
 from shared.protocol.ids import JobId
 from shared.protocol.parameter_types import rendered_tools
 from shared.protocol.tools import CALL_ENDS, ToolForm, ToolUse
@@ -194,9 +194,12 @@ def test_only_offered_tools_can_be_called(form: ToolForm) -> None:
 
 @pytest.mark.parametrize("form", F)
 def test_without_parallel_calls_the_rest_is_text(form: ToolForm) -> None:
-    text, calls = parse(use(form, is_parallel=False), written(form, [NONE, NONE]))
-    assert calls == [NONE]
-    assert "get" in text
+    answer = written(form, [NONE, NONE])
+    for chunks, emits_early in (((answer,), False), (tuple(answer), True)):
+        text, calls = parse(use(form, is_parallel=False), *chunks, emits_early=emits_early)
+        assert calls == [NONE]
+        assert "get" in text
+        assert answer.endswith(text)
 
 
 @pytest.mark.parametrize("form", CALL_ENDS)
@@ -204,16 +207,6 @@ def test_a_call_is_complete_if_the_answer_stops_at_its_end(form: ToolForm) -> No
     stopped = written(form, [OSLO]).split(CALL_ENDS[form])[0]
     for emits_early in (False, True):
         assert parse(use(form), *stopped, emits_early=emits_early) == ("", [OSLO])
-
-
-def test_json_arguments_are_emitted_while_they_arrive() -> None:
-    parser = ToolCallParser(use(F.MISTRAL_ARGS), emits_early=True)
-    assert parser.feed('Ok [TOOL_CALLS]get_weather[ARGS]{"ci') == [
-        Text("Ok"),
-        CallStart(0, "get_weather"),
-        CallArguments(0, '{"ci'),
-    ]
-    assert parser.feed('ty": ""}') == [CallArguments(0, 'ty": ""}')]
 
 
 def test_ids_for_mistral_have_nine_characters() -> None:
@@ -264,20 +257,13 @@ def test_the_result_does_not_depend_on_chunk_boundaries(
 
 
 @given(answers())
-def test_without_a_call_the_text_is_what_the_model_wrote(answer: tuple[ToolForm, str]) -> None:
-    form, text = answer
-    parsed, calls = parse(use(form), text)
-    if not calls:
-        assert parsed == text
-    for _, arguments in calls:
-        assert isinstance(arguments, dict)
-
-
-@given(answers())
 def test_characters_outside_calls_are_kept_in_order(answer: tuple[ToolForm, str]) -> None:
     form, text = answer
+    parsed, calls = parse(use(form), text)
     rest = iter(text)
-    assert all(char in rest for char in parse(use(form), text)[0])
+    assert all(char in rest for char in parsed)
+    assert calls or parsed == text
+    assert all(isinstance(arguments, dict) for _, arguments in calls)
 
 
 @given(st.sampled_from(F), CALLS, st.integers(0, 400))

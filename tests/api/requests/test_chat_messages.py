@@ -4,17 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import openai
 import pytest
-from api_support import ADAPTER, BASE, ScriptedWorker, error_of
+from api_support import ADAPTER, ScriptedWorker
 from openai.types.chat import (
     ParsedChatCompletionMessage,
     ParsedFunction,
     ParsedFunctionToolCall,
 )
-from translated_jobs import HI, chat
-from weather_tool import ANSWER, BODY, OSAKA, TOOLS, URL
+from translated_jobs import ADMISSION, HI, chat
+from weather_tool import BODY, OSAKA, TOOLS, URL
 
+from api.requests.translate import chat_job, parse_chat
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from shared.protocol.tools import CALL_ENDS, ToolChoice, ToolForm, ToolUse
@@ -23,23 +23,14 @@ from shared.store.adapters.registry import Registry
 NAMED = {"type": "function", "function": {"name": "weather"}}
 
 
-def test_the_role_developer_becomes_system() -> None:
-    job = chat(messages=[{"role": "developer", "content": "be brief"}, HI])
-    assert job.messages is not None
-    assert job.messages[0] == {"role": "system", "content": "be brief"}
-
-
-def test_text_parts_are_joined_by_line_breaks() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    job = chat(messages=[{"role": "user", "content": parts}])
-    assert job.messages == ({"role": "user", "content": "a\nb"},)
+def messages_of(*messages: Any, **fields: Any) -> list[dict[str, Any]]:
+    """Return the messages that the chat template gets for these messages of a request."""
+    return [*(chat(messages=[*messages], **fields).messages or ())]
 
 
 def content_of(content: Any, role: str = "user") -> str:
     """Return the text that the chat template gets for a message with this content."""
-    job = chat(messages=[{"role": role, "content": content}])
-    assert job.messages is not None
-    text: str = job.messages[0]["content"]
+    text: str = messages_of({"role": role, "content": content})[0]["content"]
     return text
 
 
@@ -65,22 +56,29 @@ def test_a_message_without_content_has_an_empty_text(content: Any, role: str) ->
     assert content_of(content, role) == ""
 
 
-def test_an_assistant_message_needs_neither_content_nor_calls() -> None:
-    job = chat(messages=[HI, {"role": "assistant"}, {"role": "assistant", "tool_calls": []}])
-    assert job.messages == (HI, *[{"role": "assistant", "content": ""}] * 2)
+SYSTEM = {"role": "system", "content": "be brief"}
+ANSWER = {"role": "assistant", "content": "yes"}
+EMPTY, REFUSAL = {**ANSWER, "content": ""}, {**ANSWER, "content": None, "refusal": "I can't"}
+OTHERS = [{**SYSTEM, "role": role, "name": "f"} for role in ("function", "latest_reminder", "king")]
 
 
-def test_a_refusal_is_the_text_of_an_answer_without_content() -> None:
-    refusal = {"role": "assistant", "content": None, "refusal": "I can't"}
-    job = chat(messages=[refusal, {**refusal, "content": "yes"}])
-    assert job.messages is not None
-    assert [message["content"] for message in job.messages] == ["I can't", "yes"]
-
-
-@pytest.mark.parametrize("role", ["function", "latest_reminder", "king"])
-def test_other_roles_are_passed_to_the_chat_template(role: str) -> None:
-    message = {"role": role, "content": "x", "name": "f"}
-    assert chat(messages=[HI, message]).messages == (HI, message)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({**SYSTEM, "role": "developer"}, SYSTEM),
+        ({"role": "assistant"}, EMPTY),
+        ({"role": "assistant", "tool_calls": []}, EMPTY),
+        (REFUSAL, {**ANSWER, "content": "I can't"}),
+        ({**REFUSAL, "content": "yes"}, ANSWER),
+        ({**ANSWER, "reasoning_content": "why"}, {**ANSWER, "reasoning_content": "why"}),
+        ({**ANSWER, "reasoning": "why"}, {**ANSWER, "reasoning_content": "why"}),
+        *((message, message) for message in OTHERS),
+    ],
+)
+def test_a_message_is_translated_for_the_chat_template(
+    given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert messages_of(HI, given) == [HI, expected]
 
 
 def test_the_openai_clients_own_message_can_be_sent_back() -> None:
@@ -93,72 +91,60 @@ def test_the_openai_clients_own_message_can_be_sent_back() -> None:
         role="assistant", content="x", parsed={"a": 1}, tool_calls=[call]
     )
     echoed = {**answer.model_dump(), "annotations": [], "reasoning_details": [{"a": 1}]}
-    job = chat(messages=[HI, echoed])
-    assert job.messages is not None
     function = {"name": "f", "arguments": {}}
-    assert job.messages[1] == {
+    assert messages_of(HI, echoed)[1] == {
         "role": "assistant",
         "content": "x",
         "tool_calls": [{"id": "a", "type": "function", "function": function}],
     }
 
 
-async def taken(http: httpx.AsyncClient, worker: ScriptedWorker, **fields: Any) -> Job:
-    """Return the job for a request with these fields."""
-    reply, job = await worker.serve(http.post(URL, json={**BODY, **fields}))
-    assert reply.status_code == 200
-    return job.job
+def tools_of(**fields: Any) -> ToolUse:
+    """Return the tools of the job for a chat with these fields."""
+    used = chat(**{"tools": TOOLS, **fields}).tools
+    assert used is not None
+    return used
 
 
-async def test_tools_reach_the_worker_unchanged(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    job = await taken(http, worker)
+def test_tools_reach_the_worker_unchanged_unless_none_may_be_called() -> None:
+    job = chat(tools=TOOLS)
     assert job.tools == ToolUse(tools=tuple(TOOLS), form=ToolForm.HERMES, choice=ToolChoice.AUTO)  # type: ignore[arg-type]
     assert job.sampling.stop == ()
-
-
-async def test_with_tool_choice_none_the_worker_gets_no_tools(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    assert (await taken(http, worker, tool_choice="none")).tools is None
-
-
-@pytest.mark.parametrize(("choice", "name"), [("required", None), (NAMED, "weather")])
-async def test_tool_choice_can_require_any_tool_or_a_named_one(
-    http: httpx.AsyncClient, worker: ScriptedWorker, choice: Any, name: str | None
-) -> None:
-    job = await taken(http, worker, tool_choice=choice)
-    assert job.tools is not None
-    assert (job.tools.choice, job.tools.name) == (ToolChoice.REQUIRED, name)
+    request = parse_chat({"model": "m", "messages": [HI], "tools": TOOLS, "tool_choice": "none"})
+    for form in (ToolForm.HERMES, None):  # the chat template needs no form of calls
+        assert chat_job(request, replace(ADMISSION, tool_form=form)).tools is None
 
 
 OTHER_TOOL = {"type": "function", "function": {"name": "other", "description": None}}
+ALLOWED = {"mode": "auto", "tools": [NAMED]}
+REQUIRED = {"mode": "required", "tools": [NAMED]}
 
 
-@pytest.mark.parametrize("mode", ["auto", "required"])
-@pytest.mark.parametrize("is_nested", [True, False])
-async def test_allowed_tools_restrict_the_tools(
-    http: httpx.AsyncClient, worker: ScriptedWorker, mode: str, is_nested: bool
+@pytest.mark.parametrize(
+    ("choice", "tools", "needed", "name"),
+    [
+        ("required", [OTHER_TOOL, *TOOLS], "required", None),
+        (NAMED, [OTHER_TOOL, *TOOLS], "required", "weather"),
+        ({"type": "allowed_tools", **ALLOWED}, TOOLS, "auto", None),
+        ({"type": "allowed_tools", **REQUIRED}, TOOLS, "required", None),
+        ({"type": "allowed_tools", "allowed_tools": ALLOWED}, TOOLS, "auto", None),
+        ({"type": "allowed_tools", "allowed_tools": REQUIRED}, TOOLS, "required", None),
+    ],
+)
+def test_tool_choice_can_require_any_tool_or_a_named_one_or_restrict_the_tools(
+    choice: Any, tools: list[Any], needed: str, name: str | None
 ) -> None:
-    spec = {"mode": mode, "tools": [NAMED]}
-    choice = {"type": "allowed_tools", **({"allowed_tools": spec} if is_nested else spec)}
-    job = await taken(http, worker, tools=[OTHER_TOOL, *TOOLS], tool_choice=choice)
-    assert job.tools is not None
-    assert (job.tools.tools, job.tools.choice, job.tools.name) == (tuple(TOOLS), mode, None)
+    used = tools_of(tools=[OTHER_TOOL, *TOOLS], tool_choice=choice)
+    assert (used.tools, used.choice, used.name) == (tuple(tools), needed, name)
 
 
-async def test_tools_need_no_parameters_and_are_shown_without_strict_and_unknown_fields(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+def test_tools_need_no_parameters_and_are_shown_without_strict_and_unknown_fields() -> None:
     tool = {
         "type": "function",
-        "function": {**OTHER_TOOL["function"], "colour": 1, "strict": True},
+        "function": {**OTHER_TOOL["function"], "colour": 1, "strict": True},  # type: ignore[dict-item]
         "cache_control": {"type": "ephemeral"},
     }
-    job = await taken(http, worker, tools=[tool])
-    assert job.tools is not None
-    assert job.tools.tools == (OTHER_TOOL,)
+    assert tools_of(tools=[tool]).tools == (OTHER_TOOL,)
 
 
 @pytest.mark.parametrize("choice", ["none", "auto", None])
@@ -166,77 +152,47 @@ def test_without_tools_a_choice_that_needs_none_is_accepted(choice: str | None) 
     assert chat(tools=[], tool_choice=choice) == chat(tool_choice=choice) == chat()
 
 
-async def test_without_parallel_calls_an_answer_ends_after_the_first_one(
-    http: httpx.AsyncClient, worker: ScriptedWorker
+@pytest.mark.parametrize(("form", "end"), CALL_ENDS.items())
+def test_without_parallel_calls_an_answer_ends_after_the_first_one(
+    form: ToolForm, end: str
 ) -> None:
-    job = await taken(http, worker, parallel_tool_calls=False, stop=["x"])
+    body = {"model": "m", "messages": [HI], "tools": TOOLS, "stop": ["x"]}
+    request = parse_chat({**body, "parallel_tool_calls": False})
+    job = chat_job(request, replace(ADMISSION, tool_form=form))
     assert job.tools is not None
     assert not job.tools.is_parallel
-    assert job.sampling.stop == ("x", "</tool_call>")
+    assert job.sampling.stop == ("x", end)
 
 
-async def test_a_conversation_with_calls_is_translated_for_chat_templates(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    function = {"name": "weather", "arguments": OSAKA}
-    broken = {"name": "weather", "arguments": "{oops"}
+def test_a_conversation_with_calls_is_translated_for_chat_templates() -> None:
+    deep = "[" * 900 + "]" * 900
+    written = {"a": OSAKA, "b": "{oops", "c": deep}
     calls = [
-        {"id": "a", "type": "function", "function": function},
-        {"id": "b", "type": "function", "function": broken},
+        {"id": id_, "type": "function", "function": {"name": "weather", "arguments": arguments}}
+        for id_, arguments in written.items()
     ]
-    messages = [
+    found = messages_of(
         {**HI, "name": "bob"},
         {"role": "assistant", "content": None, "tool_calls": calls},
         {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "sunny"}]},
         {"role": "tool", "tool_call_id": "b", "content": "", "name": "other"},
-    ]
-    job = await taken(http, worker, messages=messages)
+        tools=TOOLS,
+    )
     parsed = {"name": "weather", "arguments": {"city": "Osaka"}}
-    assert job.messages == (
+    called = [{**calls[0], "function": parsed}, *calls[1:]]
+    assert found == [
         {**HI, "name": "bob"},
-        {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{**calls[0], "function": parsed}, calls[1]],
-        },
+        {"role": "assistant", "content": "", "tool_calls": called},
         {"role": "tool", "content": "sunny", "tool_call_id": "a", "name": "weather"},
         {"role": "tool", "content": "", "tool_call_id": "b", "name": "other"},
-    )
-
-
-async def test_arguments_that_are_nested_too_deeply_stay_text(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    deep = "[" * 900 + "]" * 900
-    calls = [{"id": "a", "type": "function", "function": {"name": "weather", "arguments": deep}}]
-    messages = [HI, {"role": "assistant", "content": None, "tool_calls": calls}]
-    job = await taken(http, worker, messages=messages)
-    assert job.messages is not None
-    assert job.messages[1]["tool_calls"] == calls
-
-
-async def test_an_answer_read_by_openais_client_can_be_sent_back(
-    client: openai.AsyncOpenAI, http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    asked = client.chat.completions.create(model="extract", messages=[HI], tools=TOOLS)
-    answer, _ = await worker.serve(asked, ANSWER)
-    message = answer.choices[0].message
-    job_after = await taken(http, worker, messages=[HI, message.model_dump()])
-    assert job_after.messages is not None
-    assert [c["function"]["arguments"] for c in job_after.messages[1]["tool_calls"]] == [
-        {"city": "Osaka"},
-        {"city": "Oslo"},
     ]
 
 
-async def test_tools_are_refused_if_the_chat_template_has_none(
-    http: httpx.AsyncClient, registry: Registry, worker: ScriptedWorker
-) -> None:
-    await registry.set_base(replace(BASE, tool_form=None))
-    response = await http.post(URL, json=BODY)
-    assert error_of(response) == (400, "unsupported_parameter", "tools")
-    assert 'tool_choice "none"' in response.json()["error"]["message"]
-    assert (await taken(http, worker, tool_choice="none")).tools is None
+async def taken(http: httpx.AsyncClient, worker: ScriptedWorker, **fields: Any) -> Job:
+    """Return the job for a request with these fields."""
+    reply, job = await worker.serve(http.post(URL, json={**BODY, **fields}))
+    assert reply.status_code == 200
+    return job.job
 
 
 async def test_an_adapters_own_template_decides_the_form_of_its_calls(
@@ -252,12 +208,3 @@ async def test_an_adapters_own_template_decides_the_form_of_its_calls(
     base = (await taken(http, worker)).tools
     assert base is not None
     assert base.form is ToolForm.HERMES
-
-
-async def test_an_answer_with_one_call_stops_at_its_end(
-    http: httpx.AsyncClient, registry: Registry, worker: ScriptedWorker
-) -> None:
-    for form, end in CALL_ENDS.items():
-        await registry.set_base(replace(BASE, tool_form=form))
-        job = await taken(http, worker, parallel_tool_calls=False)
-        assert job.sampling.stop == (end,)

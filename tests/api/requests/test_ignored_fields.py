@@ -1,12 +1,25 @@
-"""The warning that lists ignored fields."""
+"""Fields without effect: the warning that lists them, and unsupported ones with neutral values."""
 
 from typing import Any
 
 import pytest
-from translated_jobs import HI
+from pydantic import BaseModel
+from translated_jobs import HI, chat, completion
 
 from api.requests.ignored_fields import warning
 from api.requests.translate import parse_chat, parse_completion
+from api.requests.unsupported_fields import (
+    CHAT,
+    COMPLETIONS,
+    INSTEAD,
+    MESSAGE,
+    NeutralValues,
+    drop_unsupported,
+)
+from api.schema.chat import ChatCompletionRequest
+from api.schema.completions import CompletionRequest
+from api.schema.messages import AssistantMessage
+from shared.errors import ErrorCode, JobFailed
 
 NAMED = {"type": "function", "function": {"name": "a"}}
 TOOL = {"type": "function", "function": {"name": "a", "strict": True}}
@@ -16,62 +29,50 @@ def warning_of(**fields: Any) -> str | None:
     return warning(parse_chat({"model": "m", "messages": [HI], **fields}))
 
 
-def test_the_warning_names_ignored_fields() -> None:
-    assert warning_of(prompt_cache_key="k") == "not used: prompt_cache_key"
-    assert warning_of(store=True, metadata={"a": "b"}) == "not used: metadata, store"
+TEXT, JSON = {"type": "text"}, {"type": "json_object"}
+STRICT = "not used: tools[0].function.strict"
+ECHOED = {"role": "assistant", "content": "x"}
+CITED = {**ECHOED, "annotations": [{"type": "url_citation"}]}
+
+
+def allowed(mode: str) -> dict[str, Any]:
+    return {"type": "allowed_tools", "mode": mode, "tools": [NAMED]}
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "expected"),
     [
-        {},
-        {"user": "me", "metadata": {}, "store": False},
-        {"safety_identifier": "me"},
-        {"service_tier": "priority"},
-        {"top_p": 0.5},
+        ({"prompt_cache_key": "k"}, "not used: prompt_cache_key"),
+        ({"store": True, "metadata": {"a": "b"}}, "not used: metadata, store"),
+        ({}, None),
+        ({"user": "me", "metadata": {}, "store": False}, None),
+        ({"safety_identifier": "me"}, None),
+        ({"service_tier": "priority"}, None),
+        ({"top_p": 0.5}, None),
+        # A strict tool has an effect if its call is required, or if a grammar covers the answers.
+        ({"tools": [TOOL]}, STRICT),
+        ({"tools": [TOOL], "tool_choice": "none"}, None),
+        ({"tools": [TOOL], "tool_choice": "required"}, None),
+        ({"tools": [TOOL], "tool_choice": allowed("required")}, None),
+        ({"tools": [TOOL], "tool_choice": allowed("auto")}, STRICT),
+        ({"tools": [TOOL], "response_format": JSON}, None),
+        ({"tools": [TOOL], "guided_regex": "a+"}, None),
+        ({"tools": [TOOL], "response_format": TEXT}, STRICT),
+        ({"tools": [{**NAMED, "function": {"name": "a", "strict": False}}]}, None),
+        ({"tools": [{**NAMED, "function": {"name": "a", "strict": None}}]}, None),
+        ({"messages": [HI, CITED]}, "not used: messages[1].annotations"),
+        ({"messages": [HI, {**CITED, "annotations": []}]}, None),
+        # Unknown fields follow the known ones.
+        (
+            {"messages": [HI, {**ECHOED, "id": "1"}], "store": True, "colour": 1},
+            "not used: store, colour, messages[1].id",
+        ),
     ],
 )
-def test_a_request_without_ignored_fields_gets_no_warning(fields: dict[str, Any]) -> None:
-    assert warning_of(**fields) is None
-
-
-def test_the_warning_names_strict_tools_unless_a_call_is_required() -> None:
-    assert warning_of(tools=[TOOL]) == "not used: tools[0].function.strict"
-    assert warning_of(tools=[TOOL], tool_choice="none") is None
-    assert warning_of(tools=[TOOL], tool_choice="required") is None
-    allowed = {"type": "allowed_tools", "mode": "required", "tools": [NAMED]}
-    assert warning_of(tools=[TOOL], tool_choice=allowed) is None
-    allowed["mode"] = "auto"
-    assert warning_of(tools=[TOOL], tool_choice=allowed) == "not used: tools[0].function.strict"
-
-
-@pytest.mark.parametrize(
-    "constraint", [{"response_format": {"type": "json_object"}}, {"guided_regex": "a+"}]
-)
-def test_a_strict_tool_is_not_ignored_if_a_grammar_covers_the_answers(
-    constraint: dict[str, Any],
+def test_the_warning_names_fields_without_effect(
+    fields: dict[str, Any], expected: str | None
 ) -> None:
-    assert warning_of(tools=[TOOL], **constraint) is None
-    text = {"response_format": {"type": "text"}}
-    assert warning_of(tools=[TOOL], **text) == "not used: tools[0].function.strict"
-
-
-def test_a_tool_that_is_not_strict_has_no_warning() -> None:
-    for strict in (False, None):
-        tool = {"type": "function", "function": {"name": "a", "strict": strict}}
-        assert warning_of(tools=[tool]) is None
-
-
-def test_the_warning_names_annotations_unless_they_are_empty() -> None:
-    echoed = {"role": "assistant", "content": "x", "annotations": [{"type": "url_citation"}]}
-    assert warning_of(messages=[HI, echoed]) == "not used: messages[1].annotations"
-    assert warning_of(messages=[HI, {**echoed, "annotations": []}]) is None
-
-
-def test_the_warning_names_unknown_fields_after_known_ones() -> None:
-    echoed = {"role": "assistant", "content": "x", "id": "1"}
-    named = warning_of(messages=[HI, echoed], store=True, colour=1)
-    assert named == "not used: store, colour, messages[1].id"
+    assert warning_of(**fields) == expected
 
 
 def test_the_warning_names_ten_fields_and_counts_the_others() -> None:
@@ -105,3 +106,58 @@ def test_the_length_of_the_warning_is_bounded() -> None:
 def test_a_completions_unknown_field_is_named_once() -> None:
     request = parse_completion({"model": "m", "prompt": "hi", "store": True, "prediction": {}})
     assert warning(request) == "not used: store, prediction"
+
+
+TABLES: list[tuple[NeutralValues, type[BaseModel]]] = [
+    (CHAT, ChatCompletionRequest),
+    (COMPLETIONS, CompletionRequest),
+    (MESSAGE, AssistantMessage),
+]
+
+
+def test_unsupported_fields_are_accepted_with_neutral_values() -> None:
+    neutral = {
+        "tools": [],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "functions": [],
+        "function_call": "none",
+        "response_format": {"type": "text"},
+        "store": False,
+        "metadata": None,
+        "modalities": ["text"],
+        "reasoning_effort": None,
+        "user": "me",
+    }
+    assert chat(**neutral) == chat()
+    assert completion(best_of=1, suffix=None) == completion()
+    assert completion(best_of=1, n=3) == completion(best_of=3, n=3) == completion(n=3)
+
+
+def test_every_unsupported_field_is_refused_by_name_unless_it_asks_for_nothing() -> None:
+    for table, _ in TABLES:
+        for name, neutral in table.items():
+            for value in (None, *neutral):
+                assert drop_unsupported({name: value, "n": 1}, table) == {"n": 1}
+            with pytest.raises(JobFailed) as refused:
+                drop_unsupported({name: {"asks": "for something"}}, table, path="x.")
+            error = refused.value.error
+            assert (error.code, error.param) == (ErrorCode.UNSUPPORTED_PARAMETER, f"x.{name}")
+            assert error.message.startswith(f"x.{name} isn't supported; leave it out, or send null")
+
+
+def test_no_supported_field_is_refused() -> None:
+    for table, model in TABLES:
+        assert table.keys() & model.model_fields.keys() == set()
+
+
+def test_the_error_says_what_to_send_instead() -> None:
+    assert INSTEAD.keys() <= CHAT.keys() | COMPLETIONS.keys()
+    with pytest.raises(JobFailed, match="send repetition_penalty instead"):
+        chat(repeat_penalty=1.3)
+
+
+def test_an_echoed_answer_with_nulls_is_accepted() -> None:
+    plain = {"role": "assistant", "content": "x"}
+    nulls = {"audio": None, "function_call": None, "refusal": None, "annotations": []}
+    assert chat(messages=[HI, {**plain, **nulls}]) == chat(messages=[HI, plain])

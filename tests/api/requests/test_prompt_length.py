@@ -1,6 +1,5 @@
 """Prompts that can't fit into the context are refused before a worker tokenizes them."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -55,46 +54,54 @@ def refusal(job: Job, max_token_bytes: int = TOKEN_BYTES) -> JobError:
     return caught.value.error
 
 
-def test_a_text_may_have_as_many_bytes_as_fit_into_the_context_with_its_answer() -> None:
-    check(completion("x" * 180))
-    assert "at least 10 tokens" in refusal(completion("x" * 181, max_tokens=1)).message
-    check(completion("x" * 100, max_tokens=5))
-    error = refusal(completion("x" * 101, max_tokens=5))
-    assert error.param == "prompt"
-    assert "you requested at least 11 tokens (at least 6 in the prompt, 5 " in error.message
+LONG = "x" * 999
 
 
-def test_each_prompt_is_checked_separately() -> None:
-    check(completion("x" * 150, "x" * 150))
-    refusal(completion("x", "x" * 200))
+@pytest.mark.parametrize(
+    ("job", "max_token_bytes"),
+    [
+        (completion("x" * 180), TOKEN_BYTES),
+        (completion("x" * 100, max_tokens=5), TOKEN_BYTES),
+        (completion("x" * 150, "x" * 150), TOKEN_BYTES),
+        (chat(("user", "x" * 180), ("assistant", "x" * 180), ("user", "x" * 180)), TOKEN_BYTES),
+        # Other roles and whitespace don't count, nor bytes that may compose with the template.
+        (chat(("system", LONG), ("assistant", LONG), ("user", "x" + " \n" * 999)), TOKEN_BYTES),
+        (chat(("assistant", LONG)), TOKEN_BYTES),
+        (chat(("user", "x" * (180 + JOINED_BYTES))), TOKEN_BYTES),
+        # The size of tokens is unknown.
+        (completion((1,) * 9), 0),
+        (completion(LONG), 0),
+        (chat(("user", LONG)), 0),
+    ],
+)
+def test_a_prompt_that_may_fit_with_its_answer_is_accepted(job: Job, max_token_bytes: int) -> None:
+    check(job, max_token_bytes)
+
+
+@pytest.mark.parametrize(
+    ("job", "param", "words"),
+    [
+        (completion("x" * 181), "prompt", "at least 10 tokens"),
+        (
+            *(completion("x" * 101, max_tokens=5), "prompt"),
+            "you requested at least 11 tokens (at least 6 in the prompt, 5 ",
+        ),
+        (completion("x", "x" * 200), "prompt", "at least"),
+        (
+            *(chat(("user", "x" * 200), ("assistant", "x"), ("user", "x")), "messages"),
+            "which leaves no room",
+        ),
+        (chat(("user", "x" * (181 + JOINED_BYTES))), "messages", "which leaves no room"),
+    ],
+)
+def test_a_text_that_cannot_fit_is_refused(job: Job, param: str, words: str) -> None:
+    error = refusal(job)
+    assert (error.param, words in error.message) == (param, True)
 
 
 def test_token_ids_are_counted_even_if_the_size_of_tokens_is_unknown() -> None:
-    check(completion((1,) * 9), 0)
     assert "at least" not in refusal(completion((1,) * 10), 0).message
     assert "11 tokens (6 in" in refusal(completion("x", (1,) * 6, max_tokens=5)).message
-
-
-def test_texts_are_not_checked_if_the_size_of_tokens_is_unknown() -> None:
-    check(completion("x" * 1000), 0)
-    check(chat(("user", "x" * 1000)), 0)
-
-
-def test_the_length_of_a_chat_is_that_of_its_longest_user_message() -> None:
-    check(chat(("user", "x" * 180), ("assistant", "x" * 180), ("user", "x" * 180)))
-    error = refusal(chat(("user", "x" * 200), ("assistant", "x"), ("user", "x")))
-    assert error.param == "messages"
-    assert "which leaves no room" in error.message
-
-
-def test_messages_of_other_roles_and_whitespace_do_not_count() -> None:
-    check(chat(("system", "x" * 999), ("assistant", "x" * 999), ("user", "x" + " \n" * 999)))
-    check(chat(("assistant", "x" * 999)))
-
-
-def test_bytes_that_may_compose_with_the_template_do_not_count() -> None:
-    check(chat(("user", "x" * (180 + JOINED_BYTES))))
-    refusal(chat(("user", "x" * (181 + JOINED_BYTES))))
 
 
 @pytest.fixture
@@ -133,10 +140,9 @@ async def test_a_prompt_that_cannot_fit_is_refused_and_never_queued(
 async def test_a_prompt_that_may_fit_is_left_to_the_worker(
     direct: httpx.AsyncClient, worker: ScriptedWorker, url: str, fields: dict[str, Any]
 ) -> None:
-    request = asyncio.create_task(
+    request, job = await worker.sent(
         direct.post(url, json={"model": BASE.name, "max_tokens": 2, **fields})
     )
-    job = await worker.take()
     for choice in range(job.job.num_choices):
         await worker.tokens(job, 0, (1,), "hello", FinishReason.STOP, choice=choice)
     await worker.finish(

@@ -1,10 +1,15 @@
-"""Headers of requests for answers."""
+"""Headers of requests for answers, and the options with which their jobs are enqueued."""
+
+from typing import Any
 
 import pytest
 from starlette.datastructures import Headers
 
+from api.requests.enqueue_options import enqueue_options
 from api.requests.request_headers import RequestHeaders, read_request_headers
+from api.requests.translate import parse_completion
 from shared.errors import ErrorCode, JobFailed
+from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 
 
 def read(**headers: str) -> RequestHeaders:
@@ -16,21 +21,19 @@ def test_without_headers_the_defaults_apply() -> None:
     assert read() == RequestHeaders(idempotency_key=None, is_continued=False, deadline_s=None)
 
 
-@pytest.mark.parametrize("key", ["a", "!~", "x" * 255, "b3f1c2d4-0000-4000-8000-000000000000"])
-def test_an_idempotency_key_is_visible_ascii(key: str) -> None:
-    assert read(idempotency_key=key).idempotency_key == key
+def test_an_idempotency_key_is_visible_ascii() -> None:
+    for key in ("a", "!~", "x" * 255, "b3f1c2d4-0000-4000-8000-000000000000"):
+        assert read(idempotency_key=key) == RequestHeaders(idempotency_key=key)
 
 
-@pytest.mark.parametrize(("sent", "is_continued"), [("continue", True), ("cancel", False)])
-def test_a_client_says_whether_its_job_outlives_the_connection(
-    sent: str, is_continued: bool
-) -> None:
-    assert read(x_lorikeet_on_disconnect=sent).is_continued is is_continued
+def test_a_client_says_whether_its_job_outlives_the_connection() -> None:
+    for sent, is_continued in (("continue", True), ("cancel", False)):
+        assert read(x_lorikeet_on_disconnect=sent).is_continued is is_continued
 
 
-@pytest.mark.parametrize(("sent", "seconds"), [("60", 60), ("0.25", 0.25), ("007", 7)])
-def test_a_deadline_is_a_number_of_seconds(sent: str, seconds: float) -> None:
-    assert read(x_lorikeet_deadline_s=sent).deadline_s == seconds
+def test_a_deadline_is_a_number_of_seconds() -> None:
+    for sent, seconds in (("60", 60), ("0.25", 0.25), ("007", 7)):
+        assert read(x_lorikeet_deadline_s=sent).deadline_s == seconds
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,51 @@ def test_an_invalid_header_is_refused_by_name(name: str, value: str) -> None:
 def test_the_error_names_the_limit_of_deadlines() -> None:
     with pytest.raises(JobFailed, match=r"at most 60, .* --deadline-s"):
         read(x_lorikeet_deadline_s="61")
+
+
+BODY = {"model": "m", "prompt": "hi", "user": "é"}
+KEYED = RequestHeaders(idempotency_key="k")
+PATH = "/v1/completions"
+
+
+def options(
+    body: dict[str, Any] = BODY, headers: RequestHeaders = KEYED, path: str = PATH
+) -> EnqueueOptions:
+    return enqueue_options(headers, parse_completion(body), path=path, raw=body, weight=2.5)
+
+
+def key(body: dict[str, Any] = BODY, path: str = PATH) -> IdempotencyKey:
+    idempotency = options(body, path=path).idempotency
+    assert idempotency is not None
+    return idempotency
+
+
+def test_a_request_without_a_key_has_a_job_of_its_own() -> None:
+    assert options(headers=RequestHeaders()) == EnqueueOptions(weight=2.5)
+
+
+CHANGES: list[dict[str, Any]] = [{"user": "e"}, {"stream": True}, {"n": 1}, {"prompt": ["hi"]}]
+
+
+def test_every_field_and_the_endpoint_but_not_the_order_of_fields_changes_the_digest() -> None:
+    assert key() == key(dict(reversed(BODY.items())))
+    assert key().key == "k"
+    others = [key({**BODY, **change}) for change in CHANGES]
+    for other in (*others, key(path="/v1/chat/completions")):
+        assert other.body_digest != key().body_digest
+
+
+@pytest.mark.parametrize(
+    ("headers", "background", "keeps_running"),
+    [
+        (RequestHeaders(), None, False),
+        (RequestHeaders(), False, False),
+        (RequestHeaders(), True, True),
+        (RequestHeaders(is_continued=True), None, True),
+    ],
+)
+def test_a_job_keeps_running_in_the_background_or_if_the_client_says_so(
+    headers: RequestHeaders, background: bool | None, keeps_running: bool
+) -> None:
+    made = options({**BODY, "background": background}, headers)
+    assert made.keeps_running is keeps_running

@@ -1,12 +1,19 @@
 """Translation of requests into jobs."""
 
+import inspect
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from translated_jobs import ADMISSION, chat, completion
+from translated_jobs import ADMISSION, HI, chat, completion
 
-from shared.errors import JobFailed
-from shared.protocol.jobs import Endpoint
+from api.requests.translate import chat_job, parse_chat
+from api.schema.chat import MAX_KWARGS_BYTES, RESERVED
+from shared.errors import JobError, JobFailed
+from shared.protocol.answers import AnswerSpec
+from shared.protocol.codec import decode_answer_spec, decode_job, encode_answer_spec, encode_job
+from shared.protocol.jobs import Endpoint, PromptEnd
+from shared.reasoning_form import ReasoningForm
 
 
 def test_a_request_without_options_gets_openais_defaults() -> None:
@@ -22,17 +29,8 @@ def test_a_request_without_options_gets_openais_defaults() -> None:
 
 
 def test_null_selects_the_default() -> None:
-    names: tuple[str, ...] = (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "max_tokens",
-        "max_completion_tokens",
-    )
-    names += ("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias")
-    names += ("min_tokens", "stop", "seed", "n", "user", "ignore_eos", "stream", "stream_options")
-    assert chat(**dict.fromkeys(names)) == chat()
+    others = ("max_completion_tokens", "logit_bias", "stop", "user", "stream", "stream_options")
+    assert chat(**dict.fromkeys((*AS_SENT, *others))) == chat()
 
 
 def test_fields_that_an_adapter_may_set_are_listed_if_the_client_omits_them() -> None:
@@ -46,41 +44,35 @@ def test_fields_that_an_adapter_may_set_are_listed_if_the_client_omits_them() ->
     assert chat(**dict.fromkeys(may_set, 1)).sampling.left_out == ()
 
 
-def test_options_reach_the_worker() -> None:
-    job = chat(
-        temperature=0, top_p=0.5, top_k=4, min_p=0.1, max_tokens=9, n=3, seed=1, ignore_eos=True
-    )
-    sampling = job.sampling
-    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (
-        *(0, 0.5, 4),
-        0.1,
-    )
-    assert (sampling.max_tokens, sampling.n, sampling.seed, sampling.ignore_eos) == (9, 3, 1, True)
-
-
-def test_penalties_and_biases_reach_the_worker() -> None:
-    job = completion(
-        presence_penalty=0.5,
-        frequency_penalty=-1,
-        repetition_penalty=1.2,
-        logit_bias={"5": -100, "7": 1.5},
-        min_tokens=4,
-    )
-    sampling = job.sampling
-    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, -1)
-    assert (sampling.repetition_penalty, sampling.min_tokens) == (1.2, 4)
-    assert sampling.logit_bias == ((5, -100), (7, 1.5))
-
-
 LORAX = {"type": "json_object", "schema": {"type": "object", "required": ["a"]}}
+ORDERED = {"type": "object", "properties": {"z": {"const": "é"}, "a": {"type": "null"}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": ORDERED}}
+ORDERED_TEXT = '{"type":"object","properties":{"z":{"const":"é"},"a":{"type":"null"}}}'
+AS_SENT = {
+    "temperature": 0,
+    "top_p": 0.5,
+    "top_k": 4,
+    "min_p": 0.1,
+    "max_tokens": 9,
+    "n": 3,
+    "seed": 1,
+    "ignore_eos": True,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -1,
+    "repetition_penalty": 1.2,
+    "min_tokens": 4,
+}
 
 
 @pytest.mark.parametrize(
     ("fields", "name", "value"),
     [
+        *(({name: value}, name, value) for name, value in AS_SENT.items()),
+        ({"logit_bias": {"5": -100, "7": 1.5}}, "logit_bias", ((5, -100), (7, 1.5))),
         ({"seed": 0}, "seed", 0),
         ({"top_k": -1}, "top_k", 0),
         ({"max_completion_tokens": 7}, "max_tokens", 7),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, "max_tokens", 7),
         ({"stop": "x"}, "stop", ("x",)),
         ({"stop": ["a", "b"]}, "stop", ("a", "b")),
         ({"logprobs": True}, "logprobs", 0),
@@ -88,6 +80,7 @@ LORAX = {"type": "json_object", "schema": {"type": "object", "required": ["a"]}}
         ({"logprobs": False, "top_logprobs": 0}, "logprobs", None),
         ({"response_format": {"type": "json_object"}}, "json_schema", '{"type":"object"}'),
         ({"response_format": LORAX}, "json_schema", '{"type":"object","required":["a"]}'),
+        ({"response_format": SCHEMA}, "json_schema", ORDERED_TEXT),
     ],
 )
 def test_fields_of_a_chat_are_translated_for_the_worker(
@@ -100,24 +93,11 @@ def test_a_negative_seed_becomes_a_valid_one() -> None:
     assert 0 <= chat(seed=-1).sampling.seed < 2**63
 
 
-def test_a_schema_keeps_the_order_in_which_its_properties_were_sent() -> None:
-    schema = {"type": "object", "properties": {"z": {"const": "é"}, "a": {"type": "null"}}}
-    format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    text = '{"type":"object","properties":{"z":{"const":"é"},"a":{"type":"null"}}}'
-    assert chat(response_format=format_).sampling.json_schema == text
-
-
 def test_a_schema_that_is_too_large_is_refused_by_name() -> None:
     named = {"name": "x", "schema": {"const": "é" * 70_000}}
     with pytest.raises(JobFailed, match="131072 bytes") as failed:
         chat(response_format={"type": "json_schema", "json_schema": named})
     assert failed.value.error.param == "response_format.json_schema.schema"
-
-
-def test_max_tokens_of_a_completion_defaults_to_16() -> None:
-    job = completion()
-    assert (job.endpoint, job.prompts) == (Endpoint.COMPLETIONS, ("hi",))
-    assert job.sampling.max_tokens == 16
 
 
 @pytest.mark.parametrize(
@@ -138,15 +118,13 @@ def test_a_prompt_may_be_token_ids_and_several_may_be_in_a_list(
     assert job.num_choices == 2 * len(job.prompts)
 
 
-def test_logprobs_of_a_completion_are_a_number_of_tokens() -> None:
-    assert completion(logprobs=0).sampling.logprobs == 0
-    assert completion(logprobs=5).sampling.logprobs == 5
-
-
-def test_an_echo_needs_no_tokens() -> None:
+def test_a_completion_has_16_tokens_unless_an_echo_needs_none() -> None:
     job = completion(echo=True, max_tokens=0, logprobs=2, prompt=[1] * 30, n=2)
-    assert (job.sampling.max_tokens, job.cost) == (0, 30)
-    assert completion(echo=True, max_tokens=None).sampling.max_tokens == 16
+    assert (job.sampling.max_tokens, job.sampling.logprobs, job.cost) == (0, 2, 30)
+    assert (job.endpoint, job.echo) == (Endpoint.COMPLETIONS, True)
+    for echo in (True, None):
+        job = completion(echo=echo)
+        assert (job.sampling.max_tokens, job.echo) == (16, bool(echo))
 
 
 @pytest.mark.parametrize("fields", [{}, {"echo": False}, {"echo": None, "prompt_logprobs": 1}])
@@ -156,11 +134,6 @@ def test_without_an_echo_an_answer_needs_a_token(fields: dict[str, Any]) -> None
     error = caught.value.error
     assert (error.status, error.param) == (400, "max_tokens")
     assert "echo: true" in error.message
-
-
-def test_a_prompt_may_be_echoed() -> None:
-    assert completion(echo=True).echo
-    assert not completion(echo=None).echo
 
 
 @pytest.mark.parametrize(
@@ -179,10 +152,6 @@ def test_a_job_notes_whether_its_stream_ends_with_the_token_counts(include_usage
     assert not completion(stream=True).include_usage
 
 
-def test_background_does_not_change_the_job() -> None:
-    assert chat(background=True) == chat()
-
-
 def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
     long = [{"role": "user", "content": "x" * 400}]
     assert chat(messages=long, max_tokens=50, n=2).cost == 100 + 2 * 50
@@ -195,3 +164,131 @@ def test_the_cost_is_limited_by_the_context() -> None:
     huge = [{"role": "user", "content": "x" * 1_000_000}]
     assert chat(messages=huge, max_tokens=999_999).cost == ADMISSION.max_model_len
     assert chat(messages=huge, max_tokens=999_999, n=3).cost == ADMISSION.max_model_len + 2
+
+
+ANSWER = {"role": "assistant", "content": "so far"}
+CONTINUED = {"messages": [HI, ANSWER], "continue_final_message": True}
+
+
+def failure(**fields: Any) -> JobError:
+    with pytest.raises(JobFailed) as caught:
+        chat(**fields)
+    return caught.value.error
+
+
+def nested(depth: int) -> Any:
+    return {"a": nested(depth - 1)} if depth else 1
+
+
+def test_variables_of_the_template_reach_the_job() -> None:
+    for kwargs in ({"a": [1], "b": None}, nested(16)):
+        assert chat(chat_template_kwargs=kwargs).template_kwargs == kwargs
+    assert chat(chat_template_kwargs={}).template_kwargs is None
+    assert chat().template_kwargs is None
+
+
+def test_an_effort_is_a_variable_and_turns_thinking_on_or_off() -> None:
+    assert chat(reasoning_effort="high").template_kwargs == {
+        "reasoning_effort": "high",
+        "enable_thinking": True,
+        "thinking": True,
+    }
+    none = chat(reasoning_effort="none").template_kwargs
+    assert none == {"reasoning_effort": "none", "enable_thinking": False, "thinking": False}
+    own = {"reasoning_effort": "low", "enable_thinking": False, "thinking": False}
+    assert chat(reasoning_effort="max", chat_template_kwargs=own).template_kwargs == {
+        "reasoning_effort": "max",
+        "enable_thinking": False,
+        "thinking": False,
+    }
+
+
+def test_lmdeploys_enable_thinking_is_a_variable_of_the_template() -> None:
+    assert chat(enable_thinking=False).template_kwargs == {"enable_thinking": False}
+    assert chat(enable_thinking=None).template_kwargs is None
+    with_others = chat(enable_thinking=True, chat_template_kwargs={"a": 1})
+    assert with_others.template_kwargs == {"a": 1, "enable_thinking": True}
+    for kwargs in ({"enable_thinking": True}, {"enable_thinking": None}):
+        same = chat(enable_thinking=True, chat_template_kwargs=kwargs)
+        assert same.template_kwargs == {"enable_thinking": True}
+    assert chat(enable_thinking=False, reasoning_effort="low").template_kwargs == {
+        "reasoning_effort": "low",
+        "enable_thinking": False,
+        "thinking": True,
+    }
+
+
+KWARGS = "chat_template_kwargs"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "reasoning_effort"),
+        ({"enable_thinking": "yes"}, "enable_thinking", "enable_thinking"),
+        *(
+            (
+                {"enable_thinking": False, KWARGS: {"enable_thinking": other}},
+                "enable_thinking",
+                KWARGS,
+            )
+            for other in (True, 0, "no")
+        ),
+        *(({KWARGS: {name: 1}}, KWARGS, repr(name)) for name in sorted(RESERVED)),
+        *(
+            ({KWARGS: kwargs}, KWARGS, KWARGS)
+            for kwargs in (nested(17), {"a": "x" * MAX_KWARGS_BYTES}, [], "a")
+        ),
+        (
+            *({**CONTINUED, "add_generation_prompt": True}, "continue_final_message"),
+            "add_generation_prompt",
+        ),
+        ({"chat_template": "{{ messages }}"}, "chat_template", "isn't supported"),
+    ],
+)
+def test_options_that_a_template_cannot_have_are_refused_by_name(
+    fields: dict[str, Any], param: str, words: str
+) -> None:
+    error = failure(**fields)
+    assert (error.status, error.param) == (400, param)
+    assert words in error.message
+
+
+def test_all_parameters_of_transformers_are_reserved() -> None:
+    from transformers import PreTrainedTokenizerBase
+
+    names = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    # Templates read the documents as a variable.
+    assert names.keys() - {"kwargs", "documents"} <= RESERVED
+
+
+def test_the_prompt_ends_as_the_request_says() -> None:
+    assert chat().prompt_end is PromptEnd.ANSWER
+    assert chat(add_generation_prompt=True).prompt_end is PromptEnd.ANSWER
+    assert chat(add_generation_prompt=False).prompt_end is PromptEnd.NOTHING
+    assert chat(**CONTINUED).prompt_end is PromptEnd.MESSAGE
+    assert chat(**CONTINUED, add_generation_prompt=False).prompt_end is PromptEnd.MESSAGE
+
+
+def test_the_last_message_is_echoed_if_the_answer_has_its_role() -> None:
+    assert chat(**CONTINUED, echo=True).echoed == "so far"
+    assert chat(messages=[HI, ANSWER], echo=True).echoed == "so far"
+    assert chat(echo=True, add_generation_prompt=False).echoed == "hi"
+    assert chat(echo=True).echoed == ""
+    assert chat(**CONTINUED).echoed == ""
+
+
+def test_the_answers_specification_has_what_renders_the_reasoning() -> None:
+    request = parse_chat({"model": "m", **CONTINUED, "echo": True, "include_reasoning": False})
+    job = chat_job(request, replace(ADMISSION, reasoning=ReasoningForm.MISTRAL))
+    spec = AnswerSpec.of(job)
+    assert (spec.reasoning, spec.hides_reasoning) == (ReasoningForm.MISTRAL, True)
+    assert spec.echoed == "so far"
+    assert decode_answer_spec(encode_answer_spec(spec), spec.id) == spec
+
+
+def test_a_job_is_readable_by_older_workers_unless_it_uses_new_fields() -> None:
+    new = (b"template_kwargs", b"prompt_end", b"reasoning", b"echoed")
+    assert not any(name in encode_job(chat()) for name in new)
+    job = chat(**CONTINUED, reasoning_effort="low")
+    assert decode_job(encode_job(job)) == job

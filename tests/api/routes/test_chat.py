@@ -1,16 +1,13 @@
-"""POST /v1/chat/completions."""
-
-import asyncio
+"""POST /v1/chat/completions and /v1/completions."""
 
 import httpx
 import openai
-import pytest
 from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
 from chat_stream import MESSAGES, admitted_stream
 from sse_events import sse_events
 
 from api.metrics.metrics import Metrics
-from shared.protocol.results import Choice, FinishReason
+from shared.protocol.results import FinishReason
 
 
 async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
@@ -85,20 +82,6 @@ async def test_a_token_reaches_the_client_when_it_is_published(
     assert [chunk.choices[0].finish_reason async for chunk in stream] == ["length"]
 
 
-async def test_the_last_chunk_has_the_usage_if_requested(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    sent = client.chat.completions.create(
-        model="extract", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
-    )
-    stream, _ = await worker.serve(sent)
-    chunks = [chunk async for chunk in stream]
-    assert all(chunk.usage is None for chunk in chunks[:-1])
-    assert chunks[-1].choices == []
-    assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 2
-
-
 async def test_streamed_choices_are_interleaved_and_identified_by_index(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
@@ -121,10 +104,9 @@ async def test_streamed_choices_are_interleaved_and_identified_by_index(
 async def test_choices_are_in_order_in_a_complete_answer(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(
+    request, job = await worker.sent(
         client.chat.completions.create(model="extract", messages=MESSAGES, n=2)
     )
-    job = await worker.take()
     await worker.tokens(job, 0, (1,), "a", FinishReason.STOP, choice=1)
     await worker.tokens(job, 0, (2,), "b", FinishReason.LENGTH, choice=0)
     await worker.finish(job)
@@ -135,23 +117,6 @@ async def test_choices_are_in_order_in_a_complete_answer(
     ]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_without_events_is_built_from_its_result(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker, stream: bool
-) -> None:
-    request = asyncio.create_task(
-        client.chat.completions.create(model="extract", messages=MESSAGES, stream=stream)
-    )
-    job = await worker.take()
-    await worker.finish(job, Choice(text="whole", finish=FinishReason.STOP, ids=(1, 2)))
-    answer = await request
-    if isinstance(answer, openai.AsyncStream):
-        texts = [chunk.choices[0].delta.content or "" async for chunk in answer]
-        assert "".join(texts) == "whole"
-    else:
-        assert answer.choices[0].message.content == "whole"
-
-
 async def test_tokens_are_counted_by_model(
     client: openai.AsyncOpenAI, server: RunningApp, worker: ScriptedWorker
 ) -> None:
@@ -160,3 +125,38 @@ async def test_tokens_are_counted_by_model(
     assert 'lorikeet_completion_tokens_total{model="extract"} 2.0' in metrics
     assert 'lorikeet_prompt_tokens_total{model="extract"} 3.0' in metrics
     assert "lorikeet_time_to_first_token_seconds_count 1.0" in metrics
+
+
+URL = "/v1/completions"
+
+
+async def test_a_completion_has_openais_fields(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    sent = http.post(URL, json={"model": "extract", "prompt": "once"})
+    reply, job = await worker.serve(sent, " upon")
+    assert (job.job.prompts, job.job.messages) == (("once",), None)
+    assert reply.json() == {
+        "id": f"cmpl-{job.job.id}",
+        "object": "text_completion",
+        "created": job.job.created_s,
+        "model": "extract",
+        "system_fingerprint": "fp_000000000000_111111111111",
+        "weight_version": job.job.version,
+        "choices": [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "stop"}],
+        "usage": USAGE_BODY,
+    }
+
+
+async def test_openais_client_streams_a_completion(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker
+) -> None:
+    sent = client.completions.create(
+        model="extract", prompt="once", stream=True, stream_options={"include_usage": True}
+    )
+    stream, _ = await worker.serve(sent)
+    *chunks, last = [chunk async for chunk in stream]
+    assert [chunk.choices[0].text for chunk in chunks] == ["he", "llo"]
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, "stop"]
+    assert last.usage is not None
+    assert last.usage.total_tokens == 5

@@ -1,6 +1,5 @@
 """POST /v1/embeddings."""
 
-import asyncio
 import base64
 from array import array
 from typing import Any
@@ -31,8 +30,7 @@ async def embedded(
     http: httpx.AsyncClient, worker: ScriptedWorker, vectors: list[list[float]], **fields: Any
 ) -> tuple[Any, ClaimedJob]:
     """Send a request, answer its job with `vectors`, and return the answer and the job."""
-    request = asyncio.create_task(http.post(URL, json={"model": "extract", **fields}))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json={"model": "extract", **fields}))
     await worker.admit(job)
     await worker.finish(job, *choices(vectors))
     return (await request).json(), job
@@ -41,9 +39,10 @@ async def embedded(
 async def test_embeddings_have_openais_fields(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    answer, job = await embedded(http, worker, VECTORS, input=["a", "b"])
+    fields: dict[str, Any] = {"input": ["a", "b"], "pooling": "mean", "normalize": False}
+    answer, job = await embedded(http, worker, VECTORS, **fields)
     assert (job.job.endpoint, job.job.prompts) == (Endpoint.EMBEDDINGS, ("a", "b"))
-    assert job.job.embedding == EmbeddingParams()
+    assert job.job.embedding == EmbeddingParams(pooling=Pooling.MEAN, normalize=False)
     assert answer["id"] == f"embd-{job.job.id}"
     assert (answer["object"], answer["model"]) == ("list", "extract")
     assert answer["data"] == [
@@ -59,22 +58,13 @@ async def test_embeddings_have_openais_fields(
 async def test_openais_client_reads_both_encodings(
     client: openai.AsyncOpenAI, worker: ScriptedWorker, encoding: Any
 ) -> None:
-    request = asyncio.create_task(
+    request, job = await worker.sent(
         client.embeddings.create(model="extract", input=[5, 6], encoding_format=encoding)
     )
-    job = await worker.take()
-    assert job.job.prompts == ((5, 6),)
+    assert (job.job.prompts, job.job.embedding) == (((5, 6),), EmbeddingParams())
     await worker.finish(job, *choices(VECTORS[:1]))
     expected: Any = VECTORS[0] if encoding == "float" else encoded(VECTORS[0])
     assert (await request).data[0].embedding == expected
-
-
-async def test_pooling_and_normalize_reach_the_worker(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    fields: dict[str, Any] = {"input": "a", "pooling": "mean", "normalize": False}
-    _, job = await embedded(http, worker, VECTORS[:1], **fields)
-    assert job.job.embedding == EmbeddingParams(pooling=Pooling.MEAN, normalize=False)
 
 
 async def test_a_job_with_many_inputs_reserves_room_for_a_few(

@@ -107,8 +107,7 @@ async def test_after_any_event_of_a_done_job_exactly_the_rest_follows_on_another
     body: dict[str, Any],
 ) -> None:
     texts = [ANSWER, "no call 🙂"]
-    request = asyncio.create_task(http.post(url, json=body))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(url, json=body))
     await publish(worker, job, texts)
     await finish(worker, job, texts)
     whole = sse_events((await request).text)
@@ -140,6 +139,7 @@ async def test_a_stream_continues_elsewhere_while_its_job_runs(
     assert (answer[0, "text"], answer[0, "finish"]) == ("one two three", "stop")
 
 
+@pytest.mark.usefixtures("slow_reads")
 async def test_several_clients_can_follow_one_job(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:

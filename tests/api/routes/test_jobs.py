@@ -11,12 +11,11 @@ from api_support import (
     RunningApp,
     ScriptedWorker,
     error_of,
+    paged,
     waiting_job,
     worker_info,
 )
 from pool_contents import pool_contents
-from weather_tool import ANSWER
-from weather_tool import BODY as TOOL_BODY
 
 from api.answers.following import Following
 from shared.errors import ErrorCode, JobError
@@ -38,8 +37,7 @@ CANCELLED = JobError(code=ErrorCode.CANCELLED, message="cancelled")
 async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
     http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
 ) -> None:
-    first = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    first, job = await worker.sent(http.post(URL, json=BODY))
     body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
     assert (body["state"], body["tries"], body["worker"]) == ("running", 1, worker.id)
     assert (body["model"], body["version"]) == ("extract", ADAPTER.version)
@@ -86,8 +84,7 @@ async def test_cancelling_a_waiting_job_ends_its_request(
 async def test_cancelling_a_running_job_notifies_its_worker(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    request, job = await worker.sent(http.post(URL, json=BODY))
     response = await http.post(f"/v1/jobs/{job.job.id}/cancel")
     assert response.json()["state"] == "running"
     assert (await worker.mail()).job == job.job.id
@@ -102,20 +99,6 @@ async def test_an_unknown_job_is_a_404(http: httpx.AsyncClient) -> None:
     ):
         reply = await http.request(method, f"/v1/jobs/0123{path}")
         assert error_of(reply) == (404, "job_not_found", None)
-
-
-async def test_the_answer_of_a_job_has_its_tool_calls(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    request = asyncio.create_task(http.post(URL, json=TOOL_BODY))
-    job = await worker.take()
-    await worker.finish(job, Choice(text=ANSWER, finish=FinishReason.STOP, ids=(1,)))
-    answer = (await request).json()
-    body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
-    assert body["choices"] == answer["choices"]
-    assert body["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
-    assert body["created"] == answer["created"]
-    assert body["system_fingerprint"] == answer["system_fingerprint"]
 
 
 async def test_deleting_an_ended_job_erases_its_prompt_and_answer(
@@ -198,10 +181,11 @@ async def test_jobs_are_listed_newest_first_without_their_answers(
 FILTERS = {
     "state=queued": [0, 1],
     "state=done,failed": [3, 4],
-    "state=done&state=cancelled": [2, 4],
+    "state=done,failed&state=cancelled": [2, 3, 4],
     "state=running": [],
     "model=extract": [1, 2, 3, 4],
     "model=extract&state=queued": [1],
+    "model=tiny%2Fbase": [0],
     "model=none": [],
 }
 """Queries, and those of five jobs that they find."""
@@ -215,41 +199,49 @@ async def test_jobs_are_filtered_by_state_and_model(
         page = (await http.get(f"/v1/jobs?{query}")).json()
         assert [job["id"] for job in page["data"]] == [ids[i] for i in found], query
         assert not page["has_more"]
+        ends = (ids[found[0]], ids[found[-1]]) if found else (None, None)
+        assert (page["first_id"], page["last_id"]) == ends
 
 
 @pytest.mark.parametrize("max_looked", [1, 2, MAX_LOOKED])
-@pytest.mark.parametrize(("query", "num_jobs"), [("", 5), ("&model=extract", 4)])
+@pytest.mark.parametrize(("params", "num_jobs"), [({}, 5), ({"model": "extract"}, 4)])
 async def test_pages_contain_every_job_once(
     http: httpx.AsyncClient,
     worker: ScriptedWorker,
     monkeypatch: pytest.MonkeyPatch,
-    query: str,
+    params: dict[str, str],
     num_jobs: int,
     max_looked: int,
 ) -> None:
     monkeypatch.setattr(pool_views, "MAX_LOOKED", max_looked)
     ids = await five_jobs(http, worker)
-    found, after, has_more = [], "", True
-    while has_more:
-        page = (await http.get(f"/v1/jobs?limit=2{query}{after}")).json()
-        assert len(page["data"]) <= 2
-        found += [job["id"] for job in page["data"]]
-        after, has_more = f"&after={page['last_id']}", page["has_more"]
-    assert found == ids[-num_jobs:]
+    found = await paged(http, "/v1/jobs", 2, params=params)
+    assert [job["id"] for job in found] == ids[-num_jobs:]
 
 
 async def test_an_unknown_cursor_is_a_404(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     assert error_of(await http.get("/v1/jobs?after=none")) == (404, "job_not_found", "after")
     job_id = (await http.post(URL, json={**BODY, "background": True})).json()["id"]
     await worker.answer(await worker.take())
-    assert (await http.get(f"/v1/jobs?after={job_id}")).json()["data"] == []
+    assert (await http.get(f"/v1/jobs?after=chatcmpl-{job_id}")).json()["data"] == []
     await http.delete(f"/v1/jobs/{job_id}")
     assert error_of(await http.get(f"/v1/jobs?after={job_id}")) == (404, "job_not_found", "after")
 
 
+INVALID = {
+    "limit": ("0", "101", "-1", "1.0", "", "x", "²", "9" * 50),
+    "state": ("", "Done", "done,", "ended", "done, dead"),
+}
+
+
 async def test_an_invalid_query_is_a_400(http: httpx.AsyncClient) -> None:
-    assert error_of(await http.get("/v1/jobs?limit=0")) == (400, "invalid_value", "limit")
-    assert error_of(await http.get("/v1/jobs?states=done")) == (400, "unknown_parameter", "states")
+    for param, values in INVALID.items():
+        for value in values:
+            reply = await http.get("/v1/jobs", params={param: value})
+            assert error_of(reply) == (400, "invalid_value", param), value
+    reply = await http.get("/v1/jobs?states=done")
+    assert error_of(reply) == (400, "unknown_parameter", "states")
+    assert "state, model, limit, after" in reply.json()["error"]["message"]
 
 
 async def dead_job(http: httpx.AsyncClient, queue: Queue) -> str:

@@ -1,6 +1,6 @@
 """/v1/messages, in Anthropic's format, while a test plays the worker."""
 
-import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -9,31 +9,34 @@ import pytest
 from api_support import ScriptedWorker
 from pydantic import SecretStr
 from raw_client import with_settings
-from sse_events import EventReader, sse_events
+from sse_events import sse_events
 from typed_events import folded
 from weather_tool import ANSWER, OSAKA, OSLO
 
-from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
 
 URL = "/v1/messages"
 BODY = {"model": "extract", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 WEATHER = {"name": "weather", "description": "Looks.", "input_schema": {"type": "object"}}
+Answered = Callable[..., Awaitable[tuple[httpx.Response, ClaimedJob]]]
 KEY = "red:" + "r" * 20
 
 
-async def answered(
-    http: httpx.AsyncClient, worker: ScriptedWorker, text: str = "hello", **request: Any
-) -> tuple[httpx.Response, ClaimedJob]:
-    """Send a request, answer its job, and return the response and the job."""
+@pytest.fixture
+def answered(http: httpx.AsyncClient, worker: ScriptedWorker) -> Answered:
+    """A function that sends a request, answers its job, and returns the response and the job."""
     headers = {"anthropic-version": "2023-06-01", "x-api-key": "none"}
-    return await worker.serve(http.post(URL, json={**BODY, **request}, headers=headers), text)
+
+    def answer(text: str = "hello", **request: Any) -> Any:
+        return worker.serve(http.post(URL, json={**BODY, **request}, headers=headers), text)
+
+    return answer
 
 
-async def test_text(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_text(answered: Answered) -> None:
     system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
-    reply, job = await answered(http, worker, system=system, temperature=0.5, top_k=3)
+    reply, job = await answered(system=system, temperature=0.5, top_k=3)
     assert reply.json() == {
         "id": f"msg_{job.job.id}",
         "type": "message",
@@ -54,7 +57,7 @@ async def test_text(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     assert [m["content"] for m in job.job.messages or ()] == ["Be brief.", "hi"]
 
 
-async def test_blocks_become_messages(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_blocks_become_messages(answered: Answered) -> None:
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "weather?"}]},
         {
@@ -73,7 +76,7 @@ async def test_blocks_become_messages(http: httpx.AsyncClient, worker: ScriptedW
             ],
         },
     ]
-    _, job = await answered(http, worker, messages=messages, tools=[WEATHER])
+    _, job = await answered(messages=messages, tools=[WEATHER])
     first, assistant, tool, last = job.job.messages or ()
     assert (first["content"], last["content"]) == ("weather?", "And?")
     assert (assistant["content"], assistant["reasoning_content"]) == ("Let me see.", "hm")
@@ -81,60 +84,53 @@ async def test_blocks_become_messages(http: httpx.AsyncClient, worker: ScriptedW
     assert (tool["role"], tool["content"], tool["tool_call_id"]) == ("tool", "sunny", "t1")
 
 
-async def test_tool_calls(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
+async def test_tool_calls(http: httpx.AsyncClient, answered: Answered) -> None:
     choice = {"type": "any", "disable_parallel_tool_use": False}
-    reply, job = await answered(http, worker, ANSWER, tools=[WEATHER], tool_choice=choice)
+    reply, job = await answered(ANSWER, tools=[WEATHER], tool_choice=choice)
     text, *calls = reply.json()["content"]
     assert text["text"] == "Let me see."
     assert [call["input"] for call in calls] == [orjson.loads(OSAKA), orjson.loads(OSLO)]
     assert reply.json()["stop_reason"] == "tool_use"
     assert job.job.tools is not None
     assert job.job.tools.choice == "required"
+    stored = (await http.get(f"/v1/jobs/msg_{job.job.id}")).json()
+    assert stored["answer"] == reply.json()
 
 
-async def test_a_stop_sequence_is_named_and_left_out(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+async def test_a_stop_sequence_is_named_and_left_out(answered: Answered) -> None:
     stops = {"stop_sequences": ["END"]}
-    reply, job = await answered(http, worker, "so END", **stops)
+    reply, job = await answered("so END", **stops)
     assert (reply.json()["stop_reason"], reply.json()["stop_sequence"]) == ("stop_sequence", "END")
     assert reply.json()["content"][0]["text"] == "so "
     assert (job.job.sampling.stop, job.job.sampling.includes_stop) == (("END",), True)
-    streamed, _ = await answered(http, worker, "so END", stream=True, **stops)
+    streamed, _ = await answered("so END", stream=True, **stops)
     events = {event.event: event.json for event in sse_events(streamed.text)}
     assert events["message_delta"]["delta"]["stop_sequence"] == "END"
     assert "END" not in events["content_block_delta"]["delta"]["text"]
 
 
 async def test_an_answer_that_is_too_long(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
-    posting = asyncio.create_task(http.post(URL, json=BODY))
-    job = await worker.take()
+    posting, job = await worker.sent(http.post(URL, json=BODY))
     await worker.finish(job, Choice(text="hello", finish=FinishReason.LENGTH, ids=(1, 2)))
     assert (await posting).json()["stop_reason"] == "max_tokens"
 
 
-async def test_the_last_message_of_the_assistant_is_continued(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+async def test_the_last_message_of_the_assistant_is_continued(answered: Answered) -> None:
     prefilled = [*BODY["messages"], {"role": "assistant", "content": "{"}]  # type: ignore[misc]
-    _, job = await answered(http, worker, messages=prefilled)
+    _, job = await answered(messages=prefilled)
     assert job.job.prompt_end == "message"
 
 
-async def test_the_model_thinks_only_if_asked(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
+async def test_the_model_thinks_only_if_asked(answered: Answered) -> None:
     enabled = {"type": "enabled", "budget_tokens": 9}
     for thinking, expected in ((None, False), ({"type": "disabled"}, False), (enabled, True)):
-        _, job = await answered(http, worker, thinking=thinking)
+        _, job = await answered(thinking=thinking)
         assert job.job.template_kwargs == {"enable_thinking": expected, "thinking": expected}
 
 
-async def test_a_stream_has_anthropics_events(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    reply, _ = await answered(http, worker, ANSWER, tools=[WEATHER], stream=True)
-    whole, _ = await answered(http, worker, ANSWER, tools=[WEATHER])
+async def test_a_stream_has_anthropics_events(answered: Answered) -> None:
+    reply, _ = await answered(ANSWER, tools=[WEATHER], stream=True)
+    whole, _ = await answered(ANSWER, tools=[WEATHER])
     names = [event.event for event in sse_events(reply.text)]
     block = ["content_block_start", "content_block_delta", "content_block_stop"]
     once = [name for i, name in enumerate(names) if names[i - 1 : i] != [name]]
@@ -143,33 +139,6 @@ async def test_a_stream_has_anthropics_events(
     deltas = [kind for kind, *_ in folded(sse_events(reply.text)) if kind == block[1]]
     assert [s["content_block"]["type"] for s in starts] == ["text", "tool_use", "tool_use"]
     assert len(deltas) == len(whole.json()["content"])
-
-
-async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
-    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    reply, job = await answered(http, worker, ANSWER, tools=[WEATHER], stream=True)
-    whole = sse_events(reply.text)
-    for count, event in enumerate(whole, 1):
-        rest = await other.get(f"/v1/jobs/{job.job.id}/stream", params={"after": event.id})
-        assert folded([*whole[:count], *sse_events(rest.text)]) == folded(whole)
-    stored = (await other.get(f"/v1/jobs/msg_{job.job.id}")).json()
-    assert stored["answer"]["stop_reason"] == "tool_use"
-
-
-async def test_a_failed_stream_ends_with_an_error(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    beginning = asyncio.create_task(worker.begin("begun"))
-    async with http.stream("POST", URL, json={**BODY, "stream": True}) as response:
-        job, reader = await beginning, EventReader(response)
-        await reader.until("begun")
-        await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
-        *_, last = await reader.rest()
-    assert last.event == "error"
-    assert last.json["type"] == "error"
-    assert last.json["error"]["type"] == "api_error"
-    assert last.json["error"]["message"] == "broken"
 
 
 def said(role: str, content: Any) -> dict[str, Any]:
@@ -194,7 +163,9 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_bad_field_is_named_in_anthropics_format(http: httpx.AsyncClient) -> None:
+async def test_a_bad_field_or_an_unknown_model_is_named_in_anthropics_format(
+    http: httpx.AsyncClient,
+) -> None:
     for change, param in BAD_FIELDS:
         reply = await http.post(URL, json={**BODY, **change})
         body = reply.json()
@@ -202,9 +173,6 @@ async def test_a_bad_field_is_named_in_anthropics_format(http: httpx.AsyncClient
         assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
         assert body["error"]["param"] == param
         assert body["error"]["message"]
-
-
-async def test_an_unknown_model_is_not_found(http: httpx.AsyncClient) -> None:
     reply = await http.post(URL, json={**BODY, "model": "none"})
     assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found_error")
 
@@ -239,11 +207,11 @@ async def test_tokens_of_a_prompt_are_counted(
 
 
 async def test_an_unknown_field_of_a_block_is_listed_or_refused(
-    http: httpx.AsyncClient, worker: ScriptedWorker
+    http: httpx.AsyncClient, answered: Answered
 ) -> None:
     block = {"type": "text", "text": "hi", "colour": "red"}
     fields = {**said("user", [block]), "tools": [{**WEATHER, "x": 1}]}
-    reply, _ = await answered(http, worker, **fields)
+    reply, _ = await answered(**fields)
     listed = "not used: messages[0].content[0].colour, tools[0].x"
     assert reply.headers["x-lorikeet-warning"] == listed
     for url, body in (
@@ -257,9 +225,9 @@ async def test_an_unknown_field_of_a_block_is_listed_or_refused(
 
 
 async def test_the_content_of_a_message_is_sent_back_strictly_and_without_a_warning(
-    http: httpx.AsyncClient, worker: ScriptedWorker
+    http: httpx.AsyncClient, worker: ScriptedWorker, answered: Answered
 ) -> None:
-    first, _ = await answered(http, worker, ANSWER, tools=[WEATHER])
+    first, _ = await answered(ANSWER, tools=[WEATHER])
     content = first.json()["content"]
     messages = [{"role": "assistant", "content": content}, {"role": "user", "content": "And?"}]
     body = {**BODY, "messages": messages, "tools": [WEATHER]}

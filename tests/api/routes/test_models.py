@@ -1,18 +1,26 @@
-"""GET /v1/models and one model."""
+"""Routes by which clients learn about the server and its models."""
 
+import asyncio
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import httpx
-import openai
-import pytest
 from api_support import (
     ADAPTER,
     BASE,
+    RunningApp,
+    ScriptedWorker,
+    client_of,
+    error_of,
+    waiting_job,
 )
 
+from api.app import create_app
 from shared.protocol.ids import AdapterVersion
+from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
+from shared.store.jobs.queue import Queue
 
 BASE_CARD = {
     "id": "tiny/base",
@@ -25,32 +33,21 @@ BASE_CARD = {
     "permission": [],
 }
 ADAPTER_CARD = {
+    **BASE_CARD,
     "id": "extract",
-    "object": "model",
     "created": 2,
-    "owned_by": "lorikeet",
     "root": "extract-v1",
     "parent": "tiny/base",
-    "max_model_len": 1000,
-    "permission": [],
 }
 
 
-async def test_models_are_the_base_and_every_adapter(http: httpx.AsyncClient) -> None:
-    response = await http.get("/v1/models")
-    assert response.json() == {"object": "list", "data": [BASE_CARD, ADAPTER_CARD]}
-
-
-async def test_openais_client_lists_models(client: openai.AsyncOpenAI) -> None:
-    assert [model.id async for model in client.models.list()] == [BASE.name, ADAPTER.name]
-    assert (await client.models.retrieve(ADAPTER.name)).owned_by == "lorikeet"
-
-
-@pytest.mark.parametrize("card", [BASE_CARD, ADAPTER_CARD])
-async def test_one_model_can_be_read_even_with_a_slash_in_its_name(
-    http: httpx.AsyncClient, card: dict[str, Any]
+async def test_models_are_the_base_and_every_adapter_and_each_can_be_read(
+    http: httpx.AsyncClient,
 ) -> None:
-    assert (await http.get(f"/v1/models/{card['id']}")).json() == card
+    cards = [BASE_CARD, ADAPTER_CARD]
+    assert (await http.get("/v1/models")).json() == {"object": "list", "data": cards}
+    for card in cards:
+        assert (await http.get(f"/v1/models/{card['id']}")).json() == card
 
 
 async def test_a_model_that_does_not_exist_is_a_404(http: httpx.AsyncClient) -> None:
@@ -63,12 +60,6 @@ async def test_a_model_that_does_not_exist_is_a_404(http: httpx.AsyncClient) -> 
         "param": "model",
         "code": "model_not_found",
     }
-
-
-async def test_models_and_metrics_accept_head_requests(http: httpx.AsyncClient) -> None:
-    for path in ("/v1/models", "/metrics"):
-        response = await http.head(path)
-        assert (response.status_code, response.content) == (200, b"")
 
 
 ROOTS = {
@@ -92,3 +83,59 @@ async def test_the_root_of_an_adapter_shows_neither_host_nor_query_of_its_source
     cards = (await http.get("/v1/models")).json()["data"]
     roots = {card["id"]: card["root"] for card in cards}
     assert [roots[str(number + 1)] for number in range(len(ROOTS))] == list(ROOTS.values())
+
+
+BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def test_the_version_is_the_package_version(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/version")).json() == {"version": version("lorikeet-serve")}
+
+
+async def test_the_load_counts_the_jobs_that_clients_wait_for(
+    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post("/v1/chat/completions", json=BODY))
+    await waiting_job(server)
+    assert (await http.get("/load")).json() == {"server_load": 1}
+    await worker.answer(await worker.take())
+    await request
+    assert (await http.get("/load")).json() == {"server_load": 0}
+
+
+async def test_server_info_has_what_trainers_look_up(
+    http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue
+) -> None:
+    await ScriptedWorker.start(queue)
+    info = (await http.get("/server_info", params={"config_format": "json"})).json()
+    assert info == (await http.get("/server_info")).json()
+    config: dict[str, Any] = info["vllm_config"]
+    assert config["model_config"] == {
+        "model": BASE.name,
+        "dtype": "torch.float32",
+        "max_model_len": BASE.max_model_len,
+        "logprobs_mode": "raw_logprobs",
+    }
+    assert config["lora_config"] == {"max_lora_rank": 2**31 - 1, "max_loras": 128}
+    assert config["parallel_config"] == {"data_parallel_size": 1}
+    assert config["weight_transfer_config"] is None
+    assert (await http.get("/get_world_size")).json() == {"world_size": 2}
+
+
+async def test_without_workers_server_info_has_only_the_model(
+    http: httpx.AsyncClient, registry: Registry
+) -> None:
+    config = (await http.get("/server_info")).json()["vllm_config"]
+    assert (config["model_config"]["model"], config["model_config"]["dtype"]) == (BASE.name, None)
+    assert config["lora_config"]["max_loras"] == 0
+    assert (await http.get("/get_world_size")).json() == {"world_size": 0}
+
+
+async def test_other_formats_of_server_info_are_refused(http: httpx.AsyncClient) -> None:
+    reply = await http.get("/server_info", params={"config_format": "text"})
+    assert error_of(reply) == (400, "invalid_value", "config_format")
+
+
+async def test_server_info_needs_a_base_model(settings: ApiSettings) -> None:
+    async with client_of(create_app(settings)) as http:
+        assert error_of(await http.get("/server_info"))[:2] == (503, "service_unavailable")

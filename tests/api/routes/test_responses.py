@@ -1,6 +1,7 @@
 """/v1/responses with OpenAI's client, while a test plays the worker."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import openai
 import pytest
 from api_support import ScriptedWorker, error_of
 from key_support import bearer
+from openai.resources.responses import AsyncResponses
 from pydantic import BaseModel, SecretStr
 from raw_client import with_settings
 from sse_events import EventReader, sse_events
@@ -28,55 +30,65 @@ WEATHER: Any = {
 }
 BODY = {"model": "extract", "input": "hi"}
 RED, BLUE = ("red:" + "r" * 20, "blue:" + "b" * 20)
+PREVIOUS = "previous_response_id"
 
 
-async def answer(
-    worker: ScriptedWorker, text: str = "hello", finish: FinishReason = STOP
-) -> ClaimedJob:
-    """Answer the next job with `text`, one event for each three characters."""
-    job = await worker.take()
-    await worker.admit(job)
-    for start in range(0, len(text), 3):
-        is_last = start + 3 >= len(text)
-        part, end = text[start : start + 3], finish if is_last else None
-        await worker.tokens(job, start // 3, (start,), part, end, checkpoint=True)
-    ids = tuple(range(0, len(text), 3))
-    await worker.finish(job, Choice(text=text, finish=finish, ids=ids))
-    return job
+@dataclass
+class Responses:
+    """OpenAI's client of responses, and the worker that answers it."""
+
+    client: AsyncResponses
+    worker: ScriptedWorker
+
+    async def answer(self, text: str = "hello", finish: FinishReason = STOP) -> ClaimedJob:
+        """Answer the next job with `text`, one event for each three characters."""
+        job = await self.worker.take()
+        await self.worker.admit(job)
+        for start in range(0, len(text), 3):
+            is_last = start + 3 >= len(text)
+            part, end = text[start : start + 3], finish if is_last else None
+            await self.worker.tokens(job, start // 3, (start,), part, end, checkpoint=True)
+        ids = tuple(range(0, len(text), 3))
+        await self.worker.finish(job, Choice(text=text, finish=finish, ids=ids))
+        return job
+
+    async def create(self, **fields: Any) -> Any:
+        return await self.client.create(**{"model": "extract", "input": "hi", **fields})
+
+    async def answered(
+        self, text: str = "hello", finish: FinishReason = STOP, **fields: Any
+    ) -> tuple[Any, ClaimedJob]:
+        """Send a request, answer its job, and return the response and the job."""
+        creating = asyncio.create_task(self.create(**fields))
+        job = await self.answer(text, finish)
+        return await creating, job
 
 
-async def answered(
-    client: openai.AsyncOpenAI,
-    worker: ScriptedWorker,
-    text: str = "hello",
-    finish: FinishReason = STOP,
-    **request: Any,
-) -> tuple[Any, ClaimedJob]:
-    """Send a request, answer its job, and return the response and the job."""
-    sent = {"model": "extract", "input": "hi", **request}
-    creating = asyncio.create_task(client.responses.create(**sent))
-    job = await answer(worker, text, finish)
-    return await creating, job
+@pytest.fixture
+def responses(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> Responses:
+    return Responses(client.responses, worker)
 
 
-async def test_text(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
-    response, job = await answered(
-        client,
-        worker,
+async def test_text(responses: Responses) -> None:
+    response, job = await responses.answered(
         instructions="Be brief.",
         metadata={"a": "b"},
         max_output_tokens=9,
         temperature=0.5,
+        top_logprobs=2,
+        include=["message.output_text.logprobs"],
     )
     assert (response.output_text, response.status) == ("hello", "completed")
     assert response.id == f"resp_{job.job.id}"
     assert (response.metadata, response.instructions) == ({"a": "b"}, "Be brief.")
     assert (response.usage.input_tokens, response.usage.output_tokens) == (3, 2)
-    assert (job.job.sampling.max_tokens, job.job.sampling.temperature) == (9, 0.5)
+    sampling = job.job.sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.logprobs) == (9, 0.5, 2)
+    assert response.output[0].content[0].logprobs == []  # the scripted worker publishes none
     assert [message["role"] for message in job.job.messages or ()] == ["system", "user"]
 
 
-async def test_items_become_messages(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+async def test_items_become_messages(responses: Responses) -> None:
     items = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "input_text", "text": "weather?"}]},
@@ -95,7 +107,7 @@ async def test_items_become_messages(client: openai.AsyncOpenAI, worker: Scripte
             "output": [{"type": "input_text", "text": "rain"}],
         },
     ]
-    _, job = await answered(client, worker, input=items, tools=[WEATHER])
+    _, job = await responses.answered(input=items, tools=[WEATHER])
     system, user, assistant, first, second = job.job.messages or ()
     assert (system["role"], user["content"]) == ("system", "weather?")
     assert assistant["content"] == "Let me see."
@@ -106,10 +118,8 @@ async def test_items_become_messages(client: openai.AsyncOpenAI, worker: Scripte
     ]
 
 
-async def test_an_output_that_is_too_long_is_incomplete(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    response, _ = await answered(client, worker, finish=LENGTH, max_output_tokens=2)
+async def test_an_output_that_is_too_long_is_incomplete(responses: Responses) -> None:
+    response, _ = await responses.answered(finish=LENGTH, max_output_tokens=2)
     assert (response.status, response.incomplete_details.reason) == (
         "incomplete",
         "max_output_tokens",
@@ -118,14 +128,12 @@ async def test_an_output_that_is_too_long_is_incomplete(
 
 
 @pytest.mark.parametrize("text", [ANSWER, "hello", "", "<tool_call>\n{oops\n</tool_call>"])
-async def test_a_stream_has_what_the_whole_response_has(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker, text: str
-) -> None:
-    whole, _ = await answered(client, worker, text, tools=[WEATHER])
-    taking = asyncio.create_task(answer(worker, text))
+async def test_a_stream_has_what_the_whole_response_has(responses: Responses, text: str) -> None:
+    whole, _ = await responses.answered(text, tools=[WEATHER])
+    taking = asyncio.create_task(responses.answer(text))
     deltas: dict[int, str] = {}
     types = []
-    async with client.responses.stream(model="extract", input="hi", tools=[WEATHER]) as stream:
+    async with responses.client.stream(model="extract", input="hi", tools=[WEATHER]) as stream:
         async for event in stream:
             types.append(event.type)
             if event.type in (
@@ -145,10 +153,8 @@ async def test_a_stream_has_what_the_whole_response_has(
     assert [deltas.get(index, "") for index in range(len(texts))] == texts
 
 
-async def test_tool_calls(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
-    response, job = await answered(
-        client,
-        worker,
+async def test_tool_calls(responses: Responses) -> None:
+    response, job = await responses.answered(
         ANSWER,
         tools=[WEATHER],
         tool_choice={"type": "function", "name": "weather"},
@@ -171,64 +177,53 @@ class City(BaseModel):
     name: str
 
 
-async def test_a_schema_is_parsed(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
+async def test_a_schema_is_parsed(responses: Responses) -> None:
     parsing = asyncio.create_task(
-        client.responses.parse(model="extract", input="hi", text_format=City)
+        responses.client.parse(model="extract", input="hi", text_format=City)
     )
-    job = await answer(worker, '{"name":"Oslo"}')
+    job = await responses.answer('{"name":"Oslo"}')
     assert (await parsing).output_parsed == City(name="Oslo")
     assert '"name"' in (job.job.sampling.json_schema or "")
 
 
-async def test_log_probabilities_are_requested(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
+async def test_a_background_response_is_retrieved_and_continues_only_once_it_is_completed(
+    responses: Responses,
 ) -> None:
-    include: Any = ["message.output_text.logprobs"]
-    response, job = await answered(client, worker, top_logprobs=2, include=include)
-    assert job.job.sampling.logprobs == 2
-    assert response.output[0].content[0].logprobs == []  # the scripted worker publishes none
-
-
-async def test_a_background_response_is_retrieved(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    accepted = await client.responses.create(model="extract", input="hi", background=True)
+    accepted = await responses.create(background=True)
     assert accepted.status == "queued"
-    job = await worker.take()
-    assert (await client.responses.retrieve(accepted.id)).status == "in_progress"
-    await worker.answer(job)
-    done = await client.responses.retrieve(accepted.id)
+    job = await responses.worker.take()
+    assert (await responses.client.retrieve(accepted.id)).status == "in_progress"
+    with pytest.raises(openai.BadRequestError, match="isn't completed"):
+        await responses.create(previous_response_id=accepted.id)
+    await responses.worker.answer(job)
+    done = await responses.client.retrieve(accepted.id)
     assert (done.status, done.output_text) == ("completed", "hello")
 
 
-async def test_waiting_and_running_responses_are_cancelled(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    running = await client.responses.create(model="extract", input="hi", background=True)
-    await worker.take()
-    waiting = await client.responses.create(model="extract", input="hi", background=True)
+async def test_waiting_and_running_background_responses_are_cancelled(responses: Responses) -> None:
+    running = await responses.create(background=True)
+    await responses.worker.take()
+    waiting = await responses.create(background=True)
     for accepted in (running, waiting):
-        assert (await client.responses.cancel(accepted.id)).status == "cancelled"
-    assert (await client.responses.retrieve(waiting.id)).status == "cancelled"
-
-
-async def test_only_background_responses_are_cancelled(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    response, _ = await answered(client, worker)
+        assert (await responses.client.cancel(accepted.id)).status == "cancelled"
+    assert (await responses.client.retrieve(waiting.id)).status == "cancelled"
+    response, _ = await responses.answered()
     with pytest.raises(openai.BadRequestError, match="background"):
-        await client.responses.cancel(response.id)
+        await responses.client.cancel(response.id)
 
 
-async def test_a_deleted_response_is_gone(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
+@pytest.mark.parametrize(("store", "reason"), [(True, PREVIOUS), (False, "isn't stored")])
+async def test_a_response_that_was_deleted_or_not_stored_is_gone(
+    responses: Responses, store: bool, reason: str
 ) -> None:
-    response, _ = await answered(client, worker)
-    await client.responses.delete(response.id)
+    response, _ = await responses.answered(store=store)
+    assert response.output_text == "hello"
+    if store:
+        await responses.client.delete(response.id)
     with pytest.raises(openai.NotFoundError):
-        await client.responses.retrieve(response.id)
-    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
-        await client.responses.create(model="extract", input="hi", previous_response_id=response.id)
+        await responses.client.retrieve(response.id)
+    with pytest.raises(openai.BadRequestError, match=reason):
+        await responses.create(previous_response_id=response.id)
 
 
 async def test_a_running_response_is_deleted_by_a_second_request(
@@ -247,57 +242,34 @@ async def test_a_running_response_is_deleted_by_a_second_request(
     }
 
 
-async def test_a_response_that_is_not_stored_is_not_found(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    response, _ = await answered(client, worker, store=False)
-    assert response.output_text == "hello"
-    with pytest.raises(openai.NotFoundError):
-        await client.responses.retrieve(response.id)
-    with pytest.raises(openai.BadRequestError, match="isn't stored"):
-        await client.responses.create(model="extract", input="hi", previous_response_id=response.id)
-
-
-async def test_a_conversation_continues(client: openai.AsyncOpenAI, worker: ScriptedWorker) -> None:
-    first, _ = await answered(client, worker, ANSWER, tools=[WEATHER], instructions="Be brief.")
+async def test_a_conversation_continues(responses: Responses) -> None:
+    first, _ = await responses.answered(ANSWER, tools=[WEATHER], instructions="Be brief.")
     outputs: Any = [
         {"type": "function_call_output", "call_id": item.call_id, "output": "sunny"}
         for item in first.output
         if item.type == "function_call"
     ]
-    second, job = await answered(
-        client, worker, "Sunny.", input=outputs, previous_response_id=first.id
-    )
+    second, job = await responses.answered("Sunny.", input=outputs, previous_response_id=first.id)
     roles = [message["role"] for message in job.job.messages or ()]
     assert roles == ["user", "assistant", "tool", "tool"]  # without the earlier instructions
     assert second.previous_response_id == first.id
-    third, job = await answered(client, worker, input="And Rome?", previous_response_id=second.id)
+    third, job = await responses.answered(input="And Rome?", previous_response_id=second.id)
     contents = [message["content"] for message in job.job.messages or ()]
     assert contents == ["hi", "Let me see.", "sunny", "sunny", "Sunny.", "And Rome?"]
-    items = await client.responses.input_items.list(third.id, order="asc", limit=2)
+    items = await responses.client.input_items.list(third.id, order="asc", limit=2)
     assert [item.type for item in items.data] == ["message", "message"]
     assert items.has_more
     after = items.data[1].id or ""
-    rest = await client.responses.input_items.list(third.id, order="asc", after=after)
+    rest = await responses.client.input_items.list(third.id, order="asc", after=after)
     assert rest.data[0].type == "function_call"
-    assert len([item async for item in client.responses.input_items.list(third.id)]) == 8
+    assert len([item async for item in responses.client.input_items.list(third.id)]) == 8
 
 
 @with_settings(max_body_bytes=400)
-async def test_a_conversation_that_is_too_large_is_refused(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    first, _ = await answered(client, worker, "x" * 300)
+async def test_a_conversation_that_is_too_large_is_refused(responses: Responses) -> None:
+    first, _ = await responses.answered("x" * 300)
     with pytest.raises(openai.APIStatusError, match="max-body-bytes"):
-        await client.responses.create(model="extract", input="hi", previous_response_id=first.id)
-
-
-async def test_a_response_that_runs_does_not_continue(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    accepted = await client.responses.create(model="extract", input="hi", background=True)
-    with pytest.raises(openai.BadRequestError, match="isn't completed"):
-        await client.responses.create(model="extract", input="hi", previous_response_id=accepted.id)
+        await responses.create(previous_response_id=first.id)
 
 
 @with_settings(api_keys=(SecretStr(RED), SecretStr(BLUE)))
@@ -326,10 +298,10 @@ async def test_a_chat_completion_is_not_a_response(
 
 
 async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
-    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
+    http: httpx.AsyncClient, other: httpx.AsyncClient, responses: Responses
 ) -> None:
     posting = asyncio.create_task(http.post(URL, json={**BODY, "tools": [WEATHER], "stream": True}))
-    job = await answer(worker, ANSWER)
+    job = await responses.answer(ANSWER)
     whole = sse_events((await posting).text)
     for count, event in enumerate(whole, 1):
         rest = await other.get(f"/v1/jobs/{job.job.id}/stream", params={"after": event.id})
@@ -346,14 +318,9 @@ async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
     assert (await other.get(f"{URL}/resp_{job.job.id}")).json() == stored["answer"]
 
 
-async def test_a_background_stream_continues_with_the_client(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    creating = asyncio.create_task(
-        client.responses.create(model="extract", input="hi", background=True, stream=True)
-    )
-    job = await worker.take()
-    await worker.tokens(job, 0, (1,), "one", checkpoint=True)
+async def test_a_background_stream_continues_with_the_client(responses: Responses) -> None:
+    creating, job = await responses.worker.sent(responses.create(background=True, stream=True))
+    await responses.worker.tokens(job, 0, (1,), "one", checkpoint=True)
     last = None
     response_id = ""
     async for event in await creating:
@@ -364,10 +331,10 @@ async def test_a_background_stream_continues_with_the_client(
             break
     assert last is not None
     resuming = asyncio.create_task(
-        client.responses.retrieve(response_id, stream=True, starting_after=last)
+        responses.client.retrieve(response_id, stream=True, starting_after=last)
     )
-    await worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
-    await worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
+    await responses.worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
+    await responses.worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
     events = [event async for event in await resuming]
     assert [e.delta for e in events if e.type == "response.output_text.delta"] == [" two"]
     assert events[-1].type == "response.completed"
@@ -445,14 +412,14 @@ async def test_sampling_fields_of_a_chat_are_used_and_unknown_fields_are_listed_
 
 
 async def test_the_output_of_a_response_is_sent_back_strictly_and_without_a_warning(
-    client: openai.AsyncOpenAI, http: httpx.AsyncClient, worker: ScriptedWorker
+    responses: Responses, http: httpx.AsyncClient
 ) -> None:
-    first, _ = await answered(client, worker, ANSWER, tools=[WEATHER])
-    items = await client.responses.input_items.list(first.id)
+    first, _ = await responses.answered(ANSWER, tools=[WEATHER])
+    items = await responses.client.input_items.list(first.id)
     said = [item.to_dict() for item in (*items.data, *first.output)]
     body = {**BODY, "input": said, "tools": [WEATHER]}
     strict = {"Prefer": "handling=strict"}
-    reply, _ = await worker.serve(http.post(URL, json=body, headers=strict))
+    reply, _ = await responses.worker.serve(http.post(URL, json=body, headers=strict))
     assert (reply.status_code, reply.headers.get("x-lorikeet-warning")) == (200, None)
 
 
@@ -469,27 +436,20 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return chats
 
 
-async def test_the_tokens_of_the_input_are_counted(
-    client: openai.AsyncOpenAI, counted: list[Any]
+async def test_the_tokens_of_an_input_and_of_a_continued_conversation_are_counted(
+    responses: Responses, counted: list[Any]
 ) -> None:
-    count = await client.responses.input_tokens.count(
+    count = await responses.client.input_tokens.count(
         model="extract", input="hi", instructions="Be brief.", tools=[WEATHER]
     )
     assert (count.object, count.input_tokens) == ("response.input_tokens", 7)
-    (chat,) = counted
-    assert [message["content"] for message in chat.messages] == ["Be brief.", "hi"]
-    assert chat.tools.names == {"weather"}
-
-
-async def test_the_tokens_of_a_continued_conversation_are_counted(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker, counted: list[Any]
-) -> None:
-    first, _ = await answered(client, worker)
-    fields: Any = {"model": "extract", "previous_response_id": first.id}
-    await client.responses.input_tokens.count(**fields, input="And Rome?")
-    await client.responses.input_tokens.count(**fields)
+    first, _ = await responses.answered()
+    continued: Any = {"model": "extract", "previous_response_id": first.id}
+    await responses.client.input_tokens.count(**continued, input="And Rome?")
+    await responses.client.input_tokens.count(**continued)
     contents = [[message["content"] for message in chat.messages] for chat in counted]
-    assert contents == [["hi", "hello", "And Rome?"], ["hi", "hello"]]
+    assert contents == [["Be brief.", "hi"], ["hi", "hello", "And Rome?"], ["hi", "hello"]]
+    assert counted[0].tools.names == {"weather"}
 
 
 async def test_a_bad_field_of_a_request_to_count_tokens_is_named(http: httpx.AsyncClient) -> None:
@@ -503,14 +463,3 @@ async def test_a_bad_field_of_a_request_to_count_tokens_is_named(http: httpx.Asy
     for change, *error in cases:
         reply = await http.post(f"{URL}/input_tokens", json={**BODY, **change}, headers=strict)
         assert error_of(reply) == tuple(error)
-
-
-async def test_fields_of_the_answer_are_listed_when_tokens_are_counted(
-    http: httpx.AsyncClient, counted: list[Any]
-) -> None:
-    strict = {"Prefer": "handling=strict"}
-    body = {**BODY, "stream": True, "temperature": 0.5}
-    reply = await http.post(f"{URL}/input_tokens", json=body, headers=strict)
-    assert reply.json() == {"object": "response.input_tokens", "input_tokens": 7}
-    assert reply.headers["x-lorikeet-warning"] == "not used: stream, temperature"
-    assert reply.headers["preference-applied"] == "handling=strict"

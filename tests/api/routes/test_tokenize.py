@@ -1,6 +1,7 @@
 """POST /tokenize, POST /detokenize and GET /tokenizer_info."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -26,35 +27,39 @@ from shared.store.redis.keys import Keys
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
+@dataclass
+class Tokenizer:
+    """A client, and a worker that answers its calls."""
+
+    http: httpx.AsyncClient
+    calls: Tokenizations
+
+    async def take(self) -> tuple[CallId, Call]:
+        """Wait for the next call and take it."""
+        async with asyncio.timeout(10):
+            while (raw := await self.calls.take(timeout_s=1)) is None:
+                pass
+        return decode_call(raw)
+
+    async def exchange(
+        self, reply: Reply, path: str, method: str = "POST", **body: Any
+    ) -> tuple[Call, httpx.Response]:
+        """Send a request, answer its call with `reply`, and return the call and the response."""
+        request = asyncio.create_task(self.http.request(method, path, json=body or None))
+        call_id, call = await self.take()
+        await self.calls.answer(call_id, reply)
+        return call, await request
+
+
 @pytest.fixture
-def calls(redis: Redis, keys: Keys) -> Tokenizations:
-    return Tokenizations(redis, keys)
+def tokenizer(http: httpx.AsyncClient, redis: Redis, keys: Keys) -> Tokenizer:
+    return Tokenizer(http, Tokenizations(redis, keys))
 
 
-async def taken(calls: Tokenizations) -> tuple[CallId, Call]:
-    """Wait for the next call and take it, as a worker does."""
-    async with asyncio.timeout(10):
-        while (raw := await calls.take(timeout_s=1)) is None:
-            pass
-    return decode_call(raw)
-
-
-async def exchange(
-    http: httpx.AsyncClient, calls: Tokenizations, path: str, body: dict[str, Any], reply: Reply
-) -> tuple[Call, httpx.Response]:
-    """Send a request, answer its call with `reply`, and return the call and the response."""
-    request = asyncio.create_task(http.post(path, json=body))
-    call_id, call = await taken(calls)
-    await calls.answer(call_id, reply)
-    return call, await request
-
-
-async def test_a_text_is_tokenized_by_a_worker(
-    http: httpx.AsyncClient, calls: Tokenizations
-) -> None:
-    body = {"model": "extract", "prompt": "hello", "return_token_strs": True}
+async def test_a_text_is_tokenized_by_a_worker(tokenizer: Tokenizer) -> None:
     reply = Reply(ids=(5, 6), names=("he", "llo"))
-    call, answer = await exchange(http, calls, "/tokenize", body, reply)
+    body = {"model": "extract", "prompt": "hello", "return_token_strs": True}
+    call, answer = await tokenizer.exchange(reply, "/tokenize", **body)
     assert call == EncodeText(text="hello", with_names=True)
     assert answer.json() == {
         "count": 2,
@@ -64,9 +69,7 @@ async def test_a_text_is_tokenized_by_a_worker(
     }
 
 
-async def test_special_tokens_are_added_as_in_vllm_and_llama_cpp(
-    http: httpx.AsyncClient, calls: Tokenizations
-) -> None:
+async def test_special_tokens_are_added_as_in_vllm_and_llama_cpp(tokenizer: Tokenizer) -> None:
     cases: list[tuple[dict[str, Any], bool]] = [
         ({"prompt": "x"}, True),
         ({"prompt": "x", "add_special_tokens": False}, False),
@@ -74,15 +77,13 @@ async def test_special_tokens_are_added_as_in_vllm_and_llama_cpp(
         ({"content": "x", "add_special": True}, True),
     ]
     for fields, adds_special in cases:
-        call, _ = await exchange(http, calls, "/tokenize", fields, Reply())
+        call, _ = await tokenizer.exchange(Reply(), "/tokenize", **fields)
         assert call == EncodeText(text="x", add_special_tokens=adds_special)
 
 
-async def test_a_chat_reaches_the_worker_as_a_job_of_the_adapter(
-    http: httpx.AsyncClient, calls: Tokenizations
-) -> None:
+async def test_a_chat_reaches_the_worker_as_a_job_of_the_adapter(tokenizer: Tokenizer) -> None:
     body = {"model": "extract", "messages": MESSAGES, "chat_template_kwargs": {"a": 1}}
-    call, answer = await exchange(http, calls, "/tokenize", body, Reply(ids=(1,)))
+    call, answer = await tokenizer.exchange(Reply(ids=(1,)), "/tokenize", **body)
     assert isinstance(call, EncodeChat)
     assert call.job.version == ADAPTER.version
     assert call.job.messages == tuple(MESSAGES)
@@ -90,30 +91,27 @@ async def test_a_chat_reaches_the_worker_as_a_job_of_the_adapter(
     assert answer.json()["count"] == 1
 
 
-async def test_tokens_become_text(http: httpx.AsyncClient, calls: Tokenizations) -> None:
-    call, answer = await exchange(
-        http, calls, "/detokenize", {"model": "extract", "tokens": [5, 6]}, Reply(text="hello")
-    )
+async def test_tokens_become_text(tokenizer: Tokenizer) -> None:
+    body = {"model": "extract", "tokens": [5, 6]}
+    call, answer = await tokenizer.exchange(Reply(text="hello"), "/detokenize", **body)
     assert call == Decode(ids=(5, 6))
     assert answer.json() == {"prompt": "hello", "content": "hello"}
 
 
-async def test_the_tokenizer_is_described(http: httpx.AsyncClient, calls: Tokenizations) -> None:
-    request = asyncio.create_task(http.get("/tokenizer_info"))
-    call_id, call = await taken(calls)
-    assert call == Describe()
-    await calls.answer(call_id, Reply(description={"eos_token": "</s>"}))
-    assert (await request).json() == {"eos_token": "</s>"}
+async def test_the_tokenizer_is_described(tokenizer: Tokenizer) -> None:
+    reply = Reply(description={"eos_token": "</s>"})
+    call, answer = await tokenizer.exchange(reply, "/tokenizer_info", "GET")
+    assert (call, answer.json()) == (Describe(), {"eos_token": "</s>"})
 
 
 async def test_a_call_is_sent_again_if_its_worker_dies(
-    http: httpx.AsyncClient, calls: Tokenizations, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenization, "ATTEMPT_S", 0.3)
     request = asyncio.create_task(http.post("/tokenize", json={"prompt": "x"}))
-    first, _ = await taken(calls)
-    again, _ = await taken(calls)
-    await calls.answer(again, Reply(ids=(7,)))
+    first, _ = await tokenizer.take()
+    again, _ = await tokenizer.take()
+    await tokenizer.calls.answer(again, Reply(ids=(7,)))
     assert (await request).json()["tokens"] == [7]
     assert first == again
 
@@ -127,19 +125,17 @@ async def test_without_a_live_worker_the_answer_is_503_and_nothing_is_left(
     assert await redis.exists(keys.calls) == 0
 
 
-async def test_an_error_of_the_worker_is_the_clients(
-    http: httpx.AsyncClient, calls: Tokenizations
-) -> None:
+async def test_an_error_of_the_worker_is_the_clients(tokenizer: Tokenizer) -> None:
     error = JobError(code=ErrorCode.INVALID_VALUE, message="no", param="tokens[0]")
-    _, answer = await exchange(http, calls, "/detokenize", {"tokens": [9]}, Reply(error=error))
+    _, answer = await tokenizer.exchange(Reply(error=error), "/detokenize", tokens=[9])
     assert error_of(answer) == (400, "invalid_value", "tokens[0]")
 
 
 async def test_unknown_fields_are_listed_or_refused(
-    http: httpx.AsyncClient, calls: Tokenizations
+    http: httpx.AsyncClient, tokenizer: Tokenizer
 ) -> None:
     body = {"prompt": "x", "colour": "red"}
-    _, answer = await exchange(http, calls, "/tokenize", body, Reply())
+    _, answer = await tokenizer.exchange(Reply(), "/tokenize", **body)
     assert answer.headers["X-Lorikeet-Warning"] == "not used: colour"
     strict = await http.post("/tokenize", json=body, headers={"Prefer": "handling=strict"})
     assert error_of(strict) == (400, "unknown_parameter", "colour")

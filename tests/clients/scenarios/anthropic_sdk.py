@@ -1,11 +1,10 @@
 """Scenarios of anthropic's SDK."""
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 import anthropic
 import pytest
-from pydantic import BaseModel
 from weather_chat import (
     ANSWER,
     BASE,
@@ -20,6 +19,7 @@ from weather_chat import (
     SKY,
     TOOL,
 )
+from weather_move import Move
 
 CLIENT = anthropic.Anthropic(max_retries=0)
 GREETED: dict[str, Any] = {"role": "user", "content": HELLO}
@@ -27,11 +27,6 @@ ASKED: dict[str, Any] = {"role": "user", "content": QUESTION}
 TOOLS: list[Any] = [{"name": TOOL, "description": DESCRIPTION, "input_schema": PARAMETERS}]
 TEXT: dict[str, Any] = {"model": CALLER, "max_tokens": 100, "messages": [GREETED]}
 CALL: dict[str, Any] = {"model": CALLER, "max_tokens": 100, "tools": TOOLS}
-
-
-class Move(BaseModel):
-    where: Literal["left", "right"]
-    far: bool
 
 
 def test_a_streamed_message_is_the_whole_message() -> None:

@@ -1,23 +1,18 @@
 """Scenarios of OpenAI's Agents SDK, with both of its models."""
 
 import asyncio
-from typing import Any, Literal
+from typing import Any
 
 import agents
 import pytest
 from openai import AsyncOpenAI
-from pydantic import BaseModel
 from weather_chat import ANSWER, BASE, CALLER, CITY, QUESTION, SKY
+from weather_move import Move
 
 agents.set_tracing_disabled(True)
 MODELS = (agents.OpenAIResponsesModel, agents.OpenAIChatCompletionsModel)
 GREEDY = agents.ModelSettings(temperature=0)
 cities: list[str] = []
-
-
-class Move(BaseModel):
-    where: Literal["left", "right"]
-    far: bool
 
 
 @agents.function_tool

@@ -2,7 +2,7 @@
 
 import base64
 import struct
-from typing import Any, Literal
+from typing import Any
 
 import openai
 import pytest
@@ -20,16 +20,12 @@ from weather_chat import (
     SKY,
     TOOL,
 )
+from weather_move import Move
 
 CLIENT = openai.OpenAI(max_retries=0)
 ASKED: dict[str, Any] = {"role": "user", "content": QUESTION}
 TEXT: dict[str, Any] = {"model": BASE, "temperature": 0, "max_tokens": 30}
 CALL: dict[str, Any] = {"model": CALLER, "temperature": 0, "tools": [CHAT_TOOL]}
-
-
-class Move(BaseModel):
-    where: Literal["left", "right"]
-    far: bool
 
 
 class Weather(BaseModel):

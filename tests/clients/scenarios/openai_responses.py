@@ -1,11 +1,10 @@
 """Scenarios of openai's client with /v1/responses."""
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 import openai
 import pytest
-from pydantic import BaseModel
 from weather_chat import (
     ANSWER,
     BASE,
@@ -19,6 +18,7 @@ from weather_chat import (
     SKY,
     TOOL,
 )
+from weather_move import Move
 
 CLIENT = openai.OpenAI(max_retries=0)
 TEXT: dict[str, Any] = {"model": CALLER, "input": HELLO}
@@ -32,11 +32,6 @@ TOOLS: list[Any] = [
     }
 ]
 CALL: dict[str, Any] = {"model": CALLER, "tools": TOOLS}
-
-
-class Move(BaseModel):
-    where: Literal["left", "right"]
-    far: bool
 
 
 def test_a_streamed_response_is_the_whole_response() -> None:

@@ -1,14 +1,11 @@
 """Streams of LangChain."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from langchain_anthropic import ChatAnthropic
 from langchain_openai import ChatOpenAI, OpenAI
-from serving import serve
+from serving import Parts, Request, serve
 
-Request = dict[str, Any]
-Parts = AsyncIterator[dict[str, Any]]
 FINISHES = {"max_tokens": "length", "incomplete": "length"}
 
 

@@ -1,14 +1,10 @@
 """Streams of LiteLLM."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import litellm
 import openai  # noqa: F401 -- LiteLLM imports it in several threads, which fails now and then
-from serving import serve
-
-Request = dict[str, Any]
-Parts = AsyncIterator[dict[str, Any]]
+from serving import Parts, Request, serve
 
 
 def options(request: Request, provider: str) -> dict[str, Any]:

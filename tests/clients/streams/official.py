@@ -1,14 +1,10 @@
 """Streams of openai and anthropic for Python, in the versions of the clients' environment."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
 import openai
-from serving import serve
-
-Request = dict[str, Any]
-Parts = AsyncIterator[dict[str, Any]]
+from serving import Parts, Request, serve
 
 
 def client_of(request: Request) -> openai.AsyncOpenAI:

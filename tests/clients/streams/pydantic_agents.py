@@ -1,6 +1,5 @@
 """Streams of Pydantic AI."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from anthropic import AsyncAnthropic
@@ -11,10 +10,7 @@ from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
-from serving import serve
-
-Request = dict[str, Any]
-Parts = AsyncIterator[dict[str, Any]]
+from serving import Parts, Request, serve
 
 
 async def parts(model: Model, request: Request) -> Parts:

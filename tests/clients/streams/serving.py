@@ -11,7 +11,9 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-Read = Callable[[dict[str, Any]], AsyncIterator[dict[str, Any]]]
+Request = dict[str, Any]
+Parts = AsyncIterator[dict[str, Any]]
+Read = Callable[[Request], Parts]
 """Yields the parts of the stream that a request asks for."""
 
 

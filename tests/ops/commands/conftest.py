@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
-from typer.testing import CliRunner
-
-from ops import cli
+from command_line import lorikeet
 
 Run = Callable[..., Awaitable[str]]
 
@@ -18,10 +17,4 @@ def run(redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("LORIKEET_REDIS_URL", redis_url)
     monkeypatch.setenv("LORIKEET_POOL", pool)
 
-    async def invoke(*words: str) -> str:
-        result = await asyncio.to_thread(CliRunner().invoke, cli.app, words)
-        if result.exception:
-            raise result.exception
-        return result.output
-
-    return invoke
+    return partial(asyncio.to_thread, lorikeet)

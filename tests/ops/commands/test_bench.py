@@ -2,48 +2,37 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from command_line import lorikeet
 from rich.text import Text
-from threaded_server import running
-from typer.testing import CliRunner
+from sse_events import sse_bytes
+from threaded_server import LocalServer, QuietHandler, running
 
-from ops.cli import app
 from ops.load.popularity import FORMULA
 from shared.errors import SettingsError
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.read_body())
         chunks = [{"choices": [{"text": "x"}]}] * body["max_tokens"]
         usage = {"prompt_tokens": 2, "completion_tokens": len(chunks)}
-        self.send_response(200 if body["model"] != "gone" else 404)
-        self.end_headers()
-        for chunk in [*chunks, {"choices": [], "usage": usage}]:
-            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        events = sse_bytes(*chunks, {"choices": [], "usage": usage})
+        self.reply(200 if body["model"] != "gone" else 404, events)
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        yield f"http://127.0.0.1:{server.server_port}"
-
-
-def bench(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
-    return result.output
+    with running(LocalServer(Handler)) as server:
+        yield server.url
 
 
 def test_it_prints_a_table_and_writes_figures_and_a_plot(url: str, tmp_path: Path) -> None:
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.png"
-    output = bench(
-        url, "a", "b", "--requests=6", "--output=2-4", "--rate=500", "--popularity=zipf",
+    output = lorikeet(
+        "bench", url, "a", "b", "--requests=6", "--output=2-4", "--rate=500", "--popularity=zipf",
         "--slo-ttft-ms=60000", f"--json={figures}", f"--plot={plot}",
     )  # fmt: skip
     assert "time to first token" in output
@@ -57,7 +46,7 @@ def test_it_prints_a_table_and_writes_figures_and_a_plot(url: str, tmp_path: Pat
 
 def test_failed_requests_end_it_with_an_error(url: str) -> None:
     with pytest.raises(Exception, match="3 of 3 requests failed:\nHTTP 404"):
-        bench(url, "gone", "--requests=3", "--output=1")
+        lorikeet("bench", url, "gone", "--requests=3", "--output=1")
 
 
 @pytest.mark.parametrize(
@@ -73,11 +62,11 @@ def test_contradictory_options_are_refused_before_a_request(
     arguments: list[str], reason: str
 ) -> None:
     with pytest.raises(SettingsError, match=reason):
-        bench("http://127.0.0.1:1", "a", *arguments)
+        lorikeet("bench", "http://127.0.0.1:1", "a", *arguments)
 
 
 def test_the_help_states_the_formula_of_popularity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
-    words = Text.from_ansi(bench("--help")).plain.replace("│", " ").split()
+    words = Text.from_ansi(lorikeet("bench", "--help")).plain.replace("│", " ").split()
     assert FORMULA in " ".join(words)

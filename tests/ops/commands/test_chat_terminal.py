@@ -1,23 +1,125 @@
 """`lorikeet chat` in a terminal, with a server whose engine is simulated."""
 
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import termios
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
+import psutil
+import pyte
 import pytest
 from api_processes import api_process
-from api_support import free_port
 from simulated_workers import worker_process
-from terminal import ROWS, Terminal, terminal
+
+from ops.local.ports import free_port
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 pytestmark = pytest.mark.slow
 
 LONG_NAME = "support-for-customers-in-austria"
-START_TIMEOUT_S, POLL_S = 60.0, 0.05
-TALL_ROWS = 200
+DEADLINE_S, POLL_S = 90.0, 0.05
+ROWS, TALL_ROWS = 24, 200
 NAMES = ["pirate", "sql", LONG_NAME]
+
+
+class Terminal:
+    """Runs `lorikeet chat` in a pseudo-terminal of `columns` x `rows` characters."""
+
+    def __init__(self, url: str, columns: int, rows: int) -> None:
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self._pid, self._fd = pty.fork()
+        if self._pid == 0:
+            _run(url, columns, rows)
+
+    def close(self) -> None:
+        """Kill the program if it still runs."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        os.close(self._fd)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines on the screen, without those below the last text."""
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip().split("\n")
+
+    @property
+    def hides_cursor(self) -> bool:
+        return bool(self._screen.cursor.hidden)
+
+    def type(self, keys: str) -> None:
+        os.write(self._fd, keys.encode())
+
+    def wait_until(self, is_shown: Callable[[list[str]], bool]) -> list[str]:
+        """Wait until the screen satisfies the condition, and return its lines."""
+        end = time.monotonic() + DEADLINE_S
+        while not is_shown(self.lines):
+            assert time.monotonic() < end, "\n".join(self.lines)
+            self._read(0.05)
+        return self.lines
+
+    def wait_until_asleep(self) -> None:
+        """Wait until the program has nothing to do but wait.
+
+        Python's `input` notices a signal that arrives between two keys only with the next key.
+        """
+        process = psutil.Process(self._pid)
+        end = time.monotonic() + DEADLINE_S
+        while process.status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < end
+            self._read(0.01)
+
+    def exit_status(self) -> int:
+        """Wait for the end of the program, and return its exit status."""
+        while self._read(DEADLINE_S):
+            pass
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+    def _read(self, seconds: float) -> bool:
+        """Draw what the program has written. Return False at the end of its output."""
+        if not select.select([self._fd], [], [], seconds)[0]:
+            return True
+        try:
+            written = os.read(self._fd, 65536)
+        except OSError:  # the program has ended
+            return False
+        self._stream.feed(written)
+        return bool(written)
+
+
+def _run(url: str, columns: int, rows: int) -> None:
+    """Replace this process by the program."""
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    # A shell that starts the tests in the background makes them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+    }
+    command = [sys.executable, "-m", "ops.cli", "chat"]
+    os.execve(command[0], command, {**inherited, "TERM": "xterm-256color", "LORIKEET_URL": url})
+
+
+@contextmanager
+def terminal(url: str, columns: int, rows: int = ROWS) -> Iterator[Terminal]:
+    """Run the chat until the end of the block, from its first prompt on."""
+    running = Terminal(url, columns, rows)
+    try:
+        running.wait_until(lambda lines: lines[-1] == "simulated>")
+        yield running
+    finally:
+        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +128,7 @@ def url(redis_url: str) -> Iterator[str]:
     pool, port = f"test-{uuid.uuid4().hex[:12]}", free_port()
     url = f"http://127.0.0.1:{port}"
     with api_process(redis_url, pool, port), worker_process(redis_url, pool, adapters=NAMES):
-        end = time.monotonic() + START_TIMEOUT_S
+        end = time.monotonic() + DEADLINE_S
         while not _serves_all(url):
             assert time.monotonic() < end
             time.sleep(POLL_S)
@@ -49,8 +151,7 @@ def columns() -> int:
 @pytest.fixture
 def chat(columns: int, url: str) -> Iterator[Terminal]:
     """The chat at its first prompt, in a terminal of `columns` that holds whole answers."""
-    with terminal("chat", columns=columns, rows=TALL_ROWS, LORIKEET_URL=url) as running:
-        running.wait_until(lambda lines: lines[-1] == "simulated>")
+    with terminal(url, columns, TALL_ROWS) as running:
         yield running
 
 
@@ -117,8 +218,7 @@ def stopped_comparison(url: str) -> list[str]:
     Returns the screen.
     """
     prompt = "simulated + pirate>"
-    with terminal("chat", columns=60, LORIKEET_URL=url) as chat:
-        chat.wait_until(lambda lines: lines[-1] == "simulated>")
+    with terminal(url, 60) as chat:
         enter(chat, "/compare simulated pirate", prompt)
         chat.type("hello\n")
         chat.wait_until(lambda lines: lines[-1] != prompt)

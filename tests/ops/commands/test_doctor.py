@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import LORIKEET
 from tiny import save_tiny_model
 
 from ops.local.data_folder import data_folder, locked_folder
@@ -15,7 +15,6 @@ from shared.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow
 
-LORIKEET = Path(sys.executable).with_name("lorikeet")
 TIME_LIMIT_S = 100
 
 

@@ -1,17 +1,13 @@
 """`lorikeet eval-demo` against a scripted server whose adapters know the answers."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from threaded_server import running
-from typer.testing import CliRunner
+from command_line import lorikeet
+from threaded_server import LocalServer, QuietHandler, running
 
-from ops.cli import app
 from ops.demo.evaluate import EvaluationFailed
 from ops.demo.tasks import TASKS
 from shared.errors import SettingsError
@@ -20,46 +16,35 @@ KEY = "k" * 16
 WANTED = {example.prompt: example.answer for task in TASKS.values() for example in task.held_out()}
 
 
-class ScriptedDemo(ThreadingHTTPServer):
+class ScriptedDemo(LocalServer):
     """Adapters give the expected answer, the base another one, and model `failing` an error."""
 
     request_queue_size = 64
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.models = ["base", *TASKS]
         self.failing: str | None = None
         self.received: list[tuple[str, str]] = []
         self.keys: set[str | None] = set()
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: ScriptedDemo
 
     def do_GET(self) -> None:
-        self._reply(200, {"data": [{"id": name} for name in self.server.models]})
+        self.reply(200, {"data": [{"id": name} for name in self.server.models]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.read_body())
         model, prompt = body["model"], body["messages"][0]["content"]
         self.server.received.append((model, prompt))
         self.server.keys.add(self.headers["authorization"])
         if model == self.server.failing:
-            self._reply(503, {"error": {"message": "no worker"}})
+            self.reply(503, {"error": {"message": "no worker"}})
         else:
             text = WANTED[prompt] if model != "base" else "Sure!"
-            self._reply(200, {"choices": [{"message": {"content": text}}]})
-
-    def _reply(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+            self.reply(200, {"choices": [{"message": {"content": text}}]})
 
 
 @pytest.fixture
@@ -69,10 +54,7 @@ def server() -> Iterator[ScriptedDemo]:
 
 
 def eval_demo(server: ScriptedDemo, *flags: str) -> str:
-    words = ["eval-demo", "--url", server.url, "--api-key", KEY, *flags]
-    result = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.output
+    return lorikeet("eval-demo", "--url", server.url, "--api-key", KEY, *flags)
 
 
 def test_it_prints_shares_and_writes_answers_and_a_plot(
@@ -109,11 +91,3 @@ def test_a_server_without_the_demo_is_refused_before_a_request(server: ScriptedD
     with pytest.raises(SettingsError, match="doesn't serve sql; `lorikeet up` without a model"):
         eval_demo(server)
     assert not server.received
-
-
-def test_it_needs_no_torch() -> None:
-    code = (
-        "import sys, ops.demo.evaluate, ops.demo.tasks, ops.commands.clients.eval_demo\n"
-        "sys.exit(', '.join({'torch', 'transformers', 'peft', 'numpy'} & set(sys.modules)) or 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

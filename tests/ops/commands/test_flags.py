@@ -5,14 +5,12 @@ import typer
 from typer.testing import CliRunner
 
 from ops.commands.flags import (
-    one_model,
     read_settings,
     settings_flags,
     spread_adapters,
     to_argv,
     to_variables,
 )
-from shared.errors import SettingsError
 from shared.settings import ApiSettings, WorkerSettings
 
 
@@ -35,18 +33,6 @@ from shared.settings import ApiSettings, WorkerSettings
 )
 def test_words_after_adapters_each_get_the_flag(argv: list[str], expected: list[str]) -> None:
     assert spread_adapters(argv) == expected
-
-
-def test_the_flag_adapters_without_an_adapter_is_refused() -> None:
-    with pytest.raises(SettingsError, match="at least one adapter between it and --port"):
-        spread_adapters(["up", "--adapters", "--port", "1"])
-
-
-def test_a_base_model_is_an_argument_or_a_flag() -> None:
-    assert one_model("a", None) == one_model(None, "a") == one_model("a", "a") == "a"
-    assert one_model(None, None) is None
-    with pytest.raises(SettingsError, match="two base models given: a and --model b"):
-        one_model("a", "b")
 
 
 def parse(*words: str) -> dict[str, Any]:

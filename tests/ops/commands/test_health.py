@@ -3,41 +3,23 @@
 import asyncio
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from api_support import running_app
+from child_processes import child_processes
 from queue_support import INFO, Actor, eventually
+from servers import LORIKEET
 
 from shared.settings import ApiSettings
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
-Run = Callable[[], None]
-LORIKEET = Path(sys.executable).with_name("lorikeet")
-
 
 @pytest.fixture
 def pool_flags(redis_url: str, pool: str) -> list[str]:
     return ["--redis-url", redis_url, "--pool", pool]
-
-
-@pytest.fixture
-def control(pool_flags: list[str]) -> Iterator[Run]:
-    """Return a function that starts the control process."""
-    processes = []
-
-    def start() -> None:
-        command = [str(LORIKEET), "control", *pool_flags]
-        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
-
-    yield start
-    for process in processes:
-        process.terminate()
-        assert process.wait(10) == 0
 
 
 async def health(process: str, pool_flags: Sequence[str]) -> tuple[int, str]:
@@ -61,14 +43,16 @@ async def test_a_worker_is_healthy_while_it_holds_a_lease_under_this_host_name(
 
 
 @pytest.mark.slow
-async def test_control_is_healthy_once_it_works(pool_flags: list[str], control: Run) -> None:
-    assert (await health("control", pool_flags))[0] == 1
-    control()
-
+async def test_control_is_healthy_once_it_works(pool_flags: list[str]) -> None:
     async def is_healthy() -> bool:
         return await health("control", pool_flags) == (0, "alive\n")
 
-    await eventually(is_healthy, within_s=30)
+    assert not await is_healthy()
+    with child_processes() as start:
+        control = start([str(LORIKEET), "control", *pool_flags], stderr=subprocess.DEVNULL)
+        await eventually(is_healthy, within_s=30)
+        control.terminate()
+        assert control.wait(10) == 0
 
 
 async def test_a_front_end_is_healthy_while_it_answers(

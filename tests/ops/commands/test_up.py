@@ -1,12 +1,12 @@
 """`lorikeet up` before and after it runs its processes."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import lorikeet
 
-from ops.cli import app
 from ops.commands import up
 from ops.commands.clients.client_options import DEFAULT_URL
 from ops.local.gpus import Gpus
@@ -98,83 +98,73 @@ def test_a_server_on_all_addresses_is_announced_at_one_that_answers(host: str, s
     assert up._url(host, 80) == f"http://{shown}:80"
 
 
+PlanUp = Callable[..., Plan]
+
+
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the working directory one with the folder of a model, and without any settings."""
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanUp:
+    """Return a function that plans `lorikeet up WORDS` on a machine with two GPUs and no settings.
+
+    The working directory has the folder of a model.
+    """
     (tmp_path / "some" / "model").mkdir(parents=True)
     (tmp_path / "some" / "model" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LORIKEET_ADAPTER_STORE")
     monkeypatch.delenv("REDIS_URL", raising=False)
-
-
-def planned(monkeypatch: pytest.MonkeyPatch, *words: str) -> Plan:
-    """Return the plan that `lorikeet up WORDS` would run on a machine with two GPUs."""
     plans: list[Plan] = []
     monkeypatch.setattr(up, "usable_gpus", lambda _: Gpus(2))
     monkeypatch.setattr(up, "usable_cores", lambda: 8)
     monkeypatch.setattr(up, "run_plan", lambda plan, *_: plans.append(plan))
-    done = CliRunner().invoke(app, ["up", "some/model", "--port", "0", *words])
-    assert done.exit_code == 0, done.output
-    return plans[0]
+
+    def plan_up(*words: str) -> Plan:
+        lorikeet("up", "some/model", "--port", "0", *words)
+        return plans[-1]
+
+    return plan_up
 
 
-def devices_of(plan: Plan) -> list[str]:
-    return [words[words.index("--device") + 1] for words in plan.workers]
+def values(plan: Plan, flag: str) -> list[str]:
+    """Return the value of a flag for each worker."""
+    return [words[words.index(flag) + 1] for words in plan.workers]
 
 
-@pytest.mark.usefixtures("model")
-def test_each_gpu_gets_a_worker_and_an_equal_share_of_the_cores(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plan = planned(monkeypatch)
-    assert devices_of(plan) == ["cuda:0", "cuda:1"]
-    assert all(words[words.index("--threads") + 1] == "4" for words in plan.workers)
+def test_each_gpu_gets_a_worker_and_an_equal_share_of_the_cores(planned: PlanUp) -> None:
+    plan = planned()
+    assert values(plan, "--device") == ["cuda:0", "cuda:1"]
+    assert values(plan, "--threads") == ["4", "4"]
+    assert values(plan, "--memory-fraction") == ["0.9", "0.9"]
 
 
-@pytest.mark.usefixtures("model")
-def test_workers_get_the_devices_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices_of(planned(monkeypatch, "--devices", "cuda:1,cuda:1")) == ["cuda:1"] * 2
-    assert devices_of(planned(monkeypatch, "--device", "cpu", "--workers", "3")) == ["cpu"] * 3
+def test_workers_get_the_devices_of_the_flags_and_divide_their_memory(planned: PlanUp) -> None:
+    plan = planned("--devices", "cuda:0,cuda:1,cuda:1")
+    assert values(plan, "--device") == ["cuda:0", "cuda:1", "cuda:1"]
+    assert values(plan, "--memory-fraction") == ["0.9", "0.45", "0.45"]
+    plan = planned("--device", "cpu", "--workers", "2", "--memory-fraction", "0.5")
+    assert values(plan, "--device") == ["cpu", "cpu"]
+    assert values(plan, "--memory-fraction") == ["0.25", "0.25"]
 
 
-def fractions_of(plan: Plan) -> list[str]:
-    return [words[words.index("--memory-fraction") + 1] for words in plan.workers]
-
-
-@pytest.mark.usefixtures("model")
-def test_workers_of_one_device_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fractions_of(planned(monkeypatch)) == ["0.9", "0.9"]
-    assert fractions_of(planned(monkeypatch, "--devices", "cuda:0,cuda:1,cuda:1")) == [
-        *("0.9", "0.45", "0.45")
-    ]
-    plan = planned(monkeypatch, "--device", "cpu", "--workers", "2", "--memory-fraction", "0.5")
-    assert fractions_of(plan) == ["0.25", "0.25"]
-
-
-@pytest.mark.usefixtures("model")
 def test_data_and_copies_of_adapters_are_kept_in_the_folder_of_the_user(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    planned: PlanUp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
-    found = planned(monkeypatch)
+    found = planned()
     folder = found.data_folder
     assert folder is not None
     assert folder.parent == tmp_path / "share" / "lorikeet"
     assert folder.name.startswith("main-model-")
-    words = found.workers[0]
-    assert words[words.index("--adapter-store") + 1] == str(folder / "adapters")
-    assert planned(monkeypatch).data_folder == folder
-    assert planned(monkeypatch, "--pool", "other").data_folder != folder
-    elsewhere = planned(monkeypatch, "--data-dir", str(tmp_path / "here")).data_folder
+    assert values(found, "--adapter-store") == [str(folder / "adapters")] * 2
+    assert planned().data_folder == folder
+    assert planned("--pool", "other").data_folder != folder
+    elsewhere = planned("--data-dir", str(tmp_path / "here")).data_folder
     assert elsewhere == tmp_path / "here" / folder.name
 
 
-@pytest.mark.usefixtures("model")
 def test_nothing_is_kept_if_the_user_says_so_or_names_a_redis(
-    monkeypatch: pytest.MonkeyPatch, redis_url: str
+    planned: PlanUp, redis_url: str
 ) -> None:
     for words in (["--data-dir", "none"], ["--redis-url", redis_url]):
-        found = planned(monkeypatch, *words)
+        found = planned(*words)
         assert found.data_folder is None
         assert "--adapter-store" not in found.workers[0]

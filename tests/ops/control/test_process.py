@@ -3,31 +3,19 @@
 import asyncio
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from child_processes import child_processes
 from queue_support import LIMITS, Actor, eventually, make_job
+from servers import LORIKEET
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
-
-CODE = """
-import sys
-from shared.log import configure_logging
-from shared.settings import ControlSettings
-from ops.control.process import run_control
-configure_logging("info", process="control")
-assert "torch" not in sys.modules
-run_control(
-    ControlSettings(redis_url=sys.argv[1], pool=sys.argv[2], file_store=(sys.argv[3:] or [None])[0])
-)
-"""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -36,8 +24,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 def start_control() -> Iterator[Start]:
     with child_processes() as start_process:
 
-        def start(url: str, pool: str, *store: str) -> "subprocess.Popen[str]":
-            command = [sys.executable, "-c", CODE, url, pool, *store]
+        def start(url: str, pool: str, *flags: str) -> "subprocess.Popen[str]":
+            command = [str(LORIKEET), "control", "--redis-url", url, "--pool", pool, *flags]
             return start_process(command, stderr=subprocess.PIPE)
 
         yield start
@@ -52,10 +40,9 @@ async def logs(control: "subprocess.Popen[str]", event: str) -> None:
         assert line, "the process ended"
 
 
-async def check_dead_worker_is_reaped(
-    queue: Queue, views: PoolViews, redis: Redis, keys: Keys
-) -> None:
+async def check_dead_worker_is_reaped(redis: Redis, keys: Keys) -> None:
     """Check that the job of a worker that never renews its lease is requeued."""
+    queue, views = Queue(redis, keys), PoolViews(redis, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=100)
     await queue.enqueue(make_job(), LIMITS)
     assert len(await worker.claim()) == 1
@@ -67,16 +54,10 @@ async def check_dead_worker_is_reaped(
 
 
 async def test_it_reaps_dead_workers_and_stops_cleanly(
-    start_control: Start,
-    redis_url: str,
-    pool: str,
-    queue: Queue,
-    views: PoolViews,
-    redis: Redis,
-    keys: Keys,
+    start_control: Start, redis_url: str, pool: str, redis: Redis, keys: Keys
 ) -> None:
     control = start_control(redis_url, pool)
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     control.send_signal(signal.SIGINT)  # the other tests send SIGTERM
     _, log = control.communicate(timeout=5)
     assert control.returncode == 0
@@ -93,14 +74,13 @@ async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
     tmp_path: Path,
 ) -> None:
     server = start_server()
-    control = start_control(server.url, pool, str(tmp_path))  # with batches
+    control = start_control(server.url, pool, "--file-store", str(tmp_path))  # with batches
     redis = open_client(server.url)
-    queue, views = Queue(redis, keys), PoolViews(redis, keys)
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     server.stop()
     await logs(control, "redis_away")
     server = start_server(port=server.port)
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     server.stop()
     await logs(control, "redis_away")
     control.terminate()
@@ -111,18 +91,12 @@ async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
 
 @pytest.mark.slow
 async def test_a_failing_task_does_not_stop_the_others(
-    start_control: Start,
-    redis_url: str,
-    pool: str,
-    queue: Queue,
-    views: PoolViews,
-    redis: Redis,
-    keys: Keys,
+    start_control: Start, redis_url: str, pool: str, redis: Redis, keys: Keys
 ) -> None:
     await redis.set(keys.quarantined, "not a sorted set")
     control = start_control(redis_url, pool)
     await logs(control, "task_failed")
-    await check_dead_worker_is_reaped(queue, views, redis, keys)
+    await check_dead_worker_is_reaped(redis, keys)
     control.terminate()
     control.communicate(timeout=5)
     assert control.returncode == 0

@@ -74,21 +74,20 @@ async def shadow(redis: Redis, keys: Keys) -> Candidates:
     return candidates
 
 
-async def pair_of(queue: Queue, redis: Redis, keys: Keys) -> ShadowPair:
+@pytest.fixture
+async def worker(shadow: Candidates, queue: Queue, redis: Redis, keys: Keys) -> Actor:
+    """A worker that holds both versions, in a pool where one pair of jobs waits."""
     jobs = [make_job(version) for version in (ONE, TWO)]
     for job in jobs:
         await queue.enqueue(job, LIMITS)
-    pair = ShadowPair(original=jobs[0].id, copy=jobs[1].id)
-    await Shadows(redis, keys).add(pair)
-    return pair
+    await Shadows(redis, keys).add(ShadowPair(original=jobs[0].id, copy=jobs[1].id))
+    return await Actor(queue, redis, keys, "w1", [ONE, TWO]).register()
 
 
 async def test_a_pair_is_counted_once_when_both_jobs_have_ended(
-    shadow: Candidates, queue: Queue, redis: Redis, keys: Keys
+    worker: Actor, redis: Redis, keys: Keys
 ) -> None:
-    worker = await Actor(queue, redis, keys, "w1", [ONE, TWO]).register()
     comparison, shadows = ShadowComparison(redis, keys), Shadows(redis, keys)
-    await pair_of(queue, redis, keys)
     assert await comparison.step() == 0
     first, second = await worker.claim()
     await worker.finish(first)
@@ -99,27 +98,21 @@ async def test_a_pair_is_counted_once_when_both_jobs_have_ended(
 
 
 async def test_copies_that_were_too_late_are_not_compared(
-    shadow: Candidates, queue: Queue, redis: Redis, keys: Keys
+    worker: Actor, redis: Redis, keys: Keys
 ) -> None:
-    pair = await pair_of(queue, redis, keys)
-    worker = await Actor(queue, redis, keys, "w1", [ONE, TWO]).register()
-    await queue.cancel(pair.copy)
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed)
+    original, copy = await worker.claim()
+    await worker.finish(original)
+    await worker.finish(copy, JobState.CANCELLED)
     assert await ShadowComparison(redis, keys).step() == 0
     assert await redis.zcard(keys.shadows) == 0
 
 
 async def test_failed_copies_count_against_the_candidate(
-    shadow: Candidates, queue: Queue, redis: Redis, keys: Keys
+    worker: Actor, redis: Redis, keys: Keys
 ) -> None:
-    worker = await Actor(queue, redis, keys, "w1", [ONE, TWO]).register()
-    await pair_of(queue, redis, keys)
-    for claimed in await worker.claim():
-        if claimed.job.version == ONE:
-            await worker.finish(claimed)
-        else:
-            await worker.fail(claimed, ErrorCode.INTERNAL)
+    original, copy = await worker.claim()
+    await worker.finish(original)
+    await worker.fail(copy, ErrorCode.INTERNAL)
     assert await ShadowComparison(redis, keys).step() == 1
     found = await Shadows(redis, keys).comparison(TWO)
     assert (found.pairs, found.equal, found.failed) == (1, 0, 1)
@@ -128,10 +121,8 @@ async def test_failed_copies_count_against_the_candidate(
 
 
 async def test_pairs_of_a_dropped_candidate_leave_nothing_behind(
-    shadow: Candidates, queue: Queue, redis: Redis, keys: Keys
+    worker: Actor, shadow: Candidates, redis: Redis, keys: Keys
 ) -> None:
-    worker = await Actor(queue, redis, keys, "w1", [ONE, TWO]).register()
-    await pair_of(queue, redis, keys)
     for claimed in await worker.claim():
         await worker.finish(claimed)
     await shadow.drop("a", by="")

@@ -140,22 +140,19 @@ async def test_strays_are_logged_once(
     assert (line["strays"][0]["key"], line["strays"][0]["reason"]) == (stray, "it never expires")
 
 
-async def fails(_: ControlTasks) -> None:
-    raise RuntimeError("a bug")
-
-
-async def meets_no_redis(_: ControlTasks) -> None:
-    raise RedisUnavailable("Redis is out of reach")
-
-
-async def hangs(_: ControlTasks) -> None:
-    await asyncio.Event().wait()
-
-
 @pytest.mark.parametrize(
-    ("run", "level"), [(fails, "error"), (meets_no_redis, "warning"), (hangs, "warning")]
+    ("error", "level"),
+    [(RuntimeError("a bug"), "error"), (RedisUnavailable("away"), "warning"), (None, "warning")],
+    ids=["a bug", "no Redis", "it hangs"],
 )
-async def test_a_task_that_fails_is_logged(tasks: ControlTasks, run: Any, level: str) -> None:
+async def test_a_task_that_fails_is_logged(
+    tasks: ControlTasks, error: Exception | None, level: str
+) -> None:
+    async def run(_: ControlTasks) -> None:
+        if error:
+            raise error
+        await asyncio.Event().wait()
+
     task = ControlTask("bad", run, range(60), timeout_s=0.05)
     with capture_logs() as logs:
         await task.run_guarded(tasks)

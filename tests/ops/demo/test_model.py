@@ -69,10 +69,11 @@ def test_each_digit_is_a_token(tokenizer: Any) -> None:
     assert [len(text) for text, _ in pieces] == [1, 2, 1, 2, 1, 1]
 
 
-def test_control_tokens_are_single_and_the_end_is_im_end(tokenizer: Any) -> None:
+def test_control_tokens_are_single_and_the_longest_token_is_known(tokenizer: Any) -> None:
     assert tokenizer("<|im_start|><|im_end|><|endoftext|>")["input_ids"] == [1, 2, 0]
     assert tokenizer.eos_token == "<|im_end|>"
     assert tokenizer.model_max_length == 8192
+    assert max_token_bytes(tokenizer) == 81  # a line break with eighty spaces
 
 
 def test_the_template_adds_its_system_message(tokenizer: Any) -> None:
@@ -107,7 +108,3 @@ def test_a_conversion_that_fails_leaves_nothing(
 def test_no_token_has_more_bytes_than_the_maximum(tokenizer: Any, text: str) -> None:
     num_tokens = len(tokenizer(text)["input_ids"])
     assert num_tokens * max_token_bytes(tokenizer) >= least_bytes(text)
-
-
-def test_the_longest_token_is_a_line_break_with_eighty_spaces(tokenizer: Any) -> None:
-    assert max_token_bytes(tokenizer) == 81

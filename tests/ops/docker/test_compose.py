@@ -68,15 +68,14 @@ def project(tmp_path: Path) -> Path:
     for name in (*FILES, ".env.example", "ops/docker/init.sh", "ops/docker/gpus.sh"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    init(tmp_path)
+    run_script(tmp_path, "init.sh")
     return tmp_path
 
 
-def init(project: Path) -> str:
-    """Run `init.sh`, and return its output."""
-    done = subprocess.run(
-        ["sh", "ops/docker/init.sh"], cwd=project, capture_output=True, text=True, check=True
-    )
+def run_script(folder: Path, name: str, *words: str) -> str:
+    """Run a script of ops/docker, and return its output."""
+    command = ["sh", f"ops/docker/{name}", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -156,16 +155,8 @@ def test_further_files_give_workers_a_gpu_or_vllm_and_all_gpus(project: Path) ->
     assert worker["build"]["target"] == "worker-vllm"
 
 
-def more_gpus(folder: Path, *words: str) -> str:
-    """Run `gpus.sh`, and return the file that it prints."""
-    done = subprocess.run(
-        ["sh", "ops/docker/gpus.sh", *words], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 def test_compose_accepts_the_file_for_several_gpus(project: Path) -> None:
-    (project / "docker-compose.gpus.yml").write_text(more_gpus(project, "2"))
+    (project / "docker-compose.gpus.yml").write_text(run_script(project, "gpus.sh", "2"))
     services = config(project, [*FOR_GPU, "docker-compose.gpus.yml"])
     workers = [services["worker"], services["worker-1"]]
     ids = [[device["device_ids"] for device in devices_of(worker)] for worker in workers]
@@ -176,7 +167,7 @@ def test_compose_accepts_the_file_for_several_gpus(project: Path) -> None:
 
 def test_each_further_gpu_gets_a_worker_like_the_first() -> None:
     first = read(FILES[1])["services"]["worker"]
-    services = yaml.safe_load(more_gpus(ROOT, "8"))["services"]
+    services = yaml.safe_load(run_script(ROOT, "gpus.sh", "8"))["services"]
     assert list(services) == [f"worker-{number}" for number in range(1, 8)]
     for number, service in enumerate(services.values(), start=1):
         assert service.pop("extends") == {"file": FILES[0], "service": "worker"}
@@ -193,13 +184,13 @@ def test_the_gpus_of_the_machine_are_counted(
     program.write_text("#!/bin/sh\necho 'GPU 0: H100'\necho 'GPU 1: H100'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert list(yaml.safe_load(more_gpus(ROOT))["services"]) == ["worker-1"]
+    assert list(yaml.safe_load(run_script(ROOT, "gpus.sh"))["services"]) == ["worker-1"]
 
 
 @pytest.mark.parametrize("words", [["1"], ["0"], ["x"], ["-2"]])
 def test_one_gpu_needs_no_file(words: list[str]) -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        more_gpus(ROOT, *words)
+        run_script(ROOT, "gpus.sh", *words)
 
 
 def test_the_first_command_fills_in_secrets_and_overwrites_nothing(project: Path) -> None:
@@ -212,26 +203,23 @@ def test_the_first_command_fills_in_secrets_and_overwrites_nothing(project: Path
     assert re.sub("=[0-9a-f]{48}$", "=", env.read_text(), flags=re.MULTILINE) == EXAMPLE
     before = env.read_text()
     with pytest.raises(subprocess.CalledProcessError):
-        init(project)
+        run_script(project, "init.sh")
     assert env.read_text() == before
 
 
 def test_every_variable_is_documented_and_every_documented_one_is_used() -> None:
     text = "".join((ROOT / name).read_text() for name in FILES)
     used = set(re.findall(r"\$\{([A-Z_]+)", text))
-    passed_on = {k for s in SERVICES.values() for k, v in environment_of(s).items() if v is None}
+    passed_on = {
+        k for s in SERVICES.values() for k, v in s.get("environment", {}).items() if v is None
+    }
     assert used | passed_on | {"COMPOSE_FILE"} == set(EXAMPLES)
-
-
-def environment_of(service: dict[str, Any]) -> dict[str, str | None]:
-    environment: dict[str, str | None] = service.get("environment", {})
-    return environment
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_reaches_its_container(name: str) -> None:
     settings = {f"LORIKEET_{field.upper()}" for field in SETTINGS[name].model_fields}
-    given = {k for k in environment_of(SERVICES[name]) if k.startswith("LORIKEET_")}
+    given = {k for k in SERVICES[name]["environment"] if k.startswith("LORIKEET_")}
     assert given == settings - NOT_IN_CONTAINERS
 
 

@@ -1,13 +1,13 @@
 """The dashboard and the alerts, checked against a front end's metrics without Prometheus.
 
-`python -m ops.docker.dashboard` checks them with a real one.
+`python -m ops.lab.dashboard` checks them with a real one.
 """
 
 import asyncio
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ from api_support import ScriptedWorker, register_models, running_app
 from prometheus_client.parser import text_string_to_metric_families
 from queue_support import eventually
 
-from ops.docker.dashboard import ALERTS, DASHBOARD, OPS, queries
+from ops.lab.dashboard import ALERTS, DASHBOARD, OPS, queries
 from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
@@ -44,29 +44,33 @@ def alert_expressions() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-async def labels(
-    redis_url: str, pool: str, redis: Redis, keys: Keys, queue: Queue, views: PoolViews
-) -> dict[str, set[str]]:
-    """Return the labels of each metric, after one answered request and while another waits."""
+async def client(
+    redis_url: str, pool: str, redis: Redis, keys: Keys
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Client of a front end with two models."""
     await register_models(Registry(redis, keys))
-    worker = await ScriptedWorker.start(queue)
-    settings = ApiSettings(redis_url=redis_url, pool=pool)
     async with (
-        running_app(settings) as server,
+        running_app(ApiSettings(redis_url=redis_url, pool=pool)) as server,
         httpx.AsyncClient(base_url=server.url, timeout=20) as client,
     ):
-        answered = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
-        await worker.answer(await worker.take())
-        assert (await answered).status_code == 200
-        waits = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+        yield client
 
-        async def is_waiting() -> bool:
-            return bool((await views.counts()).waiting)
 
-        await eventually(is_waiting)
-        text = (await client.get("/metrics")).text
-        await worker.answer(await worker.take())
-        await waits
+@pytest.fixture
+async def labels(client: httpx.AsyncClient, queue: Queue, views: PoolViews) -> dict[str, set[str]]:
+    """Return the labels of each metric, after one answered request and while another waits."""
+    worker = await ScriptedWorker.start(queue)
+    answered, _ = await worker.serve(client.post("/v1/chat/completions", json=BODY))
+    assert answered.status_code == 200
+    waits = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+
+    async def is_waiting() -> bool:
+        return bool((await views.counts()).waiting)
+
+    await eventually(is_waiting)
+    text = (await client.get("/metrics")).text
+    await worker.answer(await worker.take())
+    await waits
     found: dict[str, set[str]] = defaultdict(set, {k: set(v) for k, v in FROM_PROMETHEUS.items()})
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -88,29 +92,23 @@ async def test_every_expression_uses_metrics_and_labels_that_exist(
 
 
 async def test_a_pool_without_workers_is_reported_only_while_work_waits(
-    redis_url: str, pool: str, redis: Redis, keys: Keys, queue: Queue
+    client: httpx.AsyncClient, queue: Queue
 ) -> None:
-    await register_models(Registry(redis, keys))
     expr = dict(alert_expressions())["LorikeetNoWorkers"]
-    settings = ApiSettings(redis_url=redis_url, pool=pool)
-    async with (
-        running_app(settings) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
-    ):
 
-        async def fires() -> bool:
-            return is_true(expr, (await client.get("/metrics")).text)
+    async def fires() -> bool:
+        return is_true(expr, (await client.get("/metrics")).text)
 
-        async def is_quiet() -> bool:
-            return not await fires()
+    async def is_quiet() -> bool:
+        return not await fires()
 
-        assert await is_quiet()
-        waits = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
-        await eventually(fires)
-        worker = await ScriptedWorker.start(queue)
-        await eventually(is_quiet)  # the job still waits, but a worker is alive
-        await worker.answer(await worker.take())
-        await waits
+    assert await is_quiet()
+    waits = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+    await eventually(fires)
+    worker = await ScriptedWorker.start(queue)
+    await eventually(is_quiet)  # the job still waits, but a worker is alive
+    await worker.answer(await worker.take())
+    await waits
 
 
 def is_true(expr: str, text: str) -> bool:

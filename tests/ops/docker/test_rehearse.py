@@ -1,12 +1,12 @@
 """The images, built without Docker by running their Dockerfile's RUN lines in a folder."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from child_processes import child_processes
 from servers import wait_for
 
 from ops.docker.rehearse import Rehearsal, context_files, stages
@@ -47,23 +47,14 @@ def api(api_image: Path, redis_url: str, pool: str, tmp_path: Path) -> Iterator[
         "LORIKEET_METRICS_KEY": METRICS_KEY,
     }
     log = tmp_path / "api.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [api_image / "bin" / command[0], *command[1:]],
-            env=environment,
-            cwd=tmp_path,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+    words = [str(api_image / "bin" / command[0]), *command[1:]]
+    with log.open("w") as file, child_processes() as start:
+        process = start(words, env=environment, cwd=tmp_path, stdout=file, stderr=file)
         wait_for(lambda: "api_listening" in log.read_text(), log.read_text, process)
         (listening,) = [line for line in log.read_text().splitlines() if "api_listening" in line]
         yield json.loads(listening)["url"].replace("0.0.0.0", "127.0.0.1")
         process.terminate()
         assert process.wait(40) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.slow
@@ -84,10 +75,11 @@ def test_images_run_as_an_unprivileged_user(image: str) -> None:
     assert users[0] == users[-1] == "lorikeet"
 
 
-def test_images_contain_only_the_packages() -> None:
+def test_images_contain_only_the_packages_without_docs_and_laboratory() -> None:
     tops = {path.parts[0] for path in context_files()}
     files = {"pyproject.toml", "setup.py", "README.md", "LICENSE"}
     assert tops == {"api", "ops", "shared", "worker"} | files
     names = {path.as_posix() for path in context_files()}
-    assert "shared/store/lua/jobs/claim.lua" in names
-    assert not [name for name in names if "__pycache__" in name or name.startswith("ops/docs")]
+    assert {"shared/store/lua/jobs/claim.lua", "ops/load/load.py"} <= names
+    excluded = ("ops/docs/", "ops/lab/", "ops/bench/")
+    assert not [name for name in names if "__pycache__" in name or name.startswith(excluded)]

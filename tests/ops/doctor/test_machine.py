@@ -1,9 +1,11 @@
-"""Facts about folders and about this machine."""
+"""Facts about folders, this machine, its Redis, and the adapters of the settings."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ops.doctor.adapters import adapter_facts
 from ops.doctor.machine import folder_facts, machine_facts
 from ops.doctor.redis_check import own_redis_facts, redis_facts
 from ops.local.embedded_redis import EmbeddedRedis
@@ -25,15 +27,13 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     assert "set XDG to another folder" in found.problem.fix
 
 
-def test_too_little_space_is_a_problem(tmp_path: Path) -> None:
+def test_a_folder_with_too_little_space_or_that_nobody_can_write_to_is_a_problem(
+    tmp_path: Path,
+) -> None:
     found = folder_facts("cache", tmp_path, setting="X", least_free=1 << 60)
     assert found.problem is not None
     assert "MiB free" in found.problem.text
-
-
-def test_a_folder_that_nobody_can_write_to_is_a_problem() -> None:
-    found = folder_facts("cache", Path("/proc/lorikeet"), setting="X", least_free=1)
-    assert found.problem is not None
+    assert folder_facts("cache", Path("/proc/lorikeet"), setting="X", least_free=1).problem
 
 
 def test_this_machine_has_torch_and_cores() -> None:
@@ -61,24 +61,32 @@ async def test_a_redis_without_an_append_only_file_is_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "part"),
+    ("setting", "value", "durability", "part"),
     [
-        ("maxmemory-policy", "allkeys-lru", "set it to noeviction"),
-        ("requirepass", "sesame", "needs a password"),
+        ("maxmemory-policy", "allkeys-lru", "default", "set it to noeviction"),
+        ("requirepass", "sesame", "default", "needs a password"),
+        ("appendonly", "no", "strict", "--durability strict"),
     ],
 )
 async def test_a_redis_that_cannot_be_used_is_a_problem(
-    own_server: EmbeddedRedis, setting: str, value: str, part: str
+    own_server: EmbeddedRedis, setting: str, value: str, durability: Any, part: str
 ) -> None:
     client = connect(own_server.url)
     await client.config_set(setting, value)
     await client.aclose()
-    found = await redis_facts(PoolSettings(redis_url=own_server.url))
+    found = await redis_facts(PoolSettings(redis_url=own_server.url, durability=durability))
     assert found.problem is not None
     assert part in found.problem.text
 
 
-async def test_strict_durability_needs_a_redis_that_syncs(own_server: EmbeddedRedis) -> None:
-    found = await redis_facts(PoolSettings(redis_url=own_server.url, durability="strict"))
-    assert found.problem is not None
-    assert "--durability strict" in found.problem.text
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("s3://bucket/sql", "s3://bucket/sql, fetched by the workers"),
+        ("https://h/x.zip?signature=secret", "https://h/x.zip, fetched by the workers"),
+        ("org/repo@v2", "org/repo@v2, from the hub"),
+    ],
+)
+def test_adapters_elsewhere_are_not_fetched(source: str, shown: str) -> None:
+    facts = adapter_facts("sql", source, bases_name="base")
+    assert (facts.source, facts.problem) == (shown, None)

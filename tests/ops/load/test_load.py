@@ -95,11 +95,15 @@ async def run_load(wanted: Load, on_done: OnDone = lambda: None) -> LoadReport:
     return report_of(wanted, await send_load(wanted, on_done))
 
 
-async def test_every_request_is_sent_and_answered_once(server: StandIn) -> None:
+async def test_every_request_is_sent_and_answered_once_and_its_times_add_up(
+    server: StandIn,
+) -> None:
     report = await run_load(load(server, "good"))
     assert len(server.bodies) == report.answered == 9
-    assert report.output_tokens == 45
-    assert report.errors == ()
+    assert (report.output_tokens, report.errors) == (45, ())
+    assert 0 < report.ttft_s.p50 <= report.ttft_s.p99 <= report.seconds
+    assert 0 <= report.itl_s.p50 <= report.itl_s.p95 <= report.itl_s.p99
+    assert report.tokens_per_s == report.output_tokens / report.seconds
 
 
 async def test_models_are_taken_in_turn(server: StandIn) -> None:
@@ -113,7 +117,8 @@ async def test_each_client_has_exactly_one_request_in_flight(server: StandIn) ->
 
 
 async def test_requests_ask_for_an_exact_number_of_greedy_tokens(server: StandIn) -> None:
-    await run_load(load(server, "good", clients=1, requests=1))
+    await send_load(load(server, "good", requests=1), api_key="secret")
+    assert b"authorization: bearer secret" in server.heads[0].lower()
     assert server.bodies == [
         {
             "model": "good",
@@ -127,13 +132,6 @@ async def test_requests_ask_for_an_exact_number_of_greedy_tokens(server: StandIn
     ]
 
 
-async def test_times_are_ordered_and_add_up(server: StandIn) -> None:
-    report = await run_load(load(server, "good"))
-    assert 0 < report.ttft_s.p50 <= report.ttft_s.p99 <= report.seconds
-    assert 0 <= report.itl_s.p50 <= report.itl_s.p95 <= report.itl_s.p99
-    assert report.tokens_per_s == report.output_tokens / report.seconds
-
-
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
@@ -145,16 +143,16 @@ async def test_times_are_ordered_and_add_up(server: StandIn) -> None:
 async def test_a_failed_request_is_counted_and_its_tokens_are_not(
     server: StandIn, model: str, reason: str
 ) -> None:
-    report = await run_load(load(server, "good", model, clients=1, requests=4))
-    assert len(report.errors) == 2
+    calls: list[None] = []
+    asked = load(server, "good", model, clients=1, requests=4)
+    report = await run_load(asked, lambda: calls.append(None))
+    assert (len(report.errors), len(calls)) == (2, 4)
     assert all(reason in error for error in report.errors)
     assert (report.answered, report.output_tokens) == (2, 10)
 
 
 async def test_a_server_that_is_not_there_is_an_error_of_each_request() -> None:
-    nowhere = Load(
-        url="http://127.0.0.1:1/v1", models=("good",), arrivals=Closed(clients=2), requests=4
-    )
+    nowhere = load(StandIn(asyncio.Barrier(1), "http://127.0.0.1:1/v1"), "good", requests=4)
     report = await run_load(nowhere)
     assert len(report.errors) == 4
     assert report.tokens_per_s == 0
@@ -181,43 +179,22 @@ async def test_whole_answers_are_timed_to_their_end(server: StandIn) -> None:
     assert 0 < report.e2e_s.p50 <= report.seconds
 
 
-async def test_the_api_key_is_sent(server: StandIn) -> None:
-    await send_load(load(server, "good", requests=1), api_key="secret")
-    assert b"authorization: bearer secret" in server.heads[0].lower()
-
-
-def test_lengths_are_sampled_for_each_request(server: StandIn) -> None:
-    ranges = replace(load(server, "a"), input_words=Length(2, 9), output_tokens=Length(1, 4))
-    bodies = [body_of(ranges, number) for number in range(50)]
-    assert {len(body["prompt"].split()) for body in bodies} == set(range(2, 10))
+def test_each_request_has_a_length_a_model_and_words_beside_the_shared_ones(
+    server: StandIn,
+) -> None:
+    ranges = {"input_words": Length(2, 9), "output_tokens": Length(1, 4), "shared_words": 20}
+    zipf = {"popularity": Popularity.ZIPF, "zipf_s": 3.0}
+    asked = replace(load(server, "a", "b"), **ranges, **zipf)
+    bodies = [body_of(asked, number) for number in range(50)]
+    prompts = [body["prompt"].split() for body in bodies]
+    assert {len(words) for words in prompts} == set(range(22, 30))
     assert {body["max_tokens"] for body in bodies} == {1, 2, 3, 4}
-
-
-def test_shared_words_begin_different_prompts(server: StandIn) -> None:
-    shared = replace(load(server, "a"), shared_words=20, input_words=Length(5, 5))
-    prompts = [body_of(shared, number)["prompt"].split() for number in range(5)]
     assert len({tuple(words[:20]) for words in prompts}) == 1
-    assert len({tuple(words[20:]) for words in prompts}) == 5
+    assert len({tuple(words[20:]) for words in prompts}) == 50
+    assert [body["model"] for body in bodies].count("a") > 30
 
 
-def test_a_popular_model_receives_more_requests(server: StandIn) -> None:
-    zipf = replace(load(server, "a", "b"), popularity=Popularity.ZIPF, zipf_s=3.0)
-    models = [body_of(zipf, number)["model"] for number in range(50)]
-    assert models.count("a") > 30
-
-
-async def test_progress_counts_failed_requests_as_well(server: StandIn) -> None:
-    calls: list[None] = []
-    await run_load(load(server, "good", "refuses"), lambda: calls.append(None))
-    assert len(calls) == 9
-
-
-def test_a_server_gets_the_further_fields_of_the_requests_model() -> None:
-    fields = {"a0": {"lora": [{"id": 0, "scale": 1.0}]}}
-    load = Load(
-        url="", models=("a0", "base"), arrivals=Closed(clients=1), requests=2, fields=fields
-    )
-    assert [body_of(load, number).get("lora") for number in range(2)] == [
-        fields["a0"]["lora"],
-        None,
-    ]
+def test_a_server_gets_the_further_fields_of_the_requests_model(server: StandIn) -> None:
+    adapter = [{"id": 0, "scale": 1.0}]
+    further = replace(load(server, "a0", "base"), fields={"a0": {"lora": adapter}})
+    assert [body_of(further, number).get("lora") for number in range(2)] == [adapter, None]

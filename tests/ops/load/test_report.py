@@ -28,15 +28,11 @@ FAILED = Answer(0.5, [0.6], end_s=9.0, output_tokens=1, error="HTTP 503")
 ALL = [QUICK, LATE, SLOW, FAILED]
 
 
-def test_rates_count_full_answers_from_the_first_send_to_the_last_token() -> None:
+def test_rates_count_full_answers_and_latencies_the_first_text_each_gap_and_the_end() -> None:
     found = report(LOAD, ALL)
     assert (found.answered, found.errors) == (3, ("HTTP 503",))
     assert (found.input_tokens, found.output_tokens, found.seconds) == (21, 9, 3.0)
     assert (found.tokens_per_s, found.requests_per_s) == (3.0, 1.0)
-
-
-def test_latencies_are_of_the_first_text_each_gap_and_the_end() -> None:
-    found = report(LOAD, ALL)
     assert found.ttft_s.p99 == 1.0
     assert found.itl_s.p99 == pytest.approx(1.1)
     assert found.e2e_s.p50 == pytest.approx(1.2)
@@ -61,14 +57,11 @@ def test_tokens_that_come_in_one_piece_share_its_time() -> None:
     assert packed.mean_itl_s == pytest.approx(0.1)
 
 
-def test_whole_answers_have_an_end_and_no_first_token() -> None:
+def test_whole_answers_have_an_end_and_no_first_token_and_failed_ones_rates_of_zero() -> None:
     found = report(LOAD, [Answer(0.0, end_s=2.0, output_tokens=4)])
     assert (found.e2e_s.p50, found.tokens_per_s) == (2.0, 2.0)
     assert math.isnan(found.ttft_s.p50)
     assert math.isnan(found.itl_s.p50)
-
-
-def test_a_load_without_answers_has_rates_of_zero() -> None:
     found = report(LOAD, [FAILED], Slo(ttft_ms=1))
     assert (found.tokens_per_s, found.goodput_per_s) == (0.0, 0.0)
 

@@ -1,36 +1,18 @@
 """Adapters of a start, beside those that the registry kept."""
 
 import pytest
+from adapter_versions import BASE, version_of
 
-from ops.local.adapters_at_start import (
+from ops.local.starting_pool import (
     AtStart,
     adapters_at_start,
     begin_start,
     unload_left_out,
 )
-from shared.protocol.adapters import Adapter, BaseModel
-from shared.protocol.ids import AdapterVersion
+from shared.protocol.adapters import Adapter
 from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-
-BASE = BaseModel(
-    name="base", version=AdapterVersion("base@1"), max_model_len=8, source="b", created_s=1
-)
-
-
-def version_of(digest: str, *, name: str = "a") -> Adapter:
-    return Adapter(
-        name=name,
-        version=AdapterVersion(f"{name}@{digest}"),
-        digest=digest,
-        weights_digest=digest,
-        source=f"/adapters/{digest}",
-        rank=8,
-        num_bytes=100,
-        created_s=10,
-    )
-
 
 ONE, TWO = version_of("1"), version_of("2")
 OTHER = version_of("1", name="other")

@@ -73,20 +73,15 @@ def test_the_quick_digest_depends_on_the_weights_and_not_on_times(
     assert quick_digest(model) != digest
 
 
-def test_only_its_user_can_read_it(tmp_path: Path) -> None:
-    with locked_folder(tmp_path / "a" / "b") as folder:
-        assert folder.path.stat().st_mode & 0o777 == 0o700
-
-
-def test_it_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
+def test_it_is_used_by_one_process_at_a_time_and_read_by_its_user_alone(tmp_path: Path) -> None:
     with (
-        locked_folder(tmp_path),
-        pytest.raises(SettingsError, match=rf"\(process {os.getpid()}\) uses {tmp_path}"),
-        locked_folder(tmp_path),
+        locked_folder(tmp_path / "a" / "b") as folder,
+        pytest.raises(SettingsError, match=rf"\(process {os.getpid()}\) uses {folder.path}"),
+        locked_folder(folder.path),
     ):
         pass
-    with locked_folder(tmp_path):
-        pass
+    with locked_folder(folder.path):
+        assert folder.path.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_redis_of_a_killed_process_is_waited_for(tmp_path: Path) -> None:

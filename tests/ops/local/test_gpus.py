@@ -40,26 +40,15 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def torch_with(folder: Path, cuda: str) -> Path:
-    """Write a torch that can't be imported, and return the folder to import it from."""
-    package = folder / "site" / "torch"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('torch is imported')")
-    (package / "version.py").write_text(f"debug = False\ncuda: Optional[str] = {cuda}\n")
-    return package.parent
-
-
-def count(
-    driver: Path, engine: str = "native", *, site: Path | None = None, **variables: str
-) -> str:
-    paths = [str(site)] if site else []
+def count(driver: Path, site: Path, engine: str = "native", **variables: str) -> str:
+    """Count with a driver, and with the packages of another folder in front of the others."""
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(
         [sys.executable, "-c", COUNT, engine],
         env={
             **environment,
             "LD_LIBRARY_PATH": str(driver),
-            "PYTHONPATH": os.pathsep.join([*paths, str(Path(__file__).parents[3])]),
+            "PYTHONPATH": os.pathsep.join([str(site), str(Path(__file__).parents[3])]),
             **variables,
         },
         capture_output=True,
@@ -71,41 +60,27 @@ def count(
 
 
 def test_a_machine_without_a_driver_has_no_gpu(tmp_path: Path) -> None:
-    assert count(tmp_path) == "0 1 None"
+    assert count(tmp_path, tmp_path) == "0 1 None"
 
 
 @pytest.mark.parametrize(
-    ("visible", "number"),
-    [("", 0), ("GPU-8932f937,GPU-a5cb7f21", 2)],
+    ("cuda", "engine", "variables", "found"),
+    [
+        ("'12.8'", "native", {}, "8 1 None"),
+        ("'12.8'", "native", {"CUDA_VISIBLE_DEVICES": ""}, "0 1 None"),
+        ("'12.8'", "native", {"CUDA_VISIBLE_DEVICES": "GPU-8932f937,GPU-a5cb7f21"}, "2 1 None"),
+        ("None", "native", {}, "0 1 torch is installed without CUDA"),
+        ("'12.8'", "native", {"BROKEN": "803"}, "0 1 the NVIDIA driver fails: CUDA error 803"),
+        ("'12.8'", "native", {"BROKEN": "100"}, "0 1 None"),
+        ("None", "vllm", {}, "8 4 None"),  # vLLM may have a torch of its own
+        ("'12.8'", "simulated", {}, "0 1 None"),
+    ],
 )
-def test_the_driver_applies_the_variable_that_hides_gpus(
-    driver: Path, tmp_path: Path, visible: str, number: int
+def test_gpus_count_that_driver_torch_and_engine_can_use_and_torch_is_not_imported(
+    driver: Path, tmp_path: Path, cuda: str, engine: str, variables: dict[str, str], found: str
 ) -> None:
-    site = torch_with(tmp_path, "'12.8'")
-    assert count(driver, site=site, CUDA_VISIBLE_DEVICES=visible) == f"{number} 1 None"
-
-
-def test_all_gpus_count_without_the_variable_and_torch_is_not_imported(
-    driver: Path, tmp_path: Path
-) -> None:
-    assert count(driver, site=torch_with(tmp_path, "'12.8'")) == "8 1 None"
-
-
-def test_gpus_that_torch_cannot_use_do_not_count(driver: Path, tmp_path: Path) -> None:
-    problem = "torch is installed without CUDA"
-    assert count(driver, site=torch_with(tmp_path, "None")) == f"0 1 {problem}"
-
-
-def test_a_driver_that_fails_is_reported(driver: Path) -> None:
-    assert count(driver, BROKEN="803") == "0 1 the NVIDIA driver fails: CUDA error 803"
-    assert count(driver, BROKEN="100") == "0 1 None"
-
-
-def test_vllm_may_have_a_torch_of_its_own_and_use_several_gpus_per_worker(
-    driver: Path, tmp_path: Path
-) -> None:
-    assert count(driver, "vllm", site=torch_with(tmp_path, "None")) == "8 4 None"
-
-
-def test_a_simulated_engine_needs_no_gpu(driver: Path) -> None:
-    assert count(driver, "simulated") == "0 1 None"
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('torch is imported')")
+    (package / "version.py").write_text(f"debug = False\ncuda: Optional[str] = {cuda}\n")
+    assert count(driver, tmp_path, engine, **variables) == found

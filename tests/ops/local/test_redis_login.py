@@ -24,9 +24,14 @@ with published(sys.argv[1]):
 """
 
 
-@pytest.fixture
-def redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnRedis]:
+@pytest.fixture(autouse=True)
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep passwords in a folder of the test."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def redis() -> Iterator[OwnRedis]:
     with own_redis(None, syncs_always=False) as started:
         yield started
 
@@ -89,8 +94,7 @@ async def test_its_memory_is_limited(redis: OwnRedis) -> None:
     assert found["maxmemory-policy"] == "noeviction"
 
 
-def test_after_the_end_no_password_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+def test_after_the_end_no_password_is_left() -> None:
     with own_redis(None, syncs_always=False) as started:
         path, url = url_file(port_of(started)), started.public_url
         assert path.exists()
@@ -98,10 +102,7 @@ def test_after_the_end_no_password_is_left(monkeypatch: pytest.MonkeyPatch, tmp_
     assert with_login(url) == url
 
 
-def test_the_file_of_a_killed_process_is_ignored(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+def test_the_file_of_a_killed_process_is_ignored() -> None:
     url, login = "redis://127.0.0.1:5/3", "redis://:secret@127.0.0.1:5/0"
     words = [sys.executable, "-c", IN_ANOTHER_PROCESS, login]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
@@ -118,18 +119,11 @@ def test_the_file_of_a_killed_process_is_ignored(
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            "redis://:other@127.0.0.1:5/0",
-            "redis://user:pw@localhost:5/0",
-            "rediss://127.0.0.1:5/0",
-        ),
-        *("redis://10.0.0.1:5/0", "redis://127.0.0.1:6/0", "redis+sentinel://127.0.0.1:5/main"),
-        *("localhost:5", "redis://127.0.0.1:x/0", "", "redis://[::1"),
+        *("redis://:other@127.0.0.1:5/0", "redis://user:pw@localhost:5/0"),
+        *("rediss://127.0.0.1:5/0", "redis+sentinel://127.0.0.1:5/main", "redis://127.0.0.1:6/0"),
+        *("redis://10.0.0.1:5/0", "redis://127.0.0.1:x/0", "redis://[::1", "localhost:5", ""),
     ],
 )
-def test_other_urls_stay_as_they_are(
-    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+def test_other_urls_stay_as_they_are(url: str) -> None:
     with published("redis://:secret@127.0.0.1:5/0"):
         assert with_login(url) == url

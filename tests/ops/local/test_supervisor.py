@@ -1,13 +1,13 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from child_processes import child_processes, is_alive
+from queue_support import eventually
 
 from ops.local.failures import MAX_EQUAL
 from ops.local.supervisor import HEALTHY_AFTER_S, Child, ChildFailed, ChildRefused, Supervisor
@@ -30,10 +30,9 @@ class Log:
         return sum(text in line for _, line in self.lines)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - lines arrive through a plain callback
-            await asyncio.sleep(0.01)
+@pytest.fixture
+def log() -> Log:
+    return Log()
 
 
 async def yes(_: int) -> bool:
@@ -64,16 +63,15 @@ def child(
 async def start(supervisor: Supervisor, log: Log, num_children: int = 1) -> asyncio.Task[None]:
     """Run the supervisor in a task, and wait until its children have printed `up`."""
     run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("up") == num_children)
+    await eventually(lambda: log.count("up") == num_children)
     return run
 
 
-async def test_the_pause_before_a_restart_doubles() -> None:
-    log = Log()
+async def test_the_pause_before_a_restart_doubles(log: Log) -> None:
     code = "import os; print(os.getpid(), flush=True); raise SystemExit(1)"
     supervisor = Supervisor([[child("worker", code, log)]])
     run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("restarts") >= 3)
+    await eventually(lambda: log.count("restarts") >= 3)
     supervisor.stop()
     await run
     shown = [line for _, line in log.lines if "restarts" in line]
@@ -82,8 +80,7 @@ async def test_the_pause_before_a_restart_doubles() -> None:
     ]
 
 
-async def test_a_refusal_stops_all_children() -> None:
-    log = Log()
+async def test_a_refusal_stops_all_children(log: Log) -> None:
     worker = child("worker", "print('no such model', flush=True); raise SystemExit(2)", log)
     api = child("api", SLEEPER, log)
     with pytest.raises(ChildRefused, match="worker doesn't start"):
@@ -93,15 +90,14 @@ async def test_a_refusal_stops_all_children() -> None:
 
 
 FAILS = """
-import os, sys, time
+import time
 print('{"timestamp": "%s", "event": "loading"}' % time.time_ns(), flush=True)
-print(sys.argv[1] if len(sys.argv) > 1 else "OSError: no space", flush=True)
+print("OSError: no space", flush=True)
 raise SystemExit(1)
 """
 
 
-async def test_three_equal_failures_end_it_with_their_last_line() -> None:
-    log = Log()
+async def test_three_equal_failures_end_it_with_their_last_line(log: Log) -> None:
     api = child("api", SLEEPER, log)
     with pytest.raises(ChildFailed, match=r"worker .* 3 times .* status 1\): OSError: no space$"):
         await Supervisor([[api], [child("worker", FAILS, log)]]).run()
@@ -109,17 +105,14 @@ async def test_three_equal_failures_end_it_with_their_last_line() -> None:
     assert_gone(api)
 
 
-async def test_log_lines_that_differ_in_their_time_are_equal() -> None:
-    log = Log()
-    code = FAILS.replace("print(sys.argv[1]", "0 and print(sys.argv[1]")
+async def test_log_lines_that_differ_in_their_time_are_equal(log: Log) -> None:
+    code = FAILS.replace('print("OSError: no space", flush=True)', "")
     with pytest.raises(ChildFailed, match="loading"):
         await Supervisor([[child("worker", code, log)]]).run()
     assert log.count("loading") == MAX_EQUAL
 
 
-async def test_a_child_that_its_environment_ends_is_restarted_further() -> None:
-    log = Log()
-
+async def test_a_child_that_its_environment_ends_is_restarted_further(log: Log) -> None:
     async def is_to_blame(pid: int) -> bool:
         assert pid == worker.pid
         return log.count("OSError") > 2 * MAX_EQUAL
@@ -130,30 +123,27 @@ async def test_a_child_that_its_environment_ends_is_restarted_further() -> None:
     assert log.count("OSError") == 3 * MAX_EQUAL
 
 
-async def test_a_child_that_fails_after_its_start_is_restarted_further() -> None:
-    log = Log()
+async def test_a_child_that_fails_after_its_start_is_restarted_further(log: Log) -> None:
     supervisor = Supervisor([[child("api", FAILS, log, start_s=0)]])
     run = asyncio.create_task(supervisor.run())
-    await until(lambda: log.count("OSError") > MAX_EQUAL or run.done())
+    await eventually(lambda: log.count("OSError") > MAX_EQUAL or run.done())
     supervisor.stop()
     await run
 
 
-async def test_a_child_that_is_killed_again_and_again_is_restarted() -> None:
-    log = Log()
+async def test_a_child_that_is_killed_again_and_again_is_restarted(log: Log) -> None:
     supervisor = Supervisor([[worker := child("worker", SLEEPER, log)]])
     run = await start(supervisor, log)
     for number in range(2, MAX_EQUAL + 3):
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        await until(lambda number=number: log.count("up") == number)  # type: ignore[misc]
+        await eventually(lambda number=number: log.count("up") == number)  # type: ignore[misc]
     assert log.count("ended (SIGKILL), restarts in 0.01 s") > 0
     supervisor.stop()
     await run
 
 
-async def test_groups_are_stopped_one_after_another() -> None:
-    log = Log()
+async def test_groups_are_stopped_one_after_another(log: Log) -> None:
     says_bye = (
         "import signal, sys, time; "
         "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0))); "
@@ -169,9 +159,8 @@ async def test_groups_are_stopped_one_after_another() -> None:
 
 @pytest.mark.parametrize(("stop_timeout_s", "num_stops"), [(0.1, 1), (600, 2)])
 async def test_a_child_that_ignores_sigterm_is_killed_in_time_or_by_a_second_stop(
-    stop_timeout_s: float, num_stops: int
+    log: Log, stop_timeout_s: float, num_stops: int
 ) -> None:
-    log = Log()
     worker = child("worker", STUBBORN, log, stop_timeout_s=stop_timeout_s)
     supervisor = Supervisor([[worker]])
     run = await start(supervisor, log)
@@ -183,12 +172,11 @@ async def test_a_child_that_ignores_sigterm_is_killed_in_time_or_by_a_second_sto
     assert_gone(worker)
 
 
-async def test_a_failing_coroutine_alongside_stops_all_children() -> None:
-    log = Log()
+async def test_a_failing_coroutine_alongside_stops_all_children(log: Log) -> None:
     worker = child("worker", SLEEPER, log)
 
     async def fails() -> None:
-        await until(lambda: log.count("up") == 1)
+        await eventually(lambda: log.count("up") == 1)
         raise ChildRefused("redis is gone")
 
     with pytest.raises(ChildRefused, match="redis is gone"):
@@ -196,8 +184,7 @@ async def test_a_failing_coroutine_alongside_stops_all_children() -> None:
     assert_gone(worker)
 
 
-async def test_a_line_longer_than_the_buffer_is_shown_in_parts() -> None:
-    log = Log()
+async def test_a_line_longer_than_the_buffer_is_shown_in_parts(log: Log) -> None:
     supervisor = Supervisor([[child("worker", f"print('x' * 200_000); {SLEEPER}", log)]])
     run = await start(supervisor, log)
     supervisor.stop()
@@ -206,16 +193,13 @@ async def test_a_line_longer_than_the_buffer_is_shown_in_parts() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills orphans")
-def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+async def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(pid_file)])
-    try:
-        wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
-    finally:
-        parent.kill()
-        parent.wait()
+    with child_processes() as start_parent:
+        start_parent([sys.executable, "-c", _PARENT, str(pid_file)])
+        await eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
     pid = int(pid_file.read_text())
-    wait_for(lambda: not is_alive(pid))
+    await eventually(lambda: not is_alive(pid))
 
 
 _PARENT = """
@@ -232,21 +216,6 @@ asyncio.run(Supervisor([[child]]).run())
 """
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        # A zombie has ended, but its parent hasn't reaped it yet.
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def assert_gone(child: Child) -> None:
     assert child.pid is not None
     assert not is_alive(child.pid)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)

@@ -3,18 +3,16 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from key_support import new_key
-from queue_support import make_adapter
-from threaded_server import running
+from queue_support import INFO, make_adapter
+from threaded_server import LocalServer, QuietHandler, running
 
 from ops.local import up
 from ops.local.starting_pool import StartingPool, starting_pool
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.protocol.workers import WorkerInfo
 from shared.store.access.key_store import KeyStore
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
@@ -26,28 +24,21 @@ BASE = BaseModel(
 )
 
 
-class Starting(ThreadingHTTPServer):
+class Starting(LocalServer):
     """A server whose readiness is the next of `statuses`; the last one repeats."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.statuses = [200]
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Starting
 
     def do_GET(self) -> None:
         statuses = self.server.statuses
         status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
-        self.send_response(status if self.path == "/ready/worker" else 401)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.reply(status if self.path == "/ready/worker" else 401, {})
 
 
 @pytest.fixture
@@ -69,17 +60,14 @@ async def starting(
     redis_url: str, pool: str, queue: Queue, registry: Registry
 ) -> AsyncIterator[StartingPool]:
     """A pool with a worker and two models."""
-    await join(queue)
+    await join(queue, "host:1:0")
     async with starting_pool(redis_url, pool, {}) as found:
         yield found
 
 
-async def join(queue: Queue, pid: int = 1) -> None:
+async def join(queue: Queue, wid: str) -> None:
     """Register a worker."""
-    info = WorkerInfo(
-        model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1, kv_tokens=100_000
-    )
-    await queue.register(WorkerId(f"host:{pid}:0"), lease_ms=20_000, info=info, residents=[])
+    await queue.register(WorkerId(wid), lease_ms=20_000, info=INFO, residents=[])
 
 
 async def announced(pool: StartingPool, url: str) -> list[str]:
@@ -114,13 +102,13 @@ async def test_names_are_announced_although_the_server_demands_a_stored_key(
 async def test_a_server_without_a_worker_is_not_ready(
     redis_url: str, pool: str, queue: Queue, registry: Registry, server: Starting
 ) -> None:
-    await join(queue, pid=1)
+    await join(queue, "host:1:0")
     async with starting_pool(redis_url, pool, {}) as starting:
         await starting.begin()  # from here on, the worker is one of an earlier run
         waiting = asyncio.create_task(announced(starting, server.url))
         await asyncio.wait([waiting], timeout=3 * up.POLL_S)
         assert not waiting.done()
-        await join(queue, pid=2)
+        await join(queue, "host:2:0")
         assert await waiting == ["base"]  # the adapter was one of the earlier run
 
 
@@ -134,11 +122,8 @@ async def test_a_process_that_had_joined_the_pool_is_not_to_blame_for_its_end(
 async def test_workers_whose_ids_have_another_form_are_of_no_process(
     starting: StartingPool, queue: Queue
 ) -> None:
-    info = WorkerInfo(
-        model="base", device="cpu", dtype="float32", version="1", max_num_seqs=1, kv_tokens=100_000
-    )
     for wid in ("worker", "host:x:0"):
-        await queue.register(WorkerId(wid), lease_ms=20_000, info=info, residents=[])
+        await join(queue, wid)
     assert await starting.never_started(2)
 
 

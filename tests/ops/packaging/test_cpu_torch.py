@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from threaded_server import LocalServer, QuietHandler, running
 from tiny_wheels import make_wheel
 
 from ops.local.ports import free_port
@@ -19,22 +19,17 @@ SCRIPT = Path(cpu_torch.__file__)
 VERSION = "99.0+cpu"
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
+class Folder(QuietHandler, SimpleHTTPRequestHandler):
+    """Serves the files of a folder."""
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
     """Serve a package index that offers torch, and provide its URL."""
     make_wheel(tmp_path / "index" / "torch", "torch", VERSION, {"torch/__init__.py": b""})
-    handler = partial(Quiet, directory=str(tmp_path / "index"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    handler = partial(Folder, directory=str(tmp_path / "index"))
+    with running(LocalServer(handler)) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +88,8 @@ def test_an_index_that_does_not_answer_is_left_out(python: Path) -> None:
 
 def test_an_index_that_hangs_is_left_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_torch, "TIMEOUT_S", 0.5)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as listens_and_never_answers:
-        assert not cpu_torch.answers(f"http://127.0.0.1:{listens_and_never_answers.server_port}")
+    with LocalServer(QuietHandler) as listens_and_never_answers:
+        assert not cpu_torch.answers(listens_and_never_answers.url)
 
 
 def test_the_requirement_is_the_workers() -> None:

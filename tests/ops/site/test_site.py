@@ -17,23 +17,19 @@ def site() -> Path:
     return GUIDE
 
 
-def test_every_page_is_in_the_site_and_its_menu(site: Path) -> None:
+def test_every_page_is_in_the_site_its_menu_and_its_search_index(site: Path) -> None:
     menu = (site / "README.html").read_text()
     for page in (ROOT / "ops" / "docs").glob("*.md"):
         assert (site / "ops" / "docs" / f"{page.stem}.html").exists()
         assert f'href="ops/docs/{page.stem}.html"' in menu
-
-
-def test_the_search_index_has_words_of_the_pages(site: Path) -> None:
     index = (site / "searchindex.js").read_text()
     assert "idempot" in index
     assert '"ops/docs/jobs"' in index
 
 
-def test_a_page_has_no_inline_code_that_the_policy_of_its_headers_forbids(site: Path) -> None:
+def test_the_site_is_small_and_has_no_inline_code_that_the_policy_of_its_headers_forbids(
+    site: Path,
+) -> None:
     found = {page.name: INLINE.findall(page.read_text()) for page in site.rglob("*.html")}
     assert {name: code for name, code in found.items() if code} == {}
-
-
-def test_the_site_is_small(site: Path) -> None:
     assert sum(file.stat().st_size for file in site.rglob("*") if file.is_file()) < 8 * 2**20

@@ -18,10 +18,8 @@ from shared.protocol.capabilities import (
     encode_capabilities,
     why_unserved,
 )
-from shared.protocol.codec import decode_worker_info, encode_worker_info
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.jobs import SamplingParams
-from shared.protocol.workers import WorkerInfo
 
 PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
 SOME = Capabilities(
@@ -58,19 +56,6 @@ def test_kinds_of_later_releases_are_left_out() -> None:
     assert decode_capabilities("bias,dora,new;embeddings;") == SOME
     assert decode_needs("new;;8") == Needs(rank=8)
     assert decode_adapter({**ENTRY, "kinds": "dora,new"}).kinds == {AdapterKind.DORA}
-
-
-def test_a_workers_description_contains_what_it_serves() -> None:
-    info = WorkerInfo(
-        model="m",
-        device="cpu",
-        dtype="f",
-        version="0",
-        max_num_seqs=1,
-        kv_tokens=1,
-        serves=SOME,
-    )
-    assert decode_worker_info(encode_worker_info(info)) == info
 
 
 def test_without_workers_or_with_one_that_serves_it_nothing_is_unserved() -> None:

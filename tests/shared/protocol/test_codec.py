@@ -1,4 +1,4 @@
-"""Compatibility of messages between this release and its neighbours."""
+"""Messages that cross Redis, also between this release and its neighbours."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,21 +9,27 @@ from queue_support import make_job, tokens
 
 from shared.errors import ProtocolMismatch
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.capabilities import AdapterKind, Capabilities
 from shared.protocol.codec import (
     PROTOCOL_VERSION,
     decode_answer_spec,
     decode_events,
     decode_job,
     decode_result,
+    decode_worker_info,
     encode_answer_spec,
     encode_events,
     encode_job,
     encode_request,
     encode_result,
+    encode_worker_info,
 )
+from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.events import End, Retry
-from shared.protocol.jobs import JobState, SamplingParams, View
+from shared.protocol.ids import job_id_of
+from shared.protocol.jobs import MAX_EMBEDDED, Endpoint, JobState, SamplingParams, View
 from shared.protocol.results import Result, Usage
+from shared.protocol.workers import WorkerInfo
 
 JOB = make_job(messages=({"role": "user", "content": "hi"},), tools=None)
 EVENTS = [
@@ -94,3 +100,61 @@ def test_the_view_of_a_job_is_only_in_the_specification_of_its_answer() -> None:
     assert decode_answer_spec(raw, job.id, request=encode_request(spec)) == spec
     assert decode_answer_spec(raw, job.id) == replace(spec, request=None)
     assert "view" not in orjson.loads(encode_answer_spec(AnswerSpec.of(make_job())))
+
+
+INFO = WorkerInfo(
+    model="m",
+    device="cpu",
+    dtype="float32",
+    version="1",
+    max_num_seqs=8,
+    kv_tokens=100,
+    weight_bytes=3,
+    serves=Capabilities(kinds=frozenset(AdapterKind), features=frozenset(), max_rank=16),
+)
+
+
+def test_a_worker_description_is_decoded_as_it_was_encoded() -> None:
+    assert decode_worker_info(encode_worker_info(INFO)) == INFO
+
+
+def test_unknown_fields_of_a_newer_worker_are_dropped() -> None:
+    wire = orjson.loads(encode_worker_info(INFO)) | {"from_the_future": 1}
+    assert decode_worker_info(orjson.dumps(wire)) == INFO
+
+
+EMBEDDING_JOB = replace(
+    make_job(),
+    endpoint=Endpoint.EMBEDDINGS,
+    messages=None,
+    prompts=("a", (5, 6)),
+    embedding=EmbeddingParams(pooling=Pooling.MEAN, normalize=False),
+)
+
+
+def test_a_job_for_embeddings_survives_the_wire() -> None:
+    assert decode_job(encode_job(EMBEDDING_JOB)) == EMBEDDING_JOB
+
+
+def test_the_answers_format_is_in_its_specification() -> None:
+    spec = AnswerSpec.of(replace(EMBEDDING_JOB, encodes_base64=True))
+    assert spec.encodes_base64
+    assert decode_answer_spec(encode_answer_spec(spec), spec.id) == spec
+
+
+@pytest.mark.parametrize(("num_inputs", "num_sequences"), [(1, 1), (2000, MAX_EMBEDDED)])
+def test_a_job_occupies_a_bounded_number_of_sequences(num_inputs: int, num_sequences: int) -> None:
+    assert replace(EMBEDDING_JOB, prompts=("a",) * num_inputs).num_sequences == num_sequences
+
+
+@pytest.mark.parametrize(
+    ("pooling", "positions"),
+    [(Pooling.LAST, range(8, 9)), (Pooling.MEAN, range(9)), (Pooling.FIRST, range(1))],
+)
+def test_pooling_needs_these_positions(pooling: Pooling, positions: range) -> None:
+    assert EmbeddingParams(pooling=pooling).positions(9) == positions
+
+
+@pytest.mark.parametrize("given", ["3f0c", "chatcmpl-3f0c", "cmpl-3f0c"])
+def test_a_job_is_named_by_its_own_id_or_by_its_answers(given: str) -> None:
+    assert job_id_of(given) == "3f0c"

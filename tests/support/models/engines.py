@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from engine_requests import make_request
@@ -22,9 +23,10 @@ from worker.model.loader import LoadedModel, prepare_model
 Outputs = dict[RequestId, list[StepOutput]]
 
 
-def load(model: PreTrainedModel) -> LoadedModel:
-    """Prepare `model` for serving, as the loader does."""
-    return prepare_model(model, tiny_tokenizer(), name="tiny", digest="0" * 64, source="tiny")
+def load(model: PreTrainedModel, **options: Any) -> LoadedModel:
+    """Prepare `model` for serving, as the loader does. `options` are those of `prepare_model`."""
+    named = {"name": "tiny", "digest": "0" * 64, "source": "tiny"}
+    return prepare_model(model, tiny_tokenizer(), **named, **options)
 
 
 def engine_of(

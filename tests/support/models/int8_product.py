@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from engines import load
 from kernel_sets import linear_kernels
-from tiny import tiny_tokenizer
 from torch import Tensor
 from torch.nn.functional import linear, pad
 from transformers import PreTrainedModel
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.cpu.quantised import GROUP, QuantisedKernels, QuantisedWeight
 from worker.model.fused_layer import LayerRun
-from worker.model.loader import LoadedModel, prepare_model
+from worker.model.loader import LoadedModel
 
 Product = Callable[[Tensor, QuantisedWeight, Tensor | None], Tensor]
 """Function of the inputs, a weight and a bias; see `rounded_product`."""
@@ -84,15 +84,7 @@ def replace_product(patch: pytest.MonkeyPatch, product: Product) -> None:
 
 def load_quantised(model: PreTrainedModel, kernels: NativeKernels | None = None) -> LoadedModel:
     """Prepare `model` for serving, with linears quantised to int8."""
-    return prepare_model(
-        model,
-        tiny_tokenizer(),
-        name="tiny",
-        digest="0" * 64,
-        source="tiny",
-        kernels=kernels or linear_kernels(model.dtype),
-        quantize="int8",
-    )
+    return load(model, kernels=kernels or linear_kernels(model.dtype), quantize="int8")
 
 
 def _multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

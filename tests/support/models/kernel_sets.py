@@ -78,11 +78,15 @@ SETS = [
 if IS_INTERPRETED:
     SETS = [("triton", dtype) for dtype in TRITON_DTYPES]
 SET_IDS = [f"{name}-{str(dtype).removeprefix('torch.')}" for name, dtype in SETS]
-every_kernel_set = pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+every_kernel_set = pytest.mark.parametrize(
+    ("kernels", "dtype"), [(each, each[1]) for each in SETS], ids=SET_IDS, indirect=["kernels"]
+)
 """Decorator that runs a test with each implementation in each of its dtypes."""
 
 NATIVE_SETS = [(name, dtype) for name in NATIVE_NAMES for dtype in NATIVE_DTYPES]
-every_native_set = pytest.mark.parametrize(("name", "dtype"), NATIVE_SETS, ids=str)
+every_native_set = pytest.mark.parametrize(
+    ("kernels", "dtype"), [(each, each[1]) for each in NATIVE_SETS], indirect=["kernels"], ids=str
+)
 """Decorator that runs a test with all native kernels in each of their dtypes."""
 
 ENGINE_SETS = [

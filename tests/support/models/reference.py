@@ -1,12 +1,13 @@
 """Reference answers of transformers + PEFT, and comparisons with them in float32."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from tiny import tiny_model
 from transformers import GenerationConfig
 
 MAX_GAP = 1e-3
@@ -22,6 +23,12 @@ def with_adapter(model: Any, folder: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's advice on training
         return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+def models_of(folders: Mapping[str, Path], model_type: str = "llama") -> dict[str, Any]:
+    """Return the tiny model as `base`, and with each adapter active, by name."""
+    adapted = {n: with_adapter(tiny_model(model_type), folder) for n, folder in folders.items()}
+    return {"base": tiny_model(model_type), **adapted}
 
 
 @torch.inference_mode()

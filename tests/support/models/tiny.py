@@ -1,7 +1,7 @@
 """Tiny random models, tokenizers and adapters, created in the test that needs them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +137,13 @@ def save_adapter(
                 parameter.add_(noise.normal_(std=scale, generator=generator))
         wrapped.save_pretrained(folder)
     return folder
+
+
+def save_adapters(
+    root: Path, configs: Mapping[str, Mapping[str, Any]], model_type: str = "llama"
+) -> dict[str, Path]:
+    """Save an adapter of each configuration, with other weights, and return the folders by name."""
+    return {
+        name: save_adapter(root / name, model_type, seed=seed, **config)
+        for seed, (name, config) in enumerate(configs.items())
+    }

@@ -1,25 +1,15 @@
 """A large pool without engines, used to measure the queue's scripts."""
 
-import asyncio
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import replace
 from typing import Any, TypeVar
 
+import adapter_versions
+from queue_support import API, INFO, LIMITS, NEVER_MS, make_adapter, make_job, tokens
 from script_meter import Meter
-from synthetic_pool import (
-    API,
-    LEASE_MS,
-    LIMITS,
-    first_token,
-    new_pool,
-    synthetic_job,
-)
 
 from shared.protocol.adapters import Adapter, BaseModel
-from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.enqueue import EnqueueOptions
 from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
 from shared.protocol.jobs import ClaimedJob, Job
@@ -32,31 +22,22 @@ from shared.store.redis.keys import Keys
 
 T = TypeVar("T")
 
+WORKERS, ADAPTERS = 20, 200
+WAITING = 1000
+"""Number of waiting jobs, spread over all adapters."""
 BASE = AdapterVersion("bench@0123456789ab")
 BATCH = 64
-"""Number of concurrent calls while the pool is filled. Also the number of a busy worker's jobs."""
+"""Number of a busy worker's jobs."""
 HOT = 64
 HOLDERS = 16
 """Number of holders of each hot version. Scripts examine at most this many holders of a version."""
-NEVER_MS = 10**9
 SHORT_LEASE_MS = 20_000
+LEASE_MS = 600_000
+"""Lease that outlasts every measurement, so that no heartbeats are needed."""
+MANY = 10**6
 KV_TOKENS = 100_000
-PROMPT_WORDS = 16
-JOB_COST = 10
 APIS = tuple(ApiId(f"{API}-{number}") for number in range(4))
 """Front ends to which `LargePool.publish` publishes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Numbers of workers, adapters and jobs in the pool."""
-
-    workers: int
-    adapters: int
-    waiting: int
-    """Number of waiting jobs, spread over all adapters."""
-    running: int
-    """Number of running jobs, all of the base model."""
 
 
 class LargePool:
@@ -66,25 +47,24 @@ class LargePool:
     other adapter version.
     """
 
-    def __init__(self, meter: Meter, sizes: Sizes) -> None:
-        self.meter, self.sizes = meter, sizes
-        self.keys = Keys(new_pool())
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.keys = Keys(f"bench-{uuid.uuid4().hex[:12]}")
         self.registry, self.residency = Registry(meter, self.keys), ResidencyStore(meter, self.keys)
         self.queue = Queue(meter, self.keys, residency=self.residency)
-        self.workers = [WorkerId(f"host-{n}:1:{n:032x}") for n in range(sizes.workers)]
-        self.versions = [version(number) for number in range(sizes.adapters)]
-        self.hot = self.versions[: min(HOT, sizes.adapters // 2)]
+        self.workers = [WorkerId(f"host-{n}:1:{n:032x}") for n in range(WORKERS)]
+        self.versions = [version(number) for number in range(ADAPTERS)]
+        self.hot = self.versions[:HOT]
 
     async def fill(self) -> None:
-        """Register adapters and workers, start the running jobs, and enqueue the waiting jobs."""
+        """Register adapters and workers, start a batch of jobs, and enqueue the waiting jobs."""
         await self.registry.set_base(base_model("1"))
-        await each(range(self.sizes.adapters), self.load_adapter)
-        await each(range(self.sizes.workers), self._register)
-        num_busy = max(1, self.sizes.running // BATCH)
-        for worker in self.workers[:num_busy]:
-            await each([BASE] * (self.sizes.running // num_busy), self.put)
-            await self.claim(worker, sequences=BATCH, residents=[BASE])
-        await each(range(self.sizes.waiting), self._put_number)
+        await each(range(ADAPTERS), self.load_adapter)
+        await each(range(WORKERS), self._register)
+        await each([BASE] * BATCH, self.put)
+        await self.claim(self.workers[0], sequences=BATCH, residents=[BASE])
+        for number in range(WAITING):
+            await self.put(self.versions[number % len(self.versions)])
 
     async def load_adapter(self, number: int) -> None:
         """Register adapter `number` as an API client does."""
@@ -102,11 +82,12 @@ class LargePool:
 
         `key_id` names the API key whose limits apply.
         """
-        job = synthetic_job(
-            version, PROMPT_WORDS, **{"cost": JOB_COST, "deadline_ms": NEVER_MS, **changes}
+        job = make_job(version, **{"deadline_ms": NEVER_MS, **changes})
+        limits = replace(
+            LIMITS, max_waiting=MANY, max_waiting_adapter=MANY, max_waiting_tenant=MANY
         )
         options = EnqueueOptions(key_id=key_id)
-        await self.queue.enqueue(job, LIMITS, options=options, is_suspect=is_suspect)
+        await self.queue.enqueue(job, limits, options=options, is_suspect=is_suspect)
         return job
 
     async def renew(self, lease_ms: int) -> None:
@@ -148,35 +129,30 @@ class LargePool:
     async def publish(
         self, worker: WorkerId, jobs: Sequence[ClaimedJob], num_checkpoints: int = 0
     ) -> None:
-        """Publish one token of each job in one call.
+        """Publish one token of each job in one call, spread over `APIS`.
 
-        The tokens are spread over `APIS`. The call also checkpoints the first
-        `num_checkpoints` jobs.
+        The call also checkpoints the first `num_checkpoints` jobs.
         """
-        tokens = [first_token(job) for job in jobs]
-        events = {api: tokens[number :: len(APIS)] for number, api in enumerate(APIS)}
+        first = [tokens(claimed.job, 0, [1], " word", try_=claimed.try_) for claimed in jobs]
+        events = {api: first[number :: len(APIS)] for number, api in enumerate(APIS)}
         epochs = {claimed.job.id: claimed.claim_epoch for claimed in jobs}
-        await self.queue.publish(worker, events, tokens[:num_checkpoints], claim_epochs=epochs)
+        await self.queue.publish(worker, events, first[:num_checkpoints], claim_epochs=epochs)
 
     async def _register(self, number: int) -> None:
         held = [
             hot
             for index, hot in enumerate(self.hot)
-            if (number - HOLDERS * index) % self.sizes.workers < HOLDERS
+            if (number - HOLDERS * index) % WORKERS < HOLDERS
         ]
         await self.queue.register(
             self.workers[number], lease_ms=LEASE_MS, info=worker_info(), residents=[BASE, *held]
         )
 
-    async def _put_number(self, number: int) -> None:
-        await self.put(self.versions[number % len(self.versions)])
-
 
 async def each(items: Iterable[T], call: Callable[[T], Awaitable[object]]) -> None:
-    """Await `call` for each item. Up to `BATCH` calls run concurrently."""
-    rest = iter(items)
-    while batch := list(islice(rest, BATCH)):
-        await asyncio.gather(*map(call, batch))
+    """Await `call` for each item."""
+    for item in items:
+        await call(item)
 
 
 def version(number: int, generation: int = 0) -> AdapterVersion:
@@ -186,37 +162,14 @@ def version(number: int, generation: int = 0) -> AdapterVersion:
 
 def adapter(number: int, generation: int = 0) -> Adapter:
     """Return a registry entry for adapter `number`. Its source folder doesn't exist."""
-    return Adapter(
-        name=f"a{number}",
-        version=version(number, generation),
-        digest=f"{number:064x}",
-        weights_digest=f"{number:064x}",
-        source=f"/adapters/a{number}",
-        rank=16,
-        num_bytes=10_000_000,
-        created_s=int(time.time()),
-    )
+    return make_adapter(version(number, generation))
 
 
 def base_model(digest: str) -> BaseModel:
     """Return a registry entry for a base model. Its source folder doesn't exist."""
-    return BaseModel(
-        name="bench",
-        version=AdapterVersion(f"bench@{digest}"),
-        max_model_len=8192,
-        source="/bench",
-        created_s=int(time.time()),
-    )
+    return replace(adapter_versions.BASE, name="bench", version=AdapterVersion(f"bench@{digest}"))
 
 
-def worker_info(*, kv_tokens: int = KV_TOKENS, serves: Capabilities = EVERYTHING) -> WorkerInfo:
+def worker_info(**changes: Any) -> WorkerInfo:
     """Return the info reported by a worker with room for `BATCH` sequences."""
-    return WorkerInfo(
-        model="bench",
-        device="cpu",
-        dtype="none",
-        version="0",
-        max_num_seqs=BATCH,
-        kv_tokens=kv_tokens,
-        serves=serves,
-    )
+    return replace(INFO, max_num_seqs=BATCH, **{"kv_tokens": KV_TOKENS, **changes})

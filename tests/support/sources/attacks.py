@@ -280,52 +280,35 @@ _WEIGHTS = (
 )
 
 
-def _tar_with(header: bytes, content: bytes = b"") -> Callable[[Files], bytes]:
-    return lambda files: header + content + bytes(-len(content) % 512) + tar_of(_good(files))
-
-
 def _sparse(files: Files) -> bytes:
     info = tarfile.TarInfo(WEIGHTS)
     info.type = tarfile.GNUTYPE_SPARSE
     return info.tobuf(tarfile.GNU_FORMAT) + tar_of([Member(CONFIG, files[CONFIG])])
 
 
+_HUGE = 2 << 20
+_HEADERS = {
+    "a huge extended header": raw_tar_header("pax", tarfile.XHDTYPE, _HUGE) + b"9" * _HUGE,
+    "a huge stated extended header": raw_tar_header("pax", tarfile.XHDTYPE, 7 << 30),
+    "a huge global header": raw_tar_header("pax", tarfile.XGLTYPE, _HUGE) + b"9" * _HUGE,
+    "a huge long name": raw_tar_header("long", tarfile.GNUTYPE_LONGNAME, _HUGE) + b"a" * _HUGE,
+    "a huge long link": raw_tar_header("long", tarfile.GNUTYPE_LONGLINK, _HUGE) + b"a" * _HUGE,
+}
+
+
 def tar_headers() -> Iterator[Attack]:
-    huge = 2 << 20
+    many = (raw_tar_header("pax", tarfile.XHDTYPE, 512) + b"9" * 512) * 3000
     made: dict[str, tuple[Callable[[Files], bytes], str]] = {
-        "a huge extended header": (
-            _tar_with(raw_tar_header("pax", tarfile.XHDTYPE, huge), b"9" * huge),
-            "header of more than",
-        ),
-        "a huge stated extended header": (
-            _tar_with(raw_tar_header("pax", tarfile.XHDTYPE, 7 << 30)),
-            "header of more than",
-        ),
-        "a huge global header": (
-            _tar_with(raw_tar_header("pax", tarfile.XGLTYPE, huge), b"9" * huge),
-            "header of more than",
-        ),
-        "a huge long name": (
-            _tar_with(raw_tar_header("long", tarfile.GNUTYPE_LONGNAME, huge), b"a" * huge),
-            "header of more than",
-        ),
-        "a huge long link": (
-            _tar_with(raw_tar_header("long", tarfile.GNUTYPE_LONGLINK, huge), b"a" * huge),
-            "header of more than",
-        ),
-        "many extended headers": (
-            lambda files: (
-                (raw_tar_header("pax", tarfile.XHDTYPE, 512) + b"9" * 512) * 3000
-                + tar_of(_good(files))
-            ),
-            "malformed",
-        ),
+        "many extended headers": (lambda files: many + tar_of(_good(files)), "malformed"),
         "a sparse file": (_sparse, "a link or special file|malformed"),
         "a bad checksum": (
             lambda files: tar_of(_good(files)).replace(b"0000644", b"0000777"),
             "malformed",
         ),
     }
+    for name, header in _HEADERS.items():
+        make = partial(lambda header, files: header + tar_of(_good(files)), header)
+        made[name] = make, "header of more than"
     for name, (make, reason) in made.items():
         yield Attack(f"{name} in tar", reason, script=_body(make))
         packed = _body(lambda files, make=make: gzip.compress(make(files)))
@@ -336,40 +319,38 @@ def _zipped(files: Files) -> bytes:
     return zip_of(_good(files))
 
 
+_OK = b"HTTP/1.1 200 OK\r\n"
+_NO_HTTP = {
+    "a huge header": response(b"", headers=f"X-A: {'a' * (1 << 20)}\r\n"),
+    "no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "nothing at all": b"",
+    "a bad length": _OK + b"Content-Length: x\r\n\r\n",
+    "two lengths": _OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+}
+"""Responses that aren't valid HTTP."""
+_TOO_MANY = "has more bytes than --adapter-download-mb allows"
+_ENDLESS = {
+    "an endless body": (_OK + b"\r\n", bytes(MIB), _TOO_MANY),
+    "endless chunks": (
+        _OK + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"100000\r\n" + bytes(MIB) + b"\r\n",
+        _TOO_MANY,
+    ),
+    "endless headers": (_OK, b"X-A: " + b"a" * 1000 + b"\r\n", "isn't valid HTTP"),
+    "endless interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, "took longer"),
+}
+"""Beginnings, pieces that are repeated without end, and reasons of the refusals."""
+
+
 def http() -> Iterator[Attack]:
+    for name, raw_response in _NO_HTTP.items():
+        yield Attack(name, "isn't valid HTTP", script=lambda _, raw=raw_response: sends(raw))
+    for name, (head, piece, reason) in _ENDLESS.items():
+        yield Attack(name, reason, script=lambda _, h=head, p=piece: floods(h, p))
     raw: dict[str, tuple[Callable[[Files], Script], str]] = {
         "a stated length of 9 GB": (
             lambda files: sends(response(_zipped(files), length=9 * 10**9)),
             "has 9000000000 bytes, more than --adapter-download-mb allows",
-        ),
-        "an endless body": (
-            lambda _: floods(b"HTTP/1.1 200 OK\r\n\r\n", bytes(MIB)),
-            "has more bytes than --adapter-download-mb allows",
-        ),
-        "endless chunks": (
-            lambda _: floods(
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-                b"100000\r\n" + bytes(MIB) + b"\r\n",
-            ),
-            "has more bytes than --adapter-download-mb allows",
-        ),
-        "endless headers": (
-            lambda _: floods(b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"a" * 1000 + b"\r\n"),
-            "isn't valid HTTP",
-        ),
-        "a huge header": (
-            lambda _: sends(response(b"", headers=f"X-A: {'a' * (1 << 20)}\r\n")),
-            "isn't valid HTTP",
-        ),
-        "no HTTP": (lambda _: sends(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "isn't valid HTTP"),
-        "nothing at all": (lambda _: sends(b""), "isn't valid HTTP"),
-        "a bad length": (
-            lambda _: sends(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
-            "isn't valid HTTP",
-        ),
-        "two lengths": (
-            lambda _: sends(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-            "isn't valid HTTP",
         ),
         "a body that ends early": (
             lambda files: sends(response(_zipped(files)[:-10], length=len(_zipped(files)))),
@@ -381,22 +362,12 @@ def http() -> Iterator[Attack]:
             ),
             "encoded the archive as 'gzip'",
         ),
-        "slow headers": (
-            lambda _: drips(b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 500),
-            "took longer",
-        ),
-        "a slow body": (
-            lambda files: drips(response(_zipped(files))),
-            "took longer",
-        ),
         "a length of 5000 digits": (
-            lambda _: sends(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"),
+            lambda _: sends(_OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n"),
             "isn't valid HTTP|can't be read|more than --adapter-download-mb",
         ),
-        "endless interim responses": (
-            lambda _: floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
-            "took longer",
-        ),
+        "slow headers": (lambda _: drips(_OK + b"X: a\r\n" * 500), "took longer"),
+        "a slow body": (lambda files: drips(response(_zipped(files))), "took longer"),
         "redirects without end": (
             lambda _: redirects("http://{host}/adapters/x.zip"),
             "redirects more than 5 times",

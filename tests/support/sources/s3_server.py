@@ -1,10 +1,8 @@
 """A real S3 server: moto's, in its own process."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +11,9 @@ from typing import Any
 
 import httpx
 import s3fs
-from api_support import free_port
+from servers import wait_for
+
+from ops.local.ports import free_port
 
 BUCKET = "adapters"
 CREDENTIALS = {
@@ -21,7 +21,6 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-START_S = 60.0
 
 
 @dataclass
@@ -65,25 +64,20 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait(url, process, log)
+        wait_for(lambda: _answers(url), log.read_text, process)
         files = s3fs.S3FileSystem(
             endpoint_url=url, key="test", secret="secret", skip_instance_cache=True
         )
         files.mkdir(BUCKET)
         yield S3Server(url, process, log, files)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    end = time.monotonic() + START_S
-    while True:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        try:
-            httpx.get(url, timeout=5)
-            return
-        except httpx.TransportError:
-            time.sleep(0.05)
+def _answers(url: str) -> bool:
+    try:
+        httpx.get(url, timeout=5)
+    except httpx.TransportError:
+        return False
+    return True

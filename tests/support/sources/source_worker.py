@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import torch
-from api_support import ScriptedWorker
+from api_support import ScriptedWorker, register_models, running_app
 
 from shared.cancel_tasks import cancel_tasks
+from shared.settings import ApiSettings
 from shared.store.adapters.inspections import Inspections
 from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.registry import Registry
 from shared.store.adapters.uploads import Uploads
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
@@ -20,8 +23,8 @@ from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
-from worker.adapters.source.checked_adapter import CheckedAdapter
 from worker.adapters.source.inspector import Inspector
+from worker.adapters.source.interface import CheckedAdapter
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.adapters.source.remote_reads import MAX_STAGING, RemoteReads
 from worker.adapters.source.upload_fetcher import UploadFetcher
@@ -92,6 +95,21 @@ async def source_worker(
     await cancel_tasks(*tasks)
     local.close()
     remote.close()
+
+
+@asynccontextmanager
+async def front_end(
+    redis: Redis, keys: Keys, redis_url: str, reader: AdapterReader, store: AdapterStore
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of a front end whose pool has such a worker."""
+    await register_models(Registry(redis, keys))
+    settings = ApiSettings(redis_url=redis_url, pool=keys.pool)
+    async with (
+        source_worker(redis, keys, reader, store),
+        running_app(settings) as app,
+        httpx.AsyncClient(base_url=app.url, timeout=60) as client,
+    ):
+        yield client
 
 
 def _threads(number: int) -> LoaderThreads:

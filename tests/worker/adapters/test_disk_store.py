@@ -1,15 +1,22 @@
-"""Copies of adapters' files."""
+"""Copies of adapters' files, also of uploads while they are read."""
 
 import os
 import threading
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
-from shared.errors import SettingsError, StoreFailed
+from shared.errors import AdapterRejected, SettingsError, StoreFailed
 from shared.protocol.ids import AdapterVersion, UploadId
+from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_source
+from shared.store.adapters.uploads import Uploads
+from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.adapters import disk_store
 from worker.adapters.disk_store import AdapterStore
+from worker.adapters.source.upload_fetcher import UploadFetcher
 
 ONE, TWO, THREE = (digit * 64 for digit in "123")
 
@@ -115,9 +122,10 @@ def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None
         AdapterStore(tmp_path / "file" / "store", max_bytes=1)
 
 
-def test_an_upload_becomes_a_copy_by_a_rename_and_is_listed_with_its_version(
-    store: AdapterStore,
+def test_an_upload_becomes_a_copy_by_a_rename_and_only_uploads_are_listed(
+    store: AdapterStore, source: Path
 ) -> None:
+    store.keep("b" * 64, [source])
     version, digest = AdapterVersion("a@1"), "a" * 64
     for _ in range(2):  # the second one finds a copy
         staged = store.staging(UploadId("1" * 32))
@@ -133,8 +141,33 @@ def test_an_upload_becomes_a_copy_by_a_rename_and_is_listed_with_its_version(
     assert store.uploads(unused_s=0) == {}
 
 
-def test_copies_of_folders_are_not_listed_as_uploads(store: AdapterStore, tmp_path: Path) -> None:
-    file = tmp_path / "weights"
-    file.write_bytes(b"12")
-    store.keep("b" * 64, [file])
-    assert store.uploads(unused_s=0) == {}
+UPLOAD = UploadId("1" * 32)
+UPLOAD_SOURCE = upload_source(UPLOAD)
+WEIGHTS = {"a": torch.zeros(2)}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (save(WEIGHTS, {CONFIG_KEY: '{"r": 4}'}), None),
+        (save(WEIGHTS), "under the key `adapter_config`"),
+        (b"1234", "under the key `adapter_config`"),
+        (None, "have expired"),
+    ],
+)
+async def test_the_configuration_may_be_in_the_metadata(
+    redis: Redis, keys: Keys, tmp_path: Path, body: bytes | None, reason: str | None
+) -> None:
+    uploads, store = Uploads(redis, keys), AdapterStore(tmp_path / "store", max_bytes=1 << 20)
+    if body is not None:
+        await uploads.append(UPLOAD, "0", body, tenant="red", num_left=0, ttl_ms=60_000)
+    fetcher, folder = UploadFetcher(uploads, store), store.staging(UPLOAD)
+    if reason:
+        with pytest.raises(AdapterRejected, match=reason):
+            async with fetcher.fetched(UPLOAD_SOURCE):
+                raise AssertionError("the block must not run")
+    else:
+        async with fetcher.fetched(UPLOAD_SOURCE):
+            assert (folder / WEIGHTS_FILE).read_bytes() == body
+            assert (folder / CONFIG_FILE).read_text() == '{"r": 4}'
+    assert not folder.exists()

@@ -225,104 +225,94 @@ def test_steps_and_tokens_are_counted(engine: AnyEngine) -> None:
 # Adapters.
 
 
-def test_a_resident_adapter_changes_the_tokens_of_its_requests(
-    kind: EngineKind, engine: AnyEngine
-) -> None:
+def test_a_resident_adapter_changes_the_tokens_of_its_requests(kind: EngineKind) -> None:
     images = [kind.image(0), kind.image(1)]
     for image in images:
-        assert load(engine, image) == []
+        assert load(kind.engine, image) == []
     versions = [None, *(image.version for image in images)]
     requests = [request(f"{version}", 8, version=version) for version in versions]
-    answers = [tuple(ids_of(outputs)) for outputs in run(engine, *requests).values()]
+    answers = [tuple(ids_of(outputs)) for outputs in run(kind.engine, *requests).values()]
     assert len(set(answers)) == len(answers)
-    assert answer(engine, request("again", 8, version=versions[1])) == list(answers[1])
+    assert answer(kind.engine, request("again", 8, version=versions[1])) == list(answers[1])
 
 
-def test_an_adapter_is_not_resident_before_it_is_activated(
-    kind: EngineKind, engine: AnyEngine
-) -> None:
+def test_an_adapter_is_not_resident_before_it_is_activated(kind: EngineKind) -> None:
     image = kind.image(0)
-    placing = engine.place(image)
+    placing = kind.engine.place(image)
     assert placing.reserved is not None
-    engine.write_adapter(placing.reserved, image)
-    outputs = run(engine, request("a", version=image.version))
+    kind.engine.write_adapter(placing.reserved, image)
+    outputs = run(kind.engine, request("a", version=image.version))
     assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert engine.stats().adapter_bytes > 0
-    engine.remove_adapter(image.version)
-    assert engine.stats().adapter_bytes == 0
+    assert kind.engine.stats().adapter_bytes > 0
+    kind.engine.remove_adapter(image.version)
+    assert kind.engine.stats().adapter_bytes == 0
 
 
-def test_an_adapter_is_written_on_another_thread(kind: EngineKind, engine: AnyEngine) -> None:
+def test_an_adapter_is_written_on_another_thread(kind: EngineKind) -> None:
     old, new = kind.image(0), kind.image(1)
-    load(engine, old)
-    alone = answer(engine, request("alone", 20, version=old.version))
-    placing = engine.place(new)
+    load(kind.engine, old)
+    alone = answer(kind.engine, request("alone", 20, version=old.version))
+    placing = kind.engine.place(new)
     assert placing.reserved is not None
     with ThreadPoolExecutor(1) as threads:
-        written = threads.submit(engine.write_adapter, placing.reserved, new)
-        beside = answer(engine, request("beside", 20, version=old.version))
+        written = threads.submit(kind.engine.write_adapter, placing.reserved, new)
+        beside = answer(kind.engine, request("beside", 20, version=old.version))
         written.result()
     assert beside == alone
-    engine.activate_adapter(placing.reserved, new)
-    assert len(answer(engine, request("new", version=new.version))) == 5
+    kind.engine.activate_adapter(placing.reserved, new)
+    assert len(answer(kind.engine, request("new", version=new.version))) == 5
 
 
-def test_removing_an_adapter_ends_its_requests_with_an_error(
-    kind: EngineKind, engine: AnyEngine
-) -> None:
+def test_removing_an_adapter_ends_its_requests_with_an_error(kind: EngineKind) -> None:
     image = kind.image(0)
-    load(engine, image)
-    engine.add(request("a", 50, version=image.version))
-    engine.add(request("base", 3))
-    engine.step()
-    engine.remove_adapter(image.version)
-    outputs = run(engine)
+    load(kind.engine, image)
+    kind.engine.add(request("a", 50, version=image.version))
+    kind.engine.add(request("base", 3))
+    kind.engine.step()
+    kind.engine.remove_adapter(image.version)
+    outputs = run(kind.engine)
     assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
     assert outputs["base"][-1].finish is FinishReason.LENGTH
-    assert engine.stats().adapter_bytes == 0
-    assert_empty(engine)
+    assert kind.engine.stats().adapter_bytes == 0
+    assert_empty(kind.engine)
 
 
-def test_the_least_recently_used_idle_adapter_makes_room(
-    kind: EngineKind, engine: AnyEngine
-) -> None:
+def test_the_least_recently_used_idle_adapter_makes_room(kind: EngineKind) -> None:
     first, second, third = map(kind.image, range(3))
-    assert load(engine, first) == load(engine, second) == []
-    answer(engine, request("a", version=first.version))
-    assert load(engine, third) == [second.version]
+    assert load(kind.engine, first) == load(kind.engine, second) == []
+    answer(kind.engine, request("a", version=first.version))
+    assert load(kind.engine, third) == [second.version]
 
 
-def test_surplus_adapters_make_room_before_all_others(kind: EngineKind, engine: AnyEngine) -> None:
+def test_surplus_adapters_make_room_before_all_others(kind: EngineKind) -> None:
     first, second, third = map(kind.image, range(3))
-    load(engine, first)
-    load(engine, second)
-    assert load(engine, third, order=EvictionOrder(first={second.version})) == [second.version]
+    load(kind.engine, first)
+    load(kind.engine, second)
+    assert load(kind.engine, third, order=EvictionOrder(first={second.version})) == [second.version]
 
 
-def test_adapters_in_use_are_not_evicted(kind: EngineKind, engine: AnyEngine) -> None:
+def test_adapters_in_use_are_not_evicted(kind: EngineKind) -> None:
     images = [kind.image(number) for number in range(3)]
     for image in images[:2]:
-        load(engine, image)
-        engine.add(request(image.version, 3, version=image.version))
+        load(kind.engine, image)
+        kind.engine.add(request(image.version, 3, version=image.version))
     new = images[2]
-    assert not engine.has_room(new.num_bytes)
-    placing = engine.place(new)
+    assert not kind.engine.has_room(new.num_bytes)
+    placing = kind.engine.place(new)
     assert (placing.reserved, placing.evicted) == (None, [])
-    run(engine)
-    assert engine.has_room(new.num_bytes)
-    assert load(engine, new) == [images[0].version]
+    run(kind.engine)
+    assert kind.engine.has_room(new.num_bytes)
+    assert load(kind.engine, new) == [images[0].version]
 
 
-def test_no_adapter_is_evicted_unless_it_is_allowed(kind: EngineKind, engine: AnyEngine) -> None:
+def test_no_adapter_is_evicted_unless_it_is_allowed(kind: EngineKind) -> None:
     for number in range(2):
-        load(engine, kind.image(number))
-    placing = engine.place(kind.image(2), may_evict=False)
+        load(kind.engine, kind.image(number))
+    placing = kind.engine.place(kind.image(2), may_evict=False)
     assert (placing.reserved, placing.evicted) == (None, [])
 
 
-def test_an_adapter_larger_than_all_adapter_memory_is_refused(
-    kind: EngineKind, engine: AnyEngine
-) -> None:
+def test_an_adapter_larger_than_all_adapter_memory_is_refused(kind: EngineKind) -> None:
     with pytest.raises(AdapterRejected, match="--adapter-memory-mb"):
-        engine.place(kind.large_image())
-    assert engine.stats().adapter_bytes == 0
+        kind.engine.place(kind.large_image())
+    assert kind.engine.stats().adapter_bytes == 0

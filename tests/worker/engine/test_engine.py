@@ -12,9 +12,12 @@ from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
 from shared.errors import SettingsError
+from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
+from worker.engine.adapter_lru import AdapterLRU, version_to_evict
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
+from worker.engine.interface import LEAST_RECENTLY_USED, EvictionOrder
 from worker.engine.request import RequestId, StepOutput
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -179,3 +182,29 @@ def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off(loaded: Loade
             request.tenant = tenant
             run(engine, [request])
         assert engine.stats().num_cached_tokens == num_expected
+
+
+A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
+
+
+def residents() -> AdapterLRU:
+    made = AdapterLRU()
+    for version in (A, B, C):
+        made.add(version, f"weights of {version}")
+    return made
+
+
+def test_what_is_gone_is_not_resident_and_may_go_twice() -> None:
+    all_three = residents()
+    for _ in range(2):
+        all_three.discard(B)
+    assert B not in all_three
+    assert list(all_three) == [A, C]
+
+
+def test_the_least_recently_used_goes_unless_the_order_says_otherwise() -> None:
+    assert version_to_evict([A, B, C], LEAST_RECENTLY_USED) == A
+    assert version_to_evict([A, B, C], EvictionOrder(first={C, B})) == B
+    assert version_to_evict([A, B, C], EvictionOrder(last={A})) == B
+    assert version_to_evict([A, B, C], EvictionOrder(last={A, B, C})) == A
+    assert version_to_evict([A, B, C], EvictionOrder(first={C}, last={A, C})) == C

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from engine_requests import make_request
-from json_schemas import too_many_choices_later
 from tiny import tiny_tokenizer
 from tiny_tokenizers import byte_level_tokenizer, sentencepiece_tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -25,7 +24,6 @@ from worker.engine.grammar import (
 )
 from worker.engine.logits import adjust
 from worker.engine.request import Request
-from worker.engine.sampler import sample
 
 TOKENIZER = tiny_tokenizer()
 VOCAB = len(TOKENIZER)
@@ -101,24 +99,6 @@ def test_logits_may_be_wider_or_narrower_than_the_tokenizer(width: int) -> None:
     adjust(logits, [free, bound])
     assert logits[0].isfinite().all()
     assert set(logits[1].isfinite().nonzero().flatten().tolist()) == {*ids_of("t"), *ids_of("f")}
-
-
-def test_a_grammar_that_allows_nothing_gives_no_token() -> None:
-    state = grammar(too_many_choices_later()).start(ids_of("[1"))
-    assert allowed(state)
-    state.advance(ids_of(",")[0])
-    state.advance(ids_of("{")[0])
-    assert not allowed(state)
-    assert sample(torch.zeros(1, VOCAB), [request_with(state)]) == [-1]
-
-
-def test_an_answer_resumes_after_its_earlier_tokens() -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 50}}}
-    compiled, ids = grammar(schema), ids_of('{"n":4')
-    advanced = compiled.start()
-    for token_id in ids:
-        advanced.advance(token_id)
-    assert allowed(compiled.start(ids)) == allowed(advanced)
 
 
 def test_an_answer_that_does_not_follow_the_grammar_is_not_resumed() -> None:

@@ -62,17 +62,13 @@ def prompt_steps(
     return steps
 
 
-def test_without_decodes_the_limit_applies() -> None:
-    pace = Pace()
-    Machine().run(pace, 8)
-    assert pace.max_tokens(0, 1, 0, LIMIT) == LIMIT
-
-
-def test_before_any_decode_is_timed_the_limit_applies() -> None:
+def test_the_limit_applies_without_decodes_and_before_any_decode_is_timed() -> None:
     pace = Pace()
     assert pace.max_tokens(8, 1, 0, LIMIT) == LIMIT
     Machine().run(pace, 0, 512)
     assert pace.max_tokens(8, 1, 0, LIMIT) == LIMIT
+    Machine().run(pace, 8)
+    assert pace.max_tokens(0, 1, 0, LIMIT) == LIMIT
 
 
 @given(

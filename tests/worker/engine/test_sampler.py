@@ -1,4 +1,4 @@
-"""Sampling of tokens: by its definition, and in batches of any rows like each row alone."""
+"""Sampling of tokens, what changes logits before it, and log-probabilities."""
 
 import math
 from collections import Counter
@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from counted_operations import Counts, OperationCounter
+from counted_operations import Counts, counted
+from engine_requests import make_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_sampler import reference_token
+from reference_sampler import adjusted_logits, reference_token
 from torch import Tensor
+from transformers import RepetitionPenaltyLogitsProcessor
 
-from worker.engine.request import ChoiceSampling
+from worker.engine.logits import adjust, is_adjusted
+from worker.engine.model_runner import sample_and_read
+from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
 from worker.engine.sampler import sample, uniform
+from worker.kernels.transfer import Pending
 
 VOCABS = [7, 256, 1500, 5000]
 """Sizes of vocabularies: below and above the number of candidates, and of a block."""
@@ -124,13 +129,6 @@ def test_equal_logits_at_the_end_of_the_nucleus_are_kept_in_the_order_of_the_voc
     assert set(tokens) == {0, 1, 2, 3, 4}
 
 
-def counts_of(logits: Tensor, rows: list[Row]) -> Counts:
-    counts = Counts()
-    with torch.inference_mode(), OperationCounter() as counter, counter.into(counts):
-        sample(logits, rows)
-    return counts
-
-
 SAMPLING = {
     "greedy": ChoiceSampling(seed=0, temperature=0.0),
     "temperature": ChoiceSampling(seed=0),
@@ -156,7 +154,9 @@ def test_the_number_of_operations_and_reads_does_not_depend_on_the_number_of_row
         logits = 8 * torch.randn(num_rows, 4000, generator=torch.Generator().manual_seed(0))
         mask = Mask(b"\xff" * 500) if "penalties" in name else None
         row = Row(SAMPLING[name], [1, 2], [3, 4], frozenset({8}), mask)
-        return counts_of(logits, [row] * num_rows)
+        with counted() as found:
+            sample(logits, [row] * num_rows)
+        return found
 
     few, many = counts(3), counts(100)
     assert few == many
@@ -222,3 +222,139 @@ def test_uniform_is_in_the_unit_interval_and_depends_on_each_argument(
     )
     assert len({number, *(uniform(*other) for other in others)}) == 4
     assert number == uniform(seed, choice, position)
+
+
+VOCAB = 12
+TOKEN = st.integers(0, VOCAB - 1)
+SAMPLINGS = st.builds(
+    ChoiceSampling,
+    seed=st.integers(0, 2**63 - 1),
+    temperature=st.sampled_from([0.0, 0.8]),
+    presence_penalty=st.sampled_from([0.0, -2.0, 0.7, 2.0]),
+    frequency_penalty=st.sampled_from([0.0, -1.5, 0.3, 2.0]),
+    repetition_penalty=st.sampled_from([1.0, 0.5, 1.3, 10.0]),
+    logit_bias=st.dictionaries(TOKEN, st.floats(-100, 100, width=32)).map(
+        lambda bias: tuple(bias.items())
+    ),
+    top_n_sigma=st.sampled_from([0.0, -1.0, 0.4, 1.5, 4.0]),
+    min_tokens=st.integers(0, 4),
+    allowed_token_ids=st.just(()) | st.lists(TOKEN, min_size=1, max_size=6).map(tuple),
+    bad_words=st.lists(st.lists(TOKEN, min_size=1, max_size=3).map(tuple), max_size=6).map(tuple),
+)
+REQUESTS = st.builds(
+    Request,
+    id=st.just(RequestId("r")),
+    prompt_ids=st.lists(TOKEN, min_size=1, max_size=6),
+    version=st.none(),
+    sampling=SAMPLINGS,
+    max_tokens=st.just(100),
+    stop_ids=st.frozensets(TOKEN, max_size=2),
+    output_ids=st.lists(TOKEN, max_size=6),
+)
+
+
+def normal_logits(num_rows: int, seed: int) -> torch.Tensor:
+    return torch.randn(num_rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * 5
+
+
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=4), seed=st.integers(0, 1000))
+def test_each_row_equals_the_reference_in_every_batch(requests: list[Request], seed: int) -> None:
+    logits = normal_logits(len(requests), seed)
+    pairs = zip(logits.numpy(), requests, strict=True)
+    expected = np.stack([adjusted_logits(row, request) for row, request in pairs])
+    adjust(logits, requests)
+    torch.testing.assert_close(logits, torch.from_numpy(expected), rtol=1e-5, atol=1e-4)
+
+
+@given(request=REQUESTS, seed=st.integers(0, 1000))
+def test_the_repetition_penalty_equals_that_of_transformers(request: Request, seed: int) -> None:
+    penalty = request.sampling.repetition_penalty
+    request.sampling = ChoiceSampling(seed=0, repetition_penalty=penalty)
+    logits = normal_logits(1, seed)
+    ids = torch.tensor([request.prompt_ids + request.output_ids])
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits.clone())  # type: ignore[arg-type]
+    adjust(logits, [request])
+    torch.testing.assert_close(logits, expected)
+
+
+@given(request=REQUESTS)
+def test_sampling_does_not_change_the_models_logits(request: Request) -> None:
+    logits = normal_logits(1, 0)
+    before = logits.clone()
+    sample(logits, [request])
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_small_penalty_has_an_effect_in_half_precision(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[100.0, 100.0]], dtype=dtype)
+    sampling = ChoiceSampling(seed=0, temperature=0.0, presence_penalty=0.01)
+    assert sample(logits, [make_request(sampling=sampling, output_ids=[0])]) == [1]
+
+
+def test_a_request_without_penalties_or_bias_is_not_adjusted() -> None:
+    sampling = ChoiceSampling(seed=0, temperature=0.5, top_p=0.9, top_k=3, min_p=0.1)
+    assert not is_adjusted(make_request(sampling=sampling))
+
+
+LARGE_VOCAB = 3000
+
+
+def request_of(name: str, **sampling: Any) -> Request:
+    return make_request(name, sampling=ChoiceSampling(seed=len(name), **sampling))
+
+
+def flat_and_peaked() -> torch.Tensor:
+    logits = torch.randn(3, LARGE_VOCAB, generator=torch.Generator().manual_seed(0)) * 0.01
+    logits[1, 7] = 40.0
+    return logits
+
+
+def check_logprobs(row: torch.Tensor, token: int, got: TokenLogprobs, num_top: int) -> None:
+    expected = row.log_softmax(-1)
+    assert got.logprob == pytest.approx(float(expected[token]), abs=1e-5)
+    assert [value for _, value in got.top] == pytest.approx(
+        expected.topk(num_top).values.tolist(), abs=1e-5
+    )
+
+
+def test_rows_that_are_sampled_again_report_their_final_token() -> None:
+    logits = flat_and_peaked()
+    rows = [request_of("flat", top_p=0.9, logprobs=2), request_of("peaked", top_p=0.9)]
+    rows.append(request_of("both", top_p=0.95, logprobs=3, temperature=1.5))
+    tokens, logprobs = sample_and_read(logits, rows)
+    assert tokens[1] == 7
+    assert logprobs.keys() == {0, 2}
+    check_logprobs(logits[0], tokens[0], logprobs[0], 2)
+    check_logprobs(logits[2], tokens[2], logprobs[2], 3)
+
+
+def test_listed_tokens_come_after_the_sampled_one_and_each_once() -> None:
+    logits = flat_and_peaked()
+    rows = [
+        request_of("a", top_k=1, logprobs=1, logprob_token_ids=(5, 9, 5)),
+        request_of("b", temperature=0.0, logprobs=1, logprob_token_ids=(9, 7)),
+        request_of("c", temperature=0.0, logprobs=1),
+    ]
+    tokens, logprobs = sample_and_read(logits, rows)
+    listed = [[token for token, _ in logprobs[row].top] for row in range(3)]
+    assert listed == [[tokens[0], 5, 9], [7, 9], [tokens[2]]]
+    expected = logits[0].log_softmax(-1)
+    for token, value in logprobs[0].top:
+        assert value == pytest.approx(float(expected[token]), abs=1e-5)
+
+
+def test_tokens_logprobs_and_other_values_are_read_at_once() -> None:
+    logits = 9 * flat_and_peaked() * 100
+    rows = [request_of(name, top_p=0.9, logprobs=4) for name in "abc"]
+    other = Pending([logits[:, 0]], lambda arrays: arrays[0].tolist())
+    with counted() as counts:
+        sample_and_read(logits, rows, other)
+    assert counts.reads == {"cpu": 1}
+    assert other.value() == pytest.approx(logits[:, 0].tolist())
+
+
+def test_values_are_read_even_if_nothing_is_sampled() -> None:
+    other = Pending([torch.tensor([3.0])], lambda arrays: float(arrays[0][0]))
+    assert sample_and_read(torch.empty(0, LARGE_VOCAB), [], other) == ([], {})
+    assert other.value() == 3.0

@@ -1,6 +1,5 @@
 """Scheduling of requests into steps, and preemption."""
 
-import pytest
 from engine_requests import BLOCK, compute, make_request, make_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +10,8 @@ from worker.engine.request import Request, RequestId, RequestStatus
 from worker.engine.scheduler import Chunk, Scheduler, step_size
 
 
-def request(name: str, num_prompt: int = 5) -> Request:
-    return make_request(name, range(num_prompt))
+def request(name: str, num_prompt: int = 5, *, is_preemptible: bool = False) -> Request:
+    return make_request(name, range(num_prompt), is_preemptible=is_preemptible)
 
 
 def described(chunks: list[Chunk]) -> list[tuple[str, int, int, bool]]:
@@ -88,15 +87,15 @@ def test_no_block_is_lost_and_every_request_ends(
             if found is not None:
                 s.finish(found)
         else:
-            step(s, budget, max_num_seqs)
+            step_and_check(s, budget, max_num_seqs)
         check_balance(s, made)
     for _ in range(20 * len(made) + 500):
-        step(s, budget, max_num_seqs)
+        step_and_check(s, budget, max_num_seqs)
     assert all(r.is_finished for r in made)
     assert s.blocks.num_free == num_blocks
 
 
-def step(s: Scheduler, budget: int, max_num_seqs: int) -> None:
+def step_and_check(s: Scheduler, budget: int, max_num_seqs: int) -> None:
     chunks = s.schedule()
     assert sum(c.num_tokens for c in chunks) <= budget
     assert len(s.running) <= max_num_seqs
@@ -116,16 +115,6 @@ def check_balance(s: Scheduler, made: list[Request]) -> None:
         assert is_running == (r in s.running)
         assert is_running or not r.block_table
         assert len(r.block_table) * BLOCK >= r.num_computed_tokens
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "expected"),
-    [(0, 2, [10, 11]), (1, 4, [11, 12, 20]), (3, 5, [20, 21]), (4, 5, [21])],
-)
-def test_token_ids_span_prompt_and_output(start: int, end: int, expected: list[int]) -> None:
-    r = request("a")
-    r.prompt_ids, r.output_ids = [10, 11, 12], [20, 21]
-    assert r.token_ids(start, end) == expected
 
 
 def test_a_steps_size_counts_decodes_and_prompt_tokens_with_their_context() -> None:
@@ -204,3 +193,97 @@ def test_a_preempted_embedding_starts_again_before_younger_ones() -> None:
     for waiting in (second, first):
         s.finish(waiting)
     assert s.num_waiting == 0
+
+
+def step(s: Scheduler) -> list[str]:
+    """Run a step, and return the requests that it computes, in order."""
+    chunks = s.schedule()
+    compute(chunks)
+    return [chunk.request.id for chunk in chunks]
+
+
+def test_a_preemptible_request_starts_after_all_others() -> None:
+    s = make_scheduler(max_num_seqs=2)
+    s.add(request("batch", is_preemptible=True))
+    s.add(request("a"))
+    s.add(request("b"))
+    assert step(s) == ["a", "b"]
+    s.finish(s.running[0])
+    assert step(s) == ["b", "batch"]
+
+
+def test_the_prompt_of_another_request_goes_before_an_unfinished_preemptible_prompt() -> None:
+    s = make_scheduler(budget=8)
+    s.add(request("batch", num_prompt=40, is_preemptible=True))
+    assert step(s) == ["batch"]
+    s.add(request("a", num_prompt=8))
+    assert step(s) == ["a"]
+    assert step(s) == ["a", "batch"]
+
+
+def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> None:
+    s = make_scheduler(budget=512)
+    for number in range(4):
+        s.add(request(f"batch {number}", is_preemptible=True))
+    step(s)
+    s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=0, context=0), ms=10)
+    s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=100, context=50), ms=1000)
+    s.add(request("a", num_prompt=300))
+    assert step(s)[-1] == "a"
+    (urgent,) = [r for r in s.running if r.id == "a"]
+    assert not urgent.is_prefilling, "the whole prompt was computed in one step"
+    s.finish(urgent)
+    s.add(request("batch 9", num_prompt=300, is_preemptible=True))
+    step(s)
+    assert s.running[-1].is_prefilling, "preemptible prompts are limited as before"
+
+
+def test_a_preemptible_prompt_goes_on_if_the_other_request_cannot_start() -> None:
+    s = make_scheduler(budget=8, max_num_seqs=1)
+    s.add(request("batch", num_prompt=40, is_preemptible=True))
+    step(s)
+    s.add(request("a"))
+    assert step(s) == ["batch"]
+
+
+def test_blocks_are_taken_from_preemptible_requests_first() -> None:
+    s = make_scheduler(num_blocks=4)
+    batch, late = request("batch", 7, is_preemptible=True), request("late", 7)
+    s.add(batch)
+    step(s)
+    s.add(late)
+    step(s)
+    while batch.status is RequestStatus.RUNNING:
+        step(s)
+    assert late.status is RequestStatus.RUNNING
+    assert list(s.preemptible) == [batch]
+    s.finish(late)
+    assert step(s) == ["batch"]
+
+
+def test_many_preemptible_prompts_make_a_step_no_longer_than_one() -> None:
+    def largest_step(num_waiting: int) -> int:
+        s = make_scheduler(1000, max_num_seqs=64, budget=512)
+        for number in range(4):
+            s.add(request(f"old {number}", is_preemptible=True))
+        step(s)
+        s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=0, context=0), ms=10)
+        s.pace.observe(StepSize(num_decodes=4, num_prompt_tokens=200, context=50), ms=50)
+        for number in range(num_waiting):
+            s.add(request(f"new {number}", 200, is_preemptible=True))
+        return sum(chunk.num_tokens for chunk in s.schedule())
+
+    assert abs(largest_step(32) - largest_step(1)) < BLOCK, "a chunk may end at another block"
+
+
+def test_a_step_with_the_prompt_of_another_request_has_no_preemptible_prompts() -> None:
+    s = make_scheduler(1000, max_num_seqs=64, budget=512)
+    s.add(request("batch 0", 300, is_preemptible=True))
+    s.pace.observe(StepSize(num_decodes=1, num_prompt_tokens=0, context=0), ms=10)
+    step(s)
+    for number in range(1, 9):
+        s.add(request(f"batch {number}", 100, is_preemptible=True))
+    s.add(request("a", 70))
+    assert step(s) == ["batch 0", "a"], "answers that run go on"
+    assert step(s)[:2] == ["batch 0", "a"]
+    assert len(s.running) > 2, "the batch goes on once the prompt is computed"

@@ -220,15 +220,6 @@ def test_requests_get_the_same_outputs_when_steps_run_out_of_memory(
     assert native.num_failures_in_a_row == 0
 
 
-def test_the_statistics_count_passes_out_of_memory(
-    engine: tuple[NativeEngine, AdapterVersion],
-) -> None:
-    native, version = engine
-    native._steps = StepRunner(Flaky(native, 5), CPU, max_tokens=512)
-    outputs_of(native, requests([20], version))
-    assert native.stats().num_out_of_memory == 2
-
-
 def test_an_engine_without_memory_for_one_token_fails_its_requests_and_stays_usable(
     engine: tuple[NativeEngine, AdapterVersion],
 ) -> None:
@@ -239,6 +230,7 @@ def test_an_engine_without_memory_for_one_token_fails_its_requests_and_stays_usa
     errors = [output.error for output in native.step()]
     assert [error and error.code for error in errors] == [ErrorCode.UNAVAILABLE] * 2
     assert native.num_failures_in_a_row == 1
+    assert native.stats().num_out_of_memory == native._steps.num_out_of_memory > 0
     assert not native.has_work
     native._steps = StepRunner(native._runner, CPU, max_tokens=512)
     assert len(outputs_of(native, requests([3], version))["0"]) == 6

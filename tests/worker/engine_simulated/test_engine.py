@@ -1,15 +1,25 @@
-"""Ends, waits and hangs of the simulated engine. The contract tests cover the rest."""
+"""Adapters, ends, texts and refusals of the simulated engine. The contract tests cover the rest."""
 
+import hashlib
 import time
 from typing import Any
 
+import pytest
 from engine_requests import make_request
+from queue_support import make_job
 
+from shared.errors import AdapterRejected, ErrorCode, JobFailed
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.results import FinishReason
+from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
+from shared.store.adapters.inspections import Inspection
 from worker.engine.request import ChoiceSampling, Request, StepOutput
+from worker.engine_simulated.adapters import NUM_BYTES, SimulatedHostMemory, SimulatedSource
 from worker.engine_simulated.engine import SimulatedEngine
-from worker.engine_simulated.tokens import END_ID
+from worker.engine_simulated.text import SimulatedGrammars, SimulatedTokenizer
+from worker.engine_simulated.tokens import END_ID, FIRST_ID, VOCAB_SIZE
+from worker.text.interface import EncodedPrompt
 
 BASE = AdapterVersion("base@000000000000")
 PROMPT = [1, 2, 3]
@@ -62,3 +72,101 @@ def test_a_step_takes_the_set_time_whatever_the_number_of_requests() -> None:
     started_s = time.monotonic()
     run(engine, *(request(seed, max_tokens=5) for seed in range(400)))
     assert 5 * 0.02 <= time.monotonic() - started_s < 400 * 5 * 0.02 / 2
+
+
+SOURCE = SimulatedSource(load_s=0)
+
+
+def test_a_version_is_the_name_and_a_digest_of_the_source() -> None:
+    adapter = SOURCE.read("a", "x").weights
+    assert adapter.version == "a@" + hashlib.sha256(b"x").hexdigest()[:12]
+    entry = adapter.registry_entry("x")
+    assert SOURCE.read_version(entry).weights == adapter
+    assert adapter.named("b").version == "b" + adapter.version[1:]
+
+
+def test_a_client_may_load_from_any_source_but_only_under_a_valid_name() -> None:
+    found = SOURCE.inspect(Inspection(name="a", source="../any"))
+    assert found.adapter.source == found.source == "../any"
+    error = SOURCE.inspect(Inspection(name="..", source="x")).error
+    assert error.code is ErrorCode.ADAPTER_REJECTED
+    with pytest.raises(AdapterRejected, match="bad adapter name"):
+        SOURCE.read("..", "x")
+
+
+def test_host_memory_keeps_the_copies_that_were_used_last() -> None:
+    memory = SimulatedHostMemory(2 * NUM_BYTES)
+    a, b, c = (SOURCE.read(name, name).weights for name in "abc")
+    for adapter in (a, b):
+        memory.put(adapter)
+    memory.touch(a.version)
+    assert memory.put(c, may_evict=False) is c
+    assert c.version not in memory
+    memory.put(c)
+    assert memory.take(b.version) is None
+    assert memory.take(a.version) is a
+    assert memory.num_bytes == 2 * NUM_BYTES
+    memory.drop(a.version)
+    assert a.version not in memory
+
+
+ENCODED = EncodedPrompt([1], "")
+
+
+def job(*prompts: Any, **fields: Any) -> Job:
+    return make_job("m@000000000000", prompts=prompts, **fields)
+
+
+def ids_of(asked: Job) -> list[list[int]]:
+    return [prompt.ids for prompt in SimulatedTokenizer().encode(asked)]
+
+
+def test_a_prompt_is_its_utf_8_bytes_or_the_given_ids() -> None:
+    assert ids_of(job("hé", (5, FIRST_ID))) == [[104, 195, 169], [5, FIRST_ID]]
+
+
+def test_a_chat_is_its_rendered_text() -> None:
+    chat = job(endpoint=Endpoint.CHAT, messages=({"role": "user", "content": "hi"},))
+    assert ids_of(chat) == [list(b"user: hi\nassistant: ")]
+
+
+@pytest.mark.parametrize("prompt", ["", (), (-1,), (VOCAB_SIZE,)])
+def test_an_empty_prompt_and_an_unknown_token_are_refused(prompt: Any) -> None:
+    with pytest.raises(JobFailed, match="prompt") as failed:
+        SimulatedTokenizer().encode(job(prompt))
+    assert failed.value.error.param == "prompt"
+
+
+def test_each_token_is_eight_hex_digits_and_the_end_is_nothing() -> None:
+    tokenizer, asked = SimulatedTokenizer(), job("hi", echo=True)
+    stream = tokenizer.stream(asked, tokenizer.encode(asked)[0])
+    assert stream.feed(FIRST_ID + 0xABC) == "hi00000abc"
+    assert stream.next_token_text(END_ID) == ("<end>", None)
+    assert stream.feed(END_ID) == ""
+
+
+def test_a_stop_string_cuts_the_text() -> None:
+    tokenizer, asked = (
+        SimulatedTokenizer(),
+        job("hi", sampling=SamplingParams(seed=1, stop=("ab",))),
+    )
+    stream = tokenizer.stream(asked, tokenizer.encode(asked)[0])
+    assert stream.feed(FIRST_ID + 0xAB1) == "00000"
+    assert stream.is_stopped
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"sampling": SamplingParams(seed=1, json_schema="{}")}, "response_format"),
+        ({"tools": ToolUse(tools=(), choice=ToolChoice.AUTO, form=ToolForm.HERMES)}, "tools"),
+    ],
+)
+async def test_tools_and_schemas_are_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(JobFailed, match="simulated engine") as failed:
+        await SimulatedGrammars().for_job(job("hi", **fields), ENCODED)
+    assert (failed.value.error.code, failed.value.error.param) == (ErrorCode.INVALID_VALUE, param)
+
+
+async def test_other_jobs_have_no_grammar() -> None:
+    assert await SimulatedGrammars().for_job(job("hi"), ENCODED) is None

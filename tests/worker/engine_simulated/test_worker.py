@@ -1,16 +1,18 @@
-"""Whole workers with the simulated engine."""
+"""Whole workers with the simulated engine, also of different capabilities in one pool."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
-from simulated_workers import check_texts, send, worker_process
-from worker_support import Client, has_workers, until
+from simulated_workers import BASE, check_texts, send, worker_process
+from worker_support import Client, has_workers, running_with, until
 
-from shared.protocol.ids import AdapterVersion
+from shared.protocol.adapters import Adapter
+from shared.protocol.capabilities import AdapterKind, Capabilities
 from shared.protocol.jobs import JobState
 from shared.settings import WorkerSettings, load_settings
 from shared.store.redis.connection import Redis
-from worker.engine_simulated.adapters import source_digest, version_of
+from worker.engine_simulated.adapters import SimulatedSource, source_digest, version_of
 from worker.engine_simulated.load_model import load_simulated
 from worker.service import Worker
 
@@ -20,10 +22,6 @@ UNNEEDED = (
 )
 START_DEADLINE_S = 60.0
 NUM_WORKERS = 20
-
-
-def version(name: str, source: str) -> AdapterVersion:
-    return version_of(name, source_digest(source))
 
 
 def settings_of(redis_url: str, pool: str, **settings: object) -> WorkerSettings:
@@ -39,9 +37,8 @@ async def test_a_worker_needs_no_package_of_the_extra_worker(
     env = {"PYTHONPATH": str(tmp_path)}
     with worker_process(redis_url, pool, env=env, adapters=["a", "b=x"], simulated_step_ms=1):
         await until(lambda: has_workers(client.views, 1), START_DEADLINE_S)
-        jobs = [await send(client, max_tokens=30)]
-        for adapter in (version("a", "a"), version("b", "x")):
-            jobs.append(await client.send(version=adapter, max_tokens=30, ignore_eos=True))
+        adapters = [version_of(name, source_digest(source)) for name, source in ("aa", "bx")]
+        jobs = [await send(client, version=each, max_tokens=30) for each in (BASE, *adapters)]
         ends = [await client.end_of(job) for job in jobs]
         assert [end.state for end in ends] == [JobState.DONE] * 3
     check_texts(client, jobs)
@@ -62,4 +59,39 @@ async def test_many_workers_run_in_one_event_loop(
         for worker in workers:
             worker.stop()
     assert sum(worker.parts.engine.stats.num_tokens > 0 for worker in workers) > NUM_WORKERS / 2
+    check_texts(client, jobs)
+
+
+PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
+
+
+async def register(client: Client, name: str, *kinds: AdapterKind) -> Adapter:
+    entry = SimulatedSource(load_s=0).read(name, name).weights.registry_entry(name)
+    adapter = replace(entry, kinds=frozenset(kinds))
+    await client.registry.add_adapter(adapter)
+    return adapter
+
+
+async def test_each_job_runs_on_a_worker_that_serves_it(
+    client: Client, redis: Redis, redis_url: str, pool: str
+) -> None:
+    settings = settings_of(redis_url, pool, simulated_step_ms=1, max_num_seqs=4)
+    only_plain = replace(load_simulated(settings), serves=PLAIN)
+    async with running_with(redis, settings, load_simulated(settings)) as full:
+        dora = await register(client, "dora", AdapterKind.DORA)
+        plain = await register(client, "plain")
+        async with running_with(redis, settings, only_plain) as limited:
+            jobs = [
+                await send(client, version=adapter.version, max_tokens=20)
+                for adapter in (dora, plain) * 20
+            ]
+            fills_full = await send(client, version=dora.version, max_tokens=50_000, n=4)
+            await client.until_published(fills_full, 1)
+            jobs.append(await send(client, version=plain.version, max_tokens=5))
+            assert (await client.end_of(jobs[-1])).state is JobState.DONE
+            await client.queue.cancel(fills_full.id)
+            assert {(await client.end_of(job)).state for job in jobs} == {JobState.DONE}
+            assert limited.parts.engine.stats.num_tokens > 0
+            assert dora.version not in limited.parts.adapters.residency.held
+            assert dora.version in full.parts.adapters.residency.held
     check_texts(client, jobs)

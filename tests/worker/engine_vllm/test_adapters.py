@@ -28,6 +28,11 @@ def read(folder: Path, base: BaseModules) -> LoRAAdapter:
     return read_checkpoint("a", AdapterFiles(folder), base, dtype=torch.float32, serves=SERVES)
 
 
+@pytest.fixture
+def adapter(tmp_path: Path, base: BaseModules) -> LoRAAdapter:
+    return read(save_adapter(tmp_path / "a", target_modules=["q_proj"]), base)
+
+
 def memory(folder: Path, *, max_bytes: int = 1 << 30) -> VllmHostMemory:
     return VllmHostMemory(folder, max_bytes=max_bytes, slot_bytes=1000)
 
@@ -89,8 +94,7 @@ def test_files_are_kept_within_the_budget_and_the_least_recently_used_go(
     assert [image.folder.exists() for image in images] == [True, False]
 
 
-def test_files_in_use_stay_until_they_are_released(tmp_path: Path, base: BaseModules) -> None:
-    adapter = read(save_adapter(tmp_path / "a", target_modules=["q_proj"]), base)
+def test_files_in_use_stay_until_they_are_released(tmp_path: Path, adapter: LoRAAdapter) -> None:
     host = memory(tmp_path / "images", max_bytes=0)
     image = host.put(adapter)
     assert adapter.version not in host
@@ -99,8 +103,7 @@ def test_files_in_use_stay_until_they_are_released(tmp_path: Path, base: BaseMod
     assert not image.folder.exists()
 
 
-def test_a_dropped_version_is_written_again(tmp_path: Path, base: BaseModules) -> None:
-    adapter = read(save_adapter(tmp_path / "a", target_modules=["q_proj"]), base)
+def test_a_dropped_version_is_written_again(tmp_path: Path, adapter: LoRAAdapter) -> None:
     host = memory(tmp_path / "images")
     first = host.put(adapter)
     host.release(first)
@@ -115,8 +118,7 @@ def test_a_slot_has_room_for_the_largest_rank_on_all_linears(base: BaseModules) 
     assert slot_bytes(base.linears, max_rank=16) == widths * 16 * 2
 
 
-def test_an_image_without_files_can_be_released(tmp_path: Path, base: BaseModules) -> None:
-    adapter = read(save_adapter(tmp_path / "a", target_modules=["q_proj"]), base)
+def test_an_image_without_files_can_be_released(tmp_path: Path, adapter: LoRAAdapter) -> None:
     host = memory(tmp_path / "images", max_bytes=0)
     host.release(host.image(adapter))
     assert not host.has_room(1)

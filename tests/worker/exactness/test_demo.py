@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 from engines import engine_of, greedy_request, run
-from peft import PeftModel
-from reference import check_greedy_along, logits_along
+from reference import check_greedy_along, logits_along, with_adapter
 from transformers import AutoModelForCausalLM
 
 from ops.demo.model import demo_model
@@ -41,7 +40,7 @@ def check(folder: Path, name: str, answers: list[tuple[list[int], list[int]]]) -
     """Check the answers of one adapter, each after its prompt."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if name != BASE:
-        model = PeftModel.from_pretrained(model, str(ADAPTERS / name)).eval()
+        model = with_adapter(model, ADAPTERS / name)
     for prompt, tokens in answers:
         check_greedy_along(logits_along(model, prompt, tokens), tokens)
 

@@ -1,6 +1,6 @@
 """Embeddings equal the pooled last hidden states of transformers + PEFT, in mixed batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,15 @@ import pytest
 import torch
 from engine_requests import make_request
 from engines import all_outputs_of, engine_of, greedy_request, load, random_prompt, run, tokens_of
-from reference import with_adapter
-from tiny import ARCHITECTURES, save_adapter, tiny_model
+from kinds import attention
+from reference import models_of
+from tiny import ARCHITECTURES, save_adapters, tiny_model
 
 from shared.errors import ErrorCode
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import Request, StepOutput
 
-ATTENTION = {"gpt_neox": ["query_key_value", "dense"]}
 RANKS = {"one": 8, "two": 20}
 NAMES = ["base", *RANKS]
 LENGTHS = (1, 5, 16, 17, 40, 90)
@@ -37,6 +37,14 @@ def embedding_request(
     """Return a request for the embedding of `prompt`."""
     embedding = EmbeddingParams(pooling=pooling, normalize=normalize)
     return make_request(name, prompt, version=version, max_tokens=0, embedding=embedding)
+
+
+def generating(versions: Mapping[str, AdapterVersion]) -> list[Request]:
+    """Return a request for tokens of each model."""
+    return [
+        greedy_request(f"g{i}", random_prompt(i, 20 + i), NUM_TOKENS, versions.get(name))
+        for i, name in enumerate(NAMES)
+    ]
 
 
 def vector_of(outputs: Sequence[StepOutput]) -> np.ndarray[Any, Any]:
@@ -60,18 +68,12 @@ def expected(model: Any, prompt: Sequence[int], params: EmbeddingParams) -> np.n
 def test_embeddings_equal_the_reference_beside_running_generations(
     model_type: str, tmp_path: Path
 ) -> None:
-    modules = ATTENTION.get(model_type, ["q_proj", "k_proj", "v_proj", "o_proj"])
-    folders = {
-        name: save_adapter(tmp_path / name, model_type, r=rank, target_modules=modules)
-        for name, rank in RANKS.items()
-    }
+    modules = attention(model_type)
+    configs = {name: {"r": rank, "target_modules": modules} for name, rank in RANKS.items()}
+    folders = save_adapters(tmp_path, configs, model_type)
     loaded = load(tiny_model(model_type))
     engine, versions = engine_of(loaded, folders)
-    answers = [
-        greedy_request(f"g{i}", random_prompt(i, 20 + i), NUM_TOKENS, versions.get(name))
-        for i, name in enumerate(NAMES)
-    ]
-    alone = run(engine, answers)
+    alone = run(engine, generating(versions))
 
     engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
     wanted = {}
@@ -82,17 +84,12 @@ def test_embeddings_equal_the_reference_beside_running_generations(
             f"e{i}", prompt, versions.get(name), pooling, normalize=normalize
         )
         wanted[f"e{i}"] = name, request
-    generating = [
-        greedy_request(f"g{i}", random_prompt(i, 20 + i), NUM_TOKENS, versions.get(name))
-        for i, name in enumerate(NAMES)
-    ]
-    mixed = [*generating[:1], *(request for _, request in wanted.values()), *generating[1:]]
+    first, *others = generating(versions)
+    mixed = [first, *(request for _, request in wanted.values()), *others]
     outputs = all_outputs_of(engine, mixed)
 
     assert {name: tokens_of(outputs[name]) for name in alone} == alone
-    for adapter in NAMES:
-        model = tiny_model(model_type)
-        model = with_adapter(model, folders[adapter]) if adapter in folders else model
+    for adapter, model in models_of(folders, model_type).items():
         for id_, (name, request) in wanted.items():
             if name == adapter:
                 assert request.embedding is not None

@@ -9,10 +9,9 @@ import pytest
 import torch
 from engine_requests import make_request
 from engines import all_outputs_of, engine_of, load, outputs_of, random_prompt, run
-from peft import PeftModel
-from reference import MAX_GAP
+from reference import MAX_GAP, models_of
 from reference_sampler import adjusted_logits
-from tiny import save_adapter, tiny_model
+from tiny import save_adapters, tiny_model
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, StepOutput, TokenLogprobs
@@ -41,11 +40,8 @@ Models = Mapping[str, Any]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("adapters")
-    return {
-        name: save_adapter(root / name, seed=seed, r=rank, target_modules="all-linear")
-        for seed, (name, rank) in enumerate({"one": 4, "two": 12}.items())
-    }
+    configs = {n: {"r": r, "target_modules": "all-linear"} for n, r in (("one", 4), ("two", 12))}
+    return save_adapters(tmp_path_factory.mktemp("adapters"), configs)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +52,7 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def models(folders: dict[str, Path]) -> Models:
-    adapted = {
-        name: PeftModel.from_pretrained(tiny_model(), str(folder)).eval()
-        for name, folder in folders.items()
-    }
-    return {"base": tiny_model(), **adapted}
+    return models_of(folders)
 
 
 def request_of(name: str, seed: int, version: AdapterVersion | None, **sampling: Any) -> Request:

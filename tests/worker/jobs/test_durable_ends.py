@@ -1,10 +1,9 @@
 """Ends of jobs that a failover loses are repeated."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
@@ -16,8 +15,8 @@ from shared.protocol.results import Result
 from shared.store.jobs.ended_jobs import EndedJob
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Replication
 from shared.store.redis.keys import Keys
-from shared.store.redis.replica_count import Replication
 from shared.store.views.pool_views import PoolViews
 from worker.jobs import durable_ends
 from worker.jobs.durable_ends import DurableEnds
@@ -28,122 +27,96 @@ class ScriptedDurability:
     """Confirms writes only while `is_up`."""
 
     is_up: bool = True
-    num_asked: int = 0
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def confirm(self, connection: Redis, replication: Replication) -> None:
-        self.num_asked += 1
         self.waiting.set()
         if not self.is_up:
             raise RedisUnavailable("scripted")
 
 
-@pytest.fixture(autouse=True)
-def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable_ends, "RETRY_S", 0.01)
+class Setup:
+    """A worker with a job, which it ends, and the ends that it must repeat if they are lost."""
 
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis, self.keys = redis, keys
+        self.durability = ScriptedDurability()
+        self.queue = Queue(redis, keys, durability=self.durability)  # type: ignore[arg-type]
+        self.ends = DurableEnds(self.queue)
+        self.claimed: ClaimedJob
+        self.job: EndedJob
 
-@pytest.fixture
-def durability() -> Iterator[ScriptedDurability]:
-    return ScriptedDurability()  # type: ignore[return-value]
+    async def end_job(self) -> None:
+        """End a job, and keep the call with which it was ended."""
+        worker = await Actor(self.queue, self.redis, self.keys, "w1", ["a@1"]).register()
+        await self.queue.enqueue(make_job(), LIMITS)
+        (claimed,) = await worker.claim()
+        await worker.finish(claimed)
+        end = End(job=claimed.job.id, try_=claimed.try_, state=JobState.DONE)
+        result = Result(job=claimed.job.id, state=JobState.DONE)
+        self.claimed, self.worker = claimed, worker
+        self.job = EndedJob(worker.id, end, result, claimed.claim_epoch)
 
+    async def roll_back(self) -> None:
+        """Undo the end of the job, as a failover does that loses it."""
+        wid, job_id = self.worker.id, self.claimed.job.id
+        fields = {"state": "running", "owner": wid, "cost": 10, "retain": 1000, "out": "api-1"}
+        await self.redis.hset(self.keys.job(job_id), mapping=fields)
+        await self.redis.zadd(self.keys.owned(wid), {job_id: self.claimed.claim_epoch})
 
-@pytest.fixture
-def queue(redis: Redis, keys: Keys, durability: Any) -> Queue:
-    return Queue(redis, keys, durability=durability)
-
-
-@pytest.fixture
-async def worker(queue: Queue, redis: Redis, keys: Keys) -> Actor:
-    return await Actor(queue, redis, keys, "w1", ["a@1"]).register()
-
-
-async def ended(queue: Queue, worker: Actor) -> tuple[ClaimedJob, EndedJob]:
-    """End a job, and return the call with which it was ended."""
-    await queue.enqueue(make_job(), LIMITS)
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed)
-    end = End(job=claimed.job.id, try_=claimed.try_, state=JobState.DONE)
-    result = Result(job=claimed.job.id, state=JobState.DONE)
-    return claimed, EndedJob(worker.id, end, result, claimed.claim_epoch)
-
-
-@asynccontextmanager
-async def unconfirmed(
-    ends: DurableEnds, job: EndedJob, durability: ScriptedDurability
-) -> AsyncIterator[None]:
-    """Within the context, the end of the job is being confirmed, in vain as long as it is down."""
-    durability.is_up = False
-    ends.add(job)
-    durability.waiting.clear()
-    running = asyncio.create_task(ends.run())
-    await durability.waiting.wait()
-    yield
-    running.cancel()
-
-
-async def roll_back(redis: Redis, keys: Keys, worker: Actor, claimed: ClaimedJob) -> None:
-    """Undo the end of a job, as a failover does that loses it."""
-    fields = {"state": "running", "owner": worker.id, "cost": 10, "retain": 1000, "out": "api-1"}
-    await redis.hset(keys.job(claimed.job.id), mapping=fields)
-    await redis.zadd(keys.owned(worker.id), {claimed.job.id: claimed.claim_epoch})
-
-
-async def test_an_end_that_a_failover_loses_is_repeated(
-    queue: Queue,
-    redis: Redis,
-    keys: Keys,
-    views: PoolViews,
-    worker: Actor,
-    durability: ScriptedDurability,
-) -> None:
-    ends = DurableEnds(queue)
-    claimed, job = await ended(queue, worker)
-
-    async def is_done() -> bool:
-        view = await views.job(claimed.job.id)
+    async def is_done(self) -> bool:
+        view = await PoolViews(self.redis, self.keys).job(self.claimed.job.id)
         return view is not None and view.state is JobState.DONE
 
-    async with unconfirmed(ends, job, durability):
-        await roll_back(redis, keys, worker, claimed)
-        await eventually(is_done)
-        durability.is_up = True
-        await ends.settle()
-    assert await redis.zcard(keys.owned(worker.id)) == 0
+    @asynccontextmanager
+    async def unconfirmed(self) -> AsyncIterator[None]:
+        """Confirm the end of the job within the context, in vain until `durability` is up."""
+        self.durability.is_up = False
+        self.ends.add(self.job)
+        self.durability.waiting.clear()
+        running = asyncio.create_task(self.ends.run())
+        await self.durability.waiting.wait()
+        yield
+        running.cancel()
 
 
-async def test_an_end_that_only_the_replaced_server_has_is_repeated(
-    queue: Queue, redis: Redis, keys: Keys, views: PoolViews, worker: Actor
-) -> None:
-    ends = DurableEnds(queue)
-    claimed, job = await ended(queue, worker)
-    await roll_back(redis, keys, worker, claimed)  # the successor, whose writes are durable
-    ends.add(job)
-    assert ends.job_ids == [claimed.job.id]
-    await ends.settle()
-    assert ends.job_ids == []
-    view = await views.job(claimed.job.id)
-    assert view.state is JobState.DONE
+@pytest.fixture
+async def setup(redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    monkeypatch.setattr(durable_ends, "RETRY_S", 0.01)
+    setup = Setup(redis, keys)
+    await setup.end_job()
+    return setup
 
 
-async def test_settling_waits_for_the_ends_that_are_being_confirmed(
-    queue: Queue, worker: Actor, durability: ScriptedDurability
-) -> None:
-    ends = DurableEnds(queue)
-    _, job = await ended(queue, worker)
-    async with unconfirmed(ends, job, durability):
-        settling = asyncio.create_task(ends.settle())
+async def test_an_end_that_a_failover_loses_is_repeated(setup: Setup) -> None:
+    async with setup.unconfirmed():
+        await setup.roll_back()
+        await eventually(setup.is_done)
+        setup.durability.is_up = True
+        await setup.ends.settle()
+    assert await setup.redis.zcard(setup.keys.owned(setup.worker.id)) == 0
+
+
+async def test_an_end_that_only_the_replaced_server_has_is_repeated(setup: Setup) -> None:
+    await setup.roll_back()  # the successor, whose writes are durable
+    setup.ends.add(setup.job)
+    assert setup.ends.job_ids == [setup.claimed.job.id]
+    await setup.ends.settle()
+    assert setup.ends.job_ids == []
+    assert await setup.is_done()
+
+
+async def test_settling_waits_for_the_ends_that_are_being_confirmed(setup: Setup) -> None:
+    async with setup.unconfirmed():
+        settling = asyncio.create_task(setup.ends.settle())
         await asyncio.sleep(0)
         assert not settling.done()
-        durability.is_up = True
+        setup.durability.is_up = True
         await settling
 
 
-async def test_nothing_is_confirmed_without_strict_durability(redis: Redis, keys: Keys) -> None:
-    queue = Queue(redis, keys)
-    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
-    ends = DurableEnds(queue)
-    _, job = await ended(queue, worker)
-    ends.add(job)
+async def test_nothing_is_confirmed_without_strict_durability(setup: Setup) -> None:
+    ends = DurableEnds(Queue(setup.redis, setup.keys))
+    ends.add(setup.job)
     await ends.settle()
     assert ends.job_ids == []

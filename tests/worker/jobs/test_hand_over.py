@@ -1,130 +1,101 @@
 """Jobs that move to another worker: published tokens are never lost, repeated or changed."""
 
+from typing import Any
+
 import pytest
+from queue_support import Actor, tokens
 from scripted_engine import BASE, ScriptedEngine, expected_ids, expected_text
-from worker_support import Client, Start, check_answers, has_workers, until
+from worker_support import Client, check_answers, has_workers, until
 
 from shared.errors import ErrorCode, RedisUnavailable
 from shared.protocol.events import Tokens
 from shared.protocol.ids import WorkerId
 from shared.protocol.jobs import Job, JobState
-from shared.protocol.queue_replies import Claim
+from shared.protocol.queue_replies import Claim, Mail, MailKind
 from shared.protocol.results import FinishReason
-from shared.protocol.workers import WorkerInfo
 from shared.store.jobs.queue import Queue
-
-INFO = WorkerInfo(
-    model="scripted", device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
-)
-EARLIER = WorkerId("earlier")
 
 
 async def publish_as_earlier_worker(client: Client, job: Job, *events: Tokens) -> None:
     """Claim the job as another worker, publish `events` and release the job."""
-    queue = client.queue
-    await queue.register(EARLIER, lease_ms=60_000, info=INFO, residents=[BASE.version])
-    claim = await queue.claim(
-        EARLIER,
-        sequences=8,
-        tokens=1000,
-        steal_ms=1000,
-        max_cold=0,
-        residents=[BASE.version],
-    )
-    assert [claimed.job.id for claimed in claim.jobs] == [job.id]
-    await queue.publish(EARLIER, {client.api: events})
-    await queue.leave(EARLIER)
+    earlier = Actor(client.queue, client.redis, client.keys, "earlier", [BASE.version])
+    await earlier.register()
+    assert await earlier.claim_ids() == [job.id]
+    await client.queue.publish(earlier.id, {client.api: events})
+    await client.queue.leave(earlier.id)
 
 
 def first_tokens(
-    job: Job, count: int, *, choice: int = 0, text: str | None = None, finish: str | None = None
+    job: Job, count: int, *, text: str | None = None, choice: int = 0, **fields: Any
 ) -> Tokens:
     """Return an event with the first `count` tokens of a choice."""
-    ids = tuple(expected_ids(1, choice, count, BASE.version))
-    return Tokens(
-        job=job.id,
-        try_=1,
-        choice=choice,
-        index=0,
-        ids=ids,
-        text=expected_text(ids) if text is None else text,
-        finish=FinishReason(finish) if finish else None,
-    )
+    ids = expected_ids(1, choice, count, BASE.version)
+    shown = expected_text(ids) if text is None else text
+    return tokens(job, 0, ids, shown, choice=choice, **fields)
 
 
-async def test_a_resumed_answer_continues_after_the_published_tokens(
-    client: Client, engine: ScriptedEngine, start: Start
-) -> None:
+def whole_characters(job: Job) -> Tokens:
+    """Return an event with as many tokens, below 8, as end with a complete character."""
+    events = [first_tokens(job, count) for count in range(8)]
+    return [event for event in events if "\ufffd" not in event.text[-1:]][-1]
+
+
+async def test_a_resumed_answer_continues_after_the_published_tokens(client: Client) -> None:
     job = await client.send(max_tokens=20, n=2)
-    count = max(k for k in range(8) if "\ufffd" not in first_tokens(job, k).text[-1:])
-    await publish_as_earlier_worker(client, job, first_tokens(job, count))
-    async with start(engine):
+    await publish_as_earlier_worker(client, job, whole_characters(job))
+    async with client.worker():
         end = await client.end_of(job)
     check_answers(client, [job])
     assert end.try_ == 2
     assert end.usage.completion_tokens == 40
 
 
-async def test_finished_choices_do_not_run_again(
-    client: Client, engine: ScriptedEngine, start: Start
-) -> None:
+async def test_finished_choices_do_not_run_again(client: Client) -> None:
     job = await client.send(max_tokens=9, n=2)
-    await publish_as_earlier_worker(client, job, first_tokens(job, 9, choice=1, finish="length"))
-    async with start(engine):
+    await publish_as_earlier_worker(
+        client, job, first_tokens(job, 9, choice=1, finish=FinishReason.LENGTH)
+    )
+    async with client.worker():
         result = await client.result_of(job)
-    (added,) = engine.added_ids
+    (added,) = client.engine.added_ids
     assert added.startswith(job.id)
     assert added.endswith(":0")
     assert [len(choice.ids) for choice in result.choices] == [9, 9]
 
 
-async def test_a_job_whose_choices_are_all_finished_ends_without_the_engine(
-    client: Client, engine: ScriptedEngine, start: Start
+@pytest.mark.parametrize("is_finished", [True, False])
+async def test_an_answer_with_all_its_tokens_ends_without_the_engine(
+    client: Client, is_finished: bool
 ) -> None:
     job = await client.send(max_tokens=4)
-    published = first_tokens(job, 4, finish="length")
+    text = first_tokens(job, 4).text
+    if is_finished:
+        published = first_tokens(job, 4, finish=FinishReason.LENGTH)
+    else:  # an incomplete character at its end isn't published
+        published = first_tokens(job, 4, text=text.rstrip("\ufffd"))
     await publish_as_earlier_worker(client, job, published)
-    async with start(engine):
+    async with client.worker():
         result = await client.result_of(job)
-    assert engine.added_ids == []
-    assert (result.state, result.choices[0].text) == (JobState.DONE, published.text)
+    assert client.engine.added_ids == []
+    (choice,) = result.choices
+    assert (result.state, choice.finish) == (JobState.DONE, FinishReason.LENGTH)
+    assert choice.text == client.answers_of(job)[0][1] == text
     assert result.usage.completion_tokens == 4
 
 
-async def test_an_answer_with_max_tokens_tokens_is_finished_without_the_engine(
-    client: Client, engine: ScriptedEngine, start: Start
-) -> None:
-    job = await client.send(max_tokens=4)
-    await publish_as_earlier_worker(
-        client, job, first_tokens(job, 4, text=complete_characters(job, 4))
-    )
-    async with start(engine):
-        result = await client.result_of(job)
-    assert engine.added_ids == []
-    assert result.choices[0].finish is FinishReason.LENGTH
-    assert client.answers_of(job)[0][1] == expected_text(first_tokens(job, 4).ids)
-
-
-def complete_characters(job: Job, count: int) -> str:
-    """Return the text of the first tokens without an incomplete character at its end."""
-    return first_tokens(job, count).text.rstrip("\ufffd")
-
-
 async def test_a_published_text_that_does_not_match_its_tokens_is_never_continued(
-    client: Client, engine: ScriptedEngine, start: Start
+    client: Client,
 ) -> None:
     job = await client.send(max_tokens=20)
     await publish_as_earlier_worker(client, job, first_tokens(job, 5, text="something else"))
-    async with start(engine):
+    async with client.worker():
         end = await client.end_of(job)
     assert end.state is JobState.FAILED
     assert end.error.code is ErrorCode.RESUME_DIVERGED
 
 
-async def test_a_worker_that_lost_its_lease_registers_under_another_id(
-    client: Client, engine: ScriptedEngine, start: Start
-) -> None:
-    async with start(engine, lease_ms=600):
+async def test_a_worker_that_lost_its_lease_registers_under_another_id(client: Client) -> None:
+    async with client.worker(lease_ms=600):
         jobs = [await client.send(max_tokens=400, seed=seed) for seed in (1, 2)]
         for job in jobs:
             await client.until_published(job, 5)
@@ -137,10 +108,8 @@ async def test_a_worker_that_lost_its_lease_registers_under_another_id(
     check_answers(client, jobs)
 
 
-async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(
-    client: Client, engine: ScriptedEngine, start: Start
-) -> None:
-    async with start(engine) as worker:
+async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(client: Client) -> None:
+    async with client.worker() as worker:
         running = await client.send(max_tokens=100)
         await client.until_published(running, 2)
         worker.stop()
@@ -152,33 +121,29 @@ async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(
     assert view.state is JobState.QUEUED
 
 
-async def test_a_worker_without_drain_time_releases_its_jobs(
-    client: Client, engine: ScriptedEngine, start: Start
-) -> None:
-    async with start(engine, drain_s=0):
+async def test_a_worker_without_drain_time_releases_its_jobs(client: Client) -> None:
+    async with client.worker(drain_s=0):
         job = await client.send(max_tokens=300, n=2)
         await client.until_published(job, 20)
-    async with start(ScriptedEngine()):
+    async with client.worker(ScriptedEngine()):
         end = await client.end_of(job)
     assert (end.state, end.try_) == (JobState.DONE, 2)
     check_answers(client, [job])
 
 
-async def test_a_second_stop_releases_running_jobs_immediately(
-    client: Client, engine: ScriptedEngine, start: Start
-) -> None:
-    async with start(engine) as worker:
+async def test_a_second_stop_releases_running_jobs_immediately(client: Client) -> None:
+    async with client.worker() as worker:
         job = await client.send(max_tokens=900)
         await client.until_published(job, 5)
         worker.stop()
         worker.stop()
-        await until(lambda: has_workers(client.views, 0), deadline_s=3)
+        await until(lambda: has_workers(client.views, 0), within_s=3)
     view = await client.views.job(job.id)
     assert view.state is JobState.QUEUED
 
 
 async def test_a_claim_whose_reply_is_lost_is_reconciled(
-    client: Client, engine: ScriptedEngine, start: Start, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim, lost = Queue.claim, []
 
@@ -190,21 +155,83 @@ async def test_a_claim_whose_reply_is_lost_is_reconciled(
         return taken
 
     monkeypatch.setattr(Queue, "claim", losing)
-    async with start(engine, lease_ms=600):
+    async with client.worker(lease_ms=600):
         end = await client.end_of(await client.send())
     assert len(lost) == 1
     assert (end.state, end.try_) == (JobState.DONE, 2)
 
 
 async def test_the_time_to_the_first_token_is_counted_once_and_from_the_acceptance(
-    client: Client, engine: ScriptedEngine, start: Start
+    client: Client,
 ) -> None:
     resumed = await client.send(max_tokens=12)
-    count = max(k for k in range(8) if "\ufffd" not in first_tokens(resumed, k).text[-1:])
-    await publish_as_earlier_worker(client, resumed, first_tokens(resumed, count))
-    async with start(engine) as worker:
+    await publish_as_earlier_worker(client, resumed, whole_characters(resumed))
+    async with client.worker() as worker:
         await client.end_of(resumed)
         assert sum(worker.parts.jobs.first_tokens.counts) == 0  # the earlier worker has counted it
         new = await client.send(max_tokens=12, n=3)
         await client.end_of(new)
         assert sum(worker.parts.jobs.first_tokens.counts) == 1
+
+
+LONG = 800
+
+
+async def owner_of(client: Client, job: Job) -> WorkerId:
+    view = await client.views.job(job.id)
+    assert view
+    assert view.worker
+    return view.worker
+
+
+async def test_a_job_whose_claim_redis_lost_is_published_by_one_claim_only(client: Client) -> None:
+    """After a failover the same worker may claim the job again, under the same try."""
+    async with client.worker(lease_ms=6000):
+        job = await client.send(max_tokens=LONG)
+        await client.until_published(job, 20)
+        wid = await owner_of(client, job)
+        async with client.redis.pipeline(transaction=True) as rollback:
+            rollback.zrem(client.keys.owned(wid), job.id)
+            rollback.hset(client.keys.job(job.id), mapping={"state": "queued", "try": 0})
+            rollback.hdel(client.keys.job(job.id), "owner")
+            rollback.zadd(client.keys.queue(job.version), {job.id: 0})
+            rollback.zadd(client.keys.ready, {job.version: 0})
+            rollback.hincrby(client.keys.counters, "waiting", 1)
+            rollback.delete(client.keys.checkpoints(job.id))
+            rollback.rpush(client.keys.mailbox(wid), "job")
+            await rollback.execute()
+        await client.end_of(job)
+        (choice,) = (await client.views.job_and_result(job.id))[1].choices
+    assert list(choice.ids) == expected_ids(job.sampling.seed, 0, LONG, job.version)
+    assert choice.text == expected_text(choice.ids)
+    assert client.engine.max_concurrent == 1
+    assert len(set(client.engine.added_ids)) == 2
+
+
+async def test_a_job_without_publications_is_dropped_at_the_next_beat(client: Client) -> None:
+    client.engine.may_step.clear()
+    async with client.worker(lease_ms=600):
+        job = await client.send()
+        await until(lambda: client.engine.requests)
+        await client.redis.zrem(client.keys.owned(await owner_of(client, job)), job.id)
+        engine_has_dropped = until(lambda: not client.engine.requests)
+        client.engine.may_step.set()
+        await engine_has_dropped
+
+
+async def test_a_cancellation_whose_message_is_lost_still_ends_the_job(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = Queue.wait
+
+    async def losing(queue: Queue, wid: WorkerId, *, timeout_s: float) -> Mail | None:
+        mail = await wait(queue, wid, timeout_s=timeout_s)
+        return None if mail and mail.kind is MailKind.CANCEL else mail
+
+    monkeypatch.setattr(Queue, "wait", losing)
+    async with client.worker():
+        job = await client.send(max_tokens=LONG)
+        await client.until_published(job, 3)
+        await client.queue.cancel(job.id)
+        end = await client.end_of(job)
+    assert (end.state, end.usage.completion_tokens < LONG) == (JobState.CANCELLED, True)

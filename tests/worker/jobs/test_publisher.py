@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,14 +44,11 @@ class FakeQueue:
         wid: WorkerId,
         events: Mapping[ApiId, Sequence[Event]],
         checkpoints: Sequence[Tokens],
-        *,
-        claim_epochs: Mapping[JobId, int],
-        used: Mapping[JobId, int],
-        num_acknowledged: int,
+        **fields: Any,
     ) -> Standing:
         assert wid == WID
-        self.nums_acknowledged.append(num_acknowledged)
-        self.used.append(dict(used))
+        self.nums_acknowledged.append(fields["num_acknowledged"])
+        self.used.append(dict(fields["used"]))
         self.publications.append(({k: list(v) for k, v in events.items()}, list(checkpoints)))
         reply = self.replies.pop(0) if self.replies else Standing()
         if isinstance(reply, Exception):
@@ -74,28 +72,30 @@ class FakeQueue:
         return [tokens for _, checkpoints in self.publications for tokens in checkpoints]
 
 
-class FakeLease:
-    """Records losses."""
-
-    def __init__(self) -> None:
-        self.wid = WID
-        self.lost: list[WorkerId] = []
-
-    def lose(self, wid: WorkerId) -> None:
-        self.lost.append(wid)
-
-
 class Setup:
-    """A publisher with fakes of its collaborators."""
+    """A publisher with fakes of its collaborators; `async with` runs it."""
 
     def __init__(self) -> None:
-        self.queue, self.lease, self.jobs = FakeQueue(), FakeLease(), RunningJobs()
+        self.queue, self.jobs = FakeQueue(), RunningJobs()
         self.aborted: list[RequestId] = []
+        self.lost: list[WorkerId] = []
         queue: Any = self.queue
-        lease: Any = self.lease
+        lease: Any = SimpleNamespace(wid=WID, lose=self.lost.append)
         self.publisher = Publisher(
             queue, lease, self.jobs, abort=self.aborted.append, ends=DurableEnds(queue)
         )
+
+    async def __aenter__(self) -> "Setup":
+        self._task = asyncio.create_task(self.publisher.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await cancel_tasks(self._task)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the published events with tokens."""
+        return [event.text for event in self.queue.events if isinstance(event, Tokens)]
 
     def admit(self, **fields: Any) -> RunningJob:
         """Add a job whose requests the engine has."""
@@ -164,10 +164,9 @@ async def test_a_checkpoint_is_due_after_a_while_even_without_new_tokens(
 ) -> None:
     monkeypatch.setattr(publisher_module, "CHECKPOINT_S", 0.01)
     (choice,) = setup.admit().choices
-    running = asyncio.create_task(setup.publisher.run())
-    setup.publisher.accept([output(choice, "a")])
-    await until(lambda: setup.queue.checkpoints)
-    await cancel_tasks(running)
+    async with setup:
+        setup.publisher.accept([output(choice, "a")])
+        await until(lambda: setup.queue.checkpoints)
     assert setup.queue.checkpoints[0].text == "a"
 
 
@@ -176,16 +175,15 @@ async def test_first_and_last_tokens_are_published_at_once_and_those_between_tog
 ) -> None:
     monkeypatch.setattr(publisher_module, "PUBLISH_S", 60.0)
     (choice,) = setup.admit().choices
-    running = asyncio.create_task(setup.publisher.run())
-    setup.publisher.accept([output(choice, "a")])
-    await until(lambda: texts(setup) == ["a"])
-    for token in "bc":
-        setup.publisher.accept([output(choice, token)])
-        await asyncio.sleep(0)  # lets the publisher run
-    setup.publisher.accept([output(choice, "d", FinishReason.LENGTH)])
-    await until(lambda: setup.queue.finished)
-    await cancel_tasks(running)
-    assert texts(setup) == ["a", "bcd"]
+    async with setup:
+        setup.publisher.accept([output(choice, "a")])
+        await until(lambda: setup.texts == ["a"])
+        for token in "bc":
+            setup.publisher.accept([output(choice, token)])
+            await asyncio.sleep(0)  # lets the publisher run
+        setup.publisher.accept([output(choice, "d", FinishReason.LENGTH)])
+        await until(lambda: setup.queue.finished)
+    assert setup.texts == ["a", "bcd"]
 
 
 async def test_tokens_between_are_published_after_a_while(
@@ -193,17 +191,10 @@ async def test_tokens_between_are_published_after_a_while(
 ) -> None:
     monkeypatch.setattr(publisher_module, "PUBLISH_S", 0.01)
     (choice,) = setup.admit().choices
-    running = asyncio.create_task(setup.publisher.run())
-    setup.publisher.accept([output(choice, "a")])
-    await until(lambda: texts(setup) == ["a"])
-    setup.publisher.accept([output(choice, "b")])
-    await until(lambda: texts(setup) == ["a", "b"])
-    await cancel_tasks(running)
-
-
-def texts(setup: Setup) -> list[str]:
-    """Return the texts of the published events with tokens."""
-    return [event.text for event in setup.queue.events if isinstance(event, Tokens)]
+    async with setup:
+        for token, texts in (("a", ["a"]), ("b", ["a", "b"])):
+            setup.publisher.accept([output(choice, token)])
+            await until(lambda texts=texts: setup.texts == texts)
 
 
 async def test_a_finished_choice_is_saved_at_once(setup: Setup) -> None:
@@ -266,7 +257,7 @@ async def test_a_lost_lease_ends_the_publication_and_finishes_no_job(setup: Setu
     (choice,) = setup.admit().choices
     setup.queue.replies = [LeaseLost("scripted")]
     await setup.publish([output(choice, "a", FinishReason.LENGTH)])
-    assert setup.lease.lost == [WID]
+    assert setup.lost == [WID]
     assert setup.queue.finished == []
 
 

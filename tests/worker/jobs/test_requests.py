@@ -1,3 +1,6 @@
+"""Requests to the engine, from jobs and their prompts."""
+
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +16,8 @@ from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.results import FinishReason
 from worker.engine.request import Request
+from worker.engine_simulated.text import SimulatedTokenizer
+from worker.jobs.encoding import SHORT_BYTES, encode
 from worker.jobs.requests import MAX_PROMPT_SCORES, choices_of, request_of
 from worker.jobs.running import RunningJob
 from worker.jobs.running_choice import RunningChoice
@@ -88,17 +93,12 @@ def test_sampling_defaults_of_the_adapter_apply_to_fields_that_the_client_left_o
     assert (made.temperature, made.top_p, made.top_k) == (0.0, 0.9, 4)
 
 
-def test_stop_tokens_of_the_client_end_a_request_in_addition_to_end_tokens() -> None:
+def test_a_request_stops_at_end_tokens_of_base_and_adapter_and_stop_tokens_of_the_client() -> None:
     sampling = SamplingParams(seed=1, max_tokens=3, stop_token_ids=(70, 71))
-    assert request(sampling).stop_ids == {EOS_ID, 70, 71}
-    assert request(replace(sampling, ignore_eos=True)).stop_ids == {70, 71}
-
-
-def test_a_request_stops_at_end_tokens_of_the_base_model_and_the_adapter() -> None:
     style = PromptStyle(eos_ids=frozenset({7}))
-    assert request(SamplingParams(seed=1, max_tokens=3), style).stop_ids == {EOS_ID, 7}
-    ignoring = SamplingParams(seed=1, max_tokens=3, ignore_eos=True)
-    assert request(ignoring, style).stop_ids == frozenset()
+    assert request(sampling).stop_ids == {EOS_ID, 70, 71}
+    assert request(sampling, style).stop_ids == {EOS_ID, 7, 70, 71}
+    assert request(replace(sampling, ignore_eos=True), style).stop_ids == {70, 71}
 
 
 @pytest.mark.parametrize(
@@ -222,3 +222,34 @@ def test_an_answer_without_max_tokens_has_at_most_the_keys_limit(
     job = make_job(BASE, endpoint=Endpoint.CHAT, sampling=sampling, prompts=("ab",))
     running = RunningJob(claim(job, token_limit=token_limit))
     assert [choice.max_tokens for choice in choices(running)] == [most] * n
+
+
+class RecordingTokenizer(SimulatedTokenizer):
+    """Tokenizer that records the thread of its last call."""
+
+    thread: int | None = None
+
+    def encode(
+        self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
+    ) -> list[EncodedPrompt]:
+        self.thread = threading.get_ident()
+        return super().encode(job, style)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_in_thread"),
+    [
+        ({"prompts": ("short",)}, False),
+        ({"prompts": ("x" * SHORT_BYTES,)}, True),
+        ({"prompts": ("short",) * SHORT_BYTES}, True),
+        ({"prompts": (), "messages": ({"role": "user", "content": "x" * SHORT_BYTES},)}, True),
+    ],
+)
+async def test_only_long_inputs_are_tokenized_in_a_thread(
+    fields: dict[str, Any], is_in_thread: bool
+) -> None:
+    tokenizer = RecordingTokenizer()
+    job = make_job("base@1", **fields)
+    prompts = await encode(tokenizer, job, BASE_STYLE)
+    assert prompts == SimulatedTokenizer().encode(job)
+    assert (tokenizer.thread != threading.get_ident()) == is_in_thread

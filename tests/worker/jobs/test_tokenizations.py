@@ -5,8 +5,8 @@ import secrets
 from typing import Any
 
 import pytest
-from scripted_engine import BASE, HF, ScriptedEngine
-from worker_support import Client, Start, register, until
+from scripted_engine import BASE, HF
+from worker_support import Client, until
 
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.adapters import Adapter
@@ -19,7 +19,7 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.jobs.tokenizations import AdapterStyles, TokenizationDesk
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
@@ -83,55 +83,61 @@ async def desk(redis: Redis, keys: Keys, source: Any, calls: Tokenizations) -> A
     threads.close()
 
 
+with_desk = pytest.mark.usefixtures("desk")
+
+
 async def test_a_worker_converts_texts_and_tokens_while_its_engine_is_busy(
-    calls: Tokenizations, client: Client, engine: ScriptedEngine, start: Start
+    calls: Tokenizations, client: Client
 ) -> None:
-    engine.may_step.clear()
-    async with start(engine, max_num_seqs=1):
+    client.engine.may_step.clear()
+    async with client.worker(max_num_seqs=1):
         for _ in range(3):
             await client.send(max_tokens=5)
-        await until(lambda: engine.requests)
+        await until(lambda: client.engine.requests)
         reply = await ask(calls, EncodeText(text="hello", with_names=True))
         ids = HF("hello")["input_ids"]
         assert (list(reply.ids), reply.names) == (ids, tuple(HF.convert_ids_to_tokens(ids)))
         assert (await ask(calls, Decode(ids=tuple(ids)))).text == HF.decode(ids)
         described = (await ask(calls, Describe())).description
         assert described["eos_token"] == HF.eos_token
-        engine.may_step.set()
+        client.engine.may_step.set()
 
 
-async def test_an_empty_text_has_no_tokens(calls: Tokenizations, desk: TokenizationDesk) -> None:
+@with_desk
+async def test_an_empty_text_has_no_tokens(calls: Tokenizations) -> None:
     assert (await ask(calls, EncodeText(text="", add_special_tokens=False))).ids == ()
 
 
+@with_desk
 async def test_an_adapters_own_template_renders_its_chats(
-    calls: Tokenizations, desk: Any, client: Client, source: Source, redis: Redis, keys: Keys
+    calls: Tokenizations, client: Client, source: Source
 ) -> None:
-    await register(Registry(redis, keys), SHOUTING)
+    await client.register(SHOUTING)
     for _ in range(2):
         reply = await ask(calls, chat(client, SHOUTING))
         assert HF.decode(list(reply.ids)) == "HI"
     assert source.num_reads == 1
 
 
+@with_desk
 async def test_an_adapter_that_cannot_be_read_is_an_error(
-    calls: Tokenizations, desk: Any, client: Client, redis: Redis, keys: Keys
+    calls: Tokenizations, client: Client
 ) -> None:
-    await register(Registry(redis, keys), SHOUTING, source="broken")
+    await client.register(SHOUTING, source="broken")
     for version in (SHOUTING, AdapterVersion("unknown@1")):
         error = (await ask(calls, chat(client, version))).error
         assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
 
 
-async def test_tokens_outside_the_vocabulary_are_refused(
-    calls: Tokenizations, desk: TokenizationDesk
-) -> None:
+@with_desk
+async def test_tokens_outside_the_vocabulary_are_refused(calls: Tokenizations) -> None:
     error = (await ask(calls, Decode(ids=(1, 10**6)))).error
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "tokens[1]")
 
 
+@with_desk
 async def test_calls_of_another_release_are_skipped(
-    calls: Tokenizations, desk: TokenizationDesk, redis: Redis, keys: Keys
+    calls: Tokenizations, redis: Redis, keys: Keys
 ) -> None:
     await redis.rpush(keys.calls, b'{"v": 99, "id": "a", "kind": "text"}')  # type: ignore[misc]
     await redis.rpush(keys.calls, b'{"v": 1, "id": "a", "kind": "other"}')  # type: ignore[misc]

@@ -13,7 +13,6 @@ from kernel_sets import (
     assert_near,
     every_kernel_set,
     every_native_set,
-    kernels_of,
     native_kernels,
     threads,
 )
@@ -156,9 +155,8 @@ if IS_INTERPRETED:
 )
 @every_kernel_set
 def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
-    name: str, dtype: torch.dtype, heads: Heads, mix: str
+    kernels: Kernels, dtype: torch.dtype, heads: Heads, mix: str
 ) -> None:
-    kernels = kernels_of(name, dtype)
     case = make_case(kernels, dtype, heads, MIXES[mix], 16)
     for window, cap in PARAMS:
         got = case.run(kernels, window, cap)
@@ -170,9 +168,8 @@ def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
 @pytest.mark.parametrize("block_size", [1, 4, 7, 32, 256])
 @every_kernel_set
 def test_the_result_does_not_depend_on_the_block_size(
-    name: str, dtype: torch.dtype, block_size: int
+    kernels: Kernels, dtype: torch.dtype, block_size: int
 ) -> None:
-    kernels = kernels_of(name, dtype)
     case = make_case(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], block_size)
     for window in (None, 3):
         assert_near(case.run(kernels, window), case.dense(window))
@@ -189,13 +186,12 @@ SEQUENCES = st.lists(
 @settings(max_examples=NUM_EXAMPLES, derandomize=True)
 @given(SEQUENCES, st.none() | st.integers(1, 160), st.none() | st.floats(0.5, 50.0))
 def test_any_step_gets_dense_attention(
-    name: str,
+    kernels: Kernels,
     dtype: torch.dtype,
     sequences: Sequences,
     window: int | None,
     cap: float | None,
 ) -> None:
-    kernels = kernels_of(name, dtype)
     case = make_case(kernels, dtype, Heads(6, 3, 12, 18), sequences, 8)
     assert_near(case.run(kernels, window, cap), case.dense(window, cap))
 
@@ -225,8 +221,9 @@ def test_a_key_of_nan_shows_in_every_row_that_sees_it(dtype: torch.dtype) -> Non
 
 
 @every_kernel_set
-def test_queries_may_be_slices_of_qkv_or_stored_by_head(name: str, dtype: torch.dtype) -> None:
-    kernels = kernels_of(name, dtype)
+def test_queries_may_be_slices_of_qkv_or_stored_by_head(
+    kernels: Kernels, dtype: torch.dtype
+) -> None:
     case = make_case(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], 16)
     joined = torch.full((len(case.query), 8, 16), NAN, dtype=dtype)
     joined[:, 2:6] = case.query
@@ -237,8 +234,9 @@ def test_queries_may_be_slices_of_qkv_or_stored_by_head(name: str, dtype: torch.
 
 @pytest.mark.parametrize("mix", MIXES)
 @every_native_set
-def test_the_number_of_threads_changes_no_bit(name: str, dtype: torch.dtype, mix: str) -> None:
-    kernels = native_kernels(dtype, name)
+def test_the_number_of_threads_changes_no_bit(
+    kernels: Kernels, dtype: torch.dtype, mix: str
+) -> None:
     case = make_case(kernels, dtype, Heads(6, 2, 64, 64), MIXES[mix], 16)
     outputs = []
     for number in (1, 2, 3):
@@ -251,10 +249,9 @@ def test_the_number_of_threads_changes_no_bit(name: str, dtype: torch.dtype, mix
 @pytest.mark.parametrize("window", [None, 300])
 @every_native_set
 def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
-    name: str, dtype: torch.dtype, window: int | None
+    kernels: Kernels, dtype: torch.dtype, window: int | None
 ) -> None:
     """If a sequence is alone, its context is split into tasks whose sums are merged."""
-    kernels = native_kernels(dtype, name)
     case = make_case(kernels, dtype, Heads(6, 2, 64, 64), [(700, 1), (600, 200), (513, 2)] * 20, 16)
     with threads(1):
         together = case.run(kernels, window)
@@ -281,10 +278,9 @@ def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
 )
 @every_native_set
 def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
-    name: str, dtype: torch.dtype, heads: Heads, window: int | None, cap: float | None
+    kernels: Kernels, dtype: torch.dtype, heads: Heads, window: int | None, cap: float | None
 ) -> None:
     """Single tokens form tasks of few rows; the full prompt forms mostly tasks of many rows."""
-    kernels = kernels_of(name, dtype)
     length, num_queries = 640, 140
     case = make_case(kernels, dtype, heads, [(length, num_queries)], 16)
     at_once = case.run(kernels, window, cap)
@@ -304,8 +300,7 @@ def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
 
 
 @every_kernel_set
-def test_layers_of_different_sizes_share_a_batch(name: str, dtype: torch.dtype) -> None:
-    kernels = kernels_of(name, dtype)
+def test_layers_of_different_sizes_share_a_batch(kernels: Kernels, dtype: torch.dtype) -> None:
     sizes = [Heads(4, 2, 16, 16), Heads(6, 1, 24, 8)]
     layers = [make_case(kernels, dtype, heads, MIXES["all kinds"], 16) for heads in sizes]
     batch = layers[0].batch
@@ -317,9 +312,8 @@ def test_layers_of_different_sizes_share_a_batch(name: str, dtype: torch.dtype) 
 @pytest.mark.parametrize("layout", ["contiguous", "slices of qkv", "by head"])
 @every_kernel_set
 def test_keys_and_values_are_written_to_their_slots_only(
-    name: str, dtype: torch.dtype, layout: str
+    kernels: Kernels, dtype: torch.dtype, layout: str
 ) -> None:
-    kernels = kernels_of(name, dtype)
     joined = torch.randn(5, 9, 7).to(dtype)
     key, value = joined[:, 1:4], joined[:, 4:7]
     if layout == "contiguous":

@@ -1,18 +1,44 @@
-"""Compilation and caching of the native library, and the reasons why it may be unavailable."""
+"""The native library: the level that a CPU gets, compilation, caching, and missing compilers."""
 
+import gc
+import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
+from unittest import mock
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from shared.settings import WorkerSettings
+from worker import process
 from worker.kernels.cpu import build, levels
-from worker.kernels.cpu.build import NATIVE, NotCompiled, compile_library, load_library
-from worker.kernels.cpu.levels import LEVELS, VARIABLE, LevelUnavailable, cpu_flags, usable_levels
+from worker.kernels.cpu.build import (
+    FLAGS,
+    NATIVE,
+    SOURCES,
+    NotCompiled,
+    compile_library,
+    load_library,
+)
+from worker.kernels.cpu.levels import (
+    AUTO,
+    LEVELS,
+    VARIABLE,
+    Level,
+    LevelUnavailable,
+    cpu_flags,
+    forced_level,
+    usable_levels,
+)
 from worker.kernels.pick import pick_kernels
 
 CPU = torch.device("cpu")
@@ -32,8 +58,8 @@ def compiler() -> str:
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny source that replaces the kernels' sources."""
+def source(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny source that replaces the kernels' sources, for a compiler that is there."""
     source = tmp_path / "src" / "answer.cpp"
     source.parent.mkdir()
     source.write_text('extern "C" int answer() { return 42; }\n')
@@ -46,46 +72,32 @@ def calls(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A file that gets a line for each compiler call other than `--version`."""
     log = tmp_path / "calls"
     log.touch()
-    put_compiler(
-        tmp_path / "bin",
-        f'[ "$1" = --version ] || echo "$@" >> {log}\nexec {compiler} "$@"\n',
-        monkeypatch,
-    )
+    wrapper = tmp_path / "bin" / "g++"
+    wrapper.parent.mkdir()
+    logged = f'[ "$1" = --version ] || echo "$@" >> {log}'
+    wrapper.write_text(f'#!/bin/sh\n{logged}\nexec {compiler} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(wrapper.parent), prepend=":")
     return log
-
-
-def put_compiler(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install `script` as the first g++ on PATH."""
-    folder.mkdir()
-    (folder / "g++").write_text(f"#!/bin/sh\n{script}")
-    (folder / "g++").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 def libraries(cache: Path) -> list[Path]:
     return list((cache / "kernels").iterdir())
 
 
-def test_without_a_compiler_torch_computes_and_a_warning_is_logged(
+def test_without_a_compiler_torch_computes_and_a_warning_is_logged_where_kernels_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotCompiled, match=r"no compiled kernels .* no C\+\+ compiler"):
         load_library(tmp_path)
     with capture_logs() as logs:
+        assert pick_kernels(CPU, torch.float16, tmp_path).name == "torch"
+        assert pick_kernels(torch.device("meta"), torch.float32, tmp_path).name == "torch"
+        assert logs == [], "there are no native kernels for these tensors"
         assert pick_kernels(CPU, torch.bfloat16, tmp_path).name == "torch"
     assert [line["event"] for line in logs] == ["native_kernels_unavailable"]
     assert "C++ compiler" in logs[0]["reason"]
-
-
-def test_tensors_without_native_kernels_use_torch_without_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with capture_logs() as logs:
-        assert pick_kernels(CPU, torch.float16, tmp_path).name == "torch"
-        assert pick_kernels(torch.device("meta"), torch.float32, tmp_path).name == "torch"
-    assert logs == []
 
 
 def test_a_compiled_library_is_used_again(tmp_path: Path, source: Path, calls: Path) -> None:
@@ -97,7 +109,7 @@ def test_a_compiled_library_is_used_again(tmp_path: Path, source: Path, calls: P
     assert len(libraries(tmp_path / "cache")) == 1
 
 
-def test_other_sources_make_another_library(tmp_path: Path, source: Path, compiler: str) -> None:
+def test_other_sources_make_another_library(tmp_path: Path, source: Path) -> None:
     load_library(tmp_path)
     source.write_text('extern "C" int answer() { return 43; }\n')
     assert load_library(tmp_path).answer() == 43
@@ -127,25 +139,23 @@ def test_a_forced_level_that_the_cpu_cannot_run_is_an_error(
         pick_kernels(CPU, torch.float32, tmp_path)
 
 
-def test_several_processes_at_once_get_one_library(
-    tmp_path: Path, source: Path, compiler: str
-) -> None:
+def test_several_processes_at_once_get_one_library(tmp_path: Path, source: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from worker.kernels.cpu import build; "
         f"build.SOURCES = Path({str(source.parent)!r}); sys.stdin.read(); "
         f"print(build.load_library(Path({str(tmp_path)!r})).answer())"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
-    for process in processes:  # closing stdin lets all processes continue at the same time
-        process.stdin.close()
-        process.stdin = None
-    assert [process.communicate()[0] for process in processes] == ["42\n"] * 4
+    started = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(4)]
+    for each in started:  # closing stdin lets all processes continue at the same time
+        each.stdin.close()
+        each.stdin = None
+    assert [each.communicate()[0] for each in started] == ["42\n"] * 4
     assert [path.suffix for path in libraries(tmp_path)] == [".so"]
 
 
 def test_the_first_line_of_the_compilers_message_is_the_reason(
-    tmp_path: Path, source: Path, compiler: str
+    tmp_path: Path, source: Path
 ) -> None:
     source.write_text("#error not today\n#error nor tomorrow\n")
     with pytest.raises(NotCompiled, match=r"g\+\+ failed: .*not today") as caught:
@@ -154,18 +164,14 @@ def test_the_first_line_of_the_compilers_message_is_the_reason(
     assert libraries(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    tmp_path: Path, source: Path, compiler: str
-) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, source: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(NotCompiled, match=f"{tmp_path}/cache"):
         load_library(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"not a library" * 1000], ids=len)
-def test_a_broken_library_is_compiled_again(
-    tmp_path: Path, source: Path, compiler: str, content: bytes
-) -> None:
+def test_a_broken_library_is_compiled_again(tmp_path: Path, source: Path, content: bytes) -> None:
     load_library(tmp_path)
     (path,) = libraries(tmp_path)
     path.unlink()  # the loaded library keeps its inode
@@ -227,3 +233,113 @@ def test_libraries_for_other_cpus_are_not_loaded(
 ) -> None:
     monkeypatch.setattr(build, "cpu_flags", lambda: cpu_flags() - {"avx2"})
     assert load_library(tmp_path / "cache").answer() == 42
+
+
+FEATURES = sorted(frozenset().union(*(level.cpu_flags for level in LEVELS)))
+MACHINES = st.sets(st.sampled_from(FEATURES))
+ICE_LAKE = LEVELS[0].cpu_flags - {"avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"}
+HASWELL = frozenset(flag for flag in ICE_LAKE if not flag.startswith("avx512"))
+LINUX_NAMES = {
+    "LZCNT": "abm",
+    "BMI": "bmi1",
+    "LAHF_SAHF": "lahf_lm",
+    "SSE3": "pni",
+    "AVX512VNNI": "avx512_vnni",
+    "AVXVNNI": "avx_vnni",
+    "AVX512BF16": "avx512_bf16",
+    "CRC32": "sse4_2",
+}
+"""Linux' names of features that GCC calls otherwise. The others differ in case only."""
+
+
+@given(MACHINES)
+def test_a_level_is_usable_exactly_if_the_cpu_has_all_its_features(machine: set[str]) -> None:
+    usable = usable_levels(machine)
+    assert usable == [level for level in LEVELS if not level.cpu_flags - machine]
+
+
+@given(MACHINES)
+def test_a_cpu_that_can_run_a_level_can_run_the_slowest_one(machine: set[str]) -> None:
+    usable = usable_levels(machine)
+    assert usable[-1:] == ([LEVELS[-1]] if usable else [])
+
+
+@given(MACHINES, st.sampled_from(LEVELS))
+def test_a_level_can_be_forced_exactly_if_it_is_usable(machine: set[str], level: Level) -> None:
+    with mock.patch.dict(os.environ, {VARIABLE: level.name}):
+        if level in usable_levels(machine):
+            assert forced_level(machine) is level
+        else:
+            with pytest.raises(LevelUnavailable, match=f"{VARIABLE}={level.name}: this CPU can't"):
+                forced_level(machine)
+
+
+@pytest.mark.parametrize("value", ["", AUTO])
+def test_by_default_no_level_is_forced(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    assert forced_level(LEVELS[0].cpu_flags) is None
+
+
+def test_the_setting_has_all_levels() -> None:
+    values = get_args(WorkerSettings.model_fields["cpu_level"].annotation)
+    assert values == (AUTO, *(level.name for level in LEVELS))
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        (LEVELS[0].cpu_flags, "amx"),
+        (LEVELS[0].cpu_flags - {"amx_bf16"}, "avx512-bf16"),
+        (ICE_LAKE, "avx512-vnni"),
+        (ICE_LAKE - {"avx512_vnni"}, "avx512"),
+        (HASWELL | {"avx_vnni"}, "avx-vnni"),
+        (HASWELL, "avx2"),
+        ({"avx2"}, None),
+        (set(), None),
+    ],
+)
+def test_known_machines_get_their_level(machine: set[str], name: str | None) -> None:
+    assert next((level.name for level in usable_levels(machine)), None) == name
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=[level.name for level in LEVELS])
+def test_the_compiler_may_use_only_features_that_are_checked(level: Level) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    permitted = macros(*level.compiler_flags) - macros()
+    assert "AVX2" in permitted
+    names = {LINUX_NAMES.get(name, name.lower()) for name in permitted}
+    assert names <= level.cpu_flags
+
+
+def test_the_sources_with_tiles_compile_for_amx() -> None:
+    """Other tests emulate tiles, whose real intrinsics are statements and not expressions."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    sources = [path for path in SOURCES.rglob("*.cpp") if (path.parent / "tiles.h").exists()]
+    assert sources
+    flags = [*LEVELS[0].compiler_flags, *FLAGS, "-fsyntax-only"]
+    subprocess.run(["g++", *flags, *map(str, sources)], check=True, timeout=100)
+
+
+def macros(*flags: str) -> set[str]:
+    """Return the instruction sets that g++ announces as macros, such as AVX2."""
+    command = ["g++", *flags, "-dM", "-E", "-x", "c++", "/dev/null"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^#define __([A-Z0-9_]+?)__ 1$", shown, re.MULTILINE))
+
+
+def test_the_flags_of_this_machine_are_read() -> None:
+    text = Path("/proc/cpuinfo").read_text()
+    assert all(re.search(rf"\b{flag}\b", text) for flag in cpu_flags())
+    assert cpu_flags()
+
+
+def test_the_flag_is_the_level_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "auto")  # restores it later
+    for name in ("_check", "share_cores", "use_huge_pages"):
+        monkeypatch.setattr(process, name, lambda *_: None)
+    loader = SimpleNamespace(load_served=lambda _: os.environ[VARIABLE])
+    monkeypatch.setitem(sys.modules, "worker.startup.load_model", loader)
+    assert process._load_native(WorkerSettings(model="m", cpu_level="avx2")) == "avx2"
+    gc.unfreeze()

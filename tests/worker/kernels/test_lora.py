@@ -12,8 +12,6 @@ from kernel_sets import (
     assert_near,
     every_kernel_set,
     every_native_set,
-    kernels_of,
-    native_kernels,
 )
 from kernel_sets import threads as with_threads
 from slow_cases import slow_unless
@@ -165,51 +163,50 @@ POPULARITY = {
 )
 @every_kernel_set
 def test_each_token_gets_its_own_adapters_term(
-    name: str, dtype: torch.dtype, sizes: tuple[int, int], popularity: str
+    kernels: Kernels, dtype: torch.dtype, sizes: tuple[int, int], popularity: str
 ) -> None:
     ranks = [[8, 3, 24]]
     problem = make_problem(dtype, ranks, POPULARITY[popularity], sizes[0], sizes[1:])
-    check(problem, kernels_of(name, dtype))
+    check(problem, kernels)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8, 24, 48, 64, 256])
 @every_kernel_set
-def test_all_rows_of_any_rank_are_computed(name: str, dtype: torch.dtype, rank: int) -> None:
-    check(make_problem(dtype, [[rank, 8]], [0, 1, 0, BASE, 0, 0, 0]), kernels_of(name, dtype))
+def test_all_rows_of_any_rank_are_computed(kernels: Kernels, dtype: torch.dtype, rank: int) -> None:
+    check(make_problem(dtype, [[rank, 8]], [0, 1, 0, BASE, 0, 0, 0]), kernels)
 
 
 @every_kernel_set
-def test_forty_distinct_adapters_share_a_batch(name: str, dtype: torch.dtype) -> None:
+def test_forty_distinct_adapters_share_a_batch(kernels: Kernels, dtype: torch.dtype) -> None:
     owners = [*range(40), BASE, *reversed(range(40))]
-    check(make_problem(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels_of(name, dtype))
+    check(make_problem(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels)
 
 
 @pytest.mark.parametrize("num_in", [61, 64])
 @pytest.mark.parametrize("num_tokens", [(2, 7, 2), (1, 5, 22), (9, 4, 16)], ids=str)
 @every_kernel_set
 def test_siblings_get_their_terms_in_their_own_columns(
-    name: str, dtype: torch.dtype, num_tokens: tuple[int, ...], num_in: int
+    kernels: Kernels, dtype: torch.dtype, num_tokens: tuple[int, ...], num_in: int
 ) -> None:
     ranks = [[8, 0, 16], [3, 24, 0], [0, 0, 8]]  # each adapter targets some of the siblings
     owners = [BASE, *(i for i, number in enumerate(num_tokens) for _ in range(number))]
     outs, offsets = (48, 16, 7), (0, 48, 70)
     check(
         make_problem(dtype, ranks, owners[1::2] + owners[::2], num_in, outs, offsets),
-        kernels_of(name, dtype),
+        kernels,
     )
 
 
 @every_kernel_set
-def test_many_adapters_share_a_wide_linear(name: str, dtype: torch.dtype) -> None:
+def test_many_adapters_share_a_wide_linear(kernels: Kernels, dtype: torch.dtype) -> None:
     owners = [i for i in range(16) for _ in range(1 + i % 3)]
-    check(make_problem(dtype, [[8] * 16], owners, 16, (1700,)), kernels_of(name, dtype))
+    check(make_problem(dtype, [[8] * 16], owners, 16, (1700,)), kernels)
 
 
 @every_kernel_set
 def test_an_adapter_that_overflows_does_not_change_other_tokens(
-    name: str, dtype: torch.dtype
+    kernels: Kernels, dtype: torch.dtype
 ) -> None:
-    kernels = kernels_of(name, dtype)
     problem = make_problem(dtype, [[8, 8, 8]], [0, 1, BASE, 1, 2, 0, 1])
     expected = problem.run(kernels)
     site, pages = problem.sites.sites[0], problem.plan.pages[0]
@@ -222,8 +219,7 @@ def test_an_adapter_that_overflows_does_not_change_other_tokens(
 
 
 @every_kernel_set
-def test_inputs_need_not_be_contiguous(name: str, dtype: torch.dtype) -> None:
-    kernels = kernels_of(name, dtype)
+def test_inputs_need_not_be_contiguous(kernels: Kernels, dtype: torch.dtype) -> None:
     problem = make_problem(dtype, [[8, 3]], [0, 1, 1, BASE, 0])
     wide = torch.full((5, 50), NAN, dtype=dtype)
     wide[:, 5:37] = problem.x
@@ -233,8 +229,7 @@ def test_inputs_need_not_be_contiguous(name: str, dtype: torch.dtype) -> None:
 
 
 @every_native_set
-def test_the_number_of_threads_changes_no_bit(name: str, dtype: torch.dtype) -> None:
-    kernels = native_kernels(dtype, name)
+def test_the_number_of_threads_changes_no_bit(kernels: Kernels, dtype: torch.dtype) -> None:
     ranks = [[8, 16, 24], [8, 8, 8]]
     problem = make_problem(dtype, ranks, [i % 4 - 1 for i in range(150)], 64, (200, 30), (0, 200))
     outputs = []
@@ -261,9 +256,8 @@ def leave_rounding_errors_only(problem: Problem) -> None:
 @pytest.mark.parametrize("num_in", [61, 128])
 @every_native_set
 def test_a_token_gets_the_same_bits_in_every_batch(
-    name: str, dtype: torch.dtype, num_in: int
+    kernels: Kernels, dtype: torch.dtype, num_in: int
 ) -> None:
-    kernels = kernels_of(name, dtype)
     ranks = [[8, 3, 24] * 4, [16, 0, 1] * 4]
     problem = make_problem(dtype, ranks, [i % 3 for i in range(75)], num_in, (300, 37), (0, 300))
     leave_rounding_errors_only(problem)
@@ -278,7 +272,7 @@ def test_a_token_gets_the_same_bits_in_every_batch(
 @settings(max_examples=30, derandomize=True)
 @given(st.data())
 def test_any_batch_equals_token_by_token(
-    name: str, dtype: torch.dtype, data: st.DataObject
+    kernels: Kernels, dtype: torch.dtype, data: st.DataObject
 ) -> None:
     num_adapters, num_sites = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
     rank = st.sampled_from([0, 1, 3, 8, 9, 24])
@@ -289,4 +283,4 @@ def test_any_batch_equals_token_by_token(
     gap = data.draw(st.integers(0, 3))
     offsets = [0, *accumulate(out + gap for out in outs)][:-1]
     num_in = data.draw(st.integers(1, 80) | st.sampled_from([32, 64, 96]))
-    check(make_problem(dtype, ranks, owners, num_in, outs, offsets), kernels_of(name, dtype))
+    check(make_problem(dtype, ranks, owners, num_in, outs, offsets), kernels)

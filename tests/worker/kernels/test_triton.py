@@ -18,19 +18,24 @@ from structlog.testing import capture_logs
 from worker.kernels.pick import pick_kernels
 
 FOLDER = Path(__file__).parent
-FILES = ["test_attention.py", "test_lora.py", "triton_engine.py", "triton_bench.py"]
+FILES = ["test_attention.py", "test_lora.py", "triton_engine.py"]
 CUDA = torch.device("cuda")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_interpreted_kernels_pass_their_tests() -> None:
+@pytest.mark.parametrize(
+    "selected",
+    [
+        pytest.param("not slow and not long", marks=pytest.mark.slow, id="quick cases"),
+        pytest.param("not long", marks=[pytest.mark.long, pytest.mark.timeout(900)], id="all"),
+    ],
+)
+def test_interpreted_kernels_pass_their_tests(selected: str) -> None:
     # The interpreter uses numpy, which warns if an adapter overflows.
     warnings = [
         f"-Wignore:{what} encountered:RuntimeWarning" for what in ("overflow", "invalid value")
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "not long", "-k", "triton", *warnings]
+        [sys.executable, "-m", "pytest", "-q", "-m", selected, "-k", "triton", *warnings]
         + [str(FOLDER / name) for name in FILES],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,

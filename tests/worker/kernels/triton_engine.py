@@ -1,20 +1,29 @@
-"""An engine with the Triton kernels. `test_triton.py` runs this file under the interpreter."""
+"""An engine with the Triton kernels, and the `gpu` benchmark on a CPU.
 
+`test_triton.py` runs this file under the interpreter.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from engines import engine_of, greedy_request, random_prompt, run
-from peft import PeftModel
-from reference import check_greedy_along, logits_along
-from tiny import save_adapter, tiny_model, tiny_tokenizer
+from engines import engine_of, greedy_request, load, random_prompt, run
+from reference import check_greedy_along, logits_along, models_of
+from tiny import save_adapters, tiny_model
+from torch import Tensor
 
+from ops.lab.bench.gpu.clock import Clock
+from ops.lab.bench.gpu.decode import decode_steps
+from ops.lab.bench.gpu.kernels import accuracies, speeds
+from ops.lab.bench.gpu.model import ServedModel
+from ops.lab.bench.gpu.sizes import SIZES
 from worker.engine.engine import NativeEngine
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
+from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton import lora
 from worker.kernels.triton.check import NotUsable, usable_kernels
 from worker.kernels.triton.kernels import TritonKernels
-from worker.model.loader import prepare_model
 from worker.startup.warm_up import warm_up
 
 NUM_TOKENS = 6
@@ -29,22 +38,11 @@ PROMPTS = {"base": 20, "plain": 7, "rslora": 33}
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("adapters")
-    return {
-        name: save_adapter(root / name, "gemma2", seed=seed, **config)
-        for seed, (name, config) in enumerate(ADAPTERS.items())
-    }
+    return save_adapters(tmp_path_factory.mktemp("adapters"), ADAPTERS, "gemma2")
 
 
 def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[NativeEngine, dict[str, str]]:
-    loaded = prepare_model(
-        tiny_model("gemma2"),
-        tiny_tokenizer(),
-        name="tiny",
-        digest="0" * 64,
-        source="tiny",
-        kernels=kernels,
-    )
+    loaded = load(tiny_model("gemma2"), kernels=kernels)
     assert loaded.kernels is kernels
     warm_up(loaded)
     return engine_of(loaded, folders, budget=23)
@@ -65,11 +63,8 @@ def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(folders: dict[str,
         for name, prompt in prompts.items()
     ]
     tokens = run(served, requests)
-    for name, prompt in prompts.items():
-        model = tiny_model("gemma2")
-        if name in folders:
-            model = PeftModel.from_pretrained(model, str(folders[name])).eval()
-        check_greedy_along(logits_along(model, prompt, tokens[name]), tokens[name])
+    for name, model in models_of(folders, "gemma2").items():
+        check_greedy_along(logits_along(model, prompts[name], tokens[name]), tokens[name])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
@@ -88,3 +83,53 @@ def test_kernels_that_differ_from_torch_are_not_usable(monkeypatch: pytest.Monke
     monkeypatch.setattr("worker.kernels.triton.check.TritonKernels", WrongLoRA)
     with pytest.raises(NotUsable, match=r"LoRA, 3 x 64, in torch.float32, is off by"):
         usable_kernels(CPU, torch.float32)
+
+
+CLOCK = Clock(CPU, repeats=1)
+TINY = SIZES["tiny"]
+
+
+def test_all_results_are_right() -> None:
+    found = list(accuracies(TritonKernels(), TINY, torch.float32, CPU))
+    assert [row.trial for row in found if not row.is_right] == []
+    assert {row.trial.split(",")[0] for row in found} == {"attention", "KV store", "LoRA"}
+    assert all(row.relative_error < 1e-5 for row in found)
+
+
+def test_all_kernels_are_timed() -> None:
+    found = list(speeds(TritonKernels(), TINY, torch.float32, CLOCK, 1e9, CPU))
+    assert {row.trial.split(",")[0] for row in found} >= {"attention", "LoRA qkv", "LoRA down"}
+    assert all(row.bandwidth_share == pytest.approx(row.gb_per_s) for row in found)
+
+
+class BrokenLoRA(TritonKernels):
+    """Kernels whose LoRA terms don't compile."""
+
+    def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+        """Raise as Triton does."""
+        raise RuntimeError("out of resource: shared memory\nand more lines")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "error"),
+    [(WrongLoRA(), None), (BrokenLoRA(), "RuntimeError: out of resource: shared memory")],
+    ids=["wrong", "broken"],
+)
+def test_wrong_and_broken_kernels_are_named_and_the_others_are_compared(
+    kernels: Kernels, error: str | None
+) -> None:
+    found = list(accuracies(kernels, TINY, torch.float32, CPU))
+    for row in found:
+        assert row.is_right is not row.trial.startswith("LoRA")
+        assert row.error == (None if row.is_right else error)
+
+
+@pytest.mark.parametrize("kernels", [TritonKernels(), ReferenceKernels()], ids=["triton", "torch"])
+def test_decode_steps_are_measured_with_their_floor(kernels: Kernels) -> None:
+    sizes = replace(TINY, num_layers=1, decodes=((3, 0), (3, 2)), steps=1)
+    model = ServedModel(sizes, kernels, torch.float32, CPU)
+    base, adapted = decode_steps(model, CLOCK, 1e9)
+    assert (base.batch, base.adapters, base.lora_ms) == (3, 0, 0.0)
+    assert (adapted.batch, adapted.adapters) == (3, 2)
+    assert adapted.floor_ms == adapted.weights_ms + adapted.kv_ms + adapted.lora_ms
+    assert adapted.lora_ms == pytest.approx(1000 * 2 * model.adapter_bytes / 1e9)

@@ -1,21 +1,25 @@
-"""Modules are fused only where the native operations compute the same output."""
+"""Modules, layers and stacks are fused where native operations compute the same bits."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engines import load
-from kernel_sets import native_kernels
+from engines import engine_of, greedy_request, load, random_prompt, run
+from kernel_sets import NATIVE_DTYPES, native_kernels
 from slow_cases import slow_unless
-from tiny import tiny_model
+from targets import targeting
+from tiny import save_adapter, tiny_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from shared.errors import ModelRejected
+from shared.errors import AdapterRejected, ModelRejected
+from worker.engine.request import RequestId
 from worker.kernels.reference import ReferenceKernels
 from worker.model.fuse import FusedAttention, FusedGatedMLP, FusedRMSNorm
-from worker.model.loader import LoadedModel, prepare_model
+from worker.model.fused_layer import FusedLayer, FusedStack, LayerRun
+from worker.model.loader import LoadedModel
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -28,8 +32,7 @@ def small_model(
 
 def load_native(model: PreTrainedModel) -> LoadedModel:
     """Prepare `model` with the native kernels."""
-    kernels = native_kernels(model.dtype)
-    return prepare_model(model, None, name="tiny", digest="0" * 64, source="tiny", kernels=kernels)
+    return load(model, kernels=native_kernels(model.dtype))
 
 
 def count(model: nn.Module, cls: type) -> int:
@@ -38,33 +41,38 @@ def count(model: nn.Module, cls: type) -> int:
 
 QKV, GATE_UP = ["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]
 FOUND = {
-    "llama": ([QKV, GATE_UP], (2, 2, 5)),
-    "qwen2": ([QKV, GATE_UP], (2, 2, 5)),  # with biases on q, k and v only
-    "qwen3": ([QKV, GATE_UP], (0, 2, 9)),  # norms between projection and rotation
-    "gemma2": ([QKV, GATE_UP], (2, 0, 9)),  # GELU
-    "mixtral": ([QKV], (2, 0, 5)),  # its experts aren't linears
-    "phi3": ([], (0, 0, 5)),  # its linears are joined already
-    "gpt2": ([], (0, 0, 0)),
-    "gpt_neox": ([], (0, 0, 0)),
-    "opt": ([QKV], (0, 0, 0)),
+    "llama": ([QKV, GATE_UP], (2, 2, 5), 2),
+    "qwen2": ([QKV, GATE_UP], (2, 2, 5), 2),  # with biases on q, k and v only
+    "qwen3": ([QKV, GATE_UP], (0, 2, 9), 0),  # norms between projection and rotation
+    "gemma2": ([QKV, GATE_UP], (2, 0, 9), 0),  # GELU
+    "mixtral": ([QKV], (2, 0, 5), 0),  # its experts aren't linears
+    "phi3": ([], (0, 0, 5), 0),  # its linears are joined already
+    "gpt2": ([], (0, 0, 0), 0),
+    "gpt_neox": ([], (0, 0, 0), 0),
+    "opt": ([QKV], (0, 0, 0), 0),
 }
+"""Joined linears of each layer, numbers of fused modules, and number of fused layers."""
 
 
 @pytest.mark.parametrize(
     ("model_type", "dtype"),
     slow_unless(
-        lambda model_type, dtype: model_type == "llama" or dtype == torch.float32,
+        lambda model_type, dtype: model_type in ("llama", "qwen2") or dtype == torch.float32,
         product(FOUND, DTYPES),
     ),
     ids=str,
 )
-def test_siblings_and_fusible_modules_are_found(model_type: str, dtype: torch.dtype) -> None:
-    groups, counts = FOUND[model_type]
+def test_siblings_fusible_modules_and_layers_are_found(model_type: str, dtype: torch.dtype) -> None:
+    groups, counts, num_layers = FOUND[model_type]
     loaded = load_native(small_model(model_type, dtype))
     joined = [[n.rpartition(".")[2] for n in s.names] for s in loaded.siblings if len(s.names) > 1]
     assert joined == groups * 2
     fused = (FusedAttention, FusedGatedMLP, FusedRMSNorm)
     assert tuple(count(loaded.model, cls) for cls in fused) == counts
+    if not native_kernels(dtype).can_pack(torch.empty(16, 16, dtype=dtype)):
+        num_layers = 0
+    assert count(loaded.model, FusedLayer) == num_layers
+    assert count(loaded.model, FusedStack) == bool(num_layers)
 
 
 def test_gemmas_norm_adds_one_to_its_weight() -> None:
@@ -125,9 +133,7 @@ def test_modules_that_only_look_alike_are_not_fused() -> None:
 
 
 def test_other_kernels_fuse_nothing() -> None:
-    loaded = prepare_model(
-        small_model("llama"), None, name="t", digest="", source="t", kernels=ReferenceKernels()
-    )
+    loaded = load(small_model("llama"), kernels=ReferenceKernels())
     assert count(loaded.model, FusedRMSNorm) == 0
 
 
@@ -147,3 +153,123 @@ def test_a_model_that_does_not_call_each_linear_once_is_refused(times: int) -> N
         ModelRejected, match=r"once per pass, so adapters on model\.layers\.1\.mlp\.gate_proj would"
     ):
         load(model)
+
+
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "all": {"r": 24, "target_modules": LINEARS},
+    "some": {"r": 5, "target_modules": ["k_proj", "down_proj"], "layers_to_transform": [1]},
+}
+
+
+def loaded(model_type: str, dtype: torch.dtype) -> LoadedModel:
+    return load_native(small_model(model_type, dtype))
+
+
+def saved(folder: Path, model_type: str, configs: dict[str, dict[str, Any]]) -> dict[str, Path]:
+    """Save adapters with these configurations, and return their folders by name."""
+    return {
+        name: save_adapter(
+            folder / name,
+            base=small_model(model_type),  # PEFT changes it
+            seed=seed,
+            **config,
+        )
+        for seed, (name, config) in enumerate(configs.items())
+    }
+
+
+def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[int]]:
+    """Run requests of the base and the adapters in one batch, in chunks of a few tokens."""
+    engine, versions = engine_of(of, folders, budget=13)
+    names = ["base", *folders]
+    requests = [
+        greedy_request(
+            str(n), random_prompt(n, 3 + 9 * n), 12 - n, versions.get(names[n % len(names)])
+        )
+        for n in range(6)
+    ]
+    return run(engine, requests)
+
+
+WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
+    "dora": {"r": 8, "target_modules": LINEARS, "use_dora": True},
+    "norms": {"r": 8, "target_modules": LINEARS, "modules_to_save": ["norm"]},
+}
+
+
+@pytest.mark.parametrize("others", [{}, WITH_SIDE_WEIGHTS], ids=["plain", "with side weights"])
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_layers_in_one_call_equal_their_modules(
+    dtype: torch.dtype,
+    model_type: str,
+    others: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folders = saved(tmp_path, model_type, {**ADAPTERS, **others})
+    of = loaded(model_type, dtype)
+    fused_answers = answers(of, folders)
+
+    monkeypatch.setattr(LayerRun, "has_side_weights", True)
+    assert answers(of, folders) == fused_answers
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_a_fused_stack_equals_transformers_own(
+    dtype: torch.dtype, model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = saved(tmp_path, model_type, {**ADAPTERS, **WITH_SIDE_WEIGHTS})
+    fused_answers = answers(loaded(model_type, dtype), folders)
+    monkeypatch.setattr("worker.model.fuse.fused_stack", lambda *_: None)
+    assert answers(loaded(model_type, dtype), folders) == fused_answers
+
+
+PHIMOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+GEMMA3N = {
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 0,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "activation_sparsity_pattern": [0.0] * 4,
+    "head_dim": 16,
+    "hidden_size_per_layer_input": 32,
+    "vocab_size_per_layer_input": 320,
+    "laurel_rank": 16,
+}
+
+
+def test_adapters_cannot_change_modules_after_the_rows_are_selected() -> None:
+    base = load(tiny_model("modernbert-decoder", sliding_window=8)).base
+    assert base.head == "decoder"
+    assert "lm_head.dense" not in base.linears
+    assert "lm_head.norm" not in base.norms
+    assert {"model.layers.0.attn.q_proj", "model.layers.1.mlp.Wo"} <= base.linears.keys()
+    assert {"model.layers.1.attn_norm", "model.final_norm"} <= base.norms.keys()
+    message = r"target_modules matches lm_head\.dense \(not called once for each token\)"
+    with pytest.raises(AdapterRejected, match=message):
+        base.targets(targeting(target_modules=["q_proj", "dense"]))
+
+
+def test_a_linear_that_returns_several_tensors_cannot_be_changed() -> None:
+    base = load(tiny_model("phimoe", **PHIMOE)).base
+    assert {"model.layers.0.self_attn.q_proj", "lm_head"} <= base.linears.keys()
+    assert base.targets(targeting(target_modules=["o_proj"])) == [
+        "model.layers.0.self_attn.o_proj",
+        "model.layers.1.self_attn.o_proj",
+    ]
+    message = r"target_modules matches model\.layers\.0\.mlp\.router \(doesn't return one tensor\)"
+    with pytest.raises(AdapterRejected, match=message):
+        base.targets(targeting(target_modules=["router"]))
+
+
+def test_the_refusal_of_a_model_names_at_most_three_of_its_linears() -> None:
+    with pytest.raises(ModelRejected) as error:
+        load(tiny_model("gemma3n_text", **GEMMA3N))
+    assert str(error.value) == (
+        "--model tiny: Gemma3nForCausalLM doesn't call each linear once per pass, so adapters on "
+        "model.layers.0.altup.modality_router, model.layers.1.altup.modality_router, "
+        "model.layers.2.altup.modality_router and 1 more would differ from PEFT's; "
+        "use --engine vllm"
+    )

@@ -13,7 +13,7 @@ import torch
 from engines import engine_of, greedy_request, load, random_prompt, run
 from lora import random_adapter
 from recorded_kernels import Compilation, RecordedKernels, recorded_compilations
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_model
 from torch import Tensor
 
 from shared.errors import ModelRejected
@@ -22,7 +22,7 @@ from worker.engine.engine import NativeEngine
 from worker.engine.request import Request
 from worker.kernels.interface import LoRAPlan, LoRASites
 from worker.kernels.triton.lora import DECODE_TOKENS, MAX_SPLIT_TOKENS
-from worker.model.loader import LoadedModel, prepare_model
+from worker.model.loader import LoadedModel
 from worker.startup.warm_up import warm_up
 
 RANKS = (8, 16, 64, 256)
@@ -47,14 +47,7 @@ MODELS: dict[str, dict[str, Any]] = {
 def loaded_model(name: str, dtype: torch.dtype) -> LoadedModel:
     overrides = {"max_position_embeddings": 2048, **MODELS[name]}
     model = tiny_model(name, **overrides).to(dtype)
-    return prepare_model(
-        model,
-        tiny_tokenizer(),
-        name="tiny",
-        digest="0" * 64,
-        source="tiny",
-        kernels=RecordedKernels(),
-    )
+    return load(model, kernels=RecordedKernels())
 
 
 def add_adapters(engine: NativeEngine) -> list[AdapterVersion]:

@@ -1,16 +1,35 @@
-"""Chat templates render tools, tool calls and their results."""
+"""Chat templates: rendering and its limits, tools, reasoning, and the forms that they teach."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
-from queue_support import make_job
-from tiny import tiny_tokenizer
-from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3
+import tool_templates
+from reasoning_templates import DEEPSEEK_R1, EFFORT, MAGISTRAL, QWEN3
+from rendered_job import job
+from structlog.testing import capture_logs
+from tiny import CHAT_TEMPLATE, tiny_tokenizer
+from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3, UNKNOWN_FORM
 from written_calls import CALL_END, END, SEP
 
-from shared.errors import JobFailed
-from shared.protocol.jobs import Endpoint, PromptEnd
+from shared.errors import JobFailed, SettingsError
+from shared.protocol.jobs import PromptEnd
 from shared.protocol.tools import ToolForm, ToolUse
+from shared.reasoning_form import ReasoningForm
+from shared.sandbox import TOO_COSTLY
+from worker.text.interface import EncodedPrompt
+from worker.text.prompt_style import BASE_STYLE, PromptStyle
+from worker.text.reasoning_format import base_reasoning_form
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
+from worker.text.templates.process import MAX_TEXT_CHARS
+from worker.text.templates.sandbox import AdapterTemplates, Rendered, TemplateChat, TemplateSandbox
 from worker.text.tokenizer import Tokenizer
+from worker.text.tool_call_format import adapter_tool_form, base_tool_form
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 USE = ToolUse(tools=(TOOL,), form=ToolForm.HERMES)
@@ -18,22 +37,30 @@ HI = {"role": "user", "content": "hi"}
 CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 REPLY = {"role": "tool", "content": "2", "tool_call_id": "a", "name": "add"}
+THINK = ReasoningForm.THINK
 
 
-def rendered(template: str, *messages: dict[str, object], tools: ToolUse | None = None) -> str:
-    hf_tokenizer = tiny_tokenizer()
-    hf_tokenizer.chat_template = template
-    tokenizer = Tokenizer(hf_tokenizer, vocab_size=len(hf_tokenizer))
-    job = make_job(endpoint=Endpoint.CHAT, prompts=(), messages=messages, tools=tools)
-    (prompt,) = tokenizer.encode(job)
-    text: str = hf_tokenizer.decode(prompt.ids)
-    return text
+def tokenizer(template: Any) -> Any:
+    hf = tiny_tokenizer()
+    hf.chat_template = template
+    return hf
+
+
+def encoded(
+    template: str, *messages: dict[str, Any], style: PromptStyle = BASE_STYLE, **fields: Any
+) -> tuple[str, EncodedPrompt]:
+    """Return the text and the tokens of a chat's prompt."""
+    hf = tokenizer(template)
+    text = Tokenizer(hf, vocab_size=len(hf), reasoning=base_reasoning_form(hf, "auto"))
+    asked = replace(job(), messages=messages or (HI,), **fields)
+    (prompt,) = text.encode(asked, style, asyncio.run(text.render(asked, style)))
+    return hf.decode(prompt.ids), prompt
 
 
 @pytest.mark.parametrize("template", [HERMES, LLAMA3])
 def test_tools_are_rendered_only_if_the_request_has_some(template: str) -> None:
-    assert '"name": "add"' in rendered(template, HI, tools=USE)
-    assert rendered(template, HI) == "<|user|>hi<|end|><|assistant|>"
+    assert '"name": "add"' in encoded(template, HI, tools=USE)[0]
+    assert encoded(template, HI)[0] == "<|user|>hi<|end|><|assistant|>"
 
 
 @pytest.mark.parametrize(
@@ -47,39 +74,252 @@ def test_tools_are_rendered_only_if_the_request_has_some(template: str) -> None:
 def test_earlier_calls_and_results_are_rendered_in_the_models_own_form(
     template: str, call: str
 ) -> None:
-    text = rendered(template, HI, CALLED, REPLY)
+    text, _ = encoded(template, HI, CALLED, REPLY)
     assert text.startswith("<|user|>hi<|end|><|assistant|>")
     assert f"{call}<|end|><|tool|>" in text
 
 
 def test_a_template_for_single_calls_rejects_two_and_the_error_names_the_messages() -> None:
     with pytest.raises(JobFailed, match="only single tool-calls") as rejected:
-        rendered(LLAMA3, HI, {**CALLED, "tool_calls": [CALL, CALL]})
+        encoded(LLAMA3, HI, {**CALLED, "tool_calls": [CALL, CALL]})
     assert rejected.value.error.param == "messages"
 
 
-def test_a_given_template_replaces_the_tokenizers_own() -> None:
-    template = "{{ bos_token }}{{ messages[0].content }}"
-    assert render_chat(tiny_tokenizer(), [HI], template=template) == "<bos>hi"
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        *((QWEN3, THINK), (DEEPSEEK_R1, THINK), (MAGISTRAL, ReasoningForm.MISTRAL)),
+        ({"default": QWEN3, "tool_use": HERMES}, THINK),
+        ("{% if add_generation_prompt %}<think>{% endif %}", THINK),
+        *((CHAT_TEMPLATE, None), (HERMES, None), (None, None)),
+    ],
+)
+def test_the_form_is_the_one_whose_markers_the_template_has(
+    template: Any, form: ReasoningForm | None
+) -> None:
+    assert base_reasoning_form(tokenizer(template), "auto") is form
 
 
-def test_special_tokens_override_the_tokenizers_own() -> None:
-    template, tokens = "{{ bos_token }}{{ eos_token }}", {"bos_token": "<s>"}
-    text = render_chat(tiny_tokenizer(), [HI], template=template, special_tokens=tokens)
-    assert text == f"<s>{tiny_tokenizer().eos_token}"
+def test_the_setting_overrides_the_form_of_reasoning() -> None:
+    assert base_reasoning_form(tokenizer(QWEN3), "none") is None
+    assert base_reasoning_form(tokenizer(CHAT_TEMPLATE), "mistral") is ReasoningForm.MISTRAL
 
 
-def test_the_header_of_the_answer_is_optional() -> None:
-    with_header = render_chat(tiny_tokenizer(), [HI])
-    without = render_chat(tiny_tokenizer(), [HI], prompt_end=PromptEnd.NOTHING)
-    assert with_header.startswith(without)
-    assert with_header.removeprefix(without) == "<|assistant|>"
+MESSAGE, NOTHING = PromptEnd.MESSAGE, PromptEnd.NOTHING
+QUESTION = {"role": "user", "content": "what is <think>"}
+THOUGHT = {"role": "assistant", "content": "<think>\nso far"}
+ANSWER = {"role": "assistant", "content": "The answer"}
+CONTINUED = {"prompt_end": MESSAGE}
+OFF = {"template_kwargs": {"enable_thinking": False}}
 
 
 @pytest.mark.parametrize(
-    "template",
-    ["{% if %}", "{{ 1 // 0 }}", "{{ messages[9].content }}", "{{ raise_exception('no') }}"],
+    ("template", "messages", "fields", "end", "echo", "form"),
+    [
+        (DEEPSEEK_R1, [HI], {}, "<|assistant|><think>\n", "<think>", THINK),
+        (DEEPSEEK_R1, [HI], {"prompt_end": NOTHING}, "<|user|>hi", "", None),
+        (QWEN3, [HI], {}, "<|assistant|>", "", THINK),  # the model may write the opening marker
+        (QWEN3, [HI], OFF, "<think>\n\n</think>\n\n", "", None),
+        (QWEN3, [QUESTION], {}, "<|assistant|>", "", THINK),
+        (QWEN3, [HI, THOUGHT], CONTINUED, "<|assistant|><think>\nso far", "<think>", THINK),
+        (QWEN3, [HI, ANSWER], CONTINUED, "<|assistant|>The answer", "", None),
+    ],
 )
-def test_errors_of_a_template_are_template_errors(template: str) -> None:
-    with pytest.raises(TEMPLATE_ERRORS):
-        render_chat(tiny_tokenizer(), [HI], template=template)
+def test_the_end_of_a_prompt_says_whether_its_answers_reason(
+    template: str,
+    messages: list[dict[str, Any]],
+    fields: dict[str, Any],
+    end: str,
+    echo: str,
+    form: ReasoningForm | None,
+) -> None:
+    text, prompt = encoded(template, *messages, **fields)
+    assert text.endswith(end)
+    assert (prompt.echo, prompt.reasoning) == (echo, form)
+    assert prompt.is_reasoning is (echo == "<think>")
+
+
+def test_a_last_message_that_the_template_shortens_can_not_be_continued() -> None:
+    last = {"role": "assistant", "content": "<think>a</think>b" + "c" * 5000}
+    with pytest.raises(JobFailed) as caught:
+        encoded(
+            "</think>{% for m in messages %}{{ m.content[:4] }}{% endfor %}",
+            *(HI, last),
+            prompt_end=MESSAGE,
+        )
+    assert caught.value.error.param == "messages"
+    assert len(caught.value.error.message) < 1000
+
+
+def test_reasoning_in_messages_reaches_the_template() -> None:
+    last = {"role": "assistant", "content": "4", "reasoning_content": "2+2"}
+    text, _ = encoded(QWEN3, HI, last, prompt_end=NOTHING)
+    assert "<think>\n2+2\n</think>\n\n4" in text
+
+
+def test_variables_reach_the_template() -> None:
+    kwargs = {"reasoning_effort": "high", "enable_thinking": True}
+    text, _ = encoded(EFFORT, template_kwargs=kwargs)
+    assert text == "high True hi"
+
+
+def test_an_adapters_template_decides_for_its_answers() -> None:
+    style = PromptStyle(templates={"default": DEEPSEEK_R1}, reasoning=THINK)
+    _, prompt = encoded(CHAT_TEMPLATE, style=style)
+    assert (prompt.echo, prompt.is_reasoning) == ("<think>", True)
+    plain = PromptStyle(templates={"default": CHAT_TEMPLATE})
+    assert encoded(DEEPSEEK_R1, style=plain)[1].reasoning is None
+    assert encoded(DEEPSEEK_R1, style=PromptStyle(reasoning=THINK))[1].is_reasoning
+
+
+LLAMA3_WITHOUT_INSTRUCTIONS = LLAMA3.replace("Respond in the format", "Tools").replace(
+    "function name, ", ""
+)
+OFFERED_TOOLS_ALONE = "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        (LLAMA3_WITHOUT_INSTRUCTIONS, ToolForm.LLAMA3_JSON),
+        ({"default": CHAT_TEMPLATE, "tool_use": HERMES}, ToolForm.HERMES),
+        (OFFERED_TOOLS_ALONE, None),
+        (CHAT_TEMPLATE, None),
+        (None, None),
+        ("{{ raise_exception('no') }}", None),
+    ],
+)
+def test_the_form_is_the_one_that_the_template_teaches(
+    template: str | dict[str, str] | None, form: ToolForm | None
+) -> None:
+    assert base_tool_form(tokenizer(template), "auto") is form
+
+
+@pytest.mark.parametrize("form", ToolForm)
+def test_each_form_is_detected_from_instructions_or_an_earlier_call(form: ToolForm) -> None:
+    name = "LLAMA3" if form is ToolForm.LLAMA3_JSON else form.name
+    template = getattr(tool_templates, name)
+    assert base_tool_form(tokenizer(template), "auto") is form
+    assert adapter_tool_form(tiny_tokenizer(), template, {}, "auto") is form
+
+
+def test_a_template_with_an_unknown_form_is_logged_and_served_without_tools() -> None:
+    with capture_logs() as logs:
+        assert base_tool_form(tokenizer(UNKNOWN_FORM), "auto") is None
+    assert [entry["event"] for entry in logs] == ["tool_calls_not_served"]
+    assert "--tool-call-parser" in logs[0]["hint"]
+
+
+def test_the_setting_overrides_the_form_of_calls() -> None:
+    assert base_tool_form(tokenizer(UNKNOWN_FORM), "hermes") is ToolForm.HERMES
+    assert base_tool_form(tokenizer(HERMES), "llama3_json") is ToolForm.LLAMA3_JSON
+    assert base_tool_form(tokenizer(HERMES), "none") is None
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, None])
+def test_a_form_is_rejected_if_the_template_shows_no_tools(template: str | None) -> None:
+    with pytest.raises(SettingsError, match="--tool-call-parser hermes"):
+        base_tool_form(tokenizer(template), "hermes")
+
+
+HF = tiny_tokenizer()
+USER = {"role": "user", "content": "你好"}
+CHATS: list[dict[str, Any]] = [
+    {"messages": [USER]},
+    {"messages": [USER, {"role": "assistant", "content": "a"}], "prompt_end": PromptEnd.MESSAGE},
+    {"messages": [USER], "prompt_end": PromptEnd.NOTHING, "variables": {"enable_thinking": False}},
+    {"messages": [USER], "special_tokens": {"bos_token": "<own>"}},
+    {
+        "messages": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}],
+        "tools": [{"type": "function", "function": {"name": "add", "parameters": {}}}],
+    },
+    {"messages": [{"role": "unheard of", "content": "x"}]},
+    {"messages": []},
+]
+COSTLY = [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ 10 ** (10 ** 10) }}",
+    "{{ 'x' * 10 ** 10 }}",
+    "{% set n = namespace(x='x') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "{{ ('%' ~ 10 ** 10 ~ 'd') | format(1) }}",
+]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[TemplateSandbox]:
+    sandbox = TemplateSandbox()
+    yield sandbox
+    sandbox.close()
+
+
+def chat(template: str, **fields: Any) -> TemplateChat:
+    fields = {"messages": [USER], **fields}
+    return TemplateChat(template=template, base_tokens=HF.special_tokens_map, **fields)
+
+
+def rendered_here(template: str, messages: list[dict[str, Any]], **fields: Any) -> str | None:
+    try:
+        return render_chat(HF, messages, template=template, **fields)
+    except TEMPLATE_ERRORS:
+        return None
+
+
+def processes() -> list[int]:
+    """Return the ids of this process's template processes."""
+    found = []
+    for pid in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+        if b"worker.text.templates.process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            found.append(int(pid))
+    return found
+
+
+@pytest.mark.parametrize("fields", CHATS)
+@pytest.mark.parametrize(
+    "template", [CHAT_TEMPLATE, HERMES, LLAMA3, DEEPSEEK_V3, DEEPSEEK_R1, QWEN3]
+)
+def test_a_chat_is_rendered_as_by_transformers(
+    sandbox: TemplateSandbox, template: str, fields: dict[str, Any]
+) -> None:
+    rendered = sandbox.render(chat(template, **fields))
+    assert (None if rendered.error else rendered.text) == rendered_here(template, **fields)
+
+
+@pytest.mark.parametrize("template", COSTLY)
+def test_a_costly_chat_is_refused_and_later_ones_are_rendered(
+    sandbox: TemplateSandbox, template: str
+) -> None:
+    refused = sandbox.render(chat(template))
+    assert (refused.text, refused.error) == ("", TOO_COSTLY)
+    assert refused.cpu_s >= 1
+    assert sandbox.render(chat("fine")).text == "fine"
+
+
+def test_a_text_is_bounded(sandbox: TemplateSandbox) -> None:
+    assert len(sandbox.render(chat("{{ 'x' * 2 ** 20 }}")).text) == MAX_TEXT_CHARS
+    assert "writes more than" in sandbox.render(chat("{{ 'x' * (2 ** 20 + 1) }}")).error
+
+
+def test_a_syntax_error_is_told_apart(sandbox: TemplateSandbox) -> None:
+    assert sandbox.render(chat("{% if %}")).is_malformed
+    assert not sandbox.render(chat("{{ 1 // 0 }}")).is_malformed
+
+
+def test_processes_that_were_killed_are_replaced(sandbox: TemplateSandbox) -> None:
+    sandbox.render(chat("fine"))
+    for pid in processes():
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert sandbox.render(chat("fine")).text == "fine"
+
+
+async def test_another_tenant_is_served_beside_costly_chats() -> None:
+    templates = AdapterTemplates()
+    await templates.render("blue", chat("fine"))
+    costly = [asyncio.create_task(templates.render("red", chat(COSTLY[0]))) for _ in range(3)]
+    done: list[Rendered] = []
+    while not costly[-1].done():
+        done.append(await templates.render("blue", chat("fine")))
+        await asyncio.sleep(0.01)
+    assert [(await each).error for each in costly] == [TOO_COSTLY] * 3
+    assert {each.text for each in done} == {"fine"}
+    assert len(done) > 20

@@ -34,11 +34,7 @@ class AllowedUrls:
         return " ".join(root.address for root in self._roots)
 
     def checked(self, source: str) -> RemoteUrl:
-        """Return the parts of the URL `source`.
-
-        Raises:
-            SourceFailed: the URL is malformed or not allowed.
-        """
+        """Return the parts of a URL. Raises SourceFailed if it is malformed or not allowed."""
         try:
             url = RemoteUrl.parse(source)
         except BadUrl as error:
@@ -50,11 +46,7 @@ class AllowedUrls:
         return url
 
     def allow(self, url: RemoteUrl) -> None:
-        """Check one URL, which may be where another one redirects to.
-
-        Raises:
-            SourceFailed: the URL isn't below a root.
-        """
+        """Check one URL, maybe of a redirect. Raises SourceFailed if it isn't below a root."""
         if not any(url.is_below(root) for root in self._roots):
             raise SourceFailed(
                 ErrorCode.SOURCE_NOT_ALLOWED,

@@ -17,10 +17,9 @@ from typing import BinaryIO
 from shared.errors import AdapterRejected
 from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
 from shared.store.adapters.staging import Phase
+from worker.adapters.remote.archive_members import tar_members, zip_members
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
 from worker.adapters.remote.new_file import write_new
-from worker.adapters.remote.tar_file import tar_members
-from worker.adapters.remote.zip_file import zip_members
 
 MAX_MEMBERS = 1000
 MAX_SMALL_BYTES = 2 << 20
@@ -89,11 +88,7 @@ def _write_members(members: Members, folder: Path) -> None:
 
 
 def _checked_path(name: str) -> PurePosixPath:
-    """Return the path of a member.
-
-    Raises:
-        AdapterRejected: the path may lead out of the archive, or the member may be a pickle.
-    """
+    """Return the path of a member. Refuse one that leads out of the archive, and pickles."""
     path, shown = PurePosixPath(name), f"the archive has the member {name[:200]!r}"
     is_odd = not name or any(c in "\\:" or c < " " for c in name)
     if path.is_absolute() or ".." in path.parts or is_odd:

@@ -109,11 +109,7 @@ class Bucket:
             file.close()
 
     def _adapter_files(self) -> dict[str, Stamp]:
-        """Return the stamps of the adapter's files in the folder, by name.
-
-        Raises:
-            SourceFailed: there is no adapter, or the store can't be reached.
-        """
+        """Return the stamps of the adapter's files in the folder, of which there must be some."""
         listed = _guarded(self._url, lambda: self._files.ls(self._path, detail=True))
         if len(listed) > MAX_LISTED:
             raise AdapterRejected(f"its folder has more than {MAX_LISTED} objects")
@@ -143,11 +139,7 @@ def _stamp(entry: Mapping[str, Any]) -> Stamp:
 
 
 def _guarded(url: RemoteUrl, call: Any) -> Any:
-    """Return the result of a call of fsspec, whose errors are explained.
-
-    Raises:
-        SourceFailed: the object doesn't exist, or the store can't be reached.
-    """
+    """Return the result of a call of fsspec, whose errors become SourceFailed."""
     try:
         return call()
     except FileNotFoundError:

@@ -21,12 +21,7 @@ class Budget:
     """Counts what one adapter takes. Other threads may read the progress."""
 
     def __init__(self, *, max_bytes: int, time_s: float) -> None:
-        """Start the clock.
-
-        Args:
-            max_bytes: largest number of bytes that are received, and that are unpacked.
-            time_s: time in seconds in which everything must be received and unpacked.
-        """
+        """Start the clock. `max_bytes` limits received bytes, and unpacked ones."""
         self._max_bytes = max_bytes
         self._time_s = time_s
         self._end_s = time.monotonic() + time_s
@@ -38,32 +33,20 @@ class Budget:
         self._num_unpacked = 0
 
     def left_s(self) -> float:
-        """Return the seconds that are left.
-
-        Raises:
-            AdapterRejected: no time is left.
-        """
+        """Return the seconds that are left. Raises AdapterRejected if there are none."""
         left_s = self._end_s - time.monotonic()
         if left_s <= _LEAST_S:
             raise AdapterRejected(f"fetching it took longer than {self._time_s:g} s")
         return left_s
 
     def expect(self, total: int) -> None:
-        """Record how many bytes the source says that the adapter has.
-
-        Raises:
-            AdapterRejected: these are too many.
-        """
+        """Record how many bytes the source announces. Raises AdapterRejected if too many."""
         self.total = total
         if total > self._max_bytes:
             raise self._too_large(f"has {total} bytes, more")
 
     def receive(self, num_bytes: int) -> None:
-        """Count received bytes.
-
-        Raises:
-            AdapterRejected: there are too many, or the time is over.
-        """
+        """Count received bytes. Raises AdapterRejected if too many, or if the time is over."""
         self.num_bytes += num_bytes
         if self.num_bytes > self._max_bytes:
             raise self._too_large("has more bytes")
@@ -71,11 +54,7 @@ class Budget:
         pause()
 
     def unpack(self, num_bytes: int) -> None:
-        """Count unpacked bytes.
-
-        Raises:
-            AdapterRejected: there are too many, or the time is over.
-        """
+        """Count unpacked bytes. Raises AdapterRejected if too many, or if the time is over."""
         self._num_unpacked += num_bytes
         if self._num_unpacked > self._max_bytes:
             raise self._too_large("unpacks to more bytes")

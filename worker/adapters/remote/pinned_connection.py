@@ -7,12 +7,12 @@ them. A name that resolves to another address a moment later can't lead elsewher
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import httpcore
 
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from worker.adapters.remote.addresses import is_public
 from worker.adapters.remote.budget import Budget
 
 CONNECT_S = 10.0
@@ -21,6 +21,7 @@ SILENCE_S = 30.0
 
 Resolve = Callable[[str, int], Sequence[str]]
 """Returns the addresses of a host. Raises OSError if it has none."""
+_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def system_addresses(host: str, port: int) -> list[str]:
@@ -77,7 +78,10 @@ class PinnedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to one of the host's addresses, after all of them were checked."""
+        """Connect to the first address of the host that accepts.
+
+        Before that, check that all addresses of the host are allowed.
+        """
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in self._check.addresses(host, port):
             left_s = min(CONNECT_S, self._budget.left_s())
@@ -134,3 +138,24 @@ def explained(error: Exception) -> AdapterRejected:
     return SourceFailed(
         ErrorCode.UNAVAILABLE, f"the server can't be reached ({type(error).__name__}: {error})"
     )
+
+
+def is_public(address: str) -> bool:
+    """Return whether `address` is one of the public internet.
+
+    Private, loopback, link-local, multicast and reserved addresses aren't, in any notation: an IPv6
+    address may hold an IPv4 address, to which the machine or a gateway would connect.
+    """
+    ip = ip_address(address.partition("%")[0])
+    held = _held(ip) if isinstance(ip, IPv6Address) else None
+    if held is not None:
+        return is_public(str(held))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _held(ip: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address stands for, or None."""
+    if ip in _NAT64:
+        return IPv4Address(int(ip) & 0xFFFF_FFFF)
+    teredo = ip.teredo[1] if ip.teredo else None
+    return ip.ipv4_mapped or ip.sixtofour or teredo

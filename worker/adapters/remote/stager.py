@@ -1,4 +1,7 @@
-"""Fetches adapters from URLs into a worker's store. Every method blocks."""
+"""Fetches adapters from URLs into a worker's store for the time in which they are read.
+
+Every method except `progress` blocks.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ ARCHIVE, FILES = "archive", "files"
 
 
 class Stager:
-    """Fetches the files of adapters for the time in which they are read."""
+    """Fetches the files of adapters into the store, and deletes what is left after the read."""
 
     def __init__(
         self,
@@ -35,21 +38,17 @@ class Stager:
         max_bytes: int,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
-        """Create a stager that writes to `store`.
-
-        Args:
-            store: its folder gets a folder for each adapter that is being fetched.
-            allowed: the URLs that clients may name.
-            addresses: checks the addresses of hosts.
-            max_bytes: largest size of an adapter, packed and unpacked.
-            time_limit_s: time in seconds in which an adapter must be fetched.
-        """
+        """Create a stager that writes to `store`. `max_bytes` limits an adapter, even packed."""
         self._store = store
         self._allowed = allowed
         self._addresses = addresses
         self._max_bytes = max_bytes
         self._time_limit_s = time_limit_s
         self._running: dict[str, Budget] = {}
+        """Budgets of the adapters that are being fetched or read, by source.
+
+        Loader threads change it, and `progress` reads it on the event loop.
+        """
 
     def progress(self, source: str) -> Staging | None:
         """Return the progress of an adapter that is being fetched or read, else None."""

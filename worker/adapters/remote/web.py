@@ -74,7 +74,10 @@ _ERRORS = (
 
 
 def _target(url: RemoteUrl, response: httpcore.Response) -> RemoteUrl:
-    """Return the URL to which a response redirects. The expected digest stays."""
+    """Return the URL to which a response redirects, without its fragment.
+
+    A redirect can't set the expected digest: callers check that of the original URL.
+    """
     location = _header(response, b"location")
     try:
         target = urljoin(f"{url.address}?{url.query}", location)

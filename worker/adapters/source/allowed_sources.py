@@ -7,8 +7,9 @@ from pathlib import Path
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import SourceTemplate, is_remote
 from shared.errors import ErrorCode, JobError, JobFailed, SettingsError, SourceFailed
+from shared.settings import WorkerSettings
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.lora.checkpoint.source import link_root
+from worker.lora.checkpoint.adapter_files import link_root
 
 HUB = "hub:"
 """Prefix of a Hugging Face organisation in --adapter-root."""
@@ -132,13 +133,17 @@ def _is_folder(path: Path) -> bool:
 
 
 def _parent(folder: Path) -> Path:
-    """Return the parent of `folder`.
-
-    If `folder` is a snapshot in the hub's cache, return the folder of the cached repository.
-    """
+    """Return the parent of `folder`, or the cached repository of a hub snapshot."""
     root = link_root(folder)
     return folder.parent if root == folder else root
 
 
 def _refused(code: ErrorCode, message: str) -> JobFailed:
     return JobFailed(JobError(code=code, message=message, param="lora_path"))
+
+
+def adapter_roots(settings: WorkerSettings) -> AdapterRoots:
+    """Return the sources that clients may name. Raises SettingsError for a bad root."""
+    sources = settings.adapter_sources.values()
+    template = SourceTemplate.of(settings.adapter_source)
+    return AdapterRoots(settings.adapter_roots, sources, template)

@@ -8,17 +8,14 @@ import structlog
 
 from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterRejected, StoreFailed
-from worker.adapters.source.checked_adapter import AdapterWeights, CheckedAdapter
+from worker.adapters.source.interface import AdapterWeights, CheckedAdapter
 
 log = structlog.get_logger()
 
 PROGRESS_S = 5.0
 """Minimum seconds between two log lines that report progress."""
 MAX_SHARED_BYTES = 256 << 20
-"""Maximum memory, in bytes, for adapters that are kept for later names with the same source.
-
-The files of a kept adapter need not be read again.
-"""
+"""Maximum memory, in bytes, for adapters that are kept for later names with the same source."""
 
 Read = Callable[[str, str], Awaitable[CheckedAdapter[AdapterWeights]]]
 """Function that reads the adapter with the given name from the given source."""
@@ -29,13 +26,9 @@ async def read_each(
 ) -> AsyncIterator[CheckedAdapter[AdapterWeights]]:
     """Yield the adapters of `sources` in order.
 
-    All adapters are read, so that one error can name all bad ones. Without `skips_bad`, no adapter
-    is yielded after the first bad one.
-
-    Args:
-        sources: folder or hub id of each adapter, by name.
-        read: reads one adapter.
-        skips_bad: whether to leave out the adapters that can't be served. They are logged.
+    All adapters of `sources` (folder or hub id by name) are read, so that one error can name all
+    bad ones. No adapter is yielded after the first bad one. With `skips_bad`, bad ones are logged
+    and left out instead.
 
     Raises:
         AdapterRejected: adapters can't be served, and `skips_bad` is false.
@@ -64,12 +57,7 @@ async def read_each(
 
 
 def refusal(errors: Sequence[AdapterRejected], num_adapters: int) -> AdapterRejected:
-    """Return one error that names all bad adapters of a start.
-
-    Args:
-        errors: one error for each bad adapter, with the adapter's name.
-        num_adapters: number of adapters in the settings, including the good ones.
-    """
+    """Return one error for the `errors` of all bad adapters among `num_adapters` of a start."""
     if num_adapters == 1:
         return errors[0]
     if len(errors) == 1:

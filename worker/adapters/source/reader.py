@@ -25,7 +25,7 @@ from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter
 from worker.lora.checkpoint.adapter_files import AdapterFiles, FileStamp
@@ -46,7 +46,6 @@ class Read(Protocol):
         self, name: str, files: AdapterFiles, *, checked: Digests | None = None
     ) -> CheckedAdapter[LoRAAdapter]:
         """Read the adapter in `files`, and return it with the name `name`."""
-        ...
 
 
 class AdapterReader:
@@ -63,17 +62,7 @@ class AdapterReader:
         dtype: torch.dtype,
         max_bytes: int,
     ) -> None:
-        """Create a reader of adapters for one base model.
-
-        Args:
-            read: reads one adapter from its files.
-            base: modules of the base model, with which reports compare an adapter's tensors.
-            store: keeps copies of adapters' files.
-            roots: the sources that clients may name.
-            stager: fetches adapters from URLs.
-            dtype: dtype of the weights in memory.
-            max_bytes: maximum size of one adapter, in bytes.
-        """
+        """Create a reader of adapters for one base model. One adapter may have `max_bytes`."""
         self._read = read
         self._base = base
         self._store = store
@@ -82,10 +71,7 @@ class AdapterReader:
         self._dtype = dtype
         self._max_bytes = max_bytes
         self._checked: dict[str, tuple[list[FileStamp], Digests]] = {}
-        """File stamps and digests of each copy that was checked in full.
-
-        The keys are the digests of the copies' versions.
-        """
+        """File stamps and digests of each copy that was checked in full, by its digest."""
 
     def read(self, name: str, source: str) -> CheckedAdapter[LoRAAdapter]:
         """Return the adapter at `source`, and keep a copy of its files.
@@ -197,7 +183,7 @@ class AdapterReader:
             StoreFailed: the copy can't be written.
         """
         weights = adapter.weights
-        if _is_staged(files.source):
+        if upload_of(files.source) is not None or is_remote(files.source):
             self._record_checked(weights, files)
             self._store.adopt(weights.version, weights.digest, files.folder)
             return
@@ -210,10 +196,7 @@ class AdapterReader:
             )
 
     def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
-        """Read the version of `entry` from the copy in `folder`.
-
-        If the copy is damaged, discard the copy and return None.
-        """
+        """Read the version of `entry` from its copy. Discard a damaged one and return None."""
         try:
             is_operators = self.roots.are_operators(entry.source)
             files = AdapterFiles(folder, is_operators=is_operators)
@@ -231,10 +214,7 @@ class AdapterReader:
         return replace(adapter, weights=replace(adapter.weights, source=entry.source))
 
     def _read_in_full(self, entry: Adapter, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
-        """Read a copy and check all values in it.
-
-        If the copy is intact, record its digests, so that `_read_unchanged` can use them.
-        """
+        """Read a copy and check all values in it, so that `_read_unchanged` need not again."""
         adapter = self._read(entry.name, files)
         weights = adapter.weights
         if weights.digest == entry.digest and not files.have_changed():
@@ -251,10 +231,7 @@ class AdapterReader:
     def _read_unchanged(
         self, entry: Adapter, files: AdapterFiles
     ) -> CheckedAdapter[LoRAAdapter] | None:
-        """Read a copy without checking its values again.
-
-        Return None if the copy was never checked in full, or if its files have changed since then.
-        """
+        """Read a copy that was checked in full and hasn't changed, or return None."""
         stamps, digests = self._checked.get(entry.digest, (None, None))
         if stamps != files.stamps:
             return None
@@ -280,11 +257,6 @@ class AdapterReader:
             ranks=found.ranks,
             trained_on=found.trained_on,
         )
-
-
-def _is_staged(source: str) -> bool:
-    """Return whether the files at `source` are fetched into the store only to be read."""
-    return upload_of(source) is not None or is_remote(source)
 
 
 def _shown_place(files: AdapterFiles) -> str | None:

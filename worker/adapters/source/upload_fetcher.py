@@ -70,11 +70,7 @@ class UploadFetcher:
 
 
 def _config_in(weights: Path) -> bytes:
-    """Return the text of adapter_config.json in the metadata of a safetensors file.
-
-    Raises:
-        AdapterRejected: the metadata doesn't contain it, or the header can't be read.
-    """
+    """Return the text of adapter_config.json in the metadata of a safetensors file."""
     config = _metadata(weights).get(CONFIG_KEY)
     if not isinstance(config, str):
         raise AdapterRejected(

@@ -10,11 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_ROWS = 16
-"""Maximum number of rows of a step with drafts. Larger steps verify none.
-
-A step of a few rows takes as long as one of a single row, because it reads the same weights. With
-more rows, each costs more.
-"""
+"""Maximum number of rows of a step with drafts. Reading the weights hides the cost of so few."""
 MAX_DRAFT = 8
 """Maximum number of draft tokens of one request in a step."""
 MIN_GAIN = 1.02
@@ -85,10 +81,9 @@ class StepDurations:
         self._known = {rows: each for rows, each in self._known.items() if each.step >= oldest}
 
     def estimate(self, num_rows: int) -> float:
-        """Return the estimated duration of a step of `num_rows` rows.
+        """Return the duration of a step of `num_rows` rows, in ms once any step was observed.
 
-        The unit is a millisecond once any step was observed. Between observed numbers of rows the
-        duration is interpolated; beyond them each row costs a fixed share.
+        Between observed numbers of rows it is interpolated; beyond them a row costs a fixed share.
         """
         fewer = max((rows for rows in self._known if rows <= num_rows), default=None)
         more = min((rows for rows in self._known if rows >= num_rows), default=None)
@@ -116,13 +111,8 @@ def draft_lengths(
     """Return how many of each request's proposed tokens the next step verifies.
 
     The result has the most expected tokens per millisecond, but no drafts if their gain is small.
-
-    Args:
-        proposals: for each request of the step, its number of proposed tokens and the estimated
-            probability that one is accepted.
-        durations: durations of earlier steps.
-        num_rows: number of rows of the step without drafts.
-        max_rows: maximum number of rows of the step.
+    `proposals` has each request's number of proposed tokens and the estimated probability that one
+    is accepted. The step has `num_rows` rows without drafts, and at most `max_rows` with them.
     """
     likelihoods = sorted(
         (

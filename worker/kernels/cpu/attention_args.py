@@ -2,12 +2,11 @@
 
 import ctypes
 from ctypes import c_float, c_int64, c_void_p
-from dataclasses import dataclass
 
 from worker.kernels.interface import AttentionBatch, Prepared
 
 
-class AttentionArgs(ctypes.Structure):
+class AttentionArgs(ctypes.Structure, Prepared):
     """ctypes mirror of `AttentionArgs` in attention.h."""
 
     _fields_ = [
@@ -20,20 +19,12 @@ class AttentionArgs(ctypes.Structure):
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class NativeBatch(Prepared):
-    """Attention arguments of a batch. `prepare_batch` sets the fields that all layers share."""
-
-    args: AttentionArgs
-
-
-def prepare_batch(batch: AttentionBatch) -> NativeBatch:
-    """Return the attention arguments of `batch`. The batch's tensors must outlive the arguments."""
-    args = AttentionArgs(
+def prepare_batch(batch: AttentionBatch) -> AttentionArgs:
+    """Return the arguments that all layers share. The batch's tensors must outlive them."""
+    return AttentionArgs(
         block_tables=batch.block_tables.data_ptr(),
         table_stride=batch.block_tables.stride(0),
         query_starts=batch.query_starts.data_ptr(),
         context_lens=batch.context_lens.data_ptr(),
         num_seqs=len(batch.context_lens),
     )
-    return NativeBatch(args)

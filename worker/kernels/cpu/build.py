@@ -58,11 +58,7 @@ def prebuilt_libraries() -> list[Path]:
 
 
 def find_compiler() -> str:
-    """Return the path of a C++ compiler.
-
-    Raises:
-        NotCompiled: there is none on PATH.
-    """
+    """Return the path of a C++ compiler. Raises NotCompiled if there is none on PATH."""
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise NotCompiled(

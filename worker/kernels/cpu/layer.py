@@ -1,4 +1,7 @@
-"""Parameters of decoder layers for the native kernels; ctypes mirror of layer.cpp."""
+"""Parameters of decoder layers for the native kernels; ctypes mirror of `src/layer/layer.cpp`.
+
+The fields of each structure must have the types and the order of those of the C++ struct.
+"""
 
 import ctypes
 from collections.abc import Sequence
@@ -6,6 +9,8 @@ from ctypes import c_float, c_int64, c_void_p
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from worker.kernels.interface import AttentionParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +43,27 @@ class PackedLinear:
 
 @dataclass(frozen=True, slots=True)
 class HeadParams:
-    """Parameters of a layer's attention."""
+    """Numbers and width of a layer's attention heads."""
 
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    sliding_window: int | None
-    scaling: float
-    softcap: float | None
 
 
 class NativeLayer:
     """Parameters of one layer in the memory layout that native code reads."""
 
     def __init__(
-        self, norms: Sequence[NormParams], linears: Sequence[PackedLinear], heads: HeadParams
+        self,
+        norms: Sequence[NormParams],
+        linears: Sequence[PackedLinear],
+        heads: HeadParams,
+        attention: AttentionParams,
     ) -> None:
-        """Create the C struct of the parameters. The struct points to the original weights.
+        """Create the C struct of the parameters, which points to the original weights.
 
-        Args:
-            norms: the norms before attention and before the MLP.
-            linears: the q/k/v, o, gate/up and down projections.
-            heads: the parameters of the attention.
+        `norms` are those before attention and before the MLP. `linears` are the q/k/v, o, gate/up
+        and down projections.
         """
         self._tensors = (norms, linears)  # keeps the referenced weights alive
         self._struct = _Layer(
@@ -68,9 +72,9 @@ class NativeLayer:
             num_heads=heads.num_heads,
             num_kv_heads=heads.num_kv_heads,
             head_dim=heads.head_dim,
-            window=heads.sliding_window or 0,
-            scaling=heads.scaling,
-            softcap=heads.softcap or 0.0,
+            window=attention.sliding_window or 0,
+            scaling=attention.scaling,
+            softcap=attention.softcap or 0.0,
         )
         self.address = ctypes.addressof(self._struct)
 

@@ -11,17 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.kernels.cpu.attention_args import AttentionArgs, NativeBatch, prepare_batch
+from worker.kernels.cpu.attention_args import AttentionArgs, prepare_batch
 from worker.kernels.cpu.build import load_library
 from worker.kernels.cpu.layer import LayersStep, NativeLayers, pointers
-from worker.kernels.cpu.lora_args import (
-    NativePlan,
-    NativeSites,
-    prepare_plan,
-    prepare_sites,
-)
-from worker.kernels.cpu.quantised import QuantisedKernels
-from worker.kernels.cpu.rows import contiguous_rows, packed_product
+from worker.kernels.cpu.lora_args import NativePlan, NativeSites, prepare_plan, prepare_sites
+from worker.kernels.cpu.quantised import QuantisedKernels, contiguous_rows, packed_product
 from worker.kernels.interface import (
     AttentionBatch,
     AttentionParams,
@@ -43,11 +37,7 @@ class NativeKernels:
     name = "native"
 
     def __init__(self, dtype: torch.dtype, cache_folder: Path) -> None:
-        """Load the kernels from `cache_folder`, compiling them first if necessary.
-
-        Raises:
-            NotCompiled: the kernels cannot be compiled on this machine.
-        """
+        """Load or compile the kernels in `cache_folder`. Raises NotCompiled if that fails."""
         self._dtype = dtype
         library = load_library(cache_folder)
 
@@ -90,12 +80,9 @@ class NativeKernels:
     def spread_threads(self) -> None:
         """Pin the calling thread's two OpenMP threads to one core each, if there are two cores.
 
-        A team of more than two OpenMP threads is not pinned, for the following reason. If an
-        operation uses only some threads of the team, OpenMP ends the other threads and starts new
-        ones later. New threads inherit the affinity of the calling thread. If the calling thread
-        were pinned, all new threads would run on its core.
-
-        A call takes a few microseconds if the threads are already pinned.
+        Larger teams aren't pinned. OpenMP ends unused threads and starts new ones later, which
+        inherit the affinity of the calling thread, so all of them would run on its core. A call
+        takes a few microseconds if the threads are already pinned.
         """
         if len(self._cores) == _NUM_PINNED_THREADS:
             self._spread_threads(self._cores, _NUM_PINNED_THREADS)
@@ -137,10 +124,7 @@ class NativeKernels:
         return out
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add LoRA terms to `y` in place; see `Kernels.add_lora_`.
-
-        Each row of `y` must be contiguous.
-        """
+        """Add LoRA terms to `y`, whose rows are contiguous, in place; see `Kernels.add_lora_`."""
         x = contiguous_rows(x)
         prepared = self._lora(sites, plan)
         struct = prepared.args
@@ -157,20 +141,11 @@ class NativeKernels:
         batch: AttentionBatch,
         lora: Sequence[tuple[LoRASites, LoRAPlan] | None],
     ) -> Tensor:
-        """Compute consecutive decoder layers in one call.
+        """Return `x` `[1, T, hidden]`, contiguous, after consecutive decoder layers.
 
-        Args:
-            layers: the layers' parameters, in the kernels' dtype.
-            x: `[1, T, hidden]`, contiguous.
-            rotation: the cosines and the sines for the tokens' positions, each
-                `[1, T, head_dim]` and contiguous.
-            caches: each layer's keys and values.
-            batch: the cache locations of the step's tokens.
-            lora: the LoRA sites and plan of each layer's q/k/v, o, gate/up and down projections.
-                None stands for a projection without a LoRA term. Empty if there are no LoRA terms.
-
-        Returns:
-            A new tensor with the shape of `x`.
+        `rotation` is the cosines and the sines for the tokens' positions, each `[1, T, head_dim]`
+        and contiguous. `lora` has the LoRA sites and plan of each layer's q/k/v, o, gate/up and
+        down projections. None stands for one without a LoRA term; if none has any, it is empty.
         """
         y = torch.empty_like(x)
         attention = self._attention_of(batch)
@@ -197,9 +172,9 @@ class NativeKernels:
 
     def _attention_of(self, batch: AttentionBatch) -> AttentionArgs:
         prepared = batch.prepared
-        if not isinstance(prepared, NativeBatch):
+        if not isinstance(prepared, AttentionArgs):
             prepared = batch.prepared = prepare_batch(batch)
-        return prepared.args
+        return prepared
 
     def _lora(self, sites: LoRASites, plan: LoRAPlan) -> NativeSites:
         """Set the plan of `sites` to `plan`, and return their native arguments."""
@@ -231,28 +206,15 @@ class NativeKernels:
         return packed
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
-        """Compute `x w^T + bias` with a packed weight `w`.
-
-        Args:
-            x: `[..., in]`.
-            packed: the result of `pack` for `w`.
-            bias: `[out_features]`, or None.
-            out_features: number of rows of the unpacked weight.
-
-        Returns:
-            `[..., out_features]`.
-        """
+        """Compute `x w^T + bias` with the result `packed` of `pack`; see `packed_product`."""
         return packed_product(self._linear, x, packed, bias, out_features)
 
     def rms_norm(
         self, x: Tensor, weight: Tensor, epsilon: float, *, offset: float, round_first: bool
     ) -> Tensor:
-        """Compute `x / rms(x) * (offset + weight)` over the last dimension of `x`.
+        """Compute `x / rms(x) * (offset + weight)` over the last dimension, as a new tensor.
 
         With `round_first`, `x / rms(x)` is rounded to the dtype before the weight is applied.
-
-        Returns:
-            A new contiguous tensor with the shape of `x`.
         """
         rows = contiguous_rows(x)
         out = torch.empty(x.shape, dtype=x.dtype)

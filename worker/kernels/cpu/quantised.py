@@ -1,14 +1,13 @@
 """Weights in int8 for the native kernels, and the product with them."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from worker.kernels.cpu.rows import packed_product
 
 GROUP = 32
 """Number of neighbouring inputs of a row that share a scale. Must equal GROUP in groups.h."""
@@ -100,19 +99,10 @@ class QuantisedKernels:
         return found
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
-        """Compute `x w^T + bias` with a packed weight `w`.
+        """Compute `x w^T + bias` with the result `packed` of `pack`; see `packed_product`.
 
         The inputs are quantised to int8 in groups, as the weight is. A row's result doesn't depend
         on the other rows.
-
-        Args:
-            x: `[..., in]`.
-            packed: the result of `pack` for `w`.
-            bias: `[out_features]`, or None.
-            out_features: number of rows of the unpacked weight.
-
-        Returns:
-            `[..., out_features]`.
         """
         return packed_product(self._linear, x, packed, bias, out_features)
 
@@ -122,3 +112,33 @@ class QuantisedKernels:
             torch.empty(out_features, in_features, dtype=torch.int8),
             torch.empty(out_features, num_groups, dtype=torch.bfloat16),
         )
+
+
+def contiguous_rows(x: Tensor) -> Tensor:
+    """Return `x`, `[..., dim]`, as `[rows, dim]` with contiguous rows. Copies only if necessary."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+def packed_product(
+    linear: Callable[..., Any], x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int
+) -> Tensor:
+    """Return `x w^T + bias`, `[..., out_features]`, by the native function `linear`.
+
+    `x` is `[..., in]`, `packed` is the weight `w` in the layout that the function reads, and `bias`
+    is `[out_features]` or None.
+    """
+    rows = contiguous_rows(x)
+    y = x.new_empty(*x.shape[:-1], out_features)
+    linear(
+        rows.data_ptr(),
+        rows.stride(0),
+        packed.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        out_features,
+        rows.shape[0],
+        out_features,
+        rows.shape[1],
+    )
+    return y

@@ -30,31 +30,19 @@ class TritonBatch(Prepared):
 
 @dataclass(frozen=True, slots=True)
 class BlockSizes:
-    """Limits on a program's block sizes.
-
-    With these limits, blocks fit into the registers and the shared memory of common GPUs.
-    """
+    """Limits on a program's blocks, so that they fit into registers and shared memory."""
 
     max_rows: int
     """Maximum number of query rows in a program's block."""
     max_keys: int
     """Maximum number of keys that a program reads at once."""
     row_elements: int
-    """Maximum number of elements in a block of query rows (rows x head width).
-
-    Wider heads therefore get fewer rows in a block.
-    """
+    """Maximum number of elements in a block of query rows (rows x head width)."""
     key_elements: int
-    """Maximum number of elements in the keys that a program reads at once (keys x head width).
-
-    With wider heads, a program therefore reads fewer keys at once.
-    """
+    """Maximum number of elements in the keys that are read at once (keys x head width)."""
 
     def rows(self, group: int, width: int, *, is_decode: bool) -> int:
-        """Return a program's number of query rows, a power of two.
-
-        The number is at least `group`, the number of query heads per key head.
-        """
+        """Return the number of a program's query rows: a power of two, and at least `group`."""
         wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
         return max(wanted, _padded(group))
 
@@ -212,12 +200,8 @@ class Attention:
 def query_blocks(batch: AttentionBatch, num_queries: int) -> Tensor:
     """Split each sequence's queries into blocks of up to `num_queries` queries.
 
-    The call does not wait for the device.
-
-    Returns:
-        `[I, 2]` int32. Each row has the index of a block's sequence, and the index of the block's
-        first query in that sequence. A sequence may get one superfluous block, which starts after
-        the sequence's last query.
+    The call does not wait for the device. Returns `[I, 2]` int32: each block's sequence, and its
+    first query in that sequence. A sequence may get one superfluous block, after its last query.
     """
     num_sequences, device = len(batch.context_lens), batch.context_lens.device
     first = batch.query_starts[:-1] // num_queries

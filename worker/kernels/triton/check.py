@@ -21,24 +21,14 @@ from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton.kernels import TritonKernels
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""For each dtype, the largest allowed deviation from torch's result.
-
-The deviation is divided by the largest absolute value of torch's result.
-"""
-
+"""Largest deviation from torch's result, relative to its largest absolute value."""
 _BLOCK_SIZE = 16
 _SEQUENCES = ((1, 1), (300, 1), (40, 40), (90, 5))
-"""(context length, number of queries at its end) of each test sequence.
-
-Together, the sequences cover all attention code.
-"""
+"""(context length, number of queries at its end) of sequences that cover all attention code."""
 _WINDOW = 70
 _PAGE_ROWS = 8
 _LORA_SIZES = ((3, 64), (3, 2048), (80, 64), (80, 2048))
-"""(number of tokens, number of input features) of each test batch.
-
-Together, the batches cover all code of the LoRA term.
-"""
+"""(number of tokens, number of input features) of batches that cover all LoRA code."""
 
 
 class NotUsable(Exception):
@@ -63,11 +53,7 @@ def usable_kernels(device: torch.device, dtype: torch.dtype) -> TritonKernels:
 
 @torch.inference_mode()
 def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
-    """Compare each kernel with torch on random inputs.
-
-    Raises:
-        NotUsable: a result deviates from torch's by more than TOLERANCE.
-    """
+    """Compare each kernel with torch. Raises NotUsable if a result deviates too much."""
     trials = {f"attention, window {w}": partial(_attention, w) for w in (None, _WINDOW)}
     trials |= {f"LoRA, {t} x {n}": partial(_lora, t, n) for t, n in _LORA_SIZES}
     for name, trial in trials.items():

@@ -11,29 +11,33 @@ from torch import Tensor
 
 from worker.kernels.interface import LoRAPlan, LoRASites, Prepared
 from worker.kernels.triton.device.lora import expand_kernel, shrink_kernel
-from worker.kernels.triton.sites import SiteTable, site_table
 
 BLOCK_ROWS = 32
 """Number of adapter rows that a program computes at once."""
 DECODE_TOKENS = 16
-"""Number of tokens in a tile if each adapter has at most this many tokens in the batch.
-
-The number is the smallest side of a block that a matrix unit supports.
-"""
+"""Tokens of a tile if no adapter has more in the batch; a matrix unit's smallest block."""
 PREFILL_TOKENS = 64
 """Number of tokens in a tile if any adapter has more than DECODE_TOKENS in the batch."""
 NUM_SPLITS = 8
-"""Number of parts into which the input features are split. Each program sums over one part.
-
-Without splits, a batch of few tokens would occupy only a few programs.
-"""
+"""Parts of the input features, each summed by one program, to occupy many in small batches."""
 MIN_SPLIT_FEATURES = 1024
 """Inputs are split only if there are more input features than this."""
 MAX_SPLIT_TOKENS = 1024
-"""Inputs are split only if the plan has at most this many tokens.
+"""Inputs are split only if the plan has at most this many tokens."""
+ALIGNED_FEATURES = 16
+"""Column alignment, in elements, that lets kernels access a site's outputs as vectors."""
 
-With more tokens, there are enough programs without splits.
-"""
+
+@dataclass(frozen=True, slots=True)
+class SiteTable(Prepared):
+    """Addresses and sizes of the weights of S sibling linears. The table is on the device."""
+
+    table: Tensor
+    """`[S, 7]` int64; the SITE_ constants of `device/lora.py` name the fields."""
+    max_out_features: int
+    """Maximum number of output features of any site."""
+    is_aligned: bool
+    """Whether each site's output features and offset are multiples of ALIGNED_FEATURES."""
 
 
 class _Tile(NamedTuple):
@@ -73,19 +77,13 @@ class _PlanWork(Prepared):
     block_tokens: int
     """Maximum number of tokens in a tile."""
     works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
-    """For each combination of the sites' pool groups, the tiles.
-
-    None if the plan has no pages in these groups.
-    """
+    """Tiles for each combination of the sites' groups, or None if the plan has no pages there."""
     partials: Tensor | None = None
     """Memory for partial sums, shared by all launches because they run one after another."""
 
 
 def add_lora_(y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-    """Add LoRA terms to `y` in place; see `Kernels.add_lora_`.
-
-    Each row of `x` and of `y` must be contiguous.
-    """
+    """Add LoRA terms to `y` in place; see `Kernels.add_lora_`. Rows must be contiguous."""
     if not sites.sites:
         return
     of_plan = plan.prepared
@@ -175,10 +173,9 @@ def _work(of_plan: _PlanWork, plan: LoRAPlan, groups: Sequence[int]) -> _Work | 
 
 
 def _tiles(of_plan: _PlanWork, page_starts: Sequence[int]) -> Iterator[_Tile]:
-    """Yield the tiles of one site.
+    """Yield the tiles of one site. The caller sets `site` and `partials`.
 
-    The fields `site` and `partials` are 0 until the caller sets them. The field `first_page` is an
-    index into the pages of the site's group.
+    The field `first_page` is an index into the pages of the site's group.
     """
     spans = zip(pairwise(of_plan.token_starts), pairwise(page_starts), strict=True)
     for (start, stop), (first_page, end_page) in spans:
@@ -199,3 +196,27 @@ def _partials(of_plan: _PlanWork, size: int, device: torch.device) -> Tensor:
 def _num_splits(in_features: int, num_tokens: int) -> int:
     is_split = in_features > MIN_SPLIT_FEATURES and num_tokens <= MAX_SPLIT_TOKENS
     return NUM_SPLITS if is_split else 1
+
+
+def site_table(sites: LoRASites) -> SiteTable:
+    """Return the table of `sites`, which must not be empty."""
+    rows = [
+        [
+            site.a.data_ptr(),
+            site.b.data_ptr(),
+            site.a.stride(0),
+            site.b.stride(0),
+            site.b.shape[2],
+            site.offset,
+            site.layer,
+        ]
+        for site in sites.sites
+    ]
+    # Kernels read rows in vectors, which requires aligned addresses (bytes) and strides (elements).
+    assert all(row[0] % 16 == row[1] % 16 == row[2] % 8 == row[3] % 8 == 0 for row in rows)
+    columns = [column for site in sites.sites for column in (site.b.shape[2], site.offset)]
+    return SiteTable(
+        table=torch.tensor(rows, dtype=torch.int64, device=sites.sites[0].a.device),
+        max_out_features=max(site.b.shape[2] for site in sites.sites),
+        is_aligned=all(column % ALIGNED_FEATURES == 0 for column in columns),
+    )

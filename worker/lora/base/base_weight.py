@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 _CHUNK_ROWS = 4096
-"""Number of rows of a weight that one operation processes.
-
-This limits the memory for temporary copies in a wider dtype.
-"""
+"""Rows of a weight that one operation processes, which limits the memory of wider copies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,20 +34,14 @@ def weight_of(linear: nn.Module) -> Tensor | None:
 
 @torch.no_grad()
 def row_squares(weight: Tensor) -> Tensor:
-    """Return the squared length of each row of `weight`.
-
-    `weight` is `[out, in]`. The result is `[out]`, in float32 or wider.
-    """
+    """Return the squared length of each row of `weight` `[out, in]`, in float32 or wider."""
     dtype = wide_dtype(weight.dtype)
     parts = torch.split(weight, _CHUNK_ROWS)
     return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=dtype) for part in parts]) ** 2
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of vectors that scale or shift outputs whose dtype is `dtype`.
-
-    The result is `dtype` or float32, whichever is wider.
-    """
+    """Return the wider of `dtype` and float32, for vectors that scale or shift outputs."""
     return torch.promote_types(dtype, torch.float32)
 
 

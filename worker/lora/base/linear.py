@@ -13,10 +13,7 @@ from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
 PACKED_ROWS = 32
-"""Number of input rows for which oneDNN optimises the packed layout.
-
-Inputs with any other number of rows work too.
-"""
+"""Number of input rows for which oneDNN optimises the packed layout. Others work, too."""
 
 
 class BaseLinear(Protocol):
@@ -28,15 +25,10 @@ class BaseLinear(Protocol):
     """Memory of the weight in bytes, unless the linears themselves hold the weight."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the outputs of all linears for `x` `[..., in]`, concatenated into a new tensor.
-
-        The result is `[..., sum of out]`.
-        """
-        ...
+        """Return all outputs for `x` `[..., in]`, joined in a new tensor `[..., sum of out]`."""
 
     def product(self, x: Tensor) -> Tensor:
         """Compute the outputs without the biases."""
-        ...
 
 
 def can_join(linear: nn.Module) -> bool:
@@ -47,16 +39,11 @@ def can_join(linear: nn.Module) -> bool:
 def base_linear(
     linears: Sequence[nn.Module], kernels: Kernels, quantised: Sequence[QuantisedWeight] = ()
 ) -> BaseLinear:
-    """Join `linears` and use the fastest layout that `kernels` and the CPU support.
+    """Join `linears`, which read the same input, in the fastest layout for `kernels` and the CPU.
 
     If this layout is packed, `linears` keep only the shapes of their weights. If a linear can't be
-    joined, it must be the only item of `linears`.
-
-    Args:
-        linears: linears that read the same input.
-        kernels: the kernels that compute the model.
-        quantised: the quantised weight of each linear, for native kernels. Empty if they aren't
-            quantised.
+    joined, it must be the only item of `linears`. `quantised` holds the quantised weight of each
+    linear, for native kernels.
     """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears):
@@ -101,11 +88,9 @@ class _Joined:
         self.out_features = [linear.out_features for linear in linears]
         self._weight = _joined_weight(linears)
         self._bias = _joined_bias(linears)
-        start = 0
-        for linear in linears:  # each linear keeps its weight as a view
-            end = start + linear.out_features
-            linear.weight = nn.Parameter(self._weight[start:end], requires_grad=False)
-            start = end
+        parts = torch.split(self._weight, self.out_features)
+        for linear, part in zip(linears, parts, strict=True):  # each keeps its weight as a view
+            linear.weight = nn.Parameter(part, requires_grad=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self._weight, self._bias)
@@ -136,7 +121,7 @@ class NativePacked:
         _drop_weights(linears)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map `[..., in]` to `[..., sum of out]`."""
+        """Return the outputs of all linears for `x` `[..., in]`, joined to `[..., sum of out]`."""
         return self._kernels.linear(x, self.weight, self.bias, sum(self.out_features))
 
     def product(self, x: Tensor) -> Tensor:

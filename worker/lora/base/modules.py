@@ -38,10 +38,7 @@ class BaseEmbedding:
     """Whether the output head uses the same weight."""
 
     def as_linear(self) -> BaseWeight:
-        """Return the properties of the transposed table `[dim, vocab]`.
-
-        In PEFT, DoRA treats the transposed table as a linear's weight.
-        """
+        """Return the properties of the transposed table `[dim, vocab]`, the weight for DoRA."""
         return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
 
 
@@ -101,11 +98,7 @@ class BaseModules:
         return targets
 
     def tied_targets(self, targeting: Targeting) -> set[str]:
-        """Return the names of the embedding and the head if `ensure_weight_tying` selects both.
-
-        Otherwise, return an empty set. In PEFT, this setting makes an adapter that targets one of
-        the two tied modules target both.
-        """
+        """Return the tied modules if `ensure_weight_tying` makes an adapter target both of them."""
         is_saved = any(is_table(name) for name in targeting.saved_names)
         if not targeting.ensure_weight_tying or is_saved or not self.is_tied:
             return set()
@@ -157,20 +150,14 @@ def is_table(name: str) -> bool:
 
 
 def place_in_layer(name: str) -> str:
-    """Return the part of a module's name that follows the layer number.
-
-    A name without a layer number is returned unchanged.
-    """
+    """Return what follows the layer number in a module's name. Other names stay unchanged."""
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[0] + 1 :]) if numbers else name
 
 
 def base_modules(model: nn.Module) -> BaseModules:
-    """Collect the modules of a transformers model.
-
-    Call this before `serve_linears`, which replaces the linears.
-    """
+    """Collect the modules of a transformers model, before `serve_linears` replaces its linears."""
     head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     embedding = _embedding(model, head)
     linears: dict[str, ModuleShape] = {}
@@ -199,10 +186,7 @@ def base_modules(model: nn.Module) -> BaseModules:
 
 
 def _embedding(model: nn.Module, head: nn.Module | None) -> BaseEmbedding | None:
-    """Return the model's input embedding.
-
-    Return None if the module isn't the plain or scaled lookup that PEFT assumes.
-    """
+    """Return the model's input embedding if it is the plain or scaled lookup that PEFT assumes."""
     found = model.get_input_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     scale = getattr(found, "embed_scale", None)
     if not isinstance(found, nn.Embedding) or found.max_norm is not None:

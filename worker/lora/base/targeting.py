@@ -3,9 +3,10 @@
 The result is that of `peft.tuners.tuners_utils.check_target_module_exists`, but takes linear time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker.lora.patterns.linear_patterns import ends
 from worker.lora.patterns.name_patterns import NamePatterns
 
 Names = frozenset[str]
@@ -34,11 +35,7 @@ class Targeting:
     ensure_weight_tying: bool = False
 
     def targeted(self, modules: Sequence[str]) -> set[str]:
-        """Return those of `modules` that are targeted.
-
-        Raises:
-            AdapterRejected: matching the patterns takes too much time or memory.
-        """
+        """Return those of `modules` that are targeted. Raises AdapterRejected if too costly."""
         found = self._matching(modules)
         left = [module for module in modules if module in found]
         left = [module for module in left if not self._is_excluded_by_name(module)]
@@ -52,7 +49,7 @@ class Targeting:
             return {*self.pattern.first_matches(modules)}
         names = self.names or frozenset()
         exact = {module for module in modules if module in names}
-        by_end = [m for m in modules if m not in exact and not names.isdisjoint(_ends(m))]
+        by_end = [m for m in modules if m not in exact and not names.isdisjoint(ends(m))]
         if self.layers is not None:
             numbers = self._layers_of(by_end)
             by_end = [module for module in by_end if numbers.get(module) in self.layers]
@@ -69,12 +66,7 @@ class Targeting:
     def _is_excluded_by_name(self, module: str) -> bool:
         if isinstance(self.excluded, NamePatterns):
             return False
-        return module in self.excluded or not self.excluded.isdisjoint(_ends(module))
-
-
-def _ends(name: str) -> Iterator[str]:
-    """Yield the parts of a name after each of its dots."""
-    return (name[index:] for index, char in enumerate(name, 1) if char == ".")
+        return module in self.excluded or not self.excluded.isdisjoint(ends(module))
 
 
 def _first_number(name: str) -> str | None:

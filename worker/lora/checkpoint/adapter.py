@@ -13,24 +13,18 @@ import torch
 from shared.adapter_names import NAME_RULE, is_valid_name
 from shared.errors import AdapterNotServed, AdapterRejected
 from shared.protocol.adapters import Adapter
-from shared.protocol.capabilities import (
-    EVERYTHING,
-    AdapterKind,
-    Capabilities,
-    Needs,
-    what_exceeds,
-)
+from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities, Needs, what_exceeds
 from shared.protocol.ids import AdapterVersion
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import AdapterConfig
+from worker.lora.checkpoint.expected_tensors import check_duplicates
 from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
 from worker.lora.checkpoint.manifest import Manifest, manifest_of
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
 from worker.lora.checkpoint.side_reader import SideReader
 from worker.lora.checkpoint.tensor_file import read_tensors
 from worker.lora.checkpoint.tensors import AdapterTensors
-from worker.lora.checkpoint.tied_tensors import check_duplicates
 from worker.lora.side.weights import SideWeights
 from worker.lora.throttle import pause
 
@@ -78,10 +72,7 @@ class LoRAAdapter:
         return replace(self, name=name, version=version_of(name, self.digest))
 
     def registry_entry(self, source: str) -> Adapter:
-        """Return a registry entry for this adapter, with the current time as its creation time.
-
-        `source` is the folder or hub id under which every worker can find the files.
-        """
+        """Return an entry, created now, for files that every worker finds under `source`."""
         return Adapter(
             name=self.name,
             version=self.version,
@@ -111,14 +102,8 @@ def read_checkpoint(
 ) -> LoRAAdapter:
     """Read and check the adapter in `files`. Its weights are cast to `dtype` on the CPU.
 
-    Args:
-        name: the adapter's name.
-        files: the adapter's files.
-        base: the base model's modules.
-        dtype: the dtype of the adapter pool.
-        checked: digests from an earlier read, if the files haven't changed since then. With
-            `checked`, the tensors are neither checked for finite values nor hashed again.
-        serves: what the worker's engine serves.
+    `checked` holds digests from an earlier read, if the files haven't changed since. The tensors
+    are then neither checked for finite values nor hashed again.
 
     Raises:
         AdapterRejected: the adapter can't be served exactly as PEFT would serve it. The message
@@ -158,7 +143,10 @@ def _read(
     modules = _low_rank(tensors, manifest, dtype)
     side = SideReader(tensors, config, base, manifest.trained, dtype).read(modules)
     prompt_files = {path.name: path.read_bytes() for path in files.prompt_paths}
-    digests = checked or _digests(tensors, config, manifest, prompt_files)
+    digests = checked
+    if digests is None:
+        weights = _weights_digest(tensors, config, manifest)
+        digests = Digests(_version_digest(weights, prompt_files), weights)
     return LoRAAdapter(
         name=name,
         version=version_of(name, digests.version),
@@ -191,16 +179,6 @@ def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -
         b, factor = tensors.cast_all([pair.b for pair in pairs], dtype, scaling)
         stacks.append(LowRankStack(modules, a, b, factor, scaling))
     return LowRank(stacks, [pair.module for pair in manifest.pairs])
-
-
-def _digests(
-    tensors: AdapterTensors,
-    config: AdapterConfig,
-    manifest: Manifest,
-    prompt_files: Mapping[str, bytes],
-) -> Digests:
-    weights = _weights_digest(tensors, config, manifest)
-    return Digests(_version_digest(weights, prompt_files), weights)
 
 
 def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, manifest: Manifest) -> str:

@@ -4,23 +4,18 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from shared.errors import AdapterRejected
-from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
-from worker.lora.checkpoint.config import (
-    AdapterConfig,
-    config_fields,
-    parse_config,
-    read_config,
-)
+from shared.adapter_flags import is_hub_id
+from shared.errors import AdapterRejected, ErrorCode, SourceFailed
+from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from worker.lora.checkpoint.config import AdapterConfig, config_fields, parse_config, read_config
 from worker.lora.checkpoint.safetensors_header import Header, read_header
-from worker.lora.checkpoint.source import (
-    adapter_file,
-    adapter_folder,
-    prompt_file_names,
-)
 
 MAX_BASE_NAME_CHARS = 1024
 """Maximum length of the name of a base model. Comparing names takes quadratic time."""
+_PICKLED = (
+    "adapter_model.bin can run code when it is read and isn't supported; convert it by loading "
+    "the adapter with peft and calling save_pretrained(folder, safe_serialization=True)"
+)
 
 FileStamp = tuple[str, int, int, int, int]
 """Name, inode, size, mtime and ctime of a file. Writing or replacing the file changes the stamp."""
@@ -36,13 +31,10 @@ class AdapterFiles:
     def __init__(
         self, folder: Path, source: str | None = None, *, is_operators: bool = False
     ) -> None:
-        """Create an object for the files in `folder`.
+        """Create an object for the files in `folder`, to which `source` was resolved.
 
-        Args:
-            folder: the folder of the files.
-            source: the folder or hub id from which `folder` was resolved. By default, `folder`.
-            is_operators: whether the operator named the adapter. Then its patterns need not be
-                ones that are matched in linear time.
+        With `is_operators`, the operator named the adapter. Then its patterns need not be ones that
+        are matched in linear time.
         """
         self.folder = folder
         self.source = str(folder) if source is None else source
@@ -53,13 +45,7 @@ class AdapterFiles:
 
     @classmethod
     def find(cls, source: str, *, is_operators: bool = False) -> "AdapterFiles":
-        """Return the files of the adapter at `source`, which is a folder or a hub id.
-
-        `is_operators` has the same meaning as in the constructor.
-
-        Raises:
-            AdapterRejected: the folder doesn't exist or can't be read, or the download failed.
-        """
+        """Return the files at a folder or hub id. Raises AdapterRejected if they can't be found."""
         return cls(adapter_folder(source), source, is_operators=is_operators)
 
     @cached_property
@@ -90,10 +76,7 @@ class AdapterFiles:
 
     @cached_property
     def prompt_paths(self) -> list[Path]:
-        """Paths of the files that shape prompts and sampling, sorted by name.
-
-        Raises AdapterRejected if one of the files is a link to a place outside the folder.
-        """
+        """Paths of the prompt files, sorted. Raises AdapterRejected if a link leads elsewhere."""
         return [adapter_file(self.folder, name) for name in sorted(prompt_file_names(self.folder))]
 
     @property
@@ -129,6 +112,83 @@ class AdapterFiles:
     def have_changed(self) -> bool:
         """Return whether a file has changed, appeared or vanished since this object was created."""
         return _stamps(self.folder) != self.stamps
+
+
+def adapter_folder(source: str) -> Path:
+    """Return the local folder of `source`. If `source` is a hub id, download it first.
+
+    A hub id may name a revision: `org/name@revision`.
+    The hub client reads its own settings, such as HF_HOME, HF_TOKEN and HF_HUB_OFFLINE.
+
+    Raises:
+        AdapterRejected: the folder doesn't exist or can't be read, or the download failed. The
+            subclass SourceFailed means that the hub can't be reached.
+    """
+    path = Path(source).expanduser()
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # this user may not look into a folder above it
+        raise AdapterRejected(f"{source!r} can't be read: {error.strerror}") from None
+    if source and is_folder:
+        return path
+    if exists or not is_hub_id(source):
+        raise AdapterRejected(f"{source!r} is neither a folder nor a hub id (org/name)")
+    # Commands check folders without the time that this import takes.
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = source.partition("@")
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, *PROMPT_FILES],
+        )
+    except Exception as error:  # the client also raises errors of its HTTP library
+        raise _download_failed(source, error) from error
+    return Path(folder)
+
+
+def _download_failed(source: str, error: Exception) -> AdapterRejected:
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    message = (
+        f"{source!r} isn't a folder on this machine, and downloading it from the Hugging Face hub "
+        f"failed: {error}"
+    )
+    if isinstance(error, (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)):
+        return AdapterRejected(message)
+    return SourceFailed(ErrorCode.UNAVAILABLE, message)
+
+
+def adapter_file(folder: Path, name: str) -> Path:
+    """Return the path of the file `name` in an adapter's folder.
+
+    Raises:
+        AdapterRejected: the file is missing, isn't a regular file, or is a link to a place outside
+            the folder.
+    """
+    path = folder / name
+    if not path.is_file():
+        hint = f" ({_PICKLED})" if name == WEIGHTS_FILE else ""
+        raise AdapterRejected(f"{path} is missing{hint}")
+    if not path.resolve().is_relative_to(link_root(folder)):
+        raise AdapterRejected(f"{path} is a link to a place outside its folder; copy the file")
+    return path
+
+
+def prompt_file_names(folder: Path) -> set[str]:
+    """Return the names of the folder's files that match `PROMPT_FILES`."""
+    return {path.name for pattern in PROMPT_FILES for path in folder.glob(pattern)}
+
+
+def link_root(folder: Path) -> Path:
+    """Return the folder that links may not leave. Snapshots in the hub's cache link outwards."""
+    resolved = folder.resolve()
+    return resolved.parents[1] if resolved.parent.name == "snapshots" else resolved
 
 
 def _stamps(folder: Path) -> list[FileStamp]:

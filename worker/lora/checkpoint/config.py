@@ -17,15 +17,12 @@ from shared.json_text import JsonBudget
 from worker.lora.base.targeting import Targeting
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
 from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS, UNKNOWN_FIELD
-from worker.lora.patterns.name_patterns import NamePatterns
+from worker.lora.patterns.name_patterns import NamePatterns, PatternValues, shorten
 from worker.lora.patterns.pattern_form import PatternForm
-from worker.lora.patterns.pattern_values import PatternValues
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_VALUES = 1 << 16
 """Maximum number of values in lists and objects. Every rank of 400 layers takes 2,800."""
-MAX_SHOWN_CHARS = 80
-"""Maximum length of a field's name or value in an error message."""
 ALL_LINEAR = "all-linear"
 
 _READ = frozenset(
@@ -95,11 +92,7 @@ class AdapterConfig:
     """The fields that select modules for low-rank terms."""
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match the patterns of ranks and alphas against all modules of the base model.
-
-        Raises:
-            AdapterRejected: matching takes too much time or memory.
-        """
+        """Match the patterns with all modules. Raises AdapterRejected if that is too costly."""
         self.rank_pattern.resolve(modules)
         self.alpha_pattern.resolve(modules)
 
@@ -115,11 +108,7 @@ class AdapterConfig:
 
 
 def read_config(path: Path) -> bytes:
-    """Read the text of the adapter_config.json at `path`.
-
-    Raises:
-        AdapterRejected: the file has more than MAX_CONFIG_BYTES.
-    """
+    """Read an adapter_config.json. Raises AdapterRejected if it exceeds MAX_CONFIG_BYTES."""
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise AdapterRejected(f"{path} has more than {MAX_CONFIG_BYTES} bytes")
     return path.read_bytes()
@@ -127,11 +116,7 @@ def read_config(path: Path) -> bytes:
 
 @cached_by_text
 def config_fields(text: bytes) -> Mapping[str, Any]:
-    """Parse the fields of an adapter_config.json without checking them.
-
-    Raises:
-        AdapterRejected: `text` isn't a JSON object.
-    """
+    """Parse an adapter_config.json without checks. Raises AdapterRejected if it isn't an object."""
     return json_object(text, "adapter_config.json", JsonBudget(max_values=MAX_VALUES))
 
 
@@ -285,8 +270,4 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _refusal(name: str, value: Any, reason: str) -> AdapterRejected:
-    return AdapterRejected(f"{_shown(name)}={_shown(repr(value))} isn't supported: {reason}")
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."
+    return AdapterRejected(f"{shorten(name)}={shorten(repr(value))} isn't supported: {reason}")

@@ -1,7 +1,13 @@
-"""Lists the tensors that an adapter must or may have, and checks a file's header against them."""
+"""Lists the tensors that an adapter must or may have, and checks a file against them.
+
+PEFT may store copies of the base's tables, which are the weights of the embedding and the head. If
+an adapter ties the embedding and the head, PEFT stores each tied tensor twice.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+import torch
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, is_of_experts
@@ -10,7 +16,15 @@ from worker.lora.checkpoint.safetensors_header import TensorInfo
 from worker.lora.checkpoint.target_modules import TrainedModules
 from worker.lora.checkpoint.tensor_file import FLOATS
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole, parse_name
+from worker.lora.checkpoint.tensors import AdapterTensors
 from worker.lora.checkpoint.unsupported_config import ATTENTION_ALONE
+
+_TIED_ROLES = (
+    (TensorRole.LORA_A, TensorRole.EMBEDDING_B),
+    (TensorRole.LORA_B, TensorRole.EMBEDDING_A),
+    (TensorRole.WEIGHT, TensorRole.WEIGHT),
+)
+"""Roles, of the head and the embedding, whose tensors are tied. Low-rank ones are transposes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +57,6 @@ def expected_tensors(
     return expected
 
 
-def table_copy_key(module: str, trained: TrainedModules) -> TensorKey:
-    """Return the key under which PEFT may save a copy of a base weight in an adapter's file.
-
-    The base weight belongs to `module`, which is the embedding or the head.
-    """
-    is_target = module in trained.targets
-    return TensorKey(module, TensorRole.BASE_WEIGHT if is_target else TensorRole.WEIGHT)
-
-
 def match_tensors(
     header: Mapping[str, TensorInfo], expected: Mapping[TensorKey, ExpectedTensor]
 ) -> dict[TensorKey, str]:
@@ -81,6 +86,43 @@ def match_tensors(
     return names
 
 
+def check_duplicates(tensors: AdapterTensors, base: BaseModules, trained: TrainedModules) -> None:
+    """Check that tensors stored twice are equal, and drop copies of the base's tables.
+
+    Raises:
+        AdapterRejected: two tensors that PEFT requires to be equal are different.
+    """
+    for module, table in base.tables.items():
+        key = tensors.find(_table_copy_key(module, trained))
+        if key is not None and module not in trained.saved:
+            if not table.equals(tensors[key]):
+                raise tensors.refusal(
+                    key,
+                    "differs from the base model's weight: the adapter was trained on another base",
+                )
+            tensors.drop(key)
+    if trained.is_tied:
+        _check_ties(tensors, base)
+
+
+def _check_ties(tensors: AdapterTensors, base: BaseModules) -> None:
+    assert base.embedding is not None
+    assert base.head is not None
+    for head_role, embedding_role in _TIED_ROLES:
+        key = tensors.find(TensorKey(base.head, head_role))
+        tied_key = tensors.find(TensorKey(base.embedding.name, embedding_role))
+        if key is not None and tied_key is not None:
+            tied = tensors[tied_key]
+            if not torch.equal(tensors[key], tied if head_role is embedding_role else tied.t()):
+                raise tensors.refusal(key, "differs from the embedding's, to which it is tied")
+
+
+def _table_copy_key(module: str, trained: TrainedModules) -> TensorKey:
+    """Return the key under which PEFT may save a copy of the embedding's or the head's weight."""
+    is_target = module in trained.targets
+    return TensorKey(module, TensorRole.BASE_WEIGHT if is_target else TensorRole.WEIGHT)
+
+
 def _why_unexpected(name: str) -> str:
     if is_of_experts(name):
         return (
@@ -100,7 +142,7 @@ def _base_tensors(base: BaseModules, trained: TrainedModules) -> dict[TensorKey,
     """
     expected: dict[TensorKey, ExpectedTensor] = {}
     for module, table in base.tables.items():
-        expected[table_copy_key(module, trained)] = ExpectedTensor(table.shape, False)
+        expected[_table_copy_key(module, trained)] = ExpectedTensor(table.shape, False)
     for module, weight in base.weights.items():
         if weight.bias is not None:
             role = TensorRole.BASE_BIAS if module in trained.targets else TensorRole.BIAS

@@ -62,14 +62,9 @@ def report_headers(files: AdapterFiles, base: BaseModules) -> HeaderReport:
 def check_size(files: AdapterFiles, *, dtype: torch.dtype, max_bytes: int) -> None:
     """Check that reading `files` can't exhaust the machine's memory.
 
-    Args:
-        files: the adapter's files.
-        dtype: the dtype of the adapter pool.
-        max_bytes: the size of the adapter pool in bytes.
-
     Raises:
-        AdapterRejected: the weights, cast to `dtype`, don't fit into `max_bytes`, or a file is
-            too large.
+        AdapterRejected: the weights, cast to the pool's `dtype`, don't fit into its `max_bytes`, or
+            a file is too large.
     """
     num_elements = sum(prod(info.shape) for info in files.header.tensors.values())
     if num_elements * dtype.itemsize > max_bytes:

@@ -12,24 +12,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_CACHED_TEXTS = 8
-"""Maximum number of cached results per parser.
-
-A few are enough, because adapters trained with the same recipe have equal files.
-"""
+"""Maximum number of cached results per parser. Adapters of the same recipe have equal files."""
 MAX_CACHED_BYTES = 320 << 10
-"""Maximum size in bytes of a text whose result is cached.
-
-The header of an adapter for all linears of 126 layers has 265 kB. The limit keeps hostile files
-from exhausting memory.
-"""
+"""Maximum size in bytes of such a text, against hostile files. 126 layers' header has 265 kB."""
 
 
 def json_object(text: bytes, name: str, budget: JsonBudget) -> dict[str, Any]:
-    """Parse a JSON object. `name` describes the text in error messages.
-
-    Raises:
-        AdapterRejected: the text isn't JSON, isn't a JSON object, or exceeds the budget.
-    """
+    """Parse the JSON object `name`. Raises AdapterRejected if it isn't one within the budget."""
     try:
         fields = python_json.loads(text, budget)
     except TooComplex as error:

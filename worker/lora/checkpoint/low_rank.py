@@ -29,12 +29,7 @@ class LowRankStack:
     b: Tensor
     """`[modules, out, r]`. `factor` isn't applied yet."""
     factor: float
-    """Factor by which `b` must still be multiplied.
-
-    The factor is 1 if `scaling` is already applied to `b`, and `scaling` otherwise. Multiplying by
-    the factor causes no rounding error, because `scaling` is left unapplied only if it is a power
-    of two.
-    """
+    """Factor by which `b` must still be multiplied: `scaling` if it is a power of two, or 1."""
     scaling: float
     """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 

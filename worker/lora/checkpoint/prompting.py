@@ -29,10 +29,7 @@ _BOUNDS = {
     "min_p": (0.0, 1.0, "a number from 0 to 1"),
     "repetition_penalty": (1e-3, math.inf, "a number of at least 0.001"),
 }
-"""Fields of generation_config.json that set defaults for requests.
-
-Each entry holds the lowest and the highest valid value, and a description of valid values.
-"""
+"""Lowest and highest value of each field of generation_config.json that sets a default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,11 +111,7 @@ def _parse_header(text: bytes) -> Header:
 
 
 def _checked_end(infos: Mapping[str, TensorInfo]) -> int:
-    """Check that tensors neither overlap nor leave gaps. Return the end of the last tensor.
-
-    Raises:
-        AdapterRejected: a tensor doesn't start where the previous tensor ends.
-    """
+    """Return the end of the last tensor. Refuse tensors that overlap or leave gaps."""
     end = 0
     for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)):
         if info.start != end:

@@ -12,14 +12,14 @@ from worker.lora.checkpoint.low_rank import LoRAWeights
 from worker.lora.checkpoint.target_modules import TokenSource, TrainedModules
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
 from worker.lora.checkpoint.tensors import AdapterTensors
-from worker.lora.side.terms import (
+from worker.lora.side.weights import (
     FullLinear,
     LowRankVectors,
     SideTerm,
+    SideWeights,
     TokenLogits,
     TokenVectors,
 )
-from worker.lora.side.weights import SideWeights
 from worker.lora.throttle import pause
 
 
@@ -34,10 +34,7 @@ class SideReader:
         trained: TrainedModules,
         dtype: torch.dtype,
     ) -> None:
-        """Create a reader that takes side weights from `tensors`.
-
-        `dtype` is the dtype of the base model's outputs.
-        """
+        """Create a reader. `dtype` is the dtype of the base model's outputs."""
         self._tensors = tensors
         self._config = config
         self._base = base
@@ -84,10 +81,7 @@ class SideReader:
     def _shift(
         self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LoRAWeights | None
     ) -> Tensor | None:
-        """Return the vector to add to the scaled output, or None if there is nothing to add.
-
-        The scaled output already contains the base's bias, multiplied by `scale`.
-        """
+        """Return what to add to the scaled output, which includes the base's bias, or None."""
         tensors, dtype = self._tensors, wide_dtype(self._dtype)
         base_bias = None if base.bias is None else base.bias.to("cpu", dtype)
         new_bias = tensors.find(
@@ -147,10 +141,7 @@ class SideReader:
         return {name: LowRankVectors(a.t().contiguous(), b, scale)}
 
     def _token_rows(self, source: TokenSource, factor: float) -> tuple[Tensor, Tensor]:
-        """Return two tensors: the sorted token ids, and the tokens' rows in the same order.
-
-        The rows are multiplied by `factor`.
-        """
+        """Return the sorted token ids, and their rows, in this order, multiplied by `factor`."""
         ids, order = torch.tensor(source.ids).sort()
         rows = self._tensors.cast(TensorKey(source.module, TensorRole.TOKENS), self._dtype, factor)
         return ids, rows.index_select(0, order)
@@ -176,16 +167,9 @@ def dora_scale(magnitude: Tensor, a: Tensor, b: Tensor, base: BaseWeight) -> Ten
 
     See Liu et al., arXiv:2402.09353. W isn't read, because it may be packed. The squared length
     of each row is computed as `||W + B A||^2 = ||W||^2 + 2 (W A^T) . B + B (A A^T) . B`, where
-    `W A^T` is the base linear's product with the rows of A.
-
-    Args:
-        magnitude: `[out]`.
-        a: `[r, in]`.
-        b: `[out, r]`, with the scaling already applied.
-        base: weight of the base linear.
-
-    Returns:
-        `[out]`, in the dtype of `base.squares`, on the CPU.
+    `W A^T` is the base linear's product with the rows of A. `magnitude` is `[out]`, `a` is
+    `[r, in]`, and `b` is `[out, r]`, with the scaling already applied. The result is `[out]`, on
+    the CPU, in the dtype of `base.squares`.
     """
     device, dtype = base.squares.device, base.squares.dtype
     a = a.to(device)

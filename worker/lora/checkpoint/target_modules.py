@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules, is_table
-from worker.lora.checkpoint.config import MAX_SHOWN_CHARS, AdapterConfig
+from worker.lora.checkpoint.config import AdapterConfig
+from worker.lora.patterns.name_patterns import MAX_SHOWN_CHARS
 
 MAX_SHOWN_NAMES = 5
 """Maximum number of modules that an error message lists."""
@@ -16,10 +17,7 @@ class TokenSource(NamedTuple):
     """Source of the rows that an adapter replaces in an embedding or a head."""
 
     module: str
-    """Module whose tensor in the file holds the rows.
-
-    For a tied head that gets the same rows as the embedding, this is the embedding.
-    """
+    """Module whose tensor in the file holds the rows: for a tied head, maybe the embedding."""
     ids: tuple[int, ...]
     """Ids of the tokens whose rows are replaced."""
 
@@ -126,11 +124,7 @@ def _share_with_tied_head(
 
 
 def _table(name: str | None, base: BaseModules) -> str:
-    """Return the embedding or head that `name` matches. The name None means the embedding.
-
-    Raises:
-        AdapterRejected: `name` matches no such module, or matches several modules.
-    """
+    """Return the one embedding or head that `name` matches. None means the embedding."""
     if name is None:
         matches = [base.embedding.name] if base.embedding else []
     else:

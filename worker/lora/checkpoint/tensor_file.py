@@ -73,10 +73,7 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite.
-
-        If all tensors have the same dtype, they are first checked together, in one pass. They are
-        checked one by one only if this pass finds NaN or Inf, or if their dtypes differ.
+        """Check that all tensors are finite, in one pass if they have the same dtype.
 
         Raises:
             AdapterRejected: a tensor holds NaN or Inf. The message names the tensor.
@@ -92,10 +89,7 @@ class FileTensors(Mapping[str, torch.Tensor]):
 
 
 def common_distance(infos: Sequence[TensorInfo]) -> int | None:
-    """Return the distance in bytes from the start of one tensor to the start of the next.
-
-    Return None if the tensors aren't evenly spaced in ascending order.
-    """
+    """Return the bytes from each tensor's start to the next one's, or None if they differ."""
     steps = {after.start - before.start for before, after in pairwise(infos)}
     step = steps.pop() if steps else infos[0].stop - infos[0].start
     return step if not steps and step >= 0 else None
@@ -121,10 +115,7 @@ def read_tensors(path: Path, header: Header) -> FileTensors:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Return whether `tensor` holds neither NaN nor Inf.
-
-    This is ten times as fast as `torch.isfinite`.
-    """
+    """Return whether `tensor` holds neither NaN nor Inf, ten times as fast as `torch.isfinite`."""
     for part in torch.split(tensor.reshape(-1), CHUNK_ELEMENTS):
         pause()
         if part.numel() and not all(math.isfinite(end) for end in torch.aminmax(part)):

@@ -57,7 +57,10 @@ _ROLES = frozenset(TensorRole)
 
 
 def parse_name(name: str) -> TensorKey | None:
-    """Return the module and role of the tensor `name`, or None if PEFT writes no such name."""
+    """Return the module and role of the tensor `name`.
+
+    Returns None if `name` isn't in the form that PEFT writes.
+    """
     match = _NAME.fullmatch(name) if name.count(".") <= MAX_DOTS else None
     if match is None:
         return None

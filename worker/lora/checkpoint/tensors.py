@@ -29,11 +29,7 @@ class AdapterTensors:
         self._names = dict(names)
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite, unless they were checked in an earlier read.
-
-        Raises:
-            AdapterRejected: a tensor holds NaN or Inf.
-        """
+        """Check that all tensors are finite, unless an earlier read did. Raises AdapterRejected."""
         if not self._are_checked:
             self._file.check_finite()
 
@@ -124,10 +120,6 @@ def _cast(tensor: Tensor, dtype: torch.dtype, scaling: float) -> Tensor:
 
 
 def _is_exact(tensor: Tensor, dtype: torch.dtype, scaling: float) -> bool:
-    """Return whether multiplying the tensor by `scaling` and casting it needs no rounding.
-
-    This holds if the dtype stays the same and `scaling` is a power of two, because multiplying by a
-    power of two changes only the exponents of the values.
-    """
+    """Return whether scaling and casting needs no rounding, as for powers of two."""
     mantissa, exponent = math.frexp(scaling)
     return tensor.dtype == dtype and mantissa == 0.5 and abs(exponent) < 100

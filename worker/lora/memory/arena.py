@@ -25,17 +25,12 @@ class Arena:
         setting: str,
         is_pinned: bool = False,
     ) -> None:
-        """Allocate the memory.
+        """Allocate `num_bytes`, rounded down to whole units, for elements of `dtype` on `device`.
 
-        Args:
-            num_bytes: the size, rounded down to whole units.
-            dtype: the dtype of the elements.
-            device: the device that holds the memory.
-            setting: the name of the setting that determines the size, for the error message.
-            is_pinned: whether to pin host memory, so that a GPU can copy from it.
+        With `is_pinned`, host memory is pinned, so that a GPU can copy from it.
 
         Raises:
-            SettingsError: the device doesn't have enough memory.
+            SettingsError: the device doesn't have enough memory. The message names `setting`.
         """
         self.units = Units(num_bytes // UNIT_BYTES)
         self._unit_elements = UNIT_BYTES // dtype.itemsize
@@ -86,11 +81,7 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
 
 
 def cut_pieces(pieces: Sequence[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
-    """Cut the concatenation of flat `pieces` into consecutive parts.
-
-    `sizes` holds the number of elements of each part. Each part is a list of as few views as
-    possible.
-    """
+    """Cut the concatenation of flat `pieces` into parts of `sizes` elements, in few views each."""
     remaining = list(reversed(pieces))
     for size in sizes:
         part: list[Tensor] = []

@@ -6,15 +6,16 @@ own, so that they run at the same time as the kernels of a step. Events order th
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 
-class Fence(Protocol):
+class Fence:
     """Order of one adapter's copies and of the kernels before and after them.
 
-    A fence is created on the thread that launches the kernels, after the memory was freed.
+    A fence is created on the thread that launches the kernels, after the memory was freed. This one
+    does nothing. It is for devices whose operations have ended when their call returns.
     """
 
     def copying(self) -> AbstractContextManager[None]:
@@ -24,24 +25,13 @@ class Fence(Protocol):
         these may still read the memory for a removed adapter. At its end, the context waits for the
         copies, because callers may then reuse their source.
         """
-        ...
+        return nullcontext()
 
     def let_kernels_wait(self) -> None:
         """Make the kernels that the calling thread launches from now on run after the copies."""
 
 
-class NoFence:
-    """Fence of a device whose operations have ended when their call returns."""
-
-    def copying(self) -> AbstractContextManager[None]:
-        """Return a context that does nothing."""
-        return nullcontext()
-
-    def let_kernels_wait(self) -> None:
-        """Do nothing."""
-
-
-class StreamFence:
+class StreamFence(Fence):
     """Fence of a GPU, whose copies run in the stream `copies`."""
 
     def __init__(self, copies: torch.cuda.Stream) -> None:
@@ -69,7 +59,7 @@ class StreamFence:
 def fences_of(device: torch.device) -> Callable[[], Fence]:
     """Return a function that creates fences for memory on `device`."""
     if device.type != "cuda":
-        return NoFence
+        return Fence
     copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return lambda: StreamFence(copies)
 

@@ -36,11 +36,7 @@ class HostTier:
     """
 
     def __init__(self, layout: PoolLayout, max_bytes: int, device: torch.device) -> None:
-        """Allocate the memory. Images will be copied from it to `device`.
-
-        Raises:
-            SettingsError: the host doesn't have enough memory.
-        """
+        """Allocate memory for copies to `device`. Raises SettingsError if there is too little."""
         self._layout = layout
         self._arena = Arena(
             max_bytes,
@@ -140,10 +136,7 @@ class HostTier:
                 self._remove_unused(held)
 
     def _allocate(self, num_bytes: int, *, may_evict: bool) -> list[Run] | None:
-        """Allocate memory, or return None if there isn't enough.
-
-        If needed, idle images are evicted, unless `may_evict` is false.
-        """
+        """Allocate memory, if `may_evict` by evicting idle images. None if there isn't enough."""
         num_units = units_of(num_bytes)
         idle = [held for held in self._images.values() if may_evict and held.num_users == 0]
         units = self._arena.units

@@ -73,10 +73,7 @@ class AdapterImage:
     num_bytes: int
     """Total size of the pages and the side weights in bytes."""
     copy_to: Callable[[Sequence[Tensor]], None]
-    """Writes the pages and then the side weights to a sequence of flat tensors.
-
-    The tensors are filled as if they were concatenated.
-    """
+    """Writes the pages, then the side weights, to the concatenation of some flat tensors."""
 
 
 class PoolLayout:
@@ -109,10 +106,7 @@ class PoolLayout:
         return Blocks(group.num_layers * pages.num_pages, group.page_units)
 
     def image(self, adapter: LoRAAdapter) -> AdapterImage:
-        """Return the image of an adapter, which must fit the base model.
-
-        Each call of the image's `copy_to` converts the weights to the pool's layout.
-        """
+        """Return the image of an adapter. Its `copy_to` converts the weights to this layout."""
         group_pages = self._group_pages(adapter)
         return AdapterImage(
             version=adapter.version,
@@ -126,11 +120,7 @@ class PoolLayout:
     def _write(
         self, adapter: LoRAAdapter, group_pages: Sequence[GroupPages], targets: Sequence[Tensor]
     ) -> None:
-        """Write an adapter's image to `targets`, group by group.
-
-        If the target of a group is one tensor on the CPU, the group is written directly to this
-        tensor. Otherwise the group is built in a scratch buffer and then copied.
-        """
+        """Write an adapter's image to `targets`: directly to a single CPU tensor, or by a copy."""
         sizes = self._sizes(group_pages, adapter.side)
         for index, pieces in enumerate(cut_pieces(targets, sizes)):
             is_direct = len(pieces) == 1 and pieces[0].device.type == "cpu"
@@ -146,10 +136,7 @@ class PoolLayout:
         return torch.frombuffer(scratch(size * self.dtype.itemsize), dtype=self.dtype)
 
     def _sizes(self, group_pages: Sequence[GroupPages], side: SideWeights) -> list[int]:
-        """Return the sizes in elements of each group's pages.
-
-        If there are side weights, the last item is the size of the side weights.
-        """
+        """Return the sizes in elements of each group's pages, then of the side weights, if any."""
         blocks = [*map(self.blocks, group_pages), *side_blocks(side)]
         return [self.unit * number * units for number, units in blocks]
 
@@ -186,10 +173,7 @@ class PoolLayout:
 
 
 def side_blocks(side: SideWeights) -> list[Blocks]:
-    """Return the memory blocks that side weights need.
-
-    The list has one block, or no block if there are no side weights.
-    """
+    """Return the memory block that side weights need, or no block if there are none."""
     num_bytes = packed_bytes(side)
     return [Blocks(1, units_of(num_bytes))] if num_bytes else []
 
@@ -201,11 +185,7 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
 
 
 def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Yield each run of consecutive ascending `numbers`.
-
-    Each run is given as two slices: the range of the numbers, and the range of their indices in
-    `numbers`.
-    """
+    """Yield each run of consecutive numbers as slices: of the numbers, and of their indices."""
     start = 0
     for end in range(1, len(numbers) + 1):
         if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
@@ -214,17 +194,10 @@ def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 
 
 def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
-    """Multiply `rows` by `factor` and write the result to the pages of several layers.
+    """Write `factor * rows` `[layers, r, width]` to `pages` `[layers, pages, elements of a page]`.
 
-    Few operations are used, because many small operations would keep the engine from using the
-    interpreter.
-
-    Args:
-        pages: `[layers, pages, elements of a page]`.
-        start: offset of the first row in each page, in elements.
-        width: number of elements in a row.
-        rows: `[layers, r, width]`.
-        factor: a power of two, so that the multiplication is exact.
+    The rows of a page begin at its element `start`. `factor` is a power of two, so that the product
+    is exact. Few operations are used, because many would keep the engine from the interpreter.
     """
     pause()
     layers, rank, _ = rows.shape

@@ -11,11 +11,7 @@ from typing import NamedTuple
 
 PAGE_ROWS = 8
 UNIT_BYTES = 512
-"""Size of a unit in bytes.
-
-A page takes a whole number of units. This wastes no memory in real models, because the sizes of
-their pages are multiples of UNIT_BYTES.
-"""
+"""Size of a unit in bytes. The pages of real models take a multiple of it."""
 
 
 class Blocks(NamedTuple):
@@ -58,13 +54,10 @@ class Units:
         return self.num_units - self._num_free
 
     def allocate(self, wanted: Sequence[Blocks]) -> list[list[Run]] | None:
-        """Allocate runs for each item of `wanted`, or return None if there isn't enough memory.
+        """Allocate the runs of each item of `wanted`, or return None if there isn't enough memory.
 
         If a free run can hold all blocks, the smallest such run is used. Otherwise, the blocks are
         distributed over several free runs.
-
-        Returns:
-            The runs of each item, in the order of `wanted`.
         """
         num_units = sum(blocks.number * blocks.units for blocks in wanted)
         if num_units > self._num_free:
@@ -88,12 +81,9 @@ class Units:
 
 
 def _cut(gaps: list[Run], wanted: Sequence[Blocks]) -> tuple[list[list[Run]], list[Run]] | None:
-    """Cut runs for each item of `wanted` from the free runs `gaps`.
+    """Cut runs for each item of `wanted` from the free runs `gaps`, the largest blocks first.
 
-    The largest blocks are placed first, because smaller blocks fit into the space that is left.
-
-    Returns:
-        Two values: the runs of each item, and the gaps that remain. None if the blocks don't fit.
+    Return the runs of each item and the gaps that remain, or None if the blocks don't fit.
     """
     runs: list[list[Run]] = [[] for _ in wanted]
     for index in sorted(range(len(wanted)), key=lambda i: -wanted[i].units):

@@ -1,4 +1,7 @@
-"""Device memory for the weights of resident adapters, in pages of PAGE_ROWS rows."""
+"""Device memory for the weights of resident adapters, in pages of PAGE_ROWS rows.
+
+Units, runs and pages are defined in `pages.py`, groups and sites in `layout.py`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,17 +71,10 @@ class LoRAPool:
     def __init__(
         self, base: BaseModules, *, max_bytes: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        """Allocate the memory.
-
-        Raises:
-            SettingsError: the device doesn't have enough memory.
-        """
+        """Allocate the memory. Raises SettingsError if the device doesn't have enough."""
         self.layout = PoolLayout(base, dtype)
         self.num_removals = 0
-        """Number of resident adapters removed so far.
-
-        A batch that was built before the last removal may use freed pages.
-        """
+        """Resident adapters removed so far. A batch built before a removal may use freed pages."""
         self.device = device
         self._arena = Arena(max_bytes, dtype=dtype, device=device, setting="--adapter-memory-mb")
         self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
@@ -113,20 +109,15 @@ class LoRAPool:
         return sum(run.units for run in self._runs[version]) * UNIT_BYTES
 
     def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
-        """Return the page numbers of a resident adapter in a group.
+        """Return the pages of a resident adapter in a group, in the order of their matrix rows.
 
-        A layer's pages are in the order of the matrix rows that they hold.
-
-        The result has no columns if the adapter doesn't target the group.
+        There are no columns if the adapter doesn't target the group.
         """
         pages = self._pages[version].get(group)
         return np.empty((self.groups[group].num_layers, 0), np.int32) if pages is None else pages
 
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
-        """Return the locations of the weights of sibling linears.
-
-        `offsets` are the linears' first columns in their joint output.
-        """
+        """Return where the weights of linears are, whose joint output has them at `offsets`."""
         sites = [self.sites[name] for name in names]
         storage = [self._storage(site, offset) for site, offset in zip(sites, offsets, strict=True)]
         return SiblingSites(LoRASites(storage), frozenset(site.group for site in sites))
@@ -154,6 +145,7 @@ class LoRAPool:
     def activate(self, reserved: Reserved) -> None:
         """Make an adapter resident. Its weights must already be written."""
         reserved.fence.let_kernels_wait()
+        # `runs` has an item for each group, and then one for the side weights if there are any.
         self._pages[reserved.version] = {
             pages.group: self._page_numbers(pages, runs)
             for pages, runs in zip(reserved.group_pages, reserved.runs, strict=False)

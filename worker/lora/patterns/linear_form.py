@@ -51,10 +51,8 @@ class NotLinear(ValueError):
 def linear_form(parsed: Any, state: Any, capture: str | None = None) -> str:
     """Return the form in RE2's syntax of a pattern that `re._parser.parse` has read.
 
-    Args:
-        parsed: the result of the parser, or a part of it.
-        state: the parser's state, with the pattern's flags and groups.
-        capture: name of the group that the form captures. It captures no other group.
+    The form captures the group named `capture` and no other. `state` has the pattern's flags and
+    groups.
 
     Raises:
         NotLinear: the pattern has a part that RE2 doesn't support.

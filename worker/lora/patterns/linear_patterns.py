@@ -9,7 +9,6 @@ from typing import Any
 import re2
 
 from worker.lora.patterns.linear_form import NOTHING, START, NotLinear, linear_form
-from worker.lora.patterns.linear_set import LinearSet, TooCostly
 from worker.lora.patterns.pattern_form import Match, PatternForm
 
 MAX_MATCH_CPU_S = 0.1
@@ -18,7 +17,15 @@ MAX_LAYER_BYTES = 1 << 16
 """Memory in bytes for matching one pattern of layers."""
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 """A pattern that is a name. Its dots match any character."""
+MAX_BYTES = 8 << 20
+"""Memory in bytes that the automaton of one set may take."""
+_ANYTHING = r"[ -~]*"
+"""Pattern that matches every name. RE2 reports no match at all if its memory runs out."""
 _LAYER_GROUP = "idx"
+
+
+class TooCostly(Exception):
+    """Matching takes too much time or memory. The message says how much."""
 
 
 def linear_matcher(
@@ -49,18 +56,51 @@ def linear_matcher(
 
 def _set_match(patterns: Sequence[str], form: PatternForm) -> Callable[[str], Match | None]:
     forms = [_form(pattern, form) for pattern in patterns]
-    at_start = after_dot = LinearSet(forms, is_full=form is not PatternForm.PART)
+    at_start = after_dot = _LinearSet(forms, is_full=form is not PatternForm.PART)
     if form is PatternForm.END and any(START in each for each in forms):
-        after_dot = LinearSet([each.replace(START, NOTHING) for each in forms], is_full=True)
+        after_dot = _LinearSet([each.replace(START, NOTHING) for each in forms], is_full=True)
 
     def match(name: str) -> Match | None:
         matching = at_start.matching(name)
         if form is PatternForm.END:
-            for index in _after_dots(name):
-                matching += after_dot.matching(name[index:])
+            for end in ends(name):
+                matching += after_dot.matching(end)
         return Match(min(matching)) if matching else None
 
     return match
+
+
+class _LinearSet:
+    """Finds those of several patterns that match a name, in one pass over the name."""
+
+    def __init__(self, forms: Sequence[str], *, is_full: bool) -> None:
+        """Create a set of patterns in RE2's syntax.
+
+        With `is_full`, patterns match whole names. Otherwise they match the start of a name.
+
+        Raises:
+            NotLinear: the patterns are too large.
+        """
+        options = re2.Options()
+        options.max_mem = MAX_BYTES
+        options.never_capture = True
+        options.log_errors = False
+        self._num_patterns = len(forms)
+        self._set = (re2.Set.FullMatchSet if is_full else re2.Set.MatchSet)(options)
+        try:
+            for form in (*forms, _ANYTHING):
+                self._set.Add(form)
+            self._set.Compile()
+        except re2.error:
+            raise NotLinear("it repeats or lists too much") from None
+
+    def matching(self, name: str) -> list[int]:
+        """Return the indices of matching patterns, in no order. Raises TooCostly over MAX_BYTES."""
+        found: list[int] = self._set.Match(name) or []
+        if self._num_patterns not in found:
+            raise TooCostly(f"it takes more than {MAX_BYTES} bytes to match")
+        found.remove(self._num_patterns)
+        return found
 
 
 def _form(pattern: str, form: PatternForm) -> str:
@@ -82,8 +122,9 @@ def _parsed(pattern: str, form: PatternForm) -> Any:
     return parser.parse(form.regex(pattern))
 
 
-def _after_dots(name: str) -> Iterator[int]:
-    return (index for index, char in enumerate(name, 1) if char == ".")
+def ends(name: str) -> Iterator[str]:
+    """Yield the parts of a name after each of its dots."""
+    return (name[index:] for index, char in enumerate(name, 1) if char == ".")
 
 
 def _layers_match(patterns: Sequence[str]) -> Callable[[str], Match | None]:

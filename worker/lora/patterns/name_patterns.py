@@ -7,12 +7,12 @@ in a child process with a limit of time, and only for adapters that the operator
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from shared.errors import AdapterNotServed, AdapterRejected
 from worker.lora.patterns.child import match_in_child
 from worker.lora.patterns.linear_form import NotLinear
-from worker.lora.patterns.linear_patterns import PLAIN, linear_matcher
-from worker.lora.patterns.linear_set import TooCostly
+from worker.lora.patterns.linear_patterns import PLAIN, TooCostly, linear_matcher
 from worker.lora.patterns.pattern_form import Match, PatternForm
 
 MAX_PATTERNS = 4096
@@ -24,7 +24,8 @@ MAX_PATTERN_CHARS = 4096
 MAX_REGEX_CHARS = 16_384
 """Maximum total length of those patterns of a field that aren't plain names."""
 MAX_SHOWN_CHARS = 80
-"""Maximum length of a pattern in an error message."""
+"""Maximum length of a part of the configuration in an error message."""
+T = TypeVar("T")
 
 
 class NamePatterns:
@@ -47,11 +48,7 @@ class NamePatterns:
         self._is_linear = self._check_patterns(may_be_slow)
 
     def first_matches(self, names: Sequence[str]) -> Mapping[str, Match]:
-        """Return the first pattern that matches, for each name that any pattern matches.
-
-        Raises:
-            AdapterRejected: matching takes too much time or memory.
-        """
+        """Return each matched name's first pattern. Raises AdapterRejected if it is too costly."""
         if not self._patterns:
             return {}
         if not all(name.isascii() and name.isprintable() for name in names):
@@ -99,6 +96,37 @@ class NamePatterns:
             raise self._refusal(f"its patterns have more than {MAX_REGEX_CHARS} characters")
 
     def _refusal(self, reason: str) -> AdapterRejected:
-        shown = ", ".join(map(repr, self._patterns[:2]))
-        shown = shown if len(shown) <= MAX_SHOWN_CHARS else shown[: MAX_SHOWN_CHARS - 3] + "..."
+        shown = shorten(", ".join(map(repr, self._patterns[:2])))
         return AdapterRejected(f"{self._field}={shown} isn't supported: {reason}")
+
+
+class PatternValues(Generic[T]):
+    """PEFT's `rank_pattern` and `alpha_pattern`: the first pattern that matches a module counts."""
+
+    def __init__(self, field: str, values: Mapping[str, T], *, may_be_slow: bool) -> None:
+        """Check the patterns in `field`, as `NamePatterns` does."""
+        self._values = values
+        self._patterns = NamePatterns(field, values, PatternForm.END, may_be_slow=may_be_slow)
+        self._in_order = tuple(values.values())
+        self._by_module: dict[str, T | None] = {}
+
+    def resolve(self, modules: Sequence[str]) -> None:
+        """Match all names at once, which is faster. Raises as `NamePatterns.first_matches`."""
+        matches = self._patterns.first_matches(modules)
+        for module in modules:
+            match = matches.get(module)
+            # PEFT also accepts a key that equals the name, even if it doesn't match as a regex.
+            value = self._values.get(module) if match is None else self._in_order[match.pattern]
+            self._by_module[module] = value
+
+    def get(self, module: str, default: T) -> T:
+        """Return the value for a module, or `default` if no pattern matches its name."""
+        if module not in self._by_module:
+            self.resolve([module])
+        value = self._by_module[module]
+        return default if value is None else value
+
+
+def shorten(text: str) -> str:
+    """Return `text` as error messages show it."""
+    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."

@@ -1,4 +1,4 @@
-"""Keeps the side weights of the resident adapters on the device."""
+"""Keeps the side weights of the resident adapters on the device, and applies them to batches."""
 
 import copy
 from collections import Counter
@@ -21,10 +21,7 @@ Kind = Literal["scales", "shifts"]
 Versions = tuple[AdapterVersion, ...]
 
 _CACHED_TABLES = 2
-"""Maximum number of batches whose tables are cached.
-
-A step has at most two batches: one of its tokens and one of the output head's rows.
-"""
+"""Maximum number of batches with cached tables: of a step's tokens and of the head's rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,19 +81,14 @@ class SideStore:
     def table(
         self, kind: Kind, names: tuple[str, ...], sizes: Sequence[int], versions: Versions
     ) -> Tensor | None:
-        """Return the scale or shift vectors of sibling linears, with one row per version.
+        """Return the scale or shift vectors of sibling linears, or None if no version has any.
 
         Where a version has no vector for a linear, the row holds 1 (scales) or 0 (shifts). The
         tables of the last two batches are cached.
 
-        Args:
-            kind: whether to return scales or shifts.
-            names: the linears, in the order of their columns.
-            sizes: the linears' output widths.
-            versions: the adapters, in the order of the rows.
-
         Returns:
-            `[len(versions), sum of sizes]`, or None if no version has a vector for these linears.
+            `[len(versions), sum of sizes]`. Columns are in the order of `names`, and `sizes` are
+            the linears' output widths.
         """
         tables = self._tables.get(versions)
         if tables is None:
@@ -151,10 +143,7 @@ class _Hooks:
                 self._handles.pop(name).remove()
 
     def replaced(self, name: str, parameters: Mapping[str, Tensor]) -> OutputChange:
-        """Return a function that runs the module `name` with `parameters`.
-
-        `parameters` replace the module's own parameters of the same names.
-        """
+        """Return a function that runs the module `name` with `parameters` in place of its own."""
         module = copy.copy(self._model.get_submodule(name))
         module._parameters = {
             **module._parameters,
@@ -162,3 +151,79 @@ class _Hooks:
         }
         forward: Callable[[Tensor], Tensor] = module.forward
         return lambda x, _: forward(x)
+
+
+class SideBatch:
+    """Tokens of a batch that use adapters with side weights.
+
+    Valid until the store removes one of these adapters.
+    """
+
+    def __init__(self, store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]) -> None:
+        """Prepare a batch. `tokens` holds the indices of each adapter's tokens in the batch."""
+        self._store = store
+        self._tokens = {
+            version: torch.tensor(numbers, dtype=torch.int64, device=store.device)
+            for version, numbers in tokens.items()
+            if version in store
+        }
+        self._with_terms = [v for v in self._tokens if store[v].weights.linears]
+        self._versions = tuple(v for v in self._tokens if store[v].has_vectors)
+        if self._versions:
+            parts = [self._tokens[version] for version in self._versions]
+            lengths = torch.tensor([len(part) for part in parts], device=store.device)
+            self._rows = torch.cat(parts)
+            self._slots = torch.arange(len(parts), device=store.device).repeat_interleave(lengths)
+
+    def changes(self, names: tuple[str, ...]) -> bool:
+        """Return whether an adapter of the batch changes the output of any linear in `names`."""
+        weights = [self._store[version].weights for version in self._tokens]
+        kinds = [kind for w in weights for kind in (w.scales, w.shifts, w.linears)]
+        return any(name in kind for kind in kinds for name in names)
+
+    def change_linears_(
+        self, names: tuple[str, ...], sizes: Sequence[int], x: Tensor, y: Tensor
+    ) -> None:
+        """Change `y` `[T, sum of sizes]`, the output of linears for `x` `[T, in]`, in place.
+
+        `names` and `sizes` are the linears and their widths, in the order of the columns.
+        """
+        if self._versions:
+            self._scale_and_shift_(names, sizes, y)
+        for version in self._with_terms:
+            terms, tokens = self._store[version].weights.linears, self._tokens[version]
+            for name, columns in zip(names, torch.split(y, list(sizes), dim=1), strict=True):
+                if name in terms:
+                    rows = x.index_select(0, tokens), columns.index_select(0, tokens)
+                    columns.index_copy_(0, tokens, terms[name].change(*rows))
+
+    def change_output_(self, name: str, x: Tensor, y: Tensor) -> None:
+        """Change `y` `[B, L, ...]`, the output of `name` for `x` `[B, L, ...]`, in place.
+
+        The module `name` isn't a linear.
+        """
+        x, y = x.flatten(0, 1), y.view(-1, *y.shape[2:])
+        for version, tokens in self._tokens.items():
+            change = self._store[version].changes.get(name)
+            if change is not None:
+                part = change(x.index_select(0, tokens), y.index_select(0, tokens))
+                y.index_copy_(0, tokens, part)
+
+    def _scale_and_shift_(self, names: tuple[str, ...], sizes: Sequence[int], y: Tensor) -> None:
+        scale = self._store.table("scales", names, sizes, self._versions)
+        shift = self._store.table("shifts", names, sizes, self._versions)
+        if scale is None and shift is None:
+            return
+        rows = y.index_select(0, self._rows)
+        if scale is not None:
+            rows = rows * scale.index_select(0, self._slots)
+        if shift is not None:
+            rows = rows + shift.index_select(0, self._slots)
+        y.index_copy_(0, self._rows, rows.to(y.dtype))
+
+
+def side_batch(
+    store: SideStore, tokens: Mapping[AdapterVersion, Sequence[int]]
+) -> SideBatch | None:
+    """Build the side batch for `tokens`, or return None if no adapter has side weights."""
+    return SideBatch(store, tokens) if any(version in store for version in tokens) else None

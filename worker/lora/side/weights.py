@@ -1,11 +1,83 @@
-"""Side weights: an adapter's changes besides its low-rank terms."""
+"""Side weights: an adapter's changes besides its low-rank terms.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+A side term changes the output of one module for the tokens of one adapter. `change` takes the
+adapter's input `x` and the base's output `y`, with one row per token, and returns the new output.
+"""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
-from worker.lora.side.terms import SideTerm, TensorFunction
+TensorFunction = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRankVectors:
+    """LoRA on an embedding. Token t's vector becomes `scale * (vector + a[t] @ b)`."""
+
+    a: Tensor
+    """`[vocab, r]`"""
+    b: Tensor
+    """`[r, dim]`. The scaling and the embedding's factor are already applied."""
+    scale: Tensor | None
+    """DoRA's factor `[dim]`. None means 1."""
+
+    def change(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the vectors `[n, dim]` of token ids `x` `[n]`, given the base's vectors `y`."""
+        new = torch.addmm(y, self.a.index_select(0, x), self.b)
+        return new if self.scale is None else (new * self.scale).to(y.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenVectors:
+    """Replaces the vectors of some tokens in an embedding."""
+
+    ids: Tensor
+    """Ids of the tokens: `[n]` int64, sorted."""
+    vectors: Tensor
+    """`[n, dim]`. They are already multiplied by the factor by which the embedding scales its
+    rows."""
+
+    def change(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the vectors `[n, dim]` of token ids `x` `[n]`, given the base's vectors `y`."""
+        places = torch.searchsorted(self.ids, x).clamp_(max=len(self.ids) - 1)
+        is_replaced = self.ids[places] == x
+        return torch.where(is_replaced[:, None], self.vectors[places], y)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenLogits:
+    """Replaces the rows of some tokens in an output head."""
+
+    ids: Tensor
+    """Ids of the tokens: `[n]` int64."""
+    rows: Tensor
+    """`[n, in]`"""
+
+    def change(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the logits `[n, vocab]` for inputs `x` `[n, in]`, given the base's logits `y`."""
+        return y.index_copy(1, self.ids, F.linear(x, self.rows))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FullLinear:
+    """A linear that replaces the base's linear."""
+
+    weight: Tensor
+    """`[out, in]`"""
+    bias: Tensor | None
+    """`[out]`"""
+
+    def change(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the outputs `[n, out]` for inputs `x` `[n, in]`. `y` isn't used."""
+        return F.linear(x, self.weight, self.bias)
+
+
+SideTerm = LowRankVectors | TokenVectors | TokenLogits | FullLinear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,8 +101,8 @@ class SideWeights:
         return SideWeights(
             scales={name: function(tensor) for name, tensor in self.scales.items()},
             shifts={name: function(tensor) for name, tensor in self.shifts.items()},
-            linears={name: term.map(function) for name, term in self.linears.items()},
-            embeddings={name: term.map(function) for name, term in self.embeddings.items()},
+            linears={name: _mapped(term, function) for name, term in self.linears.items()},
+            embeddings={name: _mapped(term, function) for name, term in self.embeddings.items()},
             parameters={
                 module: {name: function(tensor) for name, tensor in by_name.items()}
                 for module, by_name in self.parameters.items()
@@ -65,12 +137,10 @@ def packed_bytes(weights: SideWeights) -> int:
 
 
 def unpacked(weights: SideWeights, memory: Tensor) -> SideWeights:
-    """Return side weights whose tensors are views of `memory`.
+    """Return side weights of the shapes and dtypes of `weights`, as views of `memory`.
 
-    Args:
-        weights: side weights with the shapes and dtypes of the views. Their device may be `meta`.
-        memory: flat uint8 tensor of at least `packed_bytes(weights)` bytes. It holds the tensors in
-            the order of `SideWeights.tensors`, each padded to a multiple of ALIGNMENT.
+    `memory` is a flat uint8 tensor of at least `packed_bytes(weights)` bytes. It holds the tensors
+    in the order of `SideWeights.tensors`, each padded to a multiple of ALIGNMENT.
     """
     start = 0
 
@@ -85,3 +155,10 @@ def unpacked(weights: SideWeights, memory: Tensor) -> SideWeights:
 
 def _padded_bytes(tensor: Tensor) -> int:
     return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _mapped(term: SideTerm, function: TensorFunction) -> SideTerm:
+    """Return a copy of `term` with `function` applied to each tensor, in the fields' order."""
+    tensors = {each.name: getattr(term, each.name) for each in fields(term)}
+    changes: Any = {name: function(each) for name, each in tensors.items() if each is not None}
+    return replace(term, **changes)

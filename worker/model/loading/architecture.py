@@ -67,12 +67,7 @@ def _refuse_unknown(source: str, folder: Path) -> None:
 
 
 def _check_kind(source: str, config: Any) -> None:
-    """Check that the model is a language model and nothing else.
-
-    Raises:
-        ModelRejected: the model has parts for images or sound, has an encoder, or isn't a causal
-            language model.
-    """
+    """Refuse a model with parts for images or sound, with an encoder, or of another kind."""
     model_type = config.model_type
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     if not known and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):

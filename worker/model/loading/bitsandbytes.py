@@ -1,4 +1,4 @@
-"""Reads the weights of models that bitsandbytes quantised, and dequantises each on first use."""
+"""Reads weights that bitsandbytes quantised, and dequantises them to the same bits on first use."""
 
 import json
 import math
@@ -8,11 +8,11 @@ from types import EllipsisType
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from shared.errors import ModelRejected
-from worker.model.loading.dequantise import from_4bit, from_8bit_blocks, from_int8
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -20,6 +20,8 @@ _STATES = {f".quant_state.bitsandbytes__{kind}": kind for kind in ("nf4", "fp4")
 _PARTS_4BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", *_STATES)
 _ROW_FORMAT = 0
 """Value of `weight_format` for the only layout that bitsandbytes still reads."""
+_PER_STEP = 7.874015718698502e-3
+"""1 / 127, as bitsandbytes writes it."""
 
 
 class Weight(Protocol):
@@ -27,7 +29,6 @@ class Weight(Protocol):
 
     def __getitem__(self, index: EllipsisType) -> Tensor:
         """Return the weight."""
-        ...
 
 
 class _Files:
@@ -36,8 +37,8 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, Any] = {}
         for name in _file_names(folder):
-            file = safe_open(folder / name, framework="pt", device="cpu")
-            self._files.update(dict.fromkeys(_names_in(file), file))
+            file: Any = safe_open(folder / name, framework="pt", device="cpu")
+            self._files.update(dict.fromkeys(file.keys(), file))
 
     @property
     def names(self) -> list[str]:
@@ -171,11 +172,6 @@ def _weights(files: _Files, device: torch.device) -> dict[str, Weight]:
     return {**plain, **found}
 
 
-def _names_in(file: Any) -> list[str]:
-    names: list[str] = file.keys()
-    return names
-
-
 def _split_state(name: str) -> tuple[str, str | None]:
     """Return the weight whose quantisation state is the tensor `name`, and the name's suffix."""
     for suffix in _STATES:
@@ -193,3 +189,38 @@ def _file_names(folder: Path) -> list[str]:
         if Path(name).name != name:
             raise ValueError(f"{INDEX} names {name!r}, which isn't a file of the model's folder")
     return names
+
+
+def from_4bit(
+    packed: Tensor, scales: Tensor, code: Tensor, *, block: int, shape: list[int]
+) -> Tensor:
+    """Return the float32 weight `shape` of 4-bit numbers, two in each byte, the high one first.
+
+    `scales` are the float32 factors of blocks of `block` numbers. `code` has their 16 values.
+    """
+    every_byte = torch.arange(256, device=packed.device)
+    pairs = torch.stack([code[every_byte >> 4], code[every_byte & 15]], dim=1)
+    num_values = torch.Size(shape).numel()
+    values = F.embedding(packed.int(), pairs).view(-1)[:num_values]
+    return _scaled(values, scales, block).view(shape)
+
+
+def from_8bit_blocks(
+    numbers: Tensor, scales: Tensor, code: Tensor, *, block: int, offset: float
+) -> Tensor:
+    """Return the float32 scales that bitsandbytes' double quantisation stored as bytes."""
+    return _scaled(F.embedding(numbers.int(), code[:, None]).view(-1), scales, block) + offset
+
+
+def from_int8(weight: Tensor, row_scales: Tensor) -> Tensor:
+    """Return the float32 weight of LLM.int8, whose rows were divided by their largest values."""
+    return weight * row_scales[:, None] * _PER_STEP
+
+
+def _scaled(values: Tensor, scales: Tensor, block: int) -> Tensor:
+    """Multiply each block of `values` by its scale. The last block may be shorter."""
+    num_full = len(values) // block
+    full = values[: num_full * block].view(num_full, block)
+    full *= scales[:num_full, None]
+    values[num_full * block :] *= scales[num_full:]
+    return values

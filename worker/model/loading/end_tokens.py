@@ -6,10 +6,7 @@ from typing import Any
 def end_token_ids(config: Any, generation: Any, tokenizer: Any) -> frozenset[int]:
     """Return the ids of the tokens that end an answer.
 
-    Args:
-        config: the model's configuration of its text part.
-        generation: the model's `GenerationConfig`, or None.
-        tokenizer: the model's tokenizer.
+    `config` is that of the model's text part, and `generation` a `GenerationConfig` or None.
     """
     ids: set[int] = set()
     for source in (config, generation, tokenizer):

@@ -17,11 +17,7 @@ CHUNK_BYTES = 4 << 20
 
 
 def find_model(source: str) -> Path:
-    """Return the folder of the model `source`. A model of the hub is downloaded.
-
-    Raises:
-        ModelRejected: the folder doesn't exist, or the download failed.
-    """
+    """Return the folder of a model, maybe downloaded. Raises ModelRejected if there is none."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -65,11 +61,7 @@ class Digest:
         self._stop.set()
 
     def result(self) -> str:
-        """Wait for the threads and return the digest as 64 hex digits.
-
-        Raises:
-            ModelRejected: a file can't be read.
-        """
+        """Wait for the digest, as 64 hex digits. Raises ModelRejected if a file can't be read."""
         digest = hashlib.sha256()
         for path, future in self._files:
             try:

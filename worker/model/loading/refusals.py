@@ -12,10 +12,7 @@ OTHER_ENGINE = "use --engine vllm"
 """What to do about a model that only the other engine can serve."""
 
 OTHER_ENGINE_IF_KNOWN = f"{OTHER_ENGINE} if vLLM knows this model"
-"""The advice for a model whose code isn't written for transformers' attention interface.
-
-vLLM serves such a model only if it has an implementation of its own.
-"""
+"""The advice for a model that bypasses transformers' attention interface; vLLM may know it."""
 _MAX_NAMED = 3
 """Number of names that an error lists."""
 

@@ -1,5 +1,6 @@
 """Loads a base model's weights straight to the device that computes with them."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +17,23 @@ from transformers.utils import logging
 
 from shared.errors import ModelRejected
 from worker.model.loading.bitsandbytes import dequantised_weights
-from worker.model.loading.quantisation import is_quantised, without_quantisation
-from worker.model.loading.refusals import first_line, some_of
+from worker.model.loading.refusals import OTHER_ENGINE, first_line, some_of
+
+_NAMES = {
+    "awq": "AWQ",
+    "bitnet": "BitNet",
+    "compressed-tensors": "compressed-tensors",
+    "fbgemm_fp8": "FP8",
+    "fp8": "FP8",
+    "gptq": "GPTQ",
+    "hqq": "HQQ",
+    "modelopt": "ModelOpt",
+    "mxfp4": "MXFP4",
+    "torchao": "torchao",
+}
+"""Names of quantisation methods as their users write them, by `quant_method`."""
+_BITSANDBYTES = {"bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"}
+_FIELDS = ("quantization_config", "compression_config")
 
 
 def load_weights(
@@ -48,11 +64,7 @@ def load_weights(
 
 
 def _check_complete(source: str, info: dict[str, Any]) -> None:
-    """Check that the files hold all weights, in the shapes of the configuration.
-
-    Raises:
-        ModelRejected: a weight is missing, or has another shape.
-    """
+    """Refuse files that lack a weight, or hold one in another shape than the configuration."""
     for name, found, expected in info["mismatched_keys"]:
         raise ModelRejected(
             f"--model {source}: its weight {name} has the shape {list(found)}, its configuration "
@@ -135,3 +147,44 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def is_quantised(source: str, config: Any) -> bool:
+    """Return whether bitsandbytes quantised the weights. Raises ModelRejected for other methods."""
+    found = [fields for part in _parts(config) for fields in _quantisations(part)]
+    for fields in found:
+        method = _method(fields)
+        if method not in _BITSANDBYTES:
+            raise ModelRejected(
+                f"--model {source} is quantised with {_NAMES.get(method, method)}, which the "
+                f"native engine can't compute: {OTHER_ENGINE}"
+            )
+    return bool(found)
+
+
+def without_quantisation(config: Any) -> Any:
+    """Return a copy of `config` for a model whose weights are dequantised."""
+    config = copy.deepcopy(config)
+    for part in _parts(config):
+        for name in _FIELDS:
+            if hasattr(part, name):
+                delattr(part, name)
+    return config
+
+
+def _parts(config: Any) -> list[Any]:
+    text = config.get_text_config()
+    return [config] if text is config else [config, text]
+
+
+def _quantisations(config: Any) -> list[dict[str, Any]]:
+    found = [getattr(config, name, None) for name in _FIELDS]
+    return [fields if isinstance(fields, dict) else fields.to_dict() for fields in found if fields]
+
+
+def _method(fields: dict[str, Any]) -> str:
+    """Return the quantisation method. Early releases of bitsandbytes didn't write its name."""
+    method = fields.get("quant_method")
+    if method is None and (fields.get("load_in_4bit") or fields.get("load_in_8bit")):
+        return "bitsandbytes"
+    return str(getattr(method, "value", method) or "an unknown method")

@@ -32,17 +32,10 @@ def render_chat(
 ) -> str:
     """Render a chat to the text that the model reads.
 
-    transformers runs the template in jinja2's sandbox.
-
-    Args:
-        hf_tokenizer: the base model's Hugging Face tokenizer.
-        messages: the chat, in OpenAI's form.
-        tools: the tools that the template offers to the model, in OpenAI's form.
-        template: a chat template; None selects the tokenizer's own.
-        special_tokens: template variables that override the tokenizer's, such as `bos_token`.
-        variables: further template variables, which override all others. They can't have the
-            names of transformers' own parameters.
-        prompt_end: what the text ends with.
+    transformers runs the template, by default the tokenizer's own, in jinja2's sandbox. `messages`
+    and `tools` are in OpenAI's form. `special_tokens`, such as `bos_token`, override variables of
+    the tokenizer, and `variables` override all others. They can't have the names of transformers'
+    own parameters. The text ends with `prompt_end`.
 
     Raises:
         TEMPLATE_ERRORS: the template is broken or rejects the messages.

@@ -13,22 +13,14 @@ _PIECE_BYTES = 1 << 16
 
 
 def write_frame(file: int, content: bytes) -> None:
-    """Write a frame to a file descriptor.
-
-    Raises:
-        BrokenPipeError: the other process has ended.
-    """
+    """Write a frame to a file descriptor. Raises BrokenPipeError if the reader has ended."""
     left = memoryview(_HEAD.pack(len(content)) + content)
     while left:
         left = left[os.write(file, left) :]
 
 
 def read_frame(file: int, timeout_s: float | None = None) -> bytes | None:
-    """Read a frame from a file descriptor.
-
-    Return None if the other process ends first, or if the frame isn't complete after `timeout_s`
-    seconds.
-    """
+    """Read a frame, or return None if the other process ends or `timeout_s` seconds pass first."""
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     head = _read(file, _HEAD.size, end_s)
     if head is None:

@@ -1,5 +1,6 @@
 """Renders chats by adapters' templates in child processes, which end when a chat costs too much."""
 
+import asyncio
 import atexit
 import json
 import subprocess
@@ -7,19 +8,26 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
+from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import PromptEnd
 from shared.sandbox import TIMEOUT_S, TOO_COSTLY
 from worker.text.templates.frames import read_frame, write_frame
+from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 NUM_PROCESSES = 2
 """Number of processes. While a chat of one tenant exceeds its limits, another tenant has one."""
 KILLED_CPU_S = 2.2
 """CPU time in seconds of a chat that exceeds its limits, and of the start of another process."""
+_TRY_AGAIN = (
+    "messages: the chat templates of this tenant's adapters have taken too much CPU time on the "
+    "worker. Use simpler ones, and try again later."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,3 +163,23 @@ class _Process:
 TEMPLATES = TemplateSandbox()
 """The template processes of this worker, which its loader and its jobs share."""
 atexit.register(TEMPLATES.close)
+
+
+class AdapterTemplates:
+    """Renders the chats of one worker's jobs. All calls must come from one event loop."""
+
+    def __init__(self) -> None:
+        self._turns = TenantTurns(NUM_PROCESSES)
+        self._threads = ThreadPoolExecutor(NUM_PROCESSES, thread_name_prefix="templates")
+
+    async def render(self, tenant: str, chat: TemplateChat) -> Rendered:
+        """Render a chat in the tenant's turn. Raises JobFailed if it has used too much CPU time."""
+        try:
+            async with self._turns.turn(tenant) as turn:
+                loop = asyncio.get_running_loop()
+                rendered = await loop.run_in_executor(self._threads, TEMPLATES.render, chat)
+                turn.cpu_s = rendered.cpu_s
+                return rendered
+        except SpentTooMuch:
+            code = ErrorCode.RATE_LIMIT_EXCEEDED
+            raise JobFailed(JobError(code=code, message=_TRY_AGAIN, param="messages")) from None

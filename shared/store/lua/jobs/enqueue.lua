@@ -86,7 +86,7 @@ local function limit_reached()
     return { 'full', 'bytes of the pool', of_pool }
   end
   if tonumber(tenant_bytes or 0) > 0
-    and num_bytes > bytes_left(tonumber(arg.max_tenant_bytes), TENANT_SHARE, tenant_bytes) then
+    and num_bytes > bytes_left(tonumber(arg.max_bytes_tenant), TENANT_SHARE, tenant_bytes) then
     return { 'full', 'bytes of the tenant', of_tenant }
   end
 end

@@ -30,6 +30,16 @@ class Scripted:
         text = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
         return Response(text, status, headers=headers)
 
+    async def answered(self, *, left_s: float = 60) -> BatchAnswer:
+        answer = await self.ask(left_s=left_s)
+        assert isinstance(answer, BatchAnswer)
+        return answer
+
+    async def later(self) -> Later:
+        later = await self.ask()
+        assert isinstance(later, Later)
+        return later
+
     async def ask(self, *, left_s: float = 60) -> BatchAnswer | Later:
         client = BatchClient(
             *(FastAPI(), ACCESS),
@@ -43,8 +53,7 @@ class Scripted:
 
 async def test_a_request_has_the_rights_of_its_batch_and_a_key_of_its_own() -> None:
     scripted = Scripted()
-    answer = await scripted.ask()
-    assert isinstance(answer, BatchAnswer)
+    answer = await scripted.answered()
     (request,) = scripted.requests
     assert scripted.logged_ids == [answer.request_id]
     assert request.state.access == ACCESS
@@ -58,41 +67,33 @@ async def test_a_request_has_the_rights_of_its_batch_and_a_key_of_its_own() -> N
 @pytest.mark.parametrize(("status", "of_all"), [(429, True), (503, False), (504, False)])
 async def test_a_request_that_the_pool_cannot_answer_yet_waits(status: int, of_all: bool) -> None:
     scripted = Scripted((status, {"Retry-After": "20"}), (status, {}))
-    later = await scripted.ask()
-    assert isinstance(later, Later)
+    later = await scripted.later()
     assert later.of_all is of_all, "a limit holds for all requests"
     assert 20 <= later.wait_s <= 30
-    later = await scripted.ask()
-    assert isinstance(later, Later)
-    assert 1 <= later.wait_s <= 1.5
-    assert isinstance(await scripted.ask(), BatchAnswer)
+    assert 1 <= (await scripted.later()).wait_s <= 1.5
+    await scripted.answered()
 
 
 @pytest.mark.parametrize(
     "reply", [(400, {}), (404, {}), (409, {}), (500, {}), (429, {"X-Should-Retry": "false"})]
 )
 async def test_other_errors_are_final(reply: Any) -> None:
-    scripted = Scripted(reply)
-    answer = await scripted.ask()
-    assert isinstance(answer, BatchAnswer)
-    assert answer.status == reply[0]
+    assert (await Scripted(reply).answered()).status == reply[0]
 
 
 async def test_a_job_that_was_too_late_is_no_answer() -> None:
-    assert isinstance(await Scripted((504, {"X-Should-Retry": "false"})).ask(), Later)
+    await Scripted((504, {"X-Should-Retry": "false"})).later()
 
 
 async def test_nothing_is_sent_once_the_time_is_over() -> None:
     scripted = Scripted()
-    answer = await scripted.ask(left_s=-1)
-    assert isinstance(answer, BatchAnswer)
+    answer = await scripted.answered(left_s=-1)
     assert (answer.status, b"batch_expired" in answer.body) == (408, True)
     assert scripted.requests == []
 
 
 async def test_a_line_of_the_output_has_the_whole_answer() -> None:
-    answer = await Scripted().ask()
-    assert isinstance(answer, BatchAnswer)
+    answer = await Scripted().answered()
     line = orjson.loads(answer.line("batch_abc", 7, "mine"))
     assert line == {
         "id": "batch_req_abc_7",

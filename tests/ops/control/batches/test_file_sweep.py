@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from batch_pool import batch_pool
+from batch_records import make_batch, make_file
 from queue_support import eventually
 
 from api.access.authenticator import ANONYMOUS
@@ -15,11 +16,10 @@ from api.files.own_files import content_name
 from api.pools.file_store import FileStore
 from ops.control.batches.file_sweep import MAX_RUN_S, PARTIAL_S, RETRY_S, FileSweep
 from ops.control.batches.results import ANSWERS, Results
-from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
-from shared.store.batches.batches import Batches, new_batch_id
+from shared.store.batches.batches import Batches
 from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
-from shared.store.batches.records import Batch, BatchStatus, StoredFile
+from shared.store.batches.records import BatchStatus, StoredFile
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -51,19 +51,9 @@ async def piece() -> AsyncIterator[bytes]:
     yield b"x" * 10
 
 
-async def stored(store: FileStore, files: StoredFiles, file_id: FileId | None = None) -> StoredFile:
-    now, file_id = int(time.time()), file_id or new_file_id()
-    file = StoredFile(
-        id=file_id,
-        tenant="red",
-        name="in",
-        purpose=Purpose.BATCH,
-        num_bytes=10,
-        created_s=now,
-        expires_s=now + KEEP_S,
-    )
-    if len(file_id) < 255:
-        await store.write(content_name(file_id), piece())
+async def stored(store: FileStore, files: StoredFiles) -> StoredFile:
+    file = make_file(keep_s=KEEP_S)
+    await store.write(content_name(file.id), piece())
     await files.add(file)
     return file
 
@@ -86,7 +76,8 @@ async def test_deleted_and_expired_files_are_removed(
 async def test_a_file_that_cannot_be_deleted_stops_no_other(
     store: FileStore, files: StoredFiles, sweep: FileSweep, tmp_path: Path
 ) -> None:
-    bad = await stored(store, files, FileId("file-" + "x" * 300))
+    bad = make_file(keep_s=KEEP_S, id=FileId("file-" + "x" * 300))
+    await files.add(bad)
     others = [await stored(store, files) for _ in range(3)]
     now = time.time()
     for each in (bad, *others):
@@ -100,16 +91,7 @@ async def test_a_file_that_cannot_be_deleted_stops_no_other(
 async def test_the_parts_of_an_ended_batch_are_removed_later(
     store: FileStore, batches: Batches, sweep: FileSweep, tmp_path: Path
 ) -> None:
-    now = int(time.time())
-    batch = Batch(
-        id=new_batch_id(),
-        tenant="red",
-        endpoint="/v1/completions",
-        input_file=FileId("file-1"),
-        window="1h",
-        created_s=now,
-        expires_s=now + 3600,
-    )
+    now, batch = time.time(), make_batch()
     await batches.add(batch, keep_s=KEEP_S, max_tenant=1)
     turn = await batches.take_turn()
     assert turn is not None
@@ -159,7 +141,7 @@ async def test_nothing_stays_of_an_upload_whose_front_end_was_killed(
         async def body() -> AsyncIterator[bytes]:
             yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
             yield b"x" * (4 << 20)
-            await eventually(lambda: _exists(folder))
+            await eventually(lambda: any(".partial-" in name for name in names(folder)))
             front_end.kill()
             front_end.wait()
             yield b"x" * (4 << 20)
@@ -176,10 +158,6 @@ async def test_nothing_stays_of_an_upload_whose_front_end_was_killed(
         await sweep.run(time.time() + PARTIAL_S + 60)
         assert names(folder) == set()
         assert await redis.exists(keys.stored(ANONYMOUS)) == 0
-
-
-async def _exists(folder: Path) -> bool:
-    return any(".partial-" in name for name in names(folder))
 
 
 async def test_an_upload_whose_process_died_is_given_back(

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from batch_records import make_batch
 from fastapi import FastAPI, Request, Response
 
 from api.files.own_files import content_name
@@ -17,7 +19,7 @@ from ops.control.batches import sending
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns
 from shared.protocol.access.rights import Access
-from shared.store.batches.batches import Batches, Turn, new_batch_id
+from shared.store.batches.batches import Batches, Turn
 from shared.store.batches.files import StoredFiles, new_file_id
 from shared.store.batches.records import Batch, BatchStatus
 from shared.store.jobs.queue import Queue
@@ -63,7 +65,7 @@ class Control:
             max_line_bytes=10_000,
         )
         self.turns = BatchTurns(parts, self.arq)  # type: ignore[arg-type]
-        self.reply: Reply = self._succeed
+        self.reply: Reply = self.succeed
 
     async def add(self, *rows: dict[str, Any], window_s: int = 1000) -> Batch:
         """Create a batch whose requests have the given fields in their bodies."""
@@ -78,24 +80,21 @@ class Control:
             )
             for number, row in enumerate(rows)
         )
-        now, file_id = int(time.time()), new_file_id()
+        file_id = new_file_id()
         await self.store.write(content_name(file_id), pieces(content))
-        batch = Batch(
-            id=new_batch_id(),
-            tenant="red",
-            endpoint=PATH,
-            input_file=file_id,
-            window="1h",
-            created_s=now,
-            expires_s=now + window_s,
-        )
+        expires_s = int(time.time()) + window_s
+        batch = make_batch(endpoint=PATH, input_file=file_id, expires_s=expires_s)
         await self.batches.add(batch, keep_s=1000, max_tenant=99)
         return batch
 
-    async def turn(self) -> None:
-        """Give and run one turn."""
+    async def turn(self, batch: Batch | None = None) -> None:
+        """Give and run one turn; that of `batch` is due now."""
+        if batch:
+            await self.redis.zadd(self.keys.turns_of("red"), {batch.id: 0})
         await self.turns.start()
-        turn = self.arq.turns.pop(0)
+        await self.run(self.arq.turns.pop(0))
+
+    async def run(self, turn: Turn) -> None:
         await self.turns.function().coroutine({}, turn.batch, turn.number)
 
     async def read(self, batch: Batch) -> Batch:
@@ -110,16 +109,31 @@ class Control:
         rows = [orjson.loads(line) for line in content.splitlines()]
         return {row["custom_id"]: row["response"] for row in rows}
 
-    async def is_due(self, batch: Batch) -> None:
-        """Let the next turn be due now."""
-        await self.redis.zadd(self.keys.turns_of("red"), {batch.id: 0})
+    def answer_only(
+        self, is_answered: Callable[[dict[str, Any]], bool], otherwise: Callable[[], Response]
+    ) -> None:
+        """Let requests succeed whose bodies fulfil the condition, and others get another reply."""
+
+        async def reply(body: dict[str, Any]) -> Response:
+            return await self.succeed(body) if is_answered(body) else otherwise()
+
+        self.reply = reply
 
     async def _answer(self, _: Request, access: Access, body: dict[str, Any]) -> Response:
         self.asked[str(body["number"])] += 1
         return await self.reply(body)
 
-    async def _succeed(self, _: dict[str, Any]) -> Response:
+    async def succeed(self, _: dict[str, Any]) -> Response:
         return Response(ANSWER, media_type="application/json")
+
+
+def away() -> Response:
+    """The reply of a pool that can't answer yet."""
+    return Response(b"{}", 503, headers={"Retry-After": "2"})
+
+
+def is_first_two(body: dict[str, Any]) -> bool:
+    return bool(body["number"] < 2)
 
 
 async def pieces(content: bytes) -> AsyncIterator[bytes]:
@@ -155,10 +169,7 @@ async def test_a_batch_is_answered_in_one_turn(control: Control) -> None:
 async def test_any_failure_of_a_line_is_its_result(
     control: Control, reply: Callable[[], Response]
 ) -> None:
-    async def answer(body: dict[str, Any]) -> Response:
-        return reply() if body["number"] == 1 else Response(ANSWER)
-
-    control.reply = answer
+    control.answer_only(lambda body: body["number"] != 1, reply)
     batch = await control.add({}, {}, {})
     await control.turn()
     found = await control.read(batch)
@@ -169,12 +180,10 @@ async def test_any_failure_of_a_line_is_its_result(
 
 
 async def test_a_limit_ends_the_turn_and_holds_nothing(control: Control) -> None:
-    async def answer(body: dict[str, Any]) -> Response:
-        if sum(control.asked.values()) > 1:
-            return Response(b"{}", 429, headers={"Retry-After": "60"})
-        return Response(ANSWER)
-
-    control.reply = answer
+    control.answer_only(
+        lambda _: sum(control.asked.values()) == 1,
+        lambda: Response(b"{}", 429, headers={"Retry-After": "60"}),
+    )
     slow = await control.add(*[{}] * 20)
     started_s = time.monotonic()
     await control.turn()
@@ -185,25 +194,18 @@ async def test_a_limit_ends_the_turn_and_holds_nothing(control: Control) -> None
     due_ms = await control.redis.zscore(control.keys.turns_of("red"), slow.id)
     assert due_ms
     assert 55 <= due_ms / 1000 - time.time() <= 92
-    await control.is_due(slow)
-    control.reply = control._succeed
-    await control.turn()
+    control.reply = control.succeed
+    await control.turn(slow)
     assert (await control.read(slow)).status is BatchStatus.COMPLETED
 
 
 async def test_a_model_that_is_away_does_not_stop_the_others(control: Control) -> None:
-    async def answer(body: dict[str, Any]) -> Response:
-        if body["model"] == "away":
-            return Response(b"{}", 503, headers={"Retry-After": "2"})
-        return Response(ANSWER)
-
-    control.reply = answer
+    control.answer_only(lambda body: body["model"] != "away", away)
     batch = await control.add(*[{"model": "away"}] * 8, *[{}] * 8)
     await control.turn()
     assert (await control.read(batch)).num_completed == 8
-    control.reply = control._succeed
-    await control.is_due(batch)
-    await control.turn()
+    control.reply = control.succeed
+    await control.turn(batch)
     found = await control.read(batch)
     assert (found.status, found.num_completed, found.num_failed) == ("completed", 16, 0)
 
@@ -225,8 +227,7 @@ async def test_requests_that_run_at_the_end_of_a_turn_are_followed_by_the_next(
     found = await control.read(batch)
     assert (found.status, found.num_completed) == ("in_progress", 2)
     release.set()
-    turn = control.arq.turns.pop(0)
-    await control.turns.function().coroutine({}, turn.batch, turn.number)
+    await control.run(control.arq.turns.pop(0))
     assert (await control.read(batch)).status is BatchStatus.COMPLETED
     assert control.asked == {"0": 2, "1": 1, "2": 1}
 
@@ -244,15 +245,13 @@ async def test_a_batch_that_fails_three_times_ends_with_the_reason_and_its_resul
     control.reply = answer
     batch = await control.add({}, {}, {})
     await control.turn()
-    await control.redis.set(control.keys.batch_done(batch.id), b"")
     await control.redis.delete(control.keys.batch_done(batch.id))
     await control.redis.lpush(control.keys.batch_done(batch.id), "x")  # type: ignore[misc]
     control.arq.turns.clear()
     await control.redis.zadd(control.keys.turning, {batch.id: 0})
     await control.redis.delete(control.keys.batch_lease(batch.id))
     for _ in range(4):
-        await control.is_due(batch)
-        await control.turn()
+        await control.turn(batch)
     found = await control.read(batch)
     (error,) = found.errors
     assert (found.status, error.code) == ("failed", "batch_run_failed")
@@ -296,18 +295,12 @@ async def test_an_expired_batch_ends_before_its_file_is_read(control: Control) -
 
 
 async def test_lines_without_a_result_expire_with_their_batch(control: Control) -> None:
-    async def answer(body: dict[str, Any]) -> Response:
-        if body["number"] < 2:
-            return Response(ANSWER)
-        return Response(b"{}", 503, headers={"Retry-After": "2"})
-
-    control.reply = answer
+    control.answer_only(is_first_two, away)
     batch = await control.add(*[{}] * 5)
     await control.turn()
     key = control.keys.batch(batch.id)
     await control.redis.hset(key, "expires_s", int(time.time()) - 1)  # type: ignore[misc]
-    await control.is_due(batch)
-    await control.turn()
+    await control.turn(batch)
     found = await control.read(batch)
     assert (found.status, found.num_completed, found.num_failed) == ("expired", 2, 3)
     expired = await control.rows(found.error_file)
@@ -315,12 +308,7 @@ async def test_lines_without_a_result_expire_with_their_batch(control: Control) 
 
 
 async def test_a_cancelled_batch_sends_no_more_requests(control: Control) -> None:
-    async def answer(body: dict[str, Any]) -> Response:
-        if body["number"] < 2:
-            return Response(ANSWER)
-        return Response(b"{}", 503, headers={"Retry-After": "2"})
-
-    control.reply = answer
+    control.answer_only(is_first_two, away)
     batch = await control.add(*[{}] * 5)
     await control.turn()
     control.asked.clear()
@@ -334,32 +322,26 @@ async def test_a_cancelled_batch_sends_no_more_requests(control: Control) -> Non
 async def test_a_store_that_is_away_counts_as_no_failure(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: Any, **__: Any) -> Any:
+    def fails(*_: Any, **__: Any) -> Any:
         raise OSError("the disk is away")
 
     batch = await control.add({})
     with monkeypatch.context() as patch:
-        patch.setattr(control.store._files, "open", away)
+        patch.setattr(control.store._files, "open", fails)
         for _ in range(4):
-            await control.is_due(batch)
-            await control.turn()
+            await control.turn(batch)
     assert (await control.read(batch)).num_failures == 0
-    await control.is_due(batch)
-    await control.turn()
+    await control.turn(batch)
     assert (await control.read(batch)).status is BatchStatus.COMPLETED
 
 
 async def test_the_input_is_checked_once(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer(body: dict[str, Any]) -> Response:
-        return Response(b"{}", 503, headers={"Retry-After": "2"})
-
-    control.reply = answer
+    control.answer_only(lambda _: False, away)
     batch = await control.add({}, {})
     await control.turn()
     monkeypatch.delattr("ops.control.batches.input_file.LineCheck")
-    control.reply = control._succeed
-    await control.is_due(batch)
-    await control.turn()
+    control.reply = control.succeed
+    await control.turn(batch)
     assert (await control.read(batch)).status is BatchStatus.COMPLETED
 
 
@@ -367,7 +349,7 @@ async def test_a_lost_turn_changes_nothing(control: Control) -> None:
     batch = await control.add({})
     await control.turns.start()
     turn = control.arq.turns.pop(0)
-    await control.turns.function().coroutine({}, turn.batch, turn.number + 1)
+    await control.run(replace(turn, number=turn.number + 1))
     assert control.asked == {}
-    await control.turns.function().coroutine({}, turn.batch, turn.number)
+    await control.run(turn)
     assert (await control.read(batch)).status is BatchStatus.COMPLETED

@@ -3,16 +3,14 @@
 import base64
 import hashlib
 import hmac
-import http.server
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from arq import Retry
 from pydantic import SecretStr
-from threaded_server import running
+from threaded_server import LocalServer, QuietHandler, running
 
 from ops.control.batches.webhook import Webhook
 from shared.errors import SettingsError
@@ -25,48 +23,42 @@ KEY = b"0123456789abcdef"
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
 
 
-class Receiver:
-    """Records calls, and answers with the next of `statuses`."""
+class Receiver(LocalServer):
+    """Records calls, and answers with `status`."""
 
     def __init__(self) -> None:
+        super().__init__(Handler)
         self.calls: list[tuple[dict[str, str], bytes]] = []
-        self.statuses: list[int] = []
+        self.status = 200
+
+
+class Handler(QuietHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.calls.append((headers, self.read_body()))
+        self.reply(self.server.status)
 
 
 @pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
+def receiver() -> Iterator[Receiver]:
+    with running(Receiver()) as receiver:
+        yield receiver
 
 
-@pytest.fixture
-def url(receiver: Receiver) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            receiver.calls.append(({k.lower(): v for k, v in self.headers.items()}, body))
-            self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    with running(server):
-        yield f"http://127.0.0.1:{server.server_port}/hook"
-
-
-def webhook(url: str, secret: str = SECRET) -> Webhook | None:
-    return Webhook.of(ControlSettings(webhook_url=url, webhook_secret=SecretStr(secret)))
+def webhook(url: str, secret: str = SECRET) -> Webhook:
+    hook = Webhook.of(ControlSettings(webhook_url=url, webhook_secret=SecretStr(secret)))
+    assert hook is not None
+    return hook
 
 
 def an_end(age_s: int = 0) -> BatchEnd:
     return BatchEnd(BatchId("batch_1"), BatchStatus.COMPLETED, int(time.time()) - age_s)
 
 
-async def test_the_call_is_signed(url: str, receiver: Receiver) -> None:
-    hook = webhook(url)
-    assert hook is not None
-    await hook.call(an_end(), 1)
+async def test_the_call_is_signed(receiver: Receiver) -> None:
+    await webhook(f"{receiver.url}/hook").call(an_end(), 1)
     ((headers, body),) = receiver.calls
     event = json.loads(body)
     assert (event["type"], event["data"]) == ("batch.completed", {"id": "batch_1"})
@@ -79,21 +71,17 @@ async def test_the_call_is_signed(url: str, receiver: Receiver) -> None:
 
 @pytest.mark.parametrize(("num_tries", "least_s", "most_s"), [(1, 10, 12.5), (40, 3600, 4500)])
 async def test_a_failed_call_is_repeated_ever_later(
-    url: str, receiver: Receiver, num_tries: int, least_s: float, most_s: float
+    receiver: Receiver, num_tries: int, least_s: float, most_s: float
 ) -> None:
-    hook = webhook(url)
-    receiver.statuses = [500]
-    assert hook is not None
+    receiver.status = 500
     with pytest.raises(Retry) as caught:
-        await hook.call(an_end(), num_tries)
+        await webhook(receiver.url).call(an_end(), num_tries)
     assert least_s * 1000 <= (caught.value.defer_score or 0) <= most_s * 1000
 
 
-async def test_a_url_that_never_answers_is_given_up(url: str, receiver: Receiver) -> None:
-    hook = webhook(url)
-    receiver.statuses = [500]
-    assert hook is not None
-    await hook.call(an_end(age_s=4 * 86_400), 50)
+async def test_a_url_that_never_answers_is_given_up(receiver: Receiver) -> None:
+    receiver.status = 500
+    await webhook(receiver.url).call(an_end(age_s=4 * 86_400), 50)
     assert len(receiver.calls) == 1
 
 

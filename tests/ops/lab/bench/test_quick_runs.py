@@ -14,7 +14,6 @@ from ops.lab.server_processes import clean_environment
 from worker.kernels.cpu.levels import cpu_flags, usable_levels
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(300),  # the started processes import torch
     pytest.mark.skipif(sys.platform != "linux", reason="binds processes to cores"),
 ]
@@ -39,6 +38,7 @@ def measured(folder: Path, *words: object) -> list[dict[str, dict[str, float]]]:
     return rounds
 
 
+@pytest.mark.slow
 def test_without_a_command_lorikeet_is_compared_with_peft(model: Path, tmp_path: Path) -> None:
     (found,) = measured(tmp_path, "--quick", "--model", model)
     assert list(found) == ["PEFT", "Lorikeet"]
@@ -47,6 +47,7 @@ def test_without_a_command_lorikeet_is_compared_with_peft(model: Path, tmp_path:
     assert found["Lorikeet"]["base, 2 clients, tokens/s"] > 0
 
 
+@pytest.mark.long
 @NEEDS_KERNELS
 def test_two_checkouts_and_two_levels_are_measured(model: Path, tmp_path: Path) -> None:
     flags = ("--baseline", ROOT, "--level", "avx2")
@@ -57,6 +58,7 @@ def test_two_checkouts_and_two_levels_are_measured(model: Path, tmp_path: Path) 
         assert figures["base, 1 client, tokens/s"] > 0
 
 
+@pytest.mark.long
 @NEEDS_KERNELS
 def test_int8_is_compared_with_bfloat16(model: Path, tmp_path: Path) -> None:
     (found,) = measured(tmp_path, "int8", "--quick", "--model", model)
@@ -64,6 +66,7 @@ def test_int8_is_compared_with_bfloat16(model: Path, tmp_path: Path) -> None:
     assert found["int8"]["2 adapters, 2 clients, tokens/s"] > 0
 
 
+@pytest.mark.long
 def test_a_pool_is_measured_beside_a_busy_loop(model: Path, tmp_path: Path) -> None:
     rounds = measured(tmp_path, "neighbour", "--quick", "--model", model)
     # Loads this short last only a few of the ticks that CPU time is counted in. A share may then be
@@ -72,23 +75,27 @@ def test_a_pool_is_measured_beside_a_busy_loop(model: Path, tmp_path: Path) -> N
     assert undisturbed.keys() < same.keys() == other.keys()
 
 
+@pytest.mark.long
 def test_a_batch_is_compared_with_a_closed_loop(model: Path, tmp_path: Path) -> None:
     (found,) = measured(tmp_path, "batches", "--quick", "--model", model)
     assert found["batch"]["tokens/s"] > 0 < found["closed loop"]["tokens/s"]
     assert found["beside a batch"]["TTFT p95 in ms"] > 0
 
 
+@pytest.mark.long
 def test_two_api_processes_are_measured_in_each_round(tmp_path: Path) -> None:
     (found,) = measured(tmp_path, "api-cpu", "--quick", "--baseline", ROOT)
     assert list(found) == ["now", "before"]
 
 
+@pytest.mark.long
 def test_a_large_pool_is_compared_with_a_small_one(tmp_path: Path) -> None:
     (found,) = measured(tmp_path, "scale", "--quick")
     assert list(found) == ["1 workers, 2 adapters", "4 workers, 8 adapters"]
     assert all(figures["2 streams, tokens/s"] > 0 for figures in found.values())
 
 
+@pytest.mark.long
 @pytest.mark.demo
 def test_all_workloads_are_answered_by_both_engines(tmp_path: Path) -> None:
     (found,) = measured(tmp_path, "speculation", "--quick")

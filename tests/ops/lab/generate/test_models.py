@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import transformers
 
 from ops.lab.generate.models import run
-from ops.lab.generate.models.attempt import ARCHITECTURES
+from ops.lab.generate.models.attempt import ARCHITECTURES, attempt
 from ops.lab.generate.models.outcome import (
     Outcome,
     Outcomes,
@@ -16,28 +17,18 @@ from ops.lab.generate.models.outcome import (
     read_outcomes,
     write_outcomes,
 )
-from ops.lab.generate.models.page import PAGE, WELL_KNOWN, page, row
+from ops.lab.generate.models.page import WELL_KNOWN, row
 from ops.lab.generate.models.run import try_all
 from ops.lab.generate.models.tiny_config import tiny_config
-from ops.lab.generate.models.vllm import VllmModels, read_sources, read_stored
+from ops.lab.generate.models.vllm import VllmModels, read_sources
 
 STORED = read_outcomes()
 BY_TYPE = {outcome.model_type: outcome for outcome in STORED.outcomes}
 FEW = ("llama", "falcon")
 MANY = (
-    *(
-        "gpt2",
-        "qwen2",
-        "qwen3",
-        "qwen3_moe",
-        "mistral",
-        "mixtral",
-        "gemma2",
-        "gemma3_text",
-        "gemma3",
-    ),
-    *("phi3", "phimoe", "llama4_text", "deepseek_v3", "gpt_oss", "modernbert-decoder", "bert"),
-    *("musicgen", "gemma3n_text"),
+    *("gpt2", "qwen2", "qwen3", "qwen3_moe", "mistral", "mixtral", "gemma2", "gemma3_text"),
+    *("gemma3", "phi3", "phimoe", "llama4_text", "deepseek_v3", "gpt_oss", "modernbert-decoder"),
+    *("bert", "musicgen", "gemma3n_text"),
 )
 REGENERATE = "run: python -m ops.lab.generate.models.run"
 same_transformers = pytest.mark.skipif(
@@ -52,22 +43,15 @@ def outcome(status: Status = Status.SERVED, reason: str = "", **fields: str) -> 
     )
 
 
-def test_the_page_is_up_to_date_with_its_data() -> None:
-    assert PAGE.read_text() == page(STORED, read_stored()), "run: python -m ops.lab.generate.models"
-
-
 @same_transformers
 def test_the_page_has_every_type_of_transformers_with_its_class() -> None:
     found = {outcome.model_type: outcome.architecture for outcome in STORED.outcomes}
     assert found == ARCHITECTURES, REGENERATE
 
 
-def test_well_known_types_are_listed_once_and_exist() -> None:
+def test_well_known_types_exist_and_no_reason_is_a_traceback_or_long() -> None:
     assert len(WELL_KNOWN) == len(set(WELL_KNOWN))
     assert set(WELL_KNOWN) <= BY_TYPE.keys()
-
-
-def test_no_reason_is_a_traceback_or_longer_than_a_few_lines() -> None:
     for found in STORED.outcomes:
         assert "Traceback" not in found.reason
         assert "\n" not in found.reason
@@ -76,21 +60,24 @@ def test_no_reason_is_a_traceback_or_longer_than_a_few_lines() -> None:
 
 
 @same_transformers
-@pytest.mark.parametrize(
-    "model_types", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"]
-)
-async def test_the_page_shows_what_the_engine_does_now(model_types: tuple[str, ...]) -> None:
-    found = [outcome async for outcome in try_all(model_types)]
-    assert found == [BY_TYPE[model_type] for model_type in model_types], REGENERATE
+def test_the_page_shows_what_the_engine_does_now() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [attempt(model_type) for model_type in FEW]
+    assert found == [BY_TYPE[model_type] for model_type in FEW], REGENERATE
+
+
+@same_transformers
+@pytest.mark.slow
+async def test_the_page_shows_what_the_engine_does_now_in_a_process_for_many_types() -> None:
+    found = [outcome async for outcome in try_all(MANY)]
+    assert found == [BY_TYPE[model_type] for model_type in MANY], REGENERATE
 
 
 async def test_a_type_that_hangs_is_reported_and_the_next_one_is_tried() -> None:
-    found = [outcome async for outcome in try_all(["llama", "gpt2"], limit_s=0.01)]
-    assert [(o.model_type, o.status) for o in found] == [
-        ("llama", Status.FAILED),
-        ("gpt2", Status.FAILED),
-    ]
-    assert found[0].reason == "takes more than 0 s"
+    found = [outcome async for outcome in try_all(FEW, limit_s=0.01)]
+    assert [o.model_type for o in found] == list(FEW)
+    assert {(o.status, o.reason) for o in found} == {(Status.FAILED, "takes more than 0 s")}
 
 
 async def test_a_type_that_ends_the_process_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +88,7 @@ async def test_a_type_that_ends_the_process_is_reported(monkeypatch: pytest.Monk
         )
 
     monkeypatch.setattr(run, "_start", start)
-    found = [outcome async for outcome in try_all(["llama", "gpt2"])]
+    found = [outcome async for outcome in try_all(FEW)]
     assert [o.reason for o in found] == ["ends the process with status 3"] * 2
 
 

@@ -1,28 +1,25 @@
+"""The base model and the names of adapters, and versions in quarantine."""
+
 import asyncio
 from dataclasses import replace
 
 import pytest
+from adapter_versions import BASE, version_of
+from queue_support import LIMITS, Actor, make_adapter, make_job
 
 from shared.errors import ErrorCode, JobFailed, SettingsError
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import AdapterState
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.jobs import JobState
 from shared.store.adapters.adapter_views import AdapterViews
 from shared.store.adapters.registry import Registry
+from shared.store.audit.auditor import Auditor
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import CHUNK, Redis
 from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
 
-BASE = BaseModel(name="base", version="base@1", max_model_len=8192, source="org/base", created_s=1)
-ADAPTER = Adapter(
-    name="org/sql",
-    version="org/sql@abc",
-    digest="abc",
-    weights_digest="def",
-    source="/adapters/sql",
-    rank=16,
-    num_bytes=12345,
-    created_s=2,
-)
+ADAPTER = version_of("abc", name="org/sql", created_s=2)
 
 
 @pytest.fixture
@@ -97,31 +94,65 @@ async def test_the_base_changes_only_when_no_worker_serves_another(
     assert await registry.base() == other
 
 
-async def test_another_base_unregisters_the_adapters_of_the_old_one(
+A = AdapterVersion("a@1")
+DEAD_JOBS_UNTIL_QUARANTINE = 3
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+async def worker(actor) -> Actor:
+    started: Actor = await actor()
+    return started
+
+
+async def state_of(registry: Registry) -> AdapterState:
+    adapter = await registry.adapter("a")
+    assert adapter is not None
+    return adapter.state
+
+
+@pytest.fixture
+async def quarantined(registry: Registry, worker: Actor, queue: Queue) -> None:
+    await registry.add_adapter(make_adapter(A))
+    for _ in range(DEAD_JOBS_UNTIL_QUARANTINE):
+        job = make_job(A)
+        await queue.enqueue(job, LIMITS)
+        await worker.die_of(job)
+    assert await state_of(registry) is AdapterState.QUARANTINED
+
+
+@pytest.mark.usefixtures("quarantined")
+async def test_a_version_is_released_only_after_its_time(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
-    await registry.set_base(BASE)
-    await registry.add_adapter(ADAPTER)
-    epoch = await registry.set_base(replace(BASE, source="moved"))
-    assert await registry.adapters() == [ADAPTER]
-    assert await registry.set_base(replace(BASE, version="base@2")) != epoch
-    assert await registry.adapters() == []
-    assert await registry.resolve(ADAPTER.name) is None
-    assert not await redis.exists(
-        keys.adapter(ADAPTER.name), keys.previous(ADAPTER.name), keys.version(ADAPTER.version)
-    )
+    assert await registry.release_quarantined(after_ms=HOUR_MS) == []
+    assert await state_of(registry) is AdapterState.QUARANTINED
+    await redis.zincrby(keys.quarantined, -HOUR_MS, A)  # type: ignore[arg-type]  # str is a value
+    assert await registry.release_quarantined(after_ms=HOUR_MS) == [A]
+    assert await state_of(registry) is AdapterState.READY
+    assert await registry.release_quarantined(after_ms=HOUR_MS) == []
 
 
-async def test_an_older_worker_that_registers_again_does_not_flip_a_name_back(
-    registry: Registry,
+@pytest.mark.usefixtures("quarantined")
+async def test_a_version_that_was_unloaded_is_not_released(
+    registry: Registry, redis: Redis, keys: Keys
 ) -> None:
-    await registry.add_adapter(ADAPTER)
-    new = replace(ADAPTER, version="org/sql@new", created_s=ADAPTER.created_s + 1)
-    await registry.add_adapter(new)
-    await registry.add_adapter(ADAPTER)
-    assert await registry.resolve(ADAPTER.name) == new.version
-    back = replace(
-        ADAPTER, created_s=new.created_s + 1
-    )  # as by a worker that restarts with the old weights
-    await registry.add_adapter(back)
-    assert await registry.adapter(ADAPTER.name) == back
+    await registry.unload_adapter("a")
+    assert await registry.release_quarantined(after_ms=0) == []
+    assert await redis.exists(keys.quarantined) == 0
+    await registry.forget_unused()
+    assert (await Auditor(redis, keys).audit(settle_s=0)).strays == ()
+
+
+async def test_waiting_jobs_of_all_quarantined_versions_end(
+    actor, enqueue, queue: Queue, views: PoolViews, redis, keys
+) -> None:
+    worker = await actor(holds=["b@1"])
+    await enqueue("b@1")
+    await worker.claim()  # a running job keeps its version in `doomed`
+    waiting = [await enqueue("a@1") for _ in range(100)]
+    await redis.sadd(keys.doomed, "a@1", "b@1")
+    await queue.reap()
+    states = {(await views.job(job.id)).state for job in waiting}
+    assert states == {JobState.FAILED}
+    assert await redis.smembers(keys.doomed) == {b"b@1"}

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from batch_records import lines, make_batch
+from batch_records import lines, make_batch, stored
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
 from shared.protocol.access.rights import Access
@@ -116,8 +116,7 @@ async def test_lines_count_once(batches: Batches) -> None:
     await batches.commit(batch.id, A, lines(0, 9))
     with pytest.raises(LeaseLost):
         await batches.commit(batch.id, A, lines(3, 9, parts=["again"]))
-    found = await batches.get(batch.id)
-    assert found is not None
+    found = await stored(batches, batch.id)
     assert (found.num_requests, found.num_completed, found.status) == (10, 2, "in_progress")
     assert found.usage == BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
     assert await batches.done(batch.id) == bytes([0b1000_0000, 0b0100_0000])
@@ -152,8 +151,7 @@ async def test_an_ended_batch_leaves_only_its_record(
     await batches.end(
         batch.id, A, BatchStatus.COMPLETED, keep_s=9, announces=False, output_file=FileId("file-o")
     )
-    found = await batches.get(batch.id)
-    assert found is not None
+    found = await stored(batches, batch.id)
     assert (found.status, found.output_file, found.error_file) == ("completed", "file-o", None)
     assert list(found.times) == ["in_progress", "finalizing", "completed"]
     assert 0 < await redis.pttl(keys.batch(batch.id)) <= 9000
@@ -171,13 +169,11 @@ async def test_a_cancelled_batch_is_not_finalized(batches: Batches) -> None:
     await batches.start(batch.id, A, num_requests=2)
     await batches.cancel(batch.id)
     await batches.finalize(batch.id, A)
-    found = await batches.get(batch.id)
-    assert found is not None
+    found = await stored(batches, batch.id)
     assert found.status is BatchStatus.CANCELLING
     await batches.end(batch.id, A, BatchStatus.CANCELLED, keep_s=9, announces=False)
     await batches.cancel(batch.id)
-    found = await batches.get(batch.id)
-    assert found is not None
+    found = await stored(batches, batch.id)
     assert found.status is BatchStatus.CANCELLED
 
 
@@ -185,8 +181,7 @@ async def test_faults_of_the_input_are_kept(batches: Batches) -> None:
     batch, fault = await added(batches), LineError(code="x", message="bad", line=3)
     await batches.take_turn()
     await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=9, announces=False, errors=[fault])
-    found = await batches.get(batch.id)
-    assert found is not None
+    found = await stored(batches, batch.id)
     assert found.errors == (fault,)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from batch_records import lines, make_batch
+from batch_records import lines, make_batch, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from queue_support import LIMITS, eventually, make_job
@@ -76,8 +76,7 @@ async def test_a_turn_that_no_process_begins_is_replaced(
     assert await eventually(batches.take_turn) == Turn(batch.id, 2)
     with pytest.raises(LeaseLost):
         await batches.begin(first)
-    found = await batches.get(batch.id)
-    assert found
+    found = await stored(batches, batch.id)
     assert found.num_deaths == 0
 
 
@@ -232,8 +231,7 @@ async def test_a_batch_whose_turns_end_processes_runs_alone(
     assert await batches.take_turn() is None, "nothing runs beside it"
     await batches.begin(alone)
     await batches.release(alone)
-    found = await batches.get(alone.batch)
-    assert found
+    found = await stored(batches, alone.batch)
     assert found.num_deaths == 0, "its turn ended, so it isn't to blame"
     other = await taken(batches)
     assert {alone.batch, other.batch} == {bad.id, good.id}
@@ -262,12 +260,10 @@ async def test_a_result_clears_a_batch(batches: Batches, redis: Redis, keys: Key
     await batches.release(await taken(batches), failure="KeyError: x")
     turn = await taken(batches)
     await batches.begin(turn)
-    found = await batches.get(batch.id)
-    assert found
+    found = await stored(batches, batch.id)
     assert (found.num_deaths, found.num_failures, found.failure) == (1, 1, "KeyError: x")
     await batches.commit(batch.id, turn.runner, lines(0))
-    found = await batches.get(batch.id)
-    assert found
+    found = await stored(batches, batch.id)
     assert (found.num_deaths, found.num_failures, found.failure) == (0, 0, "")
 
 

@@ -8,7 +8,6 @@ import pytest
 from queue_support import LIMITS, make_job
 
 from shared.protocol.codec import encode_job
-from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import Mail, MailKind
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
@@ -34,67 +33,6 @@ async def test_a_claim_states_how_long_the_job_was_in_the_queue(
     assert (claimed.try_, claimed.waited_ms < 3000) == (2, True)
 
 
-async def test_jobs_of_one_tenant_are_claimed_in_order_of_arrival(actor, enqueue) -> None:
-    jobs = [await enqueue(version) for version in ("a@1", "b@1", "a@1", "b@1", "c@1", "a@1")]
-    worker = await actor(holds=["a@1", "b@1", "c@1"])
-    assert await worker.claim_ids() == [job.id for job in jobs]
-
-
-async def test_equal_tags_are_claimed_in_order_of_arrival(actor, enqueue) -> None:
-    jobs = [await enqueue(tenant=f"tenant-{i}") for i in range(20)]
-    worker = await actor()
-    assert await worker.claim_ids(sequences=20) == [job.id for job in jobs]
-
-
-async def test_a_higher_priority_is_claimed_first(actor, enqueue) -> None:
-    low, middle, high = [await enqueue(priority=priority) for priority in (-1, 0, 1)]
-    assert await (await actor()).claim_ids() == [high.id, middle.id, low.id]
-
-
-async def test_priority_is_worth_a_bounded_number_of_tokens(actor, enqueue) -> None:
-    plain = await enqueue()
-    high = [await enqueue(priority=1, cost=400) for _ in range(4)]
-    order = await (await actor()).claim_ids()
-    assert order == [high[0].id, high[1].id, high[2].id, plain.id, high[3].id]
-
-
-async def test_a_worker_takes_as_many_sequences_as_it_has_capacity_for(actor, enqueue) -> None:
-    jobs = [await enqueue(n=n) for n in (2, 3, 2, 1)]
-    worker = await actor()
-    assert await worker.claim_ids(sequences=5) == [jobs[0].id, jobs[1].id]
-
-
-async def test_a_worker_takes_as_many_tokens_as_it_has_capacity_for(actor, enqueue) -> None:
-    jobs = [await enqueue(cost=cost) for cost in (40, 50, 20)]
-    worker = await actor()
-    assert await worker.claim_ids(tokens=100) == [jobs[0].id, jobs[1].id]
-
-
-async def test_a_large_job_is_not_overtaken_for_ever_by_small_ones(actor, enqueue) -> None:
-    worker = await actor()
-    await enqueue()
-    assert len(await worker.claim(sequences=8)) == 1
-    large, small = await enqueue(n=8), await enqueue()
-    assert await worker.claim(sequences=7) == []
-    assert not await worker.is_parked()
-    other = await actor("w2")
-    assert await other.claim_ids(sequences=9) == [large.id, small.id]
-
-
-async def test_an_empty_worker_takes_a_job_that_is_too_large_for_it(actor, enqueue) -> None:
-    job = await enqueue(n=100, cost=10**8)
-    assert await (await actor()).claim_ids() == [job.id]
-
-
-async def test_own_adapters_go_before_foreign_ones(actor, enqueue) -> None:
-    await actor("w2", holds=["b@1"])
-    foreign, own = await enqueue("b@1"), await enqueue("a@1")
-    worker = await actor("w1", holds=["a@1"])
-    claim = await worker.try_claim(sequences=1, max_cold=1, steal_ms=250)
-    assert [claimed.job.id for claimed in claim.jobs] == [own.id]
-    assert (await worker.views.job(foreign.id)).state == JobState.QUEUED
-
-
 async def test_a_foreign_job_is_left_to_its_holder_until_steal_ms(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
@@ -106,65 +44,6 @@ async def test_a_foreign_job_is_left_to_its_holder_until_steal_ms(
     assert 4000 < claim.next_steal_ms <= 5001
     await age(redis, keys, job, ms=5001)
     assert await worker.claim_ids(max_cold=1, steal_ms=5000) == [job.id]
-
-
-async def test_a_worker_without_memory_for_an_adapter_takes_no_foreign_job(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    job = await enqueue("b@1")
-    await age(redis, keys, job, ms=10_000)
-    claim = await (await actor()).try_claim(max_cold=0, steal_ms=1)
-    assert (claim.jobs, claim.next_steal_ms) == ((), None)
-
-
-async def test_a_worker_that_has_taken_all_jobs_is_parked_with_its_remaining_capacity(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor("w1", holds=["a@1"])
-    await enqueue("a@1")
-    claim = await worker.try_claim(sequences=3)
-    assert (len(claim.jobs), claim.is_parked) == (1, True)
-    assert int(await redis.zscore(keys.idle, worker.id)) == 2
-    for _ in range(2):
-        await enqueue("a@1")
-    claim = await worker.try_claim(sequences=2)
-    assert (len(claim.jobs), claim.is_parked) == (2, False)
-    assert await redis.zscore(keys.idle, worker.id) is None
-
-
-async def test_a_worker_that_has_taken_a_foreign_job_asks_again_before_it_is_parked(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor("w1", holds=[])
-    for version in ("c0@1", "c1@1"):
-        await enqueue(version)
-    claim = await worker.try_claim(max_cold=1, sequences=3)
-    assert (len(claim.jobs), claim.is_parked) == (1, False)
-    assert await redis.zscore(keys.idle, worker.id) is None
-
-
-async def test_at_most_max_cold_adapters_are_taken_at_once(actor, enqueue) -> None:
-    jobs = [await enqueue(f"c{i}@1") for i in range(3)] + [await enqueue("c0@1")]
-    worker = await actor(holds=[])
-    assert await worker.claim_ids(max_cold=2) == [jobs[0].id, jobs[3].id, jobs[1].id]
-
-
-async def test_a_cold_adapter_has_one_loader(actor, enqueue, residency: ResidencyStore) -> None:
-    first, second = await actor("w1", holds=[]), await actor("w2", holds=[])
-    await enqueue("c@1")
-    assert len(await first.claim(max_cold=1)) == 1
-    later = await enqueue("c@1")
-    assert await second.claim(max_cold=1) == []
-    await residency.set_residents(first.id, add=["c@1"])
-    assert await first.claim_ids(residents=["c@1"]) == [later.id]
-
-
-async def test_the_loader_takes_further_jobs_while_it_loads(actor, enqueue) -> None:
-    worker = await actor(holds=[])
-    await enqueue("c@1")
-    await worker.claim(max_cold=1)
-    later = await enqueue("c@1")
-    assert await worker.claim_ids(residents=["c@1"]) == [later.id]
 
 
 async def test_refused_adapters_are_left_to_others(actor, enqueue) -> None:
@@ -196,15 +75,6 @@ async def test_the_oldest_job_of_a_cold_adapter_waits_no_longer_than_its_load(
     await age(redis, keys, cold, ms=5001)
     assert await worker.claim_ids(**one) == [cold.id]
     assert await worker.claim_ids(**one) == [own[1].id]
-
-
-async def test_a_foreign_job_after_the_own_jobs_is_not_overdue(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor(holds=["a@1"])
-    own, cold = await enqueue("a@1"), await enqueue("c@1")
-    await age(redis, keys, own, cold, ms=10_000)
-    assert await worker.claim_ids(sequences=1, max_cold=1, steal_ms=250) == [own.id]
 
 
 async def test_an_idle_worker_helps_at_once_where_the_wait_is_longer_than_a_load(
@@ -240,86 +110,17 @@ async def test_a_worker_that_finds_no_job_is_woken_by_the_next_one(actor, enqueu
     assert await worker.claim_ids() == [job.id]
 
 
-async def test_a_job_wakes_exactly_one_worker_a_holder_first(actor, enqueue) -> None:
-    holder, roomy = await actor("w1", holds=["a@1"]), await actor("w2", holds=["b@1"])
-    await holder.claim(sequences=1)
-    await roomy.claim(sequences=8)
-    await enqueue("a@1")
-    assert not await holder.is_parked()
-    assert await roomy.is_parked()
-
-
-async def test_without_a_parked_holder_the_worker_with_the_largest_free_capacity_wakes(
-    actor, enqueue
+async def test_mail_that_only_a_later_release_knows_is_dropped(
+    actor, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
-    small, roomy = await actor("w1", holds=["b@1"]), await actor("w2", holds=["b@1"])
-    await small.claim(sequences=1)
-    await roomy.claim(sequences=8)
-    await enqueue("a@1")
-    assert await small.is_parked()
-    assert not await roomy.is_parked()
-
-
-async def test_claiming_without_capacity_unparks(actor, enqueue) -> None:
     worker = await actor()
-    await worker.claim()
-    assert await worker.is_parked()
-    await worker.claim(sequences=0)
-    assert not await worker.is_parked()
-    await enqueue()
-    assert await worker.claim(sequences=0) == []
-
-
-async def test_released_and_reclaimed_jobs_wake_others(actor, enqueue, queue: Queue) -> None:
-    first, second = await actor("w1"), await actor("w2")
-    job = await enqueue()
-    await first.claim()
-    await second.claim()
-    await queue.release(first.id, [job.id])
-    assert await queue.wait(second.id, timeout_s=2) == Mail(kind=MailKind.JOB)
-    (claimed,) = await second.claim()
-    await first.claim()
-    await second.die()
-    assert await queue.wait(first.id, timeout_s=2) == Mail(kind=MailKind.JOB)
-    assert (await first.claim())[0].try_ == claimed.try_ + 1
+    await redis.rpush(keys.mailbox(worker.id), "repaint w2", "job")
+    assert await queue.wait(worker.id, timeout_s=1) is None
+    assert await queue.wait(worker.id, timeout_s=1) == Mail(kind=MailKind.JOB)
 
 
 async def test_waiting_for_mail_ends_in_time(actor, queue: Queue) -> None:
     assert await queue.wait((await actor()).id, timeout_s=0.05) is None
-
-
-async def test_a_tenant_is_charged_for_what_it_really_used(actor, enqueue) -> None:
-    worker = await actor(holds=["a@1"])
-    for tenant in ("cheap", "dear"):
-        await enqueue(tenant=tenant, cost=100)
-    for claimed in await worker.claim():
-        await worker.finish(claimed, used={"cheap": 10, "dear": 900}[claimed.job.tenant])
-    dear = [await enqueue(tenant="dear", cost=100)]
-    cheap = [await enqueue(tenant="cheap", cost=100) for _ in range(5)]
-    assert await worker.claim_ids() == [job.id for job in cheap + dear]
-
-
-async def test_a_job_that_never_ran_costs_nothing(actor, enqueue, queue: Queue) -> None:
-    for _ in range(10):
-        await queue.cancel((await enqueue(tenant="t1", cost=1000)).id)
-    first = await enqueue(tenant="t1", cost=10)
-    second = await enqueue(tenant="t2", cost=10)
-    assert await (await actor()).claim_ids() == [first.id, second.id]
-
-
-async def test_expired_jobs_end_when_a_worker_finds_them(actor, enqueue, events, views) -> None:
-    late = [await enqueue(deadline_ms=0) for _ in range(100)]
-    job = await enqueue()
-    worker = await actor()
-    while not (claimed := await worker.claim_ids(sequences=1)):
-        assert (await views.counts()).waiting > 1
-    assert claimed == [job.id]
-    for expired in late:
-        (end,) = await events(expired)
-        assert (end.state, end.error.code) == (JobState.EXPIRED, "deadline_exceeded")
-        assert (await views.job_and_result(expired.id))[1].error == end.error
-    counts = await views.counts()
-    assert (counts.waiting, counts.totals[JobState.EXPIRED]) == (0, 100)
 
 
 async def test_a_thousand_expired_jobs_are_cleared_in_bounded_steps(actor, enqueue, views) -> None:
@@ -406,3 +207,44 @@ async def test_a_claim_goes_by_what_the_worker_says_now_not_by_what_it_told(acto
     mine, loading = await enqueue("a@1"), await enqueue("c@1")
     worker.holds = ["a@1", "c@1"]  # it evicts b and loads c
     assert await worker.claim_ids() == [mine.id, loading.id]
+
+
+async def test_a_preemptible_job_that_waits_does_not_stop_the_jobs_of_other_adapters(
+    actor, enqueue
+) -> None:
+    await enqueue(is_preemptible=True)
+    worker = await actor()
+    await worker.claim_ids(sequences=1)
+    await enqueue(is_preemptible=True)
+    cold = await enqueue("b@1")
+    claim = await worker.try_claim(sequences=1, idle_sequences=0, max_cold=1)
+    assert [claimed.job.id for claimed in claim.jobs] == [cold.id]
+
+
+async def test_claiming_without_capacity_unparks(actor, enqueue) -> None:
+    worker = await actor()
+    await worker.claim()
+    assert await worker.is_parked()
+    await worker.claim(sequences=0)
+    assert not await worker.is_parked()
+    await enqueue()
+    assert await worker.claim(sequences=0) == []
+
+
+async def test_a_cold_adapter_has_one_loader(actor, enqueue, residency: ResidencyStore) -> None:
+    first, second = await actor("w1", holds=[]), await actor("w2", holds=[])
+    await enqueue("c@1")
+    assert len(await first.claim(max_cold=1)) == 1
+    later = await enqueue("c@1")
+    assert await second.claim(max_cold=1) == []
+    await residency.set_residents(first.id, add=["c@1"])
+    assert await first.claim_ids(residents=["c@1"]) == [later.id]
+
+
+async def test_a_foreign_job_after_the_own_jobs_is_not_overdue(
+    actor, enqueue, redis: Redis, keys: Keys
+) -> None:
+    worker = await actor(holds=["a@1"])
+    own, cold = await enqueue("a@1"), await enqueue("c@1")
+    await age(redis, keys, own, cold, ms=10_000)
+    assert await worker.claim_ids(sequences=1, max_cold=1, steal_ms=250) == [own.id]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from adapter_versions import BASE
 from queue_support import LIMITS, make_adapter, make_job
 
 from shared.errors import ErrorCode
-from shared.protocol.adapters import Adapter, BaseModel
+from shared.protocol.adapters import Adapter
 from shared.protocol.codec import encode_job
-from shared.protocol.ids import AdapterVersion, JobId
 from shared.protocol.jobs import Endpoint, View
 from shared.reasoning_form import ReasoningForm
 from shared.store.adapters.registry import Found, Registry
@@ -20,54 +20,28 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
-DEATHS = 3
-BASE = BaseModel(
-    name="base", version=AdapterVersion("base@0"), max_model_len=100, source="/base", created_s=1
-)
-
 
 @pytest.fixture
 def letters(redis: Redis, keys: Keys) -> DeadLetters:
     return DeadLetters(redis, keys)
 
 
-async def kill_with(worker, job, deaths: int = DEATHS) -> None:
-    """Let the worker die of the job until the job becomes a dead letter."""
-    for _ in range(deaths):
-        assert await worker.claim_ids() == [job.id]
-        await worker.die()
-        await worker.register()
-
-
 async def test_a_dead_letter_names_its_worker_and_the_reason(actor, enqueue, letters) -> None:
     worker, job = await actor("w1"), await enqueue(tenant="red")
-    await kill_with(worker, job)
+    await worker.die_of(job)
     (letter,) = await letters.dead(10)
     assert (letter.id, letter.version, letter.tenant) == (job.id, "a@1", "red")
-    assert (letter.tries, letter.worker) == (DEATHS, "w1")
+    assert (letter.tries, letter.worker) == (3, "w1")
     assert letter.reason.startswith("the job killed its worker 2 times while it ran alone")
     assert letter.code == "poison_job"
     assert letter.died_ms > 0
-
-
-async def test_dead_letters_are_listed_newest_first_and_found_by_id(
-    actor, enqueue, letters
-) -> None:
-    worker, jobs = await actor(), []
-    for i in range(3):
-        jobs.append(await enqueue(f"{i}@1"))
-        worker.holds = [f"{i}@1"]
-        await kill_with(worker, jobs[-1])
-    assert [letter.id for letter in await letters.dead(2)] == [jobs[2].id, jobs[1].id]
-    for job in jobs:
-        assert await letters.find(job.id) == Unanswered(job, is_dead=True)
 
 
 async def test_an_old_dead_letter_is_found_and_discarded(
     actor, enqueue, letters, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
-    await kill_with(worker, job)
+    await worker.die_of(job)
     ((_, fields),) = await redis.xrange(keys.dead)
     for i in range(250):
         await redis.xadd(keys.dead, {**fields, b"id": f"{i}"})
@@ -95,38 +69,6 @@ async def test_a_failed_job_is_kept_if_the_same_request_may_succeed(
     assert await letters.find(job.id) == (Unanswered(job, is_dead=False) if is_kept else None)
     await letters.discard(job.id)
     assert await letters.find(job.id) is None
-
-
-async def test_jobs_of_a_quarantined_adapter_are_kept(
-    actor, enqueue, letters, redis: Redis, keys: Keys
-) -> None:
-    await redis.hset(keys.version(AdapterVersion("a@1")), "state", "ready")  # type: ignore[misc]
-    worker = await actor()
-    killers = [await enqueue() for _ in range(DEATHS)]
-    waiting = await enqueue()
-    for killer in killers:
-        await kill_with_first(worker, killer.id)
-    assert await letters.find(waiting.id) == Unanswered(waiting, is_dead=False)
-
-
-async def kill_with_first(worker, job_id: JobId) -> None:
-    """Let the worker die while it runs the job alone."""
-    for _ in range(DEATHS):
-        assert await worker.claim_ids(sequences=1) == [job_id]
-        await worker.die()
-        await worker.register()
-
-
-async def test_answered_waiting_and_unknown_jobs_cannot_be_retried(
-    actor, enqueue, letters, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    worker, done = await actor(), await enqueue()
-    (claimed,) = await worker.claim()
-    await worker.finish(claimed)
-    cancelled, waiting = await enqueue(), await enqueue()
-    await queue.cancel(cancelled.id)
-    for job_id in (done.id, cancelled.id, waiting.id, JobId("never")):
-        assert await letters.find(job_id) is None
 
 
 async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(
@@ -165,8 +107,8 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     await registry.load_adapter(make_adapter("a@1"), replace=False)
     chat: Any = {"endpoint": Endpoint.CHAT, "prompts": (), "messages": ()}
     view: Any = {"view": View.RESPONSES, "request": {"store": True}, "hides_reasoning": True}
-    job = await enqueue(fingerprint="fp_0_1", **chat, **view)
-    await kill_with(await actor(), job)
+    job = await enqueue(fingerprint="fp_1_1", **chat, **view)
+    await (await actor()).die_of(job)
     thinking = make_adapter("a@3", reasoning=ReasoningForm.THINK)
     await registry.load_adapter(make_adapter("a@2"), replace=True)
     registry.next_version = thinking
@@ -178,7 +120,7 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     assert (claimed.job.id, claimed.job.version) == (enqueued.id, "a@3")
     shown = await PoolViews(redis, keys).job(enqueued.id)
     assert shown is not None
-    assert (shown.spec.fingerprint, shown.spec.reasoning) == ("fp_0_3", ReasoningForm.THINK)
+    assert (shown.spec.fingerprint, shown.spec.reasoning) == ("fp_1_3", ReasoningForm.THINK)
     assert (shown.spec.view, shown.spec.request) == (View.RESPONSES, {"store": True})
     assert shown.spec.hides_reasoning
     assert await letters.find(job.id) is None

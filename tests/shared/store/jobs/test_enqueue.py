@@ -1,24 +1,22 @@
+"""Requests that enter the queue: their limits in jobs and bytes, and their idempotency keys."""
+
 import asyncio
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from queue_support import LIMITS, make_job
+from queue_support import LIMITS, Actor, make_job
 
 from ops.local.embedded_redis import EmbeddedRedis
-from shared.errors import DuplicateJob, QueueFull
-from shared.protocol.enqueue import Enqueued
-from shared.protocol.jobs import JobState, SamplingParams
+from shared.errors import DuplicateJob, ErrorCode, JobFailed, QueueFull
+from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey, QueueLimits
+from shared.protocol.jobs import Job, JobState, SamplingParams
+from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
-from shared.store.redis.connection import connect
+from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
-
-
-async def test_returns_the_position_in_the_queue_of_its_version(queue: Queue) -> None:
-    positions = [(await queue.enqueue(make_job("a@1"), LIMITS)).position for _ in range(3)]
-    assert positions == [1, 2, 3]
-    assert (await queue.enqueue(make_job("b@1"), LIMITS)).position == 1
 
 
 async def test_a_job_reaches_its_worker_as_it_was_sent(queue: Queue, actor) -> None:
@@ -52,64 +50,6 @@ async def test_an_id_is_accepted_once(queue: Queue, actor) -> None:
     assert error.value.state == JobState.RUNNING
 
 
-@pytest.mark.parametrize(
-    ("limit", "which", "same", "other"),
-    [
-        ("max_waiting", "pool", {}, None),
-        ("max_waiting_adapter", "adapter", {"tenant": "t2"}, {"version": "b@1"}),
-        ("max_waiting_tenant", "tenant", {"version": "b@1"}, {"tenant": "t2"}),
-    ],
-)
-async def test_each_limit_refuses_further_jobs(
-    queue: Queue, limit: str, which: str, same: dict[str, str], other: dict[str, str] | None
-) -> None:
-    limits = replace(LIMITS, **{limit: 2})
-    for _ in range(2):
-        await queue.enqueue(make_job(), limits)
-    with pytest.raises(QueueFull) as error:
-        await queue.enqueue(make_job(**same), limits)
-    assert (error.value.limit, error.value.num_waiting) == (which, 2)
-    if other is not None:
-        await queue.enqueue(make_job(**other), limits)
-
-
-async def test_a_refused_job_leaves_no_trace(queue: Queue, views: PoolViews) -> None:
-    job = make_job()
-    with pytest.raises(QueueFull):
-        await queue.enqueue(job, replace(LIMITS, max_waiting=0))
-    assert await views.job(job.id) is None
-    assert (await views.counts()).waiting == 0
-
-
-async def test_a_limit_holds_under_concurrency(
-    views: PoolViews, redis_url: str, keys: Keys
-) -> None:
-    clients = [connect(redis_url) for _ in range(8)]
-    limits = replace(LIMITS, max_waiting_tenant=25)
-    calls = [
-        Queue(client, keys).enqueue(make_job(f"a{i % 3}@1"), limits)
-        for i in range(10)
-        for client in clients
-    ]
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    for client in clients:
-        await client.aclose()
-    assert sum(isinstance(outcome, Enqueued) for outcome in outcomes) == 25
-    assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 55
-    assert (await views.counts()).waiting == 25
-
-
-async def test_a_claimed_or_cancelled_job_makes_place_in_the_queue(queue: Queue, actor) -> None:
-    limits = replace(LIMITS, max_waiting=1)
-    first = make_job()
-    await queue.enqueue(first, limits)
-    await (await actor()).claim()
-    second = make_job()
-    await queue.enqueue(second, limits)
-    await queue.cancel(second.id)
-    await queue.enqueue(make_job(), limits)
-
-
 async def test_enqueueing_stops_well_before_memory_is_used_up(
     own_server: EmbeddedRedis, open_client, keys: Keys
 ) -> None:
@@ -130,18 +70,6 @@ async def test_enqueueing_stops_well_before_memory_is_used_up(
     assert info["used_memory"] < 0.9 * info["maxmemory"]
 
 
-async def test_a_redis_without_memory_is_a_full_queue(
-    own_server: EmbeddedRedis, open_client, keys: Keys
-) -> None:
-    redis = open_client(own_server.url)
-    queue = Queue(redis, keys)
-    await queue.enqueue(make_job(), LIMITS)
-    await redis.config_set("maxmemory", 1)
-    with pytest.raises(QueueFull) as error:
-        await queue.enqueue(make_job(), LIMITS)
-    assert (error.value.limit, error.value.num_waiting) == ("memory", 1)
-
-
 async def test_a_suspect_runs_alone_from_its_first_try(actor, queue: Queue) -> None:
     worker, job, other = await actor(), make_job(), make_job()
     await queue.enqueue(job, LIMITS, is_suspect=True)
@@ -152,3 +80,130 @@ async def test_a_suspect_runs_alone_from_its_first_try(actor, queue: Queue) -> N
     await worker.finish(claimed)
     (claimed,) = await worker.claim()
     assert (claimed.job.id, claimed.suspect) == (other.id, False)
+
+
+BODY = 100_000
+TIGHT = replace(LIMITS, max_bytes=5 * BODY, max_bytes_tenant=3 * BODY)
+
+
+def large_job(tenant: str, **changes: object) -> Job:
+    return make_job(tenant=tenant, prompts=("x" * (BODY - 2000),), **changes)
+
+
+async def fill(queue: Queue, tenant: str, limits: QueueLimits = TIGHT) -> tuple[list[Job], str]:
+    """Enqueue until the queue is full; return the jobs and the limit that was reached."""
+    jobs: list[Job] = []
+    while True:
+        job = large_job(tenant)
+        try:
+            await queue.enqueue(job, limits)
+        except QueueFull as full:
+            return jobs, full.limit
+        jobs.append(job)
+
+
+async def test_a_tenant_and_the_pool_have_a_limit_in_bytes(queue: Queue) -> None:
+    red, which = await fill(queue, "red")
+    assert (len(red), which) == (3, "bytes of the tenant")
+    blue, which = await fill(queue, "blue")
+    assert (len(blue), which) == (2, "bytes of the pool")
+
+
+async def test_a_tenant_may_have_one_request_of_any_size(queue: Queue) -> None:
+    await queue.enqueue(large_job("red"), replace(TIGHT, max_bytes_tenant=1))
+    with pytest.raises(QueueFull, match="tenant"):
+        await queue.enqueue(make_job(tenant="red"), replace(TIGHT, max_bytes_tenant=1))
+
+
+async def test_one_tenant_cannot_fill_redis_for_the_others(
+    own_server: EmbeddedRedis, open_client, keys: Keys
+) -> None:
+    redis = open_client(own_server.url)
+    queue = Queue(redis, keys)
+    await redis.config_set("maxmemory", 64_000_000)
+    body = 3_900_000
+    for _ in range(4):
+        await queue.enqueue(make_job(tenant="red", prompts=("x" * body,)), LIMITS)
+    with pytest.raises(QueueFull, match="bytes of the tenant"):
+        await queue.enqueue(make_job(tenant="red", prompts=("x" * body,)), LIMITS)
+    assert await queue.enqueue(make_job(tenant="blue"), LIMITS)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_a_dead_letter_keeps_a_small_body_only(
+    actor, queue: Queue, views: PoolViews, redis: Redis, keys: Keys, is_large: bool
+) -> None:
+    worker = await actor()
+    job = large_job("red") if is_large else make_job(tenant="red")
+    await queue.enqueue(job, LIMITS)
+    await worker.die_of(job)
+    assert (await views.job(job.id)).state == JobState.DEAD
+    letters = DeadLetters(redis, keys)
+    (letter,) = await letters.dead(10)
+    assert letter.id == job.id
+    found = await letters.find(job.id)
+    assert (found is None) == is_large
+    assert await redis.memory_usage(keys.dead) < 5000
+
+
+def keyed(key: str = "k", body: str = "b", **fields: Any) -> EnqueueOptions:
+    return EnqueueOptions(idempotency=IdempotencyKey(key=key, body_digest=body), **fields)
+
+
+async def ask(queue: Queue, options: EnqueueOptions, **fields: Any) -> Enqueued:
+    return await queue.enqueue(make_job(**fields), LIMITS, options=options)
+
+
+async def test_simultaneous_requests_with_one_key_make_one_job(
+    redis_url: str, keys: Keys, views: PoolViews
+) -> None:
+    clients = [connect(redis_url) for _ in range(8)]
+    calls = [ask(Queue(clients[i % 8], keys), keyed()) for i in range(50)]
+    outcomes = await asyncio.gather(*calls)
+    for client in clients:
+        await client.aclose()
+    assert len({outcome.id for outcome in outcomes}) == 1
+    assert sum(outcome.is_new for outcome in outcomes) == 1
+    assert (await views.counts()).waiting == 1
+
+
+async def test_another_body_is_a_conflict(queue: Queue) -> None:
+    await ask(queue, keyed(body="b"))
+    with pytest.raises(JobFailed) as raised:
+        await ask(queue, keyed(body="c"))
+    assert raised.value.error.code is ErrorCode.IDEMPOTENCY_CONFLICT
+    assert raised.value.error.status == 409
+
+
+async def test_an_ended_job_answers_until_its_record_expires(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    limits = replace(LIMITS, retain_ms=60_000)
+    first = await queue.enqueue(make_job(), limits, options=keyed())
+    (claimed,) = await worker.claim()
+    await worker.finish(claimed)
+    assert (await ask(queue, keyed())).id == first.id
+    entry = keys.idempotency("default", IdempotencyKey(key="k", body_digest="b").digest)
+    assert 0 < await redis.pttl(entry) <= 60_000
+    await redis.delete(keys.job(first.id))
+    assert (await ask(queue, keyed())).is_new
+
+
+@pytest.mark.parametrize("is_preemptible", [False, True])
+@pytest.mark.parametrize("code", ErrorCode)
+async def test_a_job_is_kept_for_its_key_unless_its_error_says_try_again(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, code: ErrorCode, is_preemptible: bool
+) -> None:
+    worker: Actor = await actor()
+    kind = {"is_preemptible": is_preemptible}
+    limits = replace(LIMITS, retain_ms=10**8)
+    first = await queue.enqueue(make_job(**kind), limits, options=keyed())
+    joined = await ask(queue, keyed(), **kind)
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, code)
+    says_try_again = code.status in (429, 503)
+    assert joined.id == first.id
+    assert (await ask(queue, keyed(), **kind)).is_new is says_try_again
+    left_ms = await redis.pttl(keys.job(first.id))
+    assert (left_ms <= 60_000) is (says_try_again and is_preemptible)

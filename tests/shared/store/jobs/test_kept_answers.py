@@ -11,7 +11,6 @@ from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
-from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -75,29 +74,6 @@ async def test_publications_are_kept_only_while_their_worker_has_jobs(
     assert not await redis.exists(keys.sent(worker.id))
 
 
-async def test_erasing_a_dead_job_deletes_its_dead_letter(
-    queue: Queue, actor: Any, redis: Redis, keys: Keys
-) -> None:
-    job = make_job(prompts=(SECRET,))
-    await queue.enqueue(job, LIMITS)
-    for number in range(4):
-        worker: Actor = await actor(f"w{number}")
-        if await worker.claim():
-            await worker.die()
-    assert await DeadLetters(redis, keys).dead(10) != []
-    assert await queue.erase(job.id) is JobState.DEAD
-    assert await DeadLetters(redis, keys).dead(10) == []
-    assert SECRET not in await all_text(redis, keys)
-
-
-async def test_an_unfinished_job_is_not_erased(queue: Queue, enqueue: Any, actor: Any) -> None:
-    job = await enqueue()
-    assert await queue.erase(job.id) is JobState.QUEUED
-    worker: Actor = await actor()
-    await worker.claim()
-    assert await queue.erase(job.id) is JobState.RUNNING
-
-
 async def test_expired_jobs_leave_the_indexes(
     queue: Queue, actor: Any, redis: Redis, keys: Keys
 ) -> None:
@@ -130,20 +106,6 @@ async def test_a_tenant_that_keeps_much_loses_its_own_answers_first(
     for job in (*quiet, *large):
         await queue.erase(job)
     assert not await redis.exists(keys.kept)
-
-
-async def test_the_oldest_answers_are_deleted_beyond_the_limit_in_bytes(
-    queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
-) -> None:
-    worker: Actor = await actor()
-    jobs = [await ended_job(queue, worker) for _ in range(5)]
-    size = await kept_bytes(redis, keys) // 5
-    jobs.append(await ended_job(queue, worker, replace(LIMITS, retain_bytes=3 * size + size // 2)))
-    assert await queue.retain() == (0, 3)
-    found = [await views.job(job) for job in jobs]
-    assert [view is not None for view in found] == [False] * 3 + [True] * 3
-    assert await kept_bytes(redis, keys) <= 3 * size + size // 2
-    assert await queue.retain() == (0, 0)
 
 
 @pytest.mark.parametrize("prompt", ["hi", "x" * 30_000])

@@ -1,4 +1,4 @@
-"""A large job blocks only the worker that drains for it."""
+"""A large job or a suspect blocks only the worker that drains for it."""
 
 from collections import Counter
 from dataclasses import replace
@@ -63,49 +63,6 @@ async def test_a_large_job_is_left_to_a_worker_with_the_capacity_for_it(
     assert await large.claim_ids(tokens=2 * MOST) == [job.id]
 
 
-async def test_one_large_job_blocks_one_worker_and_the_others_skip_it(actor, enqueue) -> None:
-    workers = [await actor(f"w{i}") for i in range(4)]
-    for worker in workers:
-        await enqueue(cost=100)
-        (running,) = await worker.claim(tokens=MOST)
-        worker.holds = list(worker.holds)
-    large = await enqueue(cost=MOST)
-    small = {(await enqueue(cost=100)).id for _ in range(40)}
-    claims = [await worker.claim_ids(sequences=7, tokens=MOST - 100) for worker in workers]
-    assert claims[0] == []
-    assert [len(ids) for ids in claims[1:]] == [7, 7, 7]
-    assert {id_ for ids in claims for id_ in ids} <= small
-    await workers[3].finish(running)
-    assert await workers[3].claim(sequences=1) != []
-    assert large.id not in {id_ for ids in claims for id_ in ids}
-
-
-async def test_the_reserving_worker_takes_the_large_job_as_soon_as_it_fits(actor, enqueue) -> None:
-    worker = await actor()
-    jobs = [await enqueue(cost=300) for _ in range(3)]
-    running = await worker.claim(tokens=MOST)
-    assert [c.job.id for c in running] == [job.id for job in jobs]
-    large, later = await enqueue(cost=600), await enqueue(cost=50)
-    assert await worker.claim(tokens=100) == []
-    await worker.finish(running[0])
-    assert await worker.claim(tokens=400) == []
-    await worker.finish(running[1])
-    assert await worker.claim_ids(tokens=700) == [large.id, later.id]
-
-
-async def test_a_reservation_ends_with_its_worker(actor, enqueue) -> None:
-    first, second = await actor("w1"), await actor("w2")
-    for worker in (first, second):
-        await enqueue(cost=100)
-        await worker.claim(tokens=MOST)
-    large = await enqueue(cost=MOST)
-    assert await first.claim(tokens=MOST - 100) == []
-    await first.die()
-    mine = await second.claim(tokens=MOST - 100)
-    assert large.id not in {c.job.id for c in mine}
-    assert not await second.is_parked()
-
-
 async def test_no_worker_idles_while_small_jobs_wait_after_a_large_one(
     actor, enqueue, queue: Queue, views: PoolViews
 ) -> None:
@@ -156,3 +113,33 @@ async def test_a_small_worker_reaches_small_jobs_after_many_large_ones(
         return [claimed.job.id for claimed in claim.jobs] == [behind.id]
 
     await eventually(gets_it)
+
+
+async def test_a_reservation_ends_when_its_worker_stops_renewing_it(
+    actor, enqueue, redis, keys
+) -> None:
+    victim, silent, other = [await actor(name) for name in ("w1", "w2", "w3")]
+    suspect = await enqueue()
+    await victim.claim()
+    for worker in (silent, other):
+        await enqueue()
+        await worker.claim()
+    await victim.die()
+    await silent.claim(sequences=7)
+    await redis.hset(keys.job(suspect.id), "reserved", f"{silent.id} 1")
+    waiting = await enqueue()
+    assert await other.claim(sequences=7) == []
+    assert await silent.claim_ids(sequences=7) == [waiting.id]
+
+
+async def test_a_reservation_ends_with_its_worker(actor, enqueue) -> None:
+    first, second = await actor("w1"), await actor("w2")
+    for worker in (first, second):
+        await enqueue(cost=100)
+        await worker.claim(tokens=MOST)
+    large = await enqueue(cost=MOST)
+    assert await first.claim(tokens=MOST - 100) == []
+    await first.die()
+    mine = await second.claim(tokens=MOST - 100)
+    assert large.id not in {c.job.id for c in mine}
+    assert not await second.is_parked()

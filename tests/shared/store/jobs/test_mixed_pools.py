@@ -12,7 +12,6 @@ from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.jobs import Endpoint, Job
-from shared.protocol.queue_replies import ReplicaStanding
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
@@ -71,23 +70,18 @@ async def test_a_worker_gets_only_jobs_that_it_serves(
     assert await full.claim_ids(**FOREIGN) == [job.id]
 
 
-async def test_a_worker_that_serves_a_kind_gets_its_jobs(
-    actor: Start, plain: Actor, enqueue: Put
-) -> None:
-    some = replace(PLAIN, kinds=frozenset({AdapterKind.BIAS, AdapterKind.DORA}))
-    able = await actor("able", serves=some)
-    job = await enqueue(DORA)
-    assert await plain.claim_ids(**FOREIGN) == []
-    assert await able.claim_ids(**FOREIGN) == [job.id]
+async def enqueue_unserved(registry: Registry, queue: Queue, num_versions: int) -> None:
+    """Enqueue a job of each of many DoRA adapters."""
+    for number in range(num_versions):
+        adapter = make_adapter(f"d{number}@1", kinds=frozenset({AdapterKind.DORA}))
+        await registry.add_adapter(adapter)
+        await queue.enqueue(make_job(adapter.version), ROOMY)
 
 
 async def test_thousands_of_unserved_versions_do_not_hide_a_served_one(
     plain: Actor, full: Actor, registry: Registry, queue: Queue
 ) -> None:
-    for number in range(600):
-        adapter = make_adapter(f"d{number}@1", kinds=frozenset({AdapterKind.DORA}))
-        await registry.add_adapter(adapter)
-        await queue.enqueue(make_job(adapter.version), ROOMY)
+    await enqueue_unserved(registry, queue, 600)
     job = make_job("a@1")
     await queue.enqueue(job, ROOMY)
     assert await plain.claim_ids(**FOREIGN) == [job.id]
@@ -96,10 +90,7 @@ async def test_thousands_of_unserved_versions_do_not_hide_a_served_one(
 async def test_an_overdue_served_version_is_found_behind_unserved_ones(
     plain: Actor, full: Actor, registry: Registry, queue: Queue
 ) -> None:
-    for number in range(100):
-        adapter = make_adapter(f"d{number}@1", kinds=frozenset({AdapterKind.DORA}))
-        await registry.add_adapter(adapter)
-        await queue.enqueue(make_job(adapter.version), ROOMY)
+    await enqueue_unserved(registry, queue, 100)
     overdue = make_job("a@1")
     await queue.enqueue(overdue, ROOMY)
     await queue.enqueue(make_job("base@1"), ROOMY)
@@ -127,55 +118,6 @@ async def test_jobs_behind_more_unserved_ones_than_one_claim_sees_are_found_in_t
         if claimed := await plain.claim_ids():
             break
     assert claimed == [served.id]
-
-
-async def test_unserved_jobs_do_not_delay_an_adapter_that_nobody_holds(
-    plain: Actor, full: Actor, enqueue: Put
-) -> None:
-    """The first own job is for another worker, so that its age says nothing about own jobs."""
-    await enqueue(**embeddings(), limits=ROOMY)
-    overdue, _ = await enqueue("a@1"), await enqueue("base@1")
-    assert await plain.claim_ids(max_cold=1, load_ms=-1, sequences=1) == [overdue.id]
-
-
-async def test_a_worker_without_a_job_that_it_serves_is_parked_until_there_is_one(
-    plain: Actor, full: Actor, enqueue: Put, redis: Redis, keys: Keys
-) -> None:
-    for _ in range(8):
-        await enqueue(**embeddings())
-        await enqueue(DORA)
-    claim = await plain.try_claim(**FOREIGN)
-    assert (claim.jobs, claim.is_parked, claim.next_steal_ms) == ((), True, None)
-    await enqueue(DORA)
-    await enqueue(**embeddings())
-    assert await redis.llen(keys.mailbox(plain.id)) == 0  # type: ignore[misc]
-    await enqueue("base@1")
-    assert await redis.llen(keys.mailbox(plain.id)) == 1  # type: ignore[misc]
-
-
-async def test_a_new_job_wakes_a_worker_that_serves_it(
-    plain: Actor, actor: Start, enqueue: Put, redis: Redis, keys: Keys
-) -> None:
-    full = await actor("full", holds=[])
-    await plain.claim(sequences=64)
-    await full.claim(sequences=1)
-    await enqueue(**embeddings())  # `plain` holds the version and has more capacity
-    assert await redis.llen(keys.mailbox(full.id)) == 1  # type: ignore[misc]
-    assert await plain.is_parked()
-
-
-async def test_a_returned_job_wakes_a_worker_that_serves_it_and_goes_to_it(
-    plain: Actor, full: Actor, actor: Start, enqueue: Put, redis: Redis, keys: Keys
-) -> None:
-    job = await enqueue(**embeddings())
-    assert await full.claim_ids() == [job.id]
-    other = await actor("other", holds=[])
-    await plain.claim(sequences=64)
-    await other.claim(sequences=1)
-    await full.die()
-    assert await redis.llen(keys.mailbox(other.id)) == 1  # type: ignore[misc]
-    assert await plain.claim_ids(**FOREIGN) == []
-    assert await other.claim_ids(**FOREIGN) == [job.id]
 
 
 @pytest.mark.parametrize(
@@ -218,21 +160,6 @@ async def test_needs_that_no_single_worker_serves_are_named(
         await queue.enqueue(make_job(**embeddings(DORA)), LIMITS)
 
 
-async def test_without_any_worker_every_job_waits_for_one(plain: Actor, queue: Queue) -> None:
-    await queue.leave(plain.id)
-    await queue.enqueue(make_job(DORA), LIMITS)
-
-
-async def test_a_waiting_job_stays_when_the_only_worker_that_serves_it_dies(
-    plain: Actor, full: Actor, actor: Start, enqueue: Put
-) -> None:
-    job = await enqueue(DORA)
-    await full.die()
-    assert await plain.claim_ids(**FOREIGN) == []
-    later = await actor("later")
-    assert await later.claim_ids(**FOREIGN) == [job.id]
-
-
 async def test_no_job_is_left_to_a_larger_worker_that_does_not_serve_it(
     queue: Queue, actor: Start, redis: Redis, keys: Keys
 ) -> None:
@@ -256,38 +183,6 @@ async def test_no_job_is_left_to_a_larger_worker_that_does_not_serve_it(
     assert await small.claim_ids(tokens=100) == [job.id]  # an idle worker takes a job of any size
 
 
-async def test_a_holder_that_does_not_serve_the_waiting_jobs_is_no_reason_to_wait(
-    actor: Start, enqueue: Put
-) -> None:
-    await actor("plain", holds=["a@1"], serves=PLAIN)
-    full = await actor("full", holds=[])
-    job = await enqueue(**embeddings("a@1"))
-    assert await full.claim_ids(max_cold=1, steal_ms=NEVER_MS) == [job.id]
-
-
-async def test_a_busy_worker_does_not_wait_for_a_holder_that_does_not_serve_the_jobs(
-    actor: Start, full: Actor, enqueue: Put
-) -> None:
-    await actor("plain", holds=["a@1"], serves=PLAIN)
-    overdue, _ = await enqueue(**embeddings("a@1")), await enqueue("base@1")
-    limits = {"sequences": 1, "max_cold": 1, "load_ms": -1, "steal_ms": NEVER_MS}
-    assert await full.claim_ids(**limits) == [overdue.id]
-
-
-async def test_a_replica_is_not_given_up_for_a_worker_that_serves_less(
-    actor: Start, redis: Redis, keys: Keys, queue: Queue
-) -> None:
-    residency = ResidencyStore(redis, keys)
-    full, plain = await actor("full"), await actor("plain", serves=PLAIN)
-
-    async def standing(worker: Actor) -> ReplicaStanding:
-        found = await residency.shrink(worker.id, {"a@1": 0}, due=["a@1"], steal_ms=NEVER_MS)  # type: ignore[dict-item, list-item]
-        return next(iter(found.values()))
-
-    assert await standing(full) is ReplicaStanding.SOLE
-    assert await standing(plain) is ReplicaStanding.GONE
-
-
 async def test_only_versions_that_a_worker_serves_are_prefetched(
     actor: Start, plain: Actor, enqueue: Put, redis: Redis, keys: Keys
 ) -> None:
@@ -303,24 +198,6 @@ async def test_only_versions_that_a_worker_serves_are_prefetched(
     assert await residency.cold_heads(8, PLAIN) == ["b@1", "a@1"]
 
 
-async def test_nothing_of_a_limited_worker_or_a_featured_job_stays_behind(
-    plain: Actor, full: Actor, queue: Queue, enqueue: Put, redis: Redis, keys: Keys
-) -> None:
-    ended, cancelled = await enqueue(**embeddings()), await enqueue(**embeddings())
-    (claimed,) = await full.claim(sequences=1)
-    assert claimed.job.id == ended.id
-    await full.finish(claimed)
-    await queue.cancel(cancelled.id)
-    await plain.claim()
-    await plain.die()
-    left = [
-        key.decode().removeprefix(keys.prefix) async for key in redis.scan_iter(f"{keys.prefix}*")
-    ]
-    assert [
-        name for name in left if name.startswith(("featured", "classes", "idle:", "capacity:"))
-    ] == []
-
-
 async def test_the_needs_of_a_forgotten_version_are_forgotten(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
@@ -328,3 +205,12 @@ async def test_the_needs_of_a_forgotten_version_are_forgotten(
     await registry.unload_adapter("dora")
     assert await registry.forget_unused() == [DORA]
     assert not await redis.hexists(keys.needs, DORA)  # type: ignore[misc]
+
+
+async def test_unserved_jobs_do_not_delay_an_adapter_that_nobody_holds(
+    plain: Actor, full: Actor, enqueue: Put
+) -> None:
+    """The first own job is for another worker, so that its age says nothing about own jobs."""
+    await enqueue(**embeddings(), limits=ROOMY)
+    overdue, _ = await enqueue("a@1"), await enqueue("base@1")
+    assert await plain.claim_ids(max_cold=1, load_ms=-1, sequences=1) == [overdue.id]

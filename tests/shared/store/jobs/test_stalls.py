@@ -27,21 +27,6 @@ async def is_suspect(redis: Redis, keys: Keys, job: Job) -> bool:
     return await redis.hget(keys.job(job.id), "suspect") is not None
 
 
-async def test_a_silent_worker_is_missing_first_and_given_up_at_a_later_sweep(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor()
-    await enqueue()
-    await worker.claim()
-    await queue.beat(worker.id, lease_ms=0, info=INFO)
-    assert (await queue.reap()).workers == 0
-    assert await redis.zscore(keys.missing, worker.id) is not None
-    assert (await queue.reap()).workers == 1
-    assert await redis.zscore(keys.missing, worker.id) is None
-    with pytest.raises(LeaseLost):
-        await worker.claim()
-
-
 async def test_a_missing_worker_that_beats_again_stays(actor, queue: Queue) -> None:
     worker = await actor()
     await queue.beat(worker.id, lease_ms=0, info=INFO)
@@ -100,56 +85,6 @@ async def test_a_suspended_redis_takes_no_jobs_from_workers(
     for worker in workers:
         assert (await queue.beat(worker.id, lease_ms=LEASE_MS, info=INFO)).booked == 1
     assert not any([await is_suspect(redis, keys, job) for job in jobs])
-
-
-async def test_a_worker_that_proves_alive_cancels_the_charges_of_its_jobs(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor("w1")
-    alone = await enqueue()
-    await worker.claim()
-    await worker.die()
-    assert await is_suspect(redis, keys, alone)
-    with pytest.raises(LeaseLost):
-        await queue.beat(worker.id, lease_ms=1000, info=INFO)
-    assert not await is_suspect(redis, keys, alone)
-    (claimed,) = await (await actor("w2")).claim()
-    assert (claimed.try_, claimed.suspect) == (2, False)
-
-
-async def test_only_the_charges_of_the_worker_that_proves_alive_are_cancelled(
-    actor, enqueue, queue: Queue, redis: Redis, keys: Keys
-) -> None:
-    job, mate = await enqueue(), await enqueue()
-    for name in ("silent", "dead"):
-        worker = await actor(name)
-        await worker.claim()
-        await worker.die()
-    assert await is_suspect(redis, keys, job)
-    with pytest.raises(LeaseLost):
-        await Actor(queue, redis, keys, "silent", ["a@1"]).claim()
-    assert not await is_suspect(redis, keys, job)
-    last = await actor("last")
-    await last.claim()
-    await last.die()
-    assert await is_suspect(redis, keys, job)
-    assert await is_suspect(redis, keys, mate)
-
-
-async def test_the_charge_of_a_suspect_is_cancelled_too(
-    actor, enqueue, queue: Queue, views: PoolViews, redis: Redis, keys: Keys
-) -> None:
-    job = await enqueue()
-    for name in ("w1", "w2"):
-        worker = await actor(name)
-        await worker.claim()
-        await worker.die()
-    with pytest.raises(LeaseLost):
-        await queue.publish("w2", {})
-    third = await actor("w3")
-    await third.claim()
-    await third.die()
-    assert (await views.job(job.id)).state == JobState.QUEUED
 
 
 async def test_one_of_many_concurrent_sweeps_does_the_work(

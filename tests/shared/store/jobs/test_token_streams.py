@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
-from shared.errors import LeaseLost, RedisUnavailable
+from shared.errors import RedisUnavailable
 from shared.protocol.events import Admitted, Tokens
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import JobState
@@ -85,20 +85,6 @@ async def test_the_reader_keeps_its_stream_short_and_alive(
     await redis.pexpire(stream, 5000)
     await ReplyReader(redis, keys, API).read()
     assert await redis.pttl(stream) > 50_000
-
-
-async def test_a_publication_of_a_worker_that_was_given_up_writes_nothing(
-    actor, enqueue, events, redis: Redis, keys: Keys
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await worker.claim()
-    await worker.die()
-    before = await events()
-    piece = tokens(job, 0, [1])
-    with pytest.raises(LeaseLost):
-        await publish(worker, piece, checkpoints=(piece,))
-    assert await events() == before
-    assert await read_checkpoints(redis, keys, job.id) == ()
 
 
 async def test_pieces_merge_to_one_per_choice() -> None:
@@ -221,27 +207,6 @@ async def test_each_choice_is_recovered_from_its_own_last_checkpoint(
     assert [piece.text for piece in await recover(redis, keys, claimed)] == ["ab", "x", "q"]
 
 
-async def test_recovery_spans_several_tries(actor, enqueue, events, redis, keys) -> None:
-    job = await enqueue()
-    text = ""
-    for try_, name in enumerate(("w1", "w2", "w3"), start=1):
-        worker = await actor(name)
-        (claimed,) = await worker.claim()
-        assert claimed.try_ == try_
-        have = await recover(redis, keys, claimed)
-        assert "".join(piece.text for piece in have) == text
-        start = len(have[0].ids) if have else 0
-        for i in range(start, start + 3):
-            piece = tokens(job, i, [i], f"{i},", try_=try_)
-            text += piece.text
-            await publish(worker, piece, checkpoints=(piece,) if i == start else ())
-        await worker.queue.release(worker.id, [job.id])
-    (last,) = await read_checkpoints(redis, keys, job.id)
-    assert (last.ids, last.text, last.try_) == (tuple(range(9)), text, 3)
-    visible = [event for event in await events(job) if isinstance(event, Tokens)]
-    assert "".join(event.text for event in visible) == text
-
-
 async def test_the_checkpoints_of_a_job_that_failed_can_be_read(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
@@ -269,19 +234,6 @@ async def test_entries_that_were_read_are_deleted(
     assert (
         await redis.xlen(keys.replies(API)) == 2
     )  # the last entry that was read, and its successor
-
-
-async def test_tokens_that_their_front_end_has_read_survive_their_worker(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker, job = await actor(), await enqueue()
-    (claimed,) = await worker.claim()
-    pieces = tokens(job, 0, [1], "a"), tokens(job, 1, [2], "b")
-    for piece in pieces:
-        await publish(worker, piece)
-    await redis.delete(keys.replies(API))
-    await worker.die()
-    assert await recover(redis, keys, claimed) == merge(pieces)
 
 
 async def test_a_reader_continues_at_its_position_after_an_outage(

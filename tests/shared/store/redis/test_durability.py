@@ -14,9 +14,15 @@ from shared.errors import DuplicateJob, RedisUnavailable, SettingsError
 from shared.settings import PoolSettings
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
-from shared.store.redis.durability import Durability, durability_at, durability_of
+from shared.store.redis.durability import (
+    LEAVING_S,
+    Durability,
+    ReplicaCount,
+    Replication,
+    durability_at,
+    durability_of,
+)
 from shared.store.redis.keys import Keys
-from shared.store.redis.replica_count import LEAVING_S, ReplicaCount, Replication
 from shared.store.views.pool_views import PoolViews
 
 AddReplica = Callable[[], Awaitable[EmbeddedRedis]]

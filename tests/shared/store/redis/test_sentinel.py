@@ -236,14 +236,6 @@ async def test_an_exhausted_pool_waits_for_a_connection(sentinel: FakeSentinel) 
     await redis.aclose()
 
 
-async def test_a_master_that_evicts_is_refused(
-    own_server, sentinel: FakeSentinel, open_client
-) -> None:
-    await open_client(own_server.url).config_set("maxmemory-policy", "allkeys-lru")
-    with pytest.raises(RedisUnavailable, match="allkeys-lru"):
-        await check_redis_at(url_of(sentinel))
-
-
 async def test_the_control_process_finds_the_master(
     own_server, sentinel: FakeSentinel, open_client, keys: Keys
 ) -> None:

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from adapter_versions import BASE
 from queue_support import LIMITS, Actor, make_adapter, make_job
 
-from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
@@ -15,21 +15,6 @@ from shared.store.redis.keys import Keys
 from shared.store.views import activity as module
 from shared.store.views.activity import Activity, ActivityView
 from shared.store.views.pool_views import PoolViews
-
-BASE = BaseModel(
-    name="base",
-    version=AdapterVersion("base@0"),
-    max_model_len=100,
-    source="/base",
-    created_s=1,
-)
-
-
-@pytest.fixture
-async def registry(redis: Redis, keys: Keys) -> Registry:
-    registry = Registry(redis, keys)
-    await registry.set_base(BASE)
-    return registry
 
 
 @pytest.fixture
@@ -48,16 +33,16 @@ async def test_versions_with_jobs_and_current_versions_are_listed_with_the_base_
 ) -> None:
     for version in ("a@1", "b@1"):
         await registry.load_adapter(make_adapter(version), replace=False)
-    for version in ("base@0", "a@1", "a@1"):
+    for version in ("base@1", "a@1", "a@1"):
         await queue.enqueue(make_job(version), LIMITS)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
     (claimed,) = await worker.claim(sequences=1)
     await registry.load_adapter(make_adapter("a@2"), replace=True)
 
     activity = await view.read(BASE.version, active=())
-    assert list(by_version(activity)) == ["base@0", "a@1", "a@2", "b@1"]
+    assert list(by_version(activity)) == ["base@1", "a@1", "a@2", "b@1"]
     assert by_version(activity) == {
-        "base@0": (True, 1, 0),
+        "base@1": (True, 1, 0),
         "a@1": (False, 1, 1),
         "a@2": (True, 0, 0),
         "b@1": (True, 0, 0),
@@ -76,8 +61,8 @@ async def test_versions_with_jobs_and_current_versions_are_listed_with_the_base_
 async def test_the_base_model_has_a_usage_too(
     view: ActivityView, queue: Queue, redis: Redis, keys: Keys
 ) -> None:
-    await queue.enqueue(make_job("base@0"), LIMITS)
-    worker = await Actor(queue, redis, keys, "w1", ["base@0"]).register()
+    await queue.enqueue(make_job("base@1"), LIMITS)
+    worker = await Actor(queue, redis, keys, "w1", ["base@1"]).register()
     (claimed,) = await worker.claim()
     await worker.finish(claimed, used=5)
     (base,) = (await view.read(BASE.version, ())).versions
@@ -109,11 +94,11 @@ async def test_names_are_read_again_only_after_they_have_changed(
     for version in ("a@1", "b@1"):
         await registry.load_adapter(make_adapter(version), replace=False)
         await view.read(BASE.version, ())
-    assert list(by_version(await view.read(BASE.version, ()))) == ["base@0", "a@1", "b@1"]
+    assert list(by_version(await view.read(BASE.version, ()))) == ["base@1", "a@1", "b@1"]
     assert num_reads == 2
     await registry.unload_adapter("a")
     await registry.load_adapter(make_adapter("c@1"), replace=False)
-    assert list(by_version(await view.read(BASE.version, ()))) == ["base@0", "b@1", "c@1"]
+    assert list(by_version(await view.read(BASE.version, ()))) == ["base@1", "b@1", "c@1"]
 
 
 async def test_a_version_that_waits_and_runs_counts_once_towards_the_limit(
@@ -126,7 +111,7 @@ async def test_a_version_that_waits_and_runs_counts_once_towards_the_limit(
         await queue.enqueue(make_job(version), LIMITS)
     active = [AdapterVersion(f"a{number}@1") for number in (9, 8, 7)]
     activity = await view.read(BASE.version, active=active)
-    assert list(by_version(activity)) == ["base@0", "a7@1", "a8@1", "a9@1"]
+    assert list(by_version(activity)) == ["base@1", "a7@1", "a8@1", "a9@1"]
 
 
 async def test_a_large_pool_is_read_in_part_and_versions_with_jobs_come_first(
@@ -137,6 +122,6 @@ async def test_a_large_pool_is_read_in_part_and_versions_with_jobs_come_first(
         await registry.load_adapter(make_adapter(f"a{number}@1"), replace=False)
     await queue.enqueue(make_job("a9@1"), LIMITS)
     activity = await view.read(BASE.version, active=[AdapterVersion("a7@1")])
-    assert {"base@0", "a9@1", "a7@1"} < set(by_version(activity))
+    assert {"base@1", "a9@1", "a7@1"} < set(by_version(activity))
     assert len(activity.versions) == 4
     assert activity.num_adapters == 10

@@ -69,45 +69,6 @@ async def test_a_stall_is_one_incident_until_the_engine_continues(
     assert kinds == ["worker_joined", "worker_stalled", "worker_stalled"]
 
 
-async def test_dead_jobs_and_quarantines_are_incidents(
-    incidents: IncidentsView, actor: NewActor, queue: Queue, registry: Registry
-) -> None:
-    await registry.load_adapter(make_adapter(A1), replace=False)
-    jobs = [make_job(A1) for _ in range(3)]
-    for job in jobs:
-        await queue.enqueue(job, LIMITS)
-    for number in range(9):
-        worker = await actor(f"w{number}", [A1]).register()
-        assert len(await worker.claim(sequences=1)) == 1
-        await worker.die()
-    await registry.release_adapter("a")
-    found = [each for each in await oldest_first(incidents) if each.version]
-    kinds = [each.kind for each in found]
-    assert kinds == [
-        *("adapter_loaded", "job_dead", "job_dead", "job_dead"),
-        *("adapter_quarantined", "adapter_released"),
-    ]
-    assert {each.job for each in found[1:4]} == {job.id for job in jobs}
-
-
-async def test_changes_of_an_adapter_are_incidents(
-    incidents: IncidentsView, registry: Registry
-) -> None:
-    await registry.add_adapter(make_adapter("own@1"))  # comes with a worker, so it's no incident
-    await registry.load_adapter(make_adapter(A1), replace=False)
-    await registry.load_adapter(make_adapter(A1), replace=True)  # the same weights
-    await registry.load_adapter(make_adapter(A2), replace=True)
-    await registry.roll_back_adapter("a")
-    await registry.unload_adapter("a")
-    await registry.unload_adapter("a")
-    assert [(each.kind, each.version) for each in await oldest_first(incidents)] == [
-        ("adapter_loaded", A1),
-        ("adapter_replaced", A2),
-        ("adapter_rolled_back", A1),
-        ("adapter_unloaded", A1),
-    ]
-
-
 async def test_only_the_newest_incidents_are_kept(
     incidents: IncidentsView, registry: Registry, redis: Redis, keys: Keys
 ) -> None:

@@ -10,19 +10,15 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-from api_support import register_models, running_app
 from attacks import ATTACKS, OUTSIDE, UPLOADS, Attack, BadUpload
-from source_worker import source_reader, source_worker, tree
+from source_worker import front_end, source_reader, tree
 from web_server import Script, WebServer
 
-from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import pinned_connection
-from worker.adapters.remote.addresses import is_public
-from worker.adapters.remote.pinned_connection import AddressCheck
+from worker.adapters.remote.pinned_connection import AddressCheck, is_public
 from worker.lora.base.modules import BaseModules
 
 pytestmark = pytest.mark.slow
@@ -58,7 +54,6 @@ async def http(
     redis: Redis,
     keys: Keys,
     redis_url: str,
-    pool: str,
     tmp_path: Path,
     base: BaseModules,
     web: WebServer,
@@ -69,18 +64,12 @@ async def http(
     roots = [f"http://{name}:{web.port}/adapters" for name in (HOST, "name.test")]
     check = AddressCheck([HOST], resolve=names)
     reader = source_reader(base, store, roots, check, time_limit_s=TIME_LIMIT_S)
-    await register_models(Registry(redis, keys))
-    settings = ApiSettings(redis_url=redis_url, pool=pool)
 
     def is_public_here(address: str) -> bool:
         return address == STAND_IN or is_public(address)
 
     with patch.object(pinned_connection, "is_public", is_public_here):
-        async with (
-            source_worker(redis, keys, reader, store),
-            running_app(settings) as app,
-            httpx.AsyncClient(base_url=app.url, timeout=60) as client,
-        ):
+        async with front_end(redis, keys, redis_url, reader, store) as client:
             yield client
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -13,7 +12,7 @@ import fsspec
 import pytest
 from archives import Member, zip_of
 from source_worker import source_reader
-from threaded_server import running
+from threaded_server import LocalServer, QuietHandler, reply, running
 
 from shared.errors import ErrorCode
 from shared.store.adapters.inspections import Findings, Inspection
@@ -26,7 +25,7 @@ BUCKET = "models"
 OBJECT = re.compile(rf"/storage/v1/b/{BUCKET}/o/(.+)")
 
 
-class Storage(BaseHTTPRequestHandler):
+class Storage(QuietHandler):
     """The routes that list and read objects."""
 
     objects: dict[str, bytes]
@@ -71,29 +70,18 @@ class Storage(BaseHTTPRequestHandler):
         headers = {
             "Content-Range": f"bytes {found[1]}-{int(found[1]) + len(part) - 1}/{len(content)}"
         }
-        self._answer(206, part, "application/octet-stream", headers)
+        reply(self, 206, part, {"Content-Type": "application/octet-stream", **headers})
 
     def _send(self, status: int, body: Mapping[str, Any]) -> None:
-        self._answer(status, json.dumps(body).encode(), "application/json", {})
-
-    def _answer(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        sized = {"Content-Length": str(len(body)), "Content-Type": kind}
-        for name, value in {**sized, **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
+        reply(self, status, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
 @pytest.fixture
 def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """The objects of the bucket."""
     handler = type("Handler", (Storage,), {"objects": {}})
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+    with running(LocalServer(handler)) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         fsspec.get_filesystem_class("gs").clear_instance_cache()
         yield handler.objects
         fsspec.get_filesystem_class("gs").clear_instance_cache()

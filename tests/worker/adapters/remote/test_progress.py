@@ -3,17 +3,18 @@
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
-from api_support import BASE, register_models, running_app
+import pytest
+from api_support import BASE
 from archives import Member, zip_of
 from queue_support import eventually
-from source_worker import source_reader, source_worker
+from source_worker import front_end, source_reader
 from web_server import WebServer, response
 
-from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
@@ -21,18 +22,32 @@ from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.remote_reads import MAX_STAGING
 from worker.lora.base.modules import BaseModules
 
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def serve(
+    redis: Redis, keys: Keys, redis_url: str, base: BaseModules, store: AdapterStore
+) -> Serve:
+    """Return a function that starts a front end and a worker which allows these sources."""
+
+    def serve_sources(*roots: str) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        addresses = AddressCheck(["localhost"])
+        reader = source_reader(base, store, roots, addresses, time_limit_s=60)
+        return front_end(redis, keys, redis_url, reader, store)
+
+    return serve_sources
+
+
+@pytest.fixture
+def raw(files: dict[str, bytes]) -> bytes:
+    """Response with an archive of a valid adapter."""
+    return response(zip_of(Member(*file) for file in files.items()))
+
 
 async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
-    redis: Redis,
-    keys: Keys,
-    redis_url: str,
-    pool: str,
-    base: BaseModules,
-    store: AdapterStore,
-    web: WebServer,
-    files: dict[str, bytes],
+    serve: Serve, web: WebServer, raw: bytes
 ) -> None:
-    raw = response(zip_of(Member(*file) for file in files.items()))
     head = raw.index(b"\r\n\r\n") + 4
     go = threading.Event()
 
@@ -43,13 +58,7 @@ async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
 
     web.scripts["/slow.zip"] = halfway
     url = f"http://localhost:{web.port}/slow.zip"
-    reader = source_reader(base, store, [url], AddressCheck(["localhost"]), time_limit_s=60)
-    await register_models(Registry(redis, keys))
-    async with (
-        source_worker(redis, keys, reader, store),
-        running_app(ApiSettings(redis_url=redis_url, pool=pool)) as app,
-        httpx.AsyncClient(base_url=app.url, timeout=60) as http,
-    ):
+    async with serve(url) as http:
         body = {"lora_name": "slow", "lora_path": f"{url}?signature=secret"}
         loading = asyncio.create_task(http.post("/v1/load_lora_adapter", json=body))
 
@@ -79,17 +88,8 @@ async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
 
 
 async def test_slow_servers_delay_no_adapter_of_this_machine(
-    redis: Redis,
-    keys: Keys,
-    redis_url: str,
-    pool: str,
-    base: BaseModules,
-    store: AdapterStore,
-    web: WebServer,
-    good: Path,
-    files: dict[str, bytes],
+    serve: Serve, web: WebServer, good: Path, raw: bytes
 ) -> None:
-    raw = response(zip_of(Member(*file) for file in files.items()))
     go, arrived = threading.Event(), threading.Semaphore(0)
 
     def late(connection: socket.socket, server: WebServer) -> None:
@@ -99,14 +99,7 @@ async def test_slow_servers_delay_no_adapter_of_this_machine(
 
     web.scripts["/late.zip"] = late
     url = f"http://localhost:{web.port}/late.zip"
-    addresses = AddressCheck(["localhost"])
-    reader = source_reader(base, store, [url, str(good.parent)], addresses, time_limit_s=60)
-    await register_models(Registry(redis, keys))
-    async with (
-        source_worker(redis, keys, reader, store),
-        running_app(ApiSettings(redis_url=redis_url, pool=pool)) as app,
-        httpx.AsyncClient(base_url=app.url, timeout=60) as http,
-    ):
+    async with serve(url, str(good.parent)) as http:
 
         def load(name: str, source: str) -> "asyncio.Task[httpx.Response]":
             body = {"lora_name": name, "lora_path": source}

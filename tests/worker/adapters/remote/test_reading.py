@@ -1,4 +1,4 @@
-"""Adapters at URLs that a worker reads, from a web server and from an S3 server."""
+"""Adapters at URLs that a worker reads, and addresses that it connects to."""
 
 import hashlib
 import ssl
@@ -9,17 +9,25 @@ from pathlib import Path
 import fsspec
 import pytest
 from archives import FORMATS, Member, archive
+from attacks import PRIVATE
 from s3_server import BUCKET, S3Server
 from source_worker import source_reader, tree
 from web_server import WebServer, redirects, response, sends, web_server
 
-from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError, StoreFailed
+from shared.errors import (
+    AdapterRejected,
+    ErrorCode,
+    JobError,
+    SettingsError,
+    SourceFailed,
+    StoreFailed,
+)
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import buckets
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.adapters.remote.pinned_connection import AddressCheck
+from worker.adapters.remote.pinned_connection import AddressCheck, is_public
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -98,29 +106,16 @@ def test_an_archive_has_the_version_of_its_files(
     }
 
 
-def test_the_digest_of_an_archive_is_compared(
+def test_redirects_are_followed_and_chunked_bodies_are_read(
     reader: AdapterReader, web: WebServer, good: Path
 ) -> None:
     body = packed(good)
-    web.scripts["/x.zip"] = sends(response(body))
-    url = f"http://localhost:{web.port}/x.zip#sha256="
-    assert found(reader, url + hashlib.sha256(body).hexdigest())
-    error = refused(reader, url + "0" * 64)
-    assert error.code is ErrorCode.ADAPTER_REJECTED
-    assert f"not {'0' * 64}" in error.message
-
-
-def test_an_allowed_redirect_is_followed(reader: AdapterReader, web: WebServer, good: Path) -> None:
-    web.scripts["/old.zip"] = redirects("/moved/new.zip?x=1", 307)
-    web.scripts["/moved/new.zip"] = sends(response(packed(good)))
-    assert found(reader, f"http://localhost:{web.port}/old.zip")
-
-
-def test_chunked_bodies_are_read(reader: AdapterReader, web: WebServer, good: Path) -> None:
-    body = packed(good)
     chunk = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
-    web.scripts["/x.zip"] = sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
-    assert found(reader, f"http://localhost:{web.port}/x.zip")
+    web.scripts["/old.zip"] = redirects("/moved/new.zip?x=1", 307)
+    web.scripts["/moved/new.zip"] = sends(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk
+    )
+    assert found(reader, f"http://localhost:{web.port}/old.zip")
 
 
 def test_a_server_that_is_down_or_fails_is_unavailable(
@@ -324,3 +319,29 @@ def test_an_adapter_of_the_settings_is_allowed_by_its_own_url(
     reader = source_reader(base, store, [], LOCAL, at_start=[url])
     assert reader.read("a", url).weights.source == url
     assert refused(reader, f"s3://{BUCKET}/team/sql").code is ErrorCode.SOURCE_NOT_ALLOWED
+
+
+PUBLIC = "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"
+
+
+def test_public_addresses_are_allowed_and_others_are_not() -> None:
+    assert all(is_public(address) for address in PUBLIC)
+    assert not any(is_public(address) for address in PRIVATE)
+
+
+def test_all_addresses_of_a_name_must_be_public() -> None:
+    check = AddressCheck(resolve=lambda host, port: PUBLIC)
+    assert check.addresses("name.test", 443) == PUBLIC
+    for private in PRIVATE:
+        check = AddressCheck(resolve=lambda host, port, private=private: [*PUBLIC, private])
+        with pytest.raises(SourceFailed, match="isn't public") as refusal:
+            check.addresses("name.test", 443)
+        assert refusal.value.code is ErrorCode.SOURCE_NOT_ALLOWED
+
+
+def test_only_named_hosts_may_have_private_addresses() -> None:
+    check = AddressCheck(["Files.Internal"], resolve=lambda host, port: ["10.0.0.1"])
+    assert check.addresses("files.internal", 443) == ["10.0.0.1"]
+    for host in ("other.internal", "10.0.0.1", "sub.files.internal"):
+        with pytest.raises(SourceFailed, match="isn't public"):
+            check.addresses(host, 443)

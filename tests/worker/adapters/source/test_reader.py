@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_folders import change_tensors
+from adapter_folders import change_tensors, set_field
 from bad_adapters import BAD, Bad, save_bad
 from source_worker import source_reader
 from tiny import save_adapter
 
-from shared.errors import AdapterRejected, ErrorCode, StoreFailed
+from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.source.checked_adapter import CheckedAdapter
+from worker.adapters.source.interface import CheckedAdapter
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint import adapter_files
@@ -57,6 +57,12 @@ def make(base: BaseModules, root: Path, store: AdapterStore) -> Make:
 @pytest.fixture
 def reader(make: Make) -> AdapterReader:
     return make()
+
+
+@pytest.fixture
+def folder(good: Path, root: Path) -> Path:
+    """Folder of a valid adapter, which a test may change."""
+    return Path(shutil.copytree(good, root / "a"))
 
 
 def inspect(reader: AdapterReader, folder: Path, name: str = "a") -> Findings:
@@ -116,13 +122,12 @@ def test_tensors_of_no_module_are_told_by_name(
 
 
 def test_a_fault_that_nobody_thought_of_is_the_adapters_and_not_the_workers(
-    make: Make, good: Path, root: Path
+    make: Make, folder: Path
 ) -> None:
     def read(name: str, files: AdapterFiles) -> CheckedAdapter:
         raise ZeroDivisionError("of all things")
 
-    shutil.copytree(good, root / "a")
-    error = inspect(make(read), root / "a").error
+    error = inspect(make(read), folder).error
     assert error.code is ErrorCode.ADAPTER_REJECTED
     assert "of all things" in error.message
 
@@ -139,9 +144,8 @@ def test_files_that_cannot_be_looked_at_are_the_adapters_fault(
 
 
 def test_a_version_is_read_after_its_folder_was_written_over(
-    reader: AdapterReader, good: Path, root: Path
+    reader: AdapterReader, root: Path, folder: Path
 ) -> None:
-    folder = Path(shutil.copytree(good, root / "a"))
     old = found(reader, folder)
     write_over(folder, save_adapter(root / "b", seed=9, r=2, target_modules=["q_proj"]))
     new = found(reader, folder)
@@ -152,21 +156,13 @@ def test_a_version_is_read_after_its_folder_was_written_over(
         assert (adapter.version, adapter.rank, adapter.source) == (entry.version, rank, str(folder))
 
 
-def test_another_machine_reads_the_source_if_it_still_holds_the_version(
-    reader: AdapterReader, good: Path, root: Path, store: AdapterStore
+def test_another_machine_reads_the_source_only_while_it_holds_the_version(
+    reader: AdapterReader, root: Path, store: AdapterStore, folder: Path
 ) -> None:
-    folder = Path(shutil.copytree(good, root / "a"))
     entry = found(reader, folder)
     store.discard(entry.digest)
     assert reader.read_version(entry).weights.version == entry.version
     assert [copy.digest for copy in store.copies()] == [entry.digest]
-
-
-def test_another_machine_says_so_if_the_source_holds_another_version(
-    reader: AdapterReader, good: Path, root: Path, store: AdapterStore
-) -> None:
-    folder = Path(shutil.copytree(good, root / "a"))
-    entry = found(reader, folder)
     store.discard(entry.digest)
     write_over(folder, save_adapter(root / "b", seed=9, r=4, target_modules=["q_proj", "v_proj"]))
     with pytest.raises(AdapterRejected, match=f"not {entry.version}, and this worker has no copy"):
@@ -177,9 +173,8 @@ def test_another_machine_says_so_if_the_source_holds_another_version(
 
 
 def test_a_copy_that_was_tampered_with_is_not_used(
-    reader: AdapterReader, good: Path, root: Path, store: AdapterStore
+    reader: AdapterReader, store: AdapterStore, folder: Path
 ) -> None:
-    folder = Path(shutil.copytree(good, root / "a"))
     entry = found(reader, folder)
     copy = store.folder_of(entry.digest)
     assert copy is not None
@@ -194,7 +189,7 @@ def test_a_copy_that_was_tampered_with_is_not_used(
 
 
 def test_only_a_copy_that_nobody_has_touched_since_is_taken_for_checked(
-    make: Make, base: BaseModules, good: Path, root: Path, store: AdapterStore
+    make: Make, base: BaseModules, store: AdapterStore, folder: Path
 ) -> None:
     given: list[Digests | None] = []
 
@@ -203,7 +198,7 @@ def test_only_a_copy_that_nobody_has_touched_since_is_taken_for_checked(
         return read_with(base, name, files, checked)
 
     reader = make(read)
-    entry = found(reader, Path(shutil.copytree(good, root / "a")))
+    entry = found(reader, folder)
     copy = store.folder_of(entry.digest)
     assert copy is not None
     digests = Digests(entry.digest, entry.weights_digest)
@@ -222,7 +217,7 @@ def test_only_a_copy_that_nobody_has_touched_since_is_taken_for_checked(
 
 
 def test_an_adapter_that_changes_while_it_is_read_is_refused(
-    make: Make, base: BaseModules, good: Path, root: Path
+    make: Make, base: BaseModules, root: Path, folder: Path
 ) -> None:
     other = save_adapter(root / "b", seed=9, r=4, target_modules=["q_proj", "v_proj"])
 
@@ -231,18 +226,13 @@ def test_an_adapter_that_changes_while_it_is_read_is_refused(
         write_over(files.folder, other)
         return adapter
 
-    error = inspect(make(read), Path(shutil.copytree(good, root / "a"))).error
+    error = inspect(make(read), folder).error
     assert "was changed while it was read" in error.message
 
 
 def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
-    reader: AdapterReader,
-    good: Path,
-    root: Path,
-    store: AdapterStore,
-    monkeypatch: pytest.MonkeyPatch,
+    reader: AdapterReader, store: AdapterStore, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    folder = Path(shutil.copytree(good, root / "a"))
     entry = reader.read("a", str(folder)).registry_entry(str(folder))
     store.discard(entry.digest)
 
@@ -280,3 +270,53 @@ def test_a_load_resolves_its_source_and_parses_its_files_once(
     calls.clear()
     reader.read("a", str(folder))
     assert sorted(calls) == ["adapter_folder", "read_config", "read_header"]
+
+
+LOOKAHEAD = r"(?!.*layers\.1).*self_attn\.q_proj"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    for name in ("operators", "clients"):
+        save_adapter(tmp_path / name, r=2, target_modules=r".*layers\.0\.self_attn\.q_proj")
+        set_field(tmp_path / name, target_modules=LOOKAHEAD)
+    return tmp_path
+
+
+def reader_with(base: BaseModules, folders: Path, *, at_start: list[str]) -> AdapterReader:
+    store = AdapterStore(folders / "store", max_bytes=64 << 20)
+    return source_reader(base, store, [str(folders)], AddressCheck(), at_start=at_start)
+
+
+def test_an_adapter_of_the_settings_is_read_from_its_source_and_its_copy(
+    base: BaseModules, folders: Path
+) -> None:
+    source = str(folders / "operators")
+    at_start = reader_with(base, folders, at_start=[source])
+    adapter = at_start.read("a", source)
+    assert [*adapter.weights.modules] == ["model.layers.0.self_attn.q_proj"]
+    entry = adapter.registry_entry(source)
+    assert at_start.read_version(entry).weights.version == entry.version
+    assert at_start.inspect(Inspection(name="b", source=source)).error is None
+
+
+def test_an_adapter_that_a_client_named_is_refused_with_advice(
+    base: BaseModules, folders: Path
+) -> None:
+    operators = reader_with(base, folders, at_start=[str(folders / "operators")])
+    found = operators.inspect(Inspection(name="b", source=str(folders / "clients")))
+    assert found.error.status == 400
+    for part in ("target_modules=", "a lookaround", "list the modules", "--adapters"):
+        assert part in found.error.message
+
+
+def test_a_worker_without_the_adapter_in_its_settings_refuses_it_and_leaves_its_copy(
+    base: BaseModules, folders: Path
+) -> None:
+    source = str(folders / "operators")
+    at_start = reader_with(base, folders, at_start=[source])
+    entry = at_start.read("a", source).registry_entry(source)
+    shutil.rmtree(source)
+    with pytest.raises(AdapterNotServed, match="a lookaround"):
+        reader_with(base, folders, at_start=[]).read_version(entry)
+    assert at_start.read_version(entry).weights.version == entry.version

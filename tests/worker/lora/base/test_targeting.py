@@ -1,18 +1,22 @@
-"""A configuration selects the modules that PEFT selects."""
+"""The base's modules, and those that a configuration selects, as by PEFT."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
+from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import get_pattern_key
 from targets import targeting
+from tiny import ARCHITECTURES, tiny_model
+from torch import nn
+from transformers import PretrainedConfig
 
 from shared.errors import AdapterRejected
-from worker.lora.patterns.name_patterns import NamePatterns
+from worker.lora.base.modules import ModuleShape, base_modules
+from worker.lora.patterns.name_patterns import NamePatterns, PatternValues
 from worker.lora.patterns.pattern_form import PatternForm
-from worker.lora.patterns.pattern_values import PatternValues
 
 part = st.sampled_from(["a", "b", "q_proj", "layers", "h", "0", "1", "12"])
 name = st.lists(part, min_size=1, max_size=5).map(".".join)
@@ -69,7 +73,60 @@ def test_pefts_default_patterns_are_matched_in_linear_time() -> None:
             NamePatterns("target_modules", [default], PatternForm.NAME, may_be_slow=False)
 
 
-@pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
-def test_a_clients_pattern_that_needs_backtracking_is_refused_by_its_field(field: str) -> None:
-    with pytest.raises(AdapterRejected, match=rf"^{field}='\(\?!a\)"):
-        targeting(**{field: r"(?!a).*"})
+@pytest.mark.parametrize("model_type", [*ARCHITECTURES, "gpt2", "opt", "qwen3_moe"])
+def test_all_linear_stands_for_the_same_modules_as_in_peft(model_type: str) -> None:
+    model = tiny_model(model_type)
+    config = LoraConfig(target_modules="all-linear")
+    assert (
+        base_modules(model).all_linear
+        == _maybe_include_all_linear_layers(config, model).target_modules
+    )
+
+
+def test_linears_of_the_decoder_are_found_with_their_shapes() -> None:
+    base = base_modules(tiny_model("llama"))
+    assert base.linears["model.layers.0.self_attn.k_proj"] == ModuleShape(64, 32)
+    assert base.linears["model.layers.1.mlp.down_proj"] == ModuleShape(96, 64)
+    assert len(base.linears) == 15
+    assert base.head == list(base.linears)[-1] == "lm_head"
+    assert (base.embedding.name, base.embedding.scale) == ("model.embed_tokens", 1.0)
+    assert base.others["model.norm"] == "LlamaRMSNorm"
+    assert base.norms["model.norm"] == {"weight": 64}
+    assert base.model_type == "llama"
+
+
+def test_gpt_2_has_conv1d_modules() -> None:
+    base = base_modules(tiny_model("gpt2"))
+    assert base.linears["transformer.h.0.attn.c_attn"] == ModuleShape(64, 192)
+    assert base.conv1d == set(base.linears) - {"lm_head"}
+
+
+class Experts(nn.Module):
+    """A layer whose experts are separate linears, as in older models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = PretrainedConfig()
+        layer = nn.Module()
+        layer.o = nn.Linear(2, 2)
+        layer.experts = nn.ModuleList([nn.Linear(2, 2)])
+        self.layers = nn.ModuleList([layer])
+
+    def get_output_embeddings(self) -> None:
+        return None
+
+    def get_input_embeddings(self) -> None:
+        return None
+
+
+def test_experts_cannot_be_targeted() -> None:
+    base = base_modules(Experts())
+    assert set(base.linears) == {"layers.0.o"}
+    with pytest.raises(AdapterRejected, match=r"layers\.0\.experts\.0 \(Linear\)"):
+        base.targets(targeting(target_modules="all-linear"))
+
+
+def test_a_model_without_peft_defaults_needs_explicit_targets() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(AdapterRejected, match="target_modules isn't set"):
+        base_modules(Experts()).targets(targeting())

@@ -1,20 +1,29 @@
-"""Reading adapters: weights, scaling, versions, and sources on the hub."""
+"""Reading adapters: weights, scaling, versions, prompting, and sources on the hub."""
 
+import json
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
-from adapter_folders import change_tensors, read_adapter, set_field
+from adapter_folders import CONFIG, WEIGHTS, change_tensors, read_adapter, set_field
 from safetensors.torch import load_file, save_file
+from threaded_server import reply, running
 from tiny import save_adapter
 
+from shared.adapter_flags import is_hub_id
 from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.prompting import Prompting, read_prompting
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -124,3 +133,226 @@ def test_a_hub_id_that_cannot_be_downloaded_is_refused(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(AdapterRejected, match=r"'org/sql' isn't a folder .* hub failed"):
         AdapterFiles.find("org/sql")
+
+
+def test_a_missing_file_raises_the_same_error_each_time(tmp_path: Path) -> None:
+    files = AdapterFiles(tmp_path)
+    for _ in range(2):
+        with pytest.raises(AdapterRejected, match=f"{WEIGHTS} is missing"):
+            _ = files.header
+    assert files.base_model_name is None
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "chat_template.jinja"])
+def test_files_that_are_written_or_added_have_changed(tmp_path: Path, name: str) -> None:
+    files = AdapterFiles(save_adapter(tmp_path / "a", target_modules=["q_proj"]))
+    assert not files.have_changed()
+    (files.folder / name).write_bytes(b"other")
+    assert files.have_changed()
+
+
+def test_errors_name_the_source_and_not_the_folder_it_was_resolved_to(
+    base: BaseModules, tmp_path: Path
+) -> None:
+    files = AdapterFiles(tmp_path, "org/sql")
+    with pytest.raises(AdapterRejected, match=r"adapter a from org/sql: .* is missing"):
+        read_checkpoint("a", files, base, dtype=torch.float32)
+
+
+TOKEN = "hf_secret"
+FILE = "adapter_config.json"
+COMMITS = {"main": "a" * 40, "v2": "b" * 40}
+LOCATE = """
+import sys
+from shared.errors import AdapterRejected, SourceFailed
+from worker.lora.checkpoint.adapter_files import adapter_folder
+for source in sys.argv[1:]:
+    try:
+        print((adapter_folder(source) / "adapter_config.json").read_text())
+    except SourceFailed as error:
+        print(error.code)
+    except AdapterRejected as error:
+        print("rejected")
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The routes of the hub that a download of org/repo needs."""
+
+    def do_GET(self) -> None:
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        is_api = parts[:2] == ["api", "models"]
+        organisation, name, route, revision = parts[2:6] if is_api else parts[:4]
+        commit = COMMITS.get(revision, revision if revision in COMMITS.values() else "")
+        is_known = (organisation, name) == ("org", "repo")
+        if self.headers["Authorization"] != f"Bearer {TOKEN}" or not is_known:
+            reply(self, 401, b"", {"X-Error-Code": "RepoNotFound"})
+        elif not commit:
+            reply(self, 404, b"", {"X-Error-Code": "RevisionNotFound"})
+        elif is_api:
+            names = [{"rfilename": FILE}]
+            info = {"id": "org/repo", "sha": commit, "siblings": names}
+            tree = [{"type": "file", "path": FILE, "size": len(commit), "oid": commit}]
+            body = json.dumps(tree if route == "tree" else info).encode()
+            reply(self, 200, body, {"Content-Type": "application/json"})
+        else:
+            reply(self, 200, commit.encode(), {"ETag": f'"{commit}"', "X-Repo-Commit": commit})
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Hub)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+def located(endpoint: str, home: Path, *sources: str, token: str = TOKEN) -> list[str]:
+    """Return what a process with its own cache of the hub prints of each source."""
+    env = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_TOKEN": token,
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    command = [sys.executable, "-c", LOCATE, *sources]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.split()
+
+
+def test_a_revision_is_read_with_the_token(hub: str, tmp_path: Path) -> None:
+    sources = "org/repo", "org/repo@v2", f"org/repo@{COMMITS['v2']}"
+    assert located(hub, tmp_path, *sources) == [COMMITS["main"], COMMITS["v2"], COMMITS["v2"]]
+
+
+def test_what_the_hub_does_not_have_is_no_outage(hub: str, tmp_path: Path) -> None:
+    assert located(hub, tmp_path, "org/none", "org/repo@none") == ["rejected", "rejected"]
+    assert located(hub, tmp_path, "org/repo", token="hf_wrong") == ["rejected"]
+
+
+def test_a_hub_that_is_down_is_unavailable(tmp_path: Path) -> None:
+    assert located("http://127.0.0.1:9", tmp_path, "org/repo") == ["service_unavailable"]
+
+
+def test_revisions_cannot_lead_out_of_the_hubs_cache() -> None:
+    for source in ("org/repo", "org/repo@v2", "org/repo@refs/pr/1", "org/re.po@1.0"):
+        assert is_hub_id(source)
+    for source in ("org/repo@", "org/repo@../x", "org/repo@a/../../x", "org/repo@/x", "org/r@a b"):
+        assert not is_hub_id(source)
+
+
+TEMPLATE = "{{ bos_token }}<|im_start|>{{ messages[0].content }}"
+
+
+def read(tokenizer: Any = None, generation: Any = None, **files: str) -> Prompting:
+    contents = {name: text.encode() for name, text in files.items()}
+    if tokenizer is not None:
+        contents["tokenizer_config.json"] = json.dumps(tokenizer).encode()
+    if generation is not None:
+        contents["generation_config.json"] = json.dumps(generation).encode()
+    return read_prompting(contents)
+
+
+def test_a_folder_without_prompt_files_changes_nothing() -> None:
+    assert read() == Prompting()
+
+
+def test_the_template_file_overrides_the_tokenizers_field() -> None:
+    assert read({"chat_template": "old"}).templates == {"default": "old"}
+    files = {"chat_template.jinja": "new", "other.jinja": "x"}
+    both = read({"chat_template": "old"}, **files)
+    assert both.templates == {"default": "new"}
+    assert both.unused == ("other.jinja",)
+
+
+def test_of_named_templates_the_default_and_the_one_for_tools_are_used() -> None:
+    named = [{"name": n, "template": n.upper()} for n in ("default", "tool_use", "rag")]
+    assert read({"chat_template": named}).templates == {
+        "default": "DEFAULT",
+        "tool_use": "TOOL_USE",
+    }
+
+
+def test_special_tokens_may_be_strings_or_objects() -> None:
+    found = read({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None})
+    assert found.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def test_added_tokens_are_used_if_a_template_mentions_them() -> None:
+    added = {"7": {"content": "<|im_start|>"}, "8": {"content": "[PAD]"}}
+    tokenizer = {"chat_template": TEMPLATE, "added_tokens_decoder": added}
+    assert read(tokenizer).token_ids == {"<|im_start|>": 7}
+
+
+@pytest.mark.parametrize(
+    ("generation", "eos_ids", "sampling"),
+    [
+        ({}, (), {}),
+        ({"eos_token_id": 2}, (2,), {}),
+        ({"eos_token_id": [2, 5], "temperature": 0.6}, (2, 5), {"temperature": 0.6}),
+        ({"do_sample": True, "top_k": 20, "top_p": 1}, (), {"top_k": 20, "top_p": 1}),
+        ({"do_sample": False, "temperature": 0.6}, (), {"temperature": 0.0}),
+        (
+            {"min_p": 0.1, "repetition_penalty": 1.2, "max_new_tokens": 9},
+            (),
+            {"min_p": 0.1, "repetition_penalty": 1.2},
+        ),
+    ],
+    ids=str,
+)
+def test_a_generation_config_sets_end_tokens_and_defaults(
+    generation: dict[str, Any], eos_ids: tuple[int, ...], sampling: dict[str, float]
+) -> None:
+    found = read(generation=generation)
+    assert (found.eos_ids, found.sampling) == (eos_ids, sampling)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tokenizer_config.json": "{"}, "tokenizer_config.json isn't JSON"),
+        ({"generation_config.json": "[]"}, "generation_config.json isn't a JSON object"),
+        ({"tokenizer_config.json": '{"chat_template": 3}'}, "chat_template is neither"),
+        (
+            {"tokenizer_config.json": '{"chat_template": [{"name": "rag", "template": "x"}]}'},
+            "chat_template is neither",
+        ),
+        ({"tokenizer_config.json": '{"added_tokens_decoder": [1]}'}, "added_tokens_decoder"),
+        ({"generation_config.json": '{"eos_token_id": "x"}'}, "eos_token_id='x' isn't a token id"),
+        ({"generation_config.json": '{"eos_token_id": [-1]}'}, "isn't a token id"),
+        ({"generation_config.json": '{"temperature": -1}'}, "temperature=-1 isn't supported"),
+        ({"generation_config.json": '{"temperature": true}'}, "temperature=True isn't supported"),
+        ({"generation_config.json": '{"top_k": 2.5}'}, "top_k=2.5 isn't supported"),
+        ({"generation_config.json": '{"top_p": NaN}'}, "top_p=nan isn't supported"),
+        ({"generation_config.json": '{"top_p": 0}'}, "top_p=0 isn't supported"),
+        ({"generation_config.json": f'{{"top_k": 1{"0" * 400}}}'}, "top_k=1000.* isn't supported"),
+        (
+            {
+                "chat_template.jinja": "x",
+                "tokenizer_config.json": '{"added_tokens_decoder": {"1": {"content": 5}}}',
+            },
+            "added_tokens_decoder",
+        ),
+    ],
+    ids=str,
+)
+def test_malformed_files_are_refused_by_file_and_field(files: dict[str, str], message: str) -> None:
+    with pytest.raises(AdapterRejected, match=message):
+        read(**files)
+
+
+def test_an_adapter_has_the_prompting_of_its_folder(base: BaseModules, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path, target_modules=["q_proj"])
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "generation_config.json").write_text('{"eos_token_id": 9}')
+    adapter = read_adapter(base, folder)
+    assert adapter.prompting == Prompting(templates={"default": TEMPLATE}, eos_ids=(9,))
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(AdapterRejected, match=r"a from .*chat_template\.jinja isn't UTF-8"):
+        read_adapter(base, folder)

@@ -11,10 +11,10 @@ import torch
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from linear_time import assert_linear
-from wide_base import wide_base
 
 from shared.errors import AdapterRejected
-from worker.adapters.source.base_names import names_another_base
+from worker.adapters.source.checkpoint_reader import names_another_base
+from worker.lora.base.modules import BaseModules, ModuleShape
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import MAX_CONFIG_BYTES, parse_config
 from worker.lora.checkpoint.header_report import MAX_PROMPT_FILE_BYTES, check_size, report_headers
@@ -23,7 +23,23 @@ from worker.lora.checkpoint.prompting import MAX_TEMPLATE_CHARS, read_prompting
 from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES
 from worker.lora.checkpoint.target_modules import trained_modules
 
-BASE = wide_base()
+LINEARS = [
+    *(f"self_attn.{n}_proj" for n in "qkvo"),
+    *(f"mlp.{n}_proj" for n in ("gate", "up", "down")),
+]
+OTHERS = ("self_attn", "mlp", "mlp.act_fn", "input_layernorm", "post_attention_layernorm")
+LAYERS = [f"model.layers.{layer}" for layer in range(126)]
+SHAPES = {f"{layer}.{name}": ModuleShape(8, 8) for layer in LAYERS for name in LINEARS}
+BASE = BaseModules(
+    model_type="llama",
+    linears=SHAPES,
+    conv1d=frozenset(),
+    others=dict.fromkeys(
+        ["model", "model.norm", *(f"{layer}.{name}" for layer in LAYERS for name in OTHERS)], "X"
+    ),
+    all_linear=frozenset(SHAPES),
+)
+"""The names of a large model's modules, without its weights."""
 Unit = Callable[[int], str]
 """Returns the text of the item with this number."""
 FEW = settings(
@@ -100,7 +116,7 @@ def test_a_configuration_is_checked_in_linear_time(shape: tuple[str, str, str]) 
     config_is_linear(shape)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @MANY
 @given(config_shapes)
@@ -182,7 +198,7 @@ def test_a_header_is_checked_in_linear_time(tmp_path: Path, shape: tuple[str, st
     header_is_linear(tmp_path, shape)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @MANY
 @given(header_shapes)

@@ -1,22 +1,33 @@
-"""Side weights in adapter memory, and batches with and without them."""
+"""Side weights in adapter memory, batches with and without them, and DoRA's scale."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from kernel_sets import SET_IDS, SETS, kernels_of
 from kinds import kinds
 from lora import CPU, empty_pool, random_adapter, small_base, wrap
 from tiny import roughen, save_adapter, tiny_model
+from torch import nn
 
 from worker.lora.batch import build_batch
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.checkpoint.low_rank import LowRank
+from worker.lora.checkpoint.side_reader import dora_scale
+from worker.lora.layers import Siblings
 from worker.lora.memory.host_tier import HostTier
 from worker.lora.memory.pages import UNIT_BYTES, units_of
 from worker.lora.memory.pool import LoRAPool
-from worker.lora.side.terms import FullLinear, LowRankVectors, TokenLogits, TokenVectors
-from worker.lora.side.weights import SideWeights, packed_bytes, unpacked
+from worker.lora.side.weights import (
+    FullLinear,
+    LowRankVectors,
+    SideWeights,
+    TokenLogits,
+    TokenVectors,
+    packed_bytes,
+    unpacked,
+)
 
 BASE = small_base()
 Q = {"layers.0.q": 8, "layers.1.q": 8}
@@ -170,3 +181,41 @@ def test_base_rows_are_unchanged_bit_for_bit_in_a_batch_with_side_weights(
     mixed = case.model(ids).logits
     assert torch.equal(mixed[0], plain[0])
     assert not torch.allclose(mixed[1], plain[1], atol=0.1)
+
+
+RANK, IN = 5, 96
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}
+
+
+def expected(weight: torch.Tensor, magnitude: torch.Tensor, ab: list[torch.Tensor]) -> torch.Tensor:
+    a, b = (part.double() for part in ab)
+    return magnitude.double() / (weight.double() + b @ a).norm(dim=1)
+
+
+@pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
+@torch.no_grad()
+def test_magnitudes_are_divided_by_the_row_lengths_of_the_updated_weight(
+    name: str, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    linears = [nn.Linear(IN, out, bias=out != 7).to(dtype) for out in (40, 7, 16)]
+    weights = [linear.weight.clone() for linear in linears]
+    siblings = Siblings(["q", "k", "v"], linears, kernels_of(name, dtype))
+    for index, weight in enumerate(weights):
+        a = torch.randn(RANK, IN).to(dtype)
+        b = (torch.randn(len(weight), RANK) * 0.02).to(dtype)
+        magnitude = torch.rand(len(weight)) + 0.5
+        base = siblings.weight(index)
+        assert base is not None
+        got = dora_scale(magnitude, a, b, base)
+        assert got.dtype is torch.float32
+        wanted = expected(weight, magnitude, [a, b])
+        torch.testing.assert_close(got.double(), wanted, rtol=TOLERANCE[dtype], atol=0)
+
+
+def test_a_quantised_linear_has_no_readable_weight() -> None:
+    class Quantised(nn.Linear):
+        pass
+
+    siblings = Siblings(["q"], [Quantised(4, 4)], kernels_of("torch", torch.float32))
+    assert siblings.weight(0) is None

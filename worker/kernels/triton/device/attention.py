@@ -16,10 +16,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def softcapped(scores, softcap):
-    """Return `softcap * tanh(scores / softcap)`.
-
-    It is computed from `exp(-2 |scores / softcap|)`, which cannot overflow.
-    """
+    """Return `softcap * tanh(scores / softcap)`, computed so that it cannot overflow."""
     decay = tl.exp(-2.0 * tl.abs(scores) / softcap)
     bounded = softcap * (1.0 - decay) / (1.0 + decay)
     return tl.where(scores < 0.0, -bounded, bounded)
@@ -34,10 +31,9 @@ def positions_seen(
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """Return the positions to which at least one query attends, as a range `(first, stop)`.
+    """Return the positions `(first, stop)` to which a query attends, with HAS_SPANS in the span.
 
-    The range ends at `stop - 1`. With HAS_SPANS, the range is limited to the span. The queries
-    themselves are at positions `first_position` to `end - 1`.
+    The queries themselves are at positions `first_position` to `end - 1`.
     """
     begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
     if HAS_SPANS:
@@ -89,6 +85,11 @@ def attention_kernel(
     these query heads. With HAS_SPANS, the program stores the maxima, sums and outputs of its span
     for `merge_spans_kernel`. Without HAS_SPANS, the program writes `out`.
 
+    `query` is `[T, num_heads, KEY_DIM]`. A cache is `[num_blocks, BLOCK_SIZE, NUM_KV_HEADS, D]`,
+    with KEY_DIM or VALUE_DIM as D. `query_starts` `[B + 1]`, `context_lens` `[B]` and
+    `block_tables` `[B, M]` are as in `AttentionBatch`. `blocks` `[I, 2]` has a pair for each block
+    of queries: its sequence, and its first query in that sequence. Decoding doesn't read it.
+
     Grid: sequences (decode) or blocks of queries (prefill), key heads, spans.
     """
     QUERIES: tl.constexpr = 1 if IS_DECODE else BLOCK_ROWS // GROUP
@@ -96,8 +97,9 @@ def attention_kernel(
     first_query = 0 if IS_DECODE else tl.load(blocks + 2 * tl.program_id(0) + 1)
     start = tl.load(query_starts + sequence)
     num_queries = tl.load(query_starts + sequence + 1) - start
-    is_others = num_queries > 1 if IS_DECODE else num_queries == 1
-    if is_others | (first_query >= num_queries):
+    # A batch may have sequences of both kinds, and each kind has a launch of its own.
+    is_other_kind = num_queries > 1 if IS_DECODE else num_queries == 1
+    if is_other_kind | (first_query >= num_queries):
         return
 
     context_len = tl.load(context_lens + sequence)
@@ -131,21 +133,21 @@ def attention_kernel(
     sums = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
     outs = tl.zeros((BLOCK_ROWS, BLOCK_VALUE_DIM), dtype=tl.float32)
     for first in range(begin, end, BLOCK_KEYS):
-        other = first + tl.arange(0, BLOCK_KEYS)
-        is_other = other < end
-        block = tl.load(table + other // BLOCK_SIZE, mask=is_other, other=0).to(tl.int64)
-        place = (block * BLOCK_SIZE + other % BLOCK_SIZE) * NUM_KV_HEADS + kv_head
+        key_position = first + tl.arange(0, BLOCK_KEYS)
+        is_key = key_position < end
+        block = tl.load(table + key_position // BLOCK_SIZE, mask=is_key, other=0).to(tl.int64)
+        place = (block * BLOCK_SIZE + key_position % BLOCK_SIZE) * NUM_KV_HEADS + kv_head
         k = tl.load(
             key_cache + place[None, :] * KEY_DIM + key_dim[:, None],
-            mask=is_other[None, :] & (key_dim < KEY_DIM)[:, None],
+            mask=is_key[None, :] & (key_dim < KEY_DIM)[:, None],
             other=0.0,
         )
         scores = tl.dot(q, k, input_precision=FLOAT32) * scaling
         if HAS_SOFTCAP:
             scores = softcapped(scores, softcap)
-        is_visible = is_other[None, :] & (other[None, :] <= position[:, None])
+        is_visible = is_key[None, :] & (key_position[None, :] <= position[:, None])
         if WINDOW > 0:
-            is_visible = is_visible & (other[None, :] > position[:, None] - WINDOW)
+            is_visible = is_visible & (key_position[None, :] > position[:, None] - WINDOW)
         scores = tl.where(is_visible, scores * LOG2_E, float("-inf"))
 
         new_maxima = tl.maximum(maxima, tl.max(scores, 1))
@@ -157,7 +159,7 @@ def attention_kernel(
         maxima = new_maxima
         v = tl.load(
             value_cache + place[:, None] * VALUE_DIM + value_dim[None, :],
-            mask=is_other[:, None] & (value_dim < VALUE_DIM)[None, :],
+            mask=is_key[:, None] & (value_dim < VALUE_DIM)[None, :],
             other=0.0,
         )
         outs = outs * decay_of_old[:, None]

@@ -1,13 +1,18 @@
 """Rounds of variants, their summary, and the JSON file and plot that are written for it."""
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ops.lab.bench.frame.finding import write_finding
 from ops.lab.bench.frame.measurement_process import MeasurementFailed, run_module
 from ops.lab.bench.frame.options import sizes_of
+from ops.lab.bench.frame.order_statistics import median_interval, ratio_text
 from ops.lab.bench.frame.rounds import QUICK, Measure, Sizes, measure_rounds, rounds_finding
 
 SIZES = Sizes(rounds=3)
@@ -31,30 +36,34 @@ def test_variants_are_measured_in_an_order_that_alternates(
     assert capsys.readouterr().out.splitlines()[0] == "round 1, a: base, tokens/s 10.0"
 
 
-def test_a_ratio_is_of_one_round_and_not_of_medians() -> None:
-    rounds = [{"a": {"ms": a}, "b": {"ms": b}} for a, b in ((90, 30), (80, 20), (100, 50))]
-    (line,) = rounds_finding("x", rounds, SIZES, [("a", "b")]).says
-    assert line == "ms: a 90.0, b 30.0; ratio 3.000, 2.000 to 4.000 in 3 rounds"
-
-
-def test_rounds_without_a_variant_or_a_figure_are_left_out_of_its_ratios() -> None:
+def test_a_ratio_is_the_median_of_those_of_the_rounds_that_have_both_figures() -> None:
     rounds = [
-        {"a": {"ms": 4.0, "s": 1.0}, "b": {"ms": 2.0}, "c": {"ms": 1.0}},
-        {"a": {"ms": 6.0, "s": 3.0}, "b": {"ms": 2.0}},
+        {"a": {"ms": 90.0, "s": 1.0}, "b": {"ms": 30.0}, "c": {"ms": 1.0}},
+        {"a": {"ms": 80.0, "s": 3.0}, "b": {"ms": 20.0}},
+        {"a": {"ms": 1000.0}, "b": {"ms": 500.0}},
     ]
     finding = rounds_finding("x", rounds, SIZES, [("a", "b"), ("a", "c")], ["a note"])
     assert finding.says == (
-        "ms: a 5.00, b 2.00; ratio 2.500, 2.000 to 3.000 in 2 rounds",
-        "ms: a 4.00, c 1.00; ratio 4.000, 4.000 to 4.000 in 1 rounds",
+        "ms: a 90.0, b 30.0; ratio 3.000, 2.000 to 4.000 in 3 rounds",
+        "ms: a 90.0, c 1.00; ratio 90.000, 90.000 to 90.000 in 1 rounds",
         "s: a 2.00",
         "a note",
     )
-    assert finding.chart.series == {"ms: a / b": [(1, 2.0), (2, 3.0)], "ms: a / c": [(1, 4.0)]}
+    assert finding.chart.series["ms: a / c"] == [(1, 90.0)]
 
 
-def test_a_variant_without_another_is_shown_alone() -> None:
-    finding = rounds_finding("x", [{"now": {"us": 1234.5}}], SIZES, [("now", "before")])
-    assert finding.says == ("us: now 1,234",)
+@given(st.lists(st.floats(0.1, 10.0), min_size=6, max_size=40))
+def test_the_interval_holds_the_median(values: list[float]) -> None:
+    low, high = median_interval(values)
+    assert min(values) <= low <= statistics.median(values) <= high <= max(values)
+
+
+def test_the_text_of_six_ratios_says_whether_their_interval_includes_1() -> None:
+    assert median_interval([1.0] * 5) == (-math.inf, math.inf)
+    assert ratio_text([0.9, 0.95, 1.0, 1.0, 1.05, 1.1]) == (
+        "ratio 1.000, 95 % interval 0.900 to 1.100 includes 1"
+    )
+    assert ratio_text([1.5] * 6) == "ratio 1.500, 95 % interval 1.500 to 1.500 excludes 1"
 
 
 def test_a_finding_is_written_with_its_machine_and_a_plot(tmp_path: Path) -> None:
@@ -72,7 +81,6 @@ def test_a_finding_is_written_with_its_machine_and_a_plot(tmp_path: Path) -> Non
 
 def test_options_change_the_sizes() -> None:
     assert sizes_of(SIZES, None, quick=False) == SIZES
-    assert sizes_of(SIZES, 5, quick=False).rounds == 5
     assert sizes_of(SIZES, 5, quick=True).rounds == 5
     assert sizes_of(SIZES, None, quick=True) == QUICK
 

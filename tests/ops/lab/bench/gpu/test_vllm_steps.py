@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from child_processes import is_alive
 
 from ops.lab.bench.gpu.part import NotMeasured
 from ops.lab.bench.gpu.peers.vllm_steps import Vllm, vllm_steps
@@ -81,8 +82,3 @@ def test_all_its_processes_end_when_the_part_is_stopped(packages: Path) -> None:
     while is_alive(int((packages / "pid").read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

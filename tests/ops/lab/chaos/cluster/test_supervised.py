@@ -27,7 +27,7 @@ async def supervised(tmp_path: Path) -> AsyncIterator[Supervised]:
     assert not one.is_running
 
 
-async def has_started(one: Supervised, times: int) -> bool:
+def has_started(one: Supervised, times: int) -> bool:
     return one.log.exists() and one.log_text().count("up") == times
 
 
@@ -36,24 +36,13 @@ async def test_a_killed_process_is_replaced_and_its_end_recorded(supervised: Sup
     supervised.signal(signal.SIGKILL)
     await eventually(lambda: has_started(supervised, 2))
     assert supervised.pid != first
+    await supervised.stop()  # which isn't recorded as an end
     assert [end.reason for end in supervised.ends] == ["SIGKILL"]
 
 
 async def test_suspension_is_visible(supervised: Supervised) -> None:
-    async def is_suspended() -> bool:
-        return supervised.is_suspended
-
     supervised.signal(signal.SIGSTOP)
-    await eventually(is_suspended)
+    await eventually(lambda: supervised.is_suspended)
     supervised.signal(signal.SIGCONT)
-
-    async def continues() -> bool:
-        return not supervised.is_suspended and supervised.is_running
-
-    await eventually(continues)
-    assert supervised.ends == []
-
-
-async def test_stopping_is_not_recorded_as_an_end(supervised: Supervised) -> None:
-    await supervised.stop()
+    await eventually(lambda: not supervised.is_suspended and supervised.is_running)
     assert supervised.ends == []

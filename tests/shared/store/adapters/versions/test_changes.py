@@ -1,15 +1,19 @@
-"""The audit log: who changed what, when, and from what to what."""
+"""The audit log of changes, and pinned names: which workers should hold their versions."""
 
 import pytest
 from adapter_versions import version_of
+from queue_support import INFO
 
+from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, KeyLimits, Scope
+from shared.protocol.capabilities import Needs
+from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.access.key_store import KeyStore
-from shared.store.adapters.candidates import Candidates
+from shared.store.adapters import pins as pins_module
 from shared.store.adapters.changes import Change, Changes
-from shared.store.adapters.pins import Pins
+from shared.store.adapters.pins import PinnedVersion, Pins
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.share import CandidateMode
+from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -25,50 +29,6 @@ async def rows(changes: Changes) -> list[Row]:
     """Return action, author, state before and state after of each change, oldest first."""
     found = await changes.newest(100, before=None, wanted=lambda _: True)
     return [(each.action, each.by, each.before, each.after) for each in reversed(found)]
-
-
-async def test_every_change_of_an_adapter_is_logged_once(
-    registry: Registry, changes: Changes, redis: Redis, keys: Keys
-) -> None:
-    candidates, pins = Candidates(redis, keys), Pins(redis, keys)
-    await registry.add_candidate(version_of("2"), keep_versions=4, by="red/1")
-    await registry.add_candidate(version_of("2"), keep_versions=4, by="red/1")
-    await candidates.set("a", None, mode=CandidateMode.CANARY, percent=12.5, by="blue")
-    await candidates.set("a", None, mode=CandidateMode.SHADOW, percent=100, by="blue")
-    await candidates.promote("a", by="blue")
-    await registry.load_adapter(version_of("2"), replace=True, by="red/1")
-    await registry.roll_back_adapter("a", by="green")
-    await pins.set("a", 2, by="green")
-    await pins.set("a", 2, by="green")
-    await pins.set("a", 0, by="green")
-    await registry.unload_adapter("a", by="green")
-    await registry.unload_adapter("a", by="green")
-    await registry.add_adapter(version_of("9", name="b"))
-    assert await rows(changes) == [
-        ("loaded", "red", "", "a@1"),
-        ("candidate_set", "red/1", "", "a@2 canary 0%"),
-        ("candidate_set", "blue", "a@2 canary 0%", "a@2 canary 12.5%"),
-        ("candidate_set", "blue", "a@2 canary 12.5%", "a@2 shadow 100%"),
-        ("candidate_promoted", "blue", "a@1", "a@2"),
-        ("rolled_back", "green", "a@2", "a@1"),
-        ("pinned", "green", "0", "2"),
-        ("pinned", "green", "2", "0"),
-        ("unloaded", "green", "a@1", ""),
-        ("loaded", ".worker", "", "b@9"),
-    ]
-
-
-async def test_a_dropped_candidate_and_a_released_version_are_logged(
-    registry: Registry, changes: Changes, redis: Redis, keys: Keys
-) -> None:
-    await registry.add_candidate(version_of("2"), keep_versions=4, by="red")
-    await Candidates(redis, keys).drop("a", by="blue")
-    await redis.hset(keys.version(version_of("1").version), "state", "quarantined")  # type: ignore[misc]
-    await registry.release_adapter("a")
-    assert (await rows(changes))[-2:] == [
-        ("candidate_dropped", "blue", "a@2", ""),
-        ("released", ".operator", "", "a@1"),
-    ]
 
 
 async def test_keys_are_logged_without_their_secrets(
@@ -104,3 +64,75 @@ async def test_pages_have_every_wanted_change_once(
         before = page[-1].id
     assert found == list(range(450, 0, -2))
     assert page == []
+
+
+ONE, TWO = AdapterVersion("a@1"), AdapterVersion("a@2")
+WORKER, OTHER = WorkerId("w1"), WorkerId("w2")
+
+
+@pytest.fixture
+def pins(redis: Redis, keys: Keys) -> Pins:
+    return Pins(redis, keys)
+
+
+async def test_a_worker_learns_of_the_current_version_and_its_holders(
+    registry: Registry, pins: Pins, queue: Queue
+) -> None:
+    assert list(await pins.versions(WORKER)) == []
+    assert await pins.set("a", 2, by="red")
+    await queue.register(OTHER, lease_ms=60_000, info=INFO, residents=[ONE])
+    for worker, is_held in ((WORKER, False), (OTHER, True)):
+        assert list(await pins.versions(worker)) == [
+            PinnedVersion(
+                version=ONE,
+                replicas=2,
+                num_holders=1,
+                is_held=is_held,
+                needs=Needs(kinds=frozenset(), rank=8),
+            )
+        ]
+    await registry.load_adapter(version_of("2"), replace=True)
+    (pinned,) = await pins.versions(OTHER)
+    assert (pinned.version, pinned.num_holders) == (TWO, 0)
+
+
+async def test_a_quarantined_version_is_loaded_by_nobody(
+    registry: Registry, pins: Pins, redis: Redis, keys: Keys
+) -> None:
+    await pins.set("a", 1, by="red")
+    await redis.hset(keys.version(ONE), "state", "quarantined")  # type: ignore[misc]
+    assert list(await pins.versions(WORKER)) == []
+
+
+async def test_one_worker_at_a_time_loads_a_pinned_version(
+    registry: Registry, pins: Pins, redis: Redis, keys: Keys
+) -> None:
+    await pins.set("a", 1, by="red")
+    (pinned,) = await pins.versions(WORKER)
+    assert [await pins.begin_load(pinned) for _ in range(2)] == [True, False]
+    assert 0 < await redis.pttl(keys.pin_load(ONE)) <= 30_000
+    await pins.end_load(ONE)
+    assert await pins.begin_load(pinned)
+
+
+async def test_a_version_that_others_have_loaded_meanwhile_is_not_loaded(
+    registry: Registry, pins: Pins, queue: Queue
+) -> None:
+    await pins.set("a", 1, by="red")
+    (pinned,) = await pins.versions(WORKER)
+    await queue.register(OTHER, lease_ms=60_000, info=INFO, residents=[ONE])
+    assert not await pins.begin_load(pinned)
+    await pins.set("a", 2, by="red")
+    (pinned,) = await pins.versions(WORKER)
+    assert await pins.begin_load(pinned)
+
+
+async def test_too_many_pins_are_refused(
+    registry: Registry, pins: Pins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pins_module, "MAX_PINS", 1)
+    await registry.load_adapter(version_of("1", name="b"), replace=False)
+    assert await pins.set("a", 1, by="red")
+    with pytest.raises(JobFailed, match="pinned already; unpin one"):
+        await pins.set("b", 1, by="red")
+    assert await pins.set("a", 5, by="red"), "a pinned name can be changed"

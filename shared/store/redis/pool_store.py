@@ -1,0 +1,27 @@
+"""Base of the classes that read and change one subject in the Redis of a pool."""
+
+from shared.store.redis.connection import MAX_BLOCK_S, Redis
+from shared.store.redis.keys import Keys
+from shared.store.redis.scripts import Scripts
+
+
+class PoolStore:
+    """One subject of a pool, in Redis."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        """Create a store with a client of the pool's Redis, and the pool's keys."""
+        self._redis = redis
+        self._keys = keys
+        self._scripts = Scripts(redis, keys)
+
+    async def _take_first(self, key: str, timeout_s: float) -> bytes | None:
+        """Remove and return the first item of a list.
+
+        If the list is empty, wait for an item up to `timeout_s` seconds, at most two. Return None
+        if none arrives.
+        """
+        taken = await self._redis.blpop(  # type: ignore[misc]
+            [key],
+            timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
+        )
+        return taken[1] if taken else None

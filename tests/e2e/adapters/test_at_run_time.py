@@ -1,0 +1,150 @@
+"""Adapters that are loaded, replaced and unloaded while two workers serve."""
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from adapter_traffic import (
+    CONFIGS,
+    LOAD,
+    NUM_TOKENS,
+    PROMPTS,
+    UNLOAD,
+    Folders,
+    Traffic,
+    complete,
+    load,
+    send,
+    text_of,
+)
+from bad_adapters import BAD, save_bad, save_good
+from peft import PeftModel
+from queue_support import eventually
+from reference import greedy
+from served_tiny import TinyModels
+from servers import Server
+from tiny import save_adapter, tiny_model
+
+from shared.store.views.pool_views import PoolViews
+
+pytestmark = pytest.mark.slow
+
+NUM_REPLACEMENTS = 100
+PATIENCE_S = 30.0
+
+
+async def is_gone(http: httpx.AsyncClient, name: str) -> bool:
+    """Return whether no version of the adapter is left, not even in a worker's memory."""
+    listed = (await http.get("/v1/adapters")).json()
+    rest = [*listed["data"], *listed["draining"]]
+    return not any(each["version"].startswith(f"{name}@") for each in rest)
+
+
+async def memory(views: PoolViews) -> list[tuple[int, int, int]]:
+    """Return each worker's adapter bytes on the device and the host, and its resident versions."""
+    workers = await views.workers()
+    return sorted(
+        (w.info.adapter_bytes, w.info.host_adapter_bytes, len(w.residents)) for w in workers
+    )
+
+
+async def test_a_hundred_replacements_under_traffic_never_mix_versions(
+    http: httpx.AsyncClient, views: PoolViews, folders: Folders, models: TinyModels
+) -> None:
+    """Also check that unloading restores the memory (vLLM #54839)."""
+    before = await memory(views)
+    expected: dict[str, dict[str, str]] = {}
+    digests = {}
+    for name in CONFIGS:
+        version = (await load(http, name, folders.root / name))["version"]
+        digests[name] = version.rpartition("@")[2]
+        expected[digests[name]] = {p: await text_of(http, version, p) for p in PROMPTS}
+        reference = PeftModel.from_pretrained(tiny_model(), str(folders.root / name)).eval()
+        ids = greedy(reference, models.text_ids(PROMPTS[0]), NUM_TOKENS)
+        assert models.text(ids).startswith(expected[digests[name]][PROMPTS[0]])
+    assert expected[digests["a"]] != expected[digests["b"]]
+
+    live = folders.copy("a", "live")
+    await load(http, "live", live)
+    traffic = Traffic(http, "live")
+    async with traffic.running():
+        for number in range(NUM_REPLACEMENTS):
+            name = "ba"[number % 2]
+            body = await load(http, "live", folders.copy(name, "live"), load_inplace=True)
+            assert body["version"] == f"live@{digests[name]}"
+    assert traffic.failures == []
+    for digest, prompt, text in traffic.answers:
+        assert text == expected[digest][prompt]
+    seen = Counter(digest for digest, _, _ in traffic.answers)
+    assert min(seen[digest] for digest in expected) > NUM_REPLACEMENTS / 4
+
+    for name in ("live", *CONFIGS):
+        await http.post(UNLOAD, json={"lora_name": name})
+        await eventually(lambda name=name: is_gone(http, name), within_s=PATIENCE_S)
+    await eventually(lambda: is_as_before(views, before), within_s=PATIENCE_S)
+
+
+async def is_as_before(views: PoolViews, before: Sequence[tuple[int, int, int]]) -> bool:
+    return await memory(views) == before
+
+
+async def test_a_hundred_bad_adapters_are_refused_with_a_reason_and_disturb_no_request(
+    http: httpx.AsyncClient, server: Server, folders: Folders
+) -> None:
+    good = save_good(folders.root / "good")
+    await load(http, "good", good)
+    expected = {prompt: await text_of(http, "good", prompt) for prompt in PROMPTS}
+    pids, listed = server.pids(), (await http.get("/v1/models")).json()
+    traffic = Traffic(http, "good")
+    async with traffic.running():
+        for number, bad in enumerate(BAD):
+            folder = save_bad(good, folders.root / f"bad-{number}", bad)
+            body = {"lora_name": f"bad-{number}", "lora_path": str(folder)}
+            reply = await http.post(LOAD, json=body)
+            assert reply.status_code == 400, (bad.name, reply.text)
+            error = reply.json()["error"]
+            assert (error["code"], error["param"]) == ("adapter_rejected", "lora_path"), bad.name
+            with pytest.raises(AssertionError, match=bad.reason):
+                raise AssertionError(error["message"])
+            assert (await complete(http, body["lora_name"], "x")).status_code == 404
+    assert traffic.failures == []
+    assert traffic.answers
+    assert all(text == expected[prompt] for _, prompt, text in traffic.answers)
+    assert server.pids() == pids
+    assert (await http.get("/v1/models")).json() == listed
+
+
+async def test_loaded_adapters_are_served_by_workers_that_start_later(
+    http: httpx.AsyncClient, server: Server, folders: Folders, store: Path
+) -> None:
+    kept = folders.copy("a", "kept")
+    await load(http, "kept", kept)
+    await load(http, "narrow", folders.root / "b", load_inplace=True)  # also given at the start
+    await http.post(UNLOAD, json={"lora_name": "wide"})  # given at the start as well
+    save_adapter(folders.root / "sent", seed=77, r=4, target_modules=["q_proj"])
+    sent = (await send(http, "sent", folders.root / "sent"))["version"]
+    names = ("kept", "narrow", "sent")
+    before = [await text_of(http, name) for name in names]
+    shutil.rmtree(kept)
+    await asyncio.to_thread(delete_copies, store, sent)  # as on another machine
+    workers = server.children("worker")
+    assert len(workers) == 2
+    for worker in workers:
+        worker.kill()
+    await asyncio.to_thread(psutil.wait_procs, workers)
+    await asyncio.to_thread(server.wait_for_workers, 2)
+    assert [await text_of(http, name) for name in names] == before
+    assert (await complete(http, "wide", "x")).status_code == 404
+
+
+def delete_copies(store: Path, version: str) -> None:
+    """Delete a version's copies on the workers' disk, so that they must read it from Redis."""
+    found = [path for path in store.glob("main/*/.version") if path.read_text() == version]
+    assert found
+    for path in found:
+        shutil.rmtree(path.parent)

@@ -1,0 +1,138 @@
+"""Answers of both endpoints, complete and streamed."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from json_schemas import is_valid
+from served_tiny import BASE, NAMES, TinyModels
+from streams import check_exact, greedy_streams
+
+from shared.store.views.pool_views import PoolViews
+
+PROMPT = "Once upon a time"
+CHAT = [{"role": "user", "content": PROMPT}]
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
+SAMPLED: dict[str, Any] = {
+    "temperature": 0.9, "top_p": 0.95, "seed": 7, "max_tokens": 24, "extra_body": {"top_k": 50}
+}  # fmt: skip
+ENDLESS = {"ignore_eos": True}
+PROMPTS = ["one", "a second prompt", "3"]
+TWELVE = {"temperature": 0.9, "seed": 5, "max_tokens": 12, "extra_body": ENDLESS}
+NUM_STREAMS = 200
+LENGTHS = (1, 60)
+FIELD = {"type": "string", "minLength": 10, "maxLength": 20, "pattern": "^[a-z ]*$"}
+POINT = {
+    "type": "object",
+    "properties": {"y": {"type": "integer", "minimum": -99, "maximum": 99}, "x": FIELD},
+    "required": ["y", "x"],
+    "additionalProperties": False,
+}
+
+
+async def chat(client: openai.AsyncOpenAI, **body: Any) -> Any:
+    return await client.chat.completions.create(**{"model": BASE, "messages": CHAT, **body})
+
+
+async def complete(client: openai.AsyncOpenAI, **body: Any) -> Any:
+    return await client.completions.create(**{"model": BASE, "prompt": PROMPT, **body})
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_chat_stream_has_the_text_of_the_complete_answer(
+    client: openai.AsyncOpenAI, name: str, sampling: dict[str, Any]
+) -> None:
+    whole = await chat(client, model=name, **sampling)
+    chunks = [chunk async for chunk in await chat(client, model=name, stream=True, **sampling)]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert len(chunks) > 2
+
+
+async def test_answers_without_a_seed_differ(client: openai.AsyncOpenAI) -> None:
+    answers = [await complete(client, max_tokens=24, extra_body=ENDLESS) for _ in range(2)]
+    assert answers[0].choices[0].text != answers[1].choices[0].text
+
+
+async def test_a_conversation_of_several_turns_is_answered(
+    client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        *CHAT,
+        {"role": "assistant", "content": "there was"},
+        {"role": "user", "content": [{"type": "text", "text": "a what?"}]},
+    ]
+    answer = await chat(client, messages=messages, **GREEDY)
+    template = "<|system|>Be brief.<|end|><|user|>Once upon a time<|end|>"
+    template += "<|assistant|>there was<|end|><|user|>a what?<|end|><|assistant|>"
+    ids = models.tokenizer(template, add_special_tokens=False)["input_ids"]
+    by_hand = await complete(client, prompt=ids, **GREEDY)
+    assert answer.usage.prompt_tokens == by_hand.usage.prompt_tokens
+    assert answer.choices[0].message.content == by_hand.choices[0].text
+
+
+async def texts(client: openai.AsyncOpenAI, **body: Any) -> list[str]:
+    answer = await complete(client, **body)
+    assert [choice.index for choice in answer.choices] == list(range(len(answer.choices)))
+    return [choice.text for choice in answer.choices]
+
+
+@pytest.mark.parametrize("as_ids", [False, True], ids=["text", "ids"])
+async def test_several_prompts_are_answered_in_order_like_single_ones(
+    client: openai.AsyncOpenAI, models: TinyModels, as_ids: bool
+) -> None:
+    alone = [text for p in PROMPTS for text in await texts(client, prompt=p, n=2, **TWELVE)]
+    prompts: Any = [models.text_ids(p) for p in PROMPTS] if as_ids else PROMPTS
+    assert await texts(client, prompt=prompts, n=2, **TWELVE) == alone
+    assert len(set(alone)) == 6
+
+
+async def test_several_prompts_stream_under_their_indices(client: openai.AsyncOpenAI) -> None:
+    body = {"prompt": PROMPTS, "n": 2, "echo": True, **TWELVE}
+    whole = await texts(client, **body)
+    streamed = [""] * 6
+    async for chunk in await complete(client, stream=True, **body):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.text
+    assert streamed == whole
+    assert [text[: len(p)] for text, p in zip(whole[::2], PROMPTS, strict=True)] == PROMPTS
+
+
+async def test_a_chat_has_the_tokens_that_its_completion_counts(
+    http: httpx.AsyncClient, client: openai.AsyncOpenAI, models: TinyModels
+) -> None:
+    answer = (await http.post("/tokenize", json={"messages": CHAT})).json()
+    assert answer["tokens"] == models.chat_ids(PROMPT)
+    assert answer["token_strs"] is None
+    completion = await chat(client, max_tokens=1)
+    assert completion.usage.prompt_tokens == answer["count"]
+    body = {"messages": CHAT, "add_generation_prompt": False}
+    shorter = (await http.post("/tokenize", json=body)).json()
+    assert answer["tokens"][: shorter["count"]] == shorter["tokens"]
+    assert shorter["count"] < answer["count"]
+
+
+async def test_each_choice_follows_the_schema_by_itself(client: openai.AsyncOpenAI) -> None:
+    named = {"name": "answer", "strict": True, "schema": POINT}
+    fields = {"response_format": {"type": "json_schema", "json_schema": named}, "n": 4, "seed": 3}
+    answer = await chat(client, max_tokens=400, temperature=1.0, **fields)
+    texts = [choice.message.content for choice in answer.choices]
+    assert all(is_valid(POINT, text) for text in texts)
+    assert [list(json.loads(text)) for text in texts] == [["y", "x"]] * 4
+    assert len(set(texts)) > 1
+
+
+async def test_200_streams_of_one_worker_match_the_reference(
+    client: openai.AsyncOpenAI, views: PoolViews, models: TinyModels
+) -> None:
+    streams = greedy_streams(NUM_STREAMS, lengths=LENGTHS, seed=1, may_stop=True)
+    async with asyncio.TaskGroup() as group:
+        for stream in streams:
+            group.create_task(stream.follow(client))
+    await check_exact(streams, views, models)

@@ -1,0 +1,159 @@
+"""vLLM's processes: environment, interpreter, sampling parameters and scratch folders."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_requests import make_request
+
+from shared.errors import JobError, SettingsError
+from shared.settings import WorkerSettings
+from worker.engine.request import ChoiceSampling, Request
+from worker.engine.rules import NO_TOKEN_LEFT
+from worker.engine_vllm.adapters import scratch_folder
+from worker.engine_vllm.checks import reason_not_allowed
+from worker.engine_vllm.environment import set_environment
+from worker.engine_vllm.row import extra_args_of, row_params
+
+
+def environment(given: dict[str, str] | None = None, **settings: object) -> dict[str, str]:
+    found = dict(given or {})
+    fields = {"engine": "vllm", "model": "m", **settings}
+    set_environment(WorkerSettings(**fields), found)  # type: ignore[arg-type]
+    return found
+
+
+def test_vllm_sends_no_statistics_and_uses_the_runner_of_the_sampler() -> None:
+    found = environment()
+    assert found["VLLM_NO_USAGE_STATS"] == "1"
+    assert found["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+
+
+def test_the_operators_log_level_stays() -> None:
+    assert environment({"VLLM_LOGGING_LEVEL": "DEBUG"})["VLLM_LOGGING_LEVEL"] == "DEBUG"
+
+
+@pytest.mark.parametrize(
+    ("visible", "settings", "expected"),
+    [
+        (None, {"device": "cuda:2"}, "2"),
+        (None, {"device": "cuda:4", "tensor_parallel": 4}, "4,5,6,7"),
+        ("3,5,7", {"device": "cuda:1"}, "5"),
+        ("GPU-a,GPU-b", {"device": "cuda:0", "pipeline_parallel": 2}, "GPU-a,GPU-b"),
+    ],
+)
+def test_a_worker_uses_the_gpus_from_its_device_on(
+    visible: str | None, settings: dict[str, object], expected: str
+) -> None:
+    given = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert environment(given, **settings)["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_without_a_number_all_visible_gpus_stay() -> None:
+    assert "CUDA_VISIBLE_DEVICES" not in environment(device="cuda")
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "tpu"])
+def test_a_device_that_vllm_cannot_use_is_refused_by_name(device: str) -> None:
+    with pytest.raises(SettingsError, match=f"--device {device}"):
+        environment({"CUDA_VISIBLE_DEVICES": "0"}, device=device)
+
+
+def test_on_a_cpu_fewer_threads_than_cores_are_not_bound() -> None:
+    found = environment(device="cpu", threads=1)
+    assert found["VLLM_TARGET_DEVICE"] == "cpu"
+    bound = found.get("VLLM_CPU_OMP_THREADS_BIND"), found.get("OMP_NUM_THREADS")
+    assert bound in (("nobind", "1"), (None, None))  # the latter on a machine with one core
+
+
+COMMAND = [sys.executable, "-P", "-m", "ops.cli", "worker", "model", "--engine", "vllm"]
+
+
+def run(*flags: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*COMMAND, *flags], capture_output=True, text=True, check=False)
+
+
+def test_the_python_of_the_setting_gets_the_same_arguments(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    done = run("--vllm-python", str(python))
+    assert done.stdout.split()[:6] == ["-P", "-m", "ops.cli", "worker", "model", "--engine"]
+
+
+@pytest.mark.parametrize("name", ["missing", sys.executable])
+def test_a_python_without_vllm_is_an_error_that_says_what_to_do(name: str) -> None:
+    done = run("--vllm-python", name)
+    assert done.returncode == 2
+    assert "make vllm" in done.stderr
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def request(**fields: Any) -> Request:
+    sampling = ChoiceSampling(seed=2**63 - 1, **fields.pop("sampling", {}))
+    return make_request(prompt=[1, 2, 3], sampling=sampling, **fields)
+
+
+def test_a_plainly_greedy_request_is_left_to_vllm() -> None:
+    assert extra_args_of(request(sampling={"temperature": 0.0, "logprobs": 3})) is None
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "choice": 3},
+        {"temperature": 0.0, "presence_penalty": 0.5, "repetition_penalty": 1.1},
+        {"logit_bias": ((5, -100.0), (7, 2.5)), "allowed_token_ids": (5, 7)},
+        {"bad_words": ((1, 2), (9,)), "min_tokens": 4},
+    ],
+)
+def test_parameters_survive_a_message(sampling: dict[str, Any]) -> None:
+    asked = request(sampling=sampling, output_ids=[4, 5], stop_ids=frozenset({2, 8}))
+    received = row_params(json.loads(json.dumps(extra_args_of(asked))))
+    assert received.sampling == asked.sampling
+    assert received.num_shown == 2
+    assert received.stop_ids == asked.stop_ids
+
+
+def test_other_requests_have_no_parameters() -> None:
+    assert row_params(None) is None
+    assert row_params({"other": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "token", "reason"),
+    [
+        ({"sampling": {"allowed_token_ids": (5,)}}, 5, None),
+        ({"sampling": {"allowed_token_ids": (5,)}}, 6, NO_TOKEN_LEFT),
+        ({"sampling": {"bad_words": ((7,),)}}, 7, NO_TOKEN_LEFT),
+        ({"sampling": {"bad_words": ((4, 7),)}, "output_ids": [4]}, 7, NO_TOKEN_LEFT),
+        ({"sampling": {"bad_words": ((4, 7),)}, "output_ids": [5]}, 7, None),
+        ({"sampling": {"bad_words": ((4, 7),)}}, 7, None),
+        ({"sampling": {"min_tokens": 1}, "stop_ids": frozenset({2})}, 2, NO_TOKEN_LEFT),
+        ({"sampling": {"min_tokens": 1}, "stop_ids": frozenset({2}), "output_ids": [4]}, 2, None),
+    ],
+)
+def test_a_token_that_the_masks_forbid_means_that_none_was_left(
+    fields: dict[str, Any], token: int, reason: JobError | None
+) -> None:
+    assert reason_not_allowed(request(**fields), token) == reason
+
+
+def test_only_folders_of_processes_that_have_ended_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [tmp_path / f"lorikeet-vllm-{pid}-x" for pid in (ended.pid, os.getpid())]
+    for folder in left:
+        folder.mkdir()
+    own = scratch_folder()
+    assert own.is_dir()
+    assert [folder.exists() for folder in left] == [False, True]
