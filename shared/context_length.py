@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.jobs import Endpoint, Job
 
 SPACE_MARK = "\u2581"
@@ -82,4 +82,4 @@ def _too_long(job: Job, num_tokens: int, max_model_len: int, is_least: bool) -> 
         message += f"you requested {least}{num_tokens + wanted} tokens ({least}{num_tokens} in "
         message += f"the prompt, {wanted} for the completion). Please reduce one of them."
     code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
-    return JobFailed(JobError(code=code, message=message, param=param))
+    return failed(code, message, param)

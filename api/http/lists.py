@@ -6,7 +6,7 @@ from typing import Any
 from starlette.datastructures import QueryParams
 
 from api.http.parameters import Parameters, query
-from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
+from shared.errors import ErrorCode, failed, invalid_value
 
 
 def limit(items: str, *, default: int, most: int) -> dict[str, Any]:
@@ -44,8 +44,7 @@ def check_known(given: Iterable[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
             message = f"unknown parameter: {name[:60]}; this URL accepts {', '.join(known)}"
-            error = JobError(code=ErrorCode.UNKNOWN_PARAMETER, message=message, param=name)
-            raise JobFailed(error)
+            raise failed(ErrorCode.UNKNOWN_PARAMETER, message, name)
 
 
 def read_limit(text: str | None, *, default: int, most: int) -> int:

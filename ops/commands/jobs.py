@@ -12,7 +12,7 @@ from ops.commands.flags import read_settings, settings_flags
 from ops.commands.pool import Pool, on_pool
 from ops.help_pages import App
 from ops.terminal import print_line
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import JobId, job_id_of
 from shared.settings import ApiSettings, PoolSettings
@@ -96,7 +96,7 @@ async def _view(pool: Pool, job_id: str) -> JobView:
 
 def _no_such_job(job_id: str) -> JobFailed:
     message = f"no job {job_id}: it never existed, or is no longer kept; check the id"
-    return JobFailed(JobError(code=ErrorCode.JOB_NOT_FOUND, message=message))
+    return failed(ErrorCode.JOB_NOT_FOUND, message)
 
 
 def _letter_table(letters: list[DeadLetter]) -> Table:

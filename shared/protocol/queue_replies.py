@@ -9,7 +9,6 @@ from typing import Any
 from shared.errors import (
     DuplicateJob,
     ErrorCode,
-    JobError,
     JobFailed,
     LorikeetError,
     ProtocolMismatch,
@@ -17,6 +16,7 @@ from shared.errors import (
     RateLimited,
     ReachedLimit,
     RegistryChanged,
+    failed,
 )
 from shared.protocol.access.rates import Rate, Unit, Window
 from shared.protocol.capabilities import decode_capabilities, decode_needs, why_unserved
@@ -173,19 +173,19 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
             return _of_key(job, use)
         case [b"conflict", _]:
             message = "another request with the same Idempotency-Key had a different body; use a "
-            return _failed(ErrorCode.IDEMPOTENCY_CONFLICT, f"{message}new key for a new request")
+            return failed(ErrorCode.IDEMPOTENCY_CONFLICT, f"{message}new key for a new request")
         case [b"changed"]:
             return RegistryChanged("the registry has changed since the request was admitted")
         case [b"gone"]:
             message = (
                 f"the model {job.model!r} was unloaded; GET /v1/models lists the served models"
             )
-            return _failed(ErrorCode.MODEL_NOT_FOUND, message, "model")
+            return failed(ErrorCode.MODEL_NOT_FOUND, message, "model")
         case [b"quarantined"]:
             message = (
                 f"adapter {job.version} is quarantined: several of its jobs killed their workers"
             )
-            return _failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
+            return failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
         case [b"unserved", needs, *classes]:
             return _unserved(job, needs.decode(), [each.decode() for each in classes])
         case [b"large", max_tokens]:
@@ -193,15 +193,11 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
     raise AssertionError(f"enqueue returned {reply!r}")
 
 
-def _failed(code: ErrorCode, message: str, param: str | None = None) -> JobFailed:
-    return JobFailed(JobError(code=code, message=message, param=param))
-
-
 def _of_key(job: Job, reached: Sequence[Any]) -> LorikeetError:
     """Return the error for a key that has reached a limit, or that isn't valid any more."""
     if not reached:
         message = "the API key was revoked or has expired; send another one"
-        return _failed(ErrorCode.INVALID_API_KEY, message)
+        return failed(ErrorCode.INVALID_API_KEY, message)
     unit, window, limit, used, left_ms = reached
     rate = Rate(
         unit=Unit(unit.decode()),
@@ -229,7 +225,7 @@ def _unserved(job: Job, needs: str, classes: Sequence[str]) -> JobFailed:
     reason = why_unserved(subject, decode_needs(needs), workers)
     # A need of a later release is left out, so that this one knows no reason.
     message = reason or f"no live worker of this pool serves {subject}: start another worker"
-    return _failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
+    return failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
 
 
 def _too_large(job: Job, max_tokens: int) -> JobFailed:
@@ -240,4 +236,4 @@ def _too_large(job: Job, max_tokens: int) -> JobFailed:
         "max_tokens"
     )
     param = "prompt" if len(job.prompts) > 1 else "n"
-    return _failed(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
+    return failed(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)

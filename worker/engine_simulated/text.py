@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Never
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.jobs import Endpoint, Job, Prompt
 from worker.engine_simulated.tokens import (
     END_ID,
@@ -118,4 +118,4 @@ def _check_ids(ids: Sequence[int], param: str) -> None:
 
 
 def _refuse(message: str, param: str) -> Never:
-    raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+    raise failed(ErrorCode.INVALID_VALUE, message, param)

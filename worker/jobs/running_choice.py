@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.events import Tokens
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.logprobs import PositionLogprobs
@@ -192,7 +192,7 @@ class RunningChoice:
         self.prompt_scores = published.prompt_scores
         if self.finish is None and self._stream.replay(published.ids) != published.text:
             message = "another worker has published a text that this worker can't continue"
-            raise JobFailed(JobError(code=ErrorCode.RESUME_DIVERGED, message=message))
+            raise failed(ErrorCode.RESUME_DIVERGED, message)
         self._text = [published.text]
         self.unpublished = PendingTokens(len(self.ids), self.reported_prompt_ids)
         self.unsaved = PendingTokens(len(self.ids), self.reported_prompt_ids)

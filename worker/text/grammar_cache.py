@@ -7,7 +7,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from shared.errors import ErrorCode, GrammarRejected, JobError, JobFailed
+from shared.errors import ErrorCode, GrammarRejected, JobFailed, failed
 from shared.protocol.jobs import Job
 from worker.engine.grammar import TOO_COMPLEX, Grammar, GrammarCompiler, GrammarSource
 from worker.text.grammar_sandbox import build_grammar, encode_constraint
@@ -48,7 +48,7 @@ class GrammarCache:
             return result
         kind = "schema" if job.sampling.json_schema or param == "tools" else "constraint"
         message = f"{param}: the {kind} can't be enforced: {result}"
-        raise JobFailed(JobError(code=ErrorCode.INVALID_VALUE, message=message, param=param))
+        raise failed(ErrorCode.INVALID_VALUE, message, param)
 
     async def _get(
         self, tenant: str, constraint: bytes, prompt: EncodedPrompt, param: str
@@ -104,7 +104,7 @@ def _try_again(param: str) -> JobFailed:
         "worker. Use fewer different ones, or simpler ones, and try again later."
     )
     code = ErrorCode.RATE_LIMIT_EXCEEDED
-    return JobFailed(JobError(code=code, message=message, param=param))
+    return failed(code, message, param)
 
 
 class TenantCache(Generic[V]):

@@ -22,7 +22,7 @@ from ops.terminal import facts_table, print_line
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import is_remote
 from shared.api_keys import ADMIN, parse_keys
-from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
+from shared.errors import AdapterRejected, ErrorCode, failed
 from shared.protocol.ids import AdapterVersion
 from shared.settings import PoolSettings
 
@@ -130,7 +130,7 @@ def release(name: NameArgument, **given: Any) -> None:
         version = await pool.registry.release_adapter(name)
         if version is None:
             message = f"no adapter {name} is loaded; `lorikeet adapters` lists the names"
-            raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
+            raise failed(ErrorCode.MODEL_NOT_FOUND, message)
         return version
 
     print_line(f"{on_pool(given, release_on)} is released and takes requests again")

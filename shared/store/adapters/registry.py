@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from shared.errors import ErrorCode, JobError, JobFailed, SettingsError
+from shared.errors import ErrorCode, JobFailed, SettingsError, failed
 from shared.protocol.adapters import (
     Adapter,
     AdapterState,
@@ -329,9 +329,7 @@ class Registry(PoolStore):
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{quarantine(version)}; register other weights under its name"
-            raise JobFailed(
-                JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message=message, param="model")
-            )
+            raise failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
         return adapter if adapter and adapter.state is AdapterState.READY else None
 
     async def _current(self, names: Sequence[str]) -> list[Adapter]:
@@ -358,7 +356,7 @@ def _check_can_load(outcome: _AddOutcome, version: AdapterVersion | None) -> Non
         raise JobFailed(conflict(f"{quarantine(version)}; load other weights"))
     if outcome is _AddOutcome.EXPIRED:
         message = "reading the adapter took too long, and its files have expired; send it again"
-        raise JobFailed(JobError(code=ErrorCode.UNAVAILABLE, message=message))
+        raise failed(ErrorCode.UNAVAILABLE, message)
 
 
 def _fields(record: BaseModel | Adapter) -> Iterator[Any]:

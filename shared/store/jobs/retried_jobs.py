@@ -4,7 +4,7 @@ import hashlib
 import time
 from dataclasses import replace
 
-from shared.errors import DuplicateJob, ErrorCode, JobError, JobFailed, RegistryChanged
+from shared.errors import DuplicateJob, ErrorCode, JobError, RegistryChanged, failed
 from shared.protocol.adapters import fingerprint_of
 from shared.protocol.enqueue import Enqueued, EnqueueOptions, QueueLimits
 from shared.protocol.ids import ApiId, JobId
@@ -91,7 +91,7 @@ async def _renewed(job: Job, registry: Registry) -> tuple[Job, str]:
     found = await registry.find(job.model)
     if found.base is None or found.version is None:
         message = f"model {job.model!r} is no longer served; load it before the retry"
-        raise JobFailed(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message))
+        raise failed(ErrorCode.MODEL_NOT_FOUND, message)
     new = replace(
         job,
         id=JobId(hashlib.sha256(f"retry {job.id}".encode()).hexdigest()[:32]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import SourceTemplate, is_remote
-from shared.errors import ErrorCode, JobError, JobFailed, SettingsError, SourceFailed
+from shared.errors import ErrorCode, JobFailed, SettingsError, SourceFailed, failed
 from shared.settings import WorkerSettings
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.lora.checkpoint.adapter_files import link_root
@@ -139,7 +139,7 @@ def _parent(folder: Path) -> Path:
 
 
 def _refused(code: ErrorCode, message: str) -> JobFailed:
-    return JobFailed(JobError(code=code, message=message, param="lora_path"))
+    return failed(code, message, "lora_path")
 
 
 def adapter_roots(settings: WorkerSettings) -> AdapterRoots:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, failed
 from shared.protocol.jobs import PromptEnd
 from shared.sandbox import TIMEOUT_S, TOO_COSTLY
 from worker.text.templates.frames import read_frame, write_frame
@@ -182,4 +182,4 @@ class AdapterTemplates:
                 return rendered
         except SpentTooMuch:
             code = ErrorCode.RATE_LIMIT_EXCEEDED
-            raise JobFailed(JobError(code=code, message=_TRY_AGAIN, param="messages")) from None
+            raise failed(code, _TRY_AGAIN, "messages") from None
