@@ -13,6 +13,7 @@ from typing import Any
 from engine_limits import MAX_MODEL_LEN, MAX_NUM_SEQS, NUM_ADAPTERS
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 
+from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings
 from worker.engine.interface import AdapterImage, AnyEngine
 from worker.engine_vllm.environment import set_environment
@@ -20,6 +21,9 @@ from worker.served_model import ServedModel
 
 HEAD_DIM = 32
 """vLLM's attention on CPUs has no kernels for smaller heads."""
+
+_placed: set[AdapterVersion] = set()
+"""Adapters that the last test may have left in the engine."""
 
 
 class Vllm:
@@ -31,12 +35,14 @@ class Vllm:
     def __init__(self, _: Path) -> None:
         self._served = _served()
         self.engine: AnyEngine = _engine()
-        for version in _engine().resident:
-            self.engine.remove_adapter(version)
+        while _placed:
+            self.engine.remove_adapter(_placed.pop())
 
     def image(self, number: int) -> AdapterImage:
         host = self._served.adapters.host
-        return host.put(_adapter(number))
+        image = host.put(_adapter(number))
+        _placed.add(image.version)
+        return image
 
     def large_image(self) -> AdapterImage:
         image: Any = self.image(0)
