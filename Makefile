@@ -54,9 +54,10 @@ test: $(READY)
 # `test`, then the tests marked slow.
 test-all: test test-slow
 
-# pytest exits with 5 if ARGS selects none of these tests.
+# One process more than there are cores, because most of these tests wait for others. pytest exits
+# with 5 if ARGS selects none of them.
 test-slow: $(READY)
-	$(PYTEST) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) --numprocesses $$(($$(nproc) + 1)) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
 
 # The tests marked long: stalls, failovers, floods, an upgrade, a thousand adapters and the like.
 test-long: $(READY)
@@ -129,10 +130,10 @@ $(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt pyproje
 	$(VLLM)/bin/pip install --no-deps -e .
 	@touch $@
 
-# The contract of engines and the texts of vLLM, in its environment. `test-all` also runs pools with both engines.
+# The contract of engines for vLLM's, and its texts, in its environment. `test-all` also runs pools with both engines.
 test-vllm: $(READY) vllm
 	$(BIN)/python -c 'from ops.demo.model import demo_model; demo_model()'
-	$(VLLM)/bin/pytest --timeout 600 $(VLLM_WARNINGS) tests/worker/engine/test_contract.py tests/vllm $(ARGS)
+	$(VLLM)/bin/pytest --timeout 600 $(VLLM_WARNINGS) -k vllm tests/worker/engine/test_contract.py tests/vllm $(ARGS)
 
 # dist/lorikeet_serve-*.whl, which contains the CPU kernels, compiled for each level of x86-64.
 wheel: $(READY)
