@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 
 
 def loads(text: bytes | str, budget: JsonBudget) -> Any:

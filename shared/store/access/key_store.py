@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.secret import digest_of, id_of, new_secret
-from shared.store.adapters.changes import log_key_change
+from shared.store.adapters.audit_log import log_key_change
 from shared.store.redis.connection import decode_hash, unix_ms
 from shared.store.redis.pool_store import PoolStore
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.store.adapters.share import FIELDS as SHARE_FIELDS
-from shared.store.adapters.share import Share, decode_share
+from shared.store.adapters.candidates import SHARE_FIELDS, Share, decode_share
 from shared.store.redis.connection import chunks, decode_hash
 from shared.store.redis.pool_store import PoolStore
 

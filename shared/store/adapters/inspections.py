@@ -65,7 +65,7 @@ class Inspections(PoolStore):
         `inspection_id` must not have been used before.
         """
         body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
-        return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))
+        return bool(await self._scripts.run("send_inspection", wid, inspection_id, body, TTL_MS))
 
     async def next_reply(
         self, inspection_id: InspectionId, *, timeout_s: float

@@ -107,7 +107,7 @@ class ResidencyStore(PoolStore):
         The right ends when the worker calls `set_residents` for the version, or when heartbeats no
         longer renew the right.
         """
-        return bool(await self._scripts.run("load", wid, version))
+        return bool(await self._scripts.run("start_load", wid, version))
 
     async def cold_heads(
         self, limit: int, serves: Capabilities = EVERYTHING

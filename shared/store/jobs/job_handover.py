@@ -34,7 +34,7 @@ class JobHandover(PoolStore):
         """
         requeued = ended = 0
         for page in await self._pages(wid, await self._owned(wid)):
-            more = await self._scripts.run("hand_on", wid, *page)
+            more = await self._scripts.run("hand_over", wid, *page)
             if more is None:  # the worker is back in the pool, or another process finished
                 break
             requeued, ended = requeued + more[0], ended + more[1]

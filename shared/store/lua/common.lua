@@ -148,7 +148,7 @@ local function renew_lease(wid, lease_ms, info, now)
 end
 
 -- Remove a worker from the pool, so that it can no longer publish. `num_jobs` is the number of jobs
--- of a dead worker, or -1 if the worker leaves. `hand_on` and `forget_worker` complete the removal.
+-- of a dead worker, or -1 if the worker leaves. `hand_over` and `forget_worker` complete the removal.
 local function take_out(wid, num_jobs)
   if redis.call('ZREM', P .. 'workers', wid) == 1 then
     redis.call('ZADD', P .. 'lost', num_jobs, wid)

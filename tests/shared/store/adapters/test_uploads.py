@@ -9,14 +9,13 @@ from queue_support import eventually
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.adapter_files import upload_source
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, UploadId
-from shared.protocol.uploads import upload_source
 from shared.store.adapters import lookups, progress
-from shared.store.adapters.lookups import SourceLookups
-from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters.fetch_progress import Phase, Staging, StagingProgress
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.staging import Phase, Staging
+from shared.store.adapters.source_lookups import SourceLookups
 from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, UploadGone, Uploads
 from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis

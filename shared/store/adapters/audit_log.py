@@ -9,7 +9,7 @@ from shared.store.redis.pool_store import PoolStore
 
 PAGE = 200
 MAX_CHANGES = 10_000
-"""Number of changes that are kept, as in `changes.lua`."""
+"""Number of changes that are kept, as in `audit_log.lua`."""
 # No tenant can have such a name.
 OPERATOR = ".operator"
 """Who makes changes by a command that uses Redis, and not the server."""
