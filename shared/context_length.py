@@ -41,14 +41,10 @@ def output_limit(
     num_left = max_model_len - num_prompt_tokens
     if job.endpoint is Endpoint.EMBEDDINGS and num_left >= 0:
         return 1
-    wanted = job.sampling.max_tokens
-    if num_left <= 0:
+    wanted = num_left if job.sampling.max_tokens is None else job.sampling.max_tokens
+    if num_left <= 0 or (wanted > num_left and job.endpoint is not Endpoint.CHAT):
         raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
-    if wanted is None or (wanted > num_left and job.endpoint is Endpoint.CHAT):
-        return num_left
-    if wanted > num_left:
-        raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
-    return wanted
+    return min(wanted, num_left)
 
 
 def least_bytes(text: str) -> int:

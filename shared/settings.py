@@ -52,13 +52,11 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{
 """Origin as browsers send it: in lower case and without a path. `*` means every origin."""
 
 
-def _number(default: int, description: str, *, least: int = 1, most: int = MAX_NUMBER) -> Any:
+def _number(
+    default: int | None, description: str, *, least: int = 1, most: int = MAX_NUMBER
+) -> Any:
+    """Return a setting that is a whole number, or None if the worker chooses the number."""
     return Field(default, ge=least, le=most, description=description)
-
-
-def _sized(description: str, *, least: int = 1) -> Any:
-    """Return a number whose default follows from the memory of the worker's device."""
-    return Field(None, ge=least, le=MAX_NUMBER, description=description)
 
 
 def _seconds(default: float, description: str, *, least: float = 0.1) -> Any:
@@ -255,8 +253,8 @@ class ApiSettings(FileSettings):
     )
     max_header_bytes: int = _number(
         32_768,
-        "Maximum size of request line and headers together, in bytes. "
-        "A larger one is refused with 431.",
+        "Maximum size of request line and headers together, in bytes. A larger one is refused with "
+        "431.",
         least=1024,
     )
     max_connections: int = _number(
@@ -426,26 +424,24 @@ class WorkerSettings(PoolSettings):
         "sizes below follow from it unless they are set. lorikeet up divides it among the workers "
         "of a device.",
     )
-    max_num_seqs: int | None = _sized(
-        "Maximum number of sequences in a batch. "
-        "A higher value increases the throughput and slows each answer. By default 64, on GPUs up "
-        "to 256.",
+    max_num_seqs: int | None = _number(
+        None,
+        "Maximum number of sequences in a batch. A higher value increases the throughput and slows "
+        "each answer. By default 64, on GPUs up to 256.",
     )
-    max_num_batched_tokens: int | None = _sized(
-        "Maximum number of tokens per engine step. "
-        "A higher value speeds up long prompts and delays running answers. By default 512, on GPUs "
-        "up to 8192.",
+    max_num_batched_tokens: int | None = _number(
+        None,
+        "Maximum number of tokens per engine step. A higher value speeds up long prompts and "
+        "delays running answers. By default 512, on GPUs up to 8192.",
         least=16,
     )
-    max_model_len: int | None = Field(
-        None,
-        ge=8,
-        le=MAX_NUMBER,
-        description="Context length in tokens, at most the model's. By default the model's.",
+    max_model_len: int | None = _number(
+        None, "Context length in tokens, at most the model's. By default the model's.", least=8
     )
-    kv_cache_mb: int | None = _sized(
+    kv_cache_mb: int | None = _number(
+        None,
         "Memory for the KV cache, in MiB. It limits how many tokens run at once. By default the "
-        "GPU's remaining memory; on a CPU about 2048."
+        "GPU's remaining memory; on a CPU about 2048.",
     )
     prefix_cache: bool = Field(
         True,
@@ -461,14 +457,15 @@ class WorkerSettings(PoolSettings):
         description="Let steps verify tokens that repeat the prompt or the answer, where it pays. "
         "Only with --engine native.",
     )
-    adapter_memory_mb: int | None = _sized(
+    adapter_memory_mb: int | None = _number(
+        None,
         "Memory for resident adapters, in MiB. Increase it if adapters are often evicted. By "
-        "default an eighth of the GPU's remaining memory, at most 8192; on a CPU up to 1024."
+        "default an eighth of the GPU's remaining memory, at most 8192; on a CPU up to 1024.",
     )
     adapter_host_mb: int = _number(
         1024,
-        "Host memory for adapters that can become resident quickly, in MiB. On a CPU "
-        "it is added to --adapter-memory-mb, and the default is less on a small machine.",
+        "Host memory for adapters that can become resident quickly, in MiB. On a CPU it is added "
+        "to --adapter-memory-mb, and the default is less on a small machine.",
         least=0,
     )
     adapter_roots: Words = Field(
@@ -522,11 +519,8 @@ class WorkerSettings(PoolSettings):
     simulated_load_ms: int = _number(
         50, "Milliseconds that the simulated engine takes to read an adapter.", least=0
     )
-    threads: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_THREADS,
-        description="CPU threads of the engine. By default one per available core.",
+    threads: int | None = _number(
+        None, "CPU threads of the engine. By default one per available core.", most=MAX_THREADS
     )
     lease_ms: int = _number(
         6000,

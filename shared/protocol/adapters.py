@@ -4,12 +4,13 @@ The names of the fields are those of the Redis hashes, which processes of earlie
 also read and write.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from shared.protocol.capabilities import AdapterKind, Needs, decode_kinds
+from shared.protocol.codec import Forms, known_fields
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
@@ -97,17 +98,17 @@ def own_name(model: str, base: BaseModel | None) -> str:
 
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
     """Return the adapter whose fields are in `wire`, a decoded Redis hash or JSON object."""
-    return Adapter(**_decoded(Adapter, wire))
+    numbers = dict.fromkeys(("rank", "num_bytes", "created_s"), int)
+    forms: Forms = {"kinds": _kinds, "state": AdapterState, "reasoning": _reasoning}
+    return Adapter(**known_fields(Adapter, wire, **numbers, **forms, tool_form=_tool_form))
 
 
 def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
     """Return the base model whose fields are in `wire`, a decoded Redis hash."""
-    return BaseModel(**_decoded(BaseModel, wire))
-
-
-def _decoded(cls: type[Any], wire: Mapping[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in fields(cls)]
-    return {name: _FORMS[name](wire[name]) if name in _FORMS else wire[name] for name in names}
+    names = ("max_model_len", "created_s", "max_token_bytes", "embedding_size")
+    numbers = dict.fromkeys(names, int)
+    forms: Forms = {"reasoning": _reasoning, "tool_form": _tool_form}
+    return BaseModel(**known_fields(BaseModel, wire, **numbers, **forms))
 
 
 def _kinds(kinds: str | list[str]) -> frozenset[AdapterKind]:
@@ -115,21 +116,10 @@ def _kinds(kinds: str | list[str]) -> frozenset[AdapterKind]:
     return decode_kinds(kinds if isinstance(kinds, str) else ",".join(kinds))
 
 
-def _reasoning(form: str | None) -> ReasoningForm | None:
+def _reasoning(form: str) -> ReasoningForm | None:
     return ReasoningForm(form) if form else None
 
 
-def _tool_form(form: str | None) -> ToolForm | None:
+def _tool_form(form: str) -> ToolForm | None:
     """Return the form of tool calls, or None if there is none or only a newer release knows it."""
     return ToolForm(form) if form in set(ToolForm) else None
-
-
-_FORMS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("max_model_len", "created_s", "max_token_bytes", "embedding_size"), int),
-    **dict.fromkeys(("rank", "num_bytes"), int),
-    "kinds": _kinds,
-    "state": AdapterState,
-    "reasoning": _reasoning,
-    "tool_form": _tool_form,
-}
-"""Functions that decode the fields which aren't plain text, by field name."""

@@ -10,7 +10,7 @@ needs a new protocol version. One release learns to read the new version, and on
 writes it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -58,7 +58,7 @@ def decode_job(raw: bytes | str) -> Job:
     Raises:
         ProtocolMismatch: the job has a protocol version that this release can't read.
     """
-    known = _known(
+    known = known_fields(
         Job,
         _checked(raw),
         endpoint=Endpoint,
@@ -99,7 +99,7 @@ def decode_answer_spec(
     """
     wire = _checked(raw) | {"id": job_id, "request": orjson.loads(request or b"null")}
     forms: Forms = {"endpoint": Endpoint, "reasoning": ReasoningForm, "view": View}
-    return AnswerSpec(**_known(AnswerSpec, wire, tools=_tool_use, **forms))
+    return AnswerSpec(**known_fields(AnswerSpec, wire, tools=_tool_use, **forms))
 
 
 def encode_events(events: Iterable[Event]) -> bytes:
@@ -129,7 +129,7 @@ def decode_result(raw: bytes | str) -> Result:
     Raises:
         ProtocolMismatch: the result has a protocol version that this release can't read.
     """
-    known = _known(
+    known = known_fields(
         Result,
         _checked(raw),
         state=JobState,
@@ -153,7 +153,7 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
         ProtocolMismatch: the description has a protocol version that this release can't read.
     """
     forms: Forms = {"serves": decode_capabilities, "first_tokens": tuple, "host_adapters": tuple}
-    return WorkerInfo(**_known(WorkerInfo, _checked(raw), **forms))
+    return WorkerInfo(**known_fields(WorkerInfo, _checked(raw), **forms))
 
 
 def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
@@ -161,6 +161,18 @@ def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
     if not wire:
         return None
     return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
+
+
+def known_fields(
+    cls: type[Any], wire: Mapping[str, Any], **forms: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Return the values in `wire` of the fields that `cls` has in this release.
+
+    Other fields, which later releases have added, are left out, and so are those that are None.
+    `forms` has a function for each field whose value must be decoded, by field name.
+    """
+    known = {f.name: wire[f.name] for f in fields(cls) if wire.get(f.name) is not None}
+    return {name: forms[name](value) if name in forms else value for name, value in known.items()}
 
 
 def _values(message: Any) -> dict[str, Any]:
@@ -227,19 +239,19 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
 def _sampling(wire: dict[str, Any]) -> SamplingParams:
     forms: Forms = {name: tuple for name, value in wire.items() if isinstance(value, list)}
     forms["logit_bias"] = lambda pairs: tuple(map(tuple, pairs))
-    return SamplingParams(**_known(SamplingParams, wire, **forms))
+    return SamplingParams(**known_fields(SamplingParams, wire, **forms))
 
 
 def _tool_use(wire: dict[str, Any]) -> ToolUse:
-    return ToolUse(**_known(ToolUse, wire, form=ToolForm, choice=ToolChoice, tools=tuple))
+    return ToolUse(**known_fields(ToolUse, wire, form=ToolForm, choice=ToolChoice, tools=tuple))
 
 
 def _embedding(wire: dict[str, Any]) -> EmbeddingParams:
-    return EmbeddingParams(**_known(EmbeddingParams, wire, pooling=Pooling))
+    return EmbeddingParams(**known_fields(EmbeddingParams, wire, pooling=Pooling))
 
 
 def _choice(wire: dict[str, Any]) -> Choice:
-    return Choice(**_known(Choice, wire | _scores(wire), finish=FinishReason, ids=tuple))
+    return Choice(**known_fields(Choice, wire | _scores(wire), finish=FinishReason, ids=tuple))
 
 
 _LOGPROBS = ("logprobs", "prompt_logprobs")
@@ -286,17 +298,7 @@ def _token_logprob(wire: tuple[str, float | None, Iterable[int] | None]) -> Toke
 
 
 def _usage(wire: dict[str, int] | None) -> Usage | None:
-    return Usage(**_known(Usage, wire)) if wire else None
-
-
-def _known(cls: type[Any], wire: Any, **forms: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the values in `wire` of those fields that `cls` has in this release.
-
-    Other releases' fields are dropped. `forms` has the functions that decode single fields, by
-    field name.
-    """
-    known = {f.name: wire[f.name] for f in fields(cls) if wire.get(f.name) is not None}
-    return {name: forms[name](value) if name in forms else value for name, value in known.items()}
+    return Usage(**known_fields(Usage, wire)) if wire else None
 
 
 def _checked(raw: bytes | str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 import orjson
 
+from shared.protocol.codec import known_fields
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 10_000
@@ -51,5 +52,4 @@ class StagingProgress(PoolStore):
         raw = await self._redis.get(self._keys.staging(name))
         if raw is None:
             return None
-        wire = orjson.loads(raw)
-        return Staging(**{**wire, "phase": Phase(wire["phase"])})
+        return Staging(**known_fields(Staging, orjson.loads(raw), phase=Phase))

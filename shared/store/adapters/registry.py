@@ -3,8 +3,7 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from shared.errors import ErrorCode, SettingsError, failed
 from shared.protocol.adapters import (
@@ -36,31 +35,8 @@ KEPT_VERSIONS = 4
 """Number of previous versions that a name keeps by default."""
 
 
-class _AddMode(StrEnum):
-    """Reason for adding an adapter."""
-
-    START = "start"
-    """A worker was started with the adapter."""
-    LOAD = "load"
-    """A client loads the adapter under a new name."""
-    REPLACE = "replace"
-    """A client loads the adapter under a name that may already be taken."""
-    CANDIDATE = "candidate"
-    """A client loads the adapter to try it out beside the current version of its name."""
-
-
-class _AddOutcome(StrEnum):
-    """Outcome of `add_adapter.lua`."""
-
-    OK = "ok"
-    EXISTS = "exists"
-    """The name is taken, and the mode doesn't allow replacing its version."""
-    QUARANTINED = "quarantined"
-    """The version is quarantined."""
-    EXPIRED = "expired"
-    """The uploaded files of the version are gone."""
-    UNKNOWN = "unknown"
-    """The name for which a candidate was loaded isn't registered."""
+_AddMode = Literal["start", "load", "replace", "candidate"]
+"""Reason for adding an adapter. `add_adapter.lua` describes the reasons and its outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +128,7 @@ class Registry(PoolStore):
         the name. That is another version than the one of `adapter` if a client has set it, or if a
         worker that started later has registered it. A quarantined version stays quarantined.
         """
-        _, version = await self._add(_AddMode.START, adapter, by=WORKER)
+        _, version = await self._add("start", adapter, by=WORKER)
         return version
 
     async def load_adapter(
@@ -167,9 +143,9 @@ class Registry(PoolStore):
             JobFailed: the name is taken and `replace` is false, the version is quarantined, or its
                 uploaded files have expired.
         """
-        mode = _AddMode.REPLACE if replace else _AddMode.LOAD
+        mode: _AddMode = "replace" if replace else "load"
         outcome, version = await self._add(mode, adapter, keep_versions, by=by)
-        if outcome is _AddOutcome.EXISTS:
+        if outcome == "exists":
             raise already_loaded(adapter.name, version)
         _check_can_load(outcome, version)
 
@@ -182,12 +158,12 @@ class Registry(PoolStore):
         Raises:
             JobFailed: the version is current or quarantined, or its uploaded files have expired.
         """
-        outcome, version = await self._add(_AddMode.CANDIDATE, adapter, keep_versions, by=by)
-        if outcome is _AddOutcome.EXISTS:
+        outcome, version = await self._add("candidate", adapter, keep_versions, by=by)
+        if outcome == "exists":
             message = f"{version} is the current version of {adapter.name} already"
             raise conflict(f"{message}; load other weights")
         _check_can_load(outcome, version)
-        return outcome is not _AddOutcome.UNKNOWN
+        return outcome != "unknown"
 
     async def unload_adapter(self, name: str, *, by: str = "") -> bool:
         """Stop accepting jobs for the name. Jobs that already wait or run end normally.
@@ -354,18 +330,18 @@ class Registry(PoolStore):
 
     async def _add(
         self, mode: _AddMode, adapter: Adapter, keep_versions: int | None = None, *, by: str
-    ) -> tuple[_AddOutcome, AdapterVersion | None]:
+    ) -> tuple[str, AdapterVersion | None]:
         keep = "" if keep_versions is None else keep_versions
         args = mode, adapter.name, adapter.version, adapter.created_s, keep, adapter.source, by
         outcome, raw = await self._scripts.run("add_adapter", *args, *_fields(adapter))
         version = AdapterVersion(raw.decode()) if raw else None
-        return _AddOutcome(outcome.decode()), version
+        return outcome.decode(), version
 
 
-def _check_can_load(outcome: _AddOutcome, version: AdapterVersion | None) -> None:
-    if outcome is _AddOutcome.QUARANTINED:
+def _check_can_load(outcome: str, version: AdapterVersion | None) -> None:
+    if outcome == "quarantined":
         raise conflict(f"{quarantine(version)}; load other weights")
-    if outcome is _AddOutcome.EXPIRED:
+    if outcome == "expired":
         message = "reading the adapter took too long, and its files have expired; send it again"
         raise failed(ErrorCode.UNAVAILABLE, message)
 

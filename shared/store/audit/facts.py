@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.redis.keys import Keys
 
@@ -93,18 +93,6 @@ class Facts:
         """The worker's lease ends after `time_ms`, or the worker is no longer in the pool."""
         command = self.is_live_worker(worker).command
         return Fact(command, lambda reply: reply is None or float(reply) > time_ms)
-
-    def owns(self, worker: str, job: str) -> Fact:
-        """The worker owns the job."""
-        return self.is_in_zset(self.keys.owned(WorkerId(worker)), job)
-
-    def waits(self, version: str, job: str) -> Fact:
-        """The job is in the queue of the version."""
-        return self.is_in_zset(self.keys.queue(AdapterVersion(version)), job)
-
-    def has_queue(self, version: str) -> Fact:
-        """Jobs of the version wait."""
-        return self.exists(self.keys.queue(AdapterVersion(version)))
 
     def job_is(
         self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""

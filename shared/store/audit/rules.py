@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared.protocol.adapter_files import upload_source
-from shared.protocol.ids import AdapterVersion, BatchId, FileId, UploadId
+from shared.protocol.ids import AdapterVersion, BatchId, FileId, UploadId, WorkerId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.store.audit.facts import Doubt, Facts
 from shared.store.batches.records import OPEN
@@ -84,10 +84,11 @@ def _job(facts: Facts, entry: Entry) -> Iterable[Doubt]:
             yield Doubt("the job isn't finished, but its record expires")
         yield Doubt("the job has no deadline", (facts.is_in_zset(facts.keys.due, entry.name),))
     if state == JobState.QUEUED:
-        yield Doubt("the job is in no queue", (facts.waits(version, entry.name),))
+        queue = facts.keys.queue(AdapterVersion(version))
+        yield Doubt("the job is in no queue", (facts.is_in_zset(queue, entry.name),))
     elif state == JobState.RUNNING:
-        owner = entry.fields.get("owner", "")
-        yield Doubt("no worker owns the running job", (facts.owns(owner, entry.name),))
+        owned = facts.keys.owned(WorkerId(entry.fields.get("owner", "")))
+        yield Doubt("no worker owns the running job", (facts.is_in_zset(owned, entry.name),))
 
 
 def _if_exists(key: Callable[[Keys], Callable[..., str]], otherwise: str) -> OfMember:
@@ -179,8 +180,8 @@ def _leased(facts: Facts, entry: Entry, worker: str) -> Iterable[Doubt]:
 
 
 def _doomed(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
-    running = facts.exists(facts.keys.running(AdapterVersion(version)))
-    yield Doubt("the version has no jobs", (facts.has_queue(version), running))
+    jobs = facts.keys.queue(AdapterVersion(version)), facts.keys.running(AdapterVersion(version))
+    yield Doubt("the version has no jobs", tuple(map(facts.exists, jobs)))
 
 
 def _holder(facts: Facts, _: Entry, worker: str) -> Iterable[Doubt]:

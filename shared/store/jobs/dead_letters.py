@@ -1,7 +1,7 @@
 """Jobs that ended without an answer and are kept so that operators can enqueue them again."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -94,20 +94,16 @@ class DeadLetters(PoolStore):
         summarized twice if several processes call this method at the same time.
         """
         reported = await self._redis.getex(self._keys.reported, ex=REPORTED_TTL_S)
-        letters: list[DeadLetter] = []
-        newest, end = None, b"+"
         start = b"(" + reported if reported else b"-"
-        while len(letters) < MAX_SUMMARIZED:
-            page = await self._redis.xrevrange(self._keys.dead, end, start, count=PAGE)
-            letters += [_letter(entry, fields) for entry, fields in page]
-            newest = newest or (page[0][0] if page else None)
-            if len(page) < PAGE:
+        entries = []
+        async for each in self._newest_first(start):
+            entries.append(each)
+            if len(entries) == MAX_SUMMARIZED:
                 break
-            end = b"(" + page[-1][0]
-        if newest is None:
+        if not entries:
             return None
-        await self._redis.set(self._keys.reported, newest, ex=REPORTED_TTL_S)
-        return DeadLetterSummary.of(letters)
+        await self._redis.set(self._keys.reported, entries[0][0], ex=REPORTED_TTL_S)
+        return DeadLetterSummary.of([_letter(*entry) for entry in entries])
 
     async def trim(self, *, max_age_ms: int, max_bytes: int) -> int:
         """Delete dead letters that are too old or, oldest first, exceed `max_bytes` together.
@@ -174,15 +170,21 @@ class DeadLetters(PoolStore):
         return await self._search(job_id) if state is None else (None, None)
 
     async def _search(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Look for a job whose record has expired in all letters, which may be many megabytes."""
+        """Look for the letter of a job whose record has expired. Reads all letters if needed."""
+        async for entry, fields in self._newest_first(b"-"):
+            if fields[b"id"] == job_id.encode():
+                return entry, fields[b"body"]
+        return None, None
+
+    async def _newest_first(self, start: bytes) -> AsyncIterator[tuple[bytes, dict[bytes, Any]]]:
+        """Yield the ids and fields of the letters back to `start`, an argument of XREVRANGE."""
         end = b"+"
         while True:
-            page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)
+            page = await self._redis.xrevrange(self._keys.dead, end, start, count=PAGE)
             for entry, fields in page:
-                if fields[b"id"] == job_id.encode():
-                    return entry, fields[b"body"]
+                yield entry, fields
             if len(page) < PAGE:
-                return None, None
+                break
             end = b"(" + page[-1][0]
 
 

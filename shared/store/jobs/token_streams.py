@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from shared.errors import RedisUnavailable
@@ -110,16 +111,11 @@ def _follows(joined: Tokens, piece: Tokens) -> bool:
 
 
 def _append(joined: Tokens, piece: Tokens) -> Tokens:
-    return Tokens(
-        job=joined.job,
+    return replace(
+        joined,
         try_=piece.try_,
-        choice=joined.choice,
-        index=0,
         ids=joined.ids + piece.ids,
         text=joined.text + piece.text,
         finish=piece.finish,
         logprobs=joined.logprobs + piece.logprobs,
-        prompt_logprobs=joined.prompt_logprobs,
-        prompt_ids=joined.prompt_ids,
-        prompt_scores=joined.prompt_scores,
     )

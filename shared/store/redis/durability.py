@@ -76,7 +76,6 @@ class Durability:
     """0 if no replica must have the write. Otherwise all replicas must have it, because each may be
     promoted, and there must be at least this number of them. If `local` is 1, the write must be in
     their append-only files."""
-    timeout_ms: int = TIMEOUT_MS
     _count: ReplicaCount = field(default_factory=ReplicaCount, compare=False, repr=False)
 
     async def confirm(self, connection: Redis, replication: Replication) -> None:
@@ -87,7 +86,7 @@ class Durability:
         replicas.
 
         Raises:
-            RedisUnavailable: too few copies exist after `timeout_ms`. More copies may still follow.
+            RedisUnavailable: too few copies exist after `TIMEOUT_MS`. More may be made later.
         """
         required = self._required(replication)
         try:
@@ -95,10 +94,10 @@ class Durability:
         except ResponseError as error:  # the server's role or configuration has changed
             raise RedisUnavailable(f"the write was not acknowledged: {error}") from error
         if local < self.local:
-            raise self._lacks("the append-only file")
+            raise _lacks("the append-only file")
         if replicas < required:
             kind = "append-only files of replicas" if self.local else "replicas"
-            raise self._lacks(f"{required - replicas} of {required} {kind}")
+            raise _lacks(f"{required - replicas} of {required} {kind}")
 
     def _required(self, replication: Replication) -> int:
         if not self.replicas:
@@ -107,14 +106,14 @@ class Durability:
 
     async def _wait(self, connection: Redis, replicas: int) -> tuple[int, int]:
         if not self.local:
-            return 0, int(await connection.wait(replicas, self.timeout_ms))
-        local, replicas = await connection.waitaof(self.local, replicas, self.timeout_ms)
+            return 0, int(await connection.wait(replicas, TIMEOUT_MS))
+        local, replicas = await connection.waitaof(self.local, replicas, TIMEOUT_MS)
         return local, replicas
 
-    def _lacks(self, copies: str) -> RedisUnavailable:
-        return RedisUnavailable(
-            f"the write was not acknowledged by {copies} within {self.timeout_ms / 1000:g} s"
-        )
+
+def _lacks(copies: str) -> RedisUnavailable:
+    within = f"within {TIMEOUT_MS / 1000:g} s"
+    return RedisUnavailable(f"the write was not acknowledged by {copies} {within}")
 
 
 async def durability_of(client: Redis, settings: PoolSettings) -> Durability | None:
