@@ -3,11 +3,15 @@
 Field names on the wire equal the attribute names, except that `try_` is written as `try`.
 
 During an upgrade, processes of two releases share one Redis, and each release decodes messages of
-the other. A new field therefore needs a default for older messages that lack it. Unknown fields are
-dropped. Jobs and specifications of answers contain only the fields that differ from their defaults,
-so a default never changes within a protocol version. A change that older processes would misread
-needs a new protocol version. One release learns to read the new version, and only the next release
-writes it.
+the other. These rules follow:
+
+- A new field needs a default for older messages that lack it. Unknown fields are dropped.
+- A default never changes within a protocol version, because jobs and specifications of answers
+  contain only the fields that differ from their defaults.
+- A change that older processes would misread needs a new protocol version. One release learns to
+  read the new version, and only the next release writes it.
+
+The scripts also write messages: events and results of jobs that they end (`common.lua`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -37,11 +41,11 @@ ONLY_IN_SPEC = (
     *("reasoning", "hides_reasoning", "echoed"),
     *("view", "request"),
 )
-"""Fields of jobs that only the specification of the answer contains. Workers don't need them."""
+"""Fields that encoded jobs lack, since workers don't need them. The specification has them."""
 UNSENT_IN_SPEC = ("id", "request")
-"""Fields of specifications that their JSON doesn't contain."""
+"""Fields that encoded specifications lack."""
 Forms = dict[str, Callable[[Any], Any]]
-"""What makes the values of fields from those of JSON, by the fields' names."""
+"""Functions that decode single fields from JSON values, by field name."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 """Protocol versions that this release reads: its own and the previous one."""
 
@@ -75,8 +79,7 @@ def decode_job(raw: bytes | str) -> Job:
 def encode_answer_spec(spec: AnswerSpec) -> bytes:
     """Return the specification of an answer as JSON that includes the protocol version.
 
-    The JSON has neither the job's id, which readers know, nor `request`, which `encode_request`
-    encodes.
+    The JSON lacks the job's id, which readers know, and `request`, which `encode_request` encodes.
     """
     wire = {name: value for name, value in _set_values(spec).items() if name not in UNSENT_IN_SPEC}
     return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
@@ -90,12 +93,12 @@ def encode_request(spec: AnswerSpec) -> bytes:
 def decode_answer_spec(
     raw: bytes | str, job_id: JobId, *, request: bytes | None = None
 ) -> AnswerSpec:
-    """Return the specification of the answer of a job, which is encoded in `raw`.
+    """Return the specification of a job's answer that is encoded in `raw`.
 
-    `request` is the result of `encode_request`, if it was read.
+    `request` is the result of `encode_request`, or None if the caller doesn't need the request.
 
     Raises:
-        ProtocolMismatch: it has a protocol version that this release can't read.
+        ProtocolMismatch: `raw` has a protocol version that this release can't read.
     """
     wire = _checked(raw) | {"id": job_id, "request": orjson.loads(request or b"null")}
     forms: Forms = {"endpoint": Endpoint, "reasoning": ReasoningForm, "view": View}
@@ -176,7 +179,7 @@ def known_fields(
 
 
 def _values(message: Any) -> dict[str, Any]:
-    """Return the values of a dataclass's fields. orjson encodes dataclasses among them."""
+    """Return the values of a dataclass's fields. Values that are dataclasses stay as they are."""
     return {field.name: getattr(message, field.name) for field in fields(message)}
 
 
@@ -263,7 +266,7 @@ def _choice_to_wire(choice: Choice) -> dict[str, Any]:
 
 
 def _scores_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Encode what isn't empty. Each position of logprobs becomes a list [offset, chosen, *top]."""
+    """Encode values that aren't empty. A position of logprobs becomes [offset, chosen, *top]."""
     prompt = {"prompt_ids": source.prompt_ids, "prompt_scores": source.prompt_scores}
     return {name: value for name, value in prompt.items() if value} | {
         name: [
@@ -293,7 +296,7 @@ def _scores(wire: dict[str, Any]) -> dict[str, Any]:
 
 def _token_logprob(wire: tuple[str, float | None, Iterable[int] | None]) -> TokenLogprob:
     token, logprob, raw = wire
-    # cjson writes an empty list as {}, which tuple() also accepts.
+    # Lua's cjson writes an empty list as {}, which `tuple` accepts, too.
     return TokenLogprob(token=token, logprob=logprob, bytes=None if raw is None else tuple(raw))
 
 

@@ -60,7 +60,7 @@ class JobHandover(PoolStore):
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
         """Return the arguments of each call: ids of jobs, each followed by its last tokens."""
         published = await self._last_published(wid, ids) if ids else {}
-        payloads = {job_id: encode_events(tokens) for job_id, tokens in published.items()}
+        payloads = {each: encode_events(published[each]) for each in ids if each in published}
         return (
             [arg for job_id in page for arg in (job_id, payloads.get(job_id, b""))]
             for page in chunks(ids, JOBS_PER_CALL)
@@ -69,7 +69,7 @@ class JobHandover(PoolStore):
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return the published tokens by job: all that aren't in a checkpoint, and some that are."""
+        """Return, by job, the published tokens that aren't in a checkpoint, and some others."""
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.

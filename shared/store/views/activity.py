@@ -44,8 +44,8 @@ class Activity:
     """Versions of a pool, sorted by name; the base model comes first."""
 
     versions: Sequence[VersionActivity]
-    """Versions with jobs, and current versions. If there are more than `MAX_VERSIONS`, versions with
-    jobs are listed first, then others in the order of their names."""
+    """Versions with jobs, and current versions. If there are more than `MAX_VERSIONS`, versions
+    without jobs are left out first, from the end of the order of names."""
     num_adapters: int
     """Number of registered names."""
 
