@@ -1,4 +1,4 @@
-"""Read-only views of adapters for operators: versions, usage, and workers that are loading them."""
+"""Read-only views of adapters: their versions, usage, and the workers that load them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class VersionView:
     tokens: int
     """Number of tokens in the prompts and answers of the version's requests."""
     used_ms: int | None
-    """Unix time in ms at which the version's last request ended; None before the first one."""
+    """Unix time in ms at which the version's last request ended; None if none has ended."""
     waiting: int
     """Number of jobs in the version's queue."""
     loader: WorkerId | None
@@ -35,13 +35,13 @@ class AdapterView:
     candidate: VersionView | None = None
     """Version that is tried out beside the current one."""
     share: Share | None = None
-    """What the candidate does."""
+    """What the candidate does; None without a candidate."""
     replicas: int = 0
     """Minimum number of workers that hold the current version."""
 
 
 class AdapterViews(PoolStore):
-    """Reads the registry of one pool, with two round trips for every `CHUNK` adapters."""
+    """Reads the registry of one pool, in two round trips for every `CHUNK` names."""
 
     async def adapters(self) -> list[AdapterView]:
         """Return the views of all registered names, sorted by name."""

@@ -122,9 +122,7 @@ def _is_true(fact: Fact, reply: Any) -> bool:
 
 def _members_by_key(suspects: Iterable[Stray]) -> dict[str, list[str]]:
     """Return the suspects' members by key, each member once. A key may have none."""
-    members: dict[str, dict[str, None]] = {}
+    members: dict[str, set[str]] = {}
     for suspect in suspects:
-        of_key = members.setdefault(suspect.key, {})
-        if suspect.member:
-            of_key[suspect.member] = None
-    return {key: list(of_key) for key, of_key in members.items()}
+        members.setdefault(suspect.key, set()).add(suspect.member)
+    return {key: sorted(of_key - {""}) for key, of_key in members.items()}

@@ -34,6 +34,11 @@ MAX_TURNS_TENANT = 8
 """Maximum number of batches of one tenant that have a turn at the same time."""
 MAX_LINES_PER_COMMIT = 100
 
+_PLAIN_FIELDS = (
+    *("endpoint", "input_file", "window", "created_s", "expires_s"),
+    *("key_id", "books_pool", "weight"),
+)
+"""Fields of a new batch that are stored as they are."""
 _CANCELLABLE = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
 
 
@@ -95,18 +100,8 @@ class Batches(PoolStore):
             QueueFull: the pool or the tenant has too many batches that haven't ended.
             JobFailed: the tenant has too many batches.
         """
-        fields = {
-            "endpoint": batch.endpoint,
-            "input_file": batch.input_file,
-            "window": batch.window,
-            "created_s": batch.created_s,
-            "expires_s": batch.expires_s,
-            "status": batch.status.value,
-            "models": " ".join(batch.models),
-            "key_id": batch.key_id,
-            "books_pool": batch.books_pool,
-            "weight": batch.weight,
-        }
+        fields = {name: getattr(batch, name) for name in _PLAIN_FIELDS}
+        fields |= {"status": batch.status.value, "models": " ".join(batch.models)}
         if batch.metadata is not None:
             fields["metadata"] = orjson.dumps(batch.metadata).decode()
         reply = await self._scripts.run(

@@ -18,10 +18,7 @@ class Tokenizations(PoolStore):
 
     async def send(self, call_id: CallId, call: Call) -> None:
         """Add a call to the end of the list. If no reply arrives, the call can be sent again."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(self._keys.calls, encode_call(call_id, call))
-            pipeline.pexpire(self._keys.calls, TTL_MS)
-            await pipeline.execute()
+        await self._push(self._keys.calls, encode_call(call_id, call))
 
     async def withdraw(self, call_id: CallId, call: Call) -> None:
         """Remove a call from the list if no worker has taken it."""
@@ -45,7 +42,10 @@ class Tokenizations(PoolStore):
 
     async def answer(self, call_id: CallId, reply: Reply) -> None:
         """Publish the reply to a call."""
+        await self._push(self._keys.reply(call_id), encode_reply(reply))
+
+    async def _push(self, key: str, item: bytes) -> None:
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(self._keys.reply(call_id), encode_reply(reply))
-            pipeline.pexpire(self._keys.reply(call_id), TTL_MS)
+            pipeline.rpush(key, item)
+            pipeline.pexpire(key, TTL_MS)
             await pipeline.execute()

@@ -109,10 +109,7 @@ class Keys:
     The API process that accepted the job isn't listed. A field is deleted when its job ends.
     """
     apis = Single("apis")
-    """ZSET: API process -> pool time in ms at which it last reported that it is alive.
-
-    Each report removes the processes that have been silent for a day.
-    """
+    """ZSET: API process -> pool time in ms of its last report. Removed after a day of silence."""
     abandoned = Single("abandoned")
     """ZSET: unfinished job without clients -> pool time in ms at which it is cancelled."""
     ended = Single("ended")
@@ -120,10 +117,7 @@ class Keys:
     kept = Single("kept")
     """ZSET: tenant -> memory in bytes that its ended jobs need."""
     jobs = Each[str]("jobs")
-    """ZSET: job of the tenant -> Unix time in ms at which it was enqueued.
-
-    A sweep removes expired jobs.
-    """
+    """ZSET: job of the tenant -> Unix time in ms of its enqueueing. Sweeps remove expired jobs."""
     idempotency = Each[[str, str]]("idem")
     """STRING: job of the first request with an idempotency key, and digest of its body.
 
@@ -147,10 +141,7 @@ class Keys:
     The live workers of each class are in a set of their own, `capacity:CLASS`.
     """
     classes = Single("classes")
-    """SET: classes of the live workers that don't serve every job.
-
-    A class is the text form of `Capabilities`.
-    """
+    """SET: classes (text forms of `Capabilities`) of live workers that don't serve every job."""
     doomed = Single("doomed")
     """SET: quarantined versions whose waiting jobs must still be ended."""
     workers = Single("workers")
@@ -234,20 +225,12 @@ class Keys:
     scheduler = Single("arq")
     """ZSET: due task of the control processes -> Unix time in ms at which it is due."""
     audit = Single("audit")
-    """HASH: position and results of the audit that control processes run in small steps.
-
-    Expires an hour after the last step.
-    """
+    """HASH: position and results of the running audit. Expires an hour after its last step."""
     dead = Single("dead")
-    """STREAM: about the 10,000 newest dead letters, with their jobs.
-
-    The control process deletes old letters.
-    """
+    """STREAM: about the 10,000 newest dead letters. The control process deletes old ones."""
     reported = Single("reported")
-    """STRING: id of the newest dead letter that a control process has logged.
-
-    Expires a month after a control process last looked for new letters.
-    """
+    """STRING: id of the newest dead letter that was logged. Expires a month after the last
+    check."""
     adapters = Single("adapters")
     """SET: registered adapter names. Deleted when the base model changes."""
     adapter = Each[str]("adapter")
@@ -275,10 +258,8 @@ class Keys:
     compared = Each[AdapterVersion]("compared")
     """HASH: `Comparison` of a candidate version. Deleted when its trial ends."""
     differing = Each[AdapterVersion]("differing")
-    """LIST: the 100 newest `PairReport`s of a candidate's pairs that differ, newest first.
-
-    Deleted when the candidate's trial ends.
-    """
+    """LIST: 100 newest `PairReport`s of pairs that differ, newest first. Deleted with
+    `compared`."""
     previous = Each[str]("previous")
     """LIST: previous versions of the name, in the order of rollbacks."""
     version = Each[AdapterVersion]("version")
@@ -287,10 +268,7 @@ class Keys:
     Deleted when no name and no waiting or running job refers to the version.
     """
     needs = Single("needs")
-    """HASH: version -> what its jobs need of a worker, in the text form of `Needs`.
-
-    A field is deleted together with the version.
-    """
+    """HASH: version -> text form of the `Needs` of its jobs. Deleted together with the version."""
     retired = Single("retired")
     """ZSET: version without a name -> Unix time in ms at which it lost its name."""
     quarantined = Single("quarantined")
@@ -298,10 +276,7 @@ class Keys:
     inspection = Each[InspectionId]("inspect")
     """STRING: an `Inspection`. Deleted when a worker takes it. Expires after a minute."""
     findings = Each[InspectionId]("found")
-    """LIST: the worker's confirmation of an inspection, then its `Findings`.
-
-    Expires a minute after the last entry was written.
-    """
+    """LIST: confirmation of an inspection, then its `Findings`. Expires a minute after the last."""
     staging = Each[str]("staging")
     """STRING: `Staging` of an adapter that a worker fetches from a URL.
 
@@ -314,10 +289,7 @@ class Keys:
     end renews it. An error expires after half a minute.
     """
     calls = Single("calls")
-    """LIST: calls for tokenization that no worker has taken, oldest first.
-
-    Expires half a minute after the last call was added.
-    """
+    """LIST: waiting calls for tokenization, oldest first. Expires half a minute after the last."""
     reply = Each[CallId]("reply")
     """LIST: the reply to a call for tokenization. Expires after half a minute."""
     upload = Each[UploadId]("upload")
@@ -352,10 +324,8 @@ class Keys:
     stored = Each[str]("stored")
     """HASH: number and bytes of the tenant's files with a record. Deleted with the last of them."""
     batch = Each[BatchId]("batch")
-    """HASH: tenant, endpoint, files, status, times and counts of a batch.
-
-    Expires some days after the end of the batch, like its output files.
-    """
+    """HASH: tenant, files, status, times, counts and more of a batch. Expires days after its
+    end."""
     batches = Single("batches")
     """ZSET: batch that hasn't ended -> Unix time in ms at which it was accepted."""
     batches_of = Each[str]("batches")

@@ -1,7 +1,8 @@
 """Runs the Lua scripts of a pool. Each script is atomic, and is reloaded if Redis restarts.
 
-A script is a file in `shared/store/lua/` or in a folder there, and has the file's name. During an
-upgrade, processes of two releases run their own scripts on the same keys.
+A script is a file in `shared/store/lua/` or in a folder there, and has the file's name. Its first
+comment states how many Redis commands one call executes at most, and lists the arguments and the
+reply. During an upgrade, processes of two releases run their own scripts on the same keys.
 """
 
 import hashlib

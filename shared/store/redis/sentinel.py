@@ -4,7 +4,8 @@ When a connection is opened, the Sentinels are asked for the address of the mast
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -33,24 +34,18 @@ def is_sentinel_url(url: str) -> bool:
     return url.partition("://")[0] in {f"redis{SUFFIX}", f"rediss{SUFFIX}"}
 
 
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Sentinels:
     """Sentinels of one Redis service, and the address of the service's last known master."""
 
-    def __init__(
-        self,
-        addresses: Sequence[Address],
-        service: str,
-        *,
-        credentials: dict[str, Any],
-        connection_class: type[Connection],
-        options: dict[str, Any],
-    ) -> None:
-        self.addresses = list(addresses)
-        self.service = service
-        self._credentials = credentials
-        self._connection_class = connection_class
-        self._options = options
-        self.master: Address | None = None
+    addresses: list[Address]
+    service: str
+    credentials: dict[str, Any]
+    """User and password of the Redis service, which the Sentinels may also need."""
+    connection_class: type[Connection]
+    options: dict[str, Any]
+    """Options of connections to the Sentinels."""
+    master: Address | None = None
 
     async def connect_to_master(self, connect: Callable[[Address], Awaitable[None]]) -> None:
         """Call `connect` with the address of the master that a Sentinel reports.
@@ -84,16 +79,16 @@ class Sentinels:
     def connection_to(self, sentinel: Address, **credentials: Any) -> Connection:
         """Return a new connection to one Sentinel. The connection isn't open yet."""
         host, port = sentinel
-        return self._connection_class(host=host, port=port, **self._options, **credentials)
+        return self.connection_class(host=host, port=port, **self.options, **credentials)
 
     async def _ask(self, sentinel: Address) -> Address:
         try:
             return await self._ask_with({}, sentinel)
         except AuthenticationError:
             # A Sentinel without a password refuses credentials, so they are sent only if needed.
-            if not self._credentials:
+            if not self.credentials:
                 raise
-        return await self._ask_with(self._credentials, sentinel)
+        return await self._ask_with(self.credentials, sentinel)
 
     async def _ask_with(self, credentials: dict[str, Any], sentinel: Address) -> Address:
         connection = self.connection_to(sentinel, **credentials)
@@ -196,8 +191,8 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
         url_options.pop(name, None)
     options |= url_options
     sentinels = Sentinels(
-        [_address(host) for host in hosts.split(",")],
-        unquote(service),
+        addresses=[_address(host) for host in hosts.split(",")],
+        service=unquote(service),
         credentials={name: options[name] for name in ("username", "password") if name in options},
         connection_class=SSLConnection if scheme == "rediss" else Connection,
         options=_sentinel_options(options),
