@@ -1,4 +1,4 @@
-"""The cache folder, for files that Lorikeet can create again, and errors of writing there."""
+"""Folder for files that Lorikeet can create again, and messages for errors of writing to it."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from shared.errors import SettingsError
 
 VARIABLE = "XDG_CACHE_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Errors after which more space helps."""
+"""Codes of errors which mean that no space is left."""
 _RUST_ERROR = re.compile(r"^(?:.*: )?(.+) \(os error (\d+)\)")
 """Form in which libraries in Rust, such as safetensors, report an error of the operating system."""
 
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def writing_to_cache(folder: Path) -> Iterator[None]:
-    """Replace errors which show that the folder can't be written by a `SettingsError`.
+    """Raise a `SettingsError` for an error which shows that the folder can't be written.
 
     Raises:
         SettingsError: a file or folder couldn't be written. The message says what to do.

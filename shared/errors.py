@@ -165,7 +165,7 @@ class DuplicateJob(LorikeetError):
 
 
 class RegistryChanged(LorikeetError):
-    """The registry has changed since the request was admitted, which must be repeated."""
+    """The registry has changed since the request was admitted. It must be admitted again."""
 
 
 class ReachedLimit(StrEnum):

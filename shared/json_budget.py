@@ -34,7 +34,7 @@ class TooComplex(ValueError):
 
 @dataclass(slots=True)
 class JsonBudget:
-    """Maximum contents of some texts of JSON together, and what they have spent of it."""
+    """Budget for several texts of JSON: the maximum numbers, and the numbers so far."""
 
     max_nodes: int = MAX_NODES
     max_values: int = MAX_VALUES
@@ -77,6 +77,6 @@ def outside_strings(text: bytes) -> bytes:
 
 
 def depth(outside: bytes) -> int:
-    """Return how deeply arrays and objects are nested. `outside` has no strings."""
+    """Return how deeply arrays and objects are nested in a result of `outside_strings`."""
     brackets = outside.translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)

@@ -9,7 +9,7 @@ import structlog
 def configure_logging(level: str, *, process: str) -> None:
     """Write the log lines of this process to standard error, from severity `level` upwards.
 
-    Each line names the process as `process`.
+    Each line has the name of the process in its field `process`.
     """
     structlog.contextvars.bind_contextvars(process=process)
     renderer: structlog.typing.Processor = (

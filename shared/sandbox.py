@@ -38,7 +38,7 @@ class SandboxAnswer:
 
 
 def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
-    """Run `python -m MODULE` with `question` as its input, under the limits. Blocks to its end."""
+    """Run `python -m MODULE` with `question` as its input, under the limits. Blocks."""
     command = [sys.executable, "-P", "-m", module]
     too_costly = SandboxAnswer("", TOO_COSTLY, START_CPU_S + MAX_CPU_S)
     try:

@@ -9,7 +9,7 @@ PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
 UPLOAD = "upload:"
 """Prefix of the source of an uploaded adapter. The id of its files in Redis follows it."""
 CONFIG_KEY = "adapter_config"
-"""Key of the metadata of a safetensors file that may hold the text of adapter_config.json."""
+"""Key in a safetensors file's metadata that may have the text of adapter_config.json."""
 
 
 def upload_source(upload: UploadId) -> str:

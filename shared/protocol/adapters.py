@@ -60,13 +60,13 @@ class Adapter:
     weights_digest: str
     """Hex digest of the adapter's weights alone."""
     source: str
-    """Folder or hub id from which the adapter is loaded."""
+    """Folder, hub id, URL or upload from which the adapter is loaded."""
     rank: int
     """Largest LoRA rank of the adapter's modules."""
     num_bytes: int
     created_s: int
     kinds: frozenset[AdapterKind] = frozenset()
-    """The adapter's parts beside plain LoRA."""
+    """The adapter's parts besides plain LoRA."""
     state: AdapterState = AdapterState.READY
     reasoning: ReasoningForm | None = None
     """Form of the reasoning under the chat template that serves the adapter, as in `BaseModel`."""

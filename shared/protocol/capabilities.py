@@ -2,8 +2,8 @@
 
 Workers of one pool may have different engines. The queue gives a worker only jobs that it serves.
 Needs and capabilities have the same text form, `KINDS;FEATURES;RANK`, in which commas separate
-kinds and features. `shared/store/lua/capabilities.lua` compares the two, so its form must not
-change alone.
+kinds and features. `shared/store/lua/capabilities.lua` compares the two, so a change of the form
+needs a change there, too.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 Field names on the wire equal the attribute names, except that `try_` is written as `try`.
 
 During an upgrade, processes of two releases share one Redis, and each release decodes messages of
-the other. These rules follow:
+the other. This leads to three rules:
 
 - A new field needs a default for older messages that lack it. Unknown fields are dropped.
 - A default never changes within a protocol version, because jobs and specifications of answers

@@ -31,7 +31,7 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """Key that marks a client's repeated requests as one, so that it runs only once.
+    """Key with which a client marks repeated requests, so that they run only once.
 
     Requests of one tenant with the same key share one job. The key expires together with the job.
     """

@@ -40,7 +40,7 @@ def name_of(version: AdapterVersion) -> str:
 
 
 def job_id_of(given: str) -> JobId:
-    """Return the id of the job whose answer has the id `given`, which may also be a job id."""
+    """Return the id of a job. `given` is this id, or the id of the job's answer in an API."""
     for prefix in PREFIXES:
         given = given.removeprefix(prefix)
     return JobId(given)

@@ -80,7 +80,7 @@ UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams(TokenSampling):
-    """Parameters that sample, end, constrain or report the answers of a job."""
+    """How the answers of a job are sampled, ended, constrained and reported."""
 
     max_tokens: int | None = None
     """Maximum number of output tokens of each choice; None allows output to the context's end."""
@@ -90,7 +90,7 @@ class SamplingParams(TokenSampling):
     includes_stop: bool = False
     """Whether an answer's text includes the stop string or stop token that ends it."""
     bad_words: tuple[str, ...] = ()
-    """Texts. An answer never contains the sequence of tokens of one of them."""
+    """Texts whose sequences of tokens an answer never contains."""
     keeps_special_tokens: bool = False
     """Whether the text of an answer shows special tokens by their names."""
     reports_ids: bool = False
@@ -109,7 +109,7 @@ class SamplingParams(TokenSampling):
     regex: str | None = None
     """Regular expression that each answer must match as a whole; None allows any text."""
     choice: tuple[str, ...] = ()
-    """Texts, one of which each answer must be; empty allows any text."""
+    """Each answer must be one of these texts; empty allows any text."""
     grammar: str | None = None
     """Lark or GBNF grammar that each answer must match; None allows any text."""
     constrained_by: str = ""
@@ -203,8 +203,8 @@ class Job(AnswerFormat):
     def reports_end(self) -> bool:
         """Whether logprobs include the token that ends an answer without being part of its text.
 
-        Clients that score an echoed prompt have to ask for one output token, and ignore its
-        logprob, the last one. If that token had none, they would ignore one of the prompt.
+        Clients that score an echoed prompt have to ask for an output token, and ignore the last
+        logprob. If the output token had no logprob, they would ignore one of the prompt's.
         """
         sampling = self.sampling
         return self.echo or sampling.reports_ids or bool(sampling.logprob_token_ids)

@@ -37,11 +37,10 @@ class TokenSampling:
     logprobs: int | None = None
     """Number of likeliest tokens to report with each token; None reports no logprobs."""
     logprob_token_ids: tuple[int, ...] = ()
-    """Tokens to report with each output token, instead of the likeliest ones that are reported if
-    this is empty."""
+    """Tokens to report with each output token; empty reports the likeliest tokens instead."""
     prompt_logprobs: int | None = None
-    """Number of likeliest tokens to report with each token of the prompt, and with the rank of that
-    token; None reports no scores of prompts."""
+    """Number of likeliest tokens to report with each token of the prompt, besides that token's
+    rank; None reports no scores of prompts."""
 
     def values(self) -> dict[str, Any]:
         """Return the parameters of this class by name, without those of subclasses."""

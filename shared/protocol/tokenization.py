@@ -35,7 +35,7 @@ class EncodeText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeChat:
-    """Asks for the tokens of a chat that the chat template of its model has rendered."""
+    """Asks for the tokens of a chat, rendered by the chat template of its model."""
 
     job: Job
     """A job with the messages. It isn't queued."""

@@ -1,4 +1,4 @@
-"""Rights of requests: groups of routes, and models. The API key of a request has its rights."""
+"""Rights of requests to groups of routes and to models, which follow from their API keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -66,8 +66,8 @@ class Access:
     def covers(self, models: Sequence[str]) -> bool:
         """Return whether these rights include all models that the patterns `models` match.
 
-        Among patterns with wildcards, only equal ones and `*` are known to match at least the same
-        models.
+        A pattern with wildcards counts as included only if these rights have an equal one or `*`,
+        because other patterns with wildcards can't be compared.
         """
         return self.allows_all or all(
             each in self.models or (_WILDCARDS.isdisjoint(each) and self.allows(each))

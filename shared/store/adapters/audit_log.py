@@ -17,7 +17,7 @@ OPERATOR = ".operator"
 POOL = ".pool"
 """Author of changes that nobody has asked for."""
 WORKER = ".worker"
-"""Author of the loads of adapters with which workers were started."""
+"""Author of the loading of an adapter with which a worker was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,10 @@ class Changes(PoolStore):
     async def newest(
         self, limit: int, *, before: str | None, wanted: Callable[[Change], bool]
     ) -> Sequence[Change]:
-        """Return up to `limit` changes that are `wanted`, newest first, before the id `before`."""
+        """Return up to `limit` of the `wanted` changes, newest first.
+
+        With the id `before`, only earlier changes are returned.
+        """
         found: list[Change] = []
         end = f"({before}" if before else "+"
         for _ in range(2 * MAX_CHANGES // PAGE):

@@ -17,7 +17,7 @@ from shared.protocol.ids import InspectionId, WorkerId
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 60_000
-"""Milliseconds after which a request that no worker takes expires, and so do replies."""
+"""Milliseconds after which a request or a reply expires."""
 TAKEN = b"taken"
 """First reply to a request, which confirms that the worker has taken it."""
 

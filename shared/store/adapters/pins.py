@@ -54,7 +54,7 @@ class Pins(PoolStore):
         return {name.decode(): int(replicas) for name, replicas in raw.items()}
 
     async def versions(self, wid: WorkerId) -> Sequence[PinnedVersion]:
-        """Return the current versions of the pinned names, as the worker `wid` needs them.
+        """Return the current versions of the pinned names, with `is_held` for the worker `wid`.
 
         Quarantined versions are left out.
         """

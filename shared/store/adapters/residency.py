@@ -113,7 +113,7 @@ class ResidencyStore(PoolStore):
     ) -> list[AdapterVersion]:
         """Return up to `limit` versions that have waiting jobs but no holder.
 
-        The versions are sorted by the queue scores of their first jobs, lowest first. They have a
+        The versions are sorted by the queue scores of their first jobs, lowest first. Each has a
         job for workers with the capabilities `serves`. Only the first versions are examined.
         """
         if serves.is_everything:

@@ -20,7 +20,7 @@ from shared.store.redis.keys import Keys
 LOOK_S = 1.0
 """Seconds between two checks of the same suspects."""
 SETTLE_S = 10.0
-"""Seconds for which a stray must look wrong. The pool removes a lost worker's keys in less."""
+"""Seconds for which a stray must look wrong. A lost worker's keys are removed sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether the reply shows the fact. No fact is true of a key with another type."""
+    """Return whether the reply shows the fact. A fact about a key of another type is false."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):

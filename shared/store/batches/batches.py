@@ -1,6 +1,6 @@
 """Records of batches, and turns: the rights of control processes to run a batch for some time.
 
-An ended or cancelled batch gets no further turn. `take_turn.lua` decides which batch is next.
+`take_turn.lua` decides which batch has the next turn.
 """
 
 import secrets

@@ -114,7 +114,7 @@ class Batch:
     error_file: FileId | None = None
     errors: tuple[LineError, ...] = ()
     num_deaths: int = 0
-    """Number of turns since the last result that began, but then neither ended nor had results."""
+    """Number of turns that began after the last result, and neither ended nor had a result."""
     num_failures: int = 0
     """Number of turns that have failed since the last result."""
     failure: str = ""

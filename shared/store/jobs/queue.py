@@ -59,7 +59,7 @@ from shared.store.views.pool_views import PoolViews
 PRIORITY_STEP = 1000
 """Number of tokens by which one unit of priority moves a job ahead in fair queueing."""
 EPOCH_BITS = 53
-"""Size of a claim's epoch. Redis scores and Lua numbers represent such integers exactly."""
+"""Size of a claim's epoch in bits. Scores and Lua numbers represent such integers exactly."""
 
 log = structlog.get_logger()
 
@@ -157,6 +157,7 @@ class Queue(PoolStore):
                 serves the job; the API key isn't valid; or an earlier request had the same
                 idempotency key and another body.
         """
+        books = options.books_pool
         try:
             reply = await self._scripts.run(
                 "enqueue",
@@ -166,7 +167,7 @@ class Queue(PoolStore):
                         **asdict(limits),
                         **_option_args(options),
                         "registry": registry_revision,
-                        "books": self._books_prefix(options),
+                        "books": "" if books in ("", self._keys.pool) else Keys(books).prefix,
                     }.items()
                 ),
                 durability=self._durability,
@@ -189,12 +190,6 @@ class Queue(PoolStore):
             digest = IdempotencyKey(key=key, body_digest="").digest
             pipe.exists(self._keys.idempotency(tenant, digest))
         return [bool(reply) for reply in await pipe.execute()]
-
-    def _books_prefix(self, options: EnqueueOptions) -> str:
-        """Return the prefix of the pool with the job's API key and ledger, or '' for this pool."""
-        if options.books_pool in ("", self._keys.pool):
-            return ""
-        return Keys(options.books_pool).prefix
 
     async def claim(
         self,

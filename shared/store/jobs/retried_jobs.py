@@ -28,27 +28,20 @@ async def enqueue_again(
     registry: Registry,
     letters: DeadLetters,
     limits: QueueLimits,
-    *,
-    weight: float = 1.0,
-    key_id: str = "",
-    books_pool: str = "",
+    options: EnqueueOptions = EnqueueOptions(),  # noqa: B008  # immutable
 ) -> Enqueued:
     """Enqueue a job again under a new id, with its model's current weights.
 
-    The new job runs to its end without a client. Calls for the same job at the same time enqueue
-    one job. `weight` is the weight of the job's tenant. `key_id` is the id of the stored API key
-    whose limits apply, or empty. `books_pool` is the name of the pool that has this key and the
-    ledger; empty for the job's own pool.
+    The new job runs to its end without a client, and otherwise has the `options`. Calls for the
+    same job at the same time enqueue one job.
 
     Raises:
         JobFailed: the model is no longer served, or `Queue.enqueue` refuses the job.
         QueueFull: the queue is full. The job can still be retried.
         RateLimited: a limit of the API key is reached. The job can still be retried.
     """
-    options = EnqueueOptions(
-        keeps_running=True, weight=weight, key_id=key_id, books_pool=books_pool
-    )
-    enqueued = await _enqueue_copy(old, queue, registry, limits, options)
+    kept = replace(options, keeps_running=True)
+    enqueued = await _enqueue_copy(old, queue, registry, limits, kept)
     await letters.discard(old.job.id)
     return enqueued
 

@@ -137,7 +137,7 @@ class Pipeline(BasePipeline):
             return await super().execute(raise_on_error)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command immediately, within the time limit. Used while keys are watched."""
+        """Execute a command immediately, within the time limit. Used while arq watches keys."""
         try:
             async with _reported_errors(self, self.timeout_s):
                 return await super().immediate_execute_command(  # type: ignore[no-untyped-call]

@@ -109,7 +109,7 @@ class Keys:
     The API process that accepted the job isn't listed. A field is deleted when its job ends.
     """
     apis = Single("apis")
-    """ZSET: API process -> pool time in ms of its last report. Removed after a day of silence."""
+    """ZSET: API process -> pool time in ms of its last report. It is removed after a silent day."""
     abandoned = Single("abandoned")
     """ZSET: unfinished job without clients -> pool time in ms at which it is cancelled."""
     ended = Single("ended")
@@ -134,7 +134,7 @@ class Keys:
     lost = Single("lost")
     """ZSET: worker with jobs to hand over -> number of its jobs, or -1 if the worker left."""
     charged = Each[WorkerId]("charged")
-    """HASH: job -> deaths charged to it when the worker was declared dead. Expires in an hour."""
+    """HASH: job -> deaths charged to it when the worker died. Expires after an hour."""
     capacity = Single("capacity")
     """ZSET: worker -> capacity of its KV cache in tokens.
 
@@ -276,7 +276,7 @@ class Keys:
     inspection = Each[InspectionId]("inspect")
     """STRING: an `Inspection`. Deleted when a worker takes it. Expires after a minute."""
     findings = Each[InspectionId]("found")
-    """LIST: confirmation of an inspection, then its `Findings`. Expires a minute after the last."""
+    """LIST: confirmation and `Findings` of an inspection. Expires a minute after the last entry."""
     staging = Each[str]("staging")
     """STRING: `Staging` of an adapter that a worker fetches from a URL.
 
@@ -289,14 +289,14 @@ class Keys:
     end renews it. An error expires after half a minute.
     """
     calls = Single("calls")
-    """LIST: waiting calls for tokenization, oldest first. Expires half a minute after the last."""
+    """LIST: waiting calls for tokenization, oldest first. Expires half a minute after the last
+    call."""
     reply = Each[CallId]("reply")
     """LIST: the reply to a call for tokenization. Expires after half a minute."""
     upload = Each[UploadId]("upload")
     """HASH: files of an adapter that a client has sent, in pieces of at most 1 MiB.
 
-    Expires unless a version is registered that was made from it. Otherwise it is deleted together
-    with the version.
+    Expires unless a version is made from it. In that case, it is deleted together with the version.
     """
     uploads_of = Each[str]("uploads")
     """ZSET: upload of the tenant -> its bytes.
@@ -324,8 +324,8 @@ class Keys:
     stored = Each[str]("stored")
     """HASH: number and bytes of the tenant's files with a record. Deleted with the last of them."""
     batch = Each[BatchId]("batch")
-    """HASH: tenant, files, status, times, counts and more of a batch. Expires days after its
-    end."""
+    """HASH: tenant, endpoint, files, status, times and counts of a batch. Expires some days after
+    its end."""
     batches = Single("batches")
     """ZSET: batch that hasn't ended -> Unix time in ms at which it was accepted."""
     batches_of = Each[str]("batches")
@@ -379,7 +379,7 @@ class Keys:
     A revoked key stays, with the field `revoked_ms`.
     """
     rate = Each[str]("rate")
-    """HASH: requests and tokens that an API key with limits has used in a minute and in a day.
+    """HASH: requests and tokens that an API key with limits has used in the present minute and day.
 
     `minute` and `day` are the numbers of these windows since the Unix epoch. `reserved` is the
     number of tokens that unfinished jobs may still use. Expires two days after the last request

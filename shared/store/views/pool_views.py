@@ -126,7 +126,7 @@ class PoolViews(PoolStore):
         The page begins after the job `after`, or with the newest job. The record of `after` may
         have expired, if the tenant's index still lists the job. A page may be short or even empty
         although more jobs follow, because a call reads at most `MAX_LOOKED` jobs. `allows` tells
-        whether jobs of the model with a name may be returned.
+        for the name of a model whether its jobs may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:

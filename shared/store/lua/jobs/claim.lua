@@ -6,8 +6,11 @@
 -- A worker of a class other than '' gets only jobs that its class serves. `sequences` and `tokens` are
 -- its capacity for jobs that aren't preemptible. Such jobs may take the places of preemptible ones.
 -- Returns {'lost'} if the worker isn't in the pool, else {'ok', ms until the next steal or -1,
--- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline, ms in the queue}...}. A
--- worker is parked if it has capacity but nothing is left to take.
+-- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline, ms in the queue, smallest
+-- limit of tokens of the API key or 0}...}. A worker is parked if it has capacity but nothing is left
+-- to take.
+-- Below, versions that the worker holds are called own, and other versions foreign. A source is a cursor
+-- over the waiting jobs of one version.
 local wid, epoch = ARGV[1], ARGV[2]
 local max_cold = tonumber(ARGV[6])
 local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = max_cold }
@@ -31,8 +34,8 @@ local RESERVED_MS = 5000 -- a worker renews its reservation with each claim
 if not is_worker(wid) then return { 'lost' } end
 local now, lag = read_clock()
 local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
-local taken, touched, num_taken_of = {}, {}, {} -- num_taken_of is by tenant
-local virtual_time = {} -- by field
+local taken, touched, num_taken_of = {}, {}, {} -- num_taken_of has the number of taken jobs by tenant
+local virtual_time = {} -- new virtual times, by field of `cnt`
 local examined, num_expired, next_steal = 0, 0, -1
 -- True if no further job may be taken, because a job must not be overtaken or must run alone.
 local is_closed = budget.sequences <= 0
@@ -66,7 +69,7 @@ local function runs_suspect()
   return redis.call('HGET', P .. 'job:' .. id, 'suspect') == '1'
 end
 
-local verdicts = {} -- by needs
+local verdicts = {} -- results of `is_served`, by needs
 local function is_served(needs)
   if verdicts[needs] == nil then verdicts[needs] = serves(own_class, needs) end
   return verdicts[needs]

@@ -6,8 +6,9 @@
 -- {'dup', state of the existing job} | {'same', job of an earlier request with the same key} |
 -- {'conflict', job of an earlier request with another body} |
 -- {'changed'} if `registry` isn't '' and isn't the revision of the registry |
--- {'full', reached limit, number of waiting jobs, answered jobs per second} | {'gone'} |
--- {'quarantined'} | {'large', capacity in tokens of the largest worker that serves such jobs} |
+-- {'full', reached limit, number of waiting jobs, answered jobs per second} |
+-- {'gone'} if the version was unloaded | {'quarantined'} if it is in quarantine |
+-- {'large', capacity in tokens of the largest worker that serves such jobs} if the job needs more |
 -- {'unserved', needs, class of live workers...} if no live worker serves such jobs |
 -- {'revoked'} if the request's API key isn't valid any more | {'limited', unit, window, limit, use,
 -- ms until the window ends} if the request exceeds a limit of its key.

@@ -3,7 +3,7 @@
 -- Removes a page of expired jobs from the indexes. If the kept jobs need more memory than the limit,
 -- also deletes the oldest jobs of the tenants whose jobs need most. Returns {number of expired jobs,
 -- number of deleted jobs, 1 if another call is needed}.
-local MEMORY_SHARE = 1 / 2 -- of Redis' `maxmemory`, which kept jobs never exceed
+local MEMORY_SHARE = 1 / 2 -- share of Redis' `maxmemory` that kept jobs may use
 local PAGE = 64
 local MAX_DELETED = 64
 local NUM_CANDIDATES = 4 -- oldest jobs of a tenant. The first one that has ended is deleted.
