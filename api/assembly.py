@@ -41,14 +41,14 @@ from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
 from shared.store.access.ledger import Ledger
 from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.audit_log import Changes
 from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.changes import Changes
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspections
-from shared.store.adapters.lookups import SourceLookups
 from shared.store.adapters.pins import Pins
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
+from shared.store.adapters.source_lookups import SourceLookups
 from shared.store.adapters.uploads import Uploads
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles

@@ -17,7 +17,7 @@ from api.http.lists import MAX_LIMIT as MAX_FILES
 from api.jobs.list_query import MAX_LIMIT as MAX_JOBS
 from api.pool_state.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
-from shared.json_text import MAX_DEPTH, MAX_NODES, MAX_VALUES
+from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES
 from shared.store.batches.batches import MAX_OPEN
 
 _JSON = "`--max-body-bytes`, compressed or not"

@@ -1,4 +1,4 @@
-"""Parses the values of the --adapters flag, and names the event for those that are left out."""
+"""Parses the values of the --adapters flag."""
 
 import os
 import re
@@ -48,9 +48,9 @@ def _split(flag: str) -> tuple[str, str]:
 
 
 def _full_path(source: str) -> str:
-    """Return a folder's absolute path, as other processes read it too, or a hub id unchanged."""
+    """Return a folder's absolute path, which other processes can use, or a hub id unchanged."""
     folder = Path(source).expanduser()
     try:
         return str(folder.resolve()) if folder.is_dir() else source
-    except OSError:  # this user may not look into a folder above it
+    except OSError:  # this user may not read a folder above it
         return os.path.abspath(folder)

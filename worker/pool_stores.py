@@ -1,9 +1,9 @@
 """The Redis stores of a pool that a worker uses."""
 
 from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspections
 from shared.store.adapters.pins import Pins
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.adapters.uploads import Uploads

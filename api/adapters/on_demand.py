@@ -15,10 +15,10 @@ from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, failed
 from shared.protocol.access.rights import Access
-from shared.store.adapters.changes import POOL
+from shared.store.adapters.audit_log import POOL
 from shared.store.adapters.inspections import Inspection
-from shared.store.adapters.lookups import LEASE_MS, SourceLookups
 from shared.store.adapters.registry import Registry
+from shared.store.adapters.source_lookups import LEASE_MS, SourceLookups
 
 T = TypeVar("T")
 

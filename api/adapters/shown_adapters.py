@@ -16,8 +16,8 @@ from api.schema.adapters import (
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import BaseModel
 from shared.store.adapters.adapter_views import AdapterView, AdapterViews, VersionView
+from shared.store.adapters.fetch_progress import Staging
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.staging import Staging
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 

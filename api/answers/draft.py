@@ -13,8 +13,8 @@ from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
+from shared.store.adapters.candidates import SHADOW_TENANT
 from shared.store.adapters.registry import Found
-from shared.store.adapters.share import SHADOW_TENANT
 
 MAX_REMAKES = 3
 """Number of times that a job is made again before it is enqueued although the registry changed."""

@@ -6,11 +6,10 @@ from api.files.own_files import TenantFiles
 from api.schema.batches import CreateBatchRequest, window_h
 from shared.errors import ErrorCode, JobFailed, failed, invalid_param
 from shared.protocol.access.rights import Access
-from shared.protocol.files import Purpose
 from shared.protocol.ids import BatchId
 from shared.settings import ApiSettings
 from shared.store.batches.batches import Batches, new_batch_id
-from shared.store.batches.records import Batch
+from shared.store.batches.records import Batch, Purpose
 
 HOUR_S, DAY_S = 3600, 86_400
 

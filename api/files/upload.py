@@ -12,11 +12,10 @@ from api.http.body import declared_size
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_param
 from shared.protocol.access.rights import Access
-from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.settings import ApiSettings
 from shared.store.batches.files import MIB, FileQuota, new_file_id
-from shared.store.batches.records import StoredFile
+from shared.store.batches.records import Purpose, StoredFile
 
 DAY_S = 86_400
 MAX_UPLOADS = 16

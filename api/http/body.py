@@ -9,7 +9,7 @@ from fastapi import Request
 from api.http.turns.checks import begin_check
 from shared import python_json
 from shared.errors import ErrorCode, JobFailed, failed, invalid_value
-from shared.json_text import JsonBudget, TooComplex
+from shared.json_budget import JsonBudget, TooComplex
 
 _GZIP = {"gzip", "x-gzip"}
 _PLAIN = {"", "identity"}

@@ -18,7 +18,7 @@ from api.schema.tools import (
     mode_of,
 )
 from shared.errors import ErrorCode, failed, invalid_value
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
 

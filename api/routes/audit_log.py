@@ -11,7 +11,7 @@ from api.openapi.entries import errors
 from api.pools.requested import part
 from api.schema.audit_log import ChangeList
 from shared.protocol.access.rights import Scope
-from shared.store.adapters.changes import Change, Changes
+from shared.store.adapters.audit_log import Change, Changes
 
 router = APIRouter(tags=["operations"])
 

@@ -18,7 +18,7 @@ from api.pools.requested import part
 from api.schema.files import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
-from shared.protocol.files import Purpose
+from shared.store.batches.records import Purpose
 
 router = APIRouter(tags=["batches"])
 _MEANINGS = {

@@ -20,6 +20,7 @@ from api.pools.requested import InPool, part
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
+from shared.protocol.enqueue import EnqueueOptions
 from shared.protocol.jobs import UNFINISHED, Endpoint
 from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
@@ -121,11 +122,13 @@ async def retry(
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
     async with intake.turns.turn(access.tenant):
-        enqueued = await enqueue_again(
-            *(old, intake.queue, intake.registry, letters, intake.limits),
+        options = EnqueueOptions(
             weight=intake.settings.weight_of(access.tenant),
             key_id=access.key_id,
             books_pool=access.books_pool,
+        )
+        enqueued = await enqueue_again(
+            old, intake.queue, intake.registry, letters, intake.limits, options
         )
     headers = job_headers(enqueued, pool.root_path)
     return json_response(job_body(await own_job(views, access, enqueued.id)), 202, headers)

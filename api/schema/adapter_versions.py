@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from api.schema.adapters import CandidateBody, Path
 from api.schema.base import Body, StrictBody
 from shared.protocol.ids import AdapterVersion
-from shared.store.adapters.share import CandidateMode
+from shared.store.adapters.candidates import CandidateMode
 
 MAX_REPLICAS = 10_000
 

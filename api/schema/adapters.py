@@ -7,10 +7,10 @@ from pydantic import AfterValidator, ConfigDict, Field
 from api.schema.base import Body, StrictBody
 from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
+from shared.protocol.adapter_files import CONFIG_KEY, upload_of
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.uploads import CONFIG_KEY, upload_of
-from shared.store.adapters.share import CandidateMode
+from shared.store.adapters.candidates import CandidateMode
 
 
 def _valid_name(name: str) -> str:

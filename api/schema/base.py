@@ -17,7 +17,7 @@ USER_AS_WELL = "Used in place of `user` if that is missing."
 MAX_LISTED = 10_000
 """Maximum number of messages, items or content parts in one list.
 
-`shared.json_text` bounds all lists of a body together.
+`shared.json_budget` bounds all lists of a body together.
 """
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 """Description of a field that is ignored."""

@@ -7,7 +7,7 @@ import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from api.schema.base import RequestModel
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 
 MAX_SCHEMA_BYTES = 128 << 10
 ANY_OBJECT = '{"type":"object"}'

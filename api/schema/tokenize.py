@@ -7,7 +7,7 @@ from pydantic import Field
 from api.schema.base import MAX_LISTED, Body, RequestModel
 from api.schema.generation import TokenIds
 from api.schema.tools import PlainTools
-from shared.json_text import MAX_VALUES
+from shared.json_budget import MAX_VALUES
 
 _MODEL = "Base model or adapter; GET /v1/models lists their names. Defaults to the base model."
 _AS_IN_CHATS = "As in /v1/chat/completions."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from shared.errors import ProtocolMismatch, RedisUnavailable
 from shared.protocol.adapters import Adapter, AdapterState, decode_adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.store.adapters.changes import OPERATOR
+from shared.store.adapters.audit_log import OPERATOR
 from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis, chunks, connect, decode_hash
 from shared.store.redis.keys import Keys

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared import python_json
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 
 REFUSED = r"line 1 column|nested in more than 128 levels|truncated|has more than \d+ arrays"
 

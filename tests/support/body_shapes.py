@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from linear_time import assert_linear
 
 from shared.errors import JobFailed
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from shared.settings import ApiSettings
 
 PLACE = "\N{SNOWMAN}"

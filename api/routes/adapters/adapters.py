@@ -29,8 +29,8 @@ from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.adapters import BaseModel as Base
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Findings, Inspection
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])

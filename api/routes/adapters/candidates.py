@@ -15,11 +15,11 @@ from api.pools.registered_base import registered_base
 from api.pools.requested import part
 from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
-from shared.errors import JobFailed, invalid_value
+from shared.errors import invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.refusals import conflict
+from shared.store.adapters.refusals import without_candidate
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
 from shared.store.views.pool_views import PoolViews
@@ -45,7 +45,7 @@ async def get_candidate(
     await check_model(registry, access, name)
     body = candidate_body(await shown.view(name), await views.workers())
     if body is None:
-        raise JobFailed(conflict(f"adapter {name} has no candidate version"))
+        raise without_candidate(name)
     version = AdapterVersion(body.version)
     return CandidateDetails(
         **dict(body),

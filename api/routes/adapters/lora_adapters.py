@@ -61,7 +61,7 @@ async def load_adapter(request: Request, access: InAccess) -> Response:
         message = f"The lora adapter name '{name}' conflicts with a served base model. "
         raise failed(ErrorCode.ADAPTER_EXISTS, message + "Choose another name.", "lora_name")
     if not body.load_inplace and (taken := await pool.registry.adapter(name)):
-        raise JobFailed(already_loaded(name, taken.version))
+        raise already_loaded(name, taken.version)
     inspection = Inspection(name=name, source=body.lora_path)
     findings = await pool.part(Inspector).inspect(access.tenant, inspection)
     if findings.adapter is None:

@@ -19,7 +19,7 @@ from api.pools.registered_base import registered_base
 from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, failed, invalid_value
 from shared.protocol.access.rights import Access, Scope
-from shared.protocol.uploads import upload_source
+from shared.protocol.adapter_files import upload_source
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 NOT_PAUSED = (

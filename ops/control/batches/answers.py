@@ -27,7 +27,7 @@ from api.routes.responses import answer_response
 from shared.errors import ErrorCode, JobError
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
-from shared.store.batches.records import BatchUsage
+from shared.protocol.results import Usage
 
 RETRIED = {429, 503, 504}
 """Statuses after which a request is sent again while the batch has time left.
@@ -93,7 +93,7 @@ class BatchAnswer:
             option=orjson.OPT_APPEND_NEWLINE,
         )
 
-    def usage(self) -> BatchUsage:
+    def usage(self) -> Usage:
         """Return the tokens that the answer's `usage` reports.
 
         Raises:
@@ -102,7 +102,7 @@ class BatchAnswer:
         usage = orjson.loads(self.body).get("usage") or {}
         prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-        return BatchUsage(
+        return Usage(
             prompt_tokens=int(prompt),
             completion_tokens=int(usage.get("completion_tokens", usage.get("output_tokens", 0))),
             cached_tokens=int(details.get("cached_tokens") or 0),

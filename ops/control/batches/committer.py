@@ -9,8 +9,8 @@ from ops.control.batches.answers import BatchAnswer
 from ops.control.batches.lines import Line
 from ops.control.batches.results import ANSWERS, FAILURES, Results
 from shared.protocol.ids import JobId
+from shared.protocol.results import Usage
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches, CommittedLines, Turn
-from shared.store.batches.records import BatchUsage
 
 COMMIT_S = 0.5
 """Seconds between two records of what has ended."""
@@ -23,7 +23,7 @@ class Ended:
     number: int
     result: bytes
     """Line of an output file."""
-    usage: BatchUsage | None
+    usage: Usage | None
     """Tokens of the answer; None if the request failed."""
     job: JobId | None
 
@@ -102,7 +102,7 @@ class Committer:
             lines=[(each.number, each.job) for each in ended],
             num_completed=len(answers),
             num_failed=len(failures),
-            usage=BatchUsage(
+            usage=Usage(
                 prompt_tokens=sum(usage.prompt_tokens for usage in answered),
                 completion_tokens=sum(usage.completion_tokens for usage in answered),
                 cached_tokens=sum(usage.cached_tokens for usage in answered),

@@ -8,10 +8,9 @@ import structlog
 from ops.control.batches.parts import Parts
 from ops.control.batches.results import ANSWERS, FAILURES, Results, file_name
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
-from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.batches import Turn
-from shared.store.batches.records import Batch, BatchStatus, LineError, StoredFile
+from shared.store.batches.records import Batch, BatchStatus, LineError, Purpose, StoredFile
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from typing import IO, Any
 import orjson
 
 from api.pools.file_store import OpenObject
-from shared.json_text import JsonBudget, TooComplex
+from shared.json_budget import JsonBudget, TooComplex
 from shared.store.batches.records import LineError
 
 MAX_LINES = 50_000

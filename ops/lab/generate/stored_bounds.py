@@ -6,7 +6,7 @@ A kind is the word after the pool's prefix, as in `shared.store.audit.rules`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.store.adapters.changes import MAX_CHANGES
+from shared.store.adapters.audit_log import MAX_CHANGES
 from shared.store.adapters.pins import MAX_PINS
 from shared.store.adapters.shadows import MAX_PENDING
 from shared.store.batches.batches import MAX_OPEN

@@ -15,7 +15,7 @@ from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.store.access.key_store import KeyStore
-from shared.store.adapters.share import SHADOW_TENANT
+from shared.store.adapters.candidates import SHADOW_TENANT
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews

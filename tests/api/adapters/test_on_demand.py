@@ -15,10 +15,9 @@ from api.adapters import on_demand
 from api.answers.intake import Intake
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobError
+from shared.store.adapters.fetch_progress import Phase, Staging, StagingProgress
 from shared.store.adapters.inspections import Findings, Inspection
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.staging import Phase, Staging
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 

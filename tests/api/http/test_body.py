@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from api.http.body import Decoder, parse_json_object
 from shared.errors import ErrorCode, JobFailed
-from shared.json_text import MAX_DEPTH, MAX_NODES, MAX_VALUES, JsonBudget, TooComplex
+from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES, JsonBudget, TooComplex
 
 CHAT = "/v1/chat/completions"
 

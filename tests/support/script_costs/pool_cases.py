@@ -20,11 +20,10 @@ from large_pool import (
 
 from shared.errors import LeaseLost
 from shared.protocol.ids import InspectionId, JobId, UploadId
-from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.inspections import Findings, Inspection, Inspections
 from shared.store.adapters.pins import Pins
 from shared.store.adapters.shadows import PairReport, ShadowPair, Shadows
-from shared.store.adapters.share import CandidateMode
 from shared.store.adapters.uploads import Uploads
 from shared.store.redis.scripts import Scripts
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 
 from shared.errors import AdapterRejected, SettingsError, StoreFailed
+from shared.protocol.adapter_files import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_source
 from shared.protocol.ids import AdapterVersion, UploadId
-from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_source
 from shared.store.adapters.uploads import Uploads
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys

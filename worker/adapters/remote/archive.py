@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from shared.errors import AdapterRejected
-from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
-from shared.store.adapters.staging import Phase
+from shared.protocol.adapter_files import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from shared.store.adapters.fetch_progress import Phase
 from worker.adapters.remote.archive_members import tar_members, zip_members
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
 from worker.adapters.remote.new_file import write_new

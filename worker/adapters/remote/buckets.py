@@ -13,7 +13,7 @@ import structlog
 
 from shared.adapter_sources import RemoteUrl
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
+from shared.protocol.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from worker.adapters.remote.archive import is_file_of_adapter, max_bytes_of
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
 from worker.adapters.remote.new_file import write_new

@@ -3,7 +3,7 @@
 import time
 
 from shared.errors import AdapterRejected
-from shared.store.adapters.staging import Phase
+from shared.store.adapters.fetch_progress import Phase
 from worker.lora.throttle import pause
 
 MIB = 1 << 20

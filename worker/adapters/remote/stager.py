@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
 from shared.errors import AdapterRejected, SourceFailed, StoreFailed
-from shared.store.adapters.staging import Phase, Staging
+from shared.store.adapters.fetch_progress import Phase, Staging
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.adapters.remote.archive import unpack

@@ -19,8 +19,8 @@ from shared.errors import (
     SourceFailed,
     StoreFailed,
 )
+from shared.protocol.adapter_files import upload_of
 from shared.protocol.adapters import Adapter
-from shared.protocol.uploads import upload_of
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.stager import Stager

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from shared.adapter_sources import is_remote
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspection
-from shared.store.adapters.progress import StagingProgress
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.remote.stager import Stager
 

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from shared.errors import AdapterRejected, StoreFailed
+from shared.protocol.adapter_files import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_of
 from shared.protocol.ids import UploadId
-from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_of
 from shared.store.adapters.uploads import UploadGone, Uploads
 from worker.adapters.disk_store import AdapterStore
 from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES

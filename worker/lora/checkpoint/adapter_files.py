@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared.adapter_flags import is_hub_id
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from shared.protocol.adapter_files import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
 from worker.lora.checkpoint.config import AdapterConfig, config_fields, parse_config, read_config
 from worker.lora.checkpoint.safetensors_header import Header, read_header
 

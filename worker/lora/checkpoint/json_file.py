@@ -6,7 +6,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from shared import python_json
 from shared.errors import AdapterRejected
-from shared.json_text import JsonBudget, TooComplex
+from shared.json_budget import JsonBudget, TooComplex
 
 P = ParamSpec("P")
 T = TypeVar("T")

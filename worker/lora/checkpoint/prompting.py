@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import AdapterRejected
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from worker.lora.checkpoint.json_file import json_object
 
 TEMPLATE = "chat_template.jinja"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from shared.errors import AdapterRejected
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
 
 MAX_HEADER_BYTES = 2 << 20

@@ -14,7 +14,7 @@ if not booked or (epoch ~= 0 and tonumber(booked) ~= epoch) then return 'fenced'
 local now = now_ms()
 redis.call('ZREM', P .. 'own:' .. wid, id)
 redis.call('HSET', P .. 'job:' .. id, 'by', wid)
--- No handover needs the publications any more, so they don't outlive an erased answer.
+-- Without jobs, no handover needs the worker's publications. They must not outlive an erased answer.
 if redis.call('EXISTS', P .. 'own:' .. wid) == 0 then redis.call('DEL', P .. 'sent:' .. wid) end
 job.may_retry = ARGV[11] == '1'
 if state == 'cancelled' and job.cancel then

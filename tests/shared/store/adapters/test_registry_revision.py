@@ -22,11 +22,10 @@ from registry_model import Name, Refused, RegistryModel
 
 from shared.errors import ErrorCode, JobFailed, RegistryChanged
 from shared.protocol.ids import AdapterVersion
-from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.changes import Changes
+from shared.store.adapters.audit_log import Changes
+from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.pins import Pins
 from shared.store.adapters.registry import Found, Registry
-from shared.store.adapters.share import CandidateMode
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys

@@ -20,10 +20,9 @@ from hypothesis.strategies import booleans, data, integers, sampled_from
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.access.rights import Access
-from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.files import FileQuota, StoredFiles, new_file_id
-from shared.store.batches.records import StoredFile
+from shared.store.batches.records import Purpose, StoredFile
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
 

@@ -49,13 +49,13 @@ async def test_every_script_is_measured_and_keeps_its_stated_bound(meter: Meter)
 
 def test_the_bound_of_most_scripts_is_a_number() -> None:
     assert max_commands("claim") == 3000
-    assert max_commands("hand_on") == 73 * 16
+    assert max_commands("hand_over") == 73 * 16
     assert sum(max_commands(name) is not None for name in script_names()) > len(script_names()) / 2
 
 
 def test_every_script_states_how_many_commands_it_makes() -> None:
     assert stated_bound("finish") == "60"
-    assert stated_bound("hand_on") == "73 each"
+    assert stated_bound("hand_over") == "73 each"
     assert stated_bound("beat") == "55 +"
     assert [name for name in script_names() if not stated_bound(name)] == ["durability_barrier"]
 

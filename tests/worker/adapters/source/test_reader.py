@@ -13,8 +13,8 @@ from source_worker import source_reader
 from tiny import save_adapter
 
 from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, StoreFailed
+from shared.protocol.adapter_files import WEIGHTS_FILE
 from shared.protocol.adapters import Adapter
-from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck

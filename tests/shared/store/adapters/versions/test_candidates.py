@@ -11,9 +11,8 @@ from queue_support import Actor, eventually
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
-from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.candidates import CandidateMode, Candidates, Share
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.share import CandidateMode, Share
 from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys

@@ -1,7 +1,7 @@
 -- Included after common.lua in enqueue.lua. Limits of the API key with which a request was sent.
 
 -- Return the account of a key, or nil if the key is revoked, expired or unknown. Front ends remember
--- keys for some seconds, so only this check is exact.
+-- keys for some seconds, so they may not know this yet.
 local function valid_account(books, key_id, now)
   local digest, revoked_ms, expires_ms =
     unpack(redis.call('HMGET', books .. 'key:' .. key_id, 'digest', 'revoked_ms', 'expires_ms'))
@@ -21,8 +21,8 @@ local function exceeded(account, cost)
   end
 end
 
--- Charge an accepted request to its key, and reserve the tokens of its job. Each publication of the
--- job turns a part of the reservation into use.
+-- Charge an accepted request to its key, and reserve the tokens of its job. As the job's tokens are
+-- published, `meter` turns the reservation into use.
 local function charge_request(account, id, cost)
   local limit, has_limits
   for _, window in ipairs(account) do

@@ -8,15 +8,16 @@ from shared.store.redis.keys import Keys
 from shared.store.redis.pool_store import PoolStore
 
 PAGE = 200
+"""Number of changes that are read at a time."""
 MAX_CHANGES = 10_000
-"""Number of changes that are kept, as in `changes.lua`."""
-# No tenant can have such a name.
+"""Number of changes that are kept, as in `audit_log.lua`."""
+# Names that no tenant can have.
 OPERATOR = ".operator"
-"""Who makes changes by a command that uses Redis, and not the server."""
+"""Author of changes by a command that uses Redis directly."""
 POOL = ".pool"
-"""Who makes changes that nobody has asked for."""
+"""Author of changes that nobody has asked for."""
 WORKER = ".worker"
-"""Who loads the adapters that workers were started with."""
+"""Author of the loading of an adapter with which a worker was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +27,16 @@ class Change:
     id: str
     """Id of the entry in Redis. Later changes have larger ids."""
     action: str
-    """Such as `loaded`. A newer release may record actions that this one doesn't know."""
+    """Action, such as `loaded`. A later release may record actions that this one doesn't know."""
     adapter: str
     """Name of the adapter. Empty for changes of API keys."""
     by: str
-    """Who asked for it: the tenant of an API key, and the key's id after a slash if it is stored;
-    or `OPERATOR`, `POOL` or `WORKER`."""
+    """Author: `OPERATOR`, `POOL`, `WORKER`, or the tenant of an API key. If the key is stored, its
+    id follows the tenant after a slash."""
     before: str
-    """Version, or another value, before the change. Empty if there was none."""
+    """Version or other value before the change. Empty if there was none."""
     after: str
+    """Version or other value after the change. Empty if there is none."""
 
     @property
     def time_ms(self) -> int:
@@ -48,7 +50,10 @@ class Changes(PoolStore):
     async def newest(
         self, limit: int, *, before: str | None, wanted: Callable[[Change], bool]
     ) -> Sequence[Change]:
-        """Return up to `limit` changes that are `wanted`, newest first, before the id `before`."""
+        """Return up to `limit` of the `wanted` changes, newest first.
+
+        With the id `before`, only earlier changes are returned.
+        """
         found: list[Change] = []
         end = f"({before}" if before else "+"
         for _ in range(2 * MAX_CHANGES // PAGE):
@@ -64,7 +69,10 @@ class Changes(PoolStore):
 def log_key_change(
     pipe: Pipeline, keys: Keys, action: str, *, before: str = "", after: str = ""
 ) -> None:
-    """Log a change of an API key, named by its tenant and id. Scripts log those of adapters."""
+    """Add the command to `pipe` that logs a change of an API key. Scripts log changes of adapters.
+
+    `before` or `after` is the key's tenant and id.
+    """
     fields = {"action": action, "adapter": "", "by": OPERATOR, "from": before, "to": after}
     pipe.xadd(keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Pool of Redis connections that adds little to the time of a call."""
+"""Pool of Redis connections that adds little time to a call."""
 
 import asyncio
 from typing import Any
@@ -10,10 +10,10 @@ from redis.asyncio.connection import ConnectionPool as BasePool
 class ConnectionPool(BasePool):
     """Pool whose calls wait in order for a free connection if all are in use.
 
-    redis-py's own pools take a lock and read from a connection before each use. This costs several
-    turns of the event loop. This pool only checks whether the server has closed the connection. A
-    connection never has unread data, because redis-py closes connections whose call was cancelled
-    or failed before its reply was read.
+    Before each use, redis-py's own pools take a lock and read from the connection, which costs
+    several turns of the event loop. This pool only checks whether the server has closed the
+    connection. A free connection never has unread data: if a call is cancelled or fails before its
+    reply is read, redis-py closes the connection.
     """
 
     def __init__(self, *, max_connections: int, **options: Any) -> None:
@@ -22,7 +22,7 @@ class ConnectionPool(BasePool):
         self._free = asyncio.Semaphore(max_connections)
 
     async def get_connection(self, *_: Any, **__: Any) -> AbstractConnection:
-        """Return a connection that can be used at once. Callers must release it."""
+        """Return an open connection. The caller must release it."""
         await self._free.acquire()
         connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
         try:

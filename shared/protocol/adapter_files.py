@@ -1,15 +1,15 @@
-"""Names of an adapter's files, and sources of adapters whose files a client has sent. Pure."""
+"""Names of an adapter's files, and the form of the source of an uploaded adapter. Pure."""
 
 from shared.protocol.ids import UploadId
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
-"""Name patterns of the files that shape prompts and sampling."""
+"""Patterns of the names of files that change prompts and sampling."""
 UPLOAD = "upload:"
-"""Prefix of the source of an uploaded adapter. An id of its files in Redis follows."""
+"""Prefix of the source of an uploaded adapter. The id of its files in Redis follows it."""
 CONFIG_KEY = "adapter_config"
-"""Key of the metadata of a safetensors file that may hold the text of adapter_config.json."""
+"""Key in a safetensors file's metadata that may have the text of adapter_config.json."""
 
 
 def upload_source(upload: UploadId) -> str:
@@ -18,5 +18,5 @@ def upload_source(upload: UploadId) -> str:
 
 
 def upload_of(source: str) -> UploadId | None:
-    """Return the id of the uploaded files at `source`, or None if it is a folder or hub id."""
+    """Return the id of the uploaded files, or None if `source` isn't that of an upload."""
     return UploadId(source.removeprefix(UPLOAD)) if source.startswith(UPLOAD) else None

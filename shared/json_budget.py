@@ -1,7 +1,7 @@
-"""Measures JSON without parsing it, in time that is linear in its size. Pure.
+"""Bounds of JSON from clients and from adapters' files. Pure.
 
-The values of JSON from clients are counted in the text, before any object exists. This bounds the
-time and memory of its checks.
+Nesting and values are counted in the text, before a parser creates objects. The count takes linear
+time. It bounds the time and memory of parsing the text and of all later checks.
 """
 
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from itertools import accumulate
 MAX_DEPTH = 128
 """Maximum nesting of arrays and objects in JSON from clients and from adapters' files.
 
-Deeper text would use the Python stack up, and finalizers that the garbage collector runs at that
-moment would fail. orjson can write 254 levels, and messages between processes put at most 10 levels
-around a client's JSON.
+Deeper nesting would exhaust Python's stack, and finalizers that the garbage collector runs at that
+moment would fail. orjson can write 254 levels. Messages between processes add at most 10 levels to
+a client's JSON.
 """
 MAX_NODES = 1 << 16
-"""Maximum number of arrays, objects and strings, which include the names of fields.
+"""Maximum number of arrays, objects and strings. Names of fields count as strings.
 
 A conversation of 1,000 messages with tool calls has about 15,000, and 128 tools with ten arguments
 each have about 10,000.
 """
 MAX_VALUES = 500_000
-"""Maximum number of values in lists and objects. Only lists of token ids have so many."""
+"""Maximum number of values in arrays and objects. Only arrays of token ids need so many."""
 
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 """Change of the nesting at each bracket."""
@@ -29,12 +29,12 @@ _NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 
 
 class TooComplex(ValueError):
-    """A text of JSON exceeds a budget. The message is a predicate."""
+    """A text of JSON exceeds a budget. The message continues a sentence about the text."""
 
 
 @dataclass(slots=True)
 class JsonBudget:
-    """What texts of JSON may hold in all."""
+    """Budget for several texts of JSON: the maximum numbers, and the numbers so far."""
 
     max_nodes: int = MAX_NODES
     max_values: int = MAX_VALUES
@@ -42,10 +42,10 @@ class JsonBudget:
     num_values: int = field(default=0, init=False)
 
     def spend(self, text: bytes) -> None:
-        """Count what a text of JSON holds, if it is valid.
+        """Count the contents of a text. If the text isn't valid JSON, the count may be wrong.
 
         Raises:
-            TooComplex: it exceeds the budget or is nested too deeply.
+            TooComplex: the text exceeds the budget or is nested too deeply.
         """
         plain = unescaped(text)
         self._spend_nodes(plain.count(b'"') // 2)
@@ -66,7 +66,7 @@ class JsonBudget:
 def unescaped(text: bytes) -> bytes:
     r"""Return JSON without escaped quotes, so that every `"` begins or ends a string.
 
-    The text need not be valid. Then the result is right up to the first error, where parsers stop.
+    If the text is invalid, the result is right up to the first error, where parsers stop.
     """
     return text.replace(rb"\\", b"").replace(rb"\"", b"")
 
@@ -77,6 +77,6 @@ def outside_strings(text: bytes) -> bytes:
 
 
 def depth(outside: bytes) -> int:
-    """Return how deeply arrays and objects are nested. `outside` has no strings."""
+    """Return how deeply arrays and objects are nested in a result of `outside_strings`."""
     brackets = outside.translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)

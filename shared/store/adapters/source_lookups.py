@@ -1,8 +1,8 @@
-"""Lookups of adapters that aren't registered, at the source that a template names.
+"""Lookups of unknown adapters at the source of `--adapter-source`, at their first request.
 
-The key of a name is a lease while one front end looks the adapter up, so that each name is looked
-up once however many requests and front ends name it. If the lookup is refused, the key holds the
-error for a short time. Meanwhile no request reaches the source.
+The key of a name is a lease while one front end looks the adapter up. Each name is therefore looked
+up once, even if many requests and front ends need it. If the lookup is refused, the key has the
+error for a short time, in which no request reaches the source.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,9 +14,9 @@ from shared.protocol.codec import decode_job_error
 from shared.store.redis.pool_store import PoolStore
 
 LEASE_MS = 10_000
-"""Time in ms after which another front end may look up a name, unless the lease is renewed."""
+"""Milliseconds after which a lease ends unless it is renewed."""
 REFUSED_MS = 30_000
-"""Time in ms for which a refusal is remembered."""
+"""Milliseconds for which a refusal is kept."""
 _LOOKING = b"looking"
 
 
@@ -25,24 +25,24 @@ class Lookup:
     """State of the lookup of one name."""
 
     is_mine: bool = False
-    """Whether the caller has got the lease, and must look the name up."""
+    """Whether the caller has taken the lease, and must look the name up."""
     is_running: bool = False
     """Whether another process looks the name up."""
     refusal: JobError | None = None
-    """Error of a lookup a short time ago."""
+    """Error of an earlier lookup, while it is kept."""
 
 
 class SourceLookups(PoolStore):
     """Leases and refusals of one pool."""
 
     async def begin(self, name: str) -> Lookup:
-        """Take the lease of a name, unless there is one, or a refusal."""
+        """Take the lease of a name, unless the name already has a lease or a refusal."""
         key = self._keys.lookup(name)
         found = await self._redis.set(key, _LOOKING, nx=True, px=LEASE_MS, get=True)
         return Lookup(is_mine=True) if found is None else _decode(found)
 
     async def state(self, name: str) -> Lookup:
-        """Return the state of a name's lookup. It has ended well if the state says nothing."""
+        """Return the state of a name's lookup. All fields are unset after a successful lookup."""
         found = await self._redis.get(self._keys.lookup(name))
         return Lookup() if found is None else _decode(found)
 
@@ -51,7 +51,7 @@ class SourceLookups(PoolStore):
         await self._redis.pexpire(self._keys.lookup(name), LEASE_MS)
 
     async def refuse(self, name: str, error: JobError) -> None:
-        """End a lookup, and remember why it was refused."""
+        """End a lookup, and keep the error with which it was refused."""
         await self._redis.set(self._keys.lookup(name), orjson.dumps(asdict(error)), px=REFUSED_MS)
 
     async def end(self, name: str) -> None:

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 1,300 commands.
--- Ends a page of the waiting jobs of quarantined versions. Returns {number of ended jobs, 1 if
--- another call is needed}.
+-- Ends a page of the waiting jobs of quarantined versions. `give_back.lua` quarantines versions.
+-- Returns {number of ended jobs, 1 if another call is needed}.
 local PAGE = 32
 local MAX_VERSIONS = 16
 local now, num_ended = now_ms(), 0
