@@ -13,6 +13,7 @@ from api.access.authenticator import Authenticator, KeyCheck
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
 from api.assembly import PoolLoops, ProcessParts, assembled_pool
+from api.files.file_store import FileStore
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
@@ -22,7 +23,6 @@ from api.http.turns.checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
-from api.pools.file_store import FileStore
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
     audit_log,

@@ -20,6 +20,7 @@ from api.answers.following import Following
 from api.answers.intake import Intake
 from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT, TokenizerCalls
 from api.batches.own_batches import TenantBatches
+from api.files.file_store import FileStore
 from api.files.own_files import TenantFiles
 from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT, FileUploads
 from api.follow.cancel_queue import CancelQueue
@@ -31,7 +32,6 @@ from api.metrics.metrics import Metrics
 from api.pool_state.body import pool_body
 from api.pool_state.feed import PoolFeed
 from api.pool_state.state import PoolReader
-from api.pools.file_store import FileStore
 from api.pools.model_cache import ModelCache
 from api.pools.pool import Pool
 from api.pools.pool_status import CachedRead, PoolReports, pool_snapshot, readiness

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.pools.file_store import PIECE_BYTES
+from api.files.file_store import PIECE_BYTES
 from shared.errors import JobFailed, invalid_value
 
 MAX_FIELDS = 16

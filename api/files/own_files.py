@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.pools.file_store import FileStore
+from api.files.file_store import FileStore
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId

@@ -39,7 +39,7 @@ class Key(Enum):
 
 
 class Work(Enum):
-    """Kinds of work that a request can ask for. `api/bounds.py` has the bounds of each."""
+    """Kinds of work that a request can ask for. `SECURITY.md` lists the bounds."""
 
     ANSWER = "answers"
     TOKENIZATION = "tokenizations"

@@ -1,7 +1,8 @@
 """Bounds of each kind of work that a request can ask for. `SECURITY.md` lists them.
 
 Each piece of work has a bound in bytes, items and CPU time, is counted against its tenant before it
-is done, and runs where it can be ended. `tests/api/test_bounds.py` walks all routes.
+is done, and runs where it can be ended. Routes declare their kind of work with `guarded`. The test
+`tests/api/test_bounds.py` checks all routes.
 """
 
 from collections.abc import Mapping
