@@ -7,7 +7,7 @@ from typing import Any
 
 from api.access.usage_query import Group, UsageQuery
 from shared.protocol.access.rights import Access, Scope
-from shared.store.access.ledger import Ledger, LedgerEntry, Used
+from shared.store.access.ledger import Ledger, Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,12 @@ async def _rows_of(
     for day in days:
         for entry in await ledger.entries(day, await _tenants(ledger, access, query, day)):
             if access.allows(entry.model):
-                key = tuple(_name(entry, group) for group in query.groups)
+                names = {
+                    Group.DAY: entry.day.isoformat(),
+                    Group.TENANT: entry.tenant,
+                    Group.MODEL: entry.model,
+                }
+                key = tuple(names[group] for group in query.groups)
                 sums[key] = sums.get(key, Used()) + entry.used
     return [
         UsageRow(dict(zip(query.groups, key, strict=True)), sums[key])
@@ -66,13 +71,3 @@ async def _tenants(ledger: Ledger, access: Access, query: UsageQuery, day: date)
     if Scope.ADMIN not in access.scopes:
         return [access.tenant]
     return [query.tenant] if query.tenant is not None else await ledger.tenants(day)
-
-
-def _name(entry: LedgerEntry, group: Group) -> str:
-    match group:
-        case Group.DAY:
-            return entry.day.isoformat()
-        case Group.TENANT:
-            return entry.tenant
-        case Group.MODEL:
-            return entry.model

@@ -94,14 +94,16 @@ class Inspector:
         while deaths < MAX_DEATHS:
             wid = await self._least_busy(asked)
             if wid is None:
-                raise _unavailable("no worker is alive that could read the adapter; try again")
+                message = "no worker is alive that could read the adapter; try again"
+                raise failed(ErrorCode.UNAVAILABLE, message)
             asked.add(wid)
             reply = await self._ask(wid, inspection)
             if isinstance(reply, Findings):
                 return reply
             deaths += reply is _NoFindings.DIED
         source = without_query(inspection.source)
-        raise _unavailable(f"{deaths} workers died while they read {source!r}")
+        message = f"{deaths} workers died while they read {source!r}"
+        raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
         """Return the findings, or an error in place of an adapter that no live worker serves."""
@@ -143,7 +145,3 @@ class Inspector:
                 return _NoFindings.NOT_TAKEN
             if reply is None and all(worker.id != wid for worker in await self._alive()):
                 return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN
-
-
-def _unavailable(message: str) -> JobFailed:
-    return failed(ErrorCode.UNAVAILABLE, message)

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from typing import Any
 
 from fastapi import Request
 
@@ -91,17 +90,17 @@ class TokenizerCalls:
 
 
 async def count_prompt(
-    request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
+    request: Request, access: Access, viewed: ViewedRequest
 ) -> tuple[int, dict[str, str]]:
     """Return the number of tokens of a request's prompt, and headers for the response.
 
-    `raw` is the body of the request, and `viewed` its form as a chat request.
+    `viewed` is the request in the form of a chat request.
 
     Raises:
         JobFailed: the request is invalid, or as `TokenizerCalls.ask`.
         RedisUnavailable: Redis can't be reached.
     """
-    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
+    chat, _, headers = parse_request(request, viewed.parse, viewed.others)
     pool = await pools_of(request).of_model(request, chat.model)
     job = viewed.job(chat, await admit(pool.part(Intake), access, chat.model))
     return await pool.part(TokenizerCalls).count_tokens(job), headers

@@ -5,6 +5,7 @@ from typing import Any
 from api.follow.transcript import ChoiceTranscript
 from api.formats import whole_body
 from api.http.errors import job_error_body
+from api.http.lists import page_body
 from api.render.openai_chunks import usage_body
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import ListedJob
@@ -40,14 +41,9 @@ def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
 
 
 def list_body(page: JobPage) -> dict[str, Any]:
-    """Return a page of jobs as a list in OpenAI's form."""
-    return {
-        "object": "list",
-        "data": [_listed(view) for view in page.jobs],
-        "first_id": page.jobs[0].id if page.jobs else None,
-        "last_id": page.last_id,
-        "has_more": page.has_more,
-    }
+    """Return a page of jobs as a list in OpenAI's format."""
+    jobs = [_listed(view) for view in page.jobs]
+    return page_body(jobs, has_more=page.has_more) | {"last_id": page.last_id}
 
 
 def _listed(view: JobView) -> dict[str, Any]:

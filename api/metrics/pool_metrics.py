@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from api.metrics.vllm_metrics import vllm_metrics
 from api.pool_state.load import load_of
 from shared.protocol.adapters import BaseModel
+from shared.protocol.ids import name_of
 from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
@@ -97,7 +98,7 @@ def _waiting_by_adapter(counts: QueueCounts) -> Mapping[str, int]:
     """
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
-        waiting[version.rpartition("@")[0]] += number
+        waiting[name_of(version)] += number
     largest = dict(waiting.most_common(MAX_ADAPTERS))
     rest = waiting.total() - sum(largest.values())
     return {**largest, OTHER_ADAPTERS: rest} if rest else largest
@@ -122,7 +123,7 @@ def _by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
     A worker counts if any version of the adapter is resident on the worker. Only the `MAX_ADAPTERS`
     adapters with the most workers are included.
     """
-    resident = ({version.rpartition("@")[0] for version in w.residents} for w in workers)
+    resident = ({name_of(version) for version in w.residents} for w in workers)
     numbers = Counter(name for names in resident for name in names)
     return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:MAX_ADAPTERS])
 

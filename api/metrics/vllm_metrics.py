@@ -11,7 +11,7 @@ from heapq import nsmallest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion
+from shared.protocol.ids import name_of
 from shared.store.views.pool_views import QueueCounts, WorkerView
 
 MAX_LISTED = 20
@@ -43,9 +43,9 @@ def _lora_info(
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
         if version != base.version:
-            waiting[_name(version)] += number
+            waiting[name_of(version)] += number
     resident = Counter(
-        name for w in alive for name in {_name(v) for v in w.residents if v != base.version}
+        name for w in alive for name in {name_of(v) for v in w.residents if v != base.version}
     )
     metric = GaugeMetricFamily(
         "vllm:lora_requests_info",
@@ -58,10 +58,6 @@ def _lora_info(
     waiting_names = _first(waiting, key=lambda name: (-waiting[name], name))
     metric.add_metric((base.name, str(max_lora), running_names, waiting_names), now_s)
     return metric
-
-
-def _name(version: AdapterVersion) -> str:
-    return version.rpartition("@")[0]
 
 
 def _gauge(base: BaseModel, name: str, text: str, value: float) -> Metric:

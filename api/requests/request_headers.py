@@ -1,9 +1,13 @@
-"""Headers of a request for an answer. Pure."""
+"""Headers of a request for an answer, and the options of its job that they set. Pure."""
 
+import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import orjson
 
 from api.http.headers import (
     DEADLINE_HEADER,
@@ -13,7 +17,9 @@ from api.http.headers import (
     ON_DISCONNECT_HEADER,
     PREFER_HEADER,
 )
-from shared.errors import ErrorCode, JobFailed, failed
+from api.schema.base import JobRequest
+from shared.errors import JobFailed, invalid_value
+from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
@@ -58,6 +64,31 @@ def read_request_headers(headers: Headers, *, max_deadline_s: float) -> RequestH
     )
 
 
+def enqueue_options(
+    headers: RequestHeaders,
+    request: JobRequest,
+    *,
+    path: str,
+    raw: Mapping[str, Any],
+    weight: float,
+    key_id: str = "",
+    books_pool: str = "",
+) -> EnqueueOptions:
+    """Return the options of the request's job.
+
+    `path` is that of the endpoint, and `raw` the body as parsed JSON. The last three are the weight
+    of the tenant, the id of a stored API key (empty for other keys), and `Access.books_pool`.
+    """
+    key = headers.idempotency_key
+    return EnqueueOptions(
+        idempotency=IdempotencyKey(key=key, body_digest=_digest(path, raw)) if key else None,
+        keeps_running=headers.is_continued or bool(request.background),
+        weight=weight,
+        key_id=key_id,
+        books_pool=books_pool,
+    )
+
+
 def _idempotency_key(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(KEY_PATTERN, value):
         raise _invalid(
@@ -95,5 +126,11 @@ def _is_strict(preferences: str) -> bool:
     return handling.lower() == "strict"
 
 
+def _digest(path: str, raw: Mapping[str, Any]) -> str:
+    """Return a digest of the request that depends on neither white space nor the order of keys."""
+    canonical = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(b"\n".join((path.encode(), canonical))).hexdigest()
+
+
 def _invalid(header: str, reason: str) -> JobFailed:
-    return failed(ErrorCode.INVALID_VALUE, f"{header}: {reason}", header)
+    return invalid_value(f"{header}: {reason}", header)

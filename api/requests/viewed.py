@@ -44,8 +44,8 @@ class ViewedRequest:
         """The request's fields that aren't in `chat`."""
         return OtherFields(ignored=self.ignored, unknown=self.unknown, renamed=self._renamed)
 
-    def parse(self, _: Mapping[str, Any]) -> ChatCompletionRequest:
-        """Validate the chat request, and return it.
+    def parse(self) -> ChatCompletionRequest:
+        """Validate `chat`, and return it as a chat request.
 
         Raises:
             JobFailed: a field is invalid or unsupported. The error names the field.

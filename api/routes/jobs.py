@@ -14,7 +14,6 @@ from api.http.headers import LAST_EVENT_HEADER
 from api.http.parameters import header, query
 from api.jobs.bodies import job_body, list_body
 from api.jobs.list_query import PARAMETERS, read_list_query
-from api.jobs.own_jobs import own_jobs
 from api.openapi.entries import MEANINGS, errors, event_stream
 from api.pools.requested import InPool, part
 from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
@@ -56,7 +55,17 @@ async def list_jobs(
     `state` or `model`, a page may be short or empty and still have a next one.
     """
     query = read_list_query(request.query_params)
-    return json_response(list_body(await own_jobs(views, access, query)))
+    page = await views.jobs(
+        access.tenant,
+        limit=query.limit,
+        after=query.after,
+        states=query.states,
+        model=query.model,
+        allows=access.allows,
+    )
+    if page is None:
+        raise job_not_found(query.after or "", param="after")
+    return json_response(list_body(page))
 
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers.answer import AttachedAnswer
 from api.answers.following import Following
-from api.answers.submission import submit_json
+from api.answers.submission import submit_viewed
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
@@ -68,8 +68,7 @@ async def answer_response(request: Request, access: Access, raw: dict[str, Any])
     """Return the response to a request whose body is `raw`."""
     body = parse_response(raw)
     earlier = await _earlier_items(request, access, body.previous_response_id)
-    viewed = viewed_response(body, earlier)
-    return await submit_json(request, access, raw, viewed.parse, viewed.job, viewed.others)
+    return await submit_viewed(request, access, raw, viewed_response(body, earlier))
 
 
 @router.post(
@@ -85,10 +84,9 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
 
     Fields of /v1/responses that don't change the prompt are accepted and have no effect.
     """
-    raw = await read_json_object(request)
-    prompt = parse_prompt(raw)
+    prompt = parse_prompt(await read_json_object(request))
     earlier = await _earlier_items(request, access, prompt.previous_response_id)
-    num_tokens, headers = await count_prompt(request, access, raw, viewed_prompt(prompt, earlier))
+    num_tokens, headers = await count_prompt(request, access, viewed_prompt(prompt, earlier))
     return json_response(InputTokens(input_tokens=num_tokens).model_dump(), headers=headers)
 
 

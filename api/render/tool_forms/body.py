@@ -87,6 +87,14 @@ class Bracketed(ABC):
         """Return the text so far from the index `start` on."""
         return self._text.since(start)
 
+    def head(self) -> Head | None:
+        """Return the start of the call, or None if the call is emitted as a whole."""
+        return None
+
+    def arguments(self, start: int) -> str:
+        """Return the arguments' text so far from the index `start` on."""
+        return self.text(start)
+
     def _accept(self, char: str, index: int) -> bool:
         """Read one character, and return whether it can follow the text before it."""
         if not self._quote:

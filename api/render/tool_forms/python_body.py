@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from api.render.tool_forms.body import Bracketed, Head, Types
+from api.render.tool_forms.body import Bracketed, Types
 
 MAX_DEPTH = 64
 """Maximum nesting depth of lists and dictionaries in arguments."""
@@ -39,14 +39,6 @@ class PythonBody(Bracketed):
     def __init__(self, name: str, types: Types) -> None:
         super().__init__()
         self._name = name
-
-    def head(self) -> Head | None:
-        """Return None, because the call is emitted as a whole."""
-        return None
-
-    def arguments(self, start: int) -> str:
-        """Return an empty text, because the call is emitted as a whole."""
-        return ""
 
     def call(self) -> tuple[str, str] | None:
         """Return the name and the arguments as JSON, or None if they aren't literals."""
