@@ -16,8 +16,7 @@ from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
-from api.answers.following import Following
-from api.answers.intake import Intake
+from api.answers.parts import Following, Intake
 from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT, TokenizerCalls
 from api.batches.own_batches import TenantBatches
 from api.files.file_store import FileStore

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from api.follow.transcript import ChoiceTranscript, Delta
+from api.follow.transcript import ChoiceTranscript
 from api.messages.body import message_body
 from api.messages.events import MessageEvents
 from api.render.blocks import read_blocks
@@ -52,7 +52,6 @@ def whole_body(
     if spec.view is View.OPENAI:
         return complete_body(spec, choices, usage)
     (choice,) = choices
-    delta = Delta(0, choice.text, choice.finish, tuple(choice.logprobs))
-    reader = read_blocks(spec, delta)
+    reader = read_blocks(spec, choice)
     render = finished_body if spec.view is View.RESPONSES else message_body
     return render(spec, reader, usage)

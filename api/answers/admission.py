@@ -5,7 +5,7 @@ import secrets
 import time
 
 from api.access.model_rights import check_model, model_not_found
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.pools.registered_base import no_base
 from api.requests.translate import Admission
 from shared.protocol.access.rights import Access

@@ -7,10 +7,9 @@ from fastapi import Response
 
 from api.access.own_job import own_job_and_result
 from api.answers.draft import Draft
-from api.answers.following import Following
-from api.answers.job_headers import job_headers
+from api.answers.job_description import job_body, job_headers
+from api.answers.parts import Following
 from api.http.errors import json_response
-from api.jobs.bodies import job_body
 from api.metrics.request_trace import RequestTrace
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable

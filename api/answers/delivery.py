@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from api.answers.following import Following
+from api.answers.parts import Following
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping

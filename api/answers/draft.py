@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from api.access.model_rights import check_model
 from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
 from api.answers.admission import admission_to
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access

@@ -11,8 +11,7 @@ from api.adapters.request_key import request_key
 from api.answers.answer import Answer
 from api.answers.background import start_in_background
 from api.answers.draft import Draft, Wanted
-from api.answers.following import Following
-from api.answers.intake import Intake
+from api.answers.parts import Following, Intake
 from api.http.body import read_json_object
 from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.turns.checks import begin_check

@@ -6,7 +6,7 @@ import secrets
 from fastapi import Request
 
 from api.answers.admission import admit
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.answers.submission import parse_request
 from api.http.turns.fair_slots import FairSlots
 from api.pools.pools import pools_of

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from api.follow.transcript import Delta
+from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.reasoning import ReasoningParser, Split
 from api.render.tool_parser import (
     CallArguments,
@@ -216,10 +216,11 @@ def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
     return delta, ""
 
 
-def read_blocks(spec: AnswerSpec, delta: Delta) -> BlockReader:
-    """Return the reader of a complete output."""
+def read_blocks(spec: AnswerSpec, choice: ChoiceTranscript) -> BlockReader:
+    """Return a reader that has read the complete output `choice`."""
     reader = BlockReader(spec)
-    delta, reader.stop = without_stop(spec, delta)
+    output = Delta(0, choice.text, choice.finish, tuple(choice.logprobs))
+    delta, reader.stop = without_stop(spec, output)
     for _ in reader.feed(delta):
         pass
     return reader

@@ -75,7 +75,7 @@ class Opening:
     @property
     def id(self) -> str:
         """Id of the event before the position."""
-        return opening_id(self.num_chunks)
+        return f"start.{self.num_chunks}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,6 @@ class End:
 
 Position = Opening | Middle | End
 START = Opening()
-
-
-def opening_id(num_chunks: int) -> str:
-    """Return the id of an opening chunk. `num_chunks` counts the chunks up to this one."""
-    return f"start.{num_chunks}"
 
 
 class SentOutput:

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.http.lists import limit, page_body
+from api.http.lists import DEFAULT_LIMIT, MAX_LIMIT, limit, page_body
 from api.http.parameters import query
 from api.responses.items import stored_input
 from shared.errors import invalid_value
 from shared.protocol.answers import AnswerSpec
 
-MAX_LIMIT = 100
-DEFAULT_LIMIT = 20
 ORDERS = ("desc", "asc")
 ITEMS_PARAMETERS = [
     limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),

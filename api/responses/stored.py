@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from api.access.own_job import own_job_and_result
-from api.follow.transcript import ChoiceTranscript, Delta
+from api.follow.transcript import ChoiceTranscript
 from api.render.blocks import BlockReader, read_blocks
 from api.responses.body import finished_body, output_items, response_body
 from api.responses.items import Item, checked_items, stored_input
@@ -94,5 +94,5 @@ def conversation(spec: AnswerSpec, result: Result) -> list[Item]:
 
 
 def _reader(spec: AnswerSpec, result: Result) -> BlockReader:
-    (choice,) = map(ChoiceTranscript.of, result.choices)
-    return read_blocks(spec, Delta(0, choice.text, choice.finish, tuple(choice.logprobs)))
+    (choice,) = result.choices
+    return read_blocks(spec, ChoiceTranscript.of(choice))

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from api.answers.answer import AttachedAnswer
-from api.answers.following import Following
+from api.answers.parts import Following
 from api.answers.submission import submit_viewed
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 
 from api.answers.admission import admit
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.answers.submission import parse_request
 from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object

@@ -14,8 +14,7 @@ from api.answers.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
 from api.assembly import MAX_INSPECTIONS_OF_TENANT
 from api.files.upload import MAX_UPLOADS_TENANT
 from api.http.guards import Work
-from api.http.lists import MAX_LIMIT as MAX_FILES
-from api.jobs.list_query import MAX_LIMIT as MAX_JOBS
+from api.http.lists import MAX_LIMIT
 from api.pool_state.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
 from api.routes import audit_log
@@ -86,7 +85,7 @@ BOUNDS: Mapping[Work, Bounds] = {
     Work.RECORD: Bounds(num_bytes=_NONE, items="one record", time=_REDIS, account=_REQUESTS),
     Work.LIST: Bounds(
         num_bytes=_NONE,
-        items=f"{MAX_JOBS} jobs, {MAX_FILES} files or batches, {audit_log.MAX_LIMIT} changes, "
+        items=f"{MAX_LIMIT} jobs, {MAX_LIMIT} files or batches, {audit_log.MAX_LIMIT} changes, "
         f"{usage_query.MAX_LIMIT:,} rows of usage",
         time=_REDIS,
         account=_REQUESTS,
