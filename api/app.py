@@ -19,7 +19,7 @@ from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
 from api.http.guards import Guards, check_scope
 from api.http.middleware import Boundary
-from api.http.turns.checks import check_slots
+from api.http.turns.body_checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe

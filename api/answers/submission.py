@@ -14,7 +14,7 @@ from api.answers.draft import Draft, Wanted
 from api.answers.parts import Following, Intake
 from api.http.body import read_json_object
 from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
-from api.http.turns.checks import begin_check
+from api.http.turns.body_checks import begin_check
 from api.metrics.request_trace import RequestTrace
 from api.pools.pools import pools_of
 from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from fastapi import Request
 
-from api.http.turns.checks import begin_check
+from api.http.turns.body_checks import begin_check
 from shared import python_json
 from shared.errors import ErrorCode, JobFailed, failed, invalid_value
 from shared.json_text import JsonBudget, TooComplex

@@ -15,7 +15,7 @@ from api.http.headers import (
     SHOULD_RETRY_HEADER,
     STRICT_HANDLING,
 )
-from api.http.shared_document import document_of
+from api.http.openapi_document import document_of
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RateLimited, RedisUnavailable
 
 RETRY_AFTER_S = {503: 2}

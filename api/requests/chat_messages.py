@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from api.schema.chat import ChatCompletionRequest
-from api.schema.messages import AssistantMessage, Message, ToolMessage
+from api.schema.chat_messages import AssistantMessage, Message, ToolMessage
 from api.schema.tools import (
     AllowedTools,
     FunctionDefinition,

@@ -14,7 +14,7 @@ from api.requests.constraints import constraint_of
 from api.requests.unknown_fields import UnknownField, unknown_fields
 from api.schema.base import RequestModel
 from api.schema.chat import ChatCompletionRequest
-from api.schema.messages import AssistantMessage
+from api.schema.chat_messages import AssistantMessage
 from api.schema.tools import mode_of
 
 MAX_LISTED = 10

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
 from api.adapters.inspection import Inspector
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, staging_body
 from api.http.errors import job_error_body
 from api.http.guards import InAccess, Work, guarded

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model
 from api.adapters.inspection import Inspector
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
 from api.http.guards import InAccess, Work, guarded
