@@ -1,4 +1,4 @@
-"""Builds the FastAPI app."""
+"""Builds the FastAPI app of a front end: its routes, its middleware and its pools."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -71,8 +71,8 @@ def create_app(
 ) -> FastAPI:
     """Create the app of a front end. The app connects to Redis on startup.
 
-    A request is accepted only after its job has the `durability` in Redis. `tracer` records
-    requests as spans. With `is_internal`, only this process sends requests, each of which brings
+    A request is accepted only after Redis has stored its job with the `durability`. `tracer`
+    records requests as spans. With `is_internal`, only this process makes requests, and each has
     its `access` in the state of its scope.
 
     Raises:

@@ -82,7 +82,7 @@ class ProcessParts:
     store: FileStore | None
     """Contents of files. None if the operator hasn't set --file-store."""
     ledger: Ledger
-    """What tenants have used."""
+    """Records the usage of tenants."""
     turns: Turns = field(default_factory=partial(Turns, MAX_TURNS))
     upload_slots: FairSlots = field(
         default_factory=partial(FairSlots, MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT)
@@ -101,7 +101,7 @@ class ProcessParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLoops:
-    """What runs for a pool beside its requests."""
+    """Background work of one pool."""
 
     replies: ReplyHub
     cancels: CancelQueue
@@ -120,7 +120,7 @@ class PoolLoops:
         await self.cancels.finish()
 
     async def close(self) -> None:
-        """Cancel what was started for requests."""
+        """Cancel the tasks that requests have started."""
         await self.on_demand.close()
         await self.shadow_copies.close()
 
@@ -130,7 +130,7 @@ def assembled_pool(
 ) -> Pool:
     """Return a pool with all its parts. `settings` are the front end's settings for this pool.
 
-    Jobs get the `durability` before their requests are accepted.
+    A request is accepted only after Redis has stored its job with the `durability`.
     """
     keys, limits = Keys(settings.pool), settings.queue_limits
     queue = Queue(redis, keys, durability=durability)

@@ -84,7 +84,7 @@ class UsageQuery:
 
     @property
     def days(self) -> list[date]:
-        """The days, oldest first."""
+        """All days from `start` to `end`, oldest first."""
         return [
             self.start + timedelta(days=number)
             for number in range((self.end - self.start).days + 1)
@@ -138,7 +138,7 @@ def _groups(texts: list[str]) -> tuple[Group, ...]:
 
 
 def _after(text: str | None, groups: tuple[Group, ...]) -> tuple[str, ...] | None:
-    """Return the names in the id of a row. Only the last one, a model, may have spaces."""
+    """Split the id of a row into its names. Only the last name, a model's, may have spaces."""
     if text is None:
         return None
     names = tuple(text.split(" ", len(groups) - 1))

@@ -1,4 +1,4 @@
-"""Sums the ledger up into the rows that a query of GET /v1/usage asks for."""
+"""Sums up the entries of the ledger into the rows of GET /v1/usage."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +31,7 @@ class UsageRow:
 async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> AsyncIterator[UsageRow]:
     """Yield the rows after `query.after` that a client may see, sorted by their names.
 
-    Memory is needed for the rows of one day, or for all rows if they aren't grouped by day.
+    The rows of one day are in memory at a time, or all rows if they aren't grouped by day.
     """
     for days in _parts(query):
         for row in await _rows_of(ledger, access, query, days):
@@ -39,7 +39,7 @@ async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> Async
 
 
 def _parts(query: UsageQuery) -> list[list[date]]:
-    """Return the days of the query in parts whose rows follow each other."""
+    """Divide the days of the query into groups that are summed up one after another."""
     if Group.DAY not in query.groups:
         return [query.days]
     first = query.after[0] if query.after else ""

@@ -1,8 +1,8 @@
 """Has workers read and check adapters.
 
-The worker replies with findings: the checked adapter, or the error that prevents the adapter's
-use. If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter
-are asked first. An adapter that no live worker serves can't be used.
+A worker replies with findings: the checked adapter, or the error that prevents the adapter's use.
+If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter are
+asked first. An adapter that no live worker serves can't be used.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Inspector:
     ) -> None:
         """Create an object whose inspections take at most `limit_s` seconds.
 
-        `slots` limits the number of concurrent ones, because each uses a Redis connection.
+        `slots` limits the number of concurrent inspections, because each uses a Redis connection.
         """
         self._inspections = inspections
         self._views = views
@@ -106,7 +106,7 @@ class Inspector:
         raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return the findings, or an error in place of an adapter that no live worker serves."""
+        """Return the findings. If no live worker serves the adapter, an error replaces it."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]
@@ -122,8 +122,8 @@ class Inspector:
     async def _least_busy(self, excluded: Collection[WorkerId]) -> WorkerId | None:
         """Return the live worker with the fewest running jobs among those not in `excluded`.
 
-        Workers that don't serve every adapter come after all others, since they may refuse what
-        others serve. Returns None if there is no such worker.
+        Workers that don't serve every adapter come after all others, since they may refuse adapters
+        that others serve. Returns None if there is no such worker.
         """
         alive = [w for w in await self._alive() if w.id not in excluded]
         best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)

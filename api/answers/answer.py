@@ -1,4 +1,4 @@
-"""Responses with the answer of a job."""
+"""Responses that send the answer of a job: of a new job, or of one that already exists."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -122,7 +122,7 @@ class Answer(Response):
 
 
 class AttachedAnswer(Response):
-    """Response with the answer of a job that another request created, possibly elsewhere."""
+    """Response with the answer of a job that another request created, maybe at another process."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class AttachedAnswer(Response):
         after: AnyPosition | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a response for the job `view`, which perhaps continues a stream at `after`.
+        """Create a response for the job `view`. With `after`, its stream starts at this position.
 
         A successful response has the additional `headers`.
         """

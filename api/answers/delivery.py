@@ -31,7 +31,7 @@ KEEP_ALIVE_S = 10.0
 The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
 READ_S = 0.5
-"""Time limit in seconds for reading the place of a job. New output waits at most this long."""
+"""Time limit in seconds for reading a job's place in the queue. New output may wait this long."""
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; the job goes on for at least a minute, and to its end if its "
@@ -57,7 +57,7 @@ class Delivery:
     following: Following
     spec: AnswerSpec
     inbox: Inbox
-    """Inbox that `follower` reads. It learns that the client has left."""
+    """Inbox that `follower` reads. It is interrupted when the client leaves."""
     follower: Follower
     _: KW_ONLY
     headers: Mapping[str, str]
@@ -90,9 +90,9 @@ class Delivery:
     ) -> None:
         """Send the answer as server-sent events.
 
-        A new stream starts with the first output or after a silence. With `after`, the stream is
-        the continuation of another one after this position. It starts at once, so that an error of
-        the job is always an event.
+        The response of a new stream starts with the first output, or after `KEEP_ALIVE_S` seconds.
+        With `after`, the stream continues an earlier one after this position. Its response starts
+        at once, so that an error of the job is always an event.
 
         Raises:
             JobFailed: the job failed, or this process stops, before the response started.
@@ -106,7 +106,7 @@ class Delivery:
 
     @asynccontextmanager
     async def _watched(self, receive: Receive) -> AsyncIterator[None]:
-        """Within the context, notice that the client leaves. Give the job up after a failure."""
+        """Within the context, watch for the client's departure. Give the job up after a failure."""
         try:
             async with _watch_client(receive, self.inbox):
                 yield
@@ -176,7 +176,7 @@ async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
 
 
 def comment(wait: Wait | None) -> bytes:
-    """Return the comment of a job that waits as `wait` says, or that doesn't wait."""
+    """Return the comment for a place in the queue. It is plain if the job doesn't wait."""
     if wait is None:
         return KEEP_ALIVE
     text = f"waiting, position {wait.position} of {wait.num_waiting}"

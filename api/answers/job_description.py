@@ -42,7 +42,7 @@ def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
 def rate_headers(rates: Sequence[Rate]) -> dict[str, str]:
     """Return the headers for a key's limits, or none for a key without limits.
 
-    If a key has a limit for the minute and one for the day, they state the one with less left.
+    If a key has a limit per minute and one per day, the headers state the one with less left.
     """
     headers: dict[str, str] = {}
     for unit in Unit:
@@ -56,7 +56,7 @@ def rate_headers(rates: Sequence[Rate]) -> dict[str, str]:
 
 
 def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
-    """Return the state of a job and, if `result` is the result of a finished one, its answer."""
+    """Return the state of a job, and its answer if `result` has one."""
     body: dict[str, Any] = {**_listed(view), "choices": None}
     if result is None or result.state is not JobState.DONE:
         return body

@@ -34,7 +34,7 @@ class Intake:
     queue: Queue
     registry: Registry
     models: ModelCache
-    """Models of the registry that requests have named."""
+    """Cache of the models that requests have named."""
     turns: Turns
     """Limits the number of requests that are accepted at the same time."""
     on_demand: OnDemand

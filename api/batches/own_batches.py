@@ -30,8 +30,8 @@ class TenantBatches:
         """Return a batch that the client may see.
 
         Raises:
-            JobFailed: there is no such batch, or it belongs to another tenant or a key with rights
-                to other models, or the server keeps no files.
+            JobFailed: there is no such batch, it belongs to another tenant, the client's key
+                doesn't allow all its models, or the server keeps no files.
         """
         self._files.store()
         batch = await self.records.get(BatchId(batch_id))
@@ -40,11 +40,11 @@ class TenantBatches:
         return batch
 
     async def create(self, access: Access, body: CreateBatchRequest) -> Batch:
-        """Let a control process run the requests of a file.
+        """Create a batch from the requests in a file. A control process runs it.
 
         Raises:
-            JobFailed: the client has no such file, the file isn't one of requests, or there are
-                too many batches.
+            JobFailed: the client has no such file, the purpose of the file isn't `batch`, or there
+                are too many batches.
         """
         file = await self._files.own(access, body.input_file_id, param="input_file_id")
         if file.purpose is not Purpose.BATCH:

@@ -98,7 +98,7 @@ class FileStore:
     async def delete(self, name: str) -> None:
         """Delete an object or a folder of objects, if it exists.
 
-        What a process had written of the object when it died is deleted as well.
+        Parts of the object that a process had written when it died are deleted, too.
         """
         await asyncio.to_thread(_guarded, self._delete, name)
 

@@ -53,7 +53,8 @@ log = structlog.get_logger()
 class Follower:
     """Delivers each token of one job exactly once, in order.
 
-    This holds even if the job moves to another worker. Drives the state machine in `follow_state`.
+    This holds even if the job moves to another worker. The follower drives the state machine in
+    `follow_state`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reports that this process is alive, so that it counts as connected to its clients."""
+"""Reports that this process is alive. Otherwise, the pool abandons the jobs of its clients."""
 
 import asyncio
 

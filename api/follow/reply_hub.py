@@ -139,7 +139,7 @@ class ReplyHub:
         return [*self._inboxes]
 
     def has_inbox(self, job_id: JobId) -> bool:
-        """Return whether an inbox of the job is open, and so a client waits for its answer."""
+        """Return whether an inbox of the job is open, which means that a client waits."""
         return job_id in self._inboxes
 
     def stop(self) -> None:

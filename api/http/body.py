@@ -70,7 +70,7 @@ def _invalid(reason: str) -> JobFailed:
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
-    """Read the body of the request, of the size that the app accepts, as a JSON object.
+    """Read the body of a request, with the app's limit on its size, as a JSON object.
 
     Raises:
         JobFailed: as in `read_body` and `parse_json_object`.
@@ -105,7 +105,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Read the body, and decompress it if the header Content-Encoding says gzip.
 
-    The limit holds for the decompressed body, and even if the header Content-Length is missing or
+    The limit applies to the decompressed body, even if the header Content-Length is missing or
     wrong.
 
     Raises:
@@ -133,7 +133,7 @@ def declared_size(request: Request) -> int:
 
 
 def _parse_with_nan(body: bytes, reason: str) -> Any:
-    """Parse JSON as Python writes it."""
+    """Parse JSON that may contain NaN and infinities, as Python writes them."""
     try:
         value = python_json.loads(body.decode(), JsonBudget())
         orjson.dumps(value)  # refuses unpaired surrogates, which the json module accepts

@@ -36,8 +36,9 @@ def validate(model: type[M], raw: Mapping[str, Any]) -> M:
     """Validate `raw` and return it as an instance of `model`.
 
     Raises:
-        JobFailed: a field is missing, of the wrong type or out of range, or unknown to a model that
-            forbids other fields. The error names the first such field. Or there are too many.
+        JobFailed: there are too many fields, or a field is missing, of the wrong type, out of
+            range, or unknown to a model that forbids other fields. The error names the first
+            invalid field.
     """
     if len(raw) > MAX_FIELDS:
         message = f"there are {len(raw)} fields; send at most {MAX_FIELDS}"
@@ -103,7 +104,7 @@ def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
 
 
 def _cut(path: str) -> str:
-    """Shorten a path that has a name which the client chose."""
+    """Shorten a path, because clients may choose long names."""
     return path if len(path) <= MAX_PATH_CHARS else path[:MAX_PATH_CHARS] + "..."
 
 

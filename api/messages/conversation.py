@@ -120,7 +120,7 @@ def _text(content: Any, path: str) -> str:
 
 
 def _blocks(content: Any, path: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the blocks of a content with their paths. Each has a type."""
+    """Return the blocks of a message's content with their paths. Each block has a type."""
     if isinstance(content, str):
         return [(path, {"type": "text", "text": content})]
     if not isinstance(content, list):

@@ -1,7 +1,7 @@
-"""Fields of the objects in a request to /v1/messages that are validated without a class. Pure.
+"""Known fields of objects in requests to /v1/messages that no pydantic class validates. Pure.
 
-Clients send blocks of earlier messages back as they are, and mark blocks to be cached. So fields
-such as `signature` and `cache_control` are known, although the conversation doesn't need them.
+Clients send blocks of earlier messages back as they are, and mark blocks to be cached. Fields such
+as `signature` and `cache_control` are therefore known, although the conversation doesn't need them.
 """
 
 from api.requests.object_kinds import Kinds, ObjectKind

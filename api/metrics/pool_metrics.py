@@ -31,7 +31,8 @@ class PoolSnapshot:
     workers: Sequence[WorkerView]
     memory: RedisMemory
     num_strays: int | None = None
-    """Number of strays that the last audit has found; None if there was no audit."""
+    """Number of Redis keys without owner or lifetime that the last audit has found; None without
+    audit."""
     base: BaseModel | None = None
     """The base model; None before the first worker has registered."""
 

@@ -106,7 +106,7 @@ class RequestTrace:
         return replace(job, traceparent=span.traceparent)
 
     def replay(self, job: Job, earlier: JobId) -> None:
-        """Note that the job of an earlier request with the same key answers the request."""
+        """Record that the job of an earlier request with the same key answers the request."""
         if self._span:
             self._span.set(
                 {
@@ -126,7 +126,7 @@ class RequestTrace:
     ) -> None:
         """Describe the answer that was sent.
 
-        `first_s` is the time from the request to its first tokens in seconds; None without any.
+        `first_s` is the time in seconds from the request to its first tokens; None without tokens.
         `error` is the code of the error with which a stream ended.
         """
         if self._span is None:

@@ -1,4 +1,4 @@
-"""Remembers which models the names in requests refer to."""
+"""Caches which models the names in requests refer to."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ MAX_AGE_S = 1.0
 It must be shorter than the time for which retired versions are kept (`forget_unused.lua`).
 """
 MAX_MODELS = 2048
-"""Maximum number of remembered models. The first of them is forgotten for another one."""
+"""Maximum number of remembered models. The oldest entry is dropped for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class ModelCache:
 
     A remembered model may be outdated. Therefore `Queue.enqueue` compares the revision of the
     registry in which the model was found with the current revision. All remembered models are of
-    one revision. Names that no model has aren't remembered.
+    one revision. Unknown names aren't remembered.
     """
 
     def __init__(self, registry: Registry) -> None:

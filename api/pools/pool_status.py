@@ -99,7 +99,7 @@ async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReports:
-    """States of one pool that many clients ask for."""
+    """Cached states of one pool, for which many clients ask."""
 
     readiness: CachedRead[Readiness]
     """Whether the pool accepts jobs, and whether workers compute them."""

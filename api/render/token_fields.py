@@ -1,4 +1,4 @@
-"""Renders vLLM's fields of tokens. Pure."""
+"""Adds vLLM's fields to OpenAI's format: token ids, prompt logprobs and token counts. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from shared.protocol.jobs import Endpoint
 def add_to_body(
     body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
 ) -> None:
-    """Add the token ids and the scores of the prompts to a complete body, if it has them."""
+    """Add the token ids and the scores of the prompts to a complete body, if it must have them."""
     if spec.has_prompt_scores:
         _add_prompt_logprobs(body, spec, choices)
     if not spec.returns_token_ids:

@@ -36,8 +36,8 @@ class CallFinder:
     def __init__(self, use: ToolUse, *, is_constrained: bool = False) -> None:
         """Create a finder of calls of these tools.
 
-        With `is_constrained`, a text without calls matches a schema or another constraint. A text
-        that doesn't start with a call has none then, even if a string in it resembles one.
+        With `is_constrained`, the answer either starts with a call or matches a schema or another
+        constraint. In the second case it has no calls, even if a string in it resembles one.
         """
         self._syntax = SYNTAX[use.form]
         self._is_anywhere = self._syntax.is_anywhere and not is_constrained

@@ -213,7 +213,7 @@ class TypedStream:
 
 
 class _Checksum:
-    """Checksum of the output up to a position that only increases."""
+    """Checksum of the output up to a position. The position only increases."""
 
     def __init__(self) -> None:
         self.value = zlib.crc32(b"")

@@ -84,10 +84,7 @@ def _template_message(message: Message, budget: JsonBudget) -> dict[str, Any]:
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:
-    """Return what chat templates show to the model.
-
-    Unknown fields aren't for the model, and `strict` is for the server.
-    """
+    """Return a tool as chat templates show it, without unknown fields and `strict`."""
     shown = set(FunctionDefinition.model_fields) - {"strict"}
     function = tool.function.model_dump(include=shown, exclude_unset=True)
     return {"type": tool.type, "function": function}

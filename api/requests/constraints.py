@@ -15,7 +15,7 @@ _KINDS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar"
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What each answer must match."""
+    """Constraint that each answer must satisfy."""
 
     param: str
     """Request field that has the constraint."""

@@ -14,9 +14,9 @@ from shared.protocol.jobs import Endpoint, Job, SamplingParams
 MAX_ANSWER_BYTES = 16 << 20
 """Maximum size of all embeddings of one request, as float32. Redis keeps them as base64."""
 RESERVED_TOKENS = 4096
-"""Number of tokens up to which all inputs of a job count as its cost.
+"""Maximum cost of all inputs of a job together, in tokens. A longer single input costs more.
 
-An input leaves the KV cache after a few steps, and inputs start after generations. A job therefore
+An input leaves the KV cache after a few steps, and generations start before inputs. A job therefore
 needs less of the KV cache than the sum of its inputs. When the job ends, its tenant is charged for
 all tokens.
 """

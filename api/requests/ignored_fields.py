@@ -18,7 +18,7 @@ from api.schema.chat_messages import AssistantMessage
 from api.schema.tools import mode_of
 
 MAX_LISTED = 10
-"""Maximum number of fields that the header names. It counts the other ones."""
+"""Maximum number of fields that the header names. Further fields are only counted."""
 MAX_LISTED_CHARS = 80
 """Maximum length of a field's path in the header."""
 _UNSAFE = re.compile(r"[^!#-+\--~]")
@@ -55,7 +55,7 @@ NO_OTHERS = OtherFields()
 
 
 def all_unknown(request: RequestModel, others: OtherFields = NO_OTHERS) -> Iterator[UnknownField]:
-    """Yield the unknown fields of a request, of which `others` are the fields that it lacks."""
+    """Yield the unknown fields of a request. `others` are fields that `request` lacks."""
     yield from others.unknown
     yield from unknown_fields(request)
 

@@ -1,7 +1,7 @@
 """Checks objects in requests to /v1/messages and /v1/responses, and finds their unknown fields.
 
-Messages, content blocks, input items and tools of these APIs are validated without a class. The
-files `known_fields.py` of both APIs have their kinds. Pure.
+No pydantic classes validate the messages, content blocks, input items and tools of these APIs.
+`api/messages/known_fields.py` and `api/responses/known_fields.py` list their kinds. Pure.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,7 +44,7 @@ def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:
 
 
 def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
-    """Yield the paths of the unused fields that ask for something, in the same objects."""
+    """Yield the paths of the unused fields that have a value, in the same objects."""
     for prefix, kind, found in _objects(value, path, kinds):
         yield from (prefix + name for name in kind.unused if found.get(name))
 

@@ -39,7 +39,7 @@ class Headers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeaders:
-    """Wishes that a client states in the headers of a request."""
+    """Options that a client sets in the headers of a request."""
 
     idempotency_key: str | None = None
     is_continued: bool = False
@@ -51,7 +51,7 @@ class RequestHeaders:
 
 
 def read_request_headers(headers: Headers, *, max_deadline_s: float) -> RequestHeaders:
-    """Return the wishes that `headers` state.
+    """Return the options that a client sets in `headers`.
 
     Raises:
         JobFailed: a header has an invalid value. The error names the header.
@@ -76,8 +76,9 @@ def enqueue_options(
 ) -> EnqueueOptions:
     """Return the options of the request's job.
 
-    `path` is that of the endpoint, and `raw` the body as parsed JSON. The last three are the weight
-    of the tenant, the id of a stored API key (empty for other keys), and `Access.books_pool`.
+    `path` is that of the endpoint, and `raw` the body as parsed JSON. `weight` is that of the
+    tenant. `key_id` is the id of a stored API key, empty for other keys. `books_pool` is
+    `Access.books_pool`.
     """
     key = headers.idempotency_key
     return EnqueueOptions(
@@ -119,7 +120,7 @@ def _deadline_s(value: str | None, max_deadline_s: float) -> float | None:
 def _is_strict(preferences: str) -> bool:
     """Return whether the first preference for handling is strict.
 
-    As RFC 7240 demands, other preferences are ignored, and malformed ones as well.
+    As RFC 7240 demands, other preferences and malformed ones are ignored.
     """
     found = (_HANDLING.fullmatch(item) for item in _PREFERENCE.findall(preferences))
     handling = next((match[1] for match in found if match), "")

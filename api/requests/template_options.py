@@ -10,8 +10,8 @@ from shared.protocol.jobs import PromptEnd
 def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
     """Return further variables of the chat template, or None if there are none.
 
-    `reasoning_effort` is a variable of this name. It also switches the model's thinking on or off,
-    unless the client sets that variable of the template.
+    The field `reasoning_effort` sets the variable of this name. It also sets the variables that
+    switch thinking on or off, unless the client sets them.
 
     Raises:
         JobFailed: the request has two values of the variable `enable_thinking`.
@@ -45,7 +45,7 @@ def thinking_switch(thinks: bool) -> dict[str, Any]:
 
 
 def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
-    """Return what the prompt ends with.
+    """Return how the prompt ends.
 
     Raises:
         JobFailed: the request asks both for a new answer and for the continuation of a message.

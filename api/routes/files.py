@@ -52,7 +52,7 @@ async def upload_file(
     files: TenantFiles = part(TenantFiles),
     uploads: FileUploads = part(FileUploads),
 ) -> Response:
-    """Store the requests of a batch, as one JSON object per line.
+    """Store a file with the requests of a batch, one JSON object per line.
 
     The tenant's files have limits in number and in bytes. Beyond them, uploads are refused until
     files are deleted.

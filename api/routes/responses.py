@@ -59,7 +59,7 @@ async def create_response(request: Request, access: InAccess) -> Response:
     """Generate a response to text, or to the items of a conversation.
 
     With `stream`, the response is sent as typed server-sent events. With `background`, the response
-    is generated without its client, which retrieves it later.
+    is generated without its client, which can retrieve it later.
     """
     return await answer_response(request, access, await read_json_object(request))
 

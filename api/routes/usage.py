@@ -1,4 +1,4 @@
-"""GET /v1/usage: what tenants have used."""
+"""GET /v1/usage: ended requests and tokens, by day, tenant and model."""
 
 import csv
 import io

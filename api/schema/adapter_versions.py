@@ -23,7 +23,7 @@ class SetCandidateRequest(Body):
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
     """Share of the requests. Requests with the same `user` are on the same side."""
     source: Path | None = None
-    """Adapter that is loaded as the candidate. In place of an earlier candidate."""
+    """Adapter that is loaded as the candidate. It replaces an earlier candidate."""
     version: AdapterVersion | None = Field(None, min_length=1)
     """Previous version that becomes the candidate, as `name@digest`. Without it and `source`, the
     present candidate gets another share or mode."""

@@ -1,4 +1,4 @@
-"""Base classes of bodies and their parts, and what several of them share."""
+"""Base classes of bodies and their parts, and types that several bodies share."""
 
 from typing import Annotated, Any
 
@@ -34,7 +34,7 @@ METADATA_LIMITS = (
     f"At most {MAX_KEYS} keys of {MAX_KEY_CHARS} characters, with values of {MAX_VALUE_CHARS} "
     "characters."
 )
-"""Sentence for descriptions of the field."""
+"""Sentence for the descriptions of fields of type `Metadata`."""
 
 
 def _of_few_keys(metadata: Any) -> Any:

@@ -19,10 +19,10 @@ def check_slots() -> FairSlots:
 async def begin_check(request: Request) -> None:
     """Return when the body of a request may be parsed, or checked once more.
 
-    The check of a body has a bound in CPU time, but it holds the event loop. Checks of many bodies
-    in one turn of the loop would add up, and streams and requests of other tenants would wait for
-    all of them. No other large body is checked in this turn of the loop, so the caller checks the
-    body before it awaits anything else.
+    The check of a body takes a bounded CPU time, but blocks the event loop. The checks of many
+    bodies in one turn of the loop would add up, and streams and requests of other tenants would
+    wait for all of them. This function therefore returns for one large body in each turn of the
+    loop. Callers must check the body before they await anything else.
     """
     if request.state.num_body_bytes <= SMALL_BYTES:
         return

@@ -1,4 +1,4 @@
-"""The part of a tool call that has its arguments. Pure."""
+"""Base classes for readers of a tool call's arguments, whose text arrives in pieces. Pure."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 Types = dict[str, frozenset[str]]
-"""JSON types of a tool's parameters that aren't only strings."""
+"""JSON types by parameter of a tool. Parameters that are only strings are left out."""
 
 
 class Head(NamedTuple):

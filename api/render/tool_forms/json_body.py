@@ -19,7 +19,7 @@ _CLOSES = {"}": "{", "]": "["}
 
 
 class _JsonObject(Bracketed):
-    """Text of one JSON object, in which the first object directly inside it is found.
+    """Text of one JSON object. It finds the first object that is directly inside.
 
     Brackets must match, and only characters of JSON's syntax may occur outside strings. The rest of
     JSON's grammar isn't checked.
@@ -68,7 +68,7 @@ class NamedObject(_JsonObject):
         return None if self._name is None else Head(self._name, start)
 
     def arguments(self, start: int) -> str:
-        """See `Bracketed.arguments`. The rest of the object is left out."""
+        """See `Bracketed.arguments`. Text after the arguments is left out."""
         end, text = self._inner_end, self.text(start)
         return text if end is None else text[: max(0, end - start)]
 

@@ -23,7 +23,7 @@ class Kind(Enum):
     NAME = "name"
     """Name of an offered tool."""
     WORD = "word"
-    """One to 64 letters and digits, such as an id."""
+    """One to 64 letters, digits, hyphens and underscores, such as an id."""
 
 
 SPACE, NAME, WORD = Kind.SPACE, Kind.NAME, Kind.WORD

@@ -129,7 +129,7 @@ class _Literals:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the text of each token, and then empty ones."""
+    """Yield the kind and the text of each token, and then empty texts without end."""
     at, end = 0, len(text.rstrip())
     while at < end:
         found = _TOKEN.match(text, at)

@@ -68,7 +68,7 @@ async def _load(
 ) -> None:
     """Make the adapter at `source` the new version of a name, or its candidate.
 
-    `param` has the source.
+    `param` is the part of the request that has the source.
     """
     adapter = await pool.part(Inspector).checked_adapter(
         access.tenant, query.name, source, param=param
