@@ -69,7 +69,7 @@ MAX_INSPECTIONS_OF_TENANT = 8
 """Maximum number of concurrent inspections that one tenant has asked for."""
 MAX_TURNS = 32
 """Maximum number of requests that are accepted at the same time. It is smaller than the number of
-Redis connections, so that calls for running answers don't wait for one."""
+Redis connections, so that calls for running answers don't wait for a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

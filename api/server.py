@@ -81,8 +81,8 @@ async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
     _raise_open_file_limit()
     config = http_config(app, settings)
     pools = " ".join((settings.pool, *settings.further_pools))
-    # The objects that exist now stay for the life of the process. A collection would visit them
-    # all, for example while a large body is checked.
+    # The objects that exist now live as long as the process. Without `freeze`, garbage collections
+    # would visit all of them, for example while a large body is checked.
     gc.collect()
     gc.freeze()
     log.info("api_listening", url=_url(listener), pool=pools)
@@ -134,10 +134,7 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Server that drains and returns normally after a signal.
-
-    uvicorn's own server re-raises the signal.
-    """
+    """Server that drains and returns after a signal. uvicorn's own server re-raises the signal."""
 
     def __init__(self, config: HttpConfig, app: FastAPI, *, drain_s: float) -> None:
         super().__init__(config)

@@ -33,11 +33,11 @@ MAX_NAMES = 1024
 MAX_NAMES_PER_TENANT = 128
 """Maximum number of names of one tenant that wait for a lookup."""
 POLL_S = 0.1
-"""Seconds between two looks at the lookup of another front end."""
+"""Seconds between two checks whether another lookup of the same name has ended."""
 
 
 class OnDemand:
-    """Looks up unknown adapters for one front end. The source of a name is read once at a time.
+    """Looks up unknown adapters for one front end. A name has at most one lookup at a time.
 
     Tenants take turns, so that one tenant's wrong names don't delay another tenant's lookups.
     """
@@ -64,7 +64,7 @@ class OnDemand:
         self._limit_s = limit_s
         self._slots = FairSlots(MAX_LOOKUPS)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
-        """Lookups by tenant and name. Two tenants' lookups of one name wait for their own turns."""
+        """Lookups by tenant and name. Each tenant that asks for a name has a lookup of its own."""
         self._num_running: Counter[str] = Counter()
         """Number of lookups of each tenant."""
 
@@ -137,7 +137,7 @@ class OnDemand:
         del self._running[tenant, name]
         self._num_running -= Counter([tenant])  # also forgets tenants without lookups
         if not task.cancelled():
-            task.exception()  # else asyncio reports it if no request waits any more
+            task.exception()  # otherwise, asyncio logs errors that no request awaits
 
     async def _look_up(self, tenant: str, name: str, source: str, unknown: JobError) -> None:
         while True:
@@ -148,7 +148,7 @@ class OnDemand:
                 await asyncio.sleep(POLL_S)
                 continue
             async with self._slots.slot(tenant):
-                if await self._registry.adapter(name):  # also if it was registered meanwhile
+                if await self._registry.adapter(name):  # it may have been registered meanwhile
                     return
                 if (await self._lookups.begin(name)).is_mine:
                     await self._register(name, source, unknown)

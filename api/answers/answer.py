@@ -1,4 +1,4 @@
-"""Responses that send the answer of a job: of a new job, or of one that already exists."""
+"""Responses that send the answer of a new job or of an existing one."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -107,9 +107,9 @@ class Delivery:
     @asynccontextmanager
     async def _watched(self, receive: Receive) -> AsyncIterator[None]:
         """Within the context, watch for the client's departure. Give the job up after a failure."""
+        watch = asyncio.create_task(self._watch(receive))
         try:
-            async with _watch_client(receive, self.inbox):
-                yield
+            yield
         except ClientGone:
             raise
         except ServerStopping:
@@ -117,6 +117,15 @@ class Delivery:
         except Exception as failure:
             self._give_up(failure)
             raise
+        finally:
+            watch.cancel()
+            await asyncio.wait((watch,))
+
+    async def _watch(self, receive: Receive) -> None:
+        """Interrupt the inbox as soon as the client disconnects."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.inbox.interrupt(ClientGone())
 
     async def _send_events(self, writer: Stream, updates: list[Update], send: Send) -> None:
         """Send all events, beginning with those for `updates`, and end the response."""
@@ -183,23 +192,6 @@ def comment(wait: Wait | None) -> bytes:
     if wait.estimated_s is not None:
         text += f", about {math.ceil(wait.estimated_s)} s"
     return sse_comment(text)
-
-
-@asynccontextmanager
-async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """Within the context, interrupt `inbox` as soon as the client disconnects."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        inbox.interrupt(ClientGone())
-
-    task = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
 
 
 def _deltas(updates: Iterable[Update]) -> list[Delta]:

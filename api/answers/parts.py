@@ -1,4 +1,4 @@
-"""The objects of one pool with which requests become jobs, and with which answers are sent.
+"""Two groups of a pool's objects: those that make jobs of requests, and those for answers.
 
 `api/assembly.py` creates both when the app starts.
 """

@@ -65,7 +65,7 @@ async def submit_json(
 async def submit_viewed(
     request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
 ) -> Response:
-    """Do what `submit` does for another API's request, whose body, `raw`, has the form `viewed`."""
+    """Do what `submit` does for a request of another API. `viewed` is the form of its body."""
     return await _submit(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 

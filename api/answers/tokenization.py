@@ -63,7 +63,7 @@ class TokenizerCalls:
         return reply
 
     async def count_tokens(self, chat: Job) -> int:
-        """Return the number of tokens of a chat's prompt. `chat` isn't queued.
+        """Return the number of tokens of the prompt of `chat`, a job that isn't queued.
 
         Raises:
             JobFailed: as `ask`.

@@ -43,8 +43,8 @@ class StoredObject:
 class FileStore:
     """Objects with names such as `files/file-1`, in a folder or in an object store.
 
-    An object is either complete or missing, whenever a process dies. Every method raises
-    `JobFailed` if the store can't be reached or is full.
+    An object is either complete or missing, even if the process that writes it dies. Every method
+    raises `JobFailed` if the store can't be reached or is full.
     """
 
     def __init__(self, location: str) -> None:

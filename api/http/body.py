@@ -70,7 +70,7 @@ def _invalid(reason: str) -> JobFailed:
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
-    """Read the body of a request, with the app's limit on its size, as a JSON object.
+    """Read the body of a request as a JSON object. The app's setting limits its size.
 
     Raises:
         JobFailed: as in `read_body` and `parse_json_object`.

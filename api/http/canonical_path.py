@@ -1,4 +1,4 @@
-"""Middleware that gives every path one form, before keys are checked and routes are matched."""
+"""Middleware that normalises paths before keys are checked and routes are matched."""
 
 from collections.abc import Collection
 

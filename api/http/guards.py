@@ -94,7 +94,7 @@ class Guards:
         """Collect the guards of the routes of `routers`.
 
         Raises:
-            ValueError: a route has no guard, or a path needs other keys for another method.
+            ValueError: a route has no guard, or the methods of a path need different keys.
         """
         self.operations: dict[tuple[str, str], Guard] = {}
         """Guard of each method and path."""

@@ -20,7 +20,7 @@ def chat_messages(system: Any, messages: Sequence[Any]) -> list[ChatMessage]:
     Raises:
         JobFailed: a message is invalid, or has a block that isn't supported. The error names it.
     """
-    is_given = system not in (None, "", [])  # 0 and false are given, and refused
+    is_given = system not in (None, "", [])  # 0 and false count as given, so they are refused
     first = [{"role": "system", "content": _text(system, "system")}] if is_given else []
     return [*first, *(m for i, given in enumerate(messages) for m in _translated(given, i))]
 

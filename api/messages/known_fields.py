@@ -20,7 +20,7 @@ _BLOCKS: Kinds = {
         parts={"content": TEXTS},
     ),
 }
-"""Content blocks. Blocks of other types are text or refused."""
+"""Kinds of content blocks. Blocks of other types are text blocks, or are refused."""
 MESSAGES: Kinds = {None: ObjectKind(fields=("role", "content"), parts={"content": _BLOCKS})}
 TOOLS: Kinds = {
     None: ObjectKind(

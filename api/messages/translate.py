@@ -106,7 +106,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
 
 
 def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
-    """Return a request to count the tokens of a prompt in the form of a chat request.
+    """Return a request for the number of a prompt's tokens in the form of a chat request.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.

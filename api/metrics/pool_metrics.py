@@ -31,17 +31,14 @@ class PoolSnapshot:
     workers: Sequence[WorkerView]
     memory: RedisMemory
     num_strays: int | None = None
-    """Number of Redis keys without owner or lifetime that the last audit has found; None without
-    audit."""
+    """Number of Redis keys without owner or lifetime that the last audit has found; None if there
+    was no audit."""
     base: BaseModel | None = None
     """The base model; None before the first worker has registered."""
 
 
 class PoolCollector(Collector):
-    """Prometheus collector for one snapshot of the pool's state.
-
-    The snapshot is None if Redis is unreachable.
-    """
+    """Prometheus collector for one snapshot of the pool's state; None without Redis."""
 
     def __init__(self, pool: PoolSnapshot | None) -> None:
         self._pool = pool
@@ -92,11 +89,7 @@ def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metri
 
 
 def _waiting_by_adapter(counts: QueueCounts) -> Mapping[str, int]:
-    """Return the number of waiting jobs of each adapter, by adapter name.
-
-    Only the `MAX_ADAPTERS` adapters with the most waiting jobs are listed by name. The others are
-    summed under `OTHER_ADAPTERS`.
-    """
+    """Return the number of waiting jobs by adapter name. The rarest adapters are summed up."""
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
         waiting[name_of(version)] += number
@@ -119,11 +112,7 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
 
 
 def _by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
-    """Return the number of workers of each adapter, by adapter name.
-
-    A worker counts if any version of the adapter is resident on the worker. Only the `MAX_ADAPTERS`
-    adapters with the most workers are included.
-    """
+    """Return the number of workers on which any version of an adapter is resident, by its name."""
     resident = ({name_of(version) for version in w.residents} for w in workers)
     numbers = Counter(name for names in resident for name in names)
     return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:MAX_ADAPTERS])
@@ -147,10 +136,7 @@ def _labelled(
 
 
 def _total(name: str) -> Callable[[WorkerView], float]:
-    """Return a function that reads the counter `name` of a worker.
-
-    If the worker runs another release, which doesn't report the counter, the function returns 0.
-    """
+    """Return a function that reads a worker's counter; 0 if its release doesn't report it."""
     return lambda worker: worker.info.counters.get(name, 0)
 
 

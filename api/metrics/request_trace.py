@@ -56,10 +56,7 @@ class RequestTrace:
 
     @classmethod
     def begin(cls, tracer: "Tracer | None", request: Request) -> "RequestTrace":
-        """Start the span of a request.
-
-        The span belongs to the trace that the header `traceparent` names, if any.
-        """
+        """Start the span of a request, in the trace that its header `traceparent` names."""
         if tracer is None:
             return cls(None)
         route = getattr(request.scope.get("route"), "path", request.method)

@@ -67,8 +67,5 @@ def _gauge(base: BaseModel, name: str, text: str, value: float) -> Metric:
 
 
 def _first(names: Iterable[str], key: Callable[[str], tuple[int | str, ...]]) -> str:
-    """Return the first `MAX_LISTED` names in the order of `key`, sorted and separated by commas.
-
-    The names are sorted, so that the label changes only if the set of adapters does.
-    """
+    """Join the first `MAX_LISTED` names by `key`, sorted so that equal sets have equal labels."""
     return ",".join(sorted(nsmallest(MAX_LISTED, names, key=key)))

@@ -69,7 +69,7 @@ class PoolFeed:
         self._is_stopped = False
 
     async def run(self) -> None:
-        """Read until cancelled, whenever streams are open."""
+        """Read the pool while streams are open, until this task is cancelled."""
         while True:
             await self._is_wanted.wait()
             self._publish(await self._frame())

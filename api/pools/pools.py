@@ -14,7 +14,7 @@ from shared.settings import ApiSettings
 MAX_AGE_S = 1.0
 """Seconds for which the pool of a model is remembered."""
 MAX_MODELS = 4096
-"""Maximum number of remembered models. Beyond it, all are forgotten."""
+"""Maximum number of remembered models. When it is reached, all are forgotten."""
 MODEL_PARAMS = "name", "model_id"
 """Parameters in the paths of routes that name a model."""
 JOB_PARAMS = "job_id", "response_id"
@@ -27,7 +27,7 @@ def settings_of_pools(settings: ApiSettings) -> list[ApiSettings]:
     Each further pool has all routes under its own path.
 
     Raises:
-        SettingsError: the first pool is named as a further one.
+        SettingsError: the first pool is also named as a further pool.
     """
     if settings.pool in settings.further_pools:
         raise SettingsError(f"--further-pools: {settings.pool} is the pool of --pool already")

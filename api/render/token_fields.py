@@ -13,7 +13,7 @@ from shared.protocol.jobs import Endpoint
 def add_to_body(
     body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
 ) -> None:
-    """Add the token ids and the scores of the prompts to a complete body, if it must have them."""
+    """Add the token ids and the scores of the prompts to a complete body, if requested."""
     if spec.has_prompt_scores:
         _add_prompt_logprobs(body, spec, choices)
     if not spec.returns_token_ids:

@@ -68,8 +68,8 @@ class ToolCallParser:
     """Separates the tool calls in the output of one choice from the other text.
 
     With `emits_early`, the arguments of a call are emitted as they arrive, if the model writes them
-    as JSON. If the call turns out to be malformed, what has been emitted as arguments isn't taken
-    back. The rest is emitted as text.
+    as JSON. If the call turns out to be malformed, the emitted arguments aren't taken back, and the
+    rest is emitted as text.
 
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.schema.chat import ChatCompletionRequest
-from shared.errors import ErrorCode, failed, invalid_param
+from shared.errors import invalid_param
 from shared.protocol.jobs import PromptEnd
 
 
@@ -52,9 +52,9 @@ def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
     """
     if request.continue_final_message:
         if request.add_generation_prompt:
-            message = "continue_final_message and add_generation_prompt can't both be true"
-            param = "continue_final_message"
-            raise failed(ErrorCode.INVALID_VALUE, message, param)
+            raise invalid_param(
+                "continue_final_message", "and add_generation_prompt can't both be true"
+            )
         return PromptEnd.MESSAGE
     return PromptEnd.NOTHING if request.add_generation_prompt is False else PromptEnd.ANSWER
 

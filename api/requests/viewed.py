@@ -35,8 +35,8 @@ class ViewedRequest:
     request: dict[str, Any] | None = None
     """Value of `Job.request`."""
     names: Mapping[str, str]
-    """For regular expressions of fields' paths in `chat`, the paths in the request. Errors name the
-    latter."""
+    """For each regular expression of a path in `chat`, the path in the request. Errors name the
+    path in the request."""
     ignored: tuple[str, ...] = ()
     """Paths of the request's known fields that have no effect and aren't in `chat`."""
     unknown: tuple[UnknownField, ...] = ()
@@ -99,9 +99,9 @@ def unknown_in_view(
 ) -> Iterator[UnknownField]:
     """Yield the unknown fields of another API's request, at any depth.
 
-    Fields of `model`, the class of all the API's fields, are known. So are those of chat requests.
-    The suggestions for a misspelt name leave out the `unsupported` ones. `objects` has the kinds of
-    objects that no pydantic class validates, by the names of their fields.
+    Fields of `model`, the class of all the API's fields, are known, and so are fields of chat
+    requests. The suggestions for a misspelt name leave out the `unsupported` ones. `objects` has
+    the kinds of objects that no pydantic class validates, by the names of their fields.
     """
     known = {*field_names(model), *CHAT_FIELDS}
     suggested = tuple(sorted(known.difference(unsupported)))

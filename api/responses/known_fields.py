@@ -28,7 +28,7 @@ ITEMS: Kinds = {
         parts={"summary": _THOUGHTS, "content": _THOUGHTS},
     ),
 }
-"""Input items. Items of other types are messages or refused."""
+"""Kinds of input items. Items of other types are messages, or are refused."""
 TOOLS: Kinds = {
     None: ObjectKind(
         fields=("type", "name", "description", "parameters", "strict"),

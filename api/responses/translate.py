@@ -66,7 +66,7 @@ NAMES = {
 
 
 def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
-    """Validate the body of a request, except for what `viewed_response` validates.
+    """Validate the body of a request, except for fields that `viewed_response` validates.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -78,7 +78,7 @@ def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
 
 
 def parse_prompt(raw: Mapping[str, Any]) -> ResponsePrompt:
-    """Validate the body of a request to count tokens, except for what `viewed_prompt` validates.
+    """Validate the body of a request to count tokens, except for fields of `viewed_prompt`.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -119,7 +119,7 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
 
 
 def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequest:
-    """Return a request to count the tokens of a prompt in the form of a chat request.
+    """Return a request for the number of a prompt's tokens in the form of a chat request.
 
     `earlier` are the items of the conversation before the input. If there are any, the input may be
     null.

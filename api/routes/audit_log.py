@@ -1,4 +1,4 @@
-"""GET /v1/audit_log: who changed adapters and API keys, when, and from what to what."""
+"""GET /v1/audit_log: changes of adapters and API keys, with their times and authors."""
 
 import re
 from collections.abc import Mapping

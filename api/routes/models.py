@@ -1,4 +1,4 @@
-"""GET /v1/models."""
+"""GET /v1/models: the base model and the adapters that a client may use."""
 
 from pathlib import PurePath
 

@@ -84,13 +84,13 @@ def _join_lines(schema: dict[str, Any]) -> None:
 
 
 class Body(BaseModel):
-    """Body or query, or a part of one. The text below a field describes it to clients."""
+    """Body, query, or a part of one. The text below a field describes the field to clients."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_join_lines)
 
 
 class StrictBody(Body):
-    """Body or query that has no fields of other names."""
+    """Body or query that refuses fields of other names."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

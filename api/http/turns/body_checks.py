@@ -7,8 +7,8 @@ from fastapi import Request
 from api.http.turns.fair_slots import FairSlots
 
 SMALL_BYTES = 16_384
-"""Size up to which a body is checked at once. `Pacer` limits how many requests start in one turn of
-the event loop."""
+"""Maximum size in bytes of a body that doesn't wait for its check. `Pacer` limits how many requests
+start in one turn of the event loop."""
 
 
 def check_slots() -> FairSlots:
@@ -17,7 +17,7 @@ def check_slots() -> FairSlots:
 
 
 async def begin_check(request: Request) -> None:
-    """Return when the body of a request may be parsed, or checked once more.
+    """Wait until the body of a request may be parsed or validated.
 
     The check of a body takes a bounded CPU time, but blocks the event loop. The checks of many
     bodies in one turn of the loop would add up, and streams and requests of other tenants would

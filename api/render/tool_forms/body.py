@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 Types = dict[str, frozenset[str]]
-"""JSON types by parameter of a tool. Parameters that are only strings are left out."""
+"""JSON types of each parameter of a tool. Parameters that are only strings are left out."""
 
 
 class Head(NamedTuple):

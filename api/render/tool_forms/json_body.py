@@ -19,7 +19,7 @@ _CLOSES = {"}": "{", "]": "["}
 
 
 class _JsonObject(Bracketed):
-    """Text of one JSON object. It finds the first object that is directly inside.
+    """Text of one JSON object, with the place of the first object directly inside it.
 
     Brackets must match, and only characters of JSON's syntax may occur outside strings. The rest of
     JSON's grammar isn't checked.

@@ -150,11 +150,7 @@ def _dumps(text: str) -> str:
 
 
 def _unescaped(literal: str) -> str:
-    """Return the text of a string literal.
-
-    Raises:
-        ValueError: an escape isn't a Unicode character.
-    """
+    """Return the text of a string literal. Raise `ValueError` if an escape isn't a character."""
     text = _ESCAPE.sub(_character, literal[1:-1])
     # Models write characters beyond U+FFFF as two surrogates, as JSON does.
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")

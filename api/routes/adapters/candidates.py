@@ -137,7 +137,7 @@ async def promote_candidate(
     candidates: Candidates = part(Candidates),
     shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
-    """Let the candidate answer all requests. The replaced version can be rolled back to.
+    """Let the candidate answer all requests. A rollback restores the replaced version.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
