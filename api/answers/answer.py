@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 from api.access.own_job import own_job
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft
-from api.answers.job_description import rate_headers
 from api.answers.parts import Following
+from api.answers.rate_headers import rate_headers
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition

@@ -1,9 +1,8 @@
 """Describes a job to clients: headers that name the job, and bodies with its state and answer."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
+from api.answers.rate_headers import rate_headers
 from api.follow.transcript import ChoiceTranscript
 from api.formats import whole_body
 from api.http.errors import job_error_body
@@ -13,7 +12,6 @@ from api.render.openai_chunks import usage_body
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import ListedJob
 from api.schema.usage import UsageBody
-from shared.protocol.access.rates import Rate, Unit
 from shared.protocol.enqueue import Enqueued
 from shared.protocol.jobs import JobState, View
 from shared.protocol.results import Result
@@ -37,22 +35,6 @@ def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
     headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
     headers |= rate_headers(enqueued.rates)
     return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}
-
-
-def rate_headers(rates: Sequence[Rate]) -> dict[str, str]:
-    """Return the headers for a key's limits, or none for a key without limits.
-
-    If a key has a limit per minute and one per day, the headers state the one with less left.
-    """
-    headers: dict[str, str] = {}
-    for unit in Unit:
-        of_unit = [rate for rate in rates if rate.unit is unit]
-        if of_unit:
-            rate = min(of_unit, key=lambda each: each.remaining)
-            headers[f"x-ratelimit-limit-{unit}"] = str(rate.limit)
-            headers[f"x-ratelimit-remaining-{unit}"] = str(rate.remaining)
-            headers[f"x-ratelimit-reset-{unit}"] = f"{math.ceil(rate.wait_ms(rate.limit) / 1000)}s"
-    return headers
 
 
 def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
-from api.adapters.request_key import request_key
+from api.adapters.candidate_key import request_key
 from api.answers.answer import Answer
 from api.answers.background import start_in_background
 from api.answers.draft import Draft, Wanted

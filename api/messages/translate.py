@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from api.adapters.request_key import USER_ID
+from api.adapters.candidate_key import USER_ID
 from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
 from api.messages.known_fields import MESSAGES, TEXTS, TOOLS

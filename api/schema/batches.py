@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from api.schema.base import METADATA_LIMITS, Body, Metadata, StrictBody
+from api.schema.base import Body, StrictBody
+from api.schema.metadata import METADATA_LIMITS, Metadata
 
 MAX_WINDOW_H = 7 * 24
 MAX_WINDOW_CHARS = 4

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, Metadata, Off, RequestModel
+from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, Off, RequestModel
+from api.schema.metadata import Metadata
 from api.schema.response_format import (
     ChoiceField,
     GrammarField,

@@ -1,4 +1,7 @@
-"""/v1/adapters: adapter management at run time."""
+"""/v1/adapters: adapter management at run time.
+
+`rollouts.py` has POST /v1/adapters, and `lora_adapters.py` the routes that vLLM has, too.
+"""
 
 from fastapi import APIRouter, Request
 

@@ -1,4 +1,4 @@
-"""Routes for trainers that update an adapter while it serves rollouts."""
+"""POST /v1/adapters, and routes for trainers that update an adapter while it serves rollouts."""
 
 from typing import Any
 
