@@ -119,7 +119,7 @@ class Authenticator:
 
 
 def _access_of(key: ApiKey) -> Access:
-    """Return the rights of a key of the settings: everything for the tenant `admin`."""
+    """Return the rights of a key of the settings. The tenant `admin` has all scopes."""
     scopes = Scope if key.tenant == ADMIN else (Scope.INFERENCE,)
     return Access(tenant=key.tenant, scopes=frozenset(scopes))
 

@@ -133,7 +133,7 @@ def _groups(texts: list[str]) -> tuple[Group, ...]:
     for word in words:
         if word not in set(Group):
             names = ", ".join(Group)
-            raise invalid_value(f"group_by: must be of {names}, not {word[:60]!r}", "group_by")
+            raise invalid_value(f"group_by: must be some of {names}, not {word[:60]!r}", "group_by")
     return tuple(group for group in Group if group in words or not words)
 
 

@@ -12,7 +12,7 @@ from shared.store.access.ledger import Ledger, Used
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """Sum over all entries of the ledger that are equal in the columns of the query."""
+    """Sum of all entries of the ledger that have the same values in the query's columns."""
 
     names: dict[Group, str]
     used: Used

@@ -146,7 +146,7 @@ class FileStore:
 
 
 class OpenObject:
-    """An object that is read. The methods block, so callers use threads.
+    """An object that is open for reading. The methods block, so callers use threads.
 
     They raise `JobFailed` if the store can't be reached.
     """

@@ -145,7 +145,7 @@ class Follower:
         now = time.monotonic()
         if self._attach and self._inbox.take_outage():
             self._is_caught_up, self._silence_at = False, now
-        if events and self._is_caught_up:  # events from elsewhere don't replace `attach`
+        if events and self._is_caught_up:  # otherwise, `attach` is still due
             self._silence_at = now + SILENCE_S
         updates = [update for event in events for update in await self._apply(event)]
         if self._progress.pending and now >= self._refill_at:

@@ -166,8 +166,8 @@ def unauthenticated(request: Request) -> JobError:
 
 
 def _denied(scopes: tuple[Scope, ...]) -> JobError:
-    hint = HINTS[scopes[0]] if scopes else "nothing: no key opens it"
-    message = f"this API key may not use this URL; it needs {hint}"
+    reason = f"; it needs {HINTS[scopes[0]]}" if scopes else ", and no other key may"
+    message = f"this API key may not use this URL{reason}"
     return JobError(code=ErrorCode.PERMISSION_DENIED, message=message)
 
 

@@ -84,7 +84,7 @@ async def readiness(registry: Registry, views: PoolViews) -> Readiness:
 
 
 async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | None:
-    """Return the state of the pool, or None if Redis is unavailable."""
+    """Return the state of the pool for the metrics, or None if Redis is unavailable."""
     try:
         return PoolSnapshot(
             base=await registry.base(),
