@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -21,20 +21,13 @@ from api.schema.base import JobRequest
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
 
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
+
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
 """One preference of a list with commas between them. Quoted strings may contain commas."""
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w*)"?\s*(;.*)?', re.IGNORECASE | re.DOTALL)
-
-
-class Headers(Protocol):
-    """Headers as clients sent them. Their names are case-insensitive."""
-
-    def get(self, name: str, /) -> str | None:
-        """Return the first value of a header; None if the client didn't send it."""
-
-    def getlist(self, name: str, /) -> list[str]:
-        """Return all values of a header, in the client's order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +43,7 @@ class RequestHeaders:
     """Whether unknown fields are refused."""
 
 
-def read_request_headers(headers: Headers, *, max_deadline_s: float) -> RequestHeaders:
+def read_request_headers(headers: "Headers", *, max_deadline_s: float) -> RequestHeaders:
     """Return the options that a client sets in `headers`.
 
     Raises:
