@@ -30,8 +30,8 @@ async def differing_pairs(
 ) -> list[DifferingPair]:
     """Return the newest pairs of a candidate that differ.
 
-    The texts are included only if the client may read the job of the request. Its key must be one
-    of the job's tenant and have the scope `inference`.
+    The texts are included only if the client may read the job of the request: its key must belong
+    to the job's tenant and have the scope `inference`.
     """
     reports = await shadows.differing(version, MAX_PAIRS)
     return [await _pair(views, access, report) for report in reports]

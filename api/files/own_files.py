@@ -22,7 +22,7 @@ class TenantFiles:
     """Files of the tenants of one pool."""
 
     def __init__(self, records: StoredFiles, store: FileStore | None) -> None:
-        """Create an object. `store` has the contents; None if the operator hasn't set one."""
+        """Create an object. `store` has the contents of files. Without --file-store, it is None."""
         self.records = records
         self._store = store
 
@@ -54,8 +54,8 @@ class TenantFiles:
 async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> None:
     """Delete a file with its content, or the remains of a failed upload. May be repeated.
 
-    Clients stop seeing the file at once. If its content can't be deleted, it stays charged to its
-    tenant until a control process has deleted it.
+    Clients stop seeing the file at once. If the content can't be deleted now, the tenant stays
+    charged for it until a control process has deleted it.
 
     Raises:
         JobFailed: the file store can't be used.

@@ -75,7 +75,7 @@ _MODES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
-    """Return a request in the form of a chat request.
+    """Convert a request into the form of a chat request.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -106,7 +106,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
 
 
 def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
-    """Return a request for the number of a prompt's tokens in the form of a chat request.
+    """Convert a request for the token count of a prompt into the form of a chat request.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.

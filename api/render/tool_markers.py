@@ -77,7 +77,7 @@ class CallFinder:
         self._may_call = self._may_call and self._is_anywhere
 
     def last_text(self, text: str) -> str:
-        """Return the part of `text`, the end of an answer, that doesn't belong to a call."""
+        """Return the part of an answer's last `text` that doesn't belong to a call."""
         if self._has_ended and self._found:
             closes = match(self._found.closes, text, 0, self._names, is_final=True)
             return text[closes.end :] if isinstance(closes, Match) else text

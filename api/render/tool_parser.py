@@ -179,7 +179,7 @@ def call_digest(job_id: JobId, choice: int, call: int) -> str:
 
 
 def _merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join pieces that continue the text or the arguments before them."""
+    """Join adjacent pieces of text, and adjacent pieces of one call's arguments."""
     merged = list[Piece]()
     for kind, group in groupby(pieces, key=_kind):
         match kind:

@@ -62,8 +62,8 @@ def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
 def echoed(request: ChatCompletionRequest) -> str:
     """Return the text with which the content of each answer begins.
 
-    As in vLLM, `echo` repeats the last message if the answer has its role. The role of an answer
-    without a header of its own is the role of the last message.
+    As in vLLM, `echo` repeats the last message if the answer has the same role. If the prompt ends
+    without a header for the answer, the answer has the role of the last message.
     """
     last = request.messages[-1]
     has_same_role = last.role == "assistant" or prompt_end(request) is not PromptEnd.ANSWER

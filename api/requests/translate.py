@@ -181,7 +181,7 @@ def _job(
     sampling: SamplingParams,
     *num_prompt_tokens: int,
 ) -> Job:
-    """Build the job without prompts and messages. `num_prompt_tokens` are estimates by prompt."""
+    """Build the job without its prompts. `num_prompt_tokens` has an estimate for each prompt."""
     sampling = _truncating(sampling, admission.max_model_len)
     return Job(
         id=admission.id,

@@ -88,7 +88,7 @@ def parse_prompt(raw: Mapping[str, Any]) -> ResponsePrompt:
 
 
 def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> ViewedRequest:
-    """Return the request in the form of a chat request.
+    """Convert a request into the form of a chat request.
 
     `earlier` are the items of the conversation before the input.
 
@@ -119,7 +119,7 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
 
 
 def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequest:
-    """Return a request for the number of a prompt's tokens in the form of a chat request.
+    """Convert a request for the token count of a prompt into the form of a chat request.
 
     `earlier` are the items of the conversation before the input. If there are any, the input may be
     null.

@@ -21,8 +21,8 @@ async def begin_check(request: Request) -> None:
 
     The check of a body takes a bounded CPU time, but blocks the event loop. The checks of many
     bodies in one turn of the loop would add up, and streams and requests of other tenants would
-    wait for all of them. This function therefore returns for one large body in each turn of the
-    loop. Callers must check the body before they await anything else.
+    wait for all of them. This function therefore lets one large body pass in each turn of the loop.
+    Callers must check the body before they await anything else.
     """
     if request.state.num_body_bytes <= SMALL_BYTES:
         return
