@@ -1,4 +1,4 @@
-"""Which jobs a client may see."""
+"""Finds jobs by their ids, for clients that may see them."""
 
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
@@ -22,7 +22,7 @@ async def own_job(views: PoolViews, access: Access, job_id: str) -> JobView:
 async def own_job_and_result(
     views: PoolViews, access: Access, job_id: str
 ) -> tuple[JobView, Result | None]:
-    """Return a job that the client may see and its result, if it has one.
+    """Return a job that the client may see, and the job's result or None.
 
     Raises:
         JobFailed: as `own_job`.

@@ -1,4 +1,4 @@
-"""Describes registered adapters to their managers."""
+"""Builds the response bodies that describe registered adapters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from shared.store.views.pool_views import PoolViews, WorkerView
 
 
 class ShownAdapters:
-    """Bodies of responses about the adapters of one pool."""
+    """Builds response bodies about the adapters of one pool."""
 
     def __init__(self, registry: Registry, adapter_views: AdapterViews, views: PoolViews) -> None:
         self._registry = registry
@@ -51,7 +51,7 @@ class ShownAdapters:
         return adapter_body(await self.view(name), base, await self._views.workers())
 
     async def all(self, access: Access) -> AdapterList:
-        """Return the adapters that a client may use, and their versions that end soon.
+        """Return the adapters that a client may use, and retired versions that still have requests.
 
         Raises:
             JobFailed: no worker has registered a base model.

@@ -2,12 +2,11 @@
 
 import asyncio
 import secrets
-from typing import Any
 
 from fastapi import Request
 
 from api.answers.admission import admit
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.answers.submission import parse_request
 from api.http.turns.fair_slots import FairSlots
 from api.pools.pools import pools_of
@@ -64,7 +63,7 @@ class TokenizerCalls:
         return reply
 
     async def count_tokens(self, chat: Job) -> int:
-        """Return the number of tokens of a chat's prompt. `chat` isn't queued.
+        """Return the number of tokens of the prompt of `chat`, a job that isn't queued.
 
         Raises:
             JobFailed: as `ask`.
@@ -91,17 +90,17 @@ class TokenizerCalls:
 
 
 async def count_prompt(
-    request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
+    request: Request, access: Access, viewed: ViewedRequest
 ) -> tuple[int, dict[str, str]]:
     """Return the number of tokens of a request's prompt, and headers for the response.
 
-    `raw` is the body of the request, and `viewed` its form as a chat request.
+    `viewed` is the request in the form of a chat request.
 
     Raises:
         JobFailed: the request is invalid, or as `TokenizerCalls.ask`.
         RedisUnavailable: Redis can't be reached.
     """
-    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
+    chat, _, headers = parse_request(request, viewed.parse, viewed.others)
     pool = await pools_of(request).of_model(request, chat.model)
     job = viewed.job(chat, await admit(pool.part(Intake), access, chat.model))
     return await pool.part(TokenizerCalls).count_tokens(job), headers

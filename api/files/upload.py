@@ -19,9 +19,10 @@ from shared.store.batches.records import Purpose, StoredFile
 
 DAY_S = 86_400
 MAX_UPLOADS = 16
-"""Number of files that a process receives at the same time. Each needs up to 3 MiB of memory."""
+"""Maximum number of files that a process receives at the same time. Each needs up to 3 MiB of
+memory."""
 MAX_UPLOADS_TENANT = 4
-"""Number of files that a process receives from one tenant at the same time."""
+"""Maximum number of files that a process receives from one tenant at the same time."""
 MARGIN_S = 600
 """Seconds for which an upload may last beyond the time limit of a request's body."""
 MAX_NAME_CHARS = 255
@@ -33,7 +34,7 @@ class FileUploads:
     """Receives files for one pool."""
 
     def __init__(self, files: TenantFiles, slots: FairSlots, settings: ApiSettings) -> None:
-        """Create a receiver of uploads, at most as many at a time as `slots` allows."""
+        """Create a receiver. `slots` limits the number of files that are received at a time."""
         self._files = files
         self._slots = slots
         self._settings = settings
@@ -42,7 +43,7 @@ class FileUploads:
     async def receive(self, request: Request, access: Access) -> StoredFile:
         """Receive the field `file` of a form, and store it.
 
-        The tenant is charged before its bytes are written. An upload that fails leaves nothing.
+        Bytes are charged to the tenant before they are written. A failed upload is deleted.
 
         Raises:
             JobFailed: the body isn't a form with a file and a known purpose, is too large, or
@@ -91,7 +92,7 @@ class FileUploads:
         return file
 
     async def _give_up(self, file_id: FileId) -> None:
-        """Delete what an upload has left. If that fails, a control process does it later."""
+        """Delete the remains of an upload. If that fails, a control process deletes them later."""
         try:
             await remove_file(self._files.store(), self._files.records, file_id)
         except (RedisUnavailable, JobFailed):
@@ -99,7 +100,7 @@ class FileUploads:
 
 
 def _declared(request: Request, max_mb: int) -> int:
-    """Return how many bytes the form has; 0 if the client doesn't say it."""
+    """Return the number of bytes of the form; 0 if the client doesn't state it."""
     declared = declared_size(request)
     if declared > max_mb * MIB + MAX_FIELDS_BYTES:
         raise _too_large(max_mb)
@@ -107,7 +108,7 @@ def _declared(request: Request, max_mb: int) -> int:
 
 
 async def _limited(request: Request, max_mb: int) -> AsyncIterator[bytes]:
-    """Yield the body of a request whose file may have `max_mb` MiB."""
+    """Yield the body of a request, and refuse a file of more than `max_mb` MiB."""
     size = 0
     async for chunk in request.stream():
         size += len(chunk)

@@ -56,7 +56,7 @@ class Inbox:
         self._wake.set()
 
     def interrupt(self, reason: ClientGone | ServerStopping) -> None:
-        """Make the current and all later calls of `get` raise `reason`. The first reason counts."""
+        """Make the current and all later calls of `get` raise `reason`, or an earlier reason."""
         self._interruption = self._interruption or reason
         self._wake.set()
 
@@ -139,11 +139,11 @@ class ReplyHub:
         return [*self._inboxes]
 
     def has_inbox(self, job_id: JobId) -> bool:
-        """Return whether an inbox of the job is open, and so a client waits for its answer."""
+        """Return whether an inbox of the job is open, which means that a client waits."""
         return job_id in self._inboxes
 
     def stop(self) -> None:
-        """Make `ServerStopping` end every use of an inbox, including inboxes that open later."""
+        """Interrupt all inboxes with `ServerStopping`, including those that are opened later."""
         self._is_stopping = True
         for inboxes in self._inboxes.values():
             for inbox in inboxes:

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from fastapi import Request
 
-from api.http.turns.checks import begin_check
+from api.http.turns.body_checks import begin_check
 from shared import python_json
 from shared.errors import ErrorCode, JobFailed, failed, invalid_value
 from shared.json_budget import JsonBudget, TooComplex
@@ -70,7 +70,7 @@ def _invalid(reason: str) -> JobFailed:
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
-    """Read the body of the request, of the size that the app accepts, as a JSON object.
+    """Read the body of a request as a JSON object. The app's setting limits its size.
 
     Raises:
         JobFailed: as in `read_body` and `parse_json_object`.
@@ -105,7 +105,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Read the body, and decompress it if the header Content-Encoding says gzip.
 
-    The limit holds for the decompressed body, and even if the header Content-Length is missing or
+    The limit applies to the decompressed body, even if the header Content-Length is missing or
     wrong.
 
     Raises:
@@ -133,7 +133,7 @@ def declared_size(request: Request) -> int:
 
 
 def _parse_with_nan(body: bytes, reason: str) -> Any:
-    """Parse JSON as Python writes it."""
+    """Parse JSON that may contain NaN and infinities, as Python writes them."""
     try:
         value = python_json.loads(body.decode(), JsonBudget())
         orjson.dumps(value)  # refuses unpaired surrogates, which the json module accepts

@@ -227,10 +227,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Close the connection.
-
-        Sends an error first, unless an answer to the current request has already started.
-        """
+        """Close the connection. Send an error first, unless an answer has already started."""
         is_answered = self._is_answering()
         if self._phase is Phase.BODY:
             is_answered = self.cycle.response_started

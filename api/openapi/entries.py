@@ -1,4 +1,4 @@
-"""Builds what routes declare for the OpenAPI document: their bodies, queries and responses."""
+"""Builds the parts of the OpenAPI document that routes declare: bodies, queries, responses."""
 
 from collections.abc import Mapping
 from typing import Any

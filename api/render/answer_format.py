@@ -1,4 +1,4 @@
-"""The format of an endpoint's answers in OpenAI's API."""
+"""Base class of the formats of answers in OpenAI's API."""
 
 from abc import ABC, abstractmethod
 from typing import Any

@@ -1,8 +1,8 @@
 """Divides the output of a choice into blocks of text, reasoning and tool calls. Pure.
 
 The blocks are a function of the output: they don't depend on the pieces in which it arrives. Each
-event has a position, the number of characters of output that precede it. The end of the output is
-one position further.
+event has a position: the number of characters of output that precede it. The end of the output
+counts as one more character.
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from api.follow.transcript import Delta
+from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.reasoning import ReasoningParser, Split
 from api.render.tool_parser import (
     CallArguments,
@@ -173,7 +173,9 @@ class BlockReader:
             yield self._start(BlockKind.TEXT)
         if self._open is not None:
             if self._logprobs and self._open.kind is BlockKind.TEXT:
-                yield self._add("", self._taken(None))  # those of the end-of-sequence token
+                yield self._add(
+                    "", self._taken(None)
+                )  # log-probabilities of the end-of-sequence token
             yield from self._close(self.finish)
 
     def _start(self, kind: BlockKind, call: CallStart | None = None) -> Opened:
@@ -205,9 +207,9 @@ class BlockReader:
 
 
 def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
-    """Return a delta without the stop sequence at its end, and this sequence, if it has one.
+    """Return a delta without the stop sequence at its end, and this sequence (empty without one).
 
-    Only the last delta can have one, because a worker holds back what may belong to one.
+    Only the last delta can have one, because workers hold back text that may belong to one.
     """
     if delta.finish is FinishReason.STOP:
         for stop in (spec.request or {}).get("stop_sequences", ()):
@@ -216,10 +218,11 @@ def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
     return delta, ""
 
 
-def read_blocks(spec: AnswerSpec, delta: Delta) -> BlockReader:
-    """Return the reader of a complete output."""
+def read_blocks(spec: AnswerSpec, choice: ChoiceTranscript) -> BlockReader:
+    """Return a reader that has read the complete output `choice`."""
     reader = BlockReader(spec)
-    delta, reader.stop = without_stop(spec, delta)
+    output = Delta(0, choice.text, choice.finish, tuple(choice.logprobs))
+    delta, reader.stop = without_stop(spec, output)
     for _ in reader.feed(delta):
         pass
     return reader

@@ -23,7 +23,7 @@ class Replay:
 class CatchUp:
     """Collects a job's output until it includes everything that a resuming client already has.
 
-    Then returns what the stream must replay.
+    Then it returns the output that the stream must replay.
     """
 
     def __init__(self, position: Middle) -> None:
@@ -34,7 +34,7 @@ class CatchUp:
         """Add deltas and return everything to replay, or nothing before the position is reached.
 
         The replayed deltas rebuild the state in which the stream was after the position, and then
-        report all further output. No call may follow.
+        report all further output. `add` must not be called again after that.
 
         Raises:
             Misplaced: a choice ended before the position, or its text differs from the text that

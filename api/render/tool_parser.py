@@ -68,8 +68,8 @@ class ToolCallParser:
     """Separates the tool calls in the output of one choice from the other text.
 
     With `emits_early`, the arguments of a call are emitted as they arrive, if the model writes them
-    as JSON. If the call turns out to be malformed, what has been emitted as arguments isn't taken
-    back. The rest is emitted as text.
+    as JSON. If the call turns out to be malformed, the emitted arguments aren't taken back, and the
+    rest is emitted as text.
 
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.
@@ -179,7 +179,7 @@ def call_digest(job_id: JobId, choice: int, call: int) -> str:
 
 
 def _merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join pieces that continue the text or the arguments before them."""
+    """Join adjacent pieces of text, and adjacent pieces of one call's arguments."""
     merged = list[Piece]()
     for kind, group in groupby(pieces, key=_kind):
         match kind:

@@ -1,4 +1,4 @@
-"""Translates OpenAI requests into jobs. Pure."""
+"""Translates requests to /v1/chat/completions and /v1/completions into jobs. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -181,11 +181,7 @@ def _job(
     sampling: SamplingParams,
     *num_prompt_tokens: int,
 ) -> Job:
-    """Build the job, except for its prompts or messages, which callers add.
-
-    `num_prompt_tokens` has the estimated number of tokens of each prompt. The job's cost is
-    computed from these estimates.
-    """
+    """Build the job without its prompts. `num_prompt_tokens` has an estimate for each prompt."""
     sampling = _truncating(sampling, admission.max_model_len)
     return Job(
         id=admission.id,

@@ -14,7 +14,7 @@ from shared.errors import JobFailed
 
 
 class UnknownField(NamedTuple):
-    """One field that its object has in addition to the known ones."""
+    """Field of an object that isn't one of the object's known fields."""
 
     prefix: str
     """Path of the object, for example `messages[0].`. Empty for the body itself."""

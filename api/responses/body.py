@@ -26,7 +26,7 @@ def response_body(
     usage: Usage | None = None,
     error: JobError | None = None,
 ) -> dict[str, Any]:
-    """Return the response object in a status."""
+    """Return the response object with `status`."""
     is_incomplete = status == INCOMPLETE
     request = spec.request or {}
     return {

@@ -21,12 +21,12 @@ class SetCandidateRequest(Body):
     """canary: the candidate answers a share of the requests. shadow: it computes copies of them
     while the pool has idle capacity, and clients get the current version's answers."""
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-    """Share of the requests. Requests with the same `user` are on the same side."""
+    """Share of the requests. Requests with the same `user` get the same version."""
     source: Path | None = None
-    """Adapter that is loaded as the candidate. In place of an earlier candidate."""
+    """Adapter that is loaded as the candidate. It replaces an earlier candidate."""
     version: AdapterVersion | None = Field(None, min_length=1)
     """Previous version that becomes the candidate, as `name@digest`. Without it and `source`, the
-    present candidate gets another share or mode."""
+    current candidate gets another share or mode."""
 
 
 class CandidateQuery(StrictBody):

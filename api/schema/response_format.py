@@ -1,4 +1,4 @@
-"""The request field `response_format`, which constrains answers to JSON."""
+"""Request fields that constrain answers: `response_format`, `structured_outputs`, `guided_*`."""
 
 import json
 from typing import Annotated, Any, Literal, Self

@@ -16,8 +16,8 @@ from routes_support import example_path, routes
 from starlette.types import Message
 
 from api.app import create_app
-from api.bounds import BOUNDS
 from api.http.guards import Guard, Guards, Key, Work, guard_of, guarded
+from ops.lab.generate.request_bounds import BOUNDS
 from shared.protocol.access.rights import Scope
 from shared.protocol.enqueue import EnqueueOptions
 from shared.settings import ApiSettings

@@ -28,8 +28,7 @@ from sse_events import sse_events
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from api.jobs.retention import warn_if_retention_is_limited
-from api.server import run_api
+from api.server import run_api, warn_if_retention_is_limited
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.jobs import JobState

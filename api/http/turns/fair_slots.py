@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 
 class FairSlots:
-    """A semaphore that one tenant can't keep from the others.
+    """Semaphore that shares its slots fairly between tenants.
 
-    A free slot goes to the waiting tenant that holds the fewest, and among equals to the one whose
-    turn is longest ago. Requests of one tenant get slots in order of arrival.
+    A free slot goes to the waiting tenant that holds the fewest slots. Among equals, it goes to the
+    one whose turn is longest ago. Requests of one tenant get slots in order of arrival.
     """
 
     def __init__(self, num_slots: int, *, max_per_tenant: int | None = None) -> None:

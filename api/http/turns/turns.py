@@ -8,15 +8,16 @@ from api.http.turns.fair_slots import FairSlots
 from shared.errors import RedisUnavailable
 
 STALL_S = 1.0
-"""Seconds without any success after which a failed turn also fails those who wait."""
+"""Seconds without a successful turn after which a failed turn fails the waiting requests, too."""
 
 
 class Turns:
     """Lets a limited number of requests proceed at the same time. Tenants that wait take turns.
 
     Without the limit, thousands of requests that arrive at once would share Redis' connections and
-    the event loop, and each call would exceed its time limit. Time in line doesn't count as Redis'
-    time. If Redis doesn't answer, the waiting requests fail together with those that have a turn.
+    the event loop, and each call would exceed its time limit. The time that a request waits for its
+    turn doesn't count for this limit. If Redis doesn't answer, the waiting requests fail together
+    with those that have a turn.
     """
 
     def __init__(self, num_turns: int) -> None:

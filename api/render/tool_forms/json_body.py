@@ -19,7 +19,7 @@ _CLOSES = {"}": "{", "]": "["}
 
 
 class _JsonObject(Bracketed):
-    """Text of one JSON object, in which the first object directly inside it is found.
+    """Text of one JSON object, with the place of the first object directly inside it.
 
     Brackets must match, and only characters of JSON's syntax may occur outside strings. The rest of
     JSON's grammar isn't checked.
@@ -68,7 +68,7 @@ class NamedObject(_JsonObject):
         return None if self._name is None else Head(self._name, start)
 
     def arguments(self, start: int) -> str:
-        """Return the arguments' text so far from index `start` of the object on."""
+        """See `Bracketed.arguments`. Text after the arguments is left out."""
         end, text = self._inner_end, self.text(start)
         return text if end is None else text[: max(0, end - start)]
 
@@ -100,10 +100,6 @@ class BareObject(_JsonObject):
     def head(self) -> Head | None:
         """Return the name, which is known before the object starts."""
         return Head(self._name, 0)
-
-    def arguments(self, start: int) -> str:
-        """Return the object's text so far from the index `start` on."""
-        return self.text(start)
 
     def call(self) -> tuple[str, str] | None:
         """Return the name and the object, or None if the object isn't valid JSON."""

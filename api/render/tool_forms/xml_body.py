@@ -50,7 +50,10 @@ class XmlBody:
         self._step: Callable[[], int] = self._read_tag
 
     def feed(self, text: str) -> str:
-        """Read more text, and return the part of `text` after the call or its valid part."""
+        """Read more text, and return the part after the call, or from an invalid character on.
+
+        The result is empty while more text of the call can follow.
+        """
         self._pending += text
         while not (self.is_closed or self.is_broken):
             length = self._step()
@@ -148,7 +151,10 @@ class XmlBody:
 
 
 def to_json(value: str, types: Set[str]) -> str:
-    """Return a value that a model wrote without quotes as JSON: a string unless a type fits."""
+    """Return a value that a model wrote without quotes as JSON.
+
+    It is a string unless it matches one of `types`, the JSON types of its parameter.
+    """
     text = value.strip()
     text = _PYTHON_WORDS.get(text, text)
     is_json = bool(types) and (text == "null" or loads(text) is not None)

@@ -1,10 +1,13 @@
-"""/v1/adapters: adapter management at run time."""
+"""/v1/adapters: adapter management at run time.
+
+`rollouts.py` has POST /v1/adapters, and `lora_adapters.py` the routes that vLLM has, too.
+"""
 
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
 from api.adapters.inspection import Inspector
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, staging_body
 from api.http.errors import job_error_body
 from api.http.guards import InAccess, Work, guarded

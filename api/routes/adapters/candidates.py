@@ -5,8 +5,8 @@ from fastapi import APIRouter, Request
 from api.access.model_rights import check_model, model_not_found
 from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import Inspector
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, candidate_body
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
@@ -137,7 +137,7 @@ async def promote_candidate(
     candidates: Candidates = part(Candidates),
     shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
-    """Let the candidate answer all requests. The replaced version can be rolled back to.
+    """Let the candidate answer all requests. A rollback restores the replaced version.
 
     With `version`, nothing changes if another version is the candidate by now.
     """

@@ -8,8 +8,8 @@ from fastapi.responses import PlainTextResponse
 
 from api.access.model_rights import check_model, may_use
 from api.adapters.inspection import Inspector
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import Responses, takes
 from api.pools.pools import pools_of

@@ -1,4 +1,4 @@
-"""Routes for trainers that update an adapter while it serves rollouts."""
+"""POST /v1/adapters, and routes for trainers that update an adapter while it serves rollouts."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model
 from api.adapters.inspection import Inspector
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
 from api.http.guards import InAccess, Work, guarded
@@ -68,7 +68,7 @@ async def _load(
 ) -> None:
     """Make the adapter at `source` the new version of a name, or its candidate.
 
-    `param` has the source.
+    `param` is the part of the request that has the source.
     """
     adapter = await pool.part(Inspector).checked_adapter(
         access.tenant, query.name, source, param=param

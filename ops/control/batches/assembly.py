@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from arq.connections import ArqRedis
 
 from api.app import create_app
-from api.pools.file_store import FileStore
+from api.files.file_store import FileStore
 from ops.control.batches.answers import ANSWERING
 from ops.control.batches.file_sweep import FileSweep
 from ops.control.batches.parts import Parts, Window

@@ -8,8 +8,8 @@
 
 import structlog
 
+from api.files.file_store import FileStore
 from api.files.own_files import FOLDER, remove_file
-from api.pools.file_store import FileStore
 from ops.control.batches.results import WORK, Results
 from shared.errors import JobFailed
 from shared.protocol.ids import FileId

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from api.files.file_store import ObjectMissing, OpenObject
 from api.files.own_files import content_name
-from api.pools.file_store import ObjectMissing, OpenObject
 from ops.control.batches.lines import Line, LineCheck
 from ops.control.batches.parts import Parts
 from ops.control.batches.results import Results

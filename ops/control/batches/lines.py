@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import orjson
 
-from api.pools.file_store import OpenObject
+from api.files.file_store import OpenObject
 from shared.json_budget import JsonBudget, TooComplex
 from shared.store.batches.records import LineError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from api.answers.in_process import Answering
-from api.pools.file_store import FileStore
+from api.files.file_store import FileStore
 from api.pools.pool_status import CachedRead
 from shared.store.batches.batches import Batches, Competition
 from shared.store.batches.files import StoredFiles

@@ -3,8 +3,8 @@
 import secrets
 from collections.abc import AsyncIterator, Sequence
 
+from api.files.file_store import FileStore, ObjectMissing
 from api.files.own_files import content_name
-from api.pools.file_store import FileStore, ObjectMissing
 from ops.control.batches.lines import Line, decode_lines, encode_lines
 from shared.protocol.ids import BatchId, FileId
 from shared.store.batches.records import Batch

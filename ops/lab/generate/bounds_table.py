@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from api.app import create_app
-from api.bounds import BOUNDS
 from api.http.guards import Guards, Work
 from ops.lab.generate.control_bounds import WORK
+from ops.lab.generate.request_bounds import BOUNDS
 from ops.lab.generate.stored_bounds import STORED
 from shared.settings import ApiSettings
 

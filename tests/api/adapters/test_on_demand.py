@@ -12,7 +12,7 @@ from key_support import bearer
 from pydantic import SecretStr
 
 from api.adapters import on_demand
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobError
 from shared.store.adapters.fetch_progress import Phase, Staging, StagingProgress

@@ -10,7 +10,7 @@ from queue_support import eventually
 from raw_client import with_settings
 from sse_events import EventReader, answer_in
 
-from api.answers.following import Following
+from api.answers.parts import Following
 from api.follow.reply_hub import ReplyHub
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import JobId

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from api.schema.base import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
+from api.schema.metadata import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
 from shared.protocol.ids import BatchId
 from shared.store.batches.batches import Batches
 from shared.store.batches.records import BatchStatus

@@ -8,7 +8,7 @@ import pytest
 from api_support import RunningApp
 from queue_support import API, LIMITS, eventually, make_job
 
-from api.answers.following import Following
+from api.answers.parts import Following
 from api.follow import presence
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence

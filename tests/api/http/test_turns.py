@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from api.http.turns import turns
-from api.http.turns.checks import SMALL_BYTES, begin_check, check_slots
+from api.http.turns.body_checks import SMALL_BYTES, begin_check, check_slots
 from api.http.turns.fair_slots import FairSlots
 from api.http.turns.pacing import Pacer
 from api.http.turns.turns import Turns

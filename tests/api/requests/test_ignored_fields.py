@@ -17,8 +17,8 @@ from api.requests.unsupported_fields import (
     drop_unsupported,
 )
 from api.schema.chat import ChatCompletionRequest
+from api.schema.chat_messages import AssistantMessage
 from api.schema.completions import CompletionRequest
-from api.schema.messages import AssistantMessage
 from shared.errors import ErrorCode, JobFailed
 
 NAMED = {"type": "function", "function": {"name": "a"}}

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from api.requests.enqueue_options import enqueue_options
-from api.requests.request_headers import RequestHeaders, read_request_headers
+from api.requests.request_headers import RequestHeaders, enqueue_options, read_request_headers
 from api.requests.translate import parse_completion
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey

@@ -17,7 +17,7 @@ from api_support import (
 )
 from pool_contents import pool_contents
 
-from api.answers.following import Following
+from api.answers.parts import Following
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason

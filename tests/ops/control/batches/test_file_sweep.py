@@ -12,8 +12,8 @@ from batch_records import make_batch, make_file
 from queue_support import eventually
 
 from api.access.authenticator import ANONYMOUS
+from api.files.file_store import FileStore
 from api.files.own_files import content_name
-from api.pools.file_store import FileStore
 from ops.control.batches.file_sweep import MAX_RUN_S, PARTIAL_S, RETRY_S, FileSweep
 from ops.control.batches.results import ANSWERS, Results
 from shared.protocol.ids import FileId

@@ -1,4 +1,7 @@
-"""The key by which the candidate version of an adapter takes a request. Pure."""
+"""Computes the key that decides whether an adapter's candidate version takes a request. Pure.
+
+`shared/store/adapters/share.py` makes the decision with this key.
+"""
 
 import secrets
 from collections.abc import Mapping

@@ -111,7 +111,7 @@ def as_parts(content: Any) -> Any:
 
 
 def as_part(part: Any) -> str | ContentPart:
-    """Return an item of a content. A string is a text.
+    """Return an item of a message's content. A string stands for a text part.
 
     Raises:
         ValidationError: the item is neither a string nor a valid part.

@@ -7,8 +7,8 @@ from fastapi import Request
 from api.http.turns.fair_slots import FairSlots
 
 SMALL_BYTES = 16_384
-"""Size up to which a body is checked at once. `Pacer` limits how many requests start in one turn of
-the event loop."""
+"""Maximum size in bytes of a body that doesn't wait for its check. `Pacer` limits how many requests
+start in one turn of the event loop."""
 
 
 def check_slots() -> FairSlots:
@@ -17,12 +17,12 @@ def check_slots() -> FairSlots:
 
 
 async def begin_check(request: Request) -> None:
-    """Return when the body of a request may be parsed, or checked once more.
+    """Wait until the body of a request may be parsed or validated.
 
-    The check of a body has a bound in CPU time, but it holds the event loop. Checks of many bodies
-    in one turn of the loop would add up, and streams and requests of other tenants would wait for
-    all of them. No other large body is checked in this turn of the loop, so the caller checks the
-    body before it awaits anything else.
+    The check of a body takes a bounded CPU time, but blocks the event loop. The checks of many
+    bodies in one turn of the loop would add up, and streams and requests of other tenants would
+    wait for all of them. This function therefore lets one large body pass in each turn of the loop.
+    Callers must check the body before they await anything else.
     """
     if request.state.num_body_bytes <= SMALL_BYTES:
         return

@@ -43,8 +43,8 @@ class StoredObject:
 class FileStore:
     """Objects with names such as `files/file-1`, in a folder or in an object store.
 
-    An object is either complete or missing, whenever a process dies. Every method raises
-    `JobFailed` if the store can't be reached or is full.
+    An object is either complete or missing, even if the process that writes it dies. Every method
+    raises `JobFailed` if the store can't be reached or is full.
     """
 
     def __init__(self, location: str) -> None:
@@ -98,7 +98,7 @@ class FileStore:
     async def delete(self, name: str) -> None:
         """Delete an object or a folder of objects, if it exists.
 
-        What a process had written of the object when it died is deleted as well.
+        Parts of the object that a process had written when it died are deleted, too.
         """
         await asyncio.to_thread(_guarded, self._delete, name)
 
@@ -146,7 +146,7 @@ class FileStore:
 
 
 class OpenObject:
-    """An object that is read. The methods block, so callers use threads.
+    """An object that is open for reading. The methods block, so callers use threads.
 
     They raise `JobFailed` if the store can't be reached.
     """

@@ -1,14 +1,18 @@
-"""Builds the bodies of responses about jobs. Pure."""
+"""Describes a job to clients: headers that name the job, and bodies with its state and answer."""
 
 from typing import Any
 
+from api.answers.rate_headers import rate_headers
 from api.follow.transcript import ChoiceTranscript
 from api.formats import whole_body
 from api.http.errors import job_error_body
+from api.http.headers import JOB_HEADER, LOCATION_HEADER, REPLAYED_HEADER
+from api.http.lists import page_body
 from api.render.openai_chunks import usage_body
 from api.schema.errors import ErrorDetail
 from api.schema.jobs import ListedJob
 from api.schema.usage import UsageBody
+from shared.protocol.enqueue import Enqueued
 from shared.protocol.jobs import JobState, View
 from shared.protocol.results import Result
 from shared.store.views.job_view import JobPage, JobView
@@ -26,8 +30,15 @@ _ANSWER_FIELDS = (
 )
 
 
+def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
+    """Return the headers that name the job of a request."""
+    headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
+    headers |= rate_headers(enqueued.rates)
+    return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}
+
+
 def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
-    """Return the state of a job and, if `result` is the result of a finished one, its answer."""
+    """Return the state of a job, and its answer if `result` has one."""
     body: dict[str, Any] = {**_listed(view), "choices": None}
     if result is None or result.state is not JobState.DONE:
         return body
@@ -40,14 +51,9 @@ def job_body(view: JobView, result: Result | None = None) -> dict[str, Any]:
 
 
 def list_body(page: JobPage) -> dict[str, Any]:
-    """Return a page of jobs as a list in OpenAI's form."""
-    return {
-        "object": "list",
-        "data": [_listed(view) for view in page.jobs],
-        "first_id": page.jobs[0].id if page.jobs else None,
-        "last_id": page.last_id,
-        "has_more": page.has_more,
-    }
+    """Return a page of jobs as a list in OpenAI's format."""
+    jobs = [_listed(view) for view in page.jobs]
+    return page_body(jobs, has_more=page.has_more) | {"last_id": page.last_id}
 
 
 def _listed(view: JobView) -> dict[str, Any]:

@@ -1,22 +1,23 @@
 """Bounds of each kind of work that a request can ask for. `SECURITY.md` lists them.
 
 Each piece of work has a bound in bytes, items and CPU time, is counted against its tenant before it
-is done, and runs where it can be ended. `tests/api/test_bounds.py` walks all routes.
+is done, and runs where it can be ended. Routes declare their kind of work with `guarded`. The test
+`tests/api/test_bounds.py` checks all routes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from api.access import change_query, usage_query
+from api.access import usage_query
 from api.adapters.comparisons import MAX_PAIRS
 from api.answers.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
 from api.assembly import MAX_INSPECTIONS_OF_TENANT
 from api.files.upload import MAX_UPLOADS_TENANT
 from api.http.guards import Work
-from api.http.lists import MAX_LIMIT as MAX_FILES
-from api.jobs.list_query import MAX_LIMIT as MAX_JOBS
+from api.http.lists import MAX_LIMIT
 from api.pool_state.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
+from api.routes import audit_log
 from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES
 from shared.store.batches.batches import MAX_OPEN
 
@@ -84,7 +85,7 @@ BOUNDS: Mapping[Work, Bounds] = {
     Work.RECORD: Bounds(num_bytes=_NONE, items="one record", time=_REDIS, account=_REQUESTS),
     Work.LIST: Bounds(
         num_bytes=_NONE,
-        items=f"{MAX_JOBS} jobs, {MAX_FILES} files or batches, {change_query.MAX_LIMIT} changes, "
+        items=f"{MAX_LIMIT} jobs, {MAX_LIMIT} files or batches, {audit_log.MAX_LIMIT} changes, "
         f"{usage_query.MAX_LIMIT:,} rows of usage",
         time=_REDIS,
         account=_REQUESTS,

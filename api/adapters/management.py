@@ -1,4 +1,4 @@
-"""Shared parts of the routes that manage adapters: who may use them, bodies and errors."""
+"""Checks that a client may manage adapters, and reads the bodies of such requests."""
 
 from typing import TypeVar
 
@@ -33,9 +33,9 @@ _MEANINGS = {
 def _check(request: Request, settings: ApiSettings = part(ApiSettings)) -> None:
     """Check that a client without a key may manage adapters. `check_scope` checks keys.
 
-    Any client may, provided that the server listens only on a loopback address. Even then, requests
-    from web pages of other sites are refused, unless the setting `cors_origins` names the site. Its
-    value `*` names no site: otherwise any page that a user visits could manage the adapters.
+    Any client may, if the server listens only on a loopback address. Requests from web pages of
+    other sites are still refused, unless the setting `cors_origins` names the site. The value `*`
+    doesn't count, because any page that a user visits could then manage the adapters.
 
     Raises:
         JobFailed: the client may not manage adapters.
