@@ -11,7 +11,7 @@ from worker.jobs.consumer import Consumer
 from worker.lease import Lease
 
 WAIT_S = 1.0
-"""Maximum seconds to wait for one message, as a lost lease brings a new mailbox."""
+"""Maximum seconds to wait for one message. After a lost lease, the worker has a new mailbox."""
 
 
 class Mailbox:

@@ -1,7 +1,7 @@
 """Registers the worker in the pool, reports its state with each heartbeat, and acts on the reply.
 
-It also reconciles: jobs that the pool assigns to the worker, but that it hasn't, are returned to
-the queue.
+It also reconciles: jobs that the pool assigns to the worker, but that the worker doesn't have, are
+returned to the queue.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,10 @@ from worker.jobs.running import RunningJobs
 log = structlog.get_logger()
 
 MISMATCHES_UNTIL_RECONCILED = 2
-"""Heartbeats in a row whose reply counts more jobs than the worker has, before it reconciles.
+"""Number of mismatches in a row after which the worker reconciles.
 
-A single one may come from a claim whose reply is still on its way.
+A mismatch is a reply to a heartbeat that counts more jobs than the worker has. A single mismatch
+may come from a claim whose reply is still on its way.
 """
 
 
@@ -86,7 +87,7 @@ class Membership:
         )
 
     async def beat(self, wid: WorkerId) -> None:
-        """Renew the lease, and act on the reply. Raises LeaseLost if the pool has given it up."""
+        """Renew the lease, and act on the reply. Raises LeaseLost if the lease has expired."""
         epochs = self._jobs.claim_epochs
         try:
             standing = await self._queue.beat(
@@ -110,7 +111,7 @@ class Membership:
         await self._queue.leave(wid)
 
     async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
-        """Return jobs to the queue that the pool assigns to this worker, but that it hasn't."""
+        """Return to the queue the jobs that the pool assigns to this worker by mistake."""
         self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
             known = {*(job.id for job in self._jobs), *self._ends.job_ids}

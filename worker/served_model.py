@@ -58,12 +58,12 @@ class AdapterSupply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuShares:
-    """How the threads of a worker share its CPU cores. By default they stay as they are."""
+    """How the threads of a worker share its CPU cores. The default changes nothing."""
 
     num_threads: int = 1
     """Number of OpenMP threads of the engine."""
     take_cores: Callable[[], None] = lambda: None
-    """Sets the OpenMP team of the engine's thread, its only caller, to `num_threads`."""
+    """Gives the calling thread `num_threads` OpenMP threads. Only the engine's thread calls it."""
     spare_cores: Callable[[], None] = lambda: None
     """Limits the calling thread to one core."""
 

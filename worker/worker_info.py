@@ -62,7 +62,7 @@ def worker_info(
 
 
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """Return device and limits for the first log line. `sized` names those that weren't set."""
+    """Return device and limits for the first log line. `sized` names limits that weren't set."""
     info, budgets = served.info, served.adapters.budgets
     return {
         "device": info.device,

@@ -106,8 +106,9 @@ class AdapterLoader:
     async def evict_forgotten(self, version: AdapterVersion) -> bool:
         """Remove a version from device and host memory, if the registry has forgotten it.
 
-        Return whether it has. While the registry is asked, no job can begin to use the version:
-        the same content may be registered again at any time, and is the same version.
+        Return whether the registry has forgotten it. While the registry is asked, no job can begin
+        to use the version. Otherwise a job could, because the same content is the same version and
+        may be registered again at any time.
         """
         async with self._lock(version):
             is_forgotten = bool(await self._registry.forgotten([version]))
@@ -180,10 +181,7 @@ class AdapterLoader:
             await self._advertiser.end_load(version)
 
     async def _prefetch_to_device(self, entry: Adapter) -> None:
-        """Load a version to the device directly, since there is no host memory for copies.
-
-        Does nothing if it doesn't fit beside the adapters in use, or if others wait for memory.
-        """
+        """Load a version to the device if it fits beside those in use and no other waits."""
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
         if not has_room:

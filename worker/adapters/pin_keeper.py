@@ -18,7 +18,7 @@ from worker.lease import Lease
 LOOK_S = 1.0
 """Seconds between two looks at the pins."""
 RETRY_S = 30.0
-"""Seconds until a version is loaded again that couldn't be loaded."""
+"""Seconds after which a failed load of a version is tried again."""
 
 log = structlog.get_logger()
 
@@ -89,7 +89,7 @@ class PinKeeper:
 
 
 def must_load(pinned: PinnedVersion) -> bool:
-    """Return whether the worker that asks should load a pinned version, if no other one does."""
+    """Return whether the worker that asks should load a pinned version, unless another does."""
     return not pinned.is_held and pinned.num_holders < pinned.replicas
 
 

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 LOOK_S = 0.25
 """Seconds between two reads of the queue."""
 MAX_HEADS = 16
-"""Maximum number of versions, the first in the queue, considered after each read of it."""
+"""Maximum number of versions, from the front of the queue, that each read returns."""
 RETRY_S = 30.0
 """Seconds between two prefetches of a version whose load failed, or that was evicted."""
 

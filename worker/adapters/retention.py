@@ -20,11 +20,12 @@ log = structlog.get_logger()
 SWEEP_S = 1.0
 """Maximum seconds between two sweeps of the registry for unreferenced versions."""
 TIDY_S = 5.0
-"""Maximum seconds between two checks of this worker's versions. Heartbeats cause most."""
+"""Maximum seconds between two checks of this worker's versions. Heartbeats trigger most checks."""
 UNUSED_S = 10.0
-"""Seconds without use after which a copy is deleted, unless it was registered by then."""
+"""Seconds without use after which a copy is deleted, unless the registry knows its version."""
 IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
-"""Values of a copy on disk. Low ones are deleted first; one in the queue may be the last."""
+"""Values of copies on disk. Copies with low values are deleted first. For a version in the queue,
+the copy may be the only source."""
 
 
 class Retention:
@@ -91,7 +92,7 @@ class Retention:
                 log.info("adapter_evicted", version=version, reason="nothing refers to it")
 
     async def _discard_uploads(self) -> None:
-        """Delete copies of uploads that the registry has forgotten. Redis may have the files."""
+        """Delete copies of uploaded and fetched adapters that the registry has forgotten."""
         store = self._store
         if store is None:
             return

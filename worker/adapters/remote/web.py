@@ -27,11 +27,11 @@ Allow = Callable[[RemoteUrl], None]
 def fetch_over_http(
     url: RemoteUrl, *, allow: Allow, check: AddressCheck, budget: Budget
 ) -> Iterator[bytes]:
-    """Yield the bytes at `url`, or where it redirects to as far as `allow` permits it.
+    """Yield the bytes at `url`. Follow its redirects, if `allow` permits them.
 
     Raises:
-        AdapterRejected: the response can't be used. The subclass SourceFailed says why there is
-            none.
+        AdapterRejected: the response can't be used. The subclass SourceFailed says why there is no
+            response.
     """
     backend = PinnedBackend(check, budget)
     with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool:

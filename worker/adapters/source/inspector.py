@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class Inspector:
-    """Answers inspection requests of front ends, those for files on this machine one at a time."""
+    """Answers inspection requests. Files on this machine are read for one request at a time."""
 
     def __init__(
         self,

@@ -78,10 +78,9 @@ def has_bases_name(name: str, source: str) -> AdapterRejected:
 
 
 class _SharingReader:
-    """Reads adapters, and reads the files of each source once if several names have it.
+    """Reads adapters. If several names have one source, its files are read only once.
 
-    The adapter stays in memory for the later names. Files are read again if the adapters that are
-    kept in this way would exceed MAX_SHARED_BYTES.
+    The adapter stays in memory for the later names, unless this would exceed MAX_SHARED_BYTES.
     """
 
     def __init__(self, sources: Mapping[str, str], read: Read) -> None:

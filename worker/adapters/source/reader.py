@@ -196,7 +196,7 @@ class AdapterReader:
             )
 
     def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
-        """Read the version of `entry` from its copy. Discard a damaged one and return None."""
+        """Read the version of `entry` from its copy. Discard a damaged copy, and return None."""
         try:
             is_operators = self.roots.are_operators(entry.source)
             files = AdapterFiles(folder, is_operators=is_operators)
@@ -214,7 +214,7 @@ class AdapterReader:
         return replace(adapter, weights=replace(adapter.weights, source=entry.source))
 
     def _read_in_full(self, entry: Adapter, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
-        """Read a copy and check all values in it, so that `_read_unchanged` need not again."""
+        """Read a copy and check all its values, so that `_read_unchanged` needn't check them."""
         adapter = self._read(entry.name, files)
         weights = adapter.weights
         if weights.digest == entry.digest and not files.have_changed():

@@ -19,7 +19,7 @@ REPORT_S = 0.5
 
 
 class RemoteReads:
-    """What a worker needs to read adapters from URLs without delaying others."""
+    """Threads for reading adapters from URLs without delaying others, and reports of progress."""
 
     def __init__(
         self, threads: LoaderThreads, progress: StagingProgress, stager: Stager | None

@@ -81,7 +81,7 @@ def _config_in(weights: Path) -> bytes:
 
 
 def _metadata(weights: Path) -> dict[str, Any]:
-    """Return the metadata of a safetensors file, which are empty if the header is malformed."""
+    """Return the metadata of a safetensors file. It is empty if the header is malformed."""
     with weights.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         text = file.read(min(size, MAX_HEADER_BYTES))
