@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from worker.adapters.disk_store import AdapterStore
-from worker.adapters.host_memory import AnyHostMemory
+from worker.adapters.host_memory import HostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.interface import AdapterSource
@@ -51,7 +51,7 @@ class AdapterSupply:
     """Copies of adapters' files on disk; None if no copies are kept."""
     stager: Stager | None
     """Fetches adapters from URLs; None if the worker fetches none."""
-    host: AnyHostMemory
+    host: HostMemory
     """Copies of adapters in host memory."""
     budgets: AdapterBudgets
 

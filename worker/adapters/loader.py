@@ -25,7 +25,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.registry import Registry
 from shared.store.redis.retry import retry_until_available
 from worker.adapters.advertiser import Advertiser
-from worker.adapters.host_memory import AnyHostMemory
+from worker.adapters.host_memory import HostMemory
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
 from worker.adapters.residency import Residency
@@ -56,7 +56,7 @@ class AdapterLoader:
     _: KW_ONLY
     source: AdapterSource
     uploads: UploadFetcher
-    host: AnyHostMemory
+    host: HostMemory
     """Host memory into which adapters are read."""
     threads: LoaderThreads
     remote: RemoteReads

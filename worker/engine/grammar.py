@@ -98,7 +98,7 @@ def lark_source(grammar: str) -> GrammarSource:
 
 
 class GrammarCost:
-    """CPU time that the answers under one grammar have taken. Used by any number of threads."""
+    """CPU time that the answers under one grammar have taken. Thread-safe."""
 
     def __init__(self) -> None:
         self._extra_s = 0.0
@@ -205,11 +205,7 @@ class Grammar:
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
-        """Return the state after `output_ids`.
-
-        Raises:
-            JobFailed: the grammar doesn't allow these tokens.
-        """
+        """Return the state after `output_ids`. Raises JobFailed if these tokens aren't allowed."""
         matcher, cost = self._matcher.deep_copy(), self._cost
         if output_ids and not cost.is_exceeded:
             with cost.measured(num_tokens=len(output_ids)):

@@ -57,7 +57,7 @@ ReservedT = TypeVar("ReservedT")
 
 @dataclass(frozen=True, slots=True)
 class EvictionOrder:
-    """Which adapters make room first, and which last."""
+    """Which adapters are evicted first, and which last."""
 
     first: Collection[AdapterVersion] = ()
     """Versions that are evicted before all others."""

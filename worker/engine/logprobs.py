@@ -24,8 +24,8 @@ def sampled_logprobs(
 ) -> Pending[dict[int, TokenLogprobs]]:
     """Return the log-probabilities of sampled `tokens` `[S]`, by the index of the row.
 
-    `logits` is `[S, V]`. Rows that don't ask for log-probabilities are left out. The values of rows
-    whose token is negative mean nothing.
+    `logits` is `[S, V]`. Rows that don't ask for log-probabilities are left out. Values of rows
+    whose token is negative are meaningless.
     """
     selected = [i for i, r in enumerate(rows) if r.sampling.logprobs is not None]
     if not selected:

@@ -182,11 +182,11 @@ class StepRunner:
         else:
             self._limit.record_pass()
             return computed
-        # The error is gone here. It referred to the tensors of the failed pass.
+        # The exception is gone here. It referred to the tensors of the failed pass.
         return self._shrink(chunks)
 
     def _shrink(self, chunks: Sequence[Chunk]) -> JobError | None:
-        """Lower the number of tokens of a pass. Return an error if it was one already."""
+        """Halve the limit of a pass. Return an error if the failed pass had only one token."""
         free_unused(self._device)
         self.num_out_of_memory += 1
         num_tokens = sum(chunk.num_tokens for chunk in chunks)

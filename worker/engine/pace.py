@@ -8,7 +8,7 @@ STRETCH = 2.0
 MIN_PROMPT_TOKENS = 32
 """Prompt tokens that a step may have even beyond its target, so that prompts progress."""
 MAX_GROWTH = 2
-"""Maximum number of prompt tokens, relative to earlier steps. Beyond, estimates are poor."""
+"""Maximum number of prompt tokens, relative to the most so far. Estimates beyond it are poor."""
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0

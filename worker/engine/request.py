@@ -43,14 +43,14 @@ class ChoiceSampling(TokenSampling):
 
 
 class AllowedTokens(Protocol):
-    """What the sampler reads of a grammar's state."""
+    """The part of a grammar's state that the sampler reads."""
 
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next; see `GrammarState.allowed`."""
 
 
 class SampledRow(Protocol):
-    """What the sampler reads of a request."""
+    """The part of a request that the sampler reads."""
 
     @property
     def sampling(self) -> ChoiceSampling:

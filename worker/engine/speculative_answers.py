@@ -10,7 +10,7 @@ from worker.engine.rules import NO_TOKEN_LEFT, finish_reason, is_restricted
 from worker.engine.scheduler import Scheduler
 
 MAX_FORCED = 64
-"""Maximum number of forced tokens after a step: they lengthen the next, and others wait."""
+"""Maximum number of forced tokens after a step. They lengthen the next step for all requests."""
 _NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite logits")
 
 
@@ -20,11 +20,7 @@ class Answers:
     def __init__(
         self, scheduler: Scheduler, *, max_model_len: int, vocab_size: int, forces_tokens: bool
     ) -> None:
-        """Create a record without tokens.
-
-        With `forces_tokens`, tokens are appended where a grammar allows no other. There are
-        `vocab_size` logits.
-        """
+        """Set the counters to 0. With `forces_tokens`, append tokens that have no alternative."""
         self._scheduler = scheduler
         self._max_model_len = max_model_len
         self._vocab_size = vocab_size

@@ -172,5 +172,5 @@ class EngineThread:
 def _resolve(future: Future[T], function: Callable[[], T]) -> None:
     try:
         future.set_result(function())
-    except Exception as error:  # noqa: BLE001  (the caller's to handle, where it waits)
+    except Exception as error:  # noqa: BLE001  (the caller handles it where it waits)
         future.set_exception(error)

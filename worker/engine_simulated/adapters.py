@@ -1,4 +1,4 @@
-"""Adapters without weights: a name and any word as their source, or the files at a URL."""
+"""Adapters without weights. The source of an adapter is any word, or files at a URL."""
 
 import hashlib
 import time

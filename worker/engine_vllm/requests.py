@@ -17,7 +17,7 @@ from worker.engine_vllm.row import extra_args_of
 def core_request(
     request: Request, *, lora: LoRARequest | None, cache_salt: str | None
 ) -> EngineCoreRequest:
-    """Return vLLM's form of a request. Only those with equal salts share blocks of the KV cache.
+    """Return vLLM's form of a request. Only requests with equal salts share blocks of the KV cache.
 
     Tokens that earlier tries have output become part of the prompt. The sampler tells them apart.
     """

@@ -80,7 +80,7 @@ class JobSampler(LogitsProcessor):  # type: ignore[misc]  # vLLM isn't installed
 
 
 class _Row:
-    """One request of the batch, in the form that `sample` reads."""
+    """One request of the batch, in the form that the sampler reads."""
 
     def __init__(
         self, params: RowParams, prompt_ids: list[int], new_ids: list[int], grammar: Grammar | None
@@ -113,7 +113,7 @@ class _Row:
 
 
 class _Grammars:
-    """Compiles grammars, and remembers the latest."""
+    """Compiles grammars, and caches the latest."""
 
     def __init__(self, tokenizer: str, vocab_size: int, eos_ids: list[int]) -> None:
         self._tokenizer = tokenizer
