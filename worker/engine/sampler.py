@@ -204,7 +204,7 @@ def _num_kept(
 
 
 def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
-    """Return a mask of the `num_kept` largest `logits`. Of those equal to `least`, keep the first."""
+    """Return a mask of the `num_kept` largest logits. Of those equal to `least`, keep the first."""
     is_larger, is_equal = logits > least, logits == least
     num_equal = num_kept - is_larger.sum(-1, keepdim=True)
     is_equal &= is_equal.cumsum(-1, dtype=torch.int32) <= num_equal

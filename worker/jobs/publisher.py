@@ -36,8 +36,8 @@ CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 PUBLISH_S = 0.03
 """Least time between two publications, in seconds, except for the first and last tokens of answers.
 
-Each publication takes the cores from the engine for about 2 ms: here, in Redis, in the front end
-and in a client on the same machine. A step of a single stream takes about 10 ms.
+If Redis, the front end and the client run on the same machine, a publication takes about 2 ms of
+CPU time from the engine. A step of a single stream takes about 10 ms.
 """
 CHECKPOINT_TOKENS = 16
 """A choice's next checkpoint is due once this many tokens of the choice are in no checkpoint."""

@@ -86,7 +86,7 @@ def request_of(
     """Return the engine's request for the rest of a choice.
 
     The model's `style` sets the sampling fields that the client left out. Without a `grammar`, any
-    text is allowed. `bad_words` are the tokens of the job's.
+    text is allowed. `bad_words` are the tokens of the job's bad words.
 
     Raises:
         JobFailed: the tokens that earlier tries have published don't follow the grammar.

@@ -85,9 +85,9 @@ class TokenizationDesk:
 
     async def run(self) -> None:
         """Answer calls until cancelled. While Redis is unavailable, wait for it."""
-        async with asyncio.TaskGroup() as clerks:
+        async with asyncio.TaskGroup() as group:
             for _ in range(MAX_CONCURRENT):
-                clerks.create_task(self._serve())
+                group.create_task(self._serve())
 
     async def _serve(self) -> None:
         while True:
@@ -102,7 +102,7 @@ class TokenizationDesk:
     async def _answer(self, raw: bytes) -> None:
         try:
             call_id, call = decode_call(raw)
-        except ProtocolMismatch as error:  # a later release's
+        except ProtocolMismatch as error:  # a later release has sent it
             log.warning("call_undecodable", error=str(error))
             return
         await self.calls.answer(call_id, await self._reply(call_id, call))

@@ -7,7 +7,7 @@ _OPERATORS = torch.library.Library("lorikeet", "DEF")  # type: ignore[no-untyped
 _OPERATORS.define("largest(Tensor values) -> (Tensor, Tensor)")  # type: ignore[no-untyped-call]
 
 _MANY = 8
-"""Number of rows for which it pays to copy them for NumPy."""
+"""Number of rows from which on copying them for NumPy is worthwhile."""
 
 
 def largest(values: Tensor) -> tuple[Tensor, Tensor]:

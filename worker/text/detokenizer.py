@@ -198,7 +198,7 @@ class TextStream:
 
 
 def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return start and end of the stop string that is completed first, and of these the longest."""
+    """Return start and end of the stop string that ends first. If several do, take the longest."""
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     if not found:
         return None

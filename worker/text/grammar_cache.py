@@ -110,7 +110,7 @@ def _try_again(param: str) -> JobFailed:
 class TenantCache(Generic[V]):
     """Maps keys of tenants to values, up to a total number of values.
 
-    A tenant's values are its own, since a shared one would show what other tenants send.
+    Tenants share no values, because a cached value would show what another tenant has sent.
     """
 
     def __init__(self, max_values: int) -> None:

@@ -20,7 +20,7 @@ def match_in_child(
     """Return the first matching regex of each name, and its group `idx` if it has one.
 
     With `is_full`, regexes match whole names. Otherwise they match the start of a name. Names that
-    no regex matches are left out. Return None if the limits don't suffice.
+    no regex matches are left out. Return None if matching exceeds the limits.
     """
     asked = json.dumps([regexes, names, is_full]).encode()
     answer = ask_sandbox("worker.lora.patterns.child", asked)

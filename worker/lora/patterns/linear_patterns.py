@@ -110,14 +110,15 @@ def _form(pattern: str, form: PatternForm) -> str:
     parsed = _parsed(pattern, form)
     if form is not PatternForm.END:
         return linear_form(parsed, parsed.state)
-    # What PEFT writes before the pattern costs most, since it can match at each dot. The pattern is
-    # therefore matched after each dot, where it matches alike unless it asks for the start.
+    # The text that PEFT writes before the pattern costs most, since it can match at each dot.
+    # Therefore the pattern alone is matched after each dot. The result is the same unless the
+    # pattern asks for the start of the name.
     _, (_, (*_, key)), _ = parsed
     return linear_form(key, parsed.state)
 
 
 def _parsed(pattern: str, form: PatternForm) -> Any:
-    """Parse a pattern with what PEFT writes around it, if it is also valid without."""
+    """Parse a pattern with the text that PEFT writes around it. It must also be valid alone."""
     parser.parse(pattern)
     return parser.parse(form.regex(pattern))
 

@@ -25,7 +25,7 @@ _PER_STEP = 7.874015718698502e-3
 
 
 class Weight(Protocol):
-    """A weight that is read when transformers loads it, as it indexes tensors of safetensors."""
+    """A weight that is read when transformers indexes it, like a tensor of a safetensors file."""
 
     def __getitem__(self, index: EllipsisType) -> Tensor:
         """Return the weight."""
