@@ -57,11 +57,7 @@ _DIVERGED = JobError(
 
 
 def json_source(schema: str) -> GrammarSource:
-    """Return the grammar of JSON texts that are valid under a JSON Schema, given as JSON text.
-
-    Raises:
-        GrammarRejected: the schema isn't an object or is nested too deeply.
-    """
+    """Return the grammar of JSON under a schema. Raises GrammarRejected for a bad schema."""
     try:
         return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
     except ValueError as error:

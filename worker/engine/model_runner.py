@@ -167,11 +167,7 @@ class StepRunner:
         return result
 
     def _run_pass(self, chunks: Sequence[Chunk]) -> list[Computed] | JobError | None:
-        """Run one forward pass and return its results.
-
-        Returns an error instead if all requests of the pass end with it, and None if the pass must
-        be repeated with fewer tokens.
-        """
+        """Run one pass. Return its results, an error for all its requests, or None to retry it."""
         try:
             computed = self._runner.run(chunks)
         except Exception as error:  # per step: it becomes an error of each request in the pass

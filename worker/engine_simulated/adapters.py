@@ -87,11 +87,7 @@ class SimulatedSource:
         return CheckedAdapter(adapter, BASE_STYLE)
 
     def read_version(self, entry: Adapter) -> CheckedAdapter[SimulatedAdapter]:
-        """Return the adapter of a registry entry.
-
-        Raises:
-            AdapterRejected: the files at its URL have changed, or can't be fetched.
-        """
+        """Return the adapter of a registry entry. Raises AdapterRejected if it has changed."""
         adapter = self.read(entry.name, entry.source)
         if adapter.weights.digest != entry.digest:
             raise AdapterRejected(

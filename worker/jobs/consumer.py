@@ -164,11 +164,7 @@ class Consumer:
             admissions.create_task(self._admit(job))
 
     async def _preempt(self) -> None:
-        """Return preemptible jobs to the queue if the worker has taken more jobs than it can run.
-
-        Their requests leave the engine at once. The next worker continues after the last token that
-        was published.
-        """
+        """Return preemptible jobs to the queue if the worker has more jobs than it can run."""
         preempted = jobs_to_preempt(
             [job for job in self._jobs if job.end is None],
             max_sequences=self._max_num_seqs,

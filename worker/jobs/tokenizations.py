@@ -57,11 +57,7 @@ class AdapterStyles:
     _read: dict[AdapterVersion, PromptStyle] = field(default_factory=dict, init=False)
 
     async def style(self, version: AdapterVersion) -> PromptStyle:
-        """Return the style of a version. If it is unknown, read the version's files.
-
-        Raises:
-            AdapterRejected: the version isn't registered, or can't be served.
-        """
+        """Return a version's style, read from its files if necessary. Raises AdapterRejected."""
         style = self.residency.style(version) or self._read.get(version)
         if style is None:
             entry = await self.registry.adapter_by_version(version)

@@ -70,11 +70,7 @@ class GrammarCache:
         return result
 
     def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
-        """Compile a constraint.
-
-        Return the grammar, or the reason why it was rejected, and the CPU time of the compilation
-        in seconds.
-        """
+        """Compile a constraint. Return the grammar or the reason against it, and CPU seconds."""
         built = build_grammar(constraint)
         if built.error:
             return built.error, built.cpu_s

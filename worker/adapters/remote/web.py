@@ -74,10 +74,7 @@ _ERRORS = (
 
 
 def _target(url: RemoteUrl, response: httpcore.Response) -> RemoteUrl:
-    """Return the URL to which a response redirects, without its fragment.
-
-    A redirect can't set the expected digest: callers check that of the original URL.
-    """
+    """Return the URL to which a response redirects. It can't change the expected digest."""
     location = _header(response, b"location")
     try:
         target = urljoin(f"{url.address}?{url.query}", location)

@@ -78,10 +78,7 @@ def has_bases_name(name: str, source: str) -> AdapterRejected:
 
 
 class _SharingReader:
-    """Reads adapters. If several names have one source, its files are read only once.
-
-    The adapter stays in memory for the later names, unless this would exceed MAX_SHARED_BYTES.
-    """
+    """Reads adapters, and files of a shared source only once if MAX_SHARED_BYTES allows it."""
 
     def __init__(self, sources: Mapping[str, str], read: Read) -> None:
         self._sources = sources

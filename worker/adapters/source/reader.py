@@ -176,12 +176,7 @@ class AdapterReader:
         return self._read(name, files)
 
     def _keep_copy(self, adapter: CheckedAdapter[LoRAAdapter], files: AdapterFiles) -> None:
-        """Copy to the store the files from which `adapter` was read. Staged files are moved.
-
-        Raises:
-            AdapterRejected: a file has changed since it was read.
-            StoreFailed: the copy can't be written.
-        """
+        """Copy or move the adapter's files to the store. Raises AdapterRejected or StoreFailed."""
         weights = adapter.weights
         if upload_of(files.source) is not None or is_remote(files.source):
             self._record_checked(weights, files)

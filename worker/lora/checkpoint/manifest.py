@@ -153,10 +153,7 @@ def _stackable(
 def _can_stack(
     pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
 ) -> bool:
-    """Return whether the A matrices of all pairs can be read as one tensor.
-
-    The B matrices must be readable as another.
-    """
+    """Return whether all A matrices can be read as one tensor, and all B matrices as another."""
     matrices = ([pair.a for pair in pairs], [pair.b for pair in pairs])
     infos = [[header.tensors[names[key]] for key in keys] for keys in matrices]
     return all(

@@ -104,10 +104,7 @@ def _load_plain(
 def _load_quantised(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Let transformers load weights that are dequantised when it indexes them.
-
-    The auto class takes no state dict, so the model's own class loads it.
-    """
+    """Load by the model's own class, because the auto class takes no dict of lazy weights."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     weights = dequantised_weights(source, folder, options["device_map"][""])
     model, info = model_class.from_pretrained(
