@@ -1,4 +1,7 @@
-"""Describes a worker for its heartbeats and for its first log line."""
+"""Describes a worker for its heartbeats and for its first log line.
+
+`api/metrics/pool_metrics.py` reads the counters by name.
+"""
 
 from importlib.metadata import version
 

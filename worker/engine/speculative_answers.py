@@ -1,4 +1,4 @@
-"""Appends the tokens of a step to their requests."""
+"""Appends tokens to requests: those of a step, accepted draft tokens and forced tokens."""
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.results import FinishReason

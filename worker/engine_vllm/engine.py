@@ -23,9 +23,9 @@ from worker.engine.rules import (
     reason_to_reject,
 )
 from worker.engine_vllm.adapters import VllmImage
-from worker.engine_vllm.checks import reason_not_allowed
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.requests import core_request, prompt_logprobs, token_logprobs
+from worker.engine_vllm.token_check import reason_not_allowed
 
 log = structlog.get_logger()
 

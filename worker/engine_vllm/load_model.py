@@ -32,8 +32,8 @@ from worker.model.loading.refusals import first_line
 from worker.served_model import BaseInfo, CpuShares, ServedModel
 from worker.startup.adapter_supply import adapter_supply
 from worker.text.grammar_cache import GrammarCache
+from worker.text.max_token_bytes import max_token_bytes
 from worker.text.reasoning_format import base_reasoning_form
-from worker.text.token_bytes import max_token_bytes
 from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import base_tool_form
 

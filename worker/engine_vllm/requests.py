@@ -11,7 +11,7 @@ from vllm.v1.engine import EngineCoreRequest
 
 from worker.engine.logprobs import LEAST
 from worker.engine.request import ChoiceSampling, Request, TokenLogprobs
-from worker.engine_vllm.row import extra_args_of
+from worker.engine_vllm.row_params import extra_args_of
 
 
 def core_request(

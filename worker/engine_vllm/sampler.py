@@ -18,7 +18,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, GrammarState
 from worker.engine.sampler import decide_, draw
-from worker.engine_vllm.row import RowParams, row_params
+from worker.engine_vllm.row_params import RowParams, row_params
 from worker.kernels.transfer import to_device, to_host
 
 PATH = f"{__name__}:JobSampler"

@@ -13,7 +13,7 @@ from torch import Size, Tensor, nn
 from shared.errors import ModelRejected
 from worker.lora.base.modules import BaseModules
 from worker.model.loading.refusals import OTHER_ENGINE, some_of
-from worker.model.trace import Call
+from worker.model.module_calls import Call
 
 Calls = Sequence[Call]
 

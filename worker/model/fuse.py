@@ -23,7 +23,7 @@ from worker.model.attention import LayerProbe
 from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
 from worker.model.fused_layer import FusedStack, fused_layer, fused_stack
 from worker.model.kv_cache import KVShape
-from worker.model.trace import Call
+from worker.model.module_calls import Call
 
 # Largest allowed deviation from the original output, relative to the output's largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}

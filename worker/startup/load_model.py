@@ -23,8 +23,8 @@ from worker.startup.openmp import end_team, set_threads, take_cores
 from worker.startup.sizing import sizes_of
 from worker.startup.warm_up import warm_up
 from worker.text.grammar_cache import GrammarCache
+from worker.text.max_token_bytes import max_token_bytes
 from worker.text.reasoning_format import base_reasoning_form
-from worker.text.token_bytes import max_token_bytes
 from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import base_tool_form
 

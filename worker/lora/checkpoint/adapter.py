@@ -1,4 +1,8 @@
-"""Reads LoRA adapters in PEFT's format and refuses adapters that can't be served exactly."""
+"""Reads LoRA adapters in PEFT's format and refuses adapters that can't be served exactly.
+
+The registry identifies versions by the digests that are computed here. A change of the digests
+makes versions that are already registered unreadable.
+"""
 
 import hashlib
 import json

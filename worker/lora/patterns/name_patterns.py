@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from shared.errors import AdapterNotServed, AdapterRejected
-from worker.lora.patterns.child import match_in_child
+from worker.lora.patterns.child_process import match_in_child
 from worker.lora.patterns.linear_form import NotLinear
 from worker.lora.patterns.linear_patterns import PLAIN, TooCostly, linear_matcher
 from worker.lora.patterns.pattern_form import Match, PatternForm

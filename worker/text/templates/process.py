@@ -2,7 +2,8 @@
 
 A template is a program. Jinja's sandbox keeps it from files and the network, but not from endless
 loops, huge numbers and huge texts. The process answers one chat after the other on the connection
-whose file descriptor is its argument. It ends when a chat exceeds a limit.
+whose file descriptor is its argument. It ends when a chat exceeds a limit. `sandbox.py` starts it,
+and defines the fields of chats and answers.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Matches regular expressions in a child process: `python -m worker.lora.patterns.child`.
+"""Matches regular expressions in a child process: `python -m worker.lora.patterns.child_process`.
 
 Python's `re` can take exponential time, and no thread can interrupt it.
 """
@@ -23,7 +23,7 @@ def match_in_child(
     no regex matches are left out. Return None if matching exceeds the limits.
     """
     asked = json.dumps([regexes, names, is_full]).encode()
-    answer = ask_sandbox("worker.lora.patterns.child", asked)
+    answer = ask_sandbox("worker.lora.patterns.child_process", asked)
     if not answer.text:
         return None
     return {name: Match(index, layer) for name, index, layer in json.loads(answer.text)}
