@@ -37,7 +37,7 @@ class BaseInfo:
     max_num_batched_tokens: int
     """Maximum number of tokens of a step."""
     step_bytes: int = 0
-    """Memory that the largest step takes beside the weights, in bytes; 0 if it isn't known."""
+    """Memory that the largest step takes besides the weights, in bytes; 0 if it isn't known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,9 +95,9 @@ class AdapterLoader:
     async def evict_forgotten(self, version: AdapterVersion) -> bool:
         """Remove a version from device and host memory, if the registry has forgotten it.
 
-        Return whether the registry has forgotten it. While the registry is asked, no job can begin
-        to use the version. Otherwise a job could, because the same content is the same version and
-        may be registered again at any time.
+        Return whether the registry has forgotten it. The same content may be registered again at
+        any time, as the same version. Therefore no job can begin to use the version during the
+        call.
         """
         async with self._lock(version):
             is_forgotten = bool(await self.registry.forgotten([version]))
@@ -170,7 +170,7 @@ class AdapterLoader:
             await self.advertiser.end_load(version)
 
     async def _prefetch_to_device(self, entry: Adapter) -> None:
-        """Load a version to the device if it fits beside those in use and no other waits."""
+        """Load a version to the device, unless versions in use or waiting need the memory."""
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
         if not has_room:

@@ -197,7 +197,7 @@ class Grammar:
 
     @property
     def is_too_complex(self) -> bool:
-        """Whether answers under this grammar have taken too much CPU time. All of them end."""
+        """Whether answers under this grammar have taken too much CPU time, so that they end."""
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:

@@ -82,8 +82,8 @@ class TokenLogprobs:
 
     logprob: float
     top: tuple[tuple[int, float], ...]
-    """(token id, log-probability) of the likeliest tokens, likeliest first. With
-    `ChoiceSampling.logprob_token_ids`, of the output token and then of these tokens."""
+    """(token id, log-probability) of the likeliest tokens, likeliest first. If the request has
+    `logprob_token_ids`, this lists the output token and then these tokens instead."""
     rank: int | None = None
     """Number of tokens that are at least as likely as the token; None if it wasn't asked for."""
 

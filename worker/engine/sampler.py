@@ -131,7 +131,7 @@ def _table(rows: Sequence[SampledRow], vocab_size: int) -> Array:
 
 
 def _checked(best: Tensor, tokens: Tensor) -> Tensor:
-    """Return the tokens, without those of rows whose best logit isn't finite."""
+    """Return the tokens, with -1 for rows whose best logit isn't finite."""
     # The maximum of a row with a NaN is NaN.
     return tokens.masked_fill(~best.isfinite(), _NO_TOKEN)
 
@@ -228,7 +228,7 @@ def _sample(probs: Tensor, table: Tensor) -> Tensor:
 
 
 def _search(cdf: Tensor, target: Tensor) -> Tensor:
-    """Return `[S, 1]`: the first position above the target, or else the last that isn't 0."""
+    """Return `[S, 1]`: the first position with a sum above the target, or the last that adds."""
     found = torch.searchsorted(cdf, target, right=True)
     last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
     # Comparisons with NaN lead beyond the end.

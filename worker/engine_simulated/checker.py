@@ -21,7 +21,7 @@ from worker.engine_simulated.tokens import (
 )
 
 MAX_GAP = 1000
-"""Largest number of missing tokens of one epoch that is a gap. Larger ones count as a splice."""
+"""Largest number of missing tokens in a row that counts as a gap. More count as a splice."""
 GAP_ENDS = 2
 """Number of tokens after a gap that must fit, if there are so many. One could fit by chance."""
 _TOKEN = re.compile(rf"[0-9a-f]{{{TEXT_CHARS}}}")

@@ -39,7 +39,7 @@ def _sampling_params(request: Request) -> SamplingParams:
     sampling = request.sampling
     params = SamplingParams(
         temperature=0.0,  # the sampler draws the tokens of all other requests
-        # A request for no token gets one, which isn't output, for the log-probabilities.
+        # If `max_tokens` is 0, one token is sampled for the log-probabilities, but not output.
         max_tokens=max(1, request.max_tokens - len(request.output_ids)),
         stop_token_ids=sorted(request.stop_ids),
         ignore_eos=True,

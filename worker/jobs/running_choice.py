@@ -47,7 +47,7 @@ class PendingTokens:
     )
 
     def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
-        """Create an empty list from `index` on. The answer's start comes with `prompt_ids`."""
+        """Create an empty list from token `index` on. An event from 0 on has `prompt_ids`, too."""
         self.index = index
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 WAIT_S = 1.0
 """Maximum seconds to wait for one call."""
 MAX_CONCURRENT = 2
-"""Maximum number of calls that a worker answers at the same time. It leaves others in the list."""
+"""Maximum number of calls that a worker answers at the same time. Other calls wait in Redis."""
 MAX_STYLES = 256
 """Maximum number of remembered prompt styles of adapters that aren't loaded."""
 FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed to tokenize; see its log")

@@ -9,7 +9,7 @@ from worker.model.memory_policy import GIB, DeviceMemory
 MAX_RESERVE = 1 * GIB
 """Free memory that is left to Redis, the front end and the rest of the machine."""
 RESERVE_SHARE = 8
-"""Small machines reserve one part in this number of their memory."""
+"""Divisor of a small machine's memory. The quotient is reserved."""
 
 
 def machine_memory(root: Path = Path("/")) -> DeviceMemory:

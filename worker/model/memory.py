@@ -53,7 +53,7 @@ class Sizes:
     batch: Batch
     parts: Division
     step_bytes: int
-    """Memory that the largest step takes beside the weights."""
+    """Memory that the largest step takes besides the weights."""
 
 
 def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:

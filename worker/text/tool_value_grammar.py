@@ -83,7 +83,7 @@ def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[s
 def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[str]:
     """Yield rules for the parameters in order, of which some may be left out.
 
-    `some_N_I` has the parameters from I on after another one, and `none_N_I` those after none.
+    `none_N_I` matches the parameters from I on if none precedes them, and `some_N_I` if some do.
     """
     yield f"arguments_{number}: none_{number}_0"
     for i, must in enumerate(is_required):

@@ -57,7 +57,7 @@ class Bucket:
     """The objects at one URL of a bucket."""
 
     def __init__(self, url: RemoteUrl, budget: Budget) -> None:
-        """Connect to the store. Raises SourceFailed if a package is missing or it can't connect."""
+        """Connect to the store. Raises SourceFailed if this fails, or if a package is missing."""
         if message := missing_package(url.scheme):
             raise SourceFailed(ErrorCode.UNAVAILABLE, message)
         self._url = url

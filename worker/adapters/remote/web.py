@@ -55,13 +55,13 @@ def _response(
     pool: httpcore.ConnectionPool, url: RemoteUrl, budget: Budget
 ) -> Iterator[httpcore.Response]:
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    # The parts are passed one by one, so that no second parser can understand the URL otherwise.
+    # The parts are passed one by one, so that no second parser can interpret the URL differently.
     place = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=target)
     try:
         with pool.stream("GET", place, headers=_REQUEST_HEADERS) as response:
             yield response
     except _ERRORS as error:
-        budget.left_s()  # raises if the time is over, which is the reason then
+        budget.left_s()  # raises if the time is over, which then explains the error
         raise explained(error) from None
 
 

@@ -65,7 +65,7 @@ class LoRAAdapter:
     modules: LowRank
     """Low-rank matrices of the targeted linears."""
     kinds: frozenset[AdapterKind] = frozenset()
-    """The adapter's parts beside plain LoRA."""
+    """The adapter's parts besides plain LoRA."""
     side: SideWeights = field(default_factory=SideWeights)
     """The adapter's changes besides its low-rank terms."""
     prompting: Prompting = field(default_factory=Prompting)

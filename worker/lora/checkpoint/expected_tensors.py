@@ -24,7 +24,7 @@ _TIED_ROLES = (
     (TensorRole.LORA_B, TensorRole.EMBEDDING_A),
     (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
-"""Roles, of the head and the embedding, whose tensors are tied. Low-rank ones are transposes."""
+"""Roles of the head and the embedding whose tensors are tied. Low-rank matrices are transposed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Manifest:
     rank: int
     """Largest rank of any module."""
     kinds: frozenset[AdapterKind]
-    """The adapter's parts beside low-rank terms of linears in the model's layers."""
+    """The adapter's parts besides low-rank terms of linears in the model's layers."""
 
 
 def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:

@@ -17,7 +17,7 @@ class TokenSource(NamedTuple):
     """Source of the rows that an adapter replaces in an embedding or a head."""
 
     module: str
-    """Module whose tensor in the file holds the rows: for a tied head, maybe the embedding."""
+    """Module whose tensor in the file has the rows. For a tied head, it may be the embedding."""
     ids: tuple[int, ...]
     """Ids of the tokens whose rows are replaced."""
 

@@ -71,7 +71,7 @@ def _set_match(patterns: Sequence[str], form: PatternForm) -> Callable[[str], Ma
 
 
 class _LinearSet:
-    """Finds those of several patterns that match a name, in one pass over the name."""
+    """Finds out which of several patterns match a name, in one pass over the name."""
 
     def __init__(self, forms: Sequence[str], *, is_full: bool) -> None:
         """Create a set of patterns in RE2's syntax.

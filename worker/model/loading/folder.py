@@ -57,7 +57,7 @@ class Digest:
         ]
 
     def stop(self) -> None:
-        """End the threads soon. `result` must not be called afterwards."""
+        """Let the threads end early. `result` must not be called afterwards."""
         self._stop.set()
 
     def result(self) -> str:
