@@ -70,7 +70,7 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
     _force_cpu_level(settings.cpu_level)
     share_cores()
     use_huge_pages()
-    # This imports torch, which takes seconds. Faults of the settings and of Redis are found before.
+    # This imports torch, which takes seconds. The settings and Redis have been checked by then.
     from worker.startup.load_model import load_served
 
     served = load_served(settings)

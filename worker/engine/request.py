@@ -170,7 +170,7 @@ class Request:
 class StepOutput:
     """A step's result for one request: a new token, its embedding, or the error that ended it.
 
-    The output of a request whose `max_tokens` is 0 has neither. It ends the request.
+    If the request's `max_tokens` is 0, the output has none of these, and it ends the request.
     """
 
     request_id: RequestId

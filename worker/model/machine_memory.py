@@ -55,7 +55,7 @@ _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
     """Yield the folders of this process's control groups and their parents, and the files' names.
 
-    A container may see only its own group, at the top, under a path that names another place.
+    A container may see only its own group, at the top, although the path names another place.
     """
     top = root / "sys" / "fs" / "cgroup"
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():

@@ -87,7 +87,7 @@ class Bucket:
             raise AdapterRejected("it was changed while it was fetched; load it again")
 
     def pieces(self, name: str = "") -> Iterator[bytes]:
-        """Yield the bytes of the object `name` in the folder, or those of the archive.
+        """Yield the bytes of the object `name` in the folder, or without `name` of the archive.
 
         Raises:
             AdapterRejected: the object is too large. The subclass SourceFailed says why it can't be

@@ -78,7 +78,7 @@ def has_bases_name(name: str, source: str) -> AdapterRejected:
 
 
 class _SharingReader:
-    """Reads adapters, and files of a shared source only once if MAX_SHARED_BYTES allows it."""
+    """Reads adapters. Files of one source are read once, as far as MAX_SHARED_BYTES allows."""
 
     def __init__(self, sources: Mapping[str, str], read: Read) -> None:
         self._sources = sources

@@ -64,7 +64,7 @@ def load_weights(
 
 
 def _check_complete(source: str, info: dict[str, Any]) -> None:
-    """Refuse files that lack a weight, or hold one in another shape than the configuration."""
+    """Refuse files that lack a weight, or have one in a shape unlike the configuration's."""
     for name, found, expected in info["mismatched_keys"]:
         raise ModelRejected(
             f"--model {source}: its weight {name} has the shape {list(found)}, its configuration "
@@ -137,7 +137,7 @@ def _named_errors(source: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from printing tables of weights. Missing ones are reported as errors."""
+    """Keep transformers from printing tables of weights. Missing weights become errors anyway."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
