@@ -29,9 +29,10 @@ from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Change
 from worker.engine.thread import EngineThread
 from worker.jobs.encoding import encode
+from worker.jobs.preemption import jobs_to_preempt
 from worker.jobs.publisher import Publisher
 from worker.jobs.requests import choices_of, request_of
-from worker.jobs.running import RunningJob, RunningJobs, jobs_to_preempt
+from worker.jobs.running import RunningJob, RunningJobs
 from worker.lease import Lease
 from worker.served_model import ServedModel
 from worker.text.prompt_style import PromptStyle
