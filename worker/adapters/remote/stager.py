@@ -6,7 +6,6 @@ Every method except `progress` blocks.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
@@ -27,22 +26,29 @@ ARCHIVE, FILES = "archive", "files"
 """Names in the folder of an adapter that is being fetched."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Stager:
     """Fetches the files of adapters into the store, and deletes what is left after the read."""
 
-    store: AdapterStore
-    allowed: AllowedUrls
-    addresses: AddressCheck
-    _: KW_ONLY
-    max_bytes: int
-    """Largest size of an adapter, and of its archive, in bytes."""
-    time_limit_s: float = TIME_LIMIT_S
-    _running: dict[str, Budget] = field(default_factory=dict, init=False)
-    """Budgets of the adapters that are being fetched or read, by source.
+    def __init__(
+        self,
+        store: AdapterStore,
+        allowed: AllowedUrls,
+        addresses: AddressCheck,
+        *,
+        max_bytes: int,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> None:
+        """Create a stager that writes to `store`. `max_bytes` limits adapters and archives."""
+        self._store = store
+        self._allowed = allowed
+        self._addresses = addresses
+        self._max_bytes = max_bytes
+        self._time_limit_s = time_limit_s
+        self._running: dict[str, Budget] = {}
+        """Budgets of the adapters that are being fetched or read, by source.
 
-    Loader threads change it, and `progress` reads it on the event loop.
-    """
+        Loader threads change it, and `progress` reads it on the event loop.
+        """
 
     def progress(self, source: str) -> Staging | None:
         """Return the progress of an adapter that is being fetched or read, else None."""
@@ -66,11 +72,11 @@ class Stager:
             AdapterRejected: the adapter can't be fetched. The subclass SourceFailed says why.
             StoreFailed: the files can't be written.
         """
-        url = self.allowed.checked(source)
-        budget = Budget(max_bytes=self.max_bytes, time_s=self.time_limit_s)
+        url = self._allowed.checked(source)
+        budget = Budget(max_bytes=self._max_bytes, time_s=self._time_limit_s)
         self._running[source] = budget
         try:
-            with self.store.unfinished() as folder:
+            with self._store.unfinished() as folder:
                 files = folder / FILES
                 files.mkdir()
                 self._fetch(url, folder, budget)
@@ -83,7 +89,7 @@ class Stager:
         try:
             if url.scheme not in BUCKETS:
                 pieces = fetch_over_http(
-                    url, allow=self.allowed.allow, check=self.addresses, budget=budget
+                    url, allow=self._allowed.allow, check=self._addresses, budget=budget
                 )
             else:
                 bucket = Bucket(url, budget)
