@@ -5,13 +5,13 @@ import time
 import torch
 
 from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.pooling import embedding_size
+from worker.lora.checkpoint.adapter import version_of
 from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
@@ -126,7 +126,7 @@ def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> 
     name = settings.served_name or loaded.name
     return BaseModel(
         name=name,
-        version=AdapterVersion(f"{name}@{loaded.digest[:12]}"),
+        version=version_of(name, loaded.digest),
         max_model_len=max_model_len,
         source=settings.model,
         created_s=int(time.time()),

@@ -61,11 +61,7 @@ VALUE_FORMS = {
 
 
 def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[str]:
-    """Yield the rules of `arguments_<number>`, the arguments of one tool.
-
-    Raises:
-        GrammarRejected: the name of a parameter can't be written in this form.
-    """
+    """Yield the rules of one tool's arguments. Raises GrammarRejected for an impossible name."""
     writer, schema = VALUE_FORMS[form], tool.get("parameters") or {}
     types, required = parameter_types(tool), schema.get("required") or []
     known = {key: s for key, s in (schema.get("properties") or {}).items() if s is not False}

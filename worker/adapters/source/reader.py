@@ -1,10 +1,9 @@
 """Reads adapters from their sources, or from the copies on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 import torch
@@ -38,14 +37,8 @@ MAX_CHECKED = 1024
 MAX_NAMES = 500
 """Maximum number of tensor names in each list of a report."""
 
-
-class Read(Protocol):
-    """Reads one adapter from its files, as `CheckpointReader.read` does."""
-
-    def __call__(
-        self, name: str, files: AdapterFiles, *, checked: Digests | None = None
-    ) -> CheckedAdapter[LoRAAdapter]:
-        """Read the adapter in `files`, and return it with the name `name`."""
+Read = Callable[..., CheckedAdapter[LoRAAdapter]]
+"""Reads one adapter from its files, with the arguments of `CheckpointReader.read`."""
 
 
 class AdapterReader:

@@ -91,7 +91,7 @@ class LoRAAdapter:
 
 
 def version_of(name: str, digest: str) -> AdapterVersion:
-    """Return the version id of an adapter with this name and digest."""
+    """Return the version id of an adapter or a base model with this name and digest."""
     return AdapterVersion(f"{name}@{digest[:12]}")
 
 
