@@ -109,7 +109,7 @@ class Request:
     grammar: "GrammarState | None" = None
     """Grammar state of the output so far; None allows any text."""
     claim_epoch: int = 0
-    """Epoch of the claim under which the request runs. Tokens of models don't depend on it."""
+    """Epoch of the claim under which the request runs. Only simulated tokens depend on it."""
     tenant: str = ""
     """Requests of different tenants share no KV blocks."""
     is_preemptible: bool = False

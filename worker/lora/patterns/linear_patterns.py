@@ -95,7 +95,7 @@ class _LinearSet:
             raise NotLinear("it repeats or lists too much") from None
 
     def matching(self, name: str) -> list[int]:
-        """Return the indices of matching patterns, in no order. Raises TooCostly over MAX_BYTES."""
+        """Return the indices of matching patterns, unsorted. Raises TooCostly above MAX_BYTES."""
         found: list[int] = self._set.Match(name) or []
         if self._num_patterns not in found:
             raise TooCostly(f"it takes more than {MAX_BYTES} bytes to match")
