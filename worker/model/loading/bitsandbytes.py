@@ -59,7 +59,7 @@ class _Files:
         return shape
 
     def num_bytes(self, name: str) -> int:
-        """Return the size of a tensor in bytes. For FSDP, its bytes may be packed in wider types."""
+        """Return the size of a tensor in bytes. For FSDP, bytes may be packed in wider types."""
         shape = self.shape(name)
         dtype = self._files[name].get_slice(name).get_dtype()
         return math.prod(shape) * {"U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}.get(dtype, 0)
