@@ -21,8 +21,8 @@ class PoolStores:
     def __init__(self, redis: Redis, pool: str, durability: Durability | None) -> None:
         """Open the stores.
 
-        `durability` sets how many copies of a claim must exist in Redis before the worker uses it;
-        None waits for none.
+        `durability` sets how many copies of a claim must exist in Redis before the worker uses the
+        claim. If it is None, claims don't wait for copies.
         """
         self.keys = keys = Keys(pool)
         self.residency = ResidencyStore(redis, keys)

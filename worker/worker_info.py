@@ -1,4 +1,7 @@
-"""Describes a worker for its heartbeats and for its first log line."""
+"""Describes a worker for its heartbeats and for its first log line.
+
+`api/metrics/pool_metrics.py` reads the counters by name.
+"""
 
 from importlib.metadata import version
 
@@ -62,7 +65,7 @@ def worker_info(
 
 
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """Return device and limits for the first log line. `sized` names those that weren't set."""
+    """Return device and limits for the first log line. `sized` names limits that weren't set."""
     info, budgets = served.info, served.adapters.budgets
     return {
         "device": info.device,

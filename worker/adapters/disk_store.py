@@ -31,7 +31,8 @@ UNFINISHED_S = 3600
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Returns a copy's value by its digest. The lowest go first, least recently used before others."""
+"""Returns the value of the copy with a digest. Copies with the lowest values are deleted first, and
+among equals the least recently used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class AdapterStore:
                 raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
-        """Return the versions of adopted copies that weren't used for `unused_s`, by digest."""
+        """Return, by digest, the versions of adopted copies not used for `unused_s` seconds."""
         found = {}
         for copy in self.copies():
             file = self._folder / copy.digest / _VERSION_FILE

@@ -15,7 +15,7 @@ T = TypeVar("T")
 SHARE = 0.2
 """Share of a core that one load may use while the engine steps."""
 CROWDED_SHARE = 0.5
-"""Share of a core for each of several loads, which show that adapters are needed quickly."""
+"""Share of a core for each load while several run, because adapters are then needed quickly."""
 NICENESS = 5
 """Niceness of loader threads: on a shared core, the engine's thread gets 3/4 of the time."""
 

@@ -50,7 +50,7 @@ class AdapterRecord:
     replica: Replica | None = None
     """Set while the version is a replica, which this worker may give up."""
     is_surplus: bool = False
-    """Whether this worker no longer offers the version, but has it in memory, to evict first."""
+    """Whether this worker has given up the version, which stays in its memory until evicted."""
 
     @property
     def is_loading(self) -> bool:

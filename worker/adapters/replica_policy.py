@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from shared.protocol.queue_replies import ReplicaStanding
 
 KEPT_STEALS = 20
-"""Multiple of `steal_ms`, at least 30 mean loads, after which a replica is given up.
+"""Multiple of `steal_ms` for which the pool must not need a replica before it is given up.
 
-Therefore, when demand fluctuates, it isn't given up and loaded again in quick succession.
+It is at least 30 times as long as a mean load. Therefore fluctuating demand doesn't cause a replica
+to be given up and loaded again in quick succession.
 """
 
 

@@ -71,7 +71,7 @@ class Residency:
         """Index of the versions that jobs, claims or loads may depend on."""
         self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
         self._in_use: set[AdapterVersion] = set()
-        """Versions that had jobs during the last shortage. They can be evicted without jobs."""
+        """Versions that had jobs at the last shortage. Without jobs, they can be evicted."""
         self._num_shortages = 0
         self.pinned: frozenset[AdapterVersion] = frozenset()
         """Versions that this worker should keep. They are evicted after all others."""
@@ -187,7 +187,7 @@ class Residency:
         self._set_surplus(record, False)
 
     def job_served(self, version: AdapterVersion) -> None:
-        """Record that a claimed job no longer waits for a version, be it resident or not."""
+        """Record that a claimed job no longer waits for a version. The load may have failed."""
         record = self._record(version)
         assert record.num_waiting_jobs > 0
         record.num_waiting_jobs -= 1
@@ -234,7 +234,8 @@ class Residency:
     def became_resident(self, version: AdapterVersion) -> None:
         """Record that a version is resident.
 
-        It can be evicted if its own jobs are gone, so jobs of crowded-out versions are claimed.
+        The version can be evicted once its own jobs have ended. Therefore jobs of crowded-out
+        versions may be claimed again.
         """
         self._move(version, State.RESIDENT, {State.PLACING})
         self.stats.num_loads += 1

@@ -28,7 +28,7 @@ class StepBatch:
     sampled: list[SampledRow]
     """The S rows for which a token is sampled: requests, or requests with draft tokens."""
     sampled_chunks: list[Chunk]
-    """The chunks of these rows. Each has `num_samples` of them, one after the other."""
+    """The chunks of these rows. Each chunk has `num_samples` consecutive rows."""
     scored: list[tuple[Request, int]]
     """(request, position) of each of the P prompt tokens whose logits score the next token."""
     logits_rows: Tensor

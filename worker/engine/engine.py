@@ -195,7 +195,7 @@ class NativeEngine:
             request.num_computed_tokens = computed.chunk.start + computed.chunk.num_certain_tokens
             self._scheduler.blocks.publish(request, computed.chunk.start)
             if request.version is not None:
-                self._residents.record_use(request.version)
+                self._residents.move_to_end(request.version)
             if computed.embedding is not None:
                 outputs.append(self._embed(request, computed.embedding))
             elif computed.samples:
@@ -219,7 +219,7 @@ class NativeEngine:
         pools_all = request.embedding is not None and request.embedding.pooling is not Pooling.LAST
         if not self._caches_prefixes or request.scores_prompt or pools_all:
             return None
-        weights = "" if request.version is None else self._residents.weights_digest(request.version)
+        weights = "" if request.version is None else self._residents[request.version]
         return prefix_key(weights, request.tenant)
 
     def has_room(self, num_bytes: int) -> bool:

@@ -57,11 +57,7 @@ _DIVERGED = JobError(
 
 
 def json_source(schema: str) -> GrammarSource:
-    """Return the grammar of JSON texts that are valid under a JSON Schema, given as JSON text.
-
-    Raises:
-        GrammarRejected: the schema isn't an object or is nested too deeply.
-    """
+    """Return the grammar of JSON under a schema. Raises GrammarRejected for a bad schema."""
     try:
         return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
     except ValueError as error:
@@ -98,7 +94,7 @@ def lark_source(grammar: str) -> GrammarSource:
 
 
 class GrammarCost:
-    """CPU time that the answers under one grammar have taken. Used by any number of threads."""
+    """CPU time that the answers under one grammar have taken. Thread-safe."""
 
     def __init__(self) -> None:
         self._extra_s = 0.0
@@ -201,15 +197,11 @@ class Grammar:
 
     @property
     def is_too_complex(self) -> bool:
-        """Whether answers under this grammar have taken too much CPU time. All of them end."""
+        """Whether answers under this grammar have taken too much CPU time, so that they end."""
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
-        """Return the state after `output_ids`.
-
-        Raises:
-            JobFailed: the grammar doesn't allow these tokens.
-        """
+        """Return the state after `output_ids`. Raises JobFailed if these tokens aren't allowed."""
         matcher, cost = self._matcher.deep_copy(), self._cost
         if output_ids and not cost.is_exceeded:
             with cost.measured(num_tokens=len(output_ids)):

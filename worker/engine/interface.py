@@ -32,7 +32,7 @@ class EngineStats:
     num_drafted_tokens: int = 0
     """Number of tokens since the start that steps verified as drafts."""
     num_accepted_tokens: int = 0
-    """Number of these tokens that became output tokens."""
+    """Number of drafted tokens that became output tokens."""
     num_out_of_memory: int = 0
     """Number of forward passes since the start that ran out of memory and were retried."""
 
@@ -57,7 +57,7 @@ ReservedT = TypeVar("ReservedT")
 
 @dataclass(frozen=True, slots=True)
 class EvictionOrder:
-    """Which adapters make room first, and which last."""
+    """Which adapters are evicted first, and which last."""
 
     first: Collection[AdapterVersion] = ()
     """Versions that are evicted before all others."""

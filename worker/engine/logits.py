@@ -31,7 +31,7 @@ from worker.kernels.transfer import Array, to_device
 _BITS = np.unpackbits(
     np.arange(256, dtype=np.uint8)[:, None], axis=-1, bitorder="little", count=8
 ).view(np.int64)[:, 0]
-"""For each byte, its bits as the bytes of an integer."""
+"""For each value of a byte, an int64 whose eight bytes are the bits of the value."""
 
 
 def is_adjusted(row: SampledRow) -> bool:
@@ -197,10 +197,7 @@ def _subtract(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> 
 
 
 def _cut_below(logits: Tensor, rows: Tensor, num_sigmas: Tensor) -> None:
-    """Exclude tokens whose logits are too many standard deviations below the largest one.
-
-    Excluded tokens don't count for the deviation. `num_sigmas` is `[R]` float64, one for each row.
-    """
+    """Exclude tokens whose logit is `num_sigmas` `[R]` standard deviations below the largest."""
     if not len(rows):
         return
     chosen = logits[rows].double()

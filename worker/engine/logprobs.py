@@ -24,8 +24,8 @@ def sampled_logprobs(
 ) -> Pending[dict[int, TokenLogprobs]]:
     """Return the log-probabilities of sampled `tokens` `[S]`, by the index of the row.
 
-    `logits` is `[S, V]`. Rows that don't ask for log-probabilities are left out. The values of rows
-    whose token is negative mean nothing.
+    `logits` is `[S, V]`. Rows that don't ask for log-probabilities are left out. Values of rows
+    whose token is negative are meaningless.
     """
     selected = [i for i, r in enumerate(rows) if r.sampling.logprobs is not None]
     if not selected:
@@ -77,9 +77,9 @@ def token_logprobs(
     """Return log-probabilities of each token and of the likeliest tokens in the token's row.
 
     `logits` is `[S, V]` of any floating dtype, with a row for each of `tokens` `[S]`. For each row,
-    the `num_top` likeliest tokens are returned, then the tokens `listed`. If there are any of them,
-    the row's own token comes before them, as in vLLM. With `ranks`, each token's rank is returned:
-    the number of tokens that are at least as likely.
+    the `num_top` likeliest tokens are returned, then the tokens `listed`. If the row has listed
+    tokens, its own token comes before them, as in vLLM. With `ranks`, each token's rank is
+    returned: the number of tokens that are at least as likely.
     """
     listed = [()] * len(num_top) if listed is None else listed
     (columns,) = to_device([_padded(listed)], logits.device)

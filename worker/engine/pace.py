@@ -8,7 +8,7 @@ STRETCH = 2.0
 MIN_PROMPT_TOKENS = 32
 """Prompt tokens that a step may have even beyond its target, so that prompts progress."""
 MAX_GROWTH = 2
-"""Maximum number of prompt tokens, relative to earlier steps. Beyond, estimates are poor."""
+"""Maximum number of prompt tokens, relative to the most so far. Estimates beyond it are poor."""
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0
@@ -105,10 +105,7 @@ class Pace:
         self._token.observe(step.context, token_ms, share)
 
     def _decode_ms_of(self, num_decodes: int) -> float | None:
-        """Return the mean duration, in ms, of decode-only steps with about `num_decodes` decodes.
-
-        If none was observed, use steps with fewer decodes, or else with more, or else None.
-        """
+        """Return the mean duration of decode-only steps of the nearest size in ms, if known."""
         kind = num_decodes.bit_length()
         fewer = [known for known in self._decode_ms if known <= kind]
         nearest = max(fewer) if fewer else min(self._decode_ms, default=None)

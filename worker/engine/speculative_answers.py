@@ -1,4 +1,6 @@
-"""Appends the tokens of a step to their requests."""
+"""Appends tokens to requests: those of a step, accepted draft tokens and forced tokens."""
+
+from dataclasses import KW_ONLY, dataclass
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.results import FinishReason
@@ -10,31 +12,27 @@ from worker.engine.rules import NO_TOKEN_LEFT, finish_reason, is_restricted
 from worker.engine.scheduler import Scheduler
 
 MAX_FORCED = 64
-"""Maximum number of forced tokens after a step: they lengthen the next, and others wait."""
+"""Maximum number of forced tokens after a step. They lengthen the next step for all requests."""
 _NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finite logits")
 
 
+@dataclass(slots=True, eq=False)
 class Answers:
     """Extends requests by sampled, accepted and forced tokens, and ends them."""
 
-    def __init__(
-        self, scheduler: Scheduler, *, max_model_len: int, vocab_size: int, forces_tokens: bool
-    ) -> None:
-        """Create a record without tokens.
-
-        With `forces_tokens`, tokens are appended where a grammar allows no other. There are
-        `vocab_size` logits.
-        """
-        self._scheduler = scheduler
-        self._max_model_len = max_model_len
-        self._vocab_size = vocab_size
-        self._forces_tokens = forces_tokens
-        self.num_tokens = 0
-        """Number of output tokens."""
-        self.num_forced_tokens = 0
-        """Number of output tokens that were forced."""
-        self.num_accepted_tokens = 0
-        """Number of output tokens that were accepted draft tokens."""
+    scheduler: Scheduler
+    _: KW_ONLY
+    max_model_len: int
+    vocab_size: int
+    """Number of logits."""
+    forces_tokens: bool
+    """Whether tokens are appended where a grammar allows no other."""
+    num_tokens: int = 0
+    """Number of output tokens."""
+    num_forced_tokens: int = 0
+    """Number of output tokens that were forced."""
+    num_accepted_tokens: int = 0
+    """Number of output tokens that were accepted draft tokens."""
 
     def extend(self, computed: Computed) -> list[StepOutput]:
         """Append the tokens of a step to their request, and return its outputs in order.
@@ -49,24 +47,24 @@ class Answers:
                 break
             self.num_accepted_tokens += 1
             request.num_computed_tokens += 1
-            self._scheduler.blocks.publish(request, request.num_computed_tokens - 1)
+            self.scheduler.blocks.publish(request, request.num_computed_tokens - 1)
             outputs.append(self._append_sample(request, sample))
         if drafted and request.lookup:
             request.lookup.record(len(drafted), len(outputs) - 1)
-        forced = self._force(request) if self._forces_tokens else []
+        forced = self._force(request) if self.forces_tokens else []
         request.num_new_tokens = 1 + len(forced)
         return outputs + forced
 
     def fail(self, request: Request, error: JobError) -> StepOutput:
         """End a request with an error."""
-        self._scheduler.finish(request)
+        self.scheduler.finish(request)
         return StepOutput(request_id=request.id, error=error)
 
     def _force(self, request: Request) -> list[StepOutput]:
         """Append the tokens that must come next."""
         outputs: list[StepOutput] = []
         while not request.is_finished and len(outputs) < MAX_FORCED:
-            token = forced_token(request, self._vocab_size)
+            token = forced_token(request, self.vocab_size)
             if token is None:
                 break
             self.num_forced_tokens += 1
@@ -87,9 +85,9 @@ class Answers:
             request.grammar.advance(sample.token)
         self.num_tokens += 1
         num_cached_tokens = request.num_cached_tokens  # `finish` sets it to 0
-        finish = finish_reason(request, sample.token, max_model_len=self._max_model_len)
+        finish = finish_reason(request, sample.token, max_model_len=self.max_model_len)
         if finish is not None:
-            self._scheduler.finish(request)
+            self.scheduler.finish(request)
         return StepOutput(
             request_id=request.id,
             token_id=sample.token,
@@ -100,7 +98,7 @@ class Answers:
         )
 
     def _end_without_token(self, request: Request) -> StepOutput:
-        self._scheduler.finish(request)
+        self.scheduler.finish(request)
         return StepOutput(
             request_id=request.id,
             finish=FinishReason.LENGTH,

@@ -1,4 +1,4 @@
-"""The simulated engine. It computes no model: each token is a hash, after a set time."""
+"""The simulated engine has no model. A step waits for a set time and returns hashes as tokens."""
 
 import threading
 import time
@@ -169,7 +169,7 @@ class SimulatedEngine:
     def _advance(self, running: _Running) -> StepOutput:
         request = running.request
         if request.version is not None:
-            self._memory.residents.record_use(request.version)
+            self._memory.residents.move_to_end(request.version)
         if request.max_tokens == 0:
             return self._end_without_token(request)
         step = next_step(running.history, request.claim_epoch)

@@ -56,7 +56,7 @@ class VllmHostMemory:
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
-        """Create the cache in an empty folder. Its files take `max_bytes`, a slot `slot_bytes`."""
+        """Create the cache in an empty folder. It keeps `max_bytes`; each slot has `slot_bytes`."""
         self.max_bytes = max_bytes
         self._folder = folder
         self._slot_bytes = slot_bytes
@@ -138,10 +138,7 @@ class VllmHostMemory:
         )
 
     def _keep(self, image: VllmImage, size: int, *, may_evict: bool) -> None:
-        """Keep an adapter's files if they fit into `max_bytes`.
-
-        With `may_evict`, others are dropped to make room, least recently used first.
-        """
+        """Keep an adapter's files if they fit. With `may_evict`, drop others to make room."""
         if size > self.max_bytes or image.version in self._kept:
             return
         while may_evict and self._kept and self._num_bytes() + size > self.max_bytes:
@@ -165,7 +162,7 @@ class VllmHostMemory:
 def write_checkpoint(adapter: LoRAAdapter, folder: Path) -> int:
     """Write the low-rank matrices of `adapter` as a PEFT checkpoint, and return its size in bytes.
 
-    All linears get the rank of the largest one, filled up with zeros. Alpha equals the rank.
+    The matrices of all linears are padded with zeros to the largest rank. Alpha equals this rank.
     """
     folder.mkdir(parents=True)
     config = {

@@ -27,7 +27,7 @@ GPU_NUM_SEQS = 256
 GPU_BATCHED_TOKENS = 2048
 """Maximum number of tokens of a step on GPUs unless --max-num-batched-tokens is given."""
 _FITTING_LEN = -1
-"""Context length that lets vLLM take the model's, or what fits into the KV cache."""
+"""Context length for which vLLM uses the model's, or the largest that fits into the KV cache."""
 _OWN = {
     "model": "--model",
     "tokenizer": "--model",
@@ -124,7 +124,7 @@ def engine_args(
 
 
 def rank_of(settings: WorkerSettings) -> int:
-    """Return vLLM's least rank for --max-lora-rank. Raises SettingsError if there is none."""
+    """Return the least sufficient rank of `RANKS`. Raises SettingsError if there is none."""
     for rank in RANKS:
         if settings.max_lora_rank <= rank:
             return rank

@@ -23,9 +23,9 @@ from worker.engine.rules import (
     reason_to_reject,
 )
 from worker.engine_vllm.adapters import VllmImage
-from worker.engine_vllm.checks import reason_not_allowed
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.requests import core_request, prompt_logprobs, token_logprobs
+from worker.engine_vllm.token_check import reason_not_allowed
 
 log = structlog.get_logger()
 
@@ -175,7 +175,7 @@ class VllmEngine:
     def _send(self, request: Request) -> None:
         version = request.version
         if version is not None:
-            self._memory.residents.record_use(version)
+            self._memory.residents.move_to_end(version)
         self.core.add(
             core_request(
                 request,
@@ -190,7 +190,7 @@ class VllmEngine:
         if not self._caches_prefixes:
             return None
         version, residents = request.version, self._memory.residents
-        weights = "" if version is None else residents.weights_digest(version)
+        weights = "" if version is None else residents[version]
         return prefix_key(weights, request.tenant).hex()
 
     def _update(self, request: Request, output: Any) -> list[StepOutput]:

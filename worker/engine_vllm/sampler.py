@@ -18,7 +18,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, GrammarState
 from worker.engine.sampler import decide_, draw
-from worker.engine_vllm.row import RowParams, row_params
+from worker.engine_vllm.row_params import RowParams, row_params
 from worker.kernels.transfer import to_device, to_host
 
 PATH = f"{__name__}:JobSampler"
@@ -80,7 +80,7 @@ class JobSampler(LogitsProcessor):  # type: ignore[misc]  # vLLM isn't installed
 
 
 class _Row:
-    """One request of the batch, in the form that `sample` reads."""
+    """One request of the batch, in the form that the sampler reads."""
 
     def __init__(
         self, params: RowParams, prompt_ids: list[int], new_ids: list[int], grammar: Grammar | None
@@ -113,7 +113,7 @@ class _Row:
 
 
 class _Grammars:
-    """Compiles grammars, and remembers the latest."""
+    """Compiles grammars, and caches the latest."""
 
     def __init__(self, tokenizer: str, vocab_size: int, eos_ids: list[int]) -> None:
         self._tokenizer = tokenizer

@@ -28,7 +28,7 @@ _NUMPY_DTYPES = {torch_dtype: dtype for dtype, torch_dtype in _DTYPES.items()}
 def to_device(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
     """Copy arrays to the device in one transfer, without waiting for it."""
     starts = [0, *accumulate(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays)]
-    # A copy from other memory than pinned memory would wait for the device.
+    # A copy from memory that isn't pinned would wait for the device.
     host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     content = host.numpy()
     for array, start in zip(arrays, starts, strict=False):

@@ -59,10 +59,7 @@ class LoRAContext:
 
 @dataclass(slots=True)
 class _JointOutput:
-    """Outputs of all linears of a `Siblings` for the input `x`, computed at once.
-
-    They are kept until each of the linears has returned its columns.
-    """
+    """Output of all `Siblings` for the input `x`, kept until each has returned its columns."""
 
     x: Tensor | None = None
     columns: tuple[Tensor, ...] = ()

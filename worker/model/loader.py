@@ -39,9 +39,9 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
+from worker.model.module_calls import record_calls, sibling_groups
 from worker.model.out_of_memory import return_freed_memory
 from worker.model.quantise import Quantize, quantise_linears_, quantised_digest, quantising_kernels
-from worker.model.trace import record_calls, sibling_groups
 from worker.model.verify import Verifier, check_windows
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]

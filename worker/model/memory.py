@@ -33,7 +33,7 @@ class Device(Protocol):
         """Return the device's total, free and used memory, as it is with the weights loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Return the bytes of the largest step beside the weights; None if there are too few."""
+        """Return the largest step's bytes without the weights, or None if it doesn't fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Sizes:
     batch: Batch
     parts: Division
     step_bytes: int
-    """Memory that the largest step takes beside the weights."""
+    """Memory that the largest step takes besides the weights."""
 
 
 def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:

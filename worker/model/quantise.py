@@ -19,7 +19,7 @@ Quantize = Literal["int8"]
 
 
 def quantised_digest(digest: str) -> str:
-    """Return the digest of the quantised model. That of its files is `digest`."""
+    """Return the quantised model's digest, given its files'. Each way to quantise needs its own."""
     return sha256(f"{digest} int8, head int8, groups of {GROUP}".encode()).hexdigest()
 
 

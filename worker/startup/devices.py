@@ -59,7 +59,7 @@ class Gpu:
         return str(self.loaded.device)
 
     def memory(self) -> DeviceMemory:
-        """Return the GPU's memory. Other processes on the GPU make less of it free."""
+        """Return the GPU's memory. Memory that other processes use isn't free."""
         device = self.loaded.device
         free_unused(device)
         free, total = torch.cuda.mem_get_info(device)

@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class SizedModel(Protocol):
-    """What the sizes of a worker depend on, beside its device. The model needn't be loaded."""
+    """The part of a model that a worker's sizes depend on. The model needn't be loaded."""
 
     @property
     def kv_shapes(self) -> list[KVShape]:

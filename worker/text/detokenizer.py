@@ -198,7 +198,7 @@ class TextStream:
 
 
 def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return start and end of the stop string that is completed first, and of these the longest."""
+    """Return start and end of the stop string that ends first. If several do, take the longest."""
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     if not found:
         return None
@@ -215,11 +215,7 @@ def _possible_start(text: str, stop: str) -> int:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's map from characters to bytes.
-
-    Each printable character with a code point below 256 represents the byte of that value. The
-    other bytes are represented by the characters from code point 256 on.
-    """
+    """Return GPT-2's map from characters to bytes. Unprintable bytes have other characters."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     table = {chr(b): b for b in printable}

@@ -36,7 +36,7 @@ class PromptTokenizer(Protocol):
     async def render(self, job: Job, style: PromptStyle) -> str | None:
         """Render the chat of a job by the template of an adapter, in another process.
 
-        Return None for `encode` to render it, if it is a chat.
+        Return None if `encode` must render the chat, or if the job isn't a chat.
 
         Raises:
             JobFailed: the template rejects the messages or takes too much time.

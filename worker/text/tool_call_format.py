@@ -105,10 +105,7 @@ def adapter_tool_form(
 
 
 def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
-    """Return the form of calls that a template shows, if any, and whether it shows the tool.
-
-    `render` is `render_chat` for the template.
-    """
+    """Return the form of calls that a template shows, if any, and whether it shows the tool."""
     render = partial(render, tools=_TOOLS, prompt_end=PromptEnd.NOTHING)
     text = render(_MESSAGES)
     if _TOOL_NAME not in text:

@@ -61,11 +61,7 @@ VALUE_FORMS = {
 
 
 def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[str]:
-    """Yield the rules of `arguments_<number>`, the arguments of one tool.
-
-    Raises:
-        GrammarRejected: the name of a parameter can't be written in this form.
-    """
+    """Yield the rules of one tool's arguments. Raises GrammarRejected for an impossible name."""
     writer, schema = VALUE_FORMS[form], tool.get("parameters") or {}
     types, required = parameter_types(tool), schema.get("required") or []
     known = {key: s for key, s in (schema.get("properties") or {}).items() if s is not False}
@@ -83,7 +79,7 @@ def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[s
 def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[str]:
     """Yield rules for the parameters in order, of which some may be left out.
 
-    `some_N_I` has the parameters from I on after another one, and `none_N_I` those after none.
+    `none_N_I` matches the parameters from I on if none precedes them, and `some_N_I` if some do.
     """
     yield f"arguments_{number}: none_{number}_0"
     for i, must in enumerate(is_required):

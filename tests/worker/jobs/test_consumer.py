@@ -27,8 +27,9 @@ from worker.adapters.residency import Residency
 from worker.engine.request import Request
 from worker.jobs import consumer as consumer_module
 from worker.jobs.consumer import Consumer
+from worker.jobs.preemption import jobs_to_preempt
 from worker.jobs.publisher import Publisher
-from worker.jobs.running import RunningJob, RunningJobs, jobs_to_preempt
+from worker.jobs.running import RunningJob, RunningJobs
 from worker.text.prompt_style import BASE_STYLE
 
 ADAPTER = AdapterVersion("sql@1")

@@ -13,7 +13,7 @@ from transformers import CodeLlamaTokenizer, PreTrainedTokenizerFast
 
 from shared.context_length import least_bytes
 from worker.text.detokenizer import TextStream, TokenBytes
-from worker.text.token_bytes import max_token_bytes
+from worker.text.max_token_bytes import max_token_bytes
 
 BYTE_LEVEL = byte_level_tokenizer()
 SENTENCEPIECE = sentencepiece_tokenizer()

@@ -49,13 +49,13 @@ def unpack(archive: Path, folder: Path, budget: Budget) -> None:
 
 
 def is_file_of_adapter(name: str) -> bool:
-    """Return whether `name` is the name of a file that is read if an adapter has it."""
+    """Return whether a file with this name belongs to an adapter."""
     is_prompt_file = any(fnmatch(name, pattern) for pattern in PROMPT_FILES)
     return name in (CONFIG_FILE, WEIGHTS_FILE) or (is_prompt_file and not name.startswith("."))
 
 
 def max_bytes_of(name: str) -> int | None:
-    """Return the largest size of the file `name` of an adapter. None: only the budget limits it."""
+    """Return the largest size of an adapter's file, or None if only the budget limits it."""
     return None if name == WEIGHTS_FILE else MAX_SMALL_BYTES
 
 
@@ -88,7 +88,7 @@ def _write_members(members: Members, folder: Path) -> None:
 
 
 def _checked_path(name: str) -> PurePosixPath:
-    """Return the path of a member. Refuse one that leads out of the archive, and pickles."""
+    """Return the path of a member. Refuse a path that leads out of the archive, and a pickle."""
     path, shown = PurePosixPath(name), f"the archive has the member {name[:200]!r}"
     is_odd = not name or any(c in "\\:" or c < " " for c in name)
     if path.is_absolute() or ".." in path.parts or is_odd:

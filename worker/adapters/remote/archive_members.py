@@ -73,10 +73,7 @@ def _zip_pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget)
 
 
 class _Bounded:
-    """A file from which at most MAX_HEADER_BYTES are read at once.
-
-    Python's parser believes the size that an extended header states, and reads it at once.
-    """
+    """A file from which at most MAX_HEADER_BYTES are read at once, whatever a header says."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

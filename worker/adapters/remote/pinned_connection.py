@@ -41,11 +41,7 @@ class AddressCheck:
         self._resolve = resolve
 
     def addresses(self, host: str, port: int) -> Sequence[str]:
-        """Return the addresses of a host.
-
-        Raises:
-            SourceFailed: one of them isn't public, or the name can't be resolved.
-        """
+        """Return a host's addresses. Raises SourceFailed if there are none or one isn't public."""
         try:
             found = self._resolve(host, port)
         except (OSError, UnicodeError) as error:
@@ -94,10 +90,7 @@ class PinnedBackend(httpcore.NetworkBackend):
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A stream whose reads and writes end when the time of a budget is over.
-
-    Otherwise a server that sends one byte now and then could keep a thread forever.
-    """
+    """A stream that fails when the time of a budget is over, even if bytes still arrive."""
 
     def __init__(self, stream: httpcore.NetworkStream, budget: Budget) -> None:
         self._stream = stream
@@ -129,7 +122,7 @@ class _TimedStream(httpcore.NetworkStream):
 
 
 def explained(error: Exception) -> AdapterRejected:
-    """Return the failure of a fetch for an error of the HTTP client."""
+    """Return the error of a fetch that explains an error of the HTTP client."""
     if isinstance(error, httpcore.RemoteProtocolError):
         return AdapterRejected(f"the server's response isn't valid HTTP: {error}")
     cause = error.__cause__ or error.__context__

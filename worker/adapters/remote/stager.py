@@ -38,7 +38,7 @@ class Stager:
         max_bytes: int,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
-        """Create a stager that writes to `store`. `max_bytes` limits an adapter, even packed."""
+        """Create a stager that writes to `store`. `max_bytes` limits adapters and archives."""
         self._store = store
         self._allowed = allowed
         self._addresses = addresses

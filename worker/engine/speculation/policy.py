@@ -30,9 +30,9 @@ _ROW_COST = 0.05
 class Acceptance:
     """Estimates how likely a draft token is accepted, and backs off while none is.
 
-    From the second draft in a row that is rejected from its first token on, each one doubles the
-    number of opportunities that are skipped before the next draft. The estimate has a lower bound,
-    so that this next draft is tried.
+    A draft fails if its first token is rejected. From the second failure in a row on, each failure
+    doubles the number of opportunities that are skipped before the next draft. The estimate has a
+    lower bound, so that drafts are tried again.
     """
 
     def __init__(self) -> None:

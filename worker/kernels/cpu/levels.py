@@ -52,11 +52,7 @@ def usable_levels(flags: Set[str]) -> list[Level]:
 
 
 def forced_level(flags: Set[str]) -> Level | None:
-    """Return the level that `LORIKEET_CPU_LEVEL` names, or None if it names none.
-
-    Raises:
-        LevelUnavailable: a CPU with these features can't run the level.
-    """
+    """Return the level that `LORIKEET_CPU_LEVEL` names, if any. Raises LevelUnavailable."""
     name = os.environ.get(VARIABLE) or AUTO
     if name == AUTO:
         return None

@@ -145,7 +145,8 @@ class NativeKernels:
 
         `rotation` is the cosines and the sines for the tokens' positions, each `[1, T, head_dim]`
         and contiguous. `lora` has the LoRA sites and plan of each layer's q/k/v, o, gate/up and
-        down projections. None stands for one without a LoRA term; if none has any, it is empty.
+        down projections. None stands for a projection without a LoRA term. If no projection has
+        one, `lora` is empty.
         """
         y = torch.empty_like(x)
         attention = self._attention_of(batch)

@@ -35,7 +35,7 @@ class Targeting:
     ensure_weight_tying: bool = False
 
     def targeted(self, modules: Sequence[str]) -> set[str]:
-        """Return those of `modules` that are targeted. Raises AdapterRejected if too costly."""
+        """Return the targeted `modules`. Raises AdapterRejected if matching is too costly."""
         found = self._matching(modules)
         left = [module for module in modules if module in found]
         left = [module for module in left if not self._is_excluded_by_name(module)]

@@ -33,8 +33,8 @@ class AdapterFiles:
     ) -> None:
         """Create an object for the files in `folder`, to which `source` was resolved.
 
-        With `is_operators`, the operator named the adapter. Then its patterns need not be ones that
-        are matched in linear time.
+        With `is_operators`, the operator named the adapter. Only then may it have patterns that
+        can't be matched in linear time.
         """
         self.folder = folder
         self.source = str(folder) if source is None else source

@@ -77,10 +77,7 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _templates(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the chat templates by name.
-
-    As in transformers, a template file takes precedence over the tokenizer's `chat_template`.
-    """
+    """Return the chat templates by name. A template file takes precedence, as in transformers."""
     if TEMPLATE in files:
         try:
             return {"default": files[TEMPLATE].decode()}

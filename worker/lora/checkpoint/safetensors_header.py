@@ -63,11 +63,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read and parse the header of the file at `path`.
-
-    Raises:
-        AdapterRejected: the header is malformed, or the file's size doesn't match the header.
-    """
+    """Read the header of the file at `path`. Raises AdapterRejected if it or the size is wrong."""
     size = path.stat().st_size
     with path.open("rb") as file:
         text = _header_text(path, file, size)

@@ -73,11 +73,7 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite, in one pass if they have the same dtype.
-
-        Raises:
-            AdapterRejected: a tensor holds NaN or Inf. The message names the tensor.
-        """
+        """Check that all tensors are finite. Raises AdapterRejected that names one that isn't."""
         dtypes = {info.dtype for info in self.infos.values()}
         if len(dtypes) == 1:
             values = torch.frombuffer(self._data, dtype=_DTYPES[dtypes.pop()])

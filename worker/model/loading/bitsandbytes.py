@@ -25,7 +25,7 @@ _PER_STEP = 7.874015718698502e-3
 
 
 class Weight(Protocol):
-    """A weight that is read when transformers loads it, as it indexes tensors of safetensors."""
+    """A weight that is read when transformers indexes it, like a tensor of a safetensors file."""
 
     def __getitem__(self, index: EllipsisType) -> Tensor:
         """Return the weight."""
@@ -59,7 +59,7 @@ class _Files:
         return shape
 
     def num_bytes(self, name: str) -> int:
-        """Return the size of a tensor of bytes; FSDP may store these as another type."""
+        """Return the size of a tensor in bytes. For FSDP, bytes may be packed in wider types."""
         shape = self.shape(name)
         dtype = self._files[name].get_slice(name).get_dtype()
         return math.prod(shape) * {"U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}.get(dtype, 0)

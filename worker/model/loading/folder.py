@@ -17,7 +17,7 @@ CHUNK_BYTES = 4 << 20
 
 
 def find_model(source: str) -> Path:
-    """Return the folder of a model, maybe downloaded. Raises ModelRejected if there is none."""
+    """Return a model's folder, downloaded if necessary. Raises ModelRejected if there is none."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -57,7 +57,7 @@ class Digest:
         ]
 
     def stop(self) -> None:
-        """End the threads soon. `result` must not be called afterwards."""
+        """Let the threads end early. `result` must not be called afterwards."""
         self._stop.set()
 
     def result(self) -> str:

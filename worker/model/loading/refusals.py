@@ -55,7 +55,7 @@ def refusing_by_name(source: str, model: PreTrainedModel) -> Iterator[None]:
     """Turn every error inside the context into a refusal of the model.
 
     Architectures fail in many ways if they are called with packed tokens and without a cache of
-    transformers. None of them goes away when the worker is restarted.
+    transformers. A restart of the worker helps against none of these errors.
     """
     try:
         yield

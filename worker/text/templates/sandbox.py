@@ -9,7 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import Pipe
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -17,11 +19,10 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from shared.errors import ErrorCode, failed
 from shared.protocol.jobs import PromptEnd
 from shared.sandbox import TIMEOUT_S, TOO_COSTLY
-from worker.text.templates.frames import read_frame, write_frame
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 NUM_PROCESSES = 2
-"""Number of processes. While a chat of one tenant exceeds its limits, another tenant has one."""
+"""Number of processes. While one renders a costly chat of a tenant, the others are free."""
 KILLED_CPU_S = 2.2
 """CPU time in seconds of a chat that exceeds its limits, and of the start of another process."""
 _TRY_AGAIN = (
@@ -131,14 +132,15 @@ class _Process:
     """A child process, which ends with this one."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-m", "worker.text.templates.process"]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._connection, end = Pipe()
+        with end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "worker.text.templates.process", str(end.fileno())],
+                pass_fds=[end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
 
     @property
     def has_ended(self) -> bool:
@@ -146,18 +148,16 @@ class _Process:
 
     def ask(self, question: bytes) -> Rendered | None:
         """Return the answer; None if the process has ended, or doesn't answer in time."""
-        try:
-            write_frame(self._stdin.fileno(), question)
-        except BrokenPipeError:
-            return None
-        answer = read_frame(self._stdout.fileno(), TIMEOUT_S)
-        return None if answer is None else Rendered(**json.loads(answer))
+        with suppress(EOFError, OSError):  # the process has ended
+            self._connection.send_bytes(question)
+            if self._connection.poll(TIMEOUT_S):
+                return Rendered(**json.loads(self._connection.recv_bytes()))
+        return None
 
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._stdin.close()
-        self._stdout.close()
+        self._connection.close()
 
 
 TEMPLATES = TemplateSandbox()

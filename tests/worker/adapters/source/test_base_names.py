@@ -8,7 +8,8 @@ from adapter_folders import set_field
 from structlog.testing import capture_logs
 from tiny import save_adapter, tiny_tokenizer
 
-from worker.adapters.source.checkpoint_reader import CheckpointReader, names_another_base
+from worker.adapters.source.base_names import names_another_base
+from worker.adapters.source.checkpoint_reader import CheckpointReader
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 

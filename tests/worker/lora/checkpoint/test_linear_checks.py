@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from linear_time import assert_linear
 
 from shared.errors import AdapterRejected
-from worker.adapters.source.checkpoint_reader import names_another_base
+from worker.adapters.source.base_names import names_another_base
 from worker.lora.base.modules import BaseModules, ModuleShape
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import MAX_CONFIG_BYTES, parse_config

@@ -1,4 +1,4 @@
-"""Checks a token that vLLM returns. If a request's masks leave no token, vLLM returns any."""
+"""Checks tokens that vLLM returns. If a request's masks leave no token, vLLM returns any token."""
 
 from shared.errors import JobError
 from worker.engine.grammar import TOO_COMPLEX

@@ -29,7 +29,7 @@ class Call:
 
 @contextmanager
 def record_calls(model: nn.Module, names: Iterable[str]) -> Iterator[list[Call]]:
-    """Record calls of the modules `names` in the context's list, each when it returns."""
+    """Yield a list that gets each call of the modules `names` when the call returns."""
     calls: list[Call] = []
     handles = [_record(calls, name, model.get_submodule(name)) for name in names]
     try:

@@ -104,10 +104,7 @@ def _flatten(step: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _model_token_bytes(backend: Any) -> list[int]:
-    """Return the sizes of all BPE tokens in bytes.
-
-    The list is empty if the model can't encode every text.
-    """
+    """Return the sizes of all BPE tokens in bytes; none if the model can't encode every text."""
     model, vocab = backend.model, backend.get_vocab(with_added_tokens=False)
     if model.continuing_subword_prefix or model.end_of_word_suffix:
         return []

@@ -1,4 +1,4 @@
-"""Matches regular expressions in a child process: `python -m worker.lora.patterns.child`.
+"""Matches regular expressions in a child process: `python -m worker.lora.patterns.child_process`.
 
 Python's `re` can take exponential time, and no thread can interrupt it.
 """
@@ -20,10 +20,10 @@ def match_in_child(
     """Return the first matching regex of each name, and its group `idx` if it has one.
 
     With `is_full`, regexes match whole names. Otherwise they match the start of a name. Names that
-    no regex matches are left out. Return None if the limits don't suffice.
+    no regex matches are left out. Return None if matching exceeds the limits.
     """
     asked = json.dumps([regexes, names, is_full]).encode()
-    answer = ask_sandbox("worker.lora.patterns.child", asked)
+    answer = ask_sandbox("worker.lora.patterns.child_process", asked)
     if not answer.text:
         return None
     return {name: Match(index, layer) for name, index, layer in json.loads(answer.text)}
