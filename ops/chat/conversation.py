@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ops.chat.client import Client, Message, ServerError
+from ops.chat.client import Client, Message
+from ops.server_client import ServerError
 from shared.errors import LorikeetError
 
 

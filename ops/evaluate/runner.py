@@ -6,13 +6,18 @@ from typing import Any
 
 import httpx
 
-from ops.chat.client import ServerError, reason_of, server_url, uses_environment
 from ops.evaluate.cases import Case, Outcome
+from ops.server_client import (
+    UNAVAILABLE,
+    ServerError,
+    client_options,
+    error_text,
+    reason_of,
+    server_url,
+)
 
 TIMEOUT_S = 660.0
 """Maximum seconds to wait for an answer, more than the front end's default deadline."""
-RETRIED = 429, 503
-"""Statuses after which a request is sent again."""
 MAX_TRIES = 5
 
 
@@ -33,10 +38,7 @@ async def answer_all(
     root = server_url(url)
     slots = asyncio.Semaphore(concurrency)
     async with httpx.AsyncClient(
-        base_url=root,
-        headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-        timeout=TIMEOUT_S,
-        trust_env=uses_environment(root),
+        base_url=root, timeout=TIMEOUT_S, **client_options(root, api_key)
     ) as http:
 
         async def outcome(case: Case, version: str) -> Outcome:
@@ -63,9 +65,9 @@ async def _answer(http: httpx.AsyncClient, case: Case, version: str) -> str:
         try:
             reply = await http.post(case.path, json=body)
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
+            reason = error_text(error)
             raise ServerError(f"no answer from {http.base_url}: {reason}") from None
-        if reply.status_code not in RETRIED:
+        if reply.status_code not in UNAVAILABLE:
             break
         await asyncio.sleep(float(reply.headers.get("retry-after", 2**attempt)))
     if not reply.is_success:

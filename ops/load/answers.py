@@ -5,13 +5,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
 
-from ops.sse_lines import sse_lines
-from shared.api_keys import is_loopback
+from ops.server_client import client_options, sse_lines
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 300.0
@@ -58,12 +56,7 @@ def client(
     timeout = httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     kept = None if reuses_connections else 0
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept)
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    # A proxy would resolve a loopback address to the proxy's own machine.
-    is_elsewhere = not is_loopback(urlsplit(url).hostname or "")
-    return httpx.AsyncClient(
-        timeout=timeout, limits=limits, headers=headers, trust_env=is_elsewhere
-    )
+    return httpx.AsyncClient(timeout=timeout, limits=limits, **client_options(url, api_key))
 
 
 async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: Answer) -> None:

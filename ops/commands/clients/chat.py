@@ -56,7 +56,7 @@ def chat(
     from ops.chat.conversation import Conversation
 
     client = Client(url, first_secret(api_key), temperature)
-    names = asyncio.run(client.models())
+    names = client.models()
     chosen = [model or names[0], *([compare] if compare else [])]
     conversation = Conversation(names, chosen)
     console = Console()
@@ -91,7 +91,7 @@ def _execute(console: Console, client: "Client", conversation: "Conversation", l
             conversation.reset()
             _print_hint(console, "the conversation is forgotten")
         case ["/model"]:
-            conversation.names = asyncio.run(client.models())
+            conversation.names = client.models()
             _print_hint(console, ", ".join(conversation.names))
         case ["/model", name]:
             _switch(console, client, conversation, [name])
@@ -111,7 +111,7 @@ def _switch(
     console: Console, client: "Client", conversation: "Conversation", names: list[str]
 ) -> None:
     """Select models, also those that were loaded after the start, and confirm the choice."""
-    conversation.names = asyncio.run(client.models())
+    conversation.names = client.models()
     conversation.switch_to(names)
     has_history = bool(conversation.talks[0].history)
     _print_hint(

@@ -63,7 +63,7 @@ def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list
     from ops.demo.tasks import TASKS
     from ops.progress import progress
 
-    base, *adapters = asyncio.run(Client(url, api_key).models())
+    base, *adapters = Client(url, api_key).models()
     if missing := TASKS.keys() - adapters:
         raise SettingsError(
             f"--url: {url} doesn't serve {', '.join(sorted(missing))}; "
