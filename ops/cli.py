@@ -14,11 +14,11 @@ from ops.commands import (
     doctor,
     health,
     jobs,
+    keys,
     queue,
     serve,
     up,
 )
-from ops.commands.access import keys
 from ops.commands.clients import (
     adapter_evaluation,
     adapter_versions,

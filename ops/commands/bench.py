@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.commands.clients.client_options import ApiKeyOption, first_secret
-from ops.commands.plotting import check_plot
+from ops.commands.clients.client_options import ApiKeyOption, check_plot, first_secret
 from ops.load.arrivals import Arrivals, Closed, Open
 from ops.load.lengths import parse_length
 from ops.load.popularity import FORMULA, Popularity
@@ -179,7 +178,7 @@ def bench(
 
 def _send(load: "Load", api_key: str | None) -> "list[Answer]":
     from ops.load.load import send_load
-    from ops.progress import progress
+    from ops.terminal import progress
 
     with progress(Console(stderr=True)) as bar:
         task = bar.add_task("requests", total=load.requests)

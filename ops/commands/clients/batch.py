@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
-from ops.progress import progress
-from ops.terminal import print_line
+from ops.terminal import print_line, progress
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:

@@ -1,10 +1,13 @@
 """Options of the commands that are clients of a running server."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from shared.api_keys import parse_keys
+from shared.errors import SettingsError
 from shared.settings import ENV_PREFIX
 
 DEFAULT_URL = "http://127.0.0.1:23333"
@@ -53,3 +56,13 @@ def first_secret(keys: str | None) -> str | None:
     """
     parsed = parse_keys([keys or ""])
     return parsed[0].secret if parsed else None
+
+
+def check_plot(plot: Path | None) -> None:
+    """Check that matplotlib is installed if `--plot` is given.
+
+    Raises:
+        SettingsError: it isn't installed.
+    """
+    if plot and find_spec("matplotlib") is None:
+        raise SettingsError(f"--plot {plot}: matplotlib isn't installed: pip install matplotlib")

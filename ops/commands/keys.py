@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from ops.commands.access.key_table import key_table
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
 from ops.help_pages import App
-from ops.terminal import print_line
+from ops.terminal import print_line, utc_minutes
 from shared.errors import LorikeetError, SettingsError
 from shared.protocol.access.rights import ALL_MODELS, Access, KeyLimits, Scope
 from shared.settings import PoolSettings
@@ -92,7 +92,7 @@ def list_keys(**given: Any) -> None:
 
     keys, now_ms = on_pool(given, read)
     if keys:
-        Console().print(key_table(keys, now_ms))
+        Console().print(_key_table(keys, now_ms))
     else:
         print_line("the pool has no stored keys")
 
@@ -124,3 +124,34 @@ def _access(tenant: str, scopes: Sequence[Scope], models: Sequence[str]) -> Acce
             "leave one of the two out"
         )
     return Access(tenant=tenant, scopes=frozenset(scopes), models=tuple(models))
+
+
+def _key_table(keys: Sequence[StoredKey], now_ms: int) -> Table:
+    """Return a table of keys. `now_ms` is the Unix time in milliseconds on Redis' clock."""
+    table = Table()
+    for column in ("id", "tenant", "scopes", "models", "limits", "created", "state"):
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
+    for key in keys:
+        scopes, models = " ".join(sorted(key.access.scopes)), " ".join(key.access.models)
+        limits, created = _limits_text(key.limits), utc_minutes(key.created_ms)
+        names = (key.id, key.access.tenant, scopes, models)
+        table.add_row(*names, limits, created, _state(key, now_ms))
+    return table
+
+
+def _limits_text(limits: KeyLimits) -> str:
+    pairs = (
+        (limits.requests_per_minute, "requests/min"),
+        (limits.tokens_per_minute, "tokens/min"),
+        (limits.requests_per_day, "requests/day"),
+        (limits.tokens_per_day, "tokens/day"),
+    )
+    return ", ".join(f"{number:,} {unit}" for number, unit in pairs if number is not None)
+
+
+def _state(key: StoredKey, now_ms: int) -> str:
+    if key.revoked_ms is not None:
+        return f"revoked {utc_minutes(key.revoked_ms)}"
+    if key.expires_ms is None:
+        return "valid"
+    return f"{'valid until' if key.is_valid(now_ms) else 'expired'} {utc_minutes(key.expires_ms)}"
