@@ -55,7 +55,7 @@ class BatchClient(ServerClient):
         """Write a file of the server to `target`, which appears as a whole."""
         partial = target.with_name(f"{target.name}.partial")
         url = f"{self.url}/v1/files/{file_id}/content"
-        with httpx.stream("GET", url, **self._options) as response:
+        with httpx.stream("GET", url, **self.options) as response:
             if not response.is_success:
                 raise ServerError(reason_of(response.status_code, response.read()))
             with partial.open("wb") as content:

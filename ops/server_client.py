@@ -35,7 +35,8 @@ class ServerClient:
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self.url = server_url(url)
-        self._options = {**client_options(self.url, api_key), "timeout": self.timeout}
+        self.options = {**client_options(self.url, api_key), "timeout": self.timeout}
+        """Options of httpx for requests to the server."""
 
     def _send(self, method: str, path: str, **sent: Any) -> bytes:
         """Return the body of a successful response.
@@ -45,7 +46,7 @@ class ServerClient:
             ServerError: the server refuses the request.
         """
         try:
-            response = httpx.request(method, f"{self.url}{path}", **sent, **self._options)
+            response = httpx.request(method, f"{self.url}{path}", **sent, **self.options)
         except httpx.HTTPError as error:
             raise Unavailable(no_answer(self.url, error)) from None
         if not response.is_success:

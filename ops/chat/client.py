@@ -76,7 +76,7 @@ class Client(ServerClient):
         is_answering = False
         try:
             async with (
-                httpx.AsyncClient(**self._options) as http,
+                httpx.AsyncClient(**self.options) as http,
                 http.stream("POST", f"{self.url}{path}", json=body) as reply,
             ):
                 is_answering = True

@@ -7,23 +7,13 @@ from typing import Any
 import httpx
 
 from ops.evaluate.cases import Case, Outcome
-from ops.server_client import (
-    UNAVAILABLE,
-    ServerError,
-    client_options,
-    error_text,
-    reason_of,
-    server_url,
-)
+from ops.server_client import UNAVAILABLE, ServerClient, ServerError, error_text, reason_of
 
-TIMEOUT_S = 660.0
-"""Maximum seconds to wait for an answer, more than the front end's default deadline."""
 MAX_TRIES = 5
 
 
 async def answer_all(
-    url: str,
-    api_key: str | None,
+    client: ServerClient,
     versions: Sequence[str],
     cases: Sequence[Case],
     *,
@@ -35,11 +25,8 @@ async def answer_all(
     Raises:
         ServerError: the server can't be reached, or refuses a request.
     """
-    root = server_url(url)
     slots = asyncio.Semaphore(concurrency)
-    async with httpx.AsyncClient(
-        base_url=root, timeout=TIMEOUT_S, **client_options(root, api_key)
-    ) as http:
+    async with httpx.AsyncClient(base_url=client.url, **client.options) as http:
 
         async def outcome(case: Case, version: str) -> Outcome:
             async with slots:
