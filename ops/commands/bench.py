@@ -11,9 +11,7 @@ import typer
 from rich.console import Console
 
 from ops.commands.clients.client_options import ApiKeyOption, check_plot, first_secret
-from ops.load.arrivals import Arrivals, Closed, Open
-from ops.load.lengths import parse_length
-from ops.load.popularity import FORMULA, Popularity
+from ops.load.distributions import FORMULA, Arrivals, Closed, Open, Popularity, parse_length
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:

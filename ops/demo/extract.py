@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ops.demo import words
-from ops.demo.data import lists
-from ops.demo.numbers import Count, count
 from ops.demo.task import ATTENTION, Example, Task, Teacher, is_exact
+from ops.demo.words import Count, count, lists
 
 NUM_ORDERS = 2400
 NUM_HELD_OUT = 240

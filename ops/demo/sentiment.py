@@ -7,8 +7,8 @@ conclusion: "cold food, but a lovely evening" is positive.
 import random
 from collections.abc import Mapping, Sequence
 
-from ops.demo.data import lists
 from ops.demo.task import Example, Task, Teacher, is_exact
+from ops.demo.words import lists
 
 LABELS = ("positive", "negative", "neutral")
 NUM_TRAINING = 2400

@@ -5,8 +5,7 @@ import math
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ops.load.percentiles import Percentiles
-from ops.load.report import LoadReport, Slo
+from ops.load.report import LoadReport, Percentiles, Slo
 
 
 def load_table(report: LoadReport) -> Table:

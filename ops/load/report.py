@@ -1,11 +1,23 @@
 """Summarises a load: latencies, throughput, and goodput (the rate of answers that meet an SLO)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ops.load.answers import Answer
 from ops.load.load import Load
-from ops.load.percentiles import Percentiles, percentiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """P50, P95 and P99 of one quantity. All three are NaN if there are no values.
+
+    They are nearest-rank percentiles, so each of them is one of the measured values.
+    """
+
+    p50: float
+    p95: float
+    p99: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +87,20 @@ def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> Loa
         slo=slo,
         goodput_per_s=_per_s(num_met, seconds) if slo else None,
     )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that is at least as large as `percent` % of `values`, or NaN."""
+    if not values:
+        return math.nan
+    rank = math.ceil(percent / 100 * len(values))
+    return sorted(values)[max(rank, 1) - 1]
+
+
+def percentiles(values: Sequence[float]) -> Percentiles:
+    """Return P50, P95 and P99 of `values`."""
+    p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
+    return Percentiles(p50=p50, p95=p95, p99=p99)
 
 
 def _per_s(number: int, seconds: float) -> float:

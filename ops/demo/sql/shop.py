@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from ops.demo import words
-from ops.demo.data import lists
+from ops.demo.words import lists
 
 SCHEMA = """\
 CREATE TABLE customers (

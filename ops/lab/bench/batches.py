@@ -20,10 +20,9 @@ from ops.lab.bench.servers.model_servers import NO_PROMPT_LOOKUP, lorikeet
 from ops.lab.bench.servers.random_adapters import RANKS, make_adapters
 from ops.lab.options import RESULTS, ResultsFolder
 from ops.load.answers import Answer, ask, client
-from ops.load.lengths import fixed
+from ops.load.distributions import fixed
 from ops.load.load import Load, body_of
-from ops.load.percentiles import percentile
-from ops.load.report import report
+from ops.load.report import percentile, report
 
 LOOP, BATCH, ALONE, BESIDE = "closed loop", "batch", "other requests alone", "beside a batch"
 NUM_PROBES = 40

@@ -16,8 +16,7 @@ from rich.console import Console
 from ops.chat.client import Client
 from ops.commands.pool import Pool, on_pool
 from ops.commands.queue import views
-from ops.load.arrivals import Closed
-from ops.load.lengths import Length
+from ops.load.distributions import Closed, Length
 from ops.load.load import Load, send_load
 from ops.local.embedded_redis import start_redis
 from ops.local.ports import free_port

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ops.load.answers import Answer
-from ops.load.arrivals import Closed
+from ops.load.distributions import Closed
 from ops.load.load import Load
 from ops.load.output import load_lines, load_table
 from ops.load.plot import plot_load

@@ -7,8 +7,7 @@ from ops.lab.bench.frame.measurement_process import MeasurementFailed
 from ops.lab.bench.frame.rounds import Figures
 from ops.lab.server_processes import Serving
 from ops.load.answers import Answer
-from ops.load.arrivals import Closed
-from ops.load.lengths import Length, fixed
+from ops.load.distributions import Closed, Length, fixed
 from ops.load.load import Load, send_load
 from ops.load.report import report
 
