@@ -69,7 +69,8 @@ def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]
     """Return a decorator that replaces a command's `**given` with a flag for each setting."""
 
     def decorate(command: Command) -> Command:
-        own = [p for p in _parameters(command) if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        parameters = inspect.signature(command).parameters.values()
+        own = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
         flags = {flag.name: flag for cls in classes for flag in _flags(cls)}
         command.__signature__ = inspect.Signature([*own, *flags.values()])  # type: ignore[attr-defined]
         return command
@@ -173,10 +174,6 @@ def default_text(field: FieldInfo) -> str:
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)
-
-
-def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
-    return list(inspect.signature(command).parameters.values())
 
 
 def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:

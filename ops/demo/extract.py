@@ -67,11 +67,7 @@ def _order(source: _Source, phrasing: str, rng: random.Random) -> Example:
         goods=_goods(quantity, item), quantity=quantity.value, item=item, name=name, city=city
     )
     order = {"item": item, "quantity": quantity.value, "name": name, "city": city}
-    return Example(_framed(source, text, rng), _json(order))
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return Example(_framed(source, text, rng), json.dumps(order, ensure_ascii=False))
 
 
 def _goods(quantity: Count, item: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops.doctor.facts import Folder, Gpu, Machine, Problem
 from ops.local.cores import usable_cores
-from ops.local.gpus import cuda_of_torch
+from ops.local.gpus import version_in_torch
 from shared.settings import WorkerSettings
 from worker.engine_vllm.environment import FOLDER
 from worker.kernels.cpu.build import NotCompiled, find_compiler
@@ -52,7 +52,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
         compiler=_compiler(),
         python=f"{platform.python_version()} ({sys.executable})",
         torch=_version("torch"),
-        cuda=cuda_of_torch(),
+        cuda=version_in_torch("cuda"),
         has_triton=find_spec("triton") is not None,
         vllm=_vllm(settings),
         folders=folders,

@@ -146,7 +146,9 @@ class BatchClient:
             headers=headers,
         )
         may_retry = reply.headers.get(SHOULD_RETRY_HEADER.lower()) != "false"
-        if reply.status not in RETRIED or not (may_retry or _is_late(reply)):
+        # The deadline of the job is the end of the batch's time.
+        is_late = reply.status == ErrorCode.DEADLINE_EXCEEDED.status
+        if reply.status not in RETRIED or not (may_retry or is_late):
             return _answer_of(reply)
         given_s = reply.headers.get(RETRY_AFTER_HEADER.lower(), RETRY_S)
         wait_s = float(given_s) * random.uniform(1, 1.5)
@@ -162,11 +164,6 @@ def failed_answer(error: JobError) -> BatchAnswer:
     """Return the answer to a request that failed without a response."""
     body = error_body(error.message, error.status, code=error.code)
     return BatchAnswer(status=error.status, body=orjson.dumps(body), request_id="", job=None)
-
-
-def _is_late(reply: Reply) -> bool:
-    """Return whether the job's deadline is over, which is the end of the batch's time."""
-    return reply.status == ErrorCode.DEADLINE_EXCEEDED.status
 
 
 def _answer_of(reply: Reply) -> BatchAnswer:

@@ -4,7 +4,6 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ops.demo.sql.values import Source, sample_values
 from ops.demo.task import Example
@@ -48,22 +47,14 @@ def _phrases(entry: Mapping[str, Sequence[str]]) -> tuple[Phrases, Phrases]:
     return tuple(entry["known"]), tuple(entry["held_out"])
 
 
-def _condition(entry: Mapping[str, Any]) -> Condition:
-    return Condition(entry["where"], _phrases(entry["nouns"]), _phrases(entry["verbs"]))
-
-
-def _question(entry: Mapping[str, Any]) -> Question:
-    return Question(entry["select"], _phrases(entry), entry["tail"], entry["where"])
-
-
 FRAMES = _phrases(lists("sql")["frames"])
 """Sentences around a question."""
 CONDITIONS = {
-    table: [_condition(entry) for entry in entries]
+    table: [Condition(e["where"], _phrases(e["nouns"]), _phrases(e["verbs"])) for e in entries]
     for table, entries in lists("sql")["conditions"].items()
 }
 QUESTIONS = {
-    table: [_question(entry) for entry in entries]
+    table: [Question(e["select"], _phrases(e), e["tail"], e["where"]) for e in entries]
     for table, entries in lists("sql")["questions"].items()
 }
 
