@@ -187,7 +187,7 @@ def _show(
     load_report: "LoadReport", answers: "list[Answer]", json: Path | None, plot: Path | None
 ) -> None:
     from ops.json_files import write_json
-    from ops.load.output import load_lines, load_table
+    from ops.load.report import load_lines, load_table
 
     console = Console()
     console.print(load_table(load_report))

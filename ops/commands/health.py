@@ -46,7 +46,7 @@ def health(
         Process,
         typer.Argument(metavar="PROCESS", help="Process to check: api, worker or control."),
     ],
-    url: Annotated[str | None, url_option(URL_HELP, reads_variable=False)] = None,
+    url: Annotated[str | None, url_option(URL_HELP, variable=None)] = None,
     **given: Any,
 ) -> None:
     """Check that a front end, or this machine's worker or control process, is alive.

@@ -64,12 +64,8 @@ async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: A
     try:
         async with http.stream("POST", f"{url}/completions", json=body) as reply:
             await _read(reply, body, answer)
-    except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        ValueError,
-        KeyError,
-    ) as error:  # no reply, or not in OpenAI's format
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        # There is no reply, or it isn't in OpenAI's format.
         answer.error = f"{type(error).__name__}: {error}"
         return
     wanted = body["max_tokens"]

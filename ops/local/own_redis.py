@@ -18,7 +18,7 @@ from ops.local.embedded_redis import (
     program_version,
     start_redis,
 )
-from ops.local.ports import LOOPBACK, usable_port
+from ops.local.ports import LOOPBACK
 from ops.local.redis_login import DEFAULT_REDIS_URL, published
 from ops.local.supervisor import Show
 from shared.errors import SettingsError
@@ -59,7 +59,7 @@ class OwnRedis:
         self._inherited = [] if lock is None else [lock]
         self._program = find_server()
         self._password = secrets.token_hex(PASSWORD_BYTES)
-        self._server = self._start_near(DEFAULT_REDIS_URL)
+        self._server = self._start_first()
         self.url = self._server.url
         """URL with the password of the server, which only this user may know."""
         self.public_url = f"redis://{LOOPBACK}:{self._server.port}/0"
@@ -81,11 +81,9 @@ class OwnRedis:
         """Stop the server."""
         self._server.stop()
 
-    def _start_near(self, url: str) -> EmbeddedRedis:
-        """Start a server on the port of `url`, or on a free port if that port is in use."""
-        port = urlsplit(url).port or 0
+    def _start_first(self) -> EmbeddedRedis:
         with suppress(PortInUse):
-            return self._start(port if _is_usable(port) else None)
+            return self._start(urlsplit(DEFAULT_REDIS_URL).port)
         return self._start(None)
 
     def _start(self, port: int | None) -> EmbeddedRedis:
@@ -129,14 +127,6 @@ class OwnRedis:
             new = self._directory / f"{WRITER_FILE}.new"
             new.write_text(name)
             new.replace(self._directory / WRITER_FILE)
-
-
-def _is_usable(port: int) -> bool:
-    try:
-        usable_port(LOOPBACK, port)
-    except SettingsError:
-        return False
-    return True
 
 
 @contextmanager

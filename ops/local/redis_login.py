@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import urlsplit
 
 from ops.local.data_folder import users_data_folder
@@ -57,19 +58,16 @@ def with_login(url: str) -> str:
         parts = urlsplit(url)
         has_login = "@" in parts.netloc or parts.scheme != "redis"
         if is_loopback(parts.hostname or "") and not has_login:
-            file = os.open(url_file(parts.port or DEFAULT_PORT), os.O_RDONLY)
-            try:
+            with url_file(parts.port or DEFAULT_PORT).open() as file:
                 login = urlsplit(_read_locked(file)).netloc
-            finally:
-                os.close(file)
             return parts._replace(netloc=login).geturl() if login else url
     return url
 
 
-def _read_locked(file: int) -> str:
+def _read_locked(file: TextIO) -> str:
     """Return the content of a file, or an empty string if no process holds its lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(file, 1000).decode()
+        return file.read()
     return ""

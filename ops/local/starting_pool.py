@@ -31,7 +31,10 @@ class AtStart:
 
 
 class StartingPool:
-    """A pool whose processes `lorikeet up` starts."""
+    """A pool whose processes `lorikeet up` starts.
+
+    `begin`, `has_worker` and `names` raise `RedisUnavailable` if Redis can't be reached.
+    """
 
     def __init__(self, redis: Redis, keys: Keys, adapters: Mapping[str, str]) -> None:
         self._redis = redis
@@ -42,29 +45,17 @@ class StartingPool:
         self._earlier: set[WorkerId] = set()
 
     async def begin(self) -> None:
-        """Prepare a pool of which no process runs.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Prepare a pool of which no process runs."""
         self._earlier = {view.id for view in await self._views.workers()}
         await begin_start(self._redis, self._keys, self._adapters.keys())
 
     async def has_worker(self) -> bool:
-        """Return whether a worker is alive. Leases of an earlier run don't count.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Return whether a worker is alive. Leases of an earlier run don't count."""
         workers = await self._views.workers()
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
 
     async def names(self) -> list[str]:
-        """Return the names of the base model and of all adapters; none before a worker has joined.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Return the names of the base model and all adapters; none before a worker has joined."""
         base = await self._registry.base()
         adapters = await self._registry.adapters() if base else []
         return [base.name, *(adapter.name for adapter in adapters)] if base else []

@@ -37,8 +37,8 @@ KEY_HELP = (
     f"API key of the tenant `{ADMIN}`. By default the first such key in {KEYS_VARIABLE}, or the "
     "first key if there is none."
 )
-UrlOption = Annotated[str | None, url_option(reads_variable=False)]
-KeyOption = Annotated[str | None, api_key_option(KEY_HELP, reads_variable=False)]
+UrlOption = Annotated[str | None, url_option(variable=None)]
+KeyOption = Annotated[str | None, api_key_option(KEY_HELP, variable=None)]
 GroupUrlOption = Annotated[str | None, url_option()]
 GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
 """Option `--api-key` of the command group.

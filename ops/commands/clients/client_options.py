@@ -18,27 +18,19 @@ KEYS_VARIABLE = f"{ENV_PREFIX}API_KEYS"
 URL_HELP = f"URL of the server. By default that in {URL_VARIABLE}, else {DEFAULT_URL}."
 
 
-def url_option(help_text: str = URL_HELP, *, reads_variable: bool = True) -> Any:
-    """Return the option `--url`, whose default may be that in `LORIKEET_URL`."""
-    return typer.Option(
-        "--url",
-        metavar="URL",
-        help=help_text,
-        envvar=URL_VARIABLE if reads_variable else None,
-        show_default=False,
-        show_envvar=False,
-    )
+def url_option(help_text: str = URL_HELP, variable: str | None = URL_VARIABLE) -> Any:
+    """Return the option `--url`. The environment variable `variable` may set it, too."""
+    return _option("--url", "URL", help_text, variable)
 
 
-def api_key_option(help_text: str, *, reads_variable: bool = True) -> Any:
-    """Return the option `--api-key`, whose default may be that in `LORIKEET_API_KEYS`."""
-    return typer.Option(
-        "--api-key",
-        metavar="KEY",
-        help=help_text,
-        envvar=KEYS_VARIABLE if reads_variable else None,
-        show_envvar=False,
-    )
+def api_key_option(help_text: str, variable: str | None = KEYS_VARIABLE) -> Any:
+    """Return the option `--api-key`. The environment variable `variable` may set it, too."""
+    return _option("--api-key", "KEY", help_text, variable)
+
+
+def _option(flag: str, metavar: str, help_text: str, variable: str | None) -> Any:
+    options = {"show_default": False, "show_envvar": False}
+    return typer.Option(flag, metavar=metavar, help=help_text, envvar=variable, **options)
 
 
 UrlOption = Annotated[str, url_option()]
