@@ -64,7 +64,9 @@ async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
     try:
         await fleet.start()
         started_s = time.monotonic()
-        faults = await _strike_all(Scene(pool=pool, fleet=fleet, rng=_rng(options)), show)
+        faults = await _strike_all(
+            Scene(pool=pool, fleet=fleet, rng=Random(f"{options.seed}:faults")), show
+        )
         await _sleep_until(started_s + 60 * options.minutes, fleet)
         show("no further requests")
         await fleet.stop()
@@ -150,7 +152,3 @@ async def _sleep_until(time_s: float, fleet: Fleet) -> None:
 
 def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (number < total % parts) for number in range(parts)]
-
-
-def _rng(options: Options) -> Random:
-    return Random(f"{options.seed}:faults")
