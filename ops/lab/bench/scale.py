@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ops.lab.bench.frame.options import Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Figures, Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import scratch_folder, show
+from ops.lab.bench.frame.run import Quick, Rounds, scratch_folder, show, sizes_of
 from ops.lab.bench.servers.checkouts import environment_of
 from ops.lab.bench.servers.simulated_pool import ApiProcess, api_process, num_workers
 from ops.lab.bench.streams.http_client import HttpClient, allow_many_connections

@@ -6,8 +6,7 @@ from pathlib import Path
 from api.app import create_app
 from api.bounds import BOUNDS
 from api.http.guards import Guards, Work
-from ops.lab.generate.control_bounds import WORK
-from ops.lab.generate.stored_bounds import STORED
+from ops.lab.generate.bounds import STORED, WORK
 from shared.settings import ApiSettings
 
 PAGE = Path(__file__).parents[3] / "SECURITY.md"

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ops.lab.bench.frame.finding import write_finding
 from ops.lab.bench.frame.measurement_process import MeasurementFailed, run_module
-from ops.lab.bench.frame.options import sizes_of
 from ops.lab.bench.frame.rounds import (
     QUICK,
     Measure,
@@ -21,6 +20,7 @@ from ops.lab.bench.frame.rounds import (
     ratio_text,
     rounds_finding,
 )
+from ops.lab.bench.frame.run import sizes_of
 
 SIZES = Sizes(rounds=3)
 
