@@ -38,6 +38,19 @@ class ServerClient:
         self.options = {**client_options(self.url, api_key), "timeout": self.timeout}
         """Options of httpx for requests to the server."""
 
+    def models(self) -> list[str]:
+        """Return the names of the models, the base model first.
+
+        Raises:
+            ServerError: the server can't be reached, refuses the request, or has no model yet.
+        """
+        models = self._call("GET", "/v1/models")["data"]
+        if not models:
+            raise ServerError(
+                f"the server at {self.url} has no model yet; wait until a worker is ready"
+            )
+        return [model["id"] for model in models]
+
     def _send(self, method: str, path: str, **sent: Any) -> bytes:
         """Return the body of a successful response.
 

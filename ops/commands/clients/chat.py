@@ -12,8 +12,7 @@ from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOp
 from shared.errors import LorikeetError
 
 if TYPE_CHECKING:
-    from ops.chat.client import Client
-    from ops.chat.conversation import Conversation
+    from ops.chat.conversation import Client, Conversation
 
 HELP = """\
 /model NAME    switch to another model
@@ -52,8 +51,7 @@ def chat(
     api_key: ApiKeyOption = None,
 ) -> None:
     """Chat with a model or an adapter, or with several at once. /help lists the chat's commands."""
-    from ops.chat.client import Client
-    from ops.chat.conversation import Conversation
+    from ops.chat.conversation import Client, Conversation
 
     client = Client(url, first_secret(api_key), temperature)
     names = client.models()

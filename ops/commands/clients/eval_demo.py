@@ -63,12 +63,12 @@ def eval_demo(
 
 
 def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list[Score]":
-    from ops.chat.client import Client
     from ops.demo.evaluate import evaluate, held_out_of
     from ops.demo.tasks import TASKS
+    from ops.server_client import ServerClient
     from ops.terminal import progress
 
-    base, *adapters = Client(url, api_key).models()
+    base, *adapters = ServerClient(url, api_key).models()
     if missing := TASKS.keys() - adapters:
         raise SettingsError(
             f"--url: {url} doesn't serve {', '.join(sorted(missing))}; "

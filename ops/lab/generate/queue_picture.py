@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ops.chat.client import Client
 from ops.commands.pool import Pool, on_pool
 from ops.commands.queue import views
 from ops.load.distributions import Closed, Length
@@ -21,7 +20,7 @@ from ops.load.load import Load, send_load
 from ops.local.embedded_redis import start_redis
 from ops.local.ports import free_port
 from ops.local.up import lorikeet_argv
-from ops.server_client import ServerError
+from ops.server_client import ServerClient, ServerError
 
 PICTURE = Path(__file__).parents[2] / "docs" / "queue.svg"
 NUM_WORKERS = 2
@@ -85,7 +84,7 @@ async def _served_names(pool: Pool, url: str) -> list[str]:
         await asyncio.sleep(POLL_S)
         if len(await pool.views.workers()) == NUM_WORKERS:
             with suppress(ServerError):
-                return await asyncio.to_thread(Client(url, None).models)
+                return await asyncio.to_thread(ServerClient(url, None).models)
 
 
 if __name__ == "__main__":
