@@ -15,7 +15,7 @@ report that it ran out of time.
 """
 
 IN_PLACE = "set 'load_inplace' to True"
-"""How the server says that an adapter can be replaced."""
+"""Part of the server's message that a name is taken."""
 
 
 class AdapterClient(ServerClient):
@@ -31,7 +31,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter, in place of one with this name if `replace` is true, and return it."""
+        """Load an adapter, and return it. With `replace`, it may replace one of the same name."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
             self._send(
@@ -59,15 +59,15 @@ class AdapterClient(ServerClient):
         return self._call("GET", f"/v1/adapters/{_quoted(name)}")
 
     def set_candidate(self, name: str, wanted: Body) -> Body:
-        """Try out a version, which the fields of the request `wanted` name. Return the adapter."""
+        """Set the candidate that the request body `wanted` describes, and return the adapter."""
         return self._call("PUT", f"/v1/adapters/{_quoted(name)}/candidate", json=wanted)
 
     def candidate(self, name: str) -> Body:
-        """Return the candidate of an adapter, and how its answers compare."""
+        """Return the candidate of an adapter, and the comparison of its answers."""
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Make the candidate, which must be `version`, the current version. Return the adapter."""
+        """Make the candidate, which must be `version` if given, current. Return the adapter."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 
@@ -76,7 +76,7 @@ class AdapterClient(ServerClient):
         return self._call("DELETE", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def pin(self, name: str, replicas: int) -> None:
-        """Keep an adapter on a minimum number of workers; 0 ends this."""
+        """Keep an adapter on at least `replicas` workers. 0 removes the pin."""
         path = f"/v1/adapters/{_quoted(name)}/pin"
         if replicas:
             self._send("PUT", path, json={"min_replicas": replicas})

@@ -46,7 +46,7 @@ class _Row:
     version: str
     state: str
     facts: tuple[str, str, str, str, str]
-    """Rank, size in MiB, requests, time since the last one, and workers."""
+    """Rank, size in MiB, requests, time since the last request, and workers."""
     source: str
 
     @property
@@ -81,7 +81,7 @@ def _state(adapter: dict[str, Any]) -> str:
 
 
 def _trial(candidate: dict[str, Any]) -> str:
-    """Return what a candidate does, or that it is quarantined."""
+    """Return a candidate's mode, and its share of the requests or the state that prevents it."""
     is_ready = candidate["state"] == "ready"
     does = f"{candidate['percent']:g} %" if is_ready else candidate["state"]
     return f"{candidate['mode']} {does}"

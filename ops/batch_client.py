@@ -9,7 +9,7 @@ import httpx
 from ops.server_client import Body, ServerClient, ServerError, reason_of
 
 DIGEST = "lorikeet_sha256"
-"""Name in a batch's metadata of its input's digest, by which the input's batch is found again."""
+"""Field of a batch's metadata with the digest of its input file. `find` searches for it."""
 ENDED = {"completed", "failed", "expired", "cancelled"}
 MAX_PAGES = 50
 """Maximum number of pages of the list of batches that are searched."""
@@ -22,7 +22,7 @@ class BatchClient(ServerClient):
     """
 
     def find(self, file: Path) -> Body | None:
-        """Return the newest batch of a file if it runs or has run to its end, else None."""
+        """Return the newest batch of a file if it is running or completed, else None."""
         digest = _digest(file)
         for batch in self._batches():
             if (batch["metadata"] or {}).get(DIGEST) == digest:
@@ -52,7 +52,7 @@ class BatchClient(ServerClient):
         return self._call("GET", f"/v1/batches/{batch_id}")
 
     def download(self, file_id: str, target: Path) -> None:
-        """Write a file of the server to `target`, which appears as a whole."""
+        """Download a file to `target`, which appears once it is complete."""
         partial = target.with_name(f"{target.name}.partial")
         url = f"{self.url}/v1/files/{file_id}/content"
         with httpx.stream("GET", url, **self.options) as response:

@@ -146,7 +146,7 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
 
 
 def to_argv(given: Given, names: Sequence[str]) -> list[str]:
-    """Return command-line words that pass those of the settings `names` that are given."""
+    """Return command-line words that pass on the given settings among `names`."""
     words: list[str] = []
     for name in names:
         values = given.get(name)
@@ -159,7 +159,7 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
 
 
 def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
-    """Return environment variables that pass those of the settings `names` that are given."""
+    """Return environment variables that pass on the given settings among `names`."""
     variables: dict[str, str] = {}
     for name in names:
         value = given.get(name)
@@ -170,7 +170,7 @@ def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a setting's default as an environment variable has it; empty for none and off."""
+    """Return a setting's default as an environment variable's value; empty for None and off."""
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)

@@ -29,7 +29,7 @@ _LimitOption = typer.Option(
 
 
 class UnknownKey(LorikeetError):
-    """No key has the id of a command."""
+    """No key has the id that a command names."""
 
 
 @keys_app.command("create")
@@ -64,8 +64,8 @@ def create_key(
 ) -> None:
     """Create an API key, and print it once. Redis stores only its digest.
 
-    Front ends demand a key from the first one on. Tokens are those of prompts
-    and answers; minutes and days are those of the UTC clock.
+    Front ends demand a key once the first one exists. Limits on tokens count
+    prompts and answers. Minutes and days are those of the UTC clock.
     """
     access = _access(tenant, scopes or [Scope.INFERENCE], adapters or [ALL_MODELS])
     limits = KeyLimits(
@@ -85,7 +85,7 @@ def create_key(
 @keys_app.command("list")
 @settings_flags(PoolSettings)
 def list_keys(**given: Any) -> None:
-    """List all API keys, revoked ones included. Nobody can see their secrets."""
+    """List all API keys, including revoked ones. Their secrets aren't stored."""
 
     async def read(pool: Pool) -> tuple[list[StoredKey], int]:
         return await pool.keys.all(), await pool.keys.now_ms()
@@ -103,7 +103,7 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, as in the list.")],
     **given: Any,
 ) -> None:
-    """Refuse an API key from now on. Front ends notice it within two seconds."""
+    """Revoke an API key. Front ends refuse it within two seconds."""
     if not on_pool(given, lambda pool: pool.keys.revoke(key_id)):
         raise UnknownKey(f"no key has the id {key_id}; `lorikeet keys list` shows all ids")
     print_line(f"{key_id}: revoked")

@@ -48,7 +48,7 @@ def _statement(label: str, rng: random.Random) -> str:
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Return two facts, a fact and an opinion, or two opinions of which that of `label` wins."""
+    """Return two facts, a fact and an opinion, or two opinions that end with that of `label`."""
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
     if rng.random() < 0.3:

@@ -26,7 +26,7 @@ _ROUND = {
 
 @cache
 def lists(name: str) -> dict[str, Any]:
-    """Return the lists of `name`.json, of which training uses only `known`. Don't change them."""
+    """Return the content of `name`.json, which callers must not change."""
     found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return found
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ops.demo.model import demo_folder
 from ops.doctor.adapters import adapter_facts
-from ops.doctor.base import DEMO, DEMO_BYTES, Base, find_base
+from ops.doctor.base_model import DEMO, DEMO_BYTES, Base, find_base
 from ops.doctor.facts import AdapterFacts, Facts, Fit, Folder, Machine, Plan, Problem, RedisFacts
 from ops.doctor.machine import folder_facts, machine_facts
 from ops.doctor.plan import plan_of
@@ -27,7 +27,7 @@ LEAST_FREE = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The `lorikeet up` that is checked. None stands for settings that are invalid."""
+    """Settings and flags of the `lorikeet up` that is checked. Invalid settings are None."""
 
     worker: WorkerSettings | None
     own: UpSettings | None
@@ -62,7 +62,7 @@ class Checkup:
         return None
 
     def facts(self, wanted: Wanted) -> Facts:
-        """Return everything about the machine and the start that is `wanted`."""
+        """Return the facts about the machine and about the start that is `wanted`."""
         worker = wanted.worker
         folders = self.attempt("the folders", lambda: _folders(wanted)) or ()
         machine = self.attempt("the machine", lambda: machine_facts(worker, folders))

@@ -26,7 +26,7 @@ _INSTRUCTION_SETS = {
     "AMX": {"amx_bf16"},
     "NEON": {"asimd"},
 }
-"""Names of instruction sets, and the CPU features of which one stands for the set."""
+"""CPU features by instruction set. A CPU with any of them has the set."""
 _PACKAGES = (
     *("fastapi", "uvicorn", "prometheus_client"),
     *("accelerate", "huggingface_hub", "jinja2", "llguidance", "numpy", "peft", "safetensors"),
@@ -61,7 +61,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
 
 
 def folder_facts(purpose: str, path: Path, *, setting: str, least_free: int) -> Folder:
-    """Return whether `path`, which needn't exist yet, can take files of `least_free` bytes."""
+    """Return facts about a folder that needs `least_free` bytes. It may not exist yet."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     free, problem = None, None
     if not existing.is_dir():

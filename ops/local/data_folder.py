@@ -78,7 +78,7 @@ def data_root(data_dir: Path | None) -> Path | None:
 
 
 def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None) -> Path | None:
-    """Return the folder for the data of a pool, which may not exist; None if they aren't kept.
+    """Return the folder for a pool's data, which may not exist; None if no data are kept.
 
     `data_dir` is the value of --data-dir. `base` is the folder of the base model, or None if its
     engine reads no files.

@@ -1,4 +1,4 @@
-"""How commands of the same user find and enter the Redis of `lorikeet up`: a file with its URL."""
+"""Lets commands of the same user log in to the Redis of `lorikeet up`, by a file with its URL."""
 
 import fcntl
 import os
@@ -53,7 +53,7 @@ def published(url: str) -> Iterator[None]:
 
 
 def with_login(url: str) -> str:
-    """Return `url` with the password of this user's Redis, if it is the URL of one without it."""
+    """Return `url`, with the password added if it is the URL of this user's Redis."""
     with suppress(OSError, SettingsError, ValueError):
         parts = urlsplit(url)
         has_login = "@" in parts.netloc or parts.scheme != "redis"

@@ -126,7 +126,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
-    """Unload those of `names`, left out by workers, whose version an earlier start has set."""
+    """Unload the adapters `names` whose version an earlier start has set. Return their names."""
     registry = Registry(redis, keys)
     unloaded = set()
     for name in names:
@@ -138,7 +138,7 @@ async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set
 
 
 async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
-    """Return what the names in the workers' settings refer to, for the registered ones."""
+    """Return which versions the registered ones of `names` refer to."""
     found = []
     for some in chunks(list(names)):
         pipe = redis.pipeline(transaction=False)

@@ -74,7 +74,7 @@ class Ready:
     """URL of the Redis that this process started, without its password, or None if it started no
     Redis."""
     notes: Sequence[str]
-    """What became of adapters that aren't served as the settings say."""
+    """A line for each adapter that isn't served as the settings say."""
 
 
 Announce = Callable[[Ready], None]

@@ -68,7 +68,7 @@ def shadow(
 
 @on_server
 def candidate(client: "AdapterClient", name: NameArgument) -> None:
-    """Show the version that is tried out, and how a shadow's answers compare."""
+    """Show the candidate, and compare a shadow's answers with the current version's."""
     found = client.candidate(name)
     print_line(f"{found['version']}: {found['mode']} of {found['percent']:g} % of the requests")
     agreement = found["agreement"]
@@ -84,14 +84,14 @@ def candidate(client: "AdapterClient", name: NameArgument) -> None:
 
 @on_server
 def promote(client: "AdapterClient", name: NameArgument) -> None:
-    """Make the version that is tried out the current version."""
+    """Make the candidate the current version."""
     promoted = client.promote(name)
     print_line(f"{name} is {promoted['version']} now")
 
 
 @on_server
 def drop(client: "AdapterClient", name: NameArgument) -> None:
-    """End the trial of a version. The current version answers all requests again."""
+    """Drop the candidate. The current version answers all requests again."""
     kept = client.drop(name)
     print_line(f"{name} is {kept['version']} for all requests")
 
@@ -161,7 +161,7 @@ def _set_candidate(
 
 
 def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
-    """Return a row of the audit log. Versions lose the name, which the row has already."""
+    """Return the cells of a change. Versions are shown without the adapter's name."""
     name = change["adapter"]
     action = change["action"].replace("_", " ")
     what = f"{name} {action}" if name else f"API {action}"  # such as "API key created"

@@ -24,7 +24,7 @@ HELP = """\
 Ctrl-C         stop the answer"""
 MAX_COMPARED = 4
 MAX_PROMPT_SHARE = 3
-"""A prompt that takes more than this part of the terminal's width is shortened: 1/3."""
+"""The prompt is shortened to this part of the terminal's width: one third."""
 
 
 def chat(
@@ -108,7 +108,7 @@ def _execute(console: Console, client: "Client", conversation: "Conversation", l
 def _switch(
     console: Console, client: "Client", conversation: "Conversation", names: list[str]
 ) -> None:
-    """Select models, also those that were loaded after the start, and confirm the choice."""
+    """Select models, which may have been loaded after the start, and confirm the choice."""
     conversation.names = client.models()
     conversation.switch_to(names)
     has_history = bool(conversation.talks[0].history)

@@ -49,7 +49,7 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
 
 
 def _folder_of(model: str) -> tuple[Path, str]:
-    """Return a folder with the model's configuration, and its place, or raise ModelRejected."""
+    """Return a folder with the model's configuration, and where it is, or raise ModelRejected."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -80,7 +80,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base with its shape, unless vLLM serves it. No folder stands for the demo."""
+    """Return the base, with its shape unless vLLM serves it. `folder` is None for the demo."""
     if worker.engine == "vllm":
         return Base(BaseFacts(source=source, place=place))
     try:
