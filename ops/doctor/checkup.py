@@ -105,7 +105,8 @@ def _folders(wanted: Wanted) -> tuple[Folder, ...]:
     places = [("cache folder", cache_folder(), VARIABLE, cache_bytes)]
     if worker and worker.adapter_store:
         places.append(("adapter store", worker.adapter_store, "--adapter-store", LEAST_FREE))
-    if not wanted.has_redis_url and (data := data_root(wanted.own and wanted.own.data_dir)):
+    data_dir = wanted.own.data_dir if wanted.own else None
+    if not wanted.has_redis_url and (data := data_root(data_dir)):
         places.append(("data folder", data, "--data-dir", LEAST_FREE))
     return tuple(
         folder_facts(purpose, path, setting=setting, least_free=least)

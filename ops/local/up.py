@@ -204,6 +204,10 @@ async def _names_when_ready(url: str, pool: StartingPool) -> Sequence[str]:
     while not names:
         await asyncio.sleep(POLL_S)
         with suppress(RedisUnavailable):
-            if await pool.has_worker() and await asyncio.to_thread(get, f"{url}/ready/worker"):
+            if await pool.has_worker() and await asyncio.to_thread(_is_ready, url):
                 names = await pool.names()
     return names
+
+
+def _is_ready(url: str) -> bool:
+    return get(f"{url}/ready/worker") is not None

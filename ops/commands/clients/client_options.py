@@ -29,8 +29,14 @@ def api_key_option(help_text: str, variable: str | None = KEYS_VARIABLE) -> Any:
 
 
 def _option(flag: str, metavar: str, help_text: str, variable: str | None) -> Any:
-    options = {"show_default": False, "show_envvar": False}
-    return typer.Option(flag, metavar=metavar, help=help_text, envvar=variable, **options)
+    return typer.Option(
+        flag,
+        metavar=metavar,
+        help=help_text,
+        envvar=variable,
+        show_default=False,
+        show_envvar=False,
+    )
 
 
 UrlOption = Annotated[str, url_option()]
