@@ -77,13 +77,10 @@ class Client(ServerClient):
                     raise ServerError(reason_of(reply.status_code, await reply.aread()))
                 yield reply
         except httpx.HTTPError as error:
-            raise ServerError(self._explain(error, is_answering)) from None
-
-    def _explain(self, error: httpx.HTTPError, is_answering: bool) -> str:
-        if is_answering:
-            place = f"the connection to {self.url}"
-            return f"{place} broke before the end of the answer: {error_text(error)}"
-        return no_answer(self.url, error)
+            if not is_answering:
+                raise ServerError(no_answer(self.url, error)) from None
+            reason = f"broke before the end of the answer: {error_text(error)}"
+            raise ServerError(f"the connection to {self.url} {reason}") from None
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import httpx
 
@@ -60,9 +59,6 @@ async def _answer(http: httpx.AsyncClient, case: Case, version: str) -> str:
     if not reply.is_success:
         reason = reason_of(reply.status_code, reply.content)
         raise ServerError(f"--file: line {case.line}: {reason}")
-    return _text(reply.json()["choices"][0])
-
-
-def _text(choice: dict[str, Any]) -> str:
-    """Return the text of an answer. That of a tool call without text is empty."""
-    return (choice["message"]["content"] if "message" in choice else choice["text"]) or ""
+    choice = reply.json()["choices"][0]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    return text or ""  # a tool call may have no text

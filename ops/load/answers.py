@@ -1,7 +1,6 @@
 """Sends one request to an OpenAI-compatible server, and records when its answer arrives."""
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -80,18 +79,12 @@ async def _read(reply: httpx.Response, body: dict[str, Any], answer: Answer) -> 
         text = (await reply.aread()).decode(errors="replace")
         answer.error = f"HTTP {reply.status_code}: {text[:200]}"
     elif body["stream"]:
-        async for chunk in _chunks(reply):
-            _read_chunk(chunk, answer)
+        async for line in sse_lines(reply):
+            if line.startswith("data:") and line[5:].strip() != "[DONE]":
+                _read_chunk(orjson.loads(line[5:]), answer)
     else:
         _read_usage(orjson.loads(await reply.aread()), answer)
         answer.end_s = time.perf_counter()
-
-
-async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """Yield the parsed JSON of each SSE event except [DONE]."""
-    async for line in sse_lines(reply):
-        if line.startswith("data:") and line[5:].strip() != "[DONE]":
-            yield orjson.loads(line[5:])
 
 
 def _read_chunk(chunk: dict[str, Any], answer: Answer) -> None:

@@ -148,9 +148,11 @@ def _start(
     program: Path, directory: Path | None, options: Mapping[str, str], inherited: Sequence[int]
 ) -> EmbeddedRedis:
     port, password = int(options["port"]), options.get("requirepass", "")
+    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            _command(program, port),
+            # Every user can read the command, so the options come from the standard input.
+            [*wrapper, str(program), "-", "--port", str(port)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -166,12 +168,6 @@ def _start(
             process.wait()
             raise
     return EmbeddedRedis(process, port, password)
-
-
-def _command(program: Path, port: int) -> list[str]:
-    """Return the command. Every user can read it, so options come from the standard input."""
-    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
-    return [*wrapper, str(program), "-", "--port", str(port)]
 
 
 def _options(

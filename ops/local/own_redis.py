@@ -59,7 +59,10 @@ class OwnRedis:
         self._inherited = [] if lock is None else [lock]
         self._program = find_server()
         self._password = secrets.token_hex(PASSWORD_BYTES)
-        self._server = self._start_first()
+        try:
+            self._server = self._start(urlsplit(DEFAULT_REDIS_URL).port)
+        except PortInUse:
+            self._server = self._start(None)
         self.url = self._server.url
         """URL with the password of the server, which only this user may know."""
         self.public_url = f"redis://{LOOPBACK}:{self._server.port}/0"
@@ -80,11 +83,6 @@ class OwnRedis:
     def stop(self) -> None:
         """Stop the server."""
         self._server.stop()
-
-    def _start_first(self) -> EmbeddedRedis:
-        with suppress(PortInUse):
-            return self._start(urlsplit(DEFAULT_REDIS_URL).port)
-        return self._start(None)
 
     def _start(self, port: int | None) -> EmbeddedRedis:
         name = program_version(self._program)

@@ -71,7 +71,8 @@ class StartingPool:
             workers = await self._views.workers()
         except (RedisUnavailable, ProtocolMismatch):
             return False
-        return not any(_is_of(view.id, pid) for view in workers)
+        # The ids of workers have the form HOST:PID:RANDOM.
+        return not any(view.id.rsplit(":", 2)[1:2] == [str(pid)] for view in workers)
 
     async def leave_out(self, names: Iterable[str]) -> set[str]:
         """Unload the adapters that workers have left out, so that no old version is served.
@@ -159,11 +160,6 @@ async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> l
             if given
         ]
     return found
-
-
-def _is_of(wid: WorkerId, pid: int) -> bool:
-    """Return whether process `pid` has made the worker's id, which is then HOST:PID:RANDOM."""
-    return wid.rsplit(":", 2)[1:2] == [str(pid)]
 
 
 def _note(at_start: AtStart, sources: Mapping[str, str]) -> str | None:
