@@ -31,7 +31,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter, and return it. With `replace`, it may replace one of the same name."""
+        """Load an adapter and return it. One of the same name is replaced only with `replace`."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
             self._send(
@@ -67,12 +67,12 @@ class AdapterClient(ServerClient):
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Make the candidate, which must be `version` if given, current. Return the adapter."""
+        """Make the candidate current. A given `version` must be the candidate. Return the adapter."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 
     def drop(self, name: str) -> Body:
-        """End the trial of an adapter's candidate, and return the adapter."""
+        """Drop the candidate of an adapter, and return the adapter."""
         return self._call("DELETE", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def pin(self, name: str, replicas: int) -> None:

@@ -81,7 +81,7 @@ def _state(adapter: dict[str, Any]) -> str:
 
 
 def _trial(candidate: dict[str, Any]) -> str:
-    """Return a candidate's mode, and its share of the requests or the state that prevents it."""
+    """Return a candidate's mode and share of the requests, or its state if it isn't ready."""
     is_ready = candidate["state"] == "ready"
     does = f"{candidate['percent']:g} %" if is_ready else candidate["state"]
     return f"{candidate['mode']} {does}"

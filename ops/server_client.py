@@ -1,4 +1,4 @@
-"""Parts of all clients of a running server: its URL, requests, errors and event streams."""
+"""Base of the clients of a running server: its URL, requests, errors and event streams."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -120,7 +120,7 @@ CHECKS: Mapping[str, Callable[[object], Check]] = {
     "pattern": _matches,
     "json": _is_json,
 }
-"""Makers of checks, by the field of a case that describes a good answer.
+"""Functions that make a check, by the field of a case that describes a good answer.
 
 `expected` is the whole answer without white space around it, and `contains` is a part of it.
 `pattern` is a regular expression that matches a part of it. `json` is the value of a JSON answer.

@@ -1,4 +1,4 @@
-"""The folder in which `lorikeet up` keeps Redis' data and copies of adapters over restarts."""
+"""The folder in which `lorikeet up` keeps Redis' data and copies of adapters across restarts."""
 
 import fcntl
 import hashlib

@@ -1,4 +1,4 @@
-"""The Redis of `lorikeet up`, which keeps its data over restarts or for this run only."""
+"""The Redis of `lorikeet up`, which keeps its data across restarts or only for this run."""
 
 import asyncio
 import secrets

@@ -16,7 +16,7 @@ from shared.settings import PoolSettings
 DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
 """URL of the Redis that commands such as `lorikeet queue` use by default."""
 DEFAULT_PORT = 6379
-"""Port of URLs without one."""
+"""Port of a Redis URL that names none."""
 
 
 def url_file(port: int) -> Path:

@@ -19,7 +19,7 @@ from shared.store.views.pool_views import PoolViews
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtStart:
-    """A name in the settings of workers, after the workers have registered it."""
+    """Name of an adapter in the settings of workers that have registered it."""
 
     name: str
     given: AdapterVersion
@@ -45,7 +45,7 @@ class StartingPool:
         self._earlier: set[WorkerId] = set()
 
     async def begin(self) -> None:
-        """Prepare a pool of which no process runs."""
+        """Prepare the pool for its start. None of its processes may run."""
         self._earlier = {view.id for view in await self._views.workers()}
         await begin_start(self._redis, self._keys, self._adapters.keys())
 
@@ -139,7 +139,7 @@ async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set
 
 
 async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
-    """Return which versions the registered ones of `names` refer to."""
+    """Return the versions that `names` refer to, without names that aren't registered."""
     found = []
     for some in chunks(list(names)):
         pipe = redis.pipeline(transaction=False)

@@ -29,7 +29,7 @@ WORKER_EXIT_S = 10.0
 WEBHOOK_SECRET = "WEBHOOK_SECRET"
 """Name of a variable that only the control process gets."""
 START_S = 10.0
-"""Maximum seconds in which the front end and the control process start or fail to."""
+"""Maximum seconds until the front end and the control process have started or failed."""
 POLL_S = 0.2
 
 
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A server that answers requests."""
+    """State of the server when it begins to answer requests."""
 
     names: Sequence[str]
     """Names of the models, with the base model first."""

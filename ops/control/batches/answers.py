@@ -131,7 +131,7 @@ class BatchAnswerer:
     ) -> BatchAnswer | Later:
         """Return the answer to request `number`, whose line has `num_bytes`.
 
-        An earlier turn may have sent the request. It then belongs to the same job.
+        If an earlier turn has already sent the request, the answer is that of the same job.
         """
         left_s = self.expires_s - time.time()
         if left_s <= 0:

@@ -29,7 +29,7 @@ class Ended:
 
     @classmethod
     def of(cls, turn: Turn, line: Line, custom_id: str, answer: BatchAnswer) -> "Ended":
-        """Create the end of a line.
+        """Create the record of a line from its answer.
 
         Raises:
             ValueError, AttributeError: the answer isn't a JSON object, or has no valid usage.

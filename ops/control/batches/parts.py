@@ -1,4 +1,4 @@
-"""Objects that all turns of a control process share."""
+"""Objects that all turns of a control process share, and the window of each turn."""
 
 import asyncio
 from collections.abc import Mapping

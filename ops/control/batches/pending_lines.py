@@ -18,7 +18,7 @@ class _Model:
 
 
 class PendingLines:
-    """Requests in the order in which they are sent: those of the first model that needn't wait."""
+    """Unsent requests. Those of the first model that needn't wait are sent first, in file order."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._models: dict[str, _Model] = {}

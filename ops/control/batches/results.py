@@ -31,7 +31,7 @@ class Results:
         return name
 
     async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
-        """Join the parts of one kind to a file. Return its id and size, or None without parts."""
+        """Join the parts of one kind to a file. Return its id and size; None if there are none."""
         chosen = [part for part in parts if part.endswith(kind)]
         if not chosen:
             return None

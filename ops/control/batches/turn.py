@@ -128,7 +128,7 @@ class BatchTurn:
         return 0.0 if still_runs else min(pending.wait_s(time.monotonic()), left_s)
 
     async def _pending(self, file: InputFile) -> list[Line]:
-        """Return the requests that haven't ended. Those of a cancelled batch must have jobs."""
+        """Return the unfinished requests, and of a cancelled batch only those that have jobs."""
         done = await self._parts.batches.done(self._batch.id)
         lines = [line for line in file.lines if not _is_set(done, line.number)]
         if not self._is_cancelled:

@@ -27,7 +27,7 @@ from shared.store.batches.batch_ends import BatchEnd, BatchEnds
 MAX_CALLS = 8
 """Maximum number of simultaneous calls of a control process."""
 BUSY_S = 0.5, 2.0
-"""Range of the seconds until a call is tried again because `MAX_CALLS` calls were running."""
+"""Range of the seconds for which a call is put off while `MAX_CALLS` other calls run."""
 TIMEOUT_S = 10.0
 FIRST_RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 GIVE_UP_S = 3 * 86_400
@@ -122,7 +122,7 @@ class Webhook:
 
 
 class Announcements:
-    """Ends of batches that a webhook announces."""
+    """Hands ends of batches over to arq, whose jobs announce them through a webhook."""
 
     def __init__(self, webhook: Webhook, ends: BatchEnds, arq: ArqRedis) -> None:
         self._webhook = webhook
