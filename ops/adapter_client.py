@@ -67,7 +67,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Make the candidate current. A given `version` must be the candidate. Return the adapter."""
+        """Make the candidate, or the candidate `version` only, current. Return the adapter."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 
