@@ -68,7 +68,8 @@ def _folder_of(model: str) -> tuple[Path, str]:
     except LocalEntryNotFoundError:
         pass
     try:
-        httpx.head(ENDPOINT, timeout=HUB_TIMEOUT_S)  # fails at once, where the client retries
+        # Without a network, this fails at once, while the hub's client would retry.
+        httpx.head(ENDPOINT, timeout=HUB_TIMEOUT_S)
         config = Path(hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S))
     except Exception as error:  # the hub's client raises errors of its HTTP library too
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

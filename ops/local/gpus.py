@@ -51,9 +51,9 @@ def usable_gpus(settings: WorkerSettings) -> Gpus:
         gpus = Gpus(0)
     else:
         gpus = _counted_in_child()
-    if settings.engine == "vllm":  # it may have a torch of its own
+    if settings.engine == "vllm":  # vLLM may have a torch of its own
         return replace(gpus, per_worker=settings.tensor_parallel * settings.pipeline_parallel)
-    if version_in_torch("hip"):  # its GPUs have no NVIDIA driver, and are called cuda, too
+    if version_in_torch("hip"):  # AMD's GPUs need no NVIDIA driver, and are also called cuda
         return gpus
     if not version_in_torch("cuda"):
         unused = "torch is installed without CUDA" if gpus.number else gpus.problem

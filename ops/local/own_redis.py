@@ -31,7 +31,8 @@ MEMORY_SHARE = 1 / 8
 MIN_MEMORY_BYTES = 256 << 20
 WRITER_FILE = "written-by"
 """File with the name and version of the server that last used the data."""
-# Its standard input ends when this process ends. Redis may still write to the folder then.
+# Shell program whose input ends when this process ends. It then removes a folder, to which Redis
+# may still write for a while.
 _REMOVE_AFTER_PARENT = """
 cat > /dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1"; [ -e "$1" ] || exit 0; sleep 1; done

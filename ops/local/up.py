@@ -108,7 +108,7 @@ async def _run(plan: Plan, redis: OwnRedis | None, output: StartOutput, announce
     assert redis_url is not None
     await check_redis_at(redis_url)  # otherwise each child would report the failure repeatedly
     async with starting_pool(redis_url, plan.pool, plan.adapters) as pool:
-        if redis:  # so nobody else uses the pool
+        if redis:  # no other process uses the pool
             await pool.begin()
         await _supervise(plan, redis, redis_url, pool, output, announce)
 
@@ -138,7 +138,7 @@ async def _supervise(
 
     async def ready() -> None:
         names = await _names_when_ready(plan.url, pool)
-        if redis:  # so nobody else uses the pool
+        if redis:  # no other process uses the pool
             unloaded = await pool.leave_out(output.left_out)
             names = [name for name in names if name not in unloaded]
         notes = [*await pool.notes(), *output.left_out_notes]

@@ -34,7 +34,7 @@ class Ended:
         Raises:
             ValueError, AttributeError: the answer isn't a JSON object, or has no valid usage.
         """
-        usage = answer.usage()  # of failed requests, too, since it reads the answer
+        usage = answer.usage()  # also if the request failed: raises if the answer is invalid
         return cls(
             number=line.number,
             result=answer.line(turn.batch, line.number, custom_id),

@@ -58,7 +58,7 @@ class Sending:
             still_run = self._running - {committing}
             await _cancel(still_run)
             self._committer.stop()
-            with suppress(Exception):  # `_failure` has it
+            with suppress(Exception):  # `_failure` has the exception
                 await committing
         if self._failure:
             raise self._failure
