@@ -27,7 +27,7 @@ from shared.store.redis.keys import Keys
 RETRY_S = 1.0
 """Seconds between two attempts to reach Redis while it is unavailable."""
 GRACE_S = 5.0
-"""Seconds after its own time limit at which arq cancels a task."""
+"""Seconds from a task's own time limit until arq cancels the task."""
 FINISH_S = 2.0
 """Maximum seconds at shutdown to wait until arq has recorded the end of a running cron job."""
 HEALTH_S = 5.0
@@ -41,10 +41,10 @@ Turns and calls have smaller limits of their own.
 """
 
 IN_PROGRESS_S = 75
-"""Seconds for which arq takes a job for running whose process died.
+"""Seconds for which arq considers a job running after the job's process has died.
 
-Until then, each look for jobs finds it again, which costs two round trips. Turns may take longer,
-but arq doesn't run them twice.
+Until then, each look for jobs finds the job again, which costs two round trips. Turns may take
+longer, but arq doesn't run a turn twice.
 """
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from shared.store.views.pool_views import PoolViews
 MAX_COMPARED = 256
 """Maximum number of pairs that one step compares."""
 CHARS_PER_WORD = 20
-"""Mean length from which the words of a text aren't words, but sentences without spaces."""
+"""A text whose words are longer than this on average is in a language without spaces."""
 ALMOST = 0.999
 """Largest similarity of two texts that aren't equal."""
 NO_ANSWER = JobState.CANCELLED, JobState.EXPIRED
@@ -53,7 +53,7 @@ class ShadowComparison:
 
 
 def compare(pair: ShadowPair, original: Result, copy: Result) -> PairReport:
-    """Return how the answers of a pair compare. Pure."""
+    """Return the report that compares the answers of a pair. Pure."""
     tokens = original.usage.completion_tokens if original.usage else 0
     if copy.state is not JobState.DONE:
         error = copy.error.message if copy.error else copy.state.value

@@ -91,7 +91,7 @@ class ControlTasks:
 
 @dataclass(frozen=True, slots=True)
 class ControlTask:
-    """When and for how long a task runs."""
+    """A task with its schedule and its time limit."""
 
     name: str
     run: Callable[[ControlTasks], Awaitable[None]]

@@ -9,9 +9,7 @@ from typing import Any
 import httpx
 
 from ops.load.answers import Answer, ask, client
-from ops.load.arrivals import Arrivals, Closed, Open, due_times_s
-from ops.load.lengths import Length
-from ops.load.popularity import Popularity, pick
+from ops.load.distributions import Arrivals, Closed, Length, Open, Popularity, due_times_s, pick
 from ops.load.prompts import prompt
 
 OnDone = Callable[[], None]

@@ -1,4 +1,4 @@
-"""The folder in which `lorikeet up` keeps Redis' data and copies of adapters over restarts."""
+"""The folder in which `lorikeet up` keeps Redis' data and copies of adapters across restarts."""
 
 import fcntl
 import hashlib
@@ -64,8 +64,21 @@ def users_data_folder() -> Path:
         ) from None
 
 
+def data_root(data_dir: Path | None) -> Path | None:
+    """Return the folder that has a data folder for each pool; None if no data are kept.
+
+    `data_dir` is the value of --data-dir.
+
+    Raises:
+        SettingsError: `data_dir` is None, and this user has no home folder.
+    """
+    if data_dir is None:
+        return users_data_folder()
+    return None if data_dir == NOTHING else data_dir.expanduser()
+
+
 def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None) -> Path | None:
-    """Return the folder for the data of a pool, which may not exist; None if they aren't kept.
+    """Return the folder for a pool's data, which may not exist; None if no data are kept.
 
     `data_dir` is the value of --data-dir. `base` is the folder of the base model, or None if its
     engine reads no files.
@@ -73,9 +86,9 @@ def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None
     Raises:
         SettingsError: a file of the base model can't be read, or this user has no data folder.
     """
-    if data_dir == NOTHING:
+    root = data_root(data_dir)
+    if root is None:
         return None
-    root = users_data_folder() if data_dir is None else data_dir.expanduser()
     name = worker.served_name or (base.name if base else worker.model)
     digest = quick_digest(base) if base else hashlib.sha256(worker.model.encode()).hexdigest()
     if worker.quantize is not None:  # another base, as its answers differ

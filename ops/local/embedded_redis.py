@@ -24,8 +24,8 @@ MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
 """Maximum seconds until a started server answers.
 
-A server that answers that it loads its data has this time again, because a large append-only file
-takes minutes.
+The time starts again while a server answers that it is loading its data, because a large
+append-only file takes minutes.
 """
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
@@ -148,9 +148,11 @@ def _start(
     program: Path, directory: Path | None, options: Mapping[str, str], inherited: Sequence[int]
 ) -> EmbeddedRedis:
     port, password = int(options["port"]), options.get("requirepass", "")
+    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            _command(program, port),
+            # Every user can read the command, so the options come from the standard input.
+            [*wrapper, str(program), "-", "--port", str(port)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -166,12 +168,6 @@ def _start(
             process.wait()
             raise
     return EmbeddedRedis(process, port, password)
-
-
-def _command(program: Path, port: int) -> list[str]:
-    """Return the command. Every user can read it, so options come from the standard input."""
-    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
-    return [*wrapper, str(program), "-", "--port", str(port)]
 
 
 def _options(
@@ -198,7 +194,7 @@ def _options(
 
 
 def _configure(process: "subprocess.Popen[bytes]", options: Mapping[str, str]) -> None:
-    """Send a server its options. One that ends before it reads them is noticed later."""
+    """Send a server its options. `_wait_until_ready` notices if it ends before it reads them."""
     assert process.stdin is not None
     text = "".join(f"{name} {value}\n" for name, value in options.items())
     with contextlib.suppress(BrokenPipeError), process.stdin as file:

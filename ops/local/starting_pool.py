@@ -19,7 +19,7 @@ from shared.store.views.pool_views import PoolViews
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtStart:
-    """A name in the settings of workers, after the workers have registered it."""
+    """Name of an adapter in the settings of workers that have registered it."""
 
     name: str
     given: AdapterVersion
@@ -31,7 +31,10 @@ class AtStart:
 
 
 class StartingPool:
-    """A pool whose processes `lorikeet up` starts."""
+    """A pool whose processes `lorikeet up` starts.
+
+    `begin`, `has_worker` and `names` raise `RedisUnavailable` if Redis can't be reached.
+    """
 
     def __init__(self, redis: Redis, keys: Keys, adapters: Mapping[str, str]) -> None:
         self._redis = redis
@@ -42,29 +45,17 @@ class StartingPool:
         self._earlier: set[WorkerId] = set()
 
     async def begin(self) -> None:
-        """Prepare a pool of which no process runs.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Prepare the pool for its start. None of its processes may run."""
         self._earlier = {view.id for view in await self._views.workers()}
         await begin_start(self._redis, self._keys, self._adapters.keys())
 
     async def has_worker(self) -> bool:
-        """Return whether a worker is alive. Leases of an earlier run don't count.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Return whether a worker is alive. Leases of an earlier run don't count."""
         workers = await self._views.workers()
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
 
     async def names(self) -> list[str]:
-        """Return the names of the base model and of all adapters; none before a worker has joined.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Return the names of the base model and all adapters; none before a worker has joined."""
         base = await self._registry.base()
         adapters = await self._registry.adapters() if base else []
         return [base.name, *(adapter.name for adapter in adapters)] if base else []
@@ -80,7 +71,8 @@ class StartingPool:
             workers = await self._views.workers()
         except (RedisUnavailable, ProtocolMismatch):
             return False
-        return not any(_is_of(view.id, pid) for view in workers)
+        # The ids of workers have the form HOST:PID:RANDOM.
+        return not any(view.id.rsplit(":", 2)[1:2] == [str(pid)] for view in workers)
 
     async def leave_out(self, names: Iterable[str]) -> set[str]:
         """Unload the adapters that workers have left out, so that no old version is served.
@@ -135,7 +127,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
-    """Unload those of `names`, left out by workers, whose version an earlier start has set."""
+    """Unload the adapters `names` whose version an earlier start has set. Return their names."""
     registry = Registry(redis, keys)
     unloaded = set()
     for name in names:
@@ -147,7 +139,7 @@ async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set
 
 
 async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
-    """Return what the names in the workers' settings refer to, for the registered ones."""
+    """Return the versions that `names` refer to, without names that aren't registered."""
     found = []
     for some in chunks(list(names)):
         pipe = redis.pipeline(transaction=False)
@@ -168,11 +160,6 @@ async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> l
             if given
         ]
     return found
-
-
-def _is_of(wid: WorkerId, pid: int) -> bool:
-    """Return whether process `pid` has made the worker's id, which is then HOST:PID:RANDOM."""
-    return wid.rsplit(":", 2)[1:2] == [str(pid)]
 
 
 def _note(at_start: AtStart, sources: Mapping[str, str]) -> str | None:

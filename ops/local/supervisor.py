@@ -54,7 +54,7 @@ class Child:
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
     start_s: float = HEALTHY_AFTER_S
-    """Maximum seconds of the start. The end of a process that has run longer isn't counted."""
+    """Maximum seconds of the start. If a process has run longer, its end isn't a failed start."""
     is_to_blame: Callable[[int], Awaitable[bool]] = _always
     """Returns whether the process that has ended failed by itself, so that a restart won't help."""
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)

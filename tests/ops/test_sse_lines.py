@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from ops.sse_lines import sse_lines
+from ops.server_client import sse_lines
 
 
 async def lines_of(*pieces: bytes) -> list[str]:

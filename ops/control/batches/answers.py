@@ -32,10 +32,10 @@ from shared.protocol.results import Usage
 RETRIED = {429, 503, 504}
 """Statuses after which a request is sent again while the batch has time left.
 
-A limit is reached, something is unavailable, or the deadline of the job is over.
+They mean that a limit is reached, that something is unavailable, or that the job is late.
 """
 RETRY_S = 1.0
-"""Seconds until a request is sent again whose answer doesn't say when."""
+"""Seconds until a request is sent again if its answer has no Retry-After."""
 EXPIRED = JobError(
     code=ErrorCode.BATCH_EXPIRED,
     message="the batch's completion window was over before this request had ended",
@@ -60,7 +60,7 @@ class Later:
 
     wait_s: float
     of_all: bool
-    """Whether this holds for all requests of the batch, because a limit is reached."""
+    """Whether all requests of the batch must wait, because a limit is reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +110,8 @@ class BatchAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchClient:
-    """Has the front end's code answer the requests of one batch."""
+class BatchAnswerer:
+    """Lets the front end's code answer the requests of one batch."""
 
     app: FastAPI
     """App of a front end, which has started."""
@@ -129,7 +129,10 @@ class BatchClient:
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int
     ) -> BatchAnswer | Later:
-        """Return the answer to a request of `num_bytes`, which another turn may have sent, too."""
+        """Return the answer to request `number`, whose line has `num_bytes`.
+
+        If an earlier turn has already sent the request, the answer is that of the same job.
+        """
         left_s = self.expires_s - time.time()
         if left_s <= 0:
             return failed_answer(EXPIRED)
@@ -146,7 +149,9 @@ class BatchClient:
             headers=headers,
         )
         may_retry = reply.headers.get(SHOULD_RETRY_HEADER.lower()) != "false"
-        if reply.status not in RETRIED or not (may_retry or _is_late(reply)):
+        # The deadline of the job is the end of the batch's time.
+        is_late = reply.status == ErrorCode.DEADLINE_EXCEEDED.status
+        if reply.status not in RETRIED or not (may_retry or is_late):
             return _answer_of(reply)
         given_s = reply.headers.get(RETRY_AFTER_HEADER.lower(), RETRY_S)
         wait_s = float(given_s) * random.uniform(1, 1.5)
@@ -162,11 +167,6 @@ def failed_answer(error: JobError) -> BatchAnswer:
     """Return the answer to a request that failed without a response."""
     body = error_body(error.message, error.status, code=error.code)
     return BatchAnswer(status=error.status, body=orjson.dumps(body), request_id="", job=None)
-
-
-def _is_late(reply: Reply) -> bool:
-    """Return whether the job's deadline is over, which is the end of the batch's time."""
-    return reply.status == ErrorCode.DEADLINE_EXCEEDED.status
 
 
 def _answer_of(reply: Reply) -> BatchAnswer:

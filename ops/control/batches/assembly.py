@@ -76,7 +76,7 @@ def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | No
 
 
 def _internal(settings: ControlSettings) -> ApiSettings:
-    """Return settings of the app that answers the requests, with the limits of the environment."""
+    """Return the settings of the app that answers the requests. It has the front ends' limits."""
     return load_settings(
         ApiSettings,
         redis_url=settings.redis_url,

@@ -29,12 +29,12 @@ log = structlog.get_logger()
 
 
 class FileSweep:
-    """Deletes what is left in the file store of one pool. Every method may be repeated."""
+    """Deletes unused objects from the file store of one pool. Every method may be repeated."""
 
     def __init__(
         self, store: FileStore, files: StoredFiles, batches: Batches, *, keep_s: int
     ) -> None:
-        """Create a sweep. `keep_s` is how long all pools that use the store keep their files."""
+        """Create a sweep. All pools that use the store keep their files for `keep_s` seconds."""
         self._store = store
         self._files = files
         self._batches = batches
@@ -50,7 +50,7 @@ class FileSweep:
             await self.delete_leftovers(now_s)
 
     async def delete_files(self, now_s: float) -> None:
-        """Delete files that were deleted or have expired. One that can't be deleted waits."""
+        """Remove files that were deleted or have expired. Failures are tried again later."""
         while due := await self._files.due(now_s, limit=PAGE):
             for file_id in due:
                 try:
@@ -71,7 +71,7 @@ class FileSweep:
                     await self._batches.delay_parts(batch_id, now_s + RETRY_S)
 
     async def delete_leftovers(self, now_s: float) -> None:
-        """Delete objects that no process writes any more and no record names."""
+        """Delete objects that no process is writing and that no record names."""
         old_s = now_s - self._keep_s - MAX_RUN_S
         names = [
             each.name

@@ -1,4 +1,4 @@
-"""Objects that all turns of a control process share."""
+"""Objects that all turns of a control process share, and the window of each turn."""
 
 import asyncio
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ WAITING_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What all turns of a control process share."""
+    """Objects that all turns of a control process share."""
 
     app: FastAPI
     """An internal app of the front end, which has started."""
@@ -53,7 +53,7 @@ class Window:
         self._total = CachedRead(self._measure)
 
     async def share(self, competition: Competition) -> int:
-        """Return the share of one turn. Tenants have equal shares, and so have their turns."""
+        """Return the share of one turn. Tenants have equal shares, and so do turns of a tenant."""
         shares = competition.num_tenants * competition.num_turns
         return max(MIN_WINDOW, await self._total.get() // max(1, shares))
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from api.app import create_app
 from api.http.guards import Guards, Work
-from ops.lab.generate.control_bounds import WORK
+from ops.lab.generate.bounds import STORED, WORK
 from ops.lab.generate.request_bounds import BOUNDS
-from ops.lab.generate.stored_bounds import STORED
 from shared.settings import ApiSettings
 
 PAGE = Path(__file__).parents[3] / "SECURITY.md"

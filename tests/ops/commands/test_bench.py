@@ -10,7 +10,7 @@ from rich.text import Text
 from sse_events import sse_bytes
 from threaded_server import LocalServer, QuietHandler, running
 
-from ops.load.popularity import FORMULA
+from ops.load.distributions import FORMULA
 from shared.errors import SettingsError
 
 

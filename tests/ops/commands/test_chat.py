@@ -15,8 +15,8 @@ from command_line import lorikeet
 from sse_events import sse_bytes
 from threaded_server import LocalServer, QuietHandler, running
 
-from ops.chat.client import ServerError
 from ops.chat.conversation import CommandError
+from ops.server_client import ServerError
 
 MODELS = ("base", "pirate")
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from ops.control.batches.assembly import batch_work
 from ops.control.batches.webhook import Webhook
 from ops.control.tasks import TASKS
-from ops.lab.generate.control_bounds import WORK
+from ops.lab.generate.bounds import WORK
 from shared.settings import ControlSettings
 from shared.store.redis.connection import Redis
 

@@ -9,11 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.load.arrivals import Open, due_times_s
-from ops.load.lengths import Length, parse_length
-from ops.load.percentiles import percentile, percentiles
-from ops.load.popularity import Popularity, pick, probabilities
+from ops.load.distributions import (
+    Length,
+    Open,
+    Popularity,
+    due_times_s,
+    parse_length,
+    pick,
+    probabilities,
+)
 from ops.load.prompts import WORDS, prompt
+from ops.load.report import percentile, percentiles
 from shared.errors import SettingsError
 
 rates = st.floats(0.01, 1000)

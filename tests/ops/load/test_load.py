@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from ops.load.arrivals import Closed, Open, due_times_s
-from ops.load.lengths import Length
+from ops.load.distributions import Closed, Length, Open, Popularity, due_times_s
 from ops.load.load import Load, OnDone, body_of, send_load
-from ops.load.popularity import Popularity
 from ops.load.prompts import prompt
 from ops.load.report import LoadReport
 from ops.load.report import report as report_of

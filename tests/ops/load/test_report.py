@@ -8,11 +8,10 @@ import pytest
 from rich.console import Console
 
 from ops.load.answers import Answer
-from ops.load.arrivals import Closed
+from ops.load.distributions import Closed
 from ops.load.load import Load
-from ops.load.output import load_lines, load_table
 from ops.load.plot import plot_load
-from ops.load.report import Slo, report
+from ops.load.report import Slo, load_lines, load_table, report
 
 LOAD = Load(url="http://127.0.0.1/v1", models=("a",), arrivals=Closed(clients=1), requests=4)
 

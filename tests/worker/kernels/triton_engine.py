@@ -14,10 +14,10 @@ from tiny import save_adapters, tiny_model
 from torch import Tensor
 
 from ops.lab.bench.gpu.clock import Clock
-from ops.lab.bench.gpu.decode import decode_steps
 from ops.lab.bench.gpu.kernels import accuracies, speeds
 from ops.lab.bench.gpu.model import ServedModel
 from ops.lab.bench.gpu.sizes import SIZES
+from ops.lab.bench.gpu.steps import decode_steps
 from worker.engine.engine import NativeEngine
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.kernels.reference import ReferenceKernels

@@ -8,7 +8,7 @@ import pytest
 import structlog
 from fastapi import FastAPI, Request, Response
 
-from ops.control.batches.answers import BatchAnswer, BatchClient, Later
+from ops.control.batches.answers import BatchAnswer, BatchAnswerer, Later
 from shared.protocol.access.rights import Access, Scope
 
 ACCESS = Access(tenant="red", scopes=frozenset({Scope.INFERENCE}), key_id="k1")
@@ -41,7 +41,7 @@ class Scripted:
         return later
 
     async def ask(self, *, left_s: float = 60) -> BatchAnswer | Later:
-        client = BatchClient(
+        client = BatchAnswerer(
             *(FastAPI(), ACCESS),
             endpoint="/v1/completions",
             key="b",

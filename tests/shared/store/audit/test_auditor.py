@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from queue_support import API
 
-from ops.lab.generate.stored_bounds import STORED
+from ops.lab.generate.bounds import STORED
 from shared.protocol.ids import (
     AdapterVersion,
     JobId,

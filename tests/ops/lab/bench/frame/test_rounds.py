@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 from ops.lab.bench.frame.finding import write_finding
 from ops.lab.bench.frame.measurement_process import MeasurementFailed, run_module
-from ops.lab.bench.frame.options import sizes_of
-from ops.lab.bench.frame.order_statistics import median_interval, ratio_text
-from ops.lab.bench.frame.rounds import QUICK, Measure, Sizes, measure_rounds, rounds_finding
+from ops.lab.bench.frame.rounds import (
+    QUICK,
+    Measure,
+    Sizes,
+    measure_rounds,
+    median_interval,
+    ratio_text,
+    rounds_finding,
+)
+from ops.lab.bench.frame.run import sizes_of
 
 SIZES = Sizes(rounds=3)
 

@@ -9,10 +9,16 @@ from chaos_findings import OPTIONS, aftermath, fault, findings, record
 from queue_support import LIMITS, make_job
 
 from ops.lab.chaos.checks import monitor as monitor_module
-from ops.lab.chaos.checks.breaks import AFTER_S, unexplained_breaks
+from ops.lab.chaos.checks.explained import (
+    AFTER_S,
+    LOOP_ENDS,
+    LOOP_S,
+    loops,
+    unexplained,
+    unexplained_breaks,
+)
 from ops.lab.chaos.checks.ledger import ledger_sum, seen_sum
 from ops.lab.chaos.checks.monitor import Monitor
-from ops.lab.chaos.checks.restarts import LOOP_ENDS, LOOP_S, loops, unexplained
 from ops.lab.chaos.cluster.pool import Pool
 from ops.lab.chaos.cluster.supervised import ProcessEnd
 from ops.lab.chaos.report.verdict import failures_of

@@ -1,4 +1,4 @@
-"""Measures decode steps against the time to read their bytes, and as CUDA graphs."""
+"""Measures steps: decode steps against the time to read their bytes, CUDA graphs, and prefill."""
 
 import statistics
 import time
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ops.lab.bench.gpu.clock import Clock
+from ops.lab.bench.gpu.decoding import forward
 from ops.lab.bench.gpu.model import ServedModel
 from ops.lab.bench.gpu.part import NotMeasured, first_line
+from worker.engine.scheduler import Chunk
 
 WARM_UP_RUNS = 3
 """Number of runs before a measurement or a graph capture.
@@ -116,11 +118,11 @@ def _decode_step(
 
 def _graph_replay(model: ServedModel, clock: Clock, batch: int, adapters: int) -> GraphReplay:
     with model.decoding(batch, adapters) as decoding:
-        forward = decoding.forward()
-        expected = forward().clone()
-        eager_ms, graph_ms, difference, reason = clock.ms(forward), None, None, None
+        run = decoding.forward()
+        expected = run().clone()
+        eager_ms, graph_ms, difference, reason = clock.ms(run), None, None, None
         try:
-            graph, logits = _captured(forward)
+            graph, logits = _captured(run)
             graph_ms = clock.ms(graph.replay)
             difference = float((logits - expected).abs().max() / expected.abs().max())
         except RuntimeError as error:  # raised by torch for operations that can't be captured
@@ -135,15 +137,33 @@ def _graph_replay(model: ServedModel, clock: Clock, batch: int, adapters: int) -
     )
 
 
-def _captured(forward: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Return the graph of `forward`, and the tensor to which each replay writes the result."""
+def _captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """Return the graph of `run`, and the tensor to which each replay writes the result."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP_RUNS):
-            forward()
+            run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        result = forward()
+        result = run()
     return graph, result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """Duration of a step that computes one whole prompt with the base model."""
+
+    tokens: int
+    ms: float
+    tokens_per_s: float
+
+
+def prefills(model: ServedModel, clock: Clock) -> Iterator[Prefill]:
+    """Measure the prefill of a prompt of each length."""
+    for length in model.sizes.prefills:
+        with model.prompt(length) as prompt:
+            chunk = Chunk(prompt, 0, length, samples=True)
+            ms = clock.ms(forward(model.runner, [chunk], model.device))
+        yield Prefill(tokens=length, ms=ms, tokens_per_s=1000 * length / ms)

@@ -2,20 +2,61 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ops.demo.sql.grammar import (
-    CONDITIONS,
-    FRAMES,
-    HELD_OUT,
-    KNOWN,
-    QUESTIONS,
-    Condition,
-    Phrases,
-    Question,
-)
 from ops.demo.sql.values import Source, sample_values
 from ops.demo.task import Example
+from ops.demo.words import lists
+
+Phrases = tuple[str, ...]
+KNOWN, HELD_OUT = 0, 1
+"""Indices of the known and of the held-out phrases in each `tuple[Phrases, Phrases]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on rows, as SQL and as phrases.
+
+    `nouns` are phrases that follow a noun ("from Berlin"), and `verbs` are phrases with a verb
+    ("live in Berlin"). The SQL names the tables c (customers), p (products) and o (orders). These
+    names are removed from queries that don't select from orders.
+    """
+
+    where: str
+    nouns: tuple[Phrases, Phrases]
+    verbs: tuple[Phrases, Phrases]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question: the parts of its SQL query, and its phrases.
+
+    In phrases, `{things}` stands for a noun with conditions ("customers from Berlin"). `{those}`
+    stands for a noun with conditions, the last of which has a verb ("customers live in Berlin").
+    """
+
+    select: str
+    asked: tuple[Phrases, Phrases]
+    tail: str
+    where: str
+    """SQL condition that is part of the question itself, or an empty string."""
+
+
+def _phrases(entry: Mapping[str, Sequence[str]]) -> tuple[Phrases, Phrases]:
+    return tuple(entry["known"]), tuple(entry["held_out"])
+
+
+FRAMES = _phrases(lists("sql")["frames"])
+"""Sentences around a question."""
+CONDITIONS = {
+    table: [Condition(e["where"], _phrases(e["nouns"]), _phrases(e["verbs"])) for e in entries]
+    for table, entries in lists("sql")["conditions"].items()
+}
+QUESTIONS = {
+    table: [Question(e["select"], _phrases(e), e["tail"], e["where"]) for e in entries]
+    for table, entries in lists("sql")["questions"].items()
+}
 
 _SHARE_FRAMED = 0.12
 _SHARE_CARELESS = 0.1

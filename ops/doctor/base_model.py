@@ -49,7 +49,7 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
 
 
 def _folder_of(model: str) -> tuple[Path, str]:
-    """Return a folder with the model's configuration, and its place, or raise ModelRejected."""
+    """Return a folder with the model's configuration, and where it is, or raise ModelRejected."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -68,7 +68,8 @@ def _folder_of(model: str) -> tuple[Path, str]:
     except LocalEntryNotFoundError:
         pass
     try:
-        httpx.head(ENDPOINT, timeout=HUB_TIMEOUT_S)  # fails at once, where the client retries
+        # Without a network, this fails at once, while the hub's client would retry.
+        httpx.head(ENDPOINT, timeout=HUB_TIMEOUT_S)
         config = Path(hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S))
     except Exception as error:  # the hub's client raises errors of its HTTP library too
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -80,7 +81,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base with its shape, unless vLLM serves it. No folder stands for the demo."""
+    """Return the base, with its shape unless vLLM serves it. `folder` is None for the demo."""
     if worker.engine == "vllm":
         return Base(BaseFacts(source=source, place=place))
     try:

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from ops.commands.access.key_table import key_table
 from ops.commands.flags import settings_flags
 from ops.commands.pool import Pool, on_pool
 from ops.help_pages import App
-from ops.terminal import print_line
+from ops.terminal import print_line, utc_minutes
 from shared.errors import LorikeetError, SettingsError
 from shared.protocol.access.rights import ALL_MODELS, Access, KeyLimits, Scope
 from shared.settings import PoolSettings
@@ -29,7 +29,7 @@ _LimitOption = typer.Option(
 
 
 class UnknownKey(LorikeetError):
-    """No key has the id of a command."""
+    """No key has the id that a command names."""
 
 
 @keys_app.command("create")
@@ -64,8 +64,8 @@ def create_key(
 ) -> None:
     """Create an API key, and print it once. Redis stores only its digest.
 
-    Front ends demand a key from the first one on. Tokens are those of prompts
-    and answers; minutes and days are those of the UTC clock.
+    Front ends demand a key once the first one exists. Limits on tokens count
+    prompts and answers. Minutes and days are those of the UTC clock.
     """
     access = _access(tenant, scopes or [Scope.INFERENCE], adapters or [ALL_MODELS])
     limits = KeyLimits(
@@ -85,14 +85,14 @@ def create_key(
 @keys_app.command("list")
 @settings_flags(PoolSettings)
 def list_keys(**given: Any) -> None:
-    """List all API keys, revoked ones included. Nobody can see their secrets."""
+    """List all API keys, including revoked ones. Their secrets aren't stored."""
 
     async def read(pool: Pool) -> tuple[list[StoredKey], int]:
         return await pool.keys.all(), await pool.keys.now_ms()
 
     keys, now_ms = on_pool(given, read)
     if keys:
-        Console().print(key_table(keys, now_ms))
+        Console().print(_key_table(keys, now_ms))
     else:
         print_line("the pool has no stored keys")
 
@@ -103,7 +103,7 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, as in the list.")],
     **given: Any,
 ) -> None:
-    """Refuse an API key from now on. Front ends notice it within two seconds."""
+    """Revoke an API key. Front ends refuse it within two seconds."""
     if not on_pool(given, lambda pool: pool.keys.revoke(key_id)):
         raise UnknownKey(f"no key has the id {key_id}; `lorikeet keys list` shows all ids")
     print_line(f"{key_id}: revoked")
@@ -124,3 +124,34 @@ def _access(tenant: str, scopes: Sequence[Scope], models: Sequence[str]) -> Acce
             "leave one of the two out"
         )
     return Access(tenant=tenant, scopes=frozenset(scopes), models=tuple(models))
+
+
+def _key_table(keys: Sequence[StoredKey], now_ms: int) -> Table:
+    """Return a table of keys. `now_ms` is the Unix time in milliseconds on Redis' clock."""
+    table = Table()
+    for column in ("id", "tenant", "scopes", "models", "limits", "created", "state"):
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
+    for key in keys:
+        scopes, models = " ".join(sorted(key.access.scopes)), " ".join(key.access.models)
+        limits, created = _limits_text(key.limits), utc_minutes(key.created_ms)
+        names = (key.id, key.access.tenant, scopes, models)
+        table.add_row(*names, limits, created, _state(key, now_ms))
+    return table
+
+
+def _limits_text(limits: KeyLimits) -> str:
+    pairs = (
+        (limits.requests_per_minute, "requests/min"),
+        (limits.tokens_per_minute, "tokens/min"),
+        (limits.requests_per_day, "requests/day"),
+        (limits.tokens_per_day, "tokens/day"),
+    )
+    return ", ".join(f"{number:,} {unit}" for number, unit in pairs if number is not None)
+
+
+def _state(key: StoredKey, now_ms: int) -> str:
+    if key.revoked_ms is not None:
+        return f"revoked {utc_minutes(key.revoked_ms)}"
+    if key.expires_ms is None:
+        return "valid"
+    return f"{'valid until' if key.is_valid(now_ms) else 'expired'} {utc_minutes(key.expires_ms)}"
