@@ -45,6 +45,11 @@ def raw(files: dict[str, bytes]) -> bytes:
     return response(zip_of(Member(*file) for file in files.items()))
 
 
+def load(http: httpx.AsyncClient, name: str, source: str) -> "asyncio.Task[httpx.Response]":
+    body = {"lora_name": name, "lora_path": source}
+    return asyncio.create_task(http.post("/v1/load_lora_adapter", json=body))
+
+
 async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
     serve: Serve, web: WebServer, raw: bytes
 ) -> None:
@@ -59,8 +64,7 @@ async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
     web.scripts["/slow.zip"] = halfway
     url = f"http://localhost:{web.port}/slow.zip"
     async with serve(url) as http:
-        body = {"lora_name": "slow", "lora_path": f"{url}?signature=secret"}
-        loading = asyncio.create_task(http.post("/v1/load_lora_adapter", json=body))
+        loading = load(http, "slow", f"{url}?signature=secret")
 
         async def is_halfway() -> bool:
             reply = await http.get("/v1/adapters/slow")
@@ -100,15 +104,10 @@ async def test_slow_servers_delay_no_adapter_of_this_machine(
     web.scripts["/late.zip"] = late
     url = f"http://localhost:{web.port}/late.zip"
     async with serve(url, str(good.parent)) as http:
-
-        def load(name: str, source: str) -> "asyncio.Task[httpx.Response]":
-            body = {"lora_name": name, "lora_path": source}
-            return asyncio.create_task(http.post("/v1/load_lora_adapter", json=body))
-
-        loading = [load(f"late-{number}", url) for number in range(MAX_STAGING + 2)]
+        loading = [load(http, f"late-{number}", url) for number in range(MAX_STAGING + 2)]
         for _ in range(MAX_STAGING):
             assert await asyncio.to_thread(arrived.acquire, timeout=20)
-        assert (await load("local", str(good))).status_code == 200
+        assert (await load(http, "local", str(good))).status_code == 200
         assert not arrived.acquire(blocking=False), "another adapter is being fetched"
         go.set()
         assert {reply.status_code for reply in await asyncio.gather(*loading)} == {200}
