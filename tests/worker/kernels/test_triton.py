@@ -7,9 +7,13 @@ selected before triton is imported, so those tests run in a separate process:
 """
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +23,6 @@ from worker.kernels.pick import pick_kernels
 
 FOLDER = Path(__file__).parent
 FILES = ["test_attention.py", "test_lora.py", "triton_engine.py"]
-CUDA = torch.device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -46,37 +49,25 @@ def test_interpreted_kernels_pass_their_tests(selected: str) -> None:
     assert "skipped" not in done.stdout.splitlines()[-1]
 
 
-def test_without_triton_torch_computes_on_a_gpu_and_a_warning_is_logged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+CHECK = "worker.kernels.triton.check"
+FAILURE = RuntimeError("out of resource: shared memory\nand more lines")
+
+
+@pytest.mark.parametrize(
+    ("patched", "reason"),
+    [
+        (lambda: mock.patch(f"{CHECK}.check_kernels"), None),
+        (lambda: mock.patch(f"{CHECK}.check_kernels", side_effect=FAILURE), "out of resource: .*"),
+        (lambda: mock.patch.dict(sys.modules, {CHECK: None}), "import of .*"),
+    ],
+    ids=["usable", "failing", "not installed"],
+)
+def test_triton_is_picked_for_a_gpu_or_else_torch_with_a_warning(
+    tmp_path: Path, patched: Callable[[], AbstractContextManager[object]], reason: str | None
 ) -> None:
-    monkeypatch.setitem(sys.modules, "worker.kernels.triton.check", None)
-    with capture_logs() as logs:
-        assert pick_kernels(CUDA, torch.bfloat16, tmp_path).name == "torch"
-    assert [line["event"] for line in logs] == ["triton_kernels_unavailable"]
-    assert logs[0]["instead"] == "torch, slower"
-
-
-def test_kernels_that_fail_on_the_gpu_are_not_picked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from worker.kernels.triton import check
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("out of resource: shared memory\nand more lines")
-
-    monkeypatch.setattr(check, "check_kernels", fail)
-    with capture_logs() as logs:
-        assert pick_kernels(CUDA, torch.bfloat16, tmp_path).name == "torch"
-    assert [line["event"] for line in logs] == ["triton_kernels_unavailable"]
-    assert logs[0]["reason"] == "out of resource: shared memory"
-
-
-def test_kernels_that_run_on_the_gpu_are_picked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from worker.kernels.triton import check
-
-    monkeypatch.setattr(check, "check_kernels", lambda kernels, device, dtype: None)
-    with capture_logs() as logs:
-        assert pick_kernels(CUDA, torch.bfloat16, tmp_path).name == "triton"
-    assert logs == []
+    with capture_logs() as logs, patched():
+        picked = pick_kernels(torch.device("cuda"), torch.bfloat16, tmp_path)
+    assert picked.name == ("torch" if reason else "triton")
+    events = [("triton_kernels_unavailable", "torch, slower")] if reason else []
+    assert [(line["event"], line["instead"]) for line in logs] == events
+    assert all(re.fullmatch(reason or "", line["reason"]) for line in logs)
