@@ -85,8 +85,10 @@ def check_follows(loaded: LoadedModel, reference: Any, adapters: dict[str, Path]
 def test_answers_equal_those_over_the_dequantised_weights(kind: str, tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "base")
     weights = quantise_folder(folder, kind)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
     adapter = save_adapter(tmp_path / "adapter", **ADAPTER)
     loaded = load_model(str(folder), dtype="float32", device="cpu")
+    assert loaded.eos_ids == {2, 7}
     check_follows(loaded, reference(weights), {})
     check_follows(loaded, reference(weights, adapter), {"a": adapter})
 
@@ -103,19 +105,16 @@ def test_weights_are_dequantised_to_the_bit(kind: str, storage: str, tmp_path: P
         assert torch.equal(loaded[name], weight.float()), name
 
 
-def test_quantised_experts_are_merged_as_transformers_does(tmp_path: Path) -> None:
+def test_quantised_experts_are_merged_as_transformers_does_in_the_chosen_dtype(
+    tmp_path: Path,
+) -> None:
     folder = save_tiny_model(tmp_path, "mixtral")
-    weights = quantise_folder(folder, "nf4 twice")
-    experts = loaded_weights(folder)["model.layers.1.mlp.experts.down_proj"]
-    for number, expert in enumerate(experts):
-        name = f"model.layers.1.block_sparse_moe.experts.{number}.w2.weight"
-        assert torch.equal(expert, weights[name].float())
-
-
-def test_the_model_computes_in_the_chosen_dtype(tmp_path: Path) -> None:
-    quantise_folder(save_tiny_model(tmp_path), "nf4", dtype=torch.float16)
-    loaded = loaded_weights(tmp_path, torch.bfloat16)
+    weights = quantise_folder(folder, "nf4 twice", dtype=torch.float16)
+    loaded = loaded_weights(folder, torch.bfloat16)
     assert {weight.dtype for weight in loaded.values()} == {torch.bfloat16}
+    for number, expert in enumerate(loaded["model.layers.1.mlp.experts.down_proj"]):
+        name = f"model.layers.1.block_sparse_moe.experts.{number}.w2.weight"
+        assert torch.equal(expert, weights[name].bfloat16())
 
 
 def test_sharded_files_are_read(tmp_path: Path) -> None:
@@ -133,10 +132,25 @@ def test_sharded_files_are_read(tmp_path: Path) -> None:
     assert torch.equal(loaded_weights(tmp_path)[name], weights[name].float())
 
 
-def test_end_tokens_of_the_generation_config_are_kept(tmp_path: Path) -> None:
-    quantise_folder(save_tiny_model(tmp_path), "nf4")
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
-    assert load_model(str(tmp_path), dtype="float32").eos_ids == {2, 7}
+OTHER_METHODS = ("AWQ", "GPTQ", "FP8", "MXFP4", "compressed-tensors", "novel")
+
+
+def test_other_methods_and_kernels_are_refused(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path) / "config.json"
+    with pytest.raises(ModelRejected, match="--quantize int8 needs the native kernels"):
+        load(tiny_model(), kernels=ReferenceKernels(), quantize="int8")
+    with pytest.raises(ModelRejected, match="--dtype bfloat16 or float32"):
+        load_model(str(tmp_path), dtype="float16", device="cpu", quantize="int8")
+    config = json.loads(path.read_text())
+    for name in OTHER_METHODS:
+        quantization = {"quant_method": name.lower(), "bits": 4}
+        path.write_text(json.dumps({**config, "quantization_config": quantization}))
+        with pytest.raises(ModelRejected) as error:
+            load_model(str(tmp_path), dtype="float32")
+        assert str(error.value) == (
+            f"--model {tmp_path} is quantised with {name}, which the native engine can't compute: "
+            "use --engine vllm"
+        )
 
 
 STATE = ".q_proj.weight.quant_state.bitsandbytes__nf4"
@@ -162,31 +176,6 @@ def test_tensors_that_do_not_fit_together_are_refused(part: str, tmp_path: Path)
         load_model(str(tmp_path), dtype="float32")
 
 
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        ("awq", "AWQ"),
-        ("gptq", "GPTQ"),
-        ("fp8", "FP8"),
-        ("mxfp4", "MXFP4"),
-        ("compressed-tensors", "compressed-tensors"),
-        ("novel", "novel"),
-    ],
-)
-def test_other_methods_are_refused_and_lead_to_vllm(method: str, name: str, tmp_path: Path) -> None:
-    config_path = save_tiny_model(tmp_path) / "config.json"
-    config = json.loads(config_path.read_text())
-    config["quantization_config"] = {"quant_method": method, "bits": 4}
-    config_path.write_text(json.dumps(config))
-    message = (
-        f"--model {tmp_path} is quantised with {name}, which the native engine can't compute: "
-        "use --engine vllm"
-    )
-    with pytest.raises(ModelRejected) as error:
-        load_model(str(tmp_path), dtype="float32")
-    assert str(error.value) == message
-
-
 FUSED = ("llama", "qwen2")
 """Architectures of which one native call computes all layers."""
 
@@ -200,24 +189,17 @@ def reference_of(model_type: str, adapter: Path | None) -> Any:
         model = with_adapter(model, adapter)
     inside = model.base_model.model if adapter is not None else model
     for name, weight in weights.items():
-        linear = plain_linear(inside.get_submodule(name))
+        linear = inside.get_submodule(name)
+        for wrapped in ("base_layer", "original_module"):  # of PEFT
+            linear = getattr(linear, wrapped, linear)
+        assert type(linear) is nn.Linear
         linear.weight.data = weight.dequantised()  # PEFT may have loaded the original
     return model
 
 
-def plain_linear(module: Any) -> nn.Linear:
-    """Return the base's linear, which PEFT may have wrapped."""
-    for wrapped in ("base_layer", "original_module"):
-        module = getattr(module, wrapped, module)
-    assert type(module) is nn.Linear
-    return module
-
-
-def saved_adapter(folder: Path, model_type: str, kind: str | None) -> dict[str, Path]:
-    """Save an adapter of this kind, if one is given. Return its folder by the name `a`."""
-    if kind is None:
-        return {}
-    config = kinds(model_type)[kind]
+def saved_adapter(folder: Path, model_type: str, kind: str | None = None) -> dict[str, Path]:
+    """Save an adapter of this kind, or of the first one. Return its folder by the name `a`."""
+    config = kinds(model_type)[kind or next(iter(kinds(model_type)))]
     return {"a": save_adapter(folder, base=roughen(tiny_model(model_type)), **config)}
 
 
@@ -240,7 +222,7 @@ REPRESENTATIVE = {
 def test_answers_follow_the_weights_that_were_quantised_at_load(
     model_type: str, kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapters = saved_adapter(tmp_path, model_type, kind)
+    adapters = saved_adapter(tmp_path, model_type, kind) if kind else {}
     reference = reference_of(model_type, adapters.get("a"))
     replace_product(monkeypatch, exact_product)
     check_follows(load_quantised(roughen(tiny_model(model_type))), reference, adapters)
@@ -256,7 +238,7 @@ def test_the_native_product_gives_the_answers_of_the_same_one_in_torch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    adapters = saved_adapter(tmp_path, model_type, next(iter(kinds(model_type))))
+    adapters = saved_adapter(tmp_path, model_type)
 
     def answers() -> dict[int, Answer]:
         kernels = linear_kernels(dtype, level)
@@ -271,26 +253,16 @@ def test_the_native_product_gives_the_answers_of_the_same_one_in_torch(
     assert answers() != native, "the logprobs don't depend on the rounding of inputs"
 
 
-def test_the_digest_tells_the_quantised_base_from_the_original(tmp_path: Path) -> None:
-    folder = str(save_tiny_model(tmp_path))
+def test_the_digest_tells_the_quantised_base_from_the_original_and_it_takes_less_memory(
+    tmp_path: Path,
+) -> None:
     linear_kernels(torch.bfloat16)
-    original = load_model(folder, device="cpu").digest
-    quantised = [load_model(folder, device="cpu", quantize="int8").digest for _ in range(2)]
-    assert quantised[0] == quantised[1] != original
-
-
-def test_the_weights_take_less_memory() -> None:
-    linear_kernels(torch.bfloat16)
-    sizes = {"hidden_size": 256, "intermediate_size": 768}
-    model = tiny_model(**sizes).to(torch.bfloat16)
-    embedding = model.get_input_embeddings().weight.nbytes
-    original = load(model).weight_bytes
-    quantised = load_quantised(tiny_model(**sizes).to(torch.bfloat16)).weight_bytes
-    assert (quantised - embedding) / (original - embedding) == pytest.approx(0.531, rel=0.03)
-
-
-def test_other_kernels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelRejected, match="--quantize int8 needs the native kernels"):
-        load(tiny_model(), kernels=ReferenceKernels(), quantize="int8")
-    with pytest.raises(ModelRejected, match="--dtype bfloat16 or float32"):
-        load_model(str(save_tiny_model(tmp_path)), dtype="float16", device="cpu", quantize="int8")
+    folder = str(save_tiny_model(tmp_path, hidden_size=256, intermediate_size=768))
+    original, *quantised = (
+        load_model(folder, dtype="bfloat16", device="cpu", quantize=kind)
+        for kind in (None, "int8", "int8")
+    )
+    assert quantised[0].digest == quantised[1].digest != original.digest
+    embedding = original.model.get_input_embeddings().weight.nbytes
+    weights = quantised[0].weight_bytes - embedding
+    assert weights / (original.weight_bytes - embedding) == pytest.approx(0.531, rel=0.03)

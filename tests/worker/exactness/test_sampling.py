@@ -111,17 +111,6 @@ def test_a_request_whose_limits_leave_no_token_fails_alone(
     assert results["other"][-1].finish is not None
 
 
-def test_a_moved_request_penalises_tokens_that_were_already_output(
-    loaded: LoadedModel, folders: dict[str, Path]
-) -> None:
-    sampling = {**SAMPLINGS["all"], "temperature": 0.9, "min_tokens": NUM_TOKENS}
-    engine, versions = engine_of(loaded, folders)
-    [undisturbed] = run(engine, [request_of("r", 3, versions["one"], **sampling)]).values()
-    moved = request_of("r", 3, versions["one"], **sampling)
-    moved.output_ids = undisturbed[:9]
-    assert run(engine_of(loaded, folders)[0], [moved])["r"] == undisturbed[9:]
-
-
 @torch.inference_mode()
 def reference_logprobs(model: Any, ids: list[int]) -> torch.Tensor:
     """Return `[len(ids), V]`: row p has the log-probability of each token after position p."""
