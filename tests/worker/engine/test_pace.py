@@ -88,17 +88,21 @@ def test_no_step_takes_much_longer_than_the_target(machine: Machine, num_decodes
             assert step.stretch <= STRETCH * 1.15 or step.num_prompt_tokens <= MIN_PROMPT_TOKENS
 
 
-def test_the_pace_learns_how_many_prompt_tokens_fit() -> None:
+def test_the_pace_learns_how_many_prompt_tokens_fit_in_steps_that_grow_by_a_limited_factor() -> (
+    None
+):
     machine, pace = Machine(fixed_ms=20, decode_ms=0, token_ms=0.1), Pace()
     sizes = [step.num_prompt_tokens for step in prompt_steps(machine, pace, 8, 2000)]
     assert max(sizes) in (199, 200)  # 20 ms more
-
-
-def test_steps_grow_by_a_limited_factor() -> None:
+    assert pace.max_tokens(9, 1, 0, LIMIT) - 9 == pace.max_tokens(8, 1, 0, LIMIT) - 8
     machine, pace = Machine(token_ms=0.001), Pace()
     sizes = [step.num_prompt_tokens for step in prompt_steps(machine, pace, 8, 2000)]
     assert sizes[0] == MIN_PROMPT_TOKENS
     assert all(after <= MAX_GROWTH * before for before, after in pairwise(sizes))
+    machine, pace = Machine(fixed_ms=0.1, token_ms=100), Pace()
+    machine.run(pace, 1)
+    assert pace.max_tokens(1, 1, 0, LIMIT) == 1 + MIN_PROMPT_TOKENS
+    assert pace.max_tokens(1, 1, 0, 16) == 16
 
 
 def test_steps_are_longer_if_more_prompts_wait() -> None:
@@ -116,13 +120,6 @@ def test_if_context_is_expensive_later_chunks_of_a_prompt_are_smaller() -> None:
     assert pace.max_tokens(8, 1, 3000, LIMIT) < pace.max_tokens(8, 1, 1500, LIMIT) / 1.2
 
 
-def test_slow_prompts_get_the_minimum_of_tokens() -> None:
-    machine, pace = Machine(fixed_ms=0.1, token_ms=100), Pace()
-    machine.run(pace, 1)
-    assert pace.max_tokens(1, 1, 0, LIMIT) == 1 + MIN_PROMPT_TOKENS
-    assert pace.max_tokens(1, 1, 0, 16) == 16
-
-
 def test_short_prompts_without_streams_dont_raise_the_cost_of_tokens() -> None:
     machine, pace = Machine(fixed_ms=20), Pace()
     prompt_steps(machine, pace, 8, 2000)
@@ -130,12 +127,6 @@ def test_short_prompts_without_streams_dont_raise_the_cost_of_tokens() -> None:
     for _ in range(20):
         machine.run(pace, 0, 30)
     assert pace.max_tokens(8, 1, 0, LIMIT) >= 0.9 * before
-
-
-def test_an_untimed_number_of_streams_uses_the_next_smaller_number() -> None:
-    machine, pace = Machine(), Pace()
-    prompt_steps(machine, pace, 7, 2000)
-    assert pace.max_tokens(9, 1, 0, LIMIT) - 9 == pace.max_tokens(7, 1, 0, LIMIT) - 7
 
 
 @given(st.lists(st.tuples(st.integers(1, 16), st.floats(-2, 2)), min_size=1, max_size=50))

@@ -19,12 +19,7 @@ class Running:
         self.takers: list[str] = []
         """Threads that took cores, each time."""
         self.is_broken = threading.Event()
-        self.thread = EngineThread(
-            engine,
-            take_cores=self._take_cores,
-        )
-
-    def start(self) -> None:
+        self.thread = EngineThread(engine, take_cores=self._take_cores)
         self.thread.start(on_outputs=self.outputs.extend, on_broken=self.is_broken.set)
 
     def _take_cores(self) -> None:
@@ -37,7 +32,6 @@ class Running:
 @pytest.fixture
 def running() -> Iterator[Running]:
     running = Running(ScriptedEngine())
-    running.start()
     yield running
     running.thread.stop()
 
@@ -53,12 +47,21 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
-def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step(running: Running) -> None:
+def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step_while_it_has_work(
+    running: Running,
+) -> None:
     until(lambda: running.takers)
     running.thread.add(request("a"))
     until(lambda: len(running.of("a")) == 3)
-    num_steps = running.thread.call(lambda engine: engine.stats().num_steps).result(5)
+    num_steps, again = (
+        running.thread.call(lambda engine: engine.stats().num_steps).result(5) for _ in range(2)
+    )
+    assert again == num_steps, "an idle engine is not stepped"
     assert running.takers == ["engine"] * (1 + num_steps)
+    running.thread.add(request("b", ENDLESS))
+    called = running.thread.call(lambda _: "ran")
+    running.thread.stop()
+    assert called.result(0) == "ran", "it stops after the calls made before"
 
 
 def test_a_call_hands_its_exception_to_whoever_waits(running: Running) -> None:
@@ -80,22 +83,6 @@ def test_a_request_that_the_engine_refuses_gets_an_error(
     running.thread.add(request("a"))
     until(lambda: running.of("a"))
     assert running.of("a")[0].error is not None
-
-
-def test_stop_runs_the_calls_made_before() -> None:
-    running = Running(ScriptedEngine())
-    running.start()
-    running.thread.add(request("a", ENDLESS))
-    called = running.thread.call(lambda _: "ran")
-    running.thread.stop()
-    assert called.result(0) == "ran"
-
-
-def test_an_idle_engine_is_not_stepped(running: Running) -> None:
-    running.thread.add(request("a"))
-    until(lambda: len(running.of("a")) == 3)
-    steps = running.thread.call(lambda engine: engine.stats().num_steps).result(5)
-    assert running.thread.call(lambda engine: engine.stats().num_steps).result(5) == steps
 
 
 def test_an_engine_that_only_fails_is_reported_as_broken(running: Running) -> None:
