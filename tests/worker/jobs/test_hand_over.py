@@ -117,29 +117,25 @@ async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(client
         end = await client.end_of(running)
         await until(lambda: has_workers(client.views, 0))
     assert (end.state, end.try_) == (JobState.DONE, 1)
-    view = await client.views.job(waiting.id)
-    assert view.state is JobState.QUEUED
+    assert (await client.views.job(waiting.id)).state is JobState.QUEUED
 
 
-async def test_a_worker_without_drain_time_releases_its_jobs(client: Client) -> None:
-    async with client.worker(drain_s=0):
+@pytest.mark.parametrize("is_stopped_twice", [False, True])
+async def test_a_worker_without_drain_time_or_stopped_twice_releases_its_jobs(
+    client: Client, is_stopped_twice: bool
+) -> None:
+    async with client.worker(drain_s=30 if is_stopped_twice else 0) as worker:
         job = await client.send(max_tokens=300, n=2)
         await client.until_published(job, 20)
+        worker.stop()
+        if is_stopped_twice:
+            worker.stop()
+        await until(lambda: has_workers(client.views, 0), within_s=3)
+    assert (await client.views.job(job.id)).state is JobState.QUEUED
     async with client.worker(ScriptedEngine()):
         end = await client.end_of(job)
     assert (end.state, end.try_) == (JobState.DONE, 2)
     check_answers(client, [job])
-
-
-async def test_a_second_stop_releases_running_jobs_immediately(client: Client) -> None:
-    async with client.worker() as worker:
-        job = await client.send(max_tokens=900)
-        await client.until_published(job, 5)
-        worker.stop()
-        worker.stop()
-        await until(lambda: has_workers(client.views, 0), within_s=3)
-    view = await client.views.job(job.id)
-    assert view.state is JobState.QUEUED
 
 
 async def test_a_claim_whose_reply_is_lost_is_reconciled(

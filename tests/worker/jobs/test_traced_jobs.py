@@ -47,21 +47,11 @@ def traced() -> Iterator[Traced]:
         yield Traced(collector)
 
 
-def test_the_time_in_the_queue_ends_with_the_claim(traced: Traced) -> None:
-    traced.add(try_=2, waited_ms=1500)
-    queue = traced.spans()["queue"]
-    assert queue.end_ns - queue.start_ns == 1_500_000_000
-    assert queue.attributes["lorikeet.try"] == 2
-
-
-def test_a_job_without_a_trace_has_no_spans(traced: Traced) -> None:
-    job = add_job(traced.jobs)
-    traced.jobs.finish(job)
-    assert traced.spans() == {}
-
-
-def test_the_first_output_is_an_event_if_it_is_a_token(traced: Traced) -> None:
-    job = traced.add(left_ms=58_000)
+def test_the_queue_ends_with_the_claim_and_the_first_output_is_an_event_if_it_is_a_token(
+    traced: Traced,
+) -> None:
+    traced.jobs.finish(add_job(traced.jobs))  # it has no trace, and so no spans
+    job = traced.add(left_ms=58_000, try_=2, waited_ms=1500)
     choice = make_choice(job_id=job.id)
     traced.jobs.add_choices(job, [choice])
     for token in "ab":
@@ -69,7 +59,11 @@ def test_the_first_output_is_an_event_if_it_is_a_token(traced: Traced) -> None:
         choice.accept(output(choice, token, FinishReason.LENGTH if token == "b" else None))
     job.conclude(JobState.DONE)
     traced.jobs.finish(job)
-    compute = traced.spans()["compute"]
+    spans = traced.spans()
+    assert len(traced._collector.spans) == 3
+    queue, compute = spans["queue"], spans["compute"]
+    assert queue.end_ns - queue.start_ns == 1_500_000_000
+    assert queue.attributes["lorikeet.try"] == 2
     assert 2 <= compute.events["first_token"]["lorikeet.seconds_since_enqueue"] < 10
     assert compute.attributes["gen_ai.usage.output_tokens"] == 2
     assert compute.attributes["lorikeet.state"] == "done"
