@@ -62,33 +62,15 @@ def test_a_text_of_one_or_more_claims_is_right(claims: list[tuple[int, int]]) ->
 
 
 @given(CLAIMS, st.data())
-def test_a_missing_token_is_detected(claims: list[tuple[int, int]], data: st.DataObject) -> None:
-    tokens = tokens_of(claims)
-    at = data.draw(st.integers(0, len(tokens) - 1))
-    found = fault_of(tokens[:at] + tokens[at + 1 :], len(tokens))
-    assert found[1] == at
-
-
-@given(CLAIMS, st.data())
-def test_a_repeated_token_is_detected(claims: list[tuple[int, int]], data: st.DataObject) -> None:
-    tokens = tokens_of(claims)
-    at = data.draw(st.integers(0, len(tokens) - 1))
-    assert fault_of(tokens[: at + 1] + tokens[at:]) == (Fault.REPETITION, at + 1)
-
-
-@given(CLAIMS, st.data())
-def test_swapped_tokens_are_detected(claims: list[tuple[int, int]], data: st.DataObject) -> None:
+def test_missing_repeated_and_swapped_tokens_are_detected(
+    claims: list[tuple[int, int]], data: st.DataObject
+) -> None:
     tokens = tokens_of([*claims, (1, 1)])
     at = data.draw(st.integers(0, len(tokens) - 2))
+    assert fault_of(tokens[:at] + tokens[at + 1 :], len(tokens))[1] == at
+    assert fault_of(tokens[: at + 1] + tokens[at:]) == (Fault.REPETITION, at + 1)
     swapped = [*tokens[:at], tokens[at + 1], tokens[at], *tokens[at + 2 :]]
-    found = fault_of(swapped)
-    assert found[1] == at
-
-
-def test_a_splice_is_named() -> None:
-    new, old = tokens_of([(1, 5), (2, 5)]), tokens_of([(1, 20)])
-    violation = verdict_of(new + old[10:]).violation
-    assert str(violation) == f"splice at token 10: {old[10]} belongs to another history"
+    assert fault_of(swapped)[1] == at
 
 
 @given(EPOCHS, EPOCHS, st.integers(0, 10), st.integers(1, 10), st.integers(1, 10))
@@ -98,7 +80,8 @@ def test_the_rest_of_another_claims_text_is_a_splice(
     """The first claim goes on, although a second one has continued after the common tokens."""
     common = tokens_of([(first, num_common)])
     old = tokens_of([(first, num_common + num_first + num_second)])
-    start = resume_state(first_state(VERSION, PROMPT, seed=SEED), map(_id_of, common))
+    ids = [int(token, 16) + (1 << 32) for token in common]
+    start = resume_state(first_state(VERSION, PROMPT, seed=SEED), ids)
     new = tokens_of([(second, num_second)], start)
     spliced = common + new + old[num_common + num_second :]
     index = num_common + num_second
@@ -121,16 +104,14 @@ def test_a_text_of_another_job_is_a_splice(other: State) -> None:
     assert fault_of(tokens_of([(1, 5)], other)) == (Fault.SPLICE, 0)
 
 
-def test_a_gap_within_one_claim_is_named_with_its_size() -> None:
+def test_gaps_and_splices_are_named_and_too_few_and_too_many_tokens_are_detected() -> None:
     tokens = tokens_of([(1, 20)])
     violation = verdict_of(tokens[:5] + tokens[12:]).violation
     assert (violation.fault, violation.index) == (Fault.GAP, 5)
     assert str(violation) == f"gap at token 5: 7 tokens are missing before {tokens[12]}"
-
-
-def test_too_few_and_too_many_tokens_are_detected() -> None:
-    tokens = tokens_of([(1, 5)])
-    assert fault_of(tokens, 6) == (Fault.GAP, 5)
+    violation = verdict_of(tokens_of([(1, 5), (2, 5)]) + tokens[10:]).violation
+    assert str(violation) == f"splice at token 10: {tokens[10]} belongs to another history"
+    assert fault_of(tokens, 21) == (Fault.GAP, 20)
     assert fault_of(tokens, 4) == (Fault.EXCESS, 4)
 
 
@@ -154,7 +135,3 @@ def test_a_chat_is_its_roles_and_contents() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
     assert chat_text(messages) == "system: Be brief.\nuser: a\nb\nassistant: "
-
-
-def _id_of(token: str) -> int:
-    return int(token, 16) + (1 << 32)

@@ -46,23 +46,19 @@ def run(engine: SimulatedEngine, *requests: Request) -> list[StepOutput]:
     return ends
 
 
-def test_the_end_token_comes_after_256_tokens_on_average() -> None:
-    requests = [request(seed, stop_ids=frozenset({END_ID})) for seed in range(400)]
-    ends = run(engine_of(), *requests)
-    assert {end.token_id for end in ends if end.finish is FinishReason.STOP} == {END_ID}
-    mean = sum(len(each.output_ids) for each in requests) / len(requests)
-    assert 200 < mean < 320
-
-
-def test_no_end_token_comes_before_min_tokens_or_if_it_is_ignored() -> None:
+def test_the_end_token_comes_after_256_tokens_on_average_and_later_or_never_if_it_is_asked() -> (
+    None
+):
+    stop: dict[str, Any] = {"stop_ids": frozenset({END_ID})}
+    usual = [request(seed, **stop) for seed in range(400)]
     patient = [
-        request(
-            seed, stop_ids=frozenset({END_ID}), sampling=ChoiceSampling(seed=seed, min_tokens=300)
-        )
-        for seed in range(300)
+        request(seed, sampling=ChoiceSampling(seed=seed, min_tokens=300), **stop)
+        for seed in range(400, 700)
     ]
-    ignoring = [request(seed, max_tokens=500) for seed in range(300, 400)]
-    run(engine_of(), *patient, *ignoring)
+    ignoring = [request(seed, max_tokens=500) for seed in range(700, 800)]
+    ends = run(engine_of(), *usual, *patient, *ignoring)
+    assert {end.token_id for end in ends if end.finish is FinishReason.STOP} == {END_ID}
+    assert 200 < sum(len(each.output_ids) for each in usual) / len(usual) < 320
     assert 301 <= min(len(each.output_ids) for each in patient) < 320
     assert {len(each.output_ids) for each in ignoring} == {500}
 
@@ -110,24 +106,16 @@ def test_host_memory_keeps_the_copies_that_were_used_last() -> None:
     assert a.version not in memory
 
 
-ENCODED = EncodedPrompt([1], "")
-
-
 def job(*prompts: Any, **fields: Any) -> Job:
     return make_job("m@000000000000", prompts=prompts, **fields)
 
 
-def ids_of(asked: Job) -> list[list[int]]:
-    return [prompt.ids for prompt in SimulatedTokenizer().encode(asked)]
-
-
-def test_a_prompt_is_its_utf_8_bytes_or_the_given_ids() -> None:
-    assert ids_of(job("hé", (5, FIRST_ID))) == [[104, 195, 169], [5, FIRST_ID]]
-
-
-def test_a_chat_is_its_rendered_text() -> None:
+def test_a_prompt_is_its_utf_8_bytes_or_the_given_ids_and_a_chat_its_rendered_text() -> None:
     chat = job(endpoint=Endpoint.CHAT, messages=({"role": "user", "content": "hi"},))
-    assert ids_of(chat) == [list(b"user: hi\nassistant: ")]
+    prompts = [*SimulatedTokenizer().encode(job("hé", (5, FIRST_ID)))]
+    prompts += SimulatedTokenizer().encode(chat)
+    rendered = list(b"user: hi\nassistant: ")
+    assert [prompt.ids for prompt in prompts] == [[104, 195, 169], [5, FIRST_ID], rendered]
 
 
 @pytest.mark.parametrize("prompt", ["", (), (-1,), (VOCAB_SIZE,)])
@@ -137,36 +125,32 @@ def test_an_empty_prompt_and_an_unknown_token_are_refused(prompt: Any) -> None:
     assert failed.value.error.param == "prompt"
 
 
-def test_each_token_is_eight_hex_digits_and_the_end_is_nothing() -> None:
+def test_each_token_is_eight_hex_digits_the_end_is_nothing_and_a_stop_string_cuts_the_text() -> (
+    None
+):
     tokenizer, asked = SimulatedTokenizer(), job("hi", echo=True)
     stream = tokenizer.stream(asked, tokenizer.encode(asked)[0])
     assert stream.feed(FIRST_ID + 0xABC) == "hi00000abc"
     assert stream.next_token_text(END_ID) == ("<end>", None)
     assert stream.feed(END_ID) == ""
-
-
-def test_a_stop_string_cuts_the_text() -> None:
-    tokenizer, asked = (
-        SimulatedTokenizer(),
-        job("hi", sampling=SamplingParams(seed=1, stop=("ab",))),
-    )
+    asked = job("hi", sampling=SamplingParams(seed=1, stop=("ab",)))
     stream = tokenizer.stream(asked, tokenizer.encode(asked)[0])
     assert stream.feed(FIRST_ID + 0xAB1) == "00000"
     assert stream.is_stopped
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"sampling": SamplingParams(seed=1, json_schema="{}")}, "response_format"),
-        ({"tools": ToolUse(tools=(), choice=ToolChoice.AUTO, form=ToolForm.HERMES)}, "tools"),
-    ],
-)
-async def test_tools_and_schemas_are_refused(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(JobFailed, match="simulated engine") as failed:
-        await SimulatedGrammars().for_job(job("hi", **fields), ENCODED)
-    assert (failed.value.error.code, failed.value.error.param) == (ErrorCode.INVALID_VALUE, param)
-
-
-async def test_other_jobs_have_no_grammar() -> None:
-    assert await SimulatedGrammars().for_job(job("hi"), ENCODED) is None
+async def test_tools_and_schemas_are_refused_and_other_jobs_have_no_grammar() -> None:
+    grammars, encoded = SimulatedGrammars(), EncodedPrompt([1], "")
+    schema = SamplingParams(seed=1, json_schema="{}")
+    tools = ToolUse(tools=(), choice=ToolChoice.AUTO, form=ToolForm.HERMES)
+    for asked, param in (
+        (job("hi", sampling=schema), "response_format"),
+        (job("hi", tools=tools), "tools"),
+    ):
+        with pytest.raises(JobFailed, match="simulated engine") as failed:
+            await grammars.for_job(asked, encoded)
+        assert (failed.value.error.code, failed.value.error.param) == (
+            ErrorCode.INVALID_VALUE,
+            param,
+        )
+    assert await grammars.for_job(job("hi"), encoded) is None

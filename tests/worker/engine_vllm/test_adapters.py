@@ -48,6 +48,8 @@ def test_the_skeleton_has_the_decoders_linears_without_their_weights(base: BaseM
     whole = base_modules(tiny_model())
     assert dict(base.linears) == {n: s for n, s in whole.linears.items() if n != whole.head}
     assert base.all_linear == whole.all_linear
+    widths = sum(shape.in_features + shape.out_features for shape in base.linears.values())
+    assert slot_bytes(base.linears, max_rank=16) == widths * 16 * 2
 
 
 def test_a_checkpoint_computes_what_the_adapter_computes(tmp_path: Path, base: BaseModules) -> None:
@@ -92,15 +94,23 @@ def test_files_are_kept_within_the_budget_and_the_least_recently_used_go(
     host.release(host.put(adapters[2]))
     assert [adapter.version in host for adapter in adapters] == [True, False, True]
     assert [image.folder.exists() for image in images] == [True, False]
+    large = read(save_adapter(tmp_path / "large", r=16, target_modules="all-linear"), base)
+    host.release(host.put(large))
+    assert large.version not in host
+    assert adapters[2].version in host, "a checkpoint that never fits leaves the others"
 
 
-def test_files_in_use_stay_until_they_are_released(tmp_path: Path, adapter: LoRAAdapter) -> None:
+def test_files_that_do_not_fit_stay_until_they_are_released(
+    tmp_path: Path, adapter: LoRAAdapter
+) -> None:
     host = memory(tmp_path / "images", max_bytes=0)
     image = host.put(adapter)
     assert adapter.version not in host
     assert image.folder.exists()
     host.release(image)
     assert not image.folder.exists()
+    host.release(host.image(adapter))  # which has no files
+    assert not host.has_room(1)
 
 
 def test_a_dropped_version_is_written_again(tmp_path: Path, adapter: LoRAAdapter) -> None:
@@ -111,26 +121,3 @@ def test_a_dropped_version_is_written_again(tmp_path: Path, adapter: LoRAAdapter
     assert host.take(adapter.version) is None
     assert not first.folder.exists()
     assert host.put(adapter).folder.exists()
-
-
-def test_a_slot_has_room_for_the_largest_rank_on_all_linears(base: BaseModules) -> None:
-    widths = sum(shape.in_features + shape.out_features for shape in base.linears.values())
-    assert slot_bytes(base.linears, max_rank=16) == widths * 16 * 2
-
-
-def test_an_image_without_files_can_be_released(tmp_path: Path, adapter: LoRAAdapter) -> None:
-    host = memory(tmp_path / "images", max_bytes=0)
-    host.release(host.image(adapter))
-    assert not host.has_room(1)
-
-
-def test_a_checkpoint_that_never_fits_leaves_the_others(tmp_path: Path, base: BaseModules) -> None:
-    small = read(save_adapter(tmp_path / "small", r=2, target_modules=["q_proj"]), base)
-    large = read(save_adapter(tmp_path / "large", r=16, target_modules="all-linear"), base)
-    probe = memory(tmp_path / "probe")
-    probe.put(small)
-    host = memory(tmp_path / "images", max_bytes=probe.num_bytes)
-    for adapter in (small, large):
-        host.release(host.put(adapter))
-    assert small.version in host
-    assert large.version not in host
