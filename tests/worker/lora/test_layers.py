@@ -13,20 +13,16 @@ from worker.kernels.reference import ReferenceKernels
 from worker.lora.batch import build_batch
 from worker.lora.layers import ServedLinear, Siblings
 
-
-def ids(length: int = 7) -> torch.Tensor:
-    return torch.arange(6, 6 + length)[None]
-
-
-def test_every_linear_of_the_base_is_served_and_no_other_module() -> None:
-    case = wrap(tiny_model("llama"))
-    found = {n for n, m in case.model.named_modules() if isinstance(m, ServedLinear)}
-    assert found == set(case.base.linears)
+IDS = torch.arange(6, 13)[None]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_served_linear_has_the_attributes_of_its_base(dtype: torch.dtype) -> None:
+def test_every_linear_of_the_base_is_served_with_its_attributes_and_no_other_module(
+    dtype: torch.dtype,
+) -> None:
     case = wrap(tiny_model("llama").to(dtype))
+    found = {n for n, m in case.model.named_modules() if isinstance(m, ServedLinear)}
+    assert found == set(case.base.linears)
     linear = case.model.get_submodule("model.layers.0.self_attn.k_proj")
     assert (linear.in_features, linear.out_features) == (64, 32)
     assert (linear.weight.shape, linear.weight.dtype) == ((32, 64), dtype)
@@ -34,19 +30,16 @@ def test_a_served_linear_has_the_attributes_of_its_base(dtype: torch.dtype) -> N
         _ = linear.no_such_thing
 
 
-def test_without_a_batch_the_base_logits_are_unchanged_bit_for_bit(tmp_path: Path) -> None:
-    plain, case = tiny_model("llama"), wrap(tiny_model("llama"))
-    case.load(save_adapter(tmp_path, target_modules="all-linear"))
-    with torch.no_grad():
-        assert torch.equal(case.model(ids()).logits, plain(ids()).logits)
-
-
-def test_a_batch_of_another_size_is_an_error(tmp_path: Path) -> None:
+@torch.no_grad()
+def test_without_a_batch_logits_keep_the_bases_bits_and_a_batch_of_another_size_is_an_error(
+    tmp_path: Path,
+) -> None:
     case = wrap(tiny_model("llama"))
-    version = case.load(save_adapter(tmp_path, target_modules=["q_proj"]))
+    version = case.load(save_adapter(tmp_path, target_modules="all-linear"))
+    assert torch.equal(case.model(IDS).logits, tiny_model("llama")(IDS).logits)
     case.context.batch = build_batch(case.pool, [(version, 5)])
     with pytest.raises(RuntimeError, match="7 rows in a batch of 5 tokens"):
-        case.model(ids(7))
+        case.model(IDS)
 
 
 @pytest.mark.parametrize("biases", [(False, False, False), (True, True, True), (True, False, True)])
