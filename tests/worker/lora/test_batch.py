@@ -122,12 +122,11 @@ def test_weights_are_found_anywhere_in_the_pool(
         case.check(data.draw(st.lists(sequences, min_size=1, max_size=4)))
 
 
-def test_a_batch_of_the_base_alone_needs_no_lora(kernels: Kernels) -> None:
-    assert build_batch(Case(kernels).pool, [(None, 5), (None, 1)]) is None
-
-
-def test_linears_that_no_adapter_of_the_batch_targets_need_no_lora(kernels: Kernels) -> None:
+def test_the_base_alone_and_linears_that_no_adapter_of_the_batch_targets_need_no_lora(
+    kernels: Kernels,
+) -> None:
     case = Case(kernels)
+    assert build_batch(case.pool, [(None, 5), (None, 1)]) is None
     batch = build_batch(case.pool, [(ADAPTERS[4].version, 4)])
     assert batch is not None
     targeted = []
