@@ -36,9 +36,7 @@ def failure(function: object, *args: object) -> JobError:
     return caught.value.error
 
 
-def test_text_parts_are_joined_no_template_leaves_the_sandbox_and_without_one_there_is_no_chat() -> (
-    None
-):
+def test_text_parts_are_joined_and_no_template_leaves_the_sandbox_or_is_missing() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     joined = encode_chat(TOKENIZER, {"role": "user", "content": parts})
     assert joined == encode_chat(TOKENIZER, {"role": "user", "content": "one\ntwo"})
