@@ -28,8 +28,11 @@ def arguments(**fields: Any) -> EngineArgs:
 
 def test_settings_and_further_arguments_reach_vllm() -> None:
     args = arguments(
-        tensor_parallel=4, pipeline_parallel=2, quantization="awq",
-        max_lora_rank=20, vllm_args="--block-size 32 --enforce-eager",
+        tensor_parallel=4,
+        pipeline_parallel=2,
+        quantization="awq",
+        max_lora_rank=20,
+        vllm_args="--block-size 32 --enforce-eager",
     )
     assert (args.block_size, args.enforce_eager) == (32, True)
     assert (args.tensor_parallel_size, args.pipeline_parallel_size) == (4, 2)

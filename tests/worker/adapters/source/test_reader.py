@@ -1,17 +1,21 @@
-"""Reading for clients and from copies: what is refused, and which version is read."""
+"""Reading for clients, from copies and at the start: what is refused, and which version is read."""
 
+import asyncio
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 from adapter_folders import change_tensors, set_field
 from bad_adapters import BAD, Bad, save_bad
+from scripted_engine import ScriptedSource, read_scripted_adapter
 from source_worker import source_reader
 from tiny import save_adapter
 
+from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, StoreFailed
 from shared.protocol.adapters import Adapter
 from shared.protocol.uploads import WEIGHTS_FILE
@@ -19,10 +23,11 @@ from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.interface import CheckedAdapter
+from worker.adapters.source.load_at_start import read_each
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint import adapter_files
-from worker.lora.checkpoint.adapter import Digests, read_checkpoint
+from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.text.prompt_style import BASE_STYLE
 
@@ -295,3 +300,64 @@ def test_only_adapters_of_the_settings_may_need_backtracking_also_those_of_copie
     with pytest.raises(AdapterNotServed, match="a lookaround"):
         reader_with().read_version(entry)  # which leaves the copy
     assert at_start.read_version(entry).weights.version == entry.version
+
+
+def read_all(
+    sources: Mapping[str, str], *, skips_bad: bool = False
+) -> tuple[list[LoRAAdapter], list[str]]:
+    """Return the adapters, and the folders in the order in which they were read."""
+    folders: list[str] = []
+    scripted = ScriptedSource(read_scripted_adapter)
+
+    async def read(name: str, source: str) -> CheckedAdapter:
+        folders.append(source)
+        return scripted.read(name, source)
+
+    async def collect() -> list[LoRAAdapter]:
+        each = read_each(sources, read, skips_bad=skips_bad)
+        return [adapter.weights async for adapter in each]
+
+    return asyncio.run(collect()), folders
+
+
+def test_names_of_one_folder_are_read_once_and_come_in_the_order_given() -> None:
+    sources = {"a": "one", "b": "two", "c": "one", "d": "three", "e": "one"}
+    adapters, folders = read_all(sources)
+    assert [(adapter.name, adapter.source) for adapter in adapters] == list(sources.items())
+    assert [adapter.version for adapter in adapters] == [f"{n}@{s}" for n, s in sources.items()]
+    assert folders == ["one", "two", "three"]
+
+
+def test_no_more_folders_are_remembered_than_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = read_scripted_adapter("a", "folder").num_bytes
+    monkeypatch.setattr("worker.adapters.source.load_at_start.MAX_SHARED_BYTES", 4 * size)
+    sources = {f"a{n}": f"folder-{n % 12}" for n in range(24)}
+    adapters, folders = read_all(sources)
+    assert [adapter.source for adapter in adapters] == list(sources.values())
+    assert len(folders) == 24 - 4
+
+
+def test_all_that_cannot_be_served_are_named() -> None:
+    with pytest.raises(AdapterRejected, match=r"^adapter b from broken"):
+        read_all({"a": "one", "b": "broken", "c": "two"})
+    with pytest.raises(AdapterRejected) as refusal:
+        read_all({"a": "one", "b": "broken", "c": "two", "d": "broken"})
+    first, *lines = str(refusal.value).splitlines()
+    assert first.startswith("2 of 4 adapters can't be served")
+    assert [line.split(":")[0] for line in lines] == [
+        f"  adapter {name} from broken" for name in ("b", "d")
+    ]
+
+
+def test_those_that_cannot_be_served_may_be_left_out() -> None:
+    sources = {"a": "broken", "b": "one", "c": "broken", "d": "one"}
+    with structlog.testing.capture_logs() as logs:
+        adapters, _ = read_all(sources, skips_bad=True)
+    assert [adapter.name for adapter in adapters] == ["b", "d"]
+    left_out = [line for line in logs if line["event"] == LEFT_OUT]
+    assert [(line["name"], "from broken" in line["reason"]) for line in left_out] == [
+        ("a", True),
+        ("c", True),
+    ]

@@ -1,4 +1,4 @@
-"""Reading safetensors files, matrices stacked from them, and the cache of parsed texts."""
+"""Reading safetensors files, matrices stacked from them, the cache of parsed texts, and buffers."""
 
 import json
 import random
@@ -7,6 +7,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from lora import check, empty_pool, small_base
@@ -18,6 +19,7 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.json_file import MAX_CACHED_BYTES, MAX_CACHED_TEXTS, cached_by_text
 from worker.lora.checkpoint.safetensors_header import read_header
 from worker.lora.checkpoint.tensor_file import common_distance, is_finite, read_tensors
+from worker.lora.scratch_buffer import MAX_IDLE_BUFFER_BYTES, MAX_IDLE_BUFFERS, scratch
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -219,3 +221,43 @@ def test_files_that_were_checked_before_are_read_with_the_same_values(
     pool = empty_pool(BASE, dtype=dtype)
     assert pool.add(again)
     check(pool, whole)
+
+
+MIB = 1 << 20
+
+
+def test_memory_is_returned_to_the_system_when_nothing_refers_to_it() -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    part = torch.frombuffer(scratch(64 * MIB), dtype=torch.float32).fill_(1.0)[5:]
+    assert process.memory_info().rss > before + 50 * MIB
+    del part
+    assert process.memory_info().rss < before + 10 * MIB
+
+
+def test_memory_is_not_reused_while_a_view_refers_to_it() -> None:
+    part = torch.frombuffer(scratch(4 * MIB), dtype=torch.uint8)[MIB:][:1000]
+    part[:] = 7
+    others = [scratch(4 * MIB) for _ in range(4)]
+    for other in others:
+        other[:] = 1
+    assert part.eq(7).all()
+
+
+def test_a_new_buffer_reuses_idle_memory() -> None:
+    first = scratch(3 * MIB)
+    place = first.ctypes.data
+    del first
+    assert scratch(2 * MIB).ctypes.data == place
+
+
+def test_only_a_few_idle_buffers_of_bounded_size_are_kept() -> None:
+    process = psutil.Process()
+    sizes = [MAX_IDLE_BUFFER_BYTES] * 8
+    held = [scratch(size) for size in sizes]
+    for data in held:
+        data[:] = 1
+    with_all = process.memory_info().rss
+    del held, data
+    freed = with_all - process.memory_info().rss
+    assert freed > (len(sizes) - MAX_IDLE_BUFFERS) * MAX_IDLE_BUFFER_BYTES - 10 * MIB
