@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
+from child_processes import is_alive
 
 LIMIT_S = 1.0
 EXIT_HUNG = int(signal.SIGUSR2)
@@ -76,15 +78,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def watchdog_of(process: Process) -> int:
     """Return the id of the process's watchdog, its only child; 0 if it has none."""
-    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(pids[0]) if pids else 0
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    return next((child.pid for child in psutil.Process(process.pid).children()), 0)
 
 
 def ignores(pid: int, number: int) -> bool:
@@ -104,7 +98,7 @@ def test_a_process_whose_event_loop_stands_still_exits_and_prints_its_tracebacks
     assert process.returncode == EXIT_HUNG
     assert "lorikeet: worker_hung: the event loop of process" in errors
     assert "most recent call first" in errors
-    wait_until(lambda: has_ended(watchdog))
+    wait_until(lambda: not is_alive(watchdog))
 
 
 def test_a_process_that_runs_its_event_loop_goes_on_and_takes_its_watchdog_with_it() -> None:
@@ -115,7 +109,7 @@ def test_a_process_that_runs_its_event_loop_goes_on_and_takes_its_watchdog_with_
         next_line(process)
         _, errors = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, errors) == (0, "")
-    assert has_ended(watchdog)
+    assert not is_alive(watchdog)
 
 
 def test_a_suspended_process_or_group_goes_on_afterwards() -> None:
@@ -131,14 +125,11 @@ def test_a_suspended_process_or_group_goes_on_afterwards() -> None:
     assert (process.returncode, errors) == (0, "")
 
 
-def test_the_watchdog_ends_with_a_killed_process() -> None:
+def test_the_watchdog_ends_with_a_killed_process_and_a_killed_watchdog_is_replaced() -> None:
     with watched_process() as process:
         watchdog = watchdog_of(process)
         process.kill()
-        wait_until(lambda: has_ended(watchdog))
-
-
-def test_a_killed_watchdog_is_replaced() -> None:
+        wait_until(lambda: not is_alive(watchdog))
     with watched_process(HANGS["the event loop holds the GIL"]) as process:
         first = watchdog_of(process)
         os.kill(first, signal.SIGKILL)

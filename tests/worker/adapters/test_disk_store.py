@@ -82,7 +82,9 @@ def test_the_least_worthy_go_first_and_of_equals_the_longest_unused(
     assert store.trim(lambda _: 0) == [THREE]
 
 
-def test_what_a_killed_process_left_is_removed_in_time(store: AdapterStore, tmp_path: Path) -> None:
+def test_the_start_removes_what_a_killed_process_left_unless_the_folder_cannot_be_written(
+    store: AdapterStore, tmp_path: Path
+) -> None:
     folder = tmp_path / "a" / "store"
     old, new = folder / ".new-old", folder / ".new-new"
     for unfinished in (old, new):
@@ -93,9 +95,6 @@ def test_what_a_killed_process_left_is_removed_in_time(store: AdapterStore, tmp_
     assert not old.exists()
     assert new.exists()
     assert disk_store.UNFINISHED_S >= 600
-
-
-def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"--adapter-store: .* can't be written"):
         AdapterStore(tmp_path / "file" / "store", max_bytes=1)

@@ -229,16 +229,26 @@ def test_a_resident_adapter_changes_the_tokens_of_its_requests(kind: EngineKind)
     assert answer(kind.engine, request("again", 8, version=versions[1])) == list(answers[1])
 
 
-def test_an_adapter_is_not_resident_before_it_is_activated(kind: EngineKind) -> None:
-    image = kind.image(0)
-    placing = kind.engine.place(image)
+def test_an_adapter_is_resident_from_its_activation_to_its_removal(kind: EngineKind) -> None:
+    image, engine = kind.image(0), kind.engine
+    placing = engine.place(image)
     assert placing.reserved is not None
-    kind.engine.write_adapter(placing.reserved, image)
-    outputs = run(kind.engine, request("a", version=image.version))
+    engine.write_adapter(placing.reserved, image)
+    outputs = run(engine, request("early", version=image.version))
+    assert error_of(outputs["early"]).code is ErrorCode.ADAPTER_UNAVAILABLE
+    assert engine.stats().adapter_bytes > 0
+    engine.remove_adapter(image.version)
+    assert engine.stats().adapter_bytes == 0
+    load(engine, image)
+    engine.add(request("a", 50, version=image.version))
+    engine.add(request("base", 3))
+    engine.step()
+    engine.remove_adapter(image.version)
+    outputs = run(engine)
     assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert kind.engine.stats().adapter_bytes > 0
-    kind.engine.remove_adapter(image.version)
-    assert kind.engine.stats().adapter_bytes == 0
+    assert outputs["base"][-1].finish is FinishReason.LENGTH
+    assert engine.stats().adapter_bytes == 0
+    assert_empty(engine)
 
 
 def test_an_adapter_is_written_on_another_thread(kind: EngineKind) -> None:
@@ -254,20 +264,6 @@ def test_an_adapter_is_written_on_another_thread(kind: EngineKind) -> None:
     assert beside == alone
     kind.engine.activate_adapter(placing.reserved, new)
     assert len(answer(kind.engine, request("new", version=new.version))) == 5
-
-
-def test_removing_an_adapter_ends_its_requests_with_an_error(kind: EngineKind) -> None:
-    image = kind.image(0)
-    load(kind.engine, image)
-    kind.engine.add(request("a", 50, version=image.version))
-    kind.engine.add(request("base", 3))
-    kind.engine.step()
-    kind.engine.remove_adapter(image.version)
-    outputs = run(kind.engine)
-    assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert outputs["base"][-1].finish is FinishReason.LENGTH
-    assert kind.engine.stats().adapter_bytes == 0
-    assert_empty(kind.engine)
 
 
 @pytest.mark.parametrize("is_surplus", [False, True])

@@ -320,21 +320,6 @@ def test_rows_that_are_sampled_again_report_their_final_token() -> None:
     check_logprobs(logits[2], tokens[2], logprobs[2], 3)
 
 
-def test_listed_tokens_come_after_the_sampled_one_and_each_once() -> None:
-    logits = flat_and_peaked()
-    rows = [
-        request_of("a", top_k=1, logprobs=1, logprob_token_ids=(5, 9, 5)),
-        request_of("b", temperature=0.0, logprobs=1, logprob_token_ids=(9, 7)),
-        request_of("c", temperature=0.0, logprobs=1),
-    ]
-    tokens, logprobs = sample_and_read(logits, rows)
-    listed = [[token for token, _ in logprobs[row].top] for row in range(3)]
-    assert listed == [[tokens[0], 5, 9], [7, 9], [tokens[2]]]
-    expected = logits[0].log_softmax(-1)
-    for token, value in logprobs[0].top:
-        assert value == pytest.approx(float(expected[token]), abs=1e-5)
-
-
 def test_tokens_logprobs_and_other_values_are_read_at_once() -> None:
     logits = 9 * flat_and_peaked() * 100
     rows = [request_of(name, top_p=0.9, logprobs=4) for name in "abc"]

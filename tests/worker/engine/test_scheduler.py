@@ -146,7 +146,9 @@ def step(s: Scheduler) -> list[str]:
     return [chunk.request.id for chunk in chunks]
 
 
-def test_a_preemptible_request_starts_after_all_others() -> None:
+def test_preemptible_requests_start_and_their_prompts_go_on_after_all_others_that_can_start() -> (
+    None
+):
     s = make_scheduler(max_num_seqs=2)
     s.add(request("batch", is_preemptible=True))
     s.add(request("a"))
@@ -154,15 +156,12 @@ def test_a_preemptible_request_starts_after_all_others() -> None:
     assert step(s) == ["a", "b"]
     s.finish(s.running[0])
     assert step(s) == ["b", "batch"]
-
-
-def test_the_prompt_of_another_request_goes_before_an_unfinished_preemptible_prompt() -> None:
-    s = make_scheduler(budget=8)
-    s.add(request("batch", num_prompt=40, is_preemptible=True))
-    assert step(s) == ["batch"]
-    s.add(request("a", num_prompt=8))
-    assert step(s) == ["a"]
-    assert step(s) == ["a", "batch"]
+    for max_num_seqs, expected in ((8, [["a"], ["a", "batch"]]), (1, [["batch"], ["batch"]])):
+        s = make_scheduler(budget=8, max_num_seqs=max_num_seqs)
+        s.add(request("batch", num_prompt=40, is_preemptible=True))
+        assert step(s) == ["batch"]
+        s.add(request("a", num_prompt=8))
+        assert [step(s), step(s)] == expected
 
 
 def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> None:
@@ -180,14 +179,6 @@ def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> Non
     s.add(request("batch 9", num_prompt=300, is_preemptible=True))
     step(s)
     assert s.running[-1].is_prefilling, "preemptible prompts are limited as before"
-
-
-def test_a_preemptible_prompt_goes_on_if_the_other_request_cannot_start() -> None:
-    s = make_scheduler(budget=8, max_num_seqs=1)
-    s.add(request("batch", num_prompt=40, is_preemptible=True))
-    step(s)
-    s.add(request("a"))
-    assert step(s) == ["batch"]
 
 
 def test_blocks_are_taken_from_preemptible_requests_first() -> None:

@@ -124,7 +124,7 @@ def check_logprobs(row: torch.Tensor, token: int, got: TokenLogprobs, num_top: i
     assert [float(row[i]) for i, _ in got.top] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
-def test_logprobs_equal_transformers_log_softmax_for_any_sampling_and_batch(
+def test_logprobs_ranks_and_named_tokens_equal_transformers_for_any_sampling_and_batch(
     loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
     engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
@@ -136,42 +136,10 @@ def test_logprobs_equal_transformers_log_softmax_for_any_sampling_and_batch(
             request = request_of(f"{name}:{kind}", seed, versions.get(name), **sampling)
             request.scores_prompt = num_top is not None and seed % 2 == 1
             requests.append((name, request))
-    outputs = outputs_of(engine, [request for _, request in requests])
-    assert engine.stats().num_preemptions > 0
-    for name, request in requests:
-        check_outputs(models[name], request, outputs[request.id])
-
-
-def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> None:
-    num_top, num_prompt = request.sampling.logprobs, len(request.prompt_ids)
-    if num_top is None:
-        assert all(output.logprobs is None for output in outputs)
-        assert outputs[0].prompt_logprobs is None
-        return
-    rows = reference_logprobs(model, request.prompt_ids + request.output_ids)
-    for position, output in enumerate(outputs):
-        assert output.logprobs is not None
-        assert output.token_id is not None
-        row = rows[num_prompt + position - 1]
-        check_logprobs(row, output.token_id, output.logprobs, num_top)
-    reported = outputs[0].prompt_logprobs
-    assert (reported is not None) is request.scores_prompt
-    assert len(reported or ()) == (num_prompt - 1) * request.scores_prompt
-    for position, got in enumerate(reported or ()):
-        check_logprobs(rows[position], request.prompt_ids[position + 1], got, num_top)
-    assert all(output.prompt_logprobs is None for output in outputs[1:])
-
-
-def test_ranks_and_named_tokens_follow_their_definitions_in_a_mixed_batch(
-    loaded: LoadedModel, folders: dict[str, Path], models: Models
-) -> None:
-    engine, versions = engine_of(loaded, folders, num_blocks=12, budget=23)
-    requests = []
     for seed, name in enumerate([*models] * 3):
-        sampling: dict[str, Any] = {"temperature": 0.8, "logit_bias": ((7, 5.0),)}
-        sampling |= {"logprobs": seed % 2 or None, "prompt_logprobs": [0, 4, None][seed // 3]}
-        if sampling["logprobs"]:
-            sampling["logprob_token_ids"] = (9, 200, 9, 4)
+        sampling = {"temperature": 0.8, "logit_bias": ((7, 5.0),), "logprobs": seed % 2 or None}
+        sampling["prompt_logprobs"] = [0, 4, None][seed // 3]
+        sampling["logprob_token_ids"] = (9, 200, 9, 4) if sampling["logprobs"] else ()
         request = request_of(f"{name}{seed}", seed, versions.get(name), **sampling)
         request.scores_prompt = sampling["prompt_logprobs"] is not None
         requests.append((name, request))
@@ -179,31 +147,35 @@ def test_ranks_and_named_tokens_follow_their_definitions_in_a_mixed_batch(
     assert engine.stats().num_preemptions > 0
     for name, request in requests:
         rows = reference_logprobs(models[name], request.prompt_ids + request.output_ids)
-        check_named(rows[len(request.prompt_ids) - 1 :], request, outputs[request.id])
-        check_ranks(rows, request, outputs[request.id][0].prompt_logprobs)
+        check_outputs(rows[len(request.prompt_ids) - 1 :], request, outputs[request.id])
+        check_prompt(rows, request, outputs[request.id][0].prompt_logprobs)
+        assert all(output.prompt_logprobs is None for output in outputs[request.id][1:])
 
 
-def check_named(rows: torch.Tensor, request: Request, outputs: list[StepOutput]) -> None:
-    ids = request.sampling.logprob_token_ids
-    assert [output.logprobs is not None for output in outputs] == [bool(ids)] * len(outputs)
+def check_outputs(rows: torch.Tensor, request: Request, outputs: list[StepOutput]) -> None:
+    num_top, named = request.sampling.logprobs, request.sampling.logprob_token_ids
     for row, output in zip(rows, outputs, strict=False):
-        if output.logprobs and output.token_id is not None:
-            names = dict.fromkeys((output.token_id, *ids))
-            assert [token for token, _ in output.logprobs.top] == [*names]
-            assert dict(output.logprobs.top) == pytest.approx(
-                {token: float(row[token]) for token in names}, abs=1e-4
-            )
+        assert (output.logprobs is None) is (num_top is None)
+        if output.logprobs is None or output.token_id is None:
+            continue
+        if not named:
+            check_logprobs(row, output.token_id, output.logprobs, num_top or 0)
+            continue
+        names = dict.fromkeys((output.token_id, *named))
+        assert [token for token, _ in output.logprobs.top] == [*names]
+        expected = {token: float(row[token]) for token in names}
+        assert dict(output.logprobs.top) == pytest.approx(expected, abs=1e-4)
 
 
-def check_ranks(
+def check_prompt(
     rows: torch.Tensor, request: Request, scored: tuple[TokenLogprobs, ...] | None
 ) -> None:
-    num_top = request.sampling.prompt_logprobs
-    assert (scored is None) is (num_top is None)
+    ranked = request.sampling.prompt_logprobs
+    assert (scored is not None) is request.scores_prompt
+    assert len(scored or ()) == (len(request.prompt_ids) - 1) * request.scores_prompt
     for row, token, got in zip(rows, request.prompt_ids[1:], scored or (), strict=False):
-        num_listed = max(num_top or 0, request.sampling.logprobs or 0)
-        check_logprobs(row, token, got, num_listed)
-        above, below = float(row[token]) + 1e-4, float(row[token]) - 1e-4
-        assert got.rank is not None
-        assert int((row > above).sum()) < got.rank <= int((row > below).sum())
-    assert len(scored or ()) == (len(request.prompt_ids) - 1) * (num_top is not None)
+        check_logprobs(row, token, got, max(ranked or 0, request.sampling.logprobs or 0))
+        if ranked is not None:
+            above, below = float(row[token]) + 1e-4, float(row[token]) - 1e-4
+            assert got.rank is not None
+            assert int((row > above).sum()) < got.rank <= int((row > below).sum())

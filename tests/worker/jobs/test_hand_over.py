@@ -94,20 +94,6 @@ async def test_a_published_text_that_does_not_match_its_tokens_is_never_continue
     assert end.error.code is ErrorCode.RESUME_DIVERGED
 
 
-async def test_a_worker_that_lost_its_lease_registers_under_another_id(client: Client) -> None:
-    async with client.worker(lease_ms=600):
-        jobs = [await client.send(max_tokens=400, seed=seed) for seed in (1, 2)]
-        for job in jobs:
-            await client.until_published(job, 5)
-        (before,) = await client.views.workers()
-        await client.queue.leave(before.id)
-        ends = [await client.end_of(job) for job in jobs]
-        (after,) = await client.views.workers()
-    assert after.id != before.id
-    assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * 2
-    check_answers(client, jobs)
-
-
 async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(client: Client) -> None:
     async with client.worker() as worker:
         running = await client.send(max_tokens=100)

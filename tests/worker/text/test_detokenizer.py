@@ -61,23 +61,17 @@ def tokenized_ids(hf: PreTrainedTokenizerFast) -> st.SearchStrategy[list[int]]:
     return st.text(max_size=20).map(lambda text: ids_of(hf, text))
 
 
-@given(st.data())
-def test_deltas_of_random_ids_add_up_to_the_full_decode(data: st.DataObject) -> None:
-    ids, stop = data.draw(random_ids(BYTE_LEVEL)), data.draw(stop_strings)
-    expected = cut(full_decode(BYTE_LEVEL, ids), stop)
-    assert "".join(deltas(stream(BYTE_LEVEL, stop), ids)) == expected
-
-
 @BOTH_KINDS
 @given(data=st.data())
-def test_deltas_of_a_tokenized_text_add_up_to_it(
+def test_deltas_add_up_to_the_full_decode_and_cut_no_character(
     hf: PreTrainedTokenizerFast, data: st.DataObject
 ) -> None:
-    ids, stop = data.draw(tokenized_ids(hf)), data.draw(stop_strings)
+    any_ids = tokenized_ids(hf) if hf is SENTENCEPIECE else tokenized_ids(hf) | random_ids(hf)
+    ids, stop = data.draw(any_ids), data.draw(stop_strings)
+    whole = full_decode(hf, ids)
     parts = deltas(stream(hf, stop), ids)
-    assert "".join(parts) == cut(full_decode(hf, ids), stop)
-    if "\ufffd" not in full_decode(hf, ids):
-        assert not any("\ufffd" in part for part in parts), "a character is cut"
+    assert "".join(parts) == cut(whole, stop)
+    assert "\ufffd" in whole or not any("\ufffd" in part for part in parts)
 
 
 @given(st.data())

@@ -91,20 +91,6 @@ def test_memory_of_an_image_that_could_not_be_written_is_freed(
     assert host.num_bytes == 2 * BYTES
 
 
-def test_a_dropped_image_is_freed_when_its_last_user_releases_it() -> None:
-    host = tier(2 * BYTES)
-    put(host, adapter(1), adapter(2))
-    image = host.take(adapter(1).version)
-    for number in (1, 2, 3):
-        host.drop(adapter(number).version)
-    assert adapter(1).version not in host
-    assert host.take(adapter(1).version) is None
-    assert host.num_bytes == BYTES
-    check(image, adapter(1))
-    host.release(image)
-    assert host.num_bytes == 0
-
-
 class Accounts(RuleBasedStateMachine):
     """Adapters of some sizes are put, taken, released and dropped in any order."""
 
