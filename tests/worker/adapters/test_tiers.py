@@ -59,15 +59,6 @@ async def test_an_evicted_adapter_is_loaded_again_without_reading_its_files(clie
     assert totals["reads"] == 2
 
 
-async def test_adapters_that_do_not_fit_on_the_device_at_the_start_wait_in_host_memory(
-    client: Client,
-) -> None:
-    client.engine.max_adapters = 1
-    async with client.worker(adapters=("one=v1", "two=v1", "three=v1")):
-        assert await client.residents() == {BASE.version, ONE}
-        assert (await client.end_of(await client.send(version=THREE))).state is JobState.DONE
-
-
 async def test_a_cold_adapter_under_a_flood_of_a_hot_one_is_served_within_two_loads_and_a_turn(
     client: Client,
 ) -> None:

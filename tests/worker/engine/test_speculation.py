@@ -74,16 +74,6 @@ def test_ngrams_of_other_sizes_go_on_while_one_size_backs_off() -> None:
     assert lookup.propose(1) == [4]  # three tokens in common
 
 
-def test_proposals_return_after_a_long_pause() -> None:
-    lookup = lookup_of([1, 1])
-    for _ in range(20):
-        while not lookup.propose(1):
-            pass
-        lookup.record(1, 0)
-    skipped = next(n for n in range(100) if lookup.propose(1))
-    assert skipped == MAX_SKIPPED
-
-
 MAX_ROWS = 16
 
 

@@ -81,26 +81,19 @@ async def test_the_end_token_adds_no_text_and_a_stop_string_aborts_the_request_i
     assert client.answers_of(job)[0][1] == "hel"
 
 
-async def test_a_bad_prompt_fails_its_job_before_it_is_admitted(client: Client) -> None:
+async def test_a_bad_prompt_before_its_admission_or_an_error_of_the_engine_fails_only_its_job(
+    client: Client,
+) -> None:
     async with client.worker():
-        bad = await client.send((5, 100_000))
-        too_long = await client.send((5,) * 1000)
-        good = await client.send()
-        ends = [await client.end_of(job) for job in (bad, too_long, good)]
-    assert [end.state for end in ends] == [JobState.FAILED, JobState.FAILED, JobState.DONE]
-    assert ends[0].error.param == "prompt[1]"
-    assert ends[1].error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
-    assert len(client.events[bad.id]) == 1
-
-
-async def test_an_error_of_the_engine_ends_one_job_with_all_its_choices(client: Client) -> None:
-    async with client.worker():
-        failing = await client.send((FAILING_TOKEN,), n=2)
-        good = await client.send()
-        assert (await client.end_of(good)).state is JobState.DONE
-        end = await client.end_of(failing)
-    assert end.state is JobState.FAILED
-    assert end.error.message == "scripted to fail"
+        prompts = (5, 100_000), (5,) * 1000, (FAILING_TOKEN,), "good"
+        jobs = [await client.send(prompt, n=2) for prompt in prompts]
+        bad, too_long, failing, good = [await client.end_of(job) for job in jobs]
+    assert good.state is JobState.DONE
+    assert {end.state for end in (bad, too_long, failing)} == {JobState.FAILED}
+    assert bad.error.param == "prompt[1]"
+    assert too_long.error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert failing.error.message == "scripted to fail"
+    assert [len(client.events[job.id]) for job in jobs[:2]] == [1, 1]
 
 
 async def test_a_failed_step_fails_the_running_jobs_and_later_jobs_run(client: Client) -> None:

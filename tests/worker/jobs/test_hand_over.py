@@ -43,8 +43,12 @@ def whole_characters(job: Job) -> Tokens:
 async def test_a_resumed_answer_continues_after_the_published_tokens(client: Client) -> None:
     job = await client.send(max_tokens=20, n=2)
     await publish_as_earlier_worker(client, job, whole_characters(job))
-    async with client.worker():
+    async with client.worker() as worker:
         end = await client.end_of(job)
+        counts = worker.parts.jobs.first_tokens.counts
+        assert sum(counts) == 0, "the earlier worker has counted the time to the first token"
+        await client.end_of(await client.send(max_tokens=12, n=3))
+        assert sum(worker.parts.jobs.first_tokens.counts) == 1
     check_answers(client, [job])
     assert end.try_ == 2
     assert end.usage.completion_tokens == 40
@@ -141,19 +145,6 @@ async def test_a_claim_whose_reply_is_lost_is_reconciled(
         end = await client.end_of(await client.send())
     assert len(lost) == 1
     assert (end.state, end.try_) == (JobState.DONE, 2)
-
-
-async def test_the_time_to_the_first_token_is_counted_once_and_from_the_acceptance(
-    client: Client,
-) -> None:
-    resumed = await client.send(max_tokens=12)
-    await publish_as_earlier_worker(client, resumed, whole_characters(resumed))
-    async with client.worker() as worker:
-        await client.end_of(resumed)
-        assert sum(worker.parts.jobs.first_tokens.counts) == 0  # the earlier worker has counted it
-        new = await client.send(max_tokens=12, n=3)
-        await client.end_of(new)
-        assert sum(worker.parts.jobs.first_tokens.counts) == 1
 
 
 LONG = 800

@@ -155,32 +155,26 @@ REFUSED_CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("audioflamingo3", {}, ["audioflamingo3 also takes images"]),
 ]
-
-
-@pytest.mark.parametrize(("model_type", "fields", "parts"), REFUSED_CONFIGS)
-def test_the_refusal_names_the_model_and_the_reason(
-    model_type: str, fields: dict[str, Any], parts: list[str], tmp_path: Path
-) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **fields}))
-    [line] = refused(f"--model {tmp_path}", tmp_path).splitlines()
-    for part in [*parts, "use --engine vllm"]:
-        assert part in line
+NOT_CAUSAL = {
+    **dict.fromkeys(("t5", "bart", "musicgen", "musicgen_melody"), "has an encoder and a decoder"),
+    **dict.fromkeys(("vit", "clip"), "isn't a causal language model"),
+}
 
 
 @pytest.mark.parametrize(
-    ("model_type", "reason"),
+    ("model_type", "fields", "parts", "suggests_vllm"),
     [
-        *((each, "has an encoder and a decoder") for each in ("t5", "bart", "musicgen")),
-        ("musicgen_melody", "has an encoder and a decoder"),
-        *((each, "isn't a causal language model") for each in ("vit", "clip")),
+        *((*case, True) for case in REFUSED_CONFIGS),
+        *((each, {}, [f": {each} {reason}"], False) for each, reason in NOT_CAUSAL.items()),
     ],
 )
-def test_the_other_engine_is_not_suggested_for_models_that_it_cannot_serve(
-    model_type: str, reason: str, tmp_path: Path
+def test_the_refusal_names_the_model_the_reason_and_vllm_if_that_may_serve_it(
+    model_type: str, fields: dict[str, Any], parts: list[str], suggests_vllm: bool, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    [line] = refused(f"^--model {tmp_path}: {model_type} {reason}", tmp_path).splitlines()
-    assert "--engine" not in line
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **fields}))
+    [line] = refused(f"^--model {tmp_path}", tmp_path).splitlines()
+    assert all(part in line for part in parts)
+    assert ("use --engine vllm" in line) is ("--engine" in line) is suggests_vllm
 
 
 @pytest.mark.parametrize("text", [None, "[]", "{", "{}", '{"model_type": 3}'])
