@@ -113,27 +113,17 @@ def test_the_context_ends_a_request_with_length_and_a_prompt_that_fills_it_is_an
     assert_empty(engine)
 
 
-def test_equal_requests_have_equal_tokens_alone_and_in_a_batch(engine: AnyEngine) -> None:
-    alone = answer(engine, request("alone", 8))
-    others = [request(f"other {seed}", 12, seed=seed) for seed in (2, 3)]
-    batch = run(engine, others[0], request("again", 8), others[1])
-    assert ids_of(batch["again"]) == alone
-
-
-@pytest.mark.parametrize(
-    "sampling", [ChoiceSampling(seed=1, choice=1), ChoiceSampling(seed=2)], ids=["choice", "seed"]
-)
-def test_another_choice_or_seed_has_other_tokens(
-    engine: AnyEngine, sampling: ChoiceSampling
+def test_tokens_depend_on_seed_and_choice_but_not_on_the_batch_or_on_what_is_resumed(
+    engine: AnyEngine,
 ) -> None:
-    first = answer(engine, request("first", 8))
-    assert answer(engine, request("other", 8, sampling=sampling)) != first
-
-
-def test_a_resumed_request_continues_with_the_same_tokens(engine: AnyEngine) -> None:
-    whole = answer(engine, request("whole", 12))
-    resumed = request("resumed", 12, output_ids=whole[:7])
-    assert answer(engine, resumed) == whole[7:]
+    whole = answer(engine, request("alone", 8))
+    others = [request(f"other {seed}", 8, seed=seed) for seed in (2, 3)]
+    choice = request("choice", 8, sampling=ChoiceSampling(seed=1, choice=1))
+    batch = run(engine, others[0], request("again", 8), others[1], choice)
+    assert ids_of(batch["again"]) == whole
+    assert all(ids_of(batch[other.id]) != whole for other in (*others, choice))
+    resumed = request("resumed", 8, output_ids=whole[:5])
+    assert answer(engine, resumed) == whole[5:]
     assert resumed.output_ids == whole
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import orjson
-from queue_support import make_job
+from queue_support import make_job, tokens
 from running_jobs import (
     EOS_ID,
     add_job,
@@ -17,7 +17,6 @@ from running_jobs import (
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import Tokens
-from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState, SamplingParams
 from shared.protocol.results import FinishReason
 from worker.engine.request import StepOutput, TokenLogprobs
@@ -105,15 +104,7 @@ def accept(choice: RunningChoice, text: str) -> None:
 
 def published(text: str, ids: str, finish: FinishReason | None = None) -> Tokens:
     """Return the tokens that an earlier try has published."""
-    return Tokens(
-        job=JobId("job"),
-        try_=1,
-        choice=0,
-        index=0,
-        ids=tuple(ascii_ids(ids)),
-        text=text,
-        finish=finish,
-    )
+    return tokens(make_job(), 0, ascii_ids(ids), text, finish=finish)
 
 
 def test_a_stop_token_is_shown_if_the_text_includes_what_ends_it_and_the_end_token_never() -> None:
