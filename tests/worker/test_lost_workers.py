@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from child_processes import is_alive
+from child_processes import is_alive, wait_until
 from scripted_engine import ScriptedEngine
 from simulated_workers import check_texts, send, worker_command, worker_process
 from worker_support import Client, check_answers, has_workers, until
@@ -287,13 +287,6 @@ def next_line(process: Process) -> None:
     """Let the process take its next step."""
     process.stdin.write("\n")
     process.stdin.flush()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def watchdog_of(process: Process) -> int:

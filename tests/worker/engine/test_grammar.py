@@ -3,6 +3,7 @@
 import json
 import time
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -151,19 +152,10 @@ def test_deep_nesting_is_refused() -> None:
         COMPILER.compile(json_source('{"items":' * 900 + "{}" + "}" * 900))
 
 
-class SlowTokenizer:
-    """Tokenizer without a fast implementation."""
-
-    def __len__(self) -> int:
-        return 9
-
-    def get_vocab(self) -> dict[str, int]:
-        return {}
-
-
 def test_an_unsupported_tokenizer_is_reported_when_a_grammar_is_compiled() -> None:
+    slow = MagicMock(spec=["__len__", "get_vocab"])  # it has no fast implementation
     for compiler, reason in (
-        (GrammarCompiler(SlowTokenizer(), vocab_size=9, eos_ids={1}), "fast"),
+        (GrammarCompiler(slow, vocab_size=9, eos_ids={1}), "fast"),
         (GrammarCompiler(TOKENIZER, vocab_size=VOCAB, eos_ids=()), "end-of-sequence"),
     ):
         with pytest.raises(GrammarRejected, match=reason):

@@ -1,8 +1,9 @@
 """Sizes from settings and device, the step that is measured for them, and what the start says."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,19 +22,11 @@ from worker.startup.sizing import sizes_of
 from worker.worker_info import startup_fields, worker_info
 
 
-@dataclass
-class ScriptedDevice:
-    """A device with this much memory for KV cache and adapters."""
-
-    rest: int
-    is_cpu: bool = False
-    name: str = "scripted:0"
-
-    def memory(self) -> DeviceMemory:
-        return DeviceMemory(total=self.rest, free=self.rest, used=0)
-
-    def step_bytes(self, _: Batch) -> int:
-        return 0
+def scripted(rest: int, *, is_cpu: bool = False) -> Any:
+    """Return a device with this much memory for KV cache and adapters."""
+    memory = DeviceMemory(total=rest, free=rest, used=0)
+    fields = {"name": "scripted:0", "memory": lambda: memory, "step_bytes": lambda _: 0}
+    return SimpleNamespace(is_cpu=is_cpu, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +51,7 @@ def settings(**given: Any) -> WorkerSettings:
 def test_a_context_shorter_than_the_models_is_a_warning_with_the_memory_it_needs(
     loaded: LoadedModel, logs: list[Any]
 ) -> None:
-    sizes = sizes_of(settings(), loaded, ScriptedDevice(32 * MIB))
+    sizes = sizes_of(settings(), loaded, scripted(32 * MIB))
     assert sizes.parts.kv == 28 * MIB
     (line,) = logs
     assert line["log_level"] == "warning"
@@ -78,24 +71,24 @@ def test_a_context_shorter_than_the_models_is_a_warning_with_the_memory_it_needs
 def test_the_memory_in_the_warning_is_enough(
     loaded: LoadedModel, logs: list[Any], given: dict[str, int], num_warnings: int
 ) -> None:
-    sizes_of(settings(**given), loaded, ScriptedDevice(GIB))
+    sizes_of(settings(**given), loaded, scripted(GIB))
     assert len(logs) == num_warnings
 
 
 def test_a_device_without_memory_for_a_useful_context_is_refused(loaded: LoadedModel) -> None:
     with pytest.raises(SettingsError, match=r"scripted:0 has memory for only 0 tokens.*lower.*"):
-        sizes_of(settings(adapter_memory_mb=64), loaded, ScriptedDevice(32 * MIB))
+        sizes_of(settings(adapter_memory_mb=64), loaded, scripted(32 * MIB))
     small = replace(loaded, kv_shapes=loaded.kv_shapes * 8)
     with pytest.raises(SettingsError, match="--kv-cache-mb 1 holds only 128 tokens: raise it"):
-        sizes_of(settings(kv_cache_mb=1), small, ScriptedDevice(GIB))
+        sizes_of(settings(kv_cache_mb=1), small, scripted(GIB))
     short = replace(small, max_model_len=100)
-    assert sizes_of(settings(kv_cache_mb=1), short, ScriptedDevice(GIB)).parts.kv == MIB
+    assert sizes_of(settings(kv_cache_mb=1), short, scripted(GIB)).parts.kv == MIB
 
 
 def test_a_small_machine_lowers_the_host_memory_for_adapters_unless_it_is_set(
     loaded: LoadedModel,
 ) -> None:
-    machine = ScriptedDevice(2 * GIB, is_cpu=True)
+    machine = scripted(2 * GIB, is_cpu=True)
     for given, copies in ((settings(), GIB // 2), (settings(adapter_host_mb=1024), GIB)):
         assert sizes_of(given, loaded, machine).parts.copies == copies
 

@@ -11,6 +11,7 @@ import pytest
 import tool_templates
 from reasoning_templates import DEEPSEEK_R1, EFFORT, MAGISTRAL, QWEN3
 from rendered_job import job
+from slow_cases import slow_unless
 from structlog.testing import capture_logs
 from tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tool_templates import DEEPSEEK_V3, HERMES, LLAMA3, UNKNOWN_FORM
@@ -258,7 +259,9 @@ def test_a_chat_is_rendered_as_by_transformers(
     assert (None if rendered.error else rendered.text) == rendered_here(template, **fields)
 
 
-@pytest.mark.parametrize("template", COSTLY)
+@pytest.mark.parametrize(
+    "template", slow_unless(lambda template: template in COSTLY[:3:2], zip(COSTLY))
+)
 def test_a_costly_chat_is_refused_and_later_ones_are_rendered(
     sandbox: TemplateSandbox, template: str
 ) -> None:
@@ -287,11 +290,11 @@ def test_processes_that_were_killed_are_replaced(sandbox: TemplateSandbox) -> No
 async def test_another_tenant_is_served_beside_costly_chats() -> None:
     templates = AdapterTemplates()
     await templates.render("blue", chat("fine"))
-    costly = [asyncio.create_task(templates.render("red", chat(COSTLY[0]))) for _ in range(3)]
+    costly = [asyncio.create_task(templates.render("red", chat(COSTLY[0]))) for _ in range(2)]
     done: list[Rendered] = []
     while not costly[-1].done():
         done.append(await templates.render("blue", chat("fine")))
         await asyncio.sleep(0.01)
-    assert [(await each).error for each in costly] == [TOO_COSTLY] * 3
+    assert [(await each).error for each in costly] == [TOO_COSTLY] * 2
     assert {each.text for each in done} == {"fine"}
     assert len(done) > 20
