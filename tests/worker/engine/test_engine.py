@@ -8,6 +8,7 @@ from threading import Event
 
 import pytest
 import torch
+from adapter_folders import read_adapter
 from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
@@ -19,12 +20,9 @@ from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
 from worker.engine.interface import LEAST_RECENTLY_USED, EvictionOrder
 from worker.engine.request import RequestId, StepOutput
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel
-
-TARGETS = ["q_proj", "down_proj"]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +46,9 @@ def assert_empty(engine: NativeEngine) -> None:
 
 
 def adapters(engine: NativeEngine, root: Path, count: int, rank: int = 8) -> list[LoRAAdapter]:
-    folders = [
-        save_adapter(root / str(i), seed=i, r=rank, target_modules=TARGETS) for i in range(count)
-    ]
-    return [
-        read_checkpoint(f"a{i}", AdapterFiles(f), engine.base, dtype=torch.float32)
-        for i, f in enumerate(folders)
-    ]
+    config = {"r": rank, "target_modules": ["q_proj", "down_proj"]}
+    folders = [save_adapter(root / str(seed), seed=seed, **config) for seed in range(count)]
+    return [read_adapter(engine.base, folder, f"a{i}") for i, folder in enumerate(folders)]
 
 
 def test_logits_that_are_not_finite_end_only_their_requests_and_leave_nothing_in_the_cache(

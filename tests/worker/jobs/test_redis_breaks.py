@@ -16,7 +16,6 @@ from scripted_engine import ScriptedEngine, expected_ids
 from worker_support import Client, check_answers, has_workers, until
 
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
-from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
 from shared.protocol.events import End, Event, Tokens
 from shared.protocol.ids import ApiId
@@ -44,11 +43,8 @@ async def server(tmp_path: Path) -> AsyncIterator[list[EmbeddedRedis]]:
 
 @pytest.fixture
 async def own_client(server: list[EmbeddedRedis], keys: Keys) -> AsyncIterator[Client]:
-    client = Client(connect(server[0].url), keys)
-    async with asyncio.TaskGroup() as group:
-        reading = group.create_task(client.read())
+    async with Client(connect(server[0].url), keys).reading() as client:
         yield client
-        await cancel_tasks(reading)
     await client.redis.aclose()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from scripted_engine import BASE, HF
@@ -52,26 +53,20 @@ def chat(client: Client, version: AdapterVersion) -> EncodeChat:
     return EncodeChat(job=job)
 
 
-class Source:
+def read_version(entry: Adapter) -> CheckedAdapter[Any]:
+    if entry.source == "broken":
+        raise AdapterRejected("scripted to be rejected")
+    return CheckedAdapter(None, STYLE)
+
+
+@pytest.fixture
+def source() -> Mock:
     """`AdapterSource` of one adapter with its own template, which counts its reads."""
-
-    def __init__(self) -> None:
-        self.num_reads = 0
-
-    def read_version(self, entry: Adapter) -> CheckedAdapter[Any]:
-        self.num_reads += 1
-        if entry.source == "broken":
-            raise AdapterRejected("scripted to be rejected")
-        return CheckedAdapter(None, STYLE)
+    return Mock(**{"read_version.side_effect": read_version})
 
 
 @pytest.fixture
-def source() -> Source:
-    return Source()
-
-
-@pytest.fixture
-async def desk(redis: Redis, keys: Keys, source: Any, calls: Tokenizations) -> AsyncIterator[None]:
+async def desk(redis: Redis, keys: Keys, source: Mock, calls: Tokenizations) -> AsyncIterator[None]:
     """A running desk whose worker has loaded no adapter."""
     threads = LoaderThreads(1, spare_cores=lambda: None, is_engine_busy=lambda: False)
     styles = AdapterStyles(
@@ -103,13 +98,13 @@ async def test_a_worker_converts_texts_and_tokens_while_its_engine_is_busy(
 
 @pytest.mark.usefixtures("desk")
 async def test_an_adapters_own_template_renders_its_chats(
-    calls: Tokenizations, client: Client, source: Source
+    calls: Tokenizations, client: Client, source: Mock
 ) -> None:
     await client.register(SHOUTING)
     for _ in range(2):
         reply = await ask(calls, chat(client, SHOUTING))
         assert HF.decode(list(reply.ids)) == "HI"
-    assert source.num_reads == 1
+    assert source.read_version.call_count == 1
 
 
 @pytest.mark.usefixtures("desk")

@@ -277,38 +277,34 @@ def test_a_generation_config_sets_end_tokens_and_defaults(
     assert (found.eos_ids, found.sampling) == (eos_ids, sampling)
 
 
+TOKENIZER, GENERATION = "tokenizer_config.json", "generation_config.json"
+WITHOUT_DEFAULT = '{"chat_template": [{"name": "rag", "template": "x"}]}'
+BAD_TOKEN = '{"chat_template": "x", "added_tokens_decoder": {"1": {"content": 5}}}'
+
+
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("file", "text", "message"),
     [
-        ({"tokenizer_config.json": "{"}, "tokenizer_config.json isn't JSON"),
-        ({"generation_config.json": "[]"}, "generation_config.json isn't a JSON object"),
-        ({"tokenizer_config.json": '{"chat_template": 3}'}, "chat_template is neither"),
-        (
-            {"tokenizer_config.json": '{"chat_template": [{"name": "rag", "template": "x"}]}'},
-            "chat_template is neither",
-        ),
-        ({"tokenizer_config.json": '{"added_tokens_decoder": [1]}'}, "added_tokens_decoder"),
-        ({"generation_config.json": '{"eos_token_id": "x"}'}, "eos_token_id='x' isn't a token id"),
-        ({"generation_config.json": '{"eos_token_id": [-1]}'}, "isn't a token id"),
-        ({"generation_config.json": '{"temperature": -1}'}, "temperature=-1 isn't supported"),
-        ({"generation_config.json": '{"temperature": true}'}, "temperature=True isn't supported"),
-        ({"generation_config.json": '{"top_k": 2.5}'}, "top_k=2.5 isn't supported"),
-        ({"generation_config.json": '{"top_p": NaN}'}, "top_p=nan isn't supported"),
-        ({"generation_config.json": '{"top_p": 0}'}, "top_p=0 isn't supported"),
-        ({"generation_config.json": f'{{"top_k": 1{"0" * 400}}}'}, "top_k=1000.* isn't supported"),
-        (
-            {
-                "chat_template.jinja": "x",
-                "tokenizer_config.json": '{"added_tokens_decoder": {"1": {"content": 5}}}',
-            },
-            "added_tokens_decoder",
-        ),
+        (TOKENIZER, "{", "tokenizer_config.json isn't JSON"),
+        (TOKENIZER, '{"chat_template": 3}', "chat_template is neither"),
+        (TOKENIZER, WITHOUT_DEFAULT, "chat_template is neither"),
+        (TOKENIZER, '{"added_tokens_decoder": [1]}', "added_tokens_decoder"),
+        (TOKENIZER, BAD_TOKEN, "added_tokens_decoder"),
+        (GENERATION, "[]", "generation_config.json isn't a JSON object"),
+        (GENERATION, '{"eos_token_id": "x"}', "eos_token_id='x' isn't a token id"),
+        (GENERATION, '{"eos_token_id": [-1]}', "isn't a token id"),
+        (GENERATION, '{"temperature": -1}', "temperature=-1 isn't supported"),
+        (GENERATION, '{"temperature": true}', "temperature=True isn't supported"),
+        (GENERATION, '{"top_k": 2.5}', "top_k=2.5 isn't supported"),
+        (GENERATION, '{"top_p": NaN}', "top_p=nan isn't supported"),
+        (GENERATION, '{"top_p": 0}', "top_p=0 isn't supported"),
+        (GENERATION, f'{{"top_k": 1{"0" * 400}}}', "top_k=1000.* isn't supported"),
     ],
     ids=str,
 )
-def test_malformed_files_are_refused_by_file_and_field(files: dict[str, str], message: str) -> None:
+def test_malformed_files_are_refused_by_file_and_field(file: str, text: str, message: str) -> None:
     with pytest.raises(AdapterRejected, match=message):
-        read(**files)
+        read_prompting({file: text.encode()})
 
 
 def test_an_adapter_has_the_prompting_of_its_folder(base: BaseModules, tmp_path: Path) -> None:
