@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import call, create_autospec
@@ -154,76 +155,55 @@ async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mis
     assert (sorted(known), options) == (sorted([job.id, "ended"]), {"grace_ms": LEASE_MS // 3})
 
 
-class FakeMember:
-    """Records calls to the pool; the next one of a kind may be scripted to fail."""
-
-    def __init__(self) -> None:
-        self.entered: list[WorkerId] = []
-        self.renewed: list[WorkerId] = []
-        self.left: list[WorkerId] = []
-        self.errors: dict[str, Exception] = {}
-        self.losing: list[Lease] = []
-        """Leases that are lost while they are registered."""
-
-    async def enter(self, wid: WorkerId) -> None:
-        if error := self.errors.pop("enter", None):
-            raise error
-        self.entered.append(wid)
-        while self.losing:
-            self.losing.pop().lose(wid)
-
-    async def beat(self, wid: WorkerId) -> None:
-        if error := self.errors.pop("beat", None):
-            raise error
-        self.renewed.append(wid)
-
-    async def leave(self, wid: WorkerId) -> None:
-        self.left.append(wid)
-
-
 @pytest.fixture
-def member(monkeypatch: pytest.MonkeyPatch) -> FakeMember:
+def member(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(lease_module, "RETRY_S", 0.001)
-    return FakeMember()
+    return create_autospec(Membership, instance=True)
+
+
+def ids(method: Any) -> list[WorkerId]:
+    """Return the ids that a method of the member was called with."""
+    return [call.args[0] for call in method.await_args_list]
 
 
 @asynccontextmanager
-async def running(lease: Lease, member: FakeMember) -> AsyncIterator[None]:
+async def running(lease: Lease, member: Any) -> AsyncIterator[None]:
     task = asyncio.create_task(lease.run(member))
     yield
     await cancel_tasks(task)
 
 
 async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=300)
-    member.losing = [lease]
+    lost = lease.wid
+    member.enter.side_effect = lease.lose
     await lease.acquire(member)
-    assert member.left == member.entered
+    assert ids(member.leave) == ids(member.enter) == [lost]
     assert not lease.is_held.is_set()
-    assert lease.wid not in member.entered
+    member.enter.side_effect = None
     await lease.acquire(member)
     assert lease.is_held.is_set()
-    assert member.entered[-1] == lease.wid
-    assert lease.wid not in member.left
+    assert ids(member.enter) == [lost, lease.wid]
+    assert ids(member.leave) == [lost] != [lease.wid]
 
 
 async def test_a_lease_that_ends_during_the_registration_is_acquired_under_another_id(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=30)
     before = lease.wid
-    member.errors["enter"] = LeaseLost("scripted")
+    member.enter.side_effect = [LeaseLost("scripted"), None]
     await lease.acquire(member)
     assert not lease.is_held.is_set()
     async with running(lease, member):
-        await until(lambda: len(member.entered) == 1)
-    assert member.entered != [before]
+        await until(lambda: member.enter.await_count == 2)
+    assert ids(member.enter)[1] != before
 
 
 async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease_s = 0.3
     lease = Lease(lease_ms=int(lease_s * 1000))
@@ -231,14 +211,14 @@ async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
     loop = asyncio.get_running_loop()
     start_s = loop.time()
     async with running(lease, member):
-        await until(lambda: len(member.renewed) == BEATS_PER_LEASE)
+        await until(lambda: member.beat.await_count == BEATS_PER_LEASE)
     assert lease_s * 0.9 < loop.time() - start_s < lease_s * 3
-    assert set(member.renewed) == {lease.wid}
-    assert len(member.entered) == 1
+    assert set(ids(member.beat)) == {lease.wid}
+    assert member.enter.await_count == 1
 
 
 async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=10**7)
     await lease.acquire(member)
@@ -249,7 +229,7 @@ async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(
 
 
 async def test_subscribers_see_the_next_id_and_a_loss_of_an_earlier_id_is_ignored(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=300)
     earlier, seen = lease.wid, []
@@ -266,14 +246,14 @@ async def test_subscribers_see_the_next_id_and_a_loss_of_an_earlier_id_is_ignore
 
 
 async def test_if_redis_is_unavailable_a_lease_is_acquired_and_renewed_later_with_the_same_id(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=30)
-    member.errors = {"enter": RedisUnavailable("scripted"), "beat": RedisUnavailable("scripted")}
+    for method in (member.enter, member.beat):
+        method.side_effect = chain([RedisUnavailable("scripted")], repeat(None))
     async with running(lease, member):
-        await until(lambda: member.renewed)
-    assert member.errors == {}
-    assert member.entered == [lease.wid] == member.renewed[:1]
+        await until(lambda: member.beat.await_count > 1)
+    assert ids(member.enter) == [lease.wid] * 2 == ids(member.beat)[:2]
     assert lease.num_losses == 0
 
 

@@ -99,7 +99,7 @@ NONE = ("get", dict[str, Any]())
 
 
 @pytest.mark.parametrize("form", ToolForm)
-def test_the_grammar_of_each_form_allows_what_the_model_writes(form: ToolForm) -> None:
+def test_the_grammar_of_each_form_allows_exactly_what_the_model_may_write(form: ToolForm) -> None:
     assert takes(form, double_quoted(form, [OSLO]))
     assert takes(form, double_quoted(form, [NONE, OSLO]))
     assert takes(form, double_quoted(form, [NONE]), name="get")
@@ -107,16 +107,8 @@ def test_the_grammar_of_each_form_allows_what_the_model_writes(form: ToolForm) -
     assert not takes(form, double_quoted(form, [OSLO]), name="get")
     assert not takes(form, "hi")
     assert not takes(form, f"Ok. {double_quoted(form, [OSLO])}")
-
-
-@pytest.mark.parametrize("form", ToolForm)
-@pytest.mark.parametrize(
-    "arguments", [{}, {"days": 2}, {"city": "a", "days": "b"}, {"city": "a", "mode": "x"}]
-)
-def test_arguments_that_the_schema_does_not_allow_are_excluded(
-    form: ToolForm, arguments: dict[str, Any]
-) -> None:
-    assert not takes(form, double_quoted(form, [("get_weather", arguments)]))
+    for arguments in ({}, {"days": 2}, {"city": "a", "days": "b"}, {"city": "a", "mode": "x"}):
+        assert not takes(form, double_quoted(form, [("get_weather", arguments)])), arguments
 
 
 VALUES = st.fixed_dictionaries(
