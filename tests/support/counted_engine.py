@@ -40,7 +40,6 @@ DECODE_STEPS = 3
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "top-p": {"top_p": 0.9},
-    "top-p, penalties": {"top_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.2},
     "top-p, penalties, logprobs": {
         "top_p": 0.9,
         "presence_penalty": 0.5,

@@ -89,7 +89,15 @@ class Client:
         """Return the versions that are resident on at least one worker."""
         return {version for worker in await self.views.workers() for version in worker.residents}
 
-    async def read(self) -> None:
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator["Client"]:
+        """Collect the events of jobs inside the context."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self._read())
+            yield self
+            await cancel_tasks(task)
+
+    async def _read(self) -> None:
         """Collect events until cancelled; retry while Redis is unavailable."""
         while True:
             try:

@@ -215,3 +215,12 @@ def threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def with_threads(run: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+    """Return what `run` returns with one, two and three threads."""
+    outputs = []
+    for number in (1, 2, 3):
+        with threads(number):
+            outputs.append(run())
+    return outputs
