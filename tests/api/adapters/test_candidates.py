@@ -55,22 +55,6 @@ async def version_of(
     return version.decode()
 
 
-@pytest.mark.slow
-async def test_a_canary_takes_ten_percent_of_2000_users_and_each_of_them_always(
-    http: httpx.AsyncClient, trial: Reader, redis: Redis, keys: Keys
-) -> None:
-    async def sides(user: int) -> set[str]:
-        body = {"prompt": "x", "user": f"user-{user}"}
-        return {await version_of(http, redis, keys, "/v1/completions", body) for _ in range(2)}
-
-    found: list[set[str]] = []
-    for first in range(0, 2000, 20):
-        found += await asyncio.gather(*(sides(first + number) for number in range(20)))
-    assert all(len(each) == 1 for each in found), "a user has changed sides"
-    share = sum(each == {CANDIDATE} for each in found) / 2000
-    assert 0.08 <= share <= 0.12
-
-
 async def test_every_api_names_the_user(
     http: httpx.AsyncClient, trial: Reader, redis: Redis, keys: Keys
 ) -> None:
@@ -88,14 +72,6 @@ async def test_requests_without_a_user_are_spread_at_random(
         await version_of(http, redis, keys, "/v1/completions", {"prompt": "x"}) for _ in range(40)
     ]
     assert set(found) == {CURRENT, CANDIDATE}
-
-
-async def test_the_user_of_a_request_is_not_said_to_be_unused(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    body = {"model": NAME, "prompt": "x", "user": "u", "safety_identifier": "s", "background": True}
-    reply = await http.post("/v1/completions", json=body)
-    assert "x-lorikeet-warning" not in reply.headers
 
 
 async def test_a_candidate_is_shown_widened_promoted_and_rolled_back(

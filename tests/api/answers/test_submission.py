@@ -26,7 +26,6 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.enqueue import Enqueued
 from shared.protocol.ids import JobId
 from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -115,7 +114,7 @@ def content(reply: httpx.Response) -> str:
 
 
 async def test_a_client_whose_connection_breaks_gets_the_answer_when_it_asks_again(
-    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+    http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     headers = {"Idempotency-Key": "again"}
     first = asyncio.create_task(http.post(CHAT, json=BODY, headers=headers))
@@ -304,9 +303,7 @@ async def test_a_key_with_another_body_or_endpoint_is_a_conflict(
 
 
 @with_settings(max_waiting=1)
-async def test_a_full_queue_refuses_requests_in_the_background_too(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_a_full_queue_refuses_requests_in_the_background_too(http: httpx.AsyncClient) -> None:
     assert (await http.post(CHAT, json=BACKGROUND, headers=keyed("k"))).status_code == 202
     refused = await http.post(CHAT, json=BACKGROUND)
     assert error_of(refused) == (429, "queue_full", None)

@@ -115,7 +115,7 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
 
 
 async def test_a_request_that_is_cancelled_before_its_response_is_told_to_come_again(
-    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: list[asyncio.Task[Any] | None] = []
 

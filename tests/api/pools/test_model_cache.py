@@ -9,7 +9,6 @@ import pytest
 from api_support import (
     ADAPTER,
     BASE,
-    RunningApp,
     ScriptedWorker,
     error_of,
 )
@@ -113,7 +112,7 @@ async def test_a_limited_number_of_models_is_remembered(
 
 
 async def test_frequent_checks_and_scrapes_share_one_read(
-    http: httpx.AsyncClient, server: RunningApp, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_status, "MAX_AGE_S", 60)
     num_reads = 0

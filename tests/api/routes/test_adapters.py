@@ -76,7 +76,7 @@ async def test_validating_an_adapter_describes_it_and_loads_nothing(
 
 
 async def test_validating_an_invalid_adapter_reports_the_error(
-    http: httpx.AsyncClient, readers: Any, registry: Registry
+    http: httpx.AsyncClient, readers: Any
 ) -> None:
     error = JobError(code=ErrorCode.ADAPTER_REJECTED, message="r=0 isn't served")
     found = Findings(error=error, source="/x", num_tensors=1, num_unmatched=1, unmatched=("t",))
@@ -223,7 +223,7 @@ async def test_the_error_of_an_inspection_reaches_the_client(
     ],
 )
 async def test_removing_an_adapter_takes_effect_immediately_and_may_be_repeated(
-    http: httpx.AsyncClient, registry: Registry, method: str, url: str, body: Any, answer: str
+    http: httpx.AsyncClient, method: str, url: str, body: Any, answer: str
 ) -> None:
     for _ in range(2):
         reply = await http.request(method, url, json=body)
@@ -232,9 +232,7 @@ async def test_removing_an_adapter_takes_effect_immediately_and_may_be_repeated(
     assert error_of(reply) == (404, "model_not_found", "model")
 
 
-async def test_unknown_adapters_cannot_be_removed(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_unknown_adapters_cannot_be_removed(http: httpx.AsyncClient) -> None:
     reply = await http.post(UNLOAD, json={"lora_name": "sql"})
     assert error_of(reply) == (404, "model_not_found", "lora_name")
     message = reply.json()["error"]["message"]

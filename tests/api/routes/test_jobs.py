@@ -35,7 +35,7 @@ CANCELLED = JobError(code=ErrorCode.CANCELLED, message="cancelled")
 
 
 async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
-    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+    http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     first, job = await worker.sent(http.post(URL, json=BODY))
     body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
@@ -258,7 +258,7 @@ async def dead_job(http: httpx.AsyncClient, queue: Queue) -> str:
 
 
 async def test_a_dead_job_is_retried_in_the_background_under_a_new_id(
-    http: httpx.AsyncClient, queue: Queue, registry: Registry
+    http: httpx.AsyncClient, queue: Queue
 ) -> None:
     old = await dead_job(http, queue)
     assert (await http.get(f"/v1/jobs/{old}")).json()["state"] == "dead"

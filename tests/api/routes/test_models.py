@@ -122,9 +122,7 @@ async def test_server_info_has_what_trainers_look_up(
     assert (await http.get("/get_world_size")).json() == {"world_size": 2}
 
 
-async def test_without_workers_server_info_has_only_the_model(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_without_workers_server_info_has_only_the_model(http: httpx.AsyncClient) -> None:
     config = (await http.get("/server_info")).json()["vllm_config"]
     assert (config["model_config"]["model"], config["model_config"]["dtype"]) == (BASE.name, None)
     assert config["lora_config"]["max_loras"] == 0
