@@ -29,15 +29,14 @@ from shared.store.views.pool_views import PoolViews, Wait
 
 NUM_COMMENTS = 3
 APIS = list(Api)
-PYTHON = [("for Python", api) for api in APIS]
-NODE = [
-    pytest.param(
-        "for Node",
-        api,
-        marks=[pytest.mark.slow, pytest.mark.skipif(not has_node_clients(), reason="make clients")],
-    )
-    for api in APIS
-]
+NODE = [pytest.mark.slow, pytest.mark.skipif(not has_node_clients(), reason="make clients")]
+each_client = pytest.mark.parametrize(
+    ("language", "api"),
+    [
+        *(("for Python", api) for api in APIS),
+        *(pytest.param("for Node", api, marks=NODE) for api in APIS),
+    ],
+)
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ async def stream(
     await available.close()
 
 
-@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
+@each_client
 async def test_a_stream_with_pauses_arrives_whole(
     stream: ClientStream, worker: ScriptedWorker, comments: list[bytes]
 ) -> None:
@@ -118,7 +117,7 @@ async def test_a_stream_with_pauses_arrives_whole(
     assert [part.finish for part in stream.parts if part.finish] == ["length"]
 
 
-@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
+@each_client
 async def test_a_job_that_fails_after_a_pause_is_an_error_of_the_client(
     stream: ClientStream, worker: ScriptedWorker, comments: list[bytes]
 ) -> None:
@@ -130,7 +129,7 @@ async def test_a_job_that_fails_after_a_pause_is_an_error_of_the_client(
     assert stream.text == "one"
 
 
-@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
+@each_client
 async def test_a_stopping_front_end_is_an_error_of_the_client(
     stream: ClientStream, worker: ScriptedWorker, server: RunningApp, comments: list[bytes]
 ) -> None:
