@@ -14,6 +14,7 @@ from key_support import bearer, new_key
 from raw_client import with_settings
 from routes_support import example_path, routes
 
+from api.schema.base import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
 from shared.protocol.access.rights import ALL_MODELS, Access
 from shared.protocol.ids import BatchId
 from shared.store.access.key_store import KeyStore
@@ -32,10 +33,18 @@ LINE = orjson.dumps(
     }
 )
 
+NUM_BATCHES = 20
+MAX_RECORD_BYTES = 64 << 10
+"""Memory in Redis that one batch needs at most: metadata, and the faults of its file."""
+WIDE = "\U0001f99c"
+"""A character that needs four bytes."""
+LARGEST = {f"{i:02}" + WIDE * (MAX_KEY_CHARS - 2): WIDE * MAX_VALUE_CHARS for i in range(MAX_KEYS)}
+
 
 @pytest.fixture
 def changes(tmp_path: Path) -> dict[str, Any]:
-    return {"file_store": str(tmp_path / "store"), "max_file_mb": 1, "file_days": 7}
+    limits = {"max_file_mb": 1, "max_batches_tenant": NUM_BATCHES, "max_body_bytes": 1_000_000}
+    return {"file_store": str(tmp_path / "store"), "file_days": 7, **limits}
 
 
 async def uploaded(client: openai.AsyncOpenAI, content: bytes = LINE) -> str:
@@ -226,9 +235,11 @@ async def uploaded_by(http: httpx.AsyncClient, headers: dict[str, str]) -> str:
     return str(reply.json()["id"])
 
 
-async def created_by(http: httpx.AsyncClient, headers: dict[str, str], file: str) -> httpx.Response:
+async def created_by(
+    http: httpx.AsyncClient, headers: dict[str, str], file: str, **fields: Any
+) -> httpx.Response:
     body = {"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"}
-    return await http.post("/v1/batches", headers=headers, json=body)
+    return await http.post("/v1/batches", headers=headers, json={**body, **fields})
 
 
 @pytest.mark.parametrize("creator", PATTERNS)
@@ -264,6 +275,31 @@ async def test_pages_of_a_key_have_all_that_it_may_see(
         own += [file] if number % 4 == 0 else []
     found = await paged(http, "/v1/files", 2, headers=headers["narrow"])
     assert sorted(each["id"] for each in found) == sorted(own)
+
+
+async def memory_of(redis: Redis, keys: Keys) -> int:
+    found = [key async for key in redis.scan_iter(f"{keys.prefix}*batch*")]
+    return sum([await redis.memory_usage(key, samples=0) or 0 for key in found])
+
+
+async def test_failed_batches_with_large_metadata_fill_redis_for_nobody_else(
+    http: httpx.AsyncClient, headers: Any, redis: Redis, keys: Keys
+) -> None:
+    red, blue = headers["full"], headers["blue"]
+    store, file = Batches(redis, keys), await uploaded_by(http, red)
+    for _ in range(NUM_BATCHES):
+        reply = await created_by(http, red, file, metadata=LARGEST)
+        assert reply.status_code == 200, reply.text
+        batch = BatchId(reply.json()["id"])
+        turn = await store.take_turn()
+        assert turn is not None
+        await store.end(batch, turn.runner, BatchStatus.FAILED, keep_s=60, announces=False)
+    assert error_of(await created_by(http, red, file))[:2] == (400, "quota_exceeded")
+    assert await memory_of(redis, keys) < NUM_BATCHES * MAX_RECORD_BYTES
+    other = await uploaded_by(http, blue)
+    assert (await created_by(http, blue, other, metadata=LARGEST)).status_code == 200
+    await http.delete(f"/v1/batches/{batch}", headers=red)
+    assert (await created_by(http, red, file)).status_code == 200
 
 
 @pytest.mark.parametrize(
