@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 from api_support import ScriptedWorker
-from openai.types.chat import ChatCompletionMessageParam
+from raw_client import CHAT
+from translated_jobs import HI
 
 from api.http.body import parse_json_object
 from api.requests.ignored_fields import warning
 from api.requests.translate import parse_chat, parse_completion
 from shared.store.views.pool_views import PoolViews
 
-CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 INVALID, UNSUPPORTED, UNKNOWN = "invalid_value", "unsupported_parameter", "unknown_parameter"
 STRICT = {"Prefer": "handling=strict"}
@@ -22,7 +22,6 @@ PART = "messages[1].content[0]"
 NAN, INF = float("nan"), float("inf")
 CALLED_FUNCTION, PARAMETERS = "messages[0].tool_calls[0].function", "tools[0].function.parameters"
 JSON_LIST = {"type": "json_object", "schema": []}
-HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
 
 
 def called(arguments: Any = "{}", **fields: Any) -> dict[str, Any]:
