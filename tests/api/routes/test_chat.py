@@ -1,20 +1,27 @@
-"""POST /v1/chat/completions and /v1/completions."""
+"""POST /v1/chat/completions, /v1/completions and /v1/embeddings."""
+
+import base64
+from array import array
+from typing import Any
 
 import httpx
 import openai
-from api_support import BASE, USAGE_BODY, RunningApp, ScriptedWorker
+import pytest
+from api_support import USAGE_BODY, ScriptedWorker, error_of
 from chat_stream import MESSAGES, admitted_stream
+from raw_client import BODY, CHAT, STREAM
 from sse_events import sse_events
 
-from api.metrics.metrics import Metrics
-from shared.protocol.results import FinishReason
+from api.requests.embeddings import RESERVED_TOKENS
+from shared.protocol.embeddings import EmbeddingParams, Pooling
+from shared.protocol.jobs import MAX_EMBEDDED, ClaimedJob, Endpoint
+from shared.protocol.results import Choice, FinishReason
 
 
 async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    body = {"model": "extract", "messages": MESSAGES}
-    response, job = await worker.serve(http.post("/v1/chat/completions", json=body))
+    response, job = await worker.serve(http.post(CHAT, json=BODY))
     assert response.status_code == 200
     assert response.headers["x-lorikeet-job"] == job.job.id
     assert response.json() == {
@@ -36,25 +43,10 @@ async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
     }
 
 
-async def test_openais_client_reads_an_answer_of_the_base_model(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    sent = client.chat.completions.create(
-        model=BASE.name, messages=MESSAGES, temperature=0.8, top_p=0.8
-    )
-    completion, job = await worker.serve(sent)
-    assert completion.choices[0].message.content == "hello"
-    assert completion.usage is not None
-    assert completion.usage.total_tokens == 5
-    assert job.job.version == BASE.version
-    assert (job.job.sampling.temperature, job.job.sampling.top_p) == (0.8, 0.8)
-
-
 async def test_a_stream_starts_with_the_role_and_ends_with_the_finish_reason(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    body = {"model": "extract", "messages": MESSAGES, "stream": True}
-    response, _ = await worker.serve(http.post("/v1/chat/completions", json=body))
+    response, _ = await worker.serve(http.post(CHAT, json=STREAM))
     *events, done = sse_events(response.text)
     assert done.data == "[DONE]"
     assert [event.json["choices"][0]["delta"] for event in events] == [
@@ -117,23 +109,10 @@ async def test_choices_are_in_order_in_a_complete_answer(
     ]
 
 
-async def test_tokens_are_counted_by_model(
-    client: openai.AsyncOpenAI, server: RunningApp, worker: ScriptedWorker
-) -> None:
-    await worker.serve(client.chat.completions.create(model="extract", messages=MESSAGES))
-    metrics = server.pool.part(Metrics).exposition(None).decode()
-    assert 'lorikeet_completion_tokens_total{model="extract"} 2.0' in metrics
-    assert 'lorikeet_prompt_tokens_total{model="extract"} 3.0' in metrics
-    assert "lorikeet_time_to_first_token_seconds_count 1.0" in metrics
-
-
-URL = "/v1/completions"
-
-
 async def test_a_completion_has_openais_fields(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    sent = http.post(URL, json={"model": "extract", "prompt": "once"})
+    sent = http.post("/v1/completions", json={"model": "extract", "prompt": "once"})
     reply, job = await worker.serve(sent, " upon")
     assert (job.job.prompts, job.job.messages) == (("once",), None)
     assert reply.json() == {
@@ -160,3 +139,85 @@ async def test_openais_client_streams_a_completion(
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, "stop"]
     assert last.usage is not None
     assert last.usage.total_tokens == 5
+
+
+EMBEDDINGS = "/v1/embeddings"
+VECTORS = [[0.5, -2.0], [1.5, 0.25]]
+
+
+def encoded(vector: list[float]) -> str:
+    return base64.b64encode(array("f", vector).tobytes()).decode()
+
+
+def choices(vectors: list[list[float]]) -> list[Choice]:
+    return [Choice(text=encoded(v), finish=FinishReason.STOP, ids=()) for v in vectors]
+
+
+async def embedded(
+    http: httpx.AsyncClient, worker: ScriptedWorker, vectors: list[list[float]], **fields: Any
+) -> tuple[Any, ClaimedJob]:
+    """Send a request, answer its job with `vectors`, and return the answer and the job."""
+    request, job = await worker.sent(http.post(EMBEDDINGS, json={"model": "extract", **fields}))
+    await worker.admit(job)
+    await worker.finish(job, *choices(vectors))
+    return (await request).json(), job
+
+
+async def test_embeddings_have_openais_fields(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    fields: dict[str, Any] = {"input": ["a", "b"], "pooling": "mean", "normalize": False}
+    answer, job = await embedded(http, worker, VECTORS, **fields)
+    assert (job.job.endpoint, job.job.prompts) == (Endpoint.EMBEDDINGS, ("a", "b"))
+    assert job.job.embedding == EmbeddingParams(pooling=Pooling.MEAN, normalize=False)
+    assert answer["id"] == f"embd-{job.job.id}"
+    assert (answer["object"], answer["model"]) == ("list", "extract")
+    assert answer["data"] == [
+        {"object": "embedding", "index": index, "embedding": vector}
+        for index, vector in enumerate(VECTORS)
+    ]
+    assert answer["usage"]["prompt_tokens"] == 3
+    found = (await http.get(f"/v1/jobs/{answer['id']}")).json()
+    assert (found["data"], found["choices"]) == (answer["data"], None)
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_openais_client_reads_both_encodings(
+    client: openai.AsyncOpenAI, worker: ScriptedWorker, encoding: Any
+) -> None:
+    request, job = await worker.sent(
+        client.embeddings.create(model="extract", input=[5, 6], encoding_format=encoding)
+    )
+    assert (job.job.prompts, job.job.embedding) == (((5, 6),), EmbeddingParams())
+    await worker.finish(job, *choices(VECTORS[:1]))
+    expected: Any = VECTORS[0] if encoding == "float" else encoded(VECTORS[0])
+    assert (await request).data[0].embedding == expected
+
+
+async def test_a_job_with_many_inputs_reserves_room_for_a_few(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    answer, job = await embedded(http, worker, VECTORS[:1] * 45, input=[[5] * 100] * 45)
+    assert (job.job.num_choices, job.job.num_sequences) == (45, MAX_EMBEDDED)
+    assert job.job.cost == RESERVED_TOKENS
+    assert len(answer["data"]) == 45
+
+
+async def test_invalid_fields_are_refused_by_name(http: httpx.AsyncClient) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"input": ""}, "invalid_value", "input"),
+        ({"input": []}, "invalid_value", "input"),
+        ({"input": [[]]}, "invalid_value", "input"),
+        ({"input": ["x"] * 2049}, "invalid_value", "input"),
+        ({"input": [5] * 1001}, "context_length_exceeded", "input"),
+        ({"dimensions": 1}, "invalid_value", "dimensions"),
+        ({"truncate_prompt_tokens": 0}, "invalid_value", "truncate_prompt_tokens"),
+        ({"truncation_side": "right"}, "unsupported_parameter", "truncation_side"),
+        ({"encoding_format": "hex"}, "invalid_value", "encoding_format"),
+        ({"pooling": "max"}, "invalid_value", "pooling"),
+        ({"stream": True}, "invalid_value", "stream"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "unsupported_parameter", "messages"),
+    ]
+    for fields, code, param in cases:
+        answer = await http.post(EMBEDDINGS, json={"model": "extract", "input": "x", **fields})
+        assert error_of(answer) == (400, code, param), fields
