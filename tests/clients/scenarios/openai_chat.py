@@ -1,7 +1,5 @@
 """Scenarios of openai's client with chats, text completions, embeddings and models."""
 
-import base64
-import struct
 from typing import Any
 
 import openai
@@ -15,7 +13,6 @@ from weather_chat import (
     CITY,
     GREETING,
     HELLO,
-    MODELS,
     QUESTION,
     SKY,
     TOOL,
@@ -64,42 +61,6 @@ def test_a_parsed_call_and_its_result_are_sent_back() -> None:
     result: Any = {"role": "tool", "tool_call_id": call.id, "content": SKY}
     answer = CLIENT.chat.completions.parse(**body, messages=[ASKED, message, result])
     assert answer.choices[0].message.content == ANSWER
-
-
-def test_a_streamed_call_is_the_whole_call() -> None:
-    with CLIENT.chat.completions.stream(**CALL, messages=[ASKED]) as stream:
-        kind = "tool_calls.function.arguments.delta"
-        parts = [event.arguments_delta for event in stream if event.type == kind]
-        (call,) = stream.get_final_completion().choices[0].message.tool_calls
-    assert "".join(parts) == call.function.arguments == '{"city": "Osaka"}'
-
-
-def test_a_streamed_text_is_the_whole_text() -> None:
-    whole = CLIENT.completions.create(**TEXT, prompt=["one", "two"])
-    streamed = ["", ""]
-    for chunk in CLIENT.completions.create(**TEXT, prompt=["one", "two"], stream=True):
-        streamed[chunk.choices[0].index] += chunk.choices[0].text
-    assert all(streamed)
-    assert streamed == [choice.text for choice in whole.choices]
-
-
-def test_embeddings_are_the_same_in_both_formats() -> None:
-    texts = ["one", "two"]
-    floats = CLIENT.embeddings.create(model=BASE, input=texts, encoding_format="float")
-    encoded = CLIENT.embeddings.create(model=BASE, input=texts, encoding_format="base64")
-    default = CLIENT.embeddings.create(model=BASE, input=texts)
-    for one, other, decoded in zip(floats.data, encoded.data, default.data, strict=True):
-        content = base64.b64decode(str(other.embedding))
-        unpacked = list(struct.unpack(f"<{len(content) // 4}f", content))
-        assert decoded.embedding == pytest.approx(one.embedding)
-        assert unpacked == pytest.approx(one.embedding)
-    assert floats.data[0].embedding != floats.data[1].embedding
-    assert floats.usage.total_tokens == len("onetwo")
-
-
-def test_the_models_are_listed() -> None:
-    assert {model.id for model in CLIENT.models.list()} == set(MODELS)
-    assert CLIENT.models.retrieve(CALLER).id == CALLER
 
 
 def test_errors_have_the_types_of_the_client() -> None:
