@@ -13,7 +13,6 @@ import openai
 import pytest
 from families import FAMILIES, LLAMA4, Family
 from joined_stream import joined_choice, normal
-from posted import error_of
 from recital import SIZES, save_recital, save_reciting_base
 from servers import Server, lorikeet_up
 from sse_events import sse_events
@@ -189,17 +188,6 @@ def test_one_call_can_be_the_only_one(choices: Choices, family: Family) -> None:
 
 
 @each_family
-async def test_an_answer_that_is_cut_off_loses_nothing(
-    http: httpx.AsyncClient, family: Family
-) -> None:
-    text = family.answer(thought(family) or "", JSON_ANSWER)
-    limit = len(family.generated(text).encode()) - 2
-    choice = await whole_and_streamed(http, family.name, SAY, max_tokens=limit)
-    assert choice["message"]["content"] == JSON_ANSWER[:-2]
-    assert choice["finish_reason"] == "length"
-
-
-@each_family
 async def test_the_result_of_a_call_is_sent_back(
     http: httpx.AsyncClient, choices: Choices, family: Family
 ) -> None:
@@ -260,13 +248,3 @@ async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
     (call,) = called(choice)
     return call
-
-
-async def test_a_schema_that_cannot_be_enforced_is_refused_by_name(
-    http: httpx.AsyncClient,
-) -> None:
-    unclear = {"name": "f", "parameters": {"properties": {"a": {"not": {"type": "string"}}}}}
-    body = {"model": RANDOM, "messages": [{"role": "user", "content": CALL}]}
-    tools = [{"type": "function", "function": unclear}]
-    error = await error_of(http, {**body, "tools": tools, "tool_choice": "required"})
-    assert ("can't be enforced" in error["message"], error["param"]) == (True, "tools")

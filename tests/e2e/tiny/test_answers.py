@@ -1,4 +1,4 @@
-"""Answers of both endpoints, complete and streamed."""
+"""Answers of all kinds, complete, streamed and in the background."""
 
 import asyncio
 import json
@@ -8,7 +8,8 @@ import httpx
 import openai
 import pytest
 from json_schemas import is_valid
-from served_tiny import BASE, NAMES, TinyModels
+from queue_support import eventually
+from served_tiny import BASE, TinyModels
 from streams import check_exact, greedy_streams
 
 from shared.store.views.pool_views import PoolViews
@@ -16,9 +17,6 @@ from shared.store.views.pool_views import PoolViews
 PROMPT = "Once upon a time"
 CHAT = [{"role": "user", "content": PROMPT}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
-SAMPLED: dict[str, Any] = {
-    "temperature": 0.9, "top_p": 0.95, "seed": 7, "max_tokens": 24, "extra_body": {"top_k": 50}
-}  # fmt: skip
 ENDLESS = {"ignore_eos": True}
 PROMPTS = ["one", "a second prompt", "3"]
 TWELVE = {"temperature": 0.9, "seed": 5, "max_tokens": 12, "extra_body": ENDLESS}
@@ -39,19 +37,6 @@ async def chat(client: openai.AsyncOpenAI, **body: Any) -> Any:
 
 async def complete(client: openai.AsyncOpenAI, **body: Any) -> Any:
     return await client.completions.create(**{"model": BASE, "prompt": PROMPT, **body})
-
-
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("name", NAMES)
-async def test_a_chat_stream_has_the_text_of_the_complete_answer(
-    client: openai.AsyncOpenAI, name: str, sampling: dict[str, Any]
-) -> None:
-    whole = await chat(client, model=name, **sampling)
-    chunks = [chunk async for chunk in await chat(client, model=name, stream=True, **sampling)]
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    assert text == whole.choices[0].message.content
-    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
-    assert len(chunks) > 2
 
 
 async def test_answers_without_a_seed_differ(client: openai.AsyncOpenAI) -> None:
@@ -136,3 +121,37 @@ async def test_200_streams_of_one_worker_match_the_reference(
         for stream in streams:
             group.create_task(stream.follow(client))
     await check_exact(streams, views, models)
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "completions": {"prompt": "x", "max_tokens": 8, "temperature": 0, "logprobs": 1},
+    "chat/completions": {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 8,
+        "temperature": 0,
+        "logprobs": True,
+    },
+    "embeddings": {"input": ["one", "a second, longer one"], "encoding_format": "base64"},
+}
+
+
+@pytest.mark.parametrize("endpoint", BODIES)
+async def test_a_request_in_the_background_has_the_answer_of_one_in_the_foreground(
+    http: httpx.AsyncClient, endpoint: str
+) -> None:
+    body = {"model": BASE, **BODIES[endpoint]}
+    expected = (await http.post(f"/v1/{endpoint}", json=body)).json()
+    reply = await http.post(f"/v1/{endpoint}", json={**body, "background": True})
+    assert reply.status_code == 202
+    answer = await eventually(lambda: finished(http, reply.headers["location"]))
+    for name in {"choices", "data", "model", "system_fingerprint"} & expected.keys():
+        assert answer[name] == expected[name]
+    assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
+    stream = await http.get(f"{reply.headers['location']}/stream")
+    assert stream.status_code == (400 if endpoint == "embeddings" else 200)
+    assert ("aren't streamed" in stream.text) == (endpoint == "embeddings")
+
+
+async def finished(http: httpx.AsyncClient, path: str) -> Any:
+    body = (await http.get(path)).json()
+    return body if body["state"] == "done" else None

@@ -146,27 +146,6 @@ async def test_an_echo_without_tokens_can_be_streamed(
     assert len([event for event in sse_events(rest.text) if '"text"' in event.data]) == 3
 
 
-async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
-    client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    ids = models.text_ids(PROMPT)
-    [token] = models.tokenizer("x", add_special_tokens=False)["input_ids"]
-    answer = await client.completions.create(
-        model=BASE,
-        prompt=ids,
-        echo=True,
-        logprobs=1,
-        max_tokens=1,
-        logit_bias={str(token): 100},
-        extra_body={"stop_token_ids": [token]},
-    )
-    [choice] = answer.choices
-    assert (choice.text, choice.finish_reason) == (models.text(ids), "stop")
-    assert len(choice.logprobs.token_logprobs) == len(ids) + 1
-    row = models.log_softmax(BASE, ids)[-1]
-    assert choice.logprobs.token_logprobs[-1] == pytest.approx(float(row[token]), abs=1e-4)
-
-
 def check_scores(models: TinyModels, name: str, ids: list[int], scores: Any, num_top: int) -> None:
     """Check `prompt_logprobs` of a prompt against the definition."""
     assert len(scores) == len(ids)

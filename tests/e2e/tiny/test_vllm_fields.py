@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from posted import chunks, error_of, whole
+from posted import chunks, whole
 from served_tiny import BASE, TinyModels
 
 CHAT: dict[str, Any] = {
@@ -52,42 +52,6 @@ async def test_a_stop_token_ends_the_answer_and_is_shown_only_on_request(
     stop: dict[str, Any] = {"stop_token_ids": [x], "min_tokens": 2, "allowed_token_ids": [x, y]}
     assert await text_of(http, **biased, **stop) == "yy"
     assert await text_of(http, **biased, **stop, include_stop_str_in_output=True) == "yyx"
-
-
-async def test_a_stop_string_is_shown_on_request(http: httpx.AsyncClient) -> None:
-    text = await text_of(http)
-    stop = text[3:6]
-    start = text.index(stop)
-    assert await text_of(http, stop=[stop]) == text[:start]
-    shown = await text_of(http, stop=[stop], include_stop_str_in_output=True)
-    assert shown == text[: start + len(stop)]
-
-
-async def test_an_answer_consists_of_the_allowed_tokens(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    allowed = [token_of(models, each) for each in "abc"]
-    text = await text_of(http, allowed_token_ids=allowed, temperature=2, seed=1, max_tokens=30)
-    assert set(text) == set("abc")
-
-
-async def test_an_answer_does_not_contain_bad_words(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    allowed = [token_of(models, each) for each in "abc"]
-    limits = {"allowed_token_ids": allowed, "temperature": 2, "seed": 1, "max_tokens": 60}
-    assert "aa" in await text_of(http, **limits)
-    text = await text_of(http, **limits, bad_words=["aa", "c"])
-    assert set(text) == set("ab")
-    assert "aa" not in text
-
-
-async def test_limits_that_leave_no_token_are_refused(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    x = token_of(models, "x")
-    error = await error_of(http, {**CHAT, "allowed_token_ids": [x], "bad_words": ["x"]})
-    assert "leave no token" in error["message"]
 
 
 async def test_a_request_may_have_128_answers_and_a_seed_of_63_bits(
@@ -152,18 +116,6 @@ async def test_special_tokens_are_shown_on_request(
     limits = {"logit_bias": bias, "max_tokens": 2}
     assert await text_of(http, **limits) == ""
     assert await text_of(http, **limits, skip_special_tokens=False) == "<|end|><|end|>"
-
-
-async def test_each_chunk_has_the_counts_so_far_on_request(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    options = {"continuous_usage_stats": True, "include_usage": True}
-    streamed = await chunks(http, {**COMPLETION, "stream_options": options})
-    counts = [each["usage"]["completion_tokens"] for each in streamed]
-    assert counts == sorted(counts)
-    assert counts[-1] == 12
-    prompts = {each["usage"]["prompt_tokens"] for each in streamed}
-    assert prompts == {len(models.text_ids(PROMPT))}
 
 
 async def test_a_truncated_prompt_keeps_its_end(
