@@ -98,12 +98,7 @@ async def test_a_running_answer_is_finished_after_the_signal_and_streams_of_the_
 
 
 async def test_an_unfinished_answer_ends_after_the_drain_time_and_its_job_goes_on(
-    redis_url: str,
-    pool: str,
-    worker: ScriptedWorker,
-    views: PoolViews,
-    redis: Redis,
-    keys: Keys,
+    redis_url: str, pool: str, worker: ScriptedWorker, views: PoolViews, redis: Redis, keys: Keys
 ) -> None:
     port, drain_s = free_port(), 0.5
     with api_process(redis_url, pool, port, drain_s) as process:

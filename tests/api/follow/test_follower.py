@@ -55,12 +55,7 @@ class FakeJob:
         """Return a follower of the job."""
         views = cast(PoolViews, self)
         return Follower(
-            self._answer,
-            self.inbox,
-            views,
-            self.read_checkpoints,
-            left_ms=left_ms,
-            attach=attach,
+            self._answer, self.inbox, views, self.read_checkpoints, left_ms=left_ms, attach=attach
         )
 
 

@@ -6,12 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import (
-    ADAPTER,
-    BASE,
-    ScriptedWorker,
-    error_of,
-)
+from api_support import ADAPTER, BASE, ScriptedWorker, error_of
 
 from api.pools import model_cache, pool_status
 from api.pools.model_cache import ModelCache

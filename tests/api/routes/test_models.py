@@ -7,15 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_support import (
-    ADAPTER,
-    BASE,
-    RunningApp,
-    ScriptedWorker,
-    client_of,
-    error_of,
-    waiting_job,
-)
+from api_support import ADAPTER, BASE, RunningApp, ScriptedWorker, client_of, error_of, waiting_job
 from key_support import bearer
 from pydantic import SecretStr
 from raw_client import BODY, CHAT, with_settings

@@ -5,18 +5,7 @@ from typing import Any
 import openai
 import pytest
 from pydantic import BaseModel
-from weather_chat import (
-    ANSWER,
-    BASE,
-    CALLER,
-    CHAT_TOOL,
-    CITY,
-    GREETING,
-    HELLO,
-    QUESTION,
-    SKY,
-    TOOL,
-)
+from weather_chat import ANSWER, BASE, CALLER, CHAT_TOOL, CITY, GREETING, HELLO, QUESTION, SKY, TOOL
 from weather_move import Move
 
 CLIENT = openai.OpenAI(max_retries=0)
