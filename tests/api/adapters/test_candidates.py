@@ -9,6 +9,7 @@ import pytest
 from adapter_readers import Reader
 from api_support import ADAPTER, ScriptedWorker, error_of, paged
 from key_support import bearer, new_key
+from queue_support import eventually
 
 from ops.control.shadow_comparison import ShadowComparison
 from shared.protocol.access.rights import Scope
@@ -166,16 +167,12 @@ async def test_a_shadow_computes_copies_whose_answers_are_compared(
         await shadowed(http, reader.worker, texts)
     comparison = ShadowComparison(redis, keys)
 
-    async def are_compared() -> dict[str, Any]:
+    async def are_compared() -> bool:
         await comparison.step()
-        body: dict[str, Any] = (await http.get(URL)).json()
-        return body
+        return bool((await http.get(URL)).json()["agreement"]["pairs"] == 2)
 
-    for _ in range(100):
-        if (await are_compared())["agreement"]["pairs"] == 2:
-            break
-        await asyncio.sleep(0.02)
-    body = await are_compared()
+    await eventually(are_compared)
+    body = (await http.get(URL)).json()
     agreement = body["agreement"]
     assert (agreement["equal"], agreement["failed"], agreement["similarity"]) == (1, 0, 0.75)
     (pair,) = body["differing"]
@@ -207,10 +204,7 @@ async def test_batches_embeddings_and_repeated_requests_have_no_copies(
     async def num_copies() -> int:
         return int(await redis.zcard(keys.jobs(SHADOW_TENANT)))
 
-    for _ in range(100):
-        if await num_copies():
-            break
-        await asyncio.sleep(0.02)
+    await eventually(num_copies)
     await asyncio.sleep(0.2)  # further copies would be enqueued by now
     assert await num_copies() == 1
     views = PoolViews(redis, keys)

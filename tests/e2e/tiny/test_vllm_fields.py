@@ -66,30 +66,6 @@ async def test_a_request_may_have_128_answers_and_a_seed_of_63_bits(
     assert texts[0] == texts[1] != texts[2]
 
 
-async def test_token_ids_are_returned_complete_and_streamed(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    body = {**COMPLETION, "return_token_ids": True, "logprobs": 1, "n": 2}
-    stopping = {"logit_bias": {str(models.tokenizer.eos_token_id): 100}, "min_tokens": 2}
-    for more in ({}, {**stopping, "ignore_eos": False}):
-        answer = await whole(http, {**body, **more})
-        streamed = await chunks(http, {**body, **more})
-        for choice in answer["choices"]:
-            deltas = [
-                each for c in streamed for each in c["choices"] if each["index"] == choice["index"]
-            ]
-            ids = choice["token_ids"]
-            assert choice["prompt_token_ids"] == models.text_ids(PROMPT)
-            assert models.text(ids) == choice["text"]
-            assert len(choice["logprobs"]["tokens"]) == len(ids)
-            assert [i for each in deltas for i in each.get("token_ids", [])] == ids
-            assert [each["prompt_token_ids"] for each in deltas if "prompt_token_ids" in each] == [
-                choice["prompt_token_ids"]
-            ]
-    assert ids[-1] == models.tokenizer.eos_token_id
-    assert len(ids) == 3
-
-
 async def test_a_chats_token_ids_are_beside_its_choices(
     http: httpx.AsyncClient, models: TinyModels
 ) -> None:
