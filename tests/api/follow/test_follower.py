@@ -1,10 +1,8 @@
 """The follower with stored jobs and checkpoints in memory: gaps, silence, ends and outages."""
 
-import asyncio
 from typing import Any, cast
 
 import pytest
-from api_support import until
 from followed_job import ID, STOP, USAGE, done, end, followed_job, tokens
 
 from api.follow import follower
@@ -117,14 +115,6 @@ async def test_a_gap_stays_open_until_redis_has_its_tokens_in_the_checkpoints(
     assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
 
 
-async def test_a_silent_running_job_is_waited_for(job: FakeJob) -> None:
-    following = job.follow()
-    waiting = asyncio.create_task(following.updates(5))
-    await until(lambda: job.num_job_reads >= 3)
-    job.inbox.put(tokens(0, (1,), "a"))
-    assert await waiting == [Delta(0, "a", None)]
-
-
 async def test_a_job_that_redis_does_not_know_is_lost(job: FakeJob) -> None:
     job.state = None
     assert await failure_of(job.follow()) is ErrorCode.UNAVAILABLE
@@ -154,33 +144,6 @@ class Attachments:
     async def __call__(self, job_id: JobId) -> None:
         self._job._raise_if_unavailable()
         self.num_calls += 1
-
-
-async def test_an_attached_follower_reads_at_once_what_it_missed(
-    job: FakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follower, "SILENCE_S", 60)
-    attach = Attachments(job)
-    job.checkpoints = (tokens(0, (1, 2), "ab"),)
-    following = job.follow(attach=attach)
-    assert await following.updates(60) == [Delta(0, "ab", None)]
-    job.inbox.put(tokens(2, (3,), "c", STOP))
-    job.inbox.put(end())
-    assert await text_of(following) == "c"
-    assert attach.num_calls == 1
-
-
-async def test_an_attached_follower_gets_every_token_even_if_no_event_reaches_it(
-    job: FakeJob,
-) -> None:
-    attach = Attachments(job)
-    following = job.follow(attach=attach)
-    for num in (1, 2, 3):
-        job.checkpoints = (tokens(0, tuple(range(num)), "abc"[:num]),)
-        assert await following.updates(5) == [Delta(0, "abc"[num - 1], None)]
-    job.stored = done("abcd", *range(4))
-    assert await text_of(following) == "d"
-    assert attach.num_calls >= 4
 
 
 async def test_an_attached_follower_attaches_again_after_an_outage(
@@ -217,23 +180,6 @@ async def test_an_answer_is_completed_after_an_outage(job: FakeJob, is_attached:
     assert await following.updates(0.05) == []
     job.is_unavailable = False
     assert await text_of(following) == "abc"
-
-
-async def test_tokens_that_do_not_fit_are_neither_lost_nor_repeated(
-    job: FakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follower, "SILENCE_S", 60)  # only the newest event shows what is missing
-    num = 3 * max_events(1)
-    following = job.follow()
-    for index in range(num):
-        job.inbox.put(tokens(index, (index,), f"{index} ", STOP if index == num - 1 else None))
-    job.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
-    text = await next_text(following)
-    assert text == words(num - 5)
-    job.checkpoints = (tokens(0, tuple(range(num)), words(num), STOP),)
-    assert text + await next_text(following) == words(num)
-    job.inbox.put(end())
-    assert await text_of(following) == ""
 
 
 def words(num: int) -> str:

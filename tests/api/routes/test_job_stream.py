@@ -42,6 +42,19 @@ async def opened(
         yield EventReader(response)
 
 
+@asynccontextmanager
+async def begun(
+    http: httpx.AsyncClient, worker: ScriptedWorker, *ids: int, text: str, checkpoint: bool = True
+) -> AsyncIterator[tuple[EventReader, ClaimedJob]]:
+    """Open a stream whose first event with tokens has been read. Yields its reader and its job."""
+    taking = asyncio.create_task(admitted(worker))
+    async with opened(http, "POST", URL, json=STREAM) as reader:
+        job = await taking
+        await worker.tokens(job, 0, ids, text, checkpoint=checkpoint)
+        await reader.until(text)
+        yield reader, job
+
+
 async def resumed(http: httpx.AsyncClient, job: ClaimedJob, after: str | None) -> list[SseEvent]:
     """Return the events of the job's stream after one of its events."""
     params = {"after": after} if after is not None else {}
@@ -121,13 +134,9 @@ async def test_after_any_event_of_a_done_job_exactly_the_rest_follows_on_another
 async def test_a_stream_continues_elsewhere_while_its_job_runs(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
-        await first.until("one")
-    last = first.events[-1].id
-    assert last
+    async with begun(http, worker, 1, text="one") as (first, job):
+        last = first.events[-1].id
+        assert last
     again = f"/v1/jobs/{job.job.id}/stream"
     async with opened(other, "GET", again, headers={"Last-Event-ID": last}) as second:
         await worker.tokens(job, 1, (2,), " two", checkpoint=True)
@@ -143,11 +152,7 @@ async def test_a_stream_continues_elsewhere_while_its_job_runs(
 async def test_several_clients_can_follow_one_job(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
-        await first.until("one")
+    async with begun(http, worker, 1, text="one") as (first, job):
         url = f"/v1/jobs/{job.job.id}/stream"
         async with opened(http, "GET", url) as second, opened(other, "GET", url) as third:
             for reader in (second, third):
@@ -160,17 +165,6 @@ async def test_several_clients_can_follow_one_job(
 
 
 @pytest.mark.usefixtures("slow_reads")
-async def test_a_background_job_can_be_streamed_while_it_waits(
-    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    accepted = (await http.post(URL, json=BACKGROUND)).json()
-    async with opened(other, "GET", f"/v1/jobs/chatcmpl-{accepted['id']}/stream") as reader:
-        job = await worker.take()
-        await worker.answer(job, "hello")
-        assert answer_in(await reader.rest())[0, "text"] == "hello"
-
-
-@pytest.mark.usefixtures("slow_reads")
 async def test_tokens_that_redis_lost_are_awaited(
     http: httpx.AsyncClient,
     other: httpx.AsyncClient,
@@ -178,11 +172,8 @@ async def test_tokens_that_redis_lost_are_awaited(
     redis: Redis,
     keys: Keys,
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1, 2), "one two")
-        last = (await first.until("one two")).id
+    async with begun(http, worker, 1, 2, text="one two", checkpoint=False) as (first, job):
+        last = first.events[-1].id
     again = f"/v1/jobs/{job.job.id}/stream"
     async with opened(other, "GET", again, params={"after": last}) as second:
         await eventually(partial(redis.hexists, keys.followers, job.job.id))
@@ -197,11 +188,8 @@ async def test_tokens_that_redis_lost_are_awaited(
 async def test_a_stream_whose_beginning_was_lost_and_generated_anew_does_not_continue(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1, 2), "one two")
-        last = (await first.until("one two")).id
+    async with begun(http, worker, 1, 2, text="one two", checkpoint=False) as (first, job):
+        last = first.events[-1].id
     again = f"/v1/jobs/{job.job.id}/stream"
     async with opened(other, "GET", again, params={"after": last}) as second:
         await worker.tokens(job, 0, (1,), "one more", checkpoint=True)
