@@ -97,7 +97,6 @@ def thought(family: Family) -> str | None:
 SCENARIOS: dict[str, dict[str, Any]] = {
     "calls": {"asked": CALL},
     "text": {"asked": SAY},
-    "one call": {"asked": CALL, "parallel_tool_calls": False},
     "calls or schema": {"asked": CALL, "response_format": FORMAT},
     "schema or calls": {"asked": SAY, "response_format": FORMAT},
     "required": {"asked": CALL, "tool_choice": "required"},
@@ -178,13 +177,6 @@ def test_a_thought_precedes_text(choices: Choices, family: Family, scenario: str
     message = choice["message"]
     assert (message["reasoning_content"], message["content"]) == (thought(family), JSON_ANSWER)
     assert message["tool_calls"] is None
-
-
-@each_family
-def test_one_call_can_be_the_only_one(choices: Choices, family: Family) -> None:
-    choice = choices[family.name, "one call"]
-    assert called(choice) == [CALLS[0]]
-    assert choice["message"]["reasoning_content"] == thought(family)
 
 
 @each_family

@@ -17,7 +17,6 @@ from api_support import (
 )
 from chat_stream import MESSAGES, admitted
 from key_support import bearer
-from pydantic import SecretStr
 from queue_support import eventually
 from raw_client import BODY, CHAT, with_settings
 
@@ -26,6 +25,7 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.enqueue import Enqueued
 from shared.protocol.ids import JobId
 from shared.settings import ApiSettings
+from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -70,20 +70,19 @@ async def test_a_priority_request_overtakes_and_a_flex_request_is_overtaken(
     assert ordered == ["priority", "default", None, "flex"]
 
 
-TENANTS = {"red": "r" * 16, "blue": "b" * 16}
-
-
-@with_settings(
-    api_keys=tuple(SecretStr(f"{tenant}:{secret}") for tenant, secret in TENANTS.items()),
-    tenant_weights=("red=4",),
-)
 async def test_a_tenants_weight_divides_the_tokens_that_it_is_charged(
-    direct: httpx.AsyncClient, redis: Redis, keys: Keys
+    settings: ApiSettings, registry: Registry, redis: Redis, keys: Keys
 ) -> None:
+    tenants = {"red": "r" * 16, "blue": "b" * 16}
+    given = {
+        "api_keys": [f"{tenant}:{secret}" for tenant, secret in tenants.items()],
+        "tenant_weights": ["red=4"],
+    }
     body = {**TEXT_BACKGROUND, "prompt": [1] * 20, "max_tokens": 80}
-    for secret in TENANTS.values():
-        assert (await direct.post(TEXT, json=body, headers=bearer(secret))).status_code == 202
-    charged = {name: float(await redis.hget(keys.tenant(name), "tag") or 0) for name in TENANTS}
+    async with client_of(create_app(ApiSettings(**{**settings.model_dump(), **given}))) as http:
+        for secret in tenants.values():
+            await http.post(TEXT, json=body, headers=bearer(secret))
+    charged = {name: float(await redis.hget(keys.tenant(name), "tag") or 0) for name in tenants}
     assert charged == {"red": 100 / 4, "blue": 100}
 
 

@@ -102,12 +102,7 @@ VALUES: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {
         "service_tier": (1, "scale"),
         "background": ("yes",),
     },
-    (CHAT, UNSUPPORTED): {
-        "functions": ([{}],),
-        "modalities": (["audio"],),
-        "web_search_options": ({},),
-        "prompt": ("x",),
-    },
+    (CHAT, UNSUPPORTED): {"functions": ([{}],), "modalities": (["audio"],), "prompt": ("x",)},
     (TEXT, INVALID): {
         "min_tokens": (17,),
         "prompt": (
@@ -117,14 +112,7 @@ VALUES: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {
         "echo": (1,),
         "logprobs": (6, True),
     },
-    (TEXT, UNSUPPORTED): {
-        "response_format": ({"type": "json_object"},),
-        "best_of": (2,),
-        "messages": ([HI],),
-        "max_completion_tokens": (5,),
-        "top_logprobs": (3,),
-        "suffix": ("x",),
-    },
+    (TEXT, UNSUPPORTED): {"response_format": ({"type": "json_object"},), "messages": ([HI],)},
 }
 """Bad values of each field, by endpoint and code. The error names the field."""
 

@@ -400,19 +400,6 @@ async def test_the_output_of_a_response_is_sent_back_strictly_and_without_a_warn
     assert (reply.status_code, reply.headers.get("x-lorikeet-warning")) == (200, None)
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The chats whose tokens were counted. Each has 7, and no worker counts them."""
-    chats: list[Any] = []
-
-    async def count(_: Any, job: Any) -> int:
-        chats.append(job)
-        return 7
-
-    monkeypatch.setattr("api.answers.tokenization.TokenizerCalls.count_tokens", count)
-    return chats
-
-
 async def test_the_tokens_of_an_input_and_of_a_continued_conversation_are_counted(
     responses: Responses, counted: list[Any]
 ) -> None:
