@@ -220,6 +220,7 @@ async def test_a_prompt_typed_before_the_login_does_not_outlive_the_tab(
     await expect(page.get_by_role("dialog", name="Log in")).to_be_visible()
     await page.keyboard.press("Escape")
     await page.get_by_label("Prompt", exact=True).fill("secret")
+    await page.get_by_label("Max tokens").fill("5")
     for index in range(2):
         await page.get_by_role("combobox").nth(index).fill("sql")
     assert await page.evaluate("Object.values(localStorage).length") == 0

@@ -13,6 +13,7 @@ import openai
 import pytest
 from families import FAMILIES, LLAMA4, Family
 from joined_stream import joined_choice, normal
+from posted import error_of
 from recital import SIZES, save_recital, save_reciting_base
 from servers import Server, lorikeet_up
 from sse_events import sse_events
@@ -240,3 +241,13 @@ async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
     (call,) = called(choice)
     return call
+
+
+async def test_a_schema_that_cannot_be_enforced_is_refused_by_name(
+    http: httpx.AsyncClient,
+) -> None:
+    unclear = {"name": "f", "parameters": {"properties": {"a": {"not": {"type": "string"}}}}}
+    body = {"model": RANDOM, "messages": [{"role": "user", "content": CALL}]}
+    tools = [{"type": "function", "function": unclear}]
+    error = await error_of(http, {**body, "tools": tools, "tool_choice": "required"})
+    assert ("can't be enforced" in error["message"], error["param"]) == (True, "tools")

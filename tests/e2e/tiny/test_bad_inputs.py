@@ -33,8 +33,6 @@ UNIQUE = {
     "type": "json_schema",
     "json_schema": {"name": "s", "schema": {"type": "array", "uniqueItems": True}},
 }
-VAGUE = {"name": "f", "parameters": {"properties": {"a": {"not": {"type": "string"}}}}}
-UNCLEAR = {"tools": [{"type": "function", "function": VAGUE}], "tool_choice": "required"}
 UNKNOWN_TOKEN, TOO_LARGE = 2**31 - 1, 2**31
 BAD_CHATS: list[Case] = [
     (messages(), "messages", "can't be empty; send at least one message"),
@@ -80,13 +78,6 @@ BAD_CHATS: list[Case] = [
     ({"allowed_token_ids": [5, UNKNOWN_TOKEN]}, "allowed_token_ids[1]", "outside the vocabulary"),
     ({"stop_token_ids": [5, UNKNOWN_TOKEN]}, "stop_token_ids[1]", "outside the vocabulary"),
     ({"response_format": UNIQUE}, "response_format", "uniqueItems"),
-    (
-        *(
-            {"tools": [{"type": "function", "function": UNCLEAR}], "tool_choice": "required"},
-            "tools",
-        ),
-        "can't be enforced",
-    ),
     ({"guided_regex": "("}, "guided_regex", ""),
     ({"guided_grammar": "start: nothing"}, "guided_grammar", ""),
     ({"guided_grammar": '{"grammars": []}'}, "guided_grammar", ""),
