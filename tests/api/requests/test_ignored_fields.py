@@ -155,9 +155,3 @@ def test_the_error_says_what_to_send_instead() -> None:
     assert INSTEAD.keys() <= CHAT.keys() | COMPLETIONS.keys()
     with pytest.raises(JobFailed, match="send repetition_penalty instead"):
         chat(repeat_penalty=1.3)
-
-
-def test_an_echoed_answer_with_nulls_is_accepted() -> None:
-    plain = {"role": "assistant", "content": "x"}
-    nulls = {"audio": None, "function_call": None, "refusal": None, "annotations": []}
-    assert chat(messages=[HI, {**plain, **nulls}]) == chat(messages=[HI, plain])

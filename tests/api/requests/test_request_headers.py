@@ -26,11 +26,6 @@ def test_an_idempotency_key_is_visible_ascii() -> None:
         assert read(idempotency_key=key) == RequestHeaders(idempotency_key=key)
 
 
-def test_a_client_says_whether_its_job_outlives_the_connection() -> None:
-    for sent, is_continued in (("continue", True), ("cancel", False)):
-        assert read(x_lorikeet_on_disconnect=sent).is_continued is is_continued
-
-
 def test_a_deadline_is_a_number_of_seconds() -> None:
     for sent, seconds in (("60", 60), ("0.25", 0.25), ("007", 7)):
         assert read(x_lorikeet_deadline_s=sent).deadline_s == seconds
@@ -117,19 +112,3 @@ def test_every_field_and_the_endpoint_but_not_the_order_of_fields_changes_the_di
     others = [key({**BODY, **change}) for change in CHANGES]
     for other in (*others, key(path="/v1/chat/completions")):
         assert other.body_digest != key().body_digest
-
-
-@pytest.mark.parametrize(
-    ("headers", "background", "keeps_running"),
-    [
-        (RequestHeaders(), None, False),
-        (RequestHeaders(), False, False),
-        (RequestHeaders(), True, True),
-        (RequestHeaders(is_continued=True), None, True),
-    ],
-)
-def test_a_job_keeps_running_in_the_background_or_if_the_client_says_so(
-    headers: RequestHeaders, background: bool | None, keeps_running: bool
-) -> None:
-    made = options({**BODY, "background": background}, headers)
-    assert made.keeps_running is keeps_running

@@ -145,13 +145,6 @@ def test_the_service_tier_sets_the_priority(tier: str | None, priority: int) -> 
         assert (job.priority, job.service_tier) == (priority, tier)
 
 
-@pytest.mark.parametrize("include_usage", [True, False])
-def test_a_job_notes_whether_its_stream_ends_with_the_token_counts(include_usage: bool) -> None:
-    options = {"include_usage": include_usage}
-    assert chat(stream=True, stream_options=options).include_usage is include_usage
-    assert not completion(stream=True).include_usage
-
-
 def test_the_cost_estimates_the_tokens_of_prompt_and_answers() -> None:
     long = [{"role": "user", "content": "x" * 400}]
     assert chat(messages=long, max_tokens=50, n=2).cost == 100 + 2 * 50

@@ -282,14 +282,6 @@ def test_fields_of_the_prompt_are_those_of_a_response() -> None:
         assert getattr(whole, name) == getattr(prompt, name)
 
 
-def test_the_input_may_be_left_out_after_an_earlier_response() -> None:
-    prompt = parse_prompt({"model": "m", "previous_response_id": "resp_1"})
-    (message,) = viewed_prompt(prompt, EARLIER).parse({}).messages
-    assert message.role == "user"
-    with pytest.raises(JobFailed, match="input"):
-        viewed_prompt(prompt, [])
-
-
 @pytest.mark.parametrize("name", ["personality", "conversation", "n_predict", "max_tokens"])
 def test_a_field_that_would_change_the_prompt_or_has_another_name_is_refused(name: str) -> None:
     body = {"model": "m", "input": "hi", name: 5}
