@@ -8,15 +8,14 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from api_support import RunningApp, error_of, running_app
+from api_support import RunningApp, error_of
 from console_browser import console_page, running_browser
-from playwright.async_api import Browser, Route, expect
+from playwright.async_api import Browser
 from pydantic import SecretStr
 from raw_client import with_settings
 from starlette.staticfiles import StaticFiles
 
 from api.routes.pages import guide
-from shared.settings import ApiSettings
 
 SCRIPT = "/static/main.js"
 LINK = re.compile(r'(?:src|href)="([^"#]+)"')
@@ -106,28 +105,6 @@ async def test_below_a_root_path_the_page_finds_its_files(direct: httpx.AsyncCli
         assert path.startswith("/llm/static/")
         for asked in (path, path.removeprefix("/llm")):
             assert (await direct.get(asked)).status_code == 200
-
-
-@pytest.mark.slow
-async def test_a_browser_shows_the_console_of_a_proxy_that_removes_the_root_path(
-    settings: ApiSettings,
-) -> None:
-    async def proxy(route: Route) -> None:
-        url = urlsplit(route.request.url)
-        if url.path == "/llm" or url.path.startswith("/llm/"):
-            await route.continue_(url=url._replace(path=url.path.removeprefix("/llm")).geturl())
-        else:
-            await route.fulfill(status=404)
-
-    given = settings.model_copy(update={"root_path": "/llm"})
-    async with (
-        running_app(given) as running,
-        running_browser() as browser,
-        console_page(browser, running.url) as console,
-    ):
-        await console.page.route("**/*", proxy)
-        await console.page.goto(f"{running.url}/llm#/pool")
-        await expect(console.page.get_by_text("No worker is in the pool.")).to_be_visible()
 
 
 FILES = {
