@@ -133,6 +133,10 @@ async def test_server_info_needs_a_base_model(settings: ApiSettings) -> None:
         assert error_of(await http.get("/server_info"))[:2] == (503, "service_unavailable")
 
 
+READY = {"status": "ready", "accepts_jobs": True}
+CHECKS = (("GET", "/ready"), ("GET", "/ready/worker"), ("GET", "/ping"), ("POST", "/ping"))
+
+
 async def test_ready_reports_why_requests_cannot_be_served(
     settings: ApiSettings, http: httpx.AsyncClient
 ) -> None:
@@ -144,16 +148,9 @@ async def test_ready_reports_why_requests_cannot_be_served(
     for path in ("/ready/worker", "/ping"):
         response = await http.get(path)
         assert (response.status_code, response.json()["reason"]) == (503, "no worker is alive")
-
-
-READY = {"status": "ready", "accepts_jobs": True}
-CHECKS = (("GET", "/ready"), ("GET", "/ready/worker"), ("GET", "/ping"), ("POST", "/ping"))
-
-
-async def test_a_pool_without_workers_is_ready_for_jobs(http: httpx.AsyncClient) -> None:
-    response = await http.get("/ready")
-    assert response.status_code == 200
-    assert response.json() == {**READY, "has_worker": False, "num_workers": 0}
+    without_workers = await http.get("/ready")
+    assert without_workers.status_code == 200
+    assert without_workers.json() == {**READY, "has_worker": False, "num_workers": 0}
 
 
 async def test_ready_with_a_live_worker(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
