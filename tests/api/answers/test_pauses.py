@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 from api_support import RunningApp, ScriptedWorker, until
-from queue_support import LIMITS, Actor, make_job
 from sse_events import sse_events
 
 from api.answers import delivery
@@ -22,9 +21,6 @@ from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
-from shared.store.jobs.queue import Queue
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews, Wait
 
 NUM_COMMENTS = 3
@@ -177,19 +173,6 @@ PLAIN = b": keep-alive\n"
 )
 def test_a_comment_states_the_place_and_the_estimated_wait(wait: Wait | None, text: str) -> None:
     assert comment(wait) == f": {text}\n".encode()
-
-
-async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
-    queue: Queue, redis: Redis, keys: Keys, views: PoolViews
-) -> None:
-    jobs = [make_job() for _ in range(3)]
-    for job in jobs:
-        await queue.enqueue(job, LIMITS)
-    assert await keep_alive(views, jobs[1].id) == b": waiting, position 2 of 3\n"
-    worker = await Actor(queue, redis, keys, "w", ["a@1"]).register()
-    await worker.claim()
-    assert await keep_alive(views, jobs[1].id) == PLAIN
-    assert await keep_alive(views, JobId("unknown")) == PLAIN
 
 
 async def never(job_id: JobId) -> None:

@@ -114,12 +114,6 @@ def test_a_stream_with_usage_has_it_in_the_last_chunk_and_null_before() -> None:
     assert last["usage"]["total_tokens"] == 34
 
 
-def test_text_of_any_language_stays_on_one_line_of_the_stream() -> None:
-    raw = writer().chunks([Delta(0, "你好\n\nπ", None)])
-    assert raw.count(b"\n") == 3
-    assert events(raw)[0]["choices"][0]["delta"]["content"] == "你好\n\nπ"
-
-
 def test_the_ids_of_a_stream_state_what_was_sent() -> None:
     stream = StreamWriter(spec(num_choices=2, include_usage=True))
     raw = stream.chunks([Delta(0, "abc", None), Delta(1, "x", STOP), Delta(0, "d", None)])

@@ -1,7 +1,7 @@
 """GET /v1/jobs/{job_id}/stream: streams that continue on any front end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,9 +15,7 @@ from sse_events import EventReader, SseEvent, answer_in, sse_events
 from weather_tool import ANSWER, BODY, URL
 
 from shared.errors import ErrorCode, JobError
-from shared.protocol.events import Tokens
 from shared.protocol.jobs import ClaimedJob
-from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -65,50 +63,22 @@ async def resumed(http: httpx.AsyncClient, job: ClaimedJob, after: str | None) -
     return sse_events(reply.text)
 
 
-def logprobs(num: int) -> tuple[PositionLogprobs, ...]:
-    tokens = [TokenLogprob(token=f"t{i}", logprob=-float(i), bytes=None) for i in range(num)]
-    return tuple(PositionLogprobs(chosen=token, top=(), offset=0) for token in tokens)
-
-
-async def publish(
-    worker: ScriptedWorker, job: ClaimedJob, texts: Sequence[str], size: int = 7
-) -> None:
-    """Publish the choices `texts` in pieces of `size` characters. Each character is a token."""
-    for index, text in enumerate(texts):
-        scores = logprobs(len(text)) if job.job.sampling.logprobs is not None else ()
+async def answer_all(worker: ScriptedWorker, job: ClaimedJob, *texts: str, size: int = 7) -> None:
+    """Publish a choice for each text, in pieces of `size` characters. Each character is a token."""
+    for choice, text in enumerate(texts):
         for start in range(0, len(text), size):
+            ids = range(start, min(start + size, len(text)))
+            finish = STOP if start + size >= len(text) else None
             part = text[start : start + size]
-            event = Tokens(
-                job=job.job.id,
-                try_=job.try_,
-                choice=index,
-                index=start,
-                ids=tuple(range(start, start + len(part))),
-                text=part,
-                finish=STOP if start + size >= len(text) else None,
-                logprobs=scores[start : start + len(part)],
-            )
-            await worker.queue.publish(worker.id, {job.job.reply_to: [event]}, [event])
-
-
-async def finish(worker: ScriptedWorker, job: ClaimedJob, texts: Sequence[str]) -> None:
-    has_logprobs = job.job.sampling.logprobs is not None
-    choices = [
-        Choice(
-            text=text,
-            finish=STOP,
-            ids=tuple(range(len(text))),
-            logprobs=logprobs(len(text)) if has_logprobs else (),
-        )
-        for text in texts
-    ]
+            await worker.tokens(job, start, ids, part, finish, choice=choice, checkpoint=True)
+    choices = [Choice(text=text, finish=STOP, ids=tuple(range(len(text)))) for text in texts]
     await worker.finish(job, *choices)
 
 
 @pytest.mark.parametrize(
     ("url", "body"),
     [
-        (URL, {**STREAM, "n": 2, "logprobs": True, "stream_options": {"include_usage": True}}),
+        (URL, {**STREAM, "n": 2, "stream_options": {"include_usage": True}}),
         ("/v1/completions", {"model": "extract", "prompt": ["a", "b"], "stream": True}),
     ],
 )
@@ -119,10 +89,8 @@ async def test_after_any_event_of_a_done_job_exactly_the_rest_follows_on_another
     url: str,
     body: dict[str, Any],
 ) -> None:
-    texts = [ANSWER, "no call 🙂"]
     request, job = await worker.sent(http.post(url, json=body))
-    await publish(worker, job, texts)
-    await finish(worker, job, texts)
+    await answer_all(worker, job, ANSWER, "no call 🙂")
     whole = sse_events((await request).text)
     expected = answer_in(whole)
     for count, event in enumerate(whole[:-1], 1):
