@@ -180,21 +180,6 @@ def test_a_thought_precedes_text(choices: Choices, family: Family, scenario: str
     assert message["tool_calls"] is None
 
 
-@each_family
-async def test_the_result_of_a_call_is_sent_back(
-    http: httpx.AsyncClient, choices: Choices, family: Family
-) -> None:
-    asked = {"role": "user", "content": CALL}
-    called = choices[family.name, "calls"]["message"]
-    results = [
-        {"role": "tool", "tool_call_id": call["id"], "content": "snow"}
-        for call in called["tool_calls"]
-    ]
-    body = {"model": family.name, "messages": [asked, called, *results], "tools": TOOLS}
-    reply = await http.post("/v1/chat/completions", json={**body, "max_tokens": 1})
-    assert reply.raise_for_status().json()["usage"]["completion_tokens"] == 1
-
-
 async def test_an_answer_continues_the_last_message(http: httpx.AsyncClient) -> None:
     async def continued(content: str, **fields: Any) -> dict[str, Any]:
         asked = [{"role": "user", "content": CALL}, {"role": "assistant", "content": content}]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -51,21 +52,11 @@ def test_models_beyond_a_limit_share_one_label() -> None:
 ADMITTED = Admitted(job=JobId("j"), try_=1, prompt_tokens=3)
 
 
-class Clock:
-    """Stands in for the module `time`."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
 def test_queue_time_first_token_and_token_gaps_are_observed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr(stream_timing, "time", clock)
+    now_s = 100.0
+    monkeypatch.setattr(stream_timing, "time", SimpleNamespace(monotonic=lambda: now_s))
     metrics = Metrics()
     answer = StreamTiming(metrics)
     for passed_s, step in (
@@ -75,7 +66,7 @@ def test_queue_time_first_token_and_token_gaps_are_observed(
         (2.0, ADMITTED),  # the job moved to another worker
         (0.75, Delta(0, "c", None)),
     ):
-        clock.now_s += passed_s
+        now_s += passed_s
         answer.record([step])
     found = metric_samples(metrics)
     assert found["lorikeet_queue_seconds_sum",] == 1.0

@@ -129,35 +129,13 @@ async def test_the_reasoning_of_a_finished_job_can_be_streamed_later(
     assert {"content": "so"} in deltas
 
 
-async def answered(
-    http: httpx.AsyncClient, worker: ScriptedWorker, text: str, finish: FinishReason = STOP
-) -> Any:
-    """Return the choice of the complete answer to `BODY` if the model writes `text`."""
-    request, job = await worker.sent(http.post(URL, json=BODY))
-    await worker.finish(job, Choice(text=text, finish=finish, ids=(1, 2)))
-    return (await request).json()["choices"][0]
-
-
-async def test_a_complete_answer_has_text_and_calls(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    choice = await answered(http, worker, ANSWER)
-    assert choice["finish_reason"] == "tool_calls"
-    assert choice["message"]["content"] == "Let me see."
-    calls = choice["message"]["tool_calls"]
-    assert [c["type"] for c in calls] == ["function"] * 2
-    assert [c["function"] for c in calls] == [
-        {"name": "weather", "arguments": OSAKA},
-        {"name": "weather", "arguments": OSLO},
-    ]
-    assert len({c["id"] for c in calls}) == 2
-    assert all(c["id"].startswith("call_") for c in calls)
-
-
 async def test_an_answer_cut_after_a_call_has_the_finish_reason_length(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    choice = await answered(http, worker, f"{call(OSAKA)}\nAnd", LENGTH)
+    request, job = await worker.sent(http.post(URL, json=BODY))
+    text = f"{call(OSAKA)}\nAnd"
+    await worker.finish(job, Choice(text=text, finish=LENGTH, ids=(1, 2)))
+    choice = (await request).json()["choices"][0]
     assert len(choice["message"]["tool_calls"]) == 1
     assert choice["finish_reason"] == "length"
 
