@@ -45,12 +45,6 @@ START_S = 60
 """Time for the start of a process on a busy machine."""
 
 
-def test_without_redis_the_start_fails_with_an_error() -> None:
-    settings = ApiSettings(redis_url="redis://127.0.0.1:1/0", port=0)
-    with pytest.raises(RedisUnavailable, match=r"no Redis at redis://127\.0\.0\.1:1/0"):
-        run_api(settings)
-
-
 def test_the_error_for_a_port_in_use_names_the_port(redis_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

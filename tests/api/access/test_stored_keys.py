@@ -206,7 +206,6 @@ async def test_a_server_on_the_network_can_have_stored_keys_only(
     assert (await http.get("/v1/adapters", headers=bearer(secret))).status_code == 200
 
 
-HI = {"messages": [{"role": "user", "content": "hi"}]}
 FORMS = ("extract", f"{BASE.name}:extract", ADAPTER.version, f"{BASE.name}:{ADAPTER.version}")
 """Forms of an adapter's name that requests may have."""
 MATCHES_FORMS_ONLY = ("tiny/*", "[!e]*", "*@*", "*:*", "extract@*", f"{BASE.name}:extract")
@@ -219,8 +218,8 @@ async def test_a_pattern_for_another_form_of_a_name_opens_nothing(
     for pattern, form in itertools.product(MATCHES_FORMS_ONLY, FORMS):
         secret, _ = await new_key(store, Scope.INFERENCE, Scope.ADAPTERS, models=(pattern,))
         replies = [
-            await http.post(CHAT, json={"model": form, **HI}, headers=bearer(secret)),
-            await http.post("/tokenize", json={"model": form, **HI}, headers=bearer(secret)),
+            await http.post(CHAT, json={**BODY, "model": form}, headers=bearer(secret)),
+            await http.post("/tokenize", json={**BODY, "model": form}, headers=bearer(secret)),
             await http.get(f"/v1/models/{form}", headers=bearer(secret)),
             await http.get(f"/v1/adapters/{form}", headers=bearer(secret)),
         ]
@@ -233,7 +232,7 @@ async def test_a_pattern_for_the_name_opens_every_form(
 ) -> None:
     secret, _ = await new_key(store, models=("extract",))
     for form in FORMS:
-        body = {"model": form, **HI, "background": True}
+        body = {**BODY, "model": form, "background": True}
         reply = await http.post(CHAT, json=body, headers=bearer(secret))
         assert reply.status_code in (200, 202), reply.text
         assert (await worker.take()).job.version == ADAPTER.version
@@ -245,7 +244,7 @@ async def test_a_quarantined_adapter_looks_like_an_unknown_one(
     await redis.hset(keys.version(ADAPTER.version), "state", "quarantined")  # type: ignore[misc]
     secret, _ = await new_key(store, models=("tiny/*",))
     for form in FORMS:
-        reply = await http.post(CHAT, json={"model": form, **HI}, headers=bearer(secret))
+        reply = await http.post(CHAT, json={**BODY, "model": form}, headers=bearer(secret))
         assert error_of(reply)[:2] == (404, "model_not_found")
 
 
@@ -255,7 +254,7 @@ async def test_a_name_that_the_key_may_not_use_is_not_looked_up(
 ) -> None:
     secret, _ = await new_key(store, models=("tiny/*",))
     for model in ("other", f"{BASE.name}:other"):
-        reply = await http.post(CHAT, json={"model": model, **HI}, headers=bearer(secret))
+        reply = await http.post(CHAT, json={**BODY, "model": model}, headers=bearer(secret))
         assert error_of(reply)[:2] == (404, "model_not_found")
     assert reader.asked == []
 
@@ -266,7 +265,7 @@ async def test_jobs_and_usage_belong_to_the_model_whatever_the_request_called_it
     full, _ = await new_key(store)
     narrow, _ = await new_key(store, models=("tiny/*",))
     for form in FORMS:
-        body = {"model": form, **HI, "background": True}
+        body = {**BODY, "model": form, "background": True}
         job = (await http.post(CHAT, json=body, headers=bearer(full))).json()["id"]
         await worker.answer(await worker.take())
         for path in (f"/v1/jobs/{job}", f"/v1/responses/{job}", f"/v1/jobs/{job}/stream"):

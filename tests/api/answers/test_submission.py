@@ -229,17 +229,6 @@ async def test_the_response_is_the_job_and_its_answer_comes_later(
     assert (answer["model"], answer["version"]) == ("extract", ADAPTER.version)
 
 
-async def test_a_replay_after_the_end_returns_the_answer_with_status_200(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    first = await http.post(CHAT, json=BACKGROUND, headers=keyed("again"))
-    await worker.answer(await worker.take(), "hello")
-    again = await http.post(CHAT, json=BACKGROUND, headers=keyed("again"))
-    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
-    assert again.json() == (await http.get(first.headers["location"])).json()
-    assert again.json()["choices"][0]["message"]["content"] == "hello"
-
-
 async def test_a_new_job_that_ended_at_once_is_accepted_too(
     http: httpx.AsyncClient,
     server: RunningApp,

@@ -1,7 +1,6 @@
 """The console, the guide and the documentation of the API: their pages and files."""
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -10,7 +9,6 @@ import httpx
 import pytest
 from api_support import RunningApp, error_of
 from console_browser import console_page, running_browser
-from playwright.async_api import Browser
 from pydantic import SecretStr
 from raw_client import with_settings
 from starlette.staticfiles import StaticFiles
@@ -118,25 +116,16 @@ ZERO_WIDTH_SPACE = "\u200b"
 """Swagger UI puts it into paths, where a line may break."""
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with running_browser() as browser:
-        yield browser
-
-
-@pytest.mark.parametrize(
-    ("changes", "paths"),
-    [(KEYS, ("",)), pytest.param(ROOT, ("/llm", ""), marks=pytest.mark.slow)],
-)
-async def test_the_page_shows_the_operations_and_asks_no_other_host(
-    server: RunningApp, browser: Browser, paths: tuple[str, ...]
-) -> None:
-    async with console_page(browser, server.url) as opened:
-        for path in paths:
-            await opened.page.goto(f"{server.url}{path}/docs")
-            await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
-            shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
-            assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
+@with_settings(**KEYS)
+async def test_the_page_shows_the_operations_and_asks_no_other_host(server: RunningApp) -> None:
+    async with (
+        running_browser() as browser,
+        console_page(browser, server.url) as opened,
+    ):
+        await opened.page.goto(f"{server.url}/docs")
+        await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
+        shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
+        assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
         assert opened.hosts == {urlsplit(server.url).netloc}
         assert opened.log == []
 

@@ -89,20 +89,6 @@ async def test_several_prompts_stream_under_their_indices(client: openai.AsyncOp
     assert [text[: len(p)] for text, p in zip(whole[::2], PROMPTS, strict=True)] == PROMPTS
 
 
-async def test_a_chat_has_the_tokens_that_its_completion_counts(
-    http: httpx.AsyncClient, client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    answer = (await http.post("/tokenize", json={"messages": CHAT})).json()
-    assert answer["tokens"] == models.chat_ids(PROMPT)
-    assert answer["token_strs"] is None
-    completion = await chat(client, max_tokens=1)
-    assert completion.usage.prompt_tokens == answer["count"]
-    body = {"messages": CHAT, "add_generation_prompt": False}
-    shorter = (await http.post("/tokenize", json=body)).json()
-    assert answer["tokens"][: shorter["count"]] == shorter["tokens"]
-    assert shorter["count"] < answer["count"]
-
-
 async def test_each_choice_follows_the_schema_by_itself(client: openai.AsyncOpenAI) -> None:
     named = {"name": "answer", "strict": True, "schema": POINT}
     fields = {"response_format": {"type": "json_schema", "json_schema": named}, "n": 4, "seed": 3}
