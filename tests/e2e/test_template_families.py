@@ -208,12 +208,6 @@ async def test_a_required_call_follows_its_schema_for_any_model(
     assert all(call in (*moves, ("stop", {})) for call in calls)
 
 
-async def test_a_named_tool_is_the_one_that_is_called(client: openai.AsyncOpenAI) -> None:
-    choice = {"type": "function", "function": {"name": "stop"}}
-    calls = [await required_call(client, False, seed=seed, tool_choice=choice) for seed in range(4)]
-    assert calls == [("stop", {})] * 4
-
-
 async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -> Any:
     """Return the first call of the model with random weights."""
     body |= {"tools": MOVES, "temperature": 1.0, "max_tokens": 300, "parallel_tool_calls": False}

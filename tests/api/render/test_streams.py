@@ -16,7 +16,6 @@ from api.follow.transcript import ChoiceTranscript, Delta
 from api.formats import Stream, position_after, stream_of, whole_body
 from api.render.catch_up import Misplaced
 from api.render.stream_writer import DONE, StreamWriter
-from api.render.typed_stream import After
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import Endpoint, View
@@ -317,16 +316,6 @@ def test_the_last_event_of_a_response_has_the_whole_body(
         assert numbers == sorted(set(numbers))
     else:
         assert events[-2].json["delta"]["stop_reason"] == body["stop_reason"]
-
-
-@pytest.mark.parametrize("view", TYPED)
-def test_a_number_alone_is_a_position(view: View) -> None:
-    of = viewed(view)
-    whole = rendered(of, divided("one two three", STOP, [3, 7]))
-    for count, event in enumerate(whole):
-        stream = stream_of(of, After(int((event.id or "").partition("-")[0])))
-        raw = stream.chunks(divided("one two three", STOP, [5])) + stream.closing(USAGE)
-        assert folded([*whole[: count + 1], *sse_events(raw.decode())]) == folded(whole)
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,11 @@ def hermes(*objects: str) -> str:
 
 
 GOOD: list[tuple[ToolForm, str, str, Calls]] = [
-    (F.HERMES, hermes(RAW), "", [AREA]),
     (F.HERMES, f"<tool_call>{RAW}</tool_call>", "", [AREA]),
     # ended by an end-of-sequence token or a stop string
     (F.HERMES, f"<tool_call>{RAW}", "", [AREA]),
     (F.HERMES, f"Wait.\n\n{hermes(RAW)}\n", "Wait.", [AREA]),
     (F.HERMES, f"{hermes(RAW)}\nDone? <b>", "\nDone? <b>", [AREA]),
-    (F.HERMES, hermes(RAW, RAW), "", [AREA, AREA]),
     (F.HERMES, f"{BROKEN}\n{hermes(RAW)}", BROKEN, [AREA]),
     (F.HERMES, hermes('{"arguments": {"a": 1}, "name": "get"}'), "", [("get", {"a": 1})]),
     (F.HERMES, hermes('{"name": "get"}'), "", [NONE]),
@@ -101,7 +99,6 @@ GOOD: list[tuple[ToolForm, str, str, Calls]] = [
         [("get", {"x": '</tool_call> " \\'})],
     ),
     (F.LLAMA3_JSON, RAW, "", [AREA]),
-    (F.LLAMA3_JSON, RAW.replace("arguments", "parameters"), "", [AREA]),
     (F.LLAMA3_JSON, f"\n {RAW} \n", "", [AREA]),
     (F.LLAMA3_JSON, f"{RAW}; {RAW}", "", [AREA, AREA]),
     (

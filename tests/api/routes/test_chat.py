@@ -74,25 +74,6 @@ async def test_a_token_reaches_the_client_when_it_is_published(
     assert [chunk.choices[0].finish_reason async for chunk in stream] == ["length"]
 
 
-async def test_streamed_choices_are_interleaved_and_identified_by_index(
-    client: openai.AsyncOpenAI, worker: ScriptedWorker
-) -> None:
-    stream, job = await admitted_stream(client, worker, n=2)
-    await worker.tokens(job, 0, (1,), "a", choice=1)
-    await worker.tokens(job, 0, (2,), "b", choice=0)
-    await worker.tokens(job, 1, (3,), "c", FinishReason.STOP, choice=1)
-    await worker.tokens(job, 1, (4,), "d", FinishReason.STOP, choice=0)
-    await worker.finish(job)
-    texts, roles, finishes = ["", ""], 0, 0
-    async for chunk in stream:
-        choice = chunk.choices[0]
-        texts[choice.index] += choice.delta.content or ""
-        roles += choice.delta.role is not None
-        finishes += choice.finish_reason is not None
-    assert texts == ["bd", "ac"]
-    assert (roles, finishes) == (2, 2)
-
-
 async def test_choices_are_in_order_in_a_complete_answer(
     client: openai.AsyncOpenAI, worker: ScriptedWorker
 ) -> None:
