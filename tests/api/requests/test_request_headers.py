@@ -17,16 +17,10 @@ def read(**headers: str) -> RequestHeaders:
     return read_request_headers(Headers(named), max_deadline_s=60)
 
 
-def test_without_headers_the_defaults_apply() -> None:
+def test_headers_are_read_and_defaults_apply_without_them() -> None:
     assert read() == RequestHeaders(idempotency_key=None, is_continued=False, deadline_s=None)
-
-
-def test_an_idempotency_key_is_visible_ascii() -> None:
     for key in ("a", "!~", "x" * 255, "b3f1c2d4-0000-4000-8000-000000000000"):
         assert read(idempotency_key=key) == RequestHeaders(idempotency_key=key)
-
-
-def test_a_deadline_is_a_number_of_seconds() -> None:
     for sent, seconds in (("60", 60), ("0.25", 0.25), ("007", 7)):
         assert read(x_lorikeet_deadline_s=sent).deadline_s == seconds
 
