@@ -283,7 +283,7 @@ async def test_versions_beyond_keep_versions_are_deleted_everywhere(
         uploads = {each["source"] for each in rest if each["source"].startswith("upload:")}
         return kept == copies() == set(made[-2:]) and len(await sources()) == len(uploads)
 
-    await eventually(is_small, within_s=PATIENCE_S)
+    await eventually(is_small, within_s=2 * PATIENCE_S)
     assert (await complete(http, made[0], "x")).status_code == 404
     assert (await complete(http, made[-2], "x")).status_code == 200
     assert (await Auditor(redis, Keys("main")).audit(settle_s=0)).strays == ()
