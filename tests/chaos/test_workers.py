@@ -181,7 +181,6 @@ async def two_busy_workers(views: PoolViews) -> list[WorkerId] | None:
 
 
 async def num_moved(streams: Sequence[GreedyStream], views: PoolViews) -> int:
-    """Return the number of streams that more than one worker computed."""
     jobs = [await views.job(stream.job) for stream in streams if stream.job]
     return sum(job.try_ > 1 for job in jobs if job)
 

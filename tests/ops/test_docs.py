@@ -110,7 +110,6 @@ def unknown_variables(page: Path) -> Iterator[str]:
 
 @cache
 def source_names() -> frozenset[str]:
-    """Return the names of all files in the packages and the tests."""
     tops = ("api", "shared", "worker", "ops", "tests")
     return frozenset(path.name for top in tops for path in (ROOT / top).rglob("*.*"))
 

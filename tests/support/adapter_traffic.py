@@ -52,7 +52,6 @@ async def load(http: httpx.AsyncClient, name: str, folder: Path, **more: Any) ->
 
 
 def files_of(folder: Path) -> tuple[str, bytes]:
-    """Return the configuration and the weights of an adapter."""
     config = (folder / "adapter_config.json").read_text()
     return config, (folder / "adapter_model.safetensors").read_bytes()
 

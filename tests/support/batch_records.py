@@ -39,7 +39,6 @@ def make_file(*, keep_s: int = 60, **changes: Any) -> StoredFile:
 
 
 async def stored(batches: Batches, batch_id: BatchId) -> Batch:
-    """Return the record of a batch, which must exist."""
     found = await batches.get(batch_id)
     assert found is not None
     return found

@@ -93,7 +93,6 @@ class ConsolePage:
         assert not lines, "\n".join(lines)
 
     def watch(self) -> None:
-        """Start to record."""
         self.page.on("request", self._note_request)
         self.page.on("console", self._note_line)
         self.page.on("pageerror", lambda error: self.log.append(f"error: {error}"))

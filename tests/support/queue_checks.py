@@ -209,7 +209,6 @@ class PoolChecks:
             assert await letters.find(JobId(job_id)) == kept
 
     async def check_totals(self) -> None:
-        """Check counters, ledger and incidents."""
         counts, model = await PoolViews(self.redis, self.keys).counts(), self.model
         found = {**counts.totals, "retried": counts.retried, "released": counts.released}
         found["workers_lost"] = counts.workers_lost

@@ -543,7 +543,6 @@ class QueueMachine(RuleBasedStateMachine):
         return found
 
     async def loading(self) -> dict[str, str]:
-        """Return the workers that load versions."""
         raw = await self.redis.mget([self.keys.loading(version) for version in VERSIONS])
         return {v: worker.decode() for v, worker in zip(VERSIONS, raw, strict=True) if worker}
 

@@ -57,7 +57,6 @@ class TinyModels:
 
     @classmethod
     def save(cls, folder: Path) -> "TinyModels":
-        """Create the models in `folder`."""
         save_tiny_model(folder / BASE)
         served_tokenizer().save_pretrained(folder / BASE)
         for seed, (name, config) in enumerate(RANDOM_ADAPTERS.items()):
@@ -84,11 +83,9 @@ class TinyModels:
         return {BASE: tiny_model(), **models}
 
     def chat_ids(self, content: str) -> list[int]:
-        """Return the prompt of a chat with one user message."""
         return prompt_of_chat(content)
 
     def text_ids(self, text: str) -> list[int]:
-        """Return the prompt of a text completion."""
         ids: list[int] = self.tokenizer(text)["input_ids"]
         return ids
 
@@ -99,7 +96,6 @@ class TinyModels:
         return logits.log_softmax(-1)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of the tokens, without special tokens."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text
 

@@ -32,7 +32,6 @@ def start_control() -> Iterator[Start]:
 
 
 async def logs(control: "subprocess.Popen[str]", event: str) -> None:
-    """Wait until the process has logged the event."""
     assert control.stderr is not None
     line = "started"
     while event not in line:
@@ -41,7 +40,6 @@ async def logs(control: "subprocess.Popen[str]", event: str) -> None:
 
 
 async def check_dead_worker_is_reaped(redis: Redis, keys: Keys) -> None:
-    """Check that the job of a worker that never renews its lease is requeued."""
     queue, views = Queue(redis, keys), PoolViews(redis, keys)
     worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=100)
     await queue.enqueue(make_job(), LIMITS)

@@ -73,7 +73,6 @@ def project(tmp_path: Path) -> Path:
 
 
 def run_script(folder: Path, name: str, *words: str) -> str:
-    """Run a script of ops/docker, and return its output."""
     command = ["sh", f"ops/docker/{name}", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout

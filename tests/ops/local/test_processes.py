@@ -73,7 +73,6 @@ def test_only_the_cores_of_this_process_count_or_all_where_the_system_has_no_aff
 
 
 def may_lower_nice() -> bool:
-    """Return whether a child of this process may lower its nice value."""
     program = "import os; os.setpriority(os.PRIO_PROCESS, 0, -10)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     return done.returncode == 0

@@ -18,8 +18,6 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEE
 
 
 class Log:
-    """Records shown lines."""
-
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
 

@@ -66,7 +66,6 @@ async def starting(
 
 
 async def join(queue: Queue, wid: str) -> None:
-    """Register a worker."""
     await queue.register(WorkerId(wid), lease_ms=20_000, info=INFO, residents=[])
 
 

@@ -9,5 +9,4 @@ class ScriptedTeacher:
     words = ("Geneva", "Quito", "Uganda", "lamps", "mirrors", "parcels", "green", "tall", "wide")
 
     def ask(self, prompts: Sequence[str]) -> list[str]:
-        """Return the same answer for each of `prompts`."""
         return ["The sea is deep and you are swimming. It is wide."] * len(prompts)

@@ -150,7 +150,6 @@ class LargePool:
 
 
 async def each(items: Iterable[T], call: Callable[[T], Awaitable[object]]) -> None:
-    """Await `call` for each item."""
     for item in items:
         await call(item)
 

@@ -127,7 +127,6 @@ async def names(pool: LargePool) -> None:
 
 
 async def retired(pool: LargePool) -> None:
-    """Remove retired versions."""
     numbers = range(2 * FIRST_IDLE, 2 * FIRST_IDLE + 3 * SWEPT)
     await each(numbers, pool.load_adapter)
     await each(numbers, lambda number: pool.registry.unload_adapter(adapter(number).name))

@@ -17,8 +17,6 @@ OWN_COMMANDS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Cost of one script call."""
-
     script: str
     situation: str
     commands: int

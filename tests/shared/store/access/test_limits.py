@@ -28,8 +28,6 @@ def store(redis: Redis, keys: Keys) -> KeyStore:
 
 
 class Client:
-    """Client with a key."""
-
     def __init__(self, queue: Queue, key_id: str) -> None:
         self.queue, self.key_id = queue, key_id
         self.rates: tuple[Rate, ...] = ()

@@ -72,7 +72,6 @@ def record(**fields: str) -> Put:
 
 
 def ends() -> Put:
-    """Make the record of an ended job."""
     return hash_(f"job:{JOB}", expires=True, state="done")
 
 

@@ -119,7 +119,6 @@ class Traffic:
             await asyncio.sleep(0.02)
 
     async def run(self, num_ended: int) -> None:
-        """Serve until `num_ended` jobs have been answered."""
         loops = [self.clients(), self.sweeps(), *(self.worker(number) for number in range(3))]
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(loop) for loop in loops]

@@ -65,7 +65,6 @@ async def listed(files: StoredFiles, purpose: Purpose | None = None) -> Sequence
 
 
 async def account(redis: Redis, keys: Keys, tenant: str = "red") -> tuple[int, int]:
-    """Return the number and the bytes of files that the tenant is charged with."""
     found = await redis.hgetall(keys.stored(tenant))  # type: ignore[misc]
     return int(found.get(b"files", 0)), int(found.get(b"bytes", 0))
 

@@ -88,7 +88,6 @@ async def front_ends(queue: Queue, redis: Redis, keys: Keys) -> FrontEnds:
 
 
 async def run(queue: Queue, worker: Actor, job: Job) -> None:
-    """Claim a job and publish a token of it."""
     await worker.claim()
     await queue.publish(worker.id, {job.reply_to: [tokens(job, 0, [1])]})
 

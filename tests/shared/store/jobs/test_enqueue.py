@@ -91,7 +91,6 @@ def large_job(tenant: str, **changes: object) -> Job:
 
 
 async def fill(queue: Queue, tenant: str, limits: QueueLimits = TIGHT) -> tuple[list[Job], str]:
-    """Enqueue until the queue is full; return the jobs and the limit that was reached."""
     jobs: list[Job] = []
     while True:
         job = large_job(tenant)

@@ -52,7 +52,6 @@ async def full(actor: Start) -> Actor:
 
 
 def embeddings(version: str = "base@1", **changes: Any) -> dict[str, Any]:
-    """Return the fields of a job for embeddings."""
     params = EmbeddingParams()
     return {"version": version, "endpoint": Endpoint.EMBEDDINGS, "embedding": params, **changes}
 
@@ -71,7 +70,6 @@ async def test_a_worker_gets_only_jobs_that_it_serves(
 
 
 async def enqueue_unserved(registry: Registry, queue: Queue, num_versions: int) -> None:
-    """Enqueue a job of each of many DoRA adapters."""
     for number in range(num_versions):
         adapter = make_adapter(f"d{number}@1", kinds=frozenset({AdapterKind.DORA}))
         await registry.add_adapter(adapter)

@@ -80,7 +80,6 @@ async def enqueue_of(queue: Queue, tenant: str, count: int, *, weight: float = 1
 
 
 async def served(worker: Actor, count: int) -> Counter[str]:
-    """Claim and finish jobs one at a time, and count them by tenant."""
     tenants: Counter[str] = Counter()
     for _ in range(count):
         (claimed,) = await worker.claim(sequences=1)

@@ -34,7 +34,6 @@ class Script:
         return operate
 
     def states(self) -> list[JobState]:
-        """Return the states of all jobs in the order of their arrival."""
         return [known.state for known in self.machine.model.jobs.values()]
 
     def suspects(self) -> int:

@@ -64,7 +64,6 @@ async def add_replica(own_server, start_server, open_client) -> AsyncIterator[Ad
 
 @pytest.fixture
 async def replica(add_replica: AddReplica) -> EmbeddedRedis:
-    """Replica of `own_server`, in sync with it."""
     return await add_replica()
 
 

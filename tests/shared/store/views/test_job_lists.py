@@ -28,7 +28,6 @@ async def listed(
 
 
 async def enqueue_all(queue: Queue, redis: Redis, keys: Keys, models: Sequence[str]) -> list[JobId]:
-    """Enqueue a job of each model, and return the jobs' ids, newest first."""
     ids = []
     for number, model in enumerate(models):
         job = make_job(f"{model}@1")

@@ -50,7 +50,6 @@ class Echo:
         self._has_sent = asyncio.Event()
 
     async def until_sent(self, num_jobs: int) -> None:
-        """Wait until this number of answers have been sent."""
         while len(self.tokens) < num_jobs:
             self._has_sent.clear()
             await self._has_sent.wait()

@@ -105,8 +105,6 @@ async def test_the_sum_of_the_ledger_has_all_tenants_and_models(redis: Redis, ke
 
 @dataclass
 class PoolOfJobs:
-    """A pool without processes."""
-
     redis: Redis
     keys: Keys
     apis: list[Any] = field(default_factory=list)

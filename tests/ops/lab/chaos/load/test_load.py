@@ -109,7 +109,6 @@ TEXTS = SimulatedTexts({"a": VERSION})
 
 
 def answer_of(question: Question) -> Answer:
-    """Return the whole answer of the simulated engine."""
     answer = Answer(is_ended=True)
     prompt = chat_text(question.messages) if question.is_chat else question.prompt
     for choice in range(question.n):
