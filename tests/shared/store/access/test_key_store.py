@@ -8,7 +8,6 @@ from key_support import new_key
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.key_store import KeyStore
 from shared.store.access.secret import digest_of, id_of
-from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -86,13 +85,6 @@ async def test_the_pool_has_keys_from_the_first_one_on(store: KeyStore) -> None:
     _, key_id = await new_key(store)
     await store.revoke(key_id)
     assert await store.exist()
-
-
-async def test_stored_keys_are_no_strays(store: KeyStore, redis: Redis, keys: Keys) -> None:
-    _, key_id = await new_key(store)
-    await store.revoke(key_id)
-    audit = await Auditor(redis, keys).audit(settle_s=0)
-    assert (audit.num_keys, list(audit.strays)) == (3, [])
 
 
 def test_patterns_match_whole_names() -> None:

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from key_support import new_key
-from queue_support import LIMITS, Actor, make_job, tokens
+from queue_support import LIMITS, make_job
 
 from shared.errors import ErrorCode, JobFailed, RateLimited
 from shared.protocol.access.rates import Rate, Unit, Window
 from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey
-from shared.protocol.jobs import ClaimedJob, Job
-from shared.protocol.queue_replies import Standing
+from shared.protocol.jobs import Job
 from shared.store.access.key_store import KeyStore
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
@@ -90,14 +89,6 @@ async def test_a_new_window_begins_with_nothing_used(
 async def turn(client: Client, redis: Redis, keys: Keys, window: Window = Window.DAY) -> None:
     """Begin another window: pretend that the window that was counted was an earlier one."""
     await redis.hincrby(keys.rate(client.key_id), window, -1)  # type: ignore[misc]
-
-
-async def publish(actor: Actor, claimed: ClaimedJob, used: int) -> Standing:
-    """Publish a token of a job that has used this many tokens so far."""
-    token, epochs = tokens(claimed.job, used, [1]), {claimed.job.id: claimed.claim_epoch}
-    return await actor.queue.publish(
-        actor.id, {}, [token], claim_epochs=epochs, used={claimed.job.id: used}
-    )
 
 
 async def test_later_windows_pay_what_exceeds_the_limit(

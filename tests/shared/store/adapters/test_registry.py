@@ -27,13 +27,9 @@ def registry(redis: Redis, keys: Keys) -> Registry:
     return Registry(redis, keys)
 
 
-async def test_an_empty_pool_knows_nothing(registry: Registry) -> None:
-    assert await registry.base() is None
-    assert await registry.adapters() == []
-    assert await registry.resolve("base") is None
-
-
 async def test_names_resolve_to_versions(registry: Registry) -> None:
+    assert (await registry.base(), await registry.resolve("base")) == (None, None)
+    assert await registry.adapters() == []
     await registry.set_base(BASE)
     await registry.add_adapter(ADAPTER)
     assert await registry.base() == BASE

@@ -51,26 +51,6 @@ async def test_an_old_dead_letter_is_found_and_discarded(
     assert len(await letters.dead(1000)) == 250
 
 
-@pytest.mark.parametrize(
-    ("code", "is_kept"),
-    [
-        (ErrorCode.INTERNAL, True),
-        (ErrorCode.ADAPTER_UNAVAILABLE, True),
-        (ErrorCode.INVALID_VALUE, False),
-        (ErrorCode.CONTEXT_LENGTH_EXCEEDED, False),
-    ],
-)
-async def test_a_failed_job_is_kept_if_the_same_request_may_succeed(
-    actor, enqueue, letters, code: ErrorCode, is_kept: bool
-) -> None:
-    worker, job = await actor(), await enqueue()
-    (claimed,) = await worker.claim()
-    await worker.fail(claimed, code)
-    assert await letters.find(job.id) == (Unanswered(job, is_dead=False) if is_kept else None)
-    await letters.discard(job.id)
-    assert await letters.find(job.id) is None
-
-
 async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(
     actor, enqueue, letters, redis: Redis, keys: Keys
 ) -> None:

@@ -41,14 +41,6 @@ async def test_finish_stores_the_result_and_sends_the_end(
     assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).booked == 0
 
 
-async def test_an_unknown_job_cannot_be_finished(actor, enqueue, redis, keys) -> None:
-    worker = await actor()
-    job = await enqueue()
-    (claimed,) = await worker.claim()
-    await redis.delete(keys.job(job.id))
-    assert await worker.finish(claimed) == FinishOutcome.FENCED
-
-
 async def test_a_running_job_is_cancelled_by_its_worker_with_the_given_reason(
     actor, enqueue, events, queue: Queue, views: PoolViews
 ) -> None:

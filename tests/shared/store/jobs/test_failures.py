@@ -100,18 +100,6 @@ async def test_a_frozen_worker_is_fenced_when_it_wakes(
     assert await successor.finish(claimed) == FinishOutcome.OK
 
 
-async def test_a_living_worker_is_not_given_up(
-    start_actor: Start, enqueue, queue: Queue, views: PoolViews
-) -> None:
-    job = await enqueue()
-    worker = start_actor("steady")
-    assert await next_line(worker) == f"claimed {job.id}"
-    deadline = time.monotonic() + 2 * LEASE_MS / 1000
-    while time.monotonic() < deadline:
-        assert (await queue.reap()).workers == 0
-    assert (await views.job(job.id)).state == JobState.RUNNING
-
-
 async def test_every_call_of_a_worker_that_was_given_up_raises_lease_lost(
     actor, queue: Queue, residency: ResidencyStore
 ) -> None:

@@ -1,20 +1,15 @@
 """Candidates: which requests they take, and what changes of the name do to them."""
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 from adapter_versions import BASE, version_of
 from hypothesis import given
 from hypothesis import strategies as st
-from queue_support import Actor, eventually
 
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.jobs import Job
 from shared.store.adapters.candidates import Candidates
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.share import CandidateMode, Share
-from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -87,31 +82,6 @@ def test_who_is_with_the_candidate_stays_while_its_share_grows(
     assert not takes(0)
     assert takes(100)
     assert takes(large) or not takes(small)
-
-
-async def test_a_dropped_candidate_ends_its_jobs_and_is_forgotten(
-    registry: Registry,
-    candidates: Candidates,
-    canary: AdapterVersion,
-    enqueue: Callable[..., Awaitable[Job]],
-    actor: Callable[..., Awaitable[Actor]],
-    redis: Redis,
-    keys: Keys,
-) -> None:
-    job = await enqueue(canary)
-    worker = await actor(holds=[canary])
-    (claimed,) = await worker.claim()
-    assert await candidates.drop("a", by="red") == canary
-    assert await served(registry) == {ONE: 400}
-    await worker.finish(claimed)
-    assert (await worker.views.job(job.id)) is not None
-
-    async def is_forgotten() -> bool:
-        await registry.forget_unused()
-        return await registry.adapter_by_version(canary) is None
-
-    await eventually(is_forgotten)
-    assert list((await Auditor(redis, keys).audit(settle_s=0)).strays) == []
 
 
 async def test_a_quarantined_candidate_takes_no_requests(
