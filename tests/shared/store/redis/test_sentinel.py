@@ -335,6 +335,12 @@ class Cluster:
             await client.aclose()
 
     async def _start_node(self) -> None:
+        port = self._spawn()
+        self.ports.append(port)
+        self.nodes.append(connect(f"redis://127.0.0.1:{port}/0"))
+        await eventually(lambda: self._answers(self.nodes[-1]))
+
+    def _spawn(self) -> int:
         port, bus_port = free_port(), free_port()
         words = ["--port", str(port), "--cluster-port", str(bus_port), "--bind", "127.0.0.1"]
         words += ["--cluster-enabled", "yes", "--save", "", "--dir", str(self._folder)]
@@ -343,10 +349,8 @@ class Cluster:
         self._processes.append(
             subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
         )
-        self.ports.append(port)
         self._bus_ports.append(bus_port)
-        self.nodes.append(connect(f"redis://127.0.0.1:{port}/0"))
-        await eventually(lambda: self._answers(self.nodes[-1]))
+        return port
 
     async def _answers(self, node: Redis) -> bool:
         try:
