@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from batch_records import make_file
 from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -36,21 +37,6 @@ def files(redis: Redis, keys: Keys) -> StoredFiles:
     return StoredFiles(redis, keys)
 
 
-def make_file(
-    tenant: str = "red", *, purpose: Purpose = Purpose.BATCH, age_s: int = 0, num_bytes: int = 12
-) -> StoredFile:
-    now = int(time.time()) - age_s
-    return StoredFile(
-        id=new_file_id(),
-        tenant=tenant,
-        name="in.jsonl",
-        purpose=purpose,
-        num_bytes=num_bytes,
-        created_s=now,
-        expires_s=now + 1000,
-    )
-
-
 async def reserve(
     files: StoredFiles, file: StoredFile, num_bytes: int = 0, *, until_s: float | None = None
 ) -> None:
@@ -76,7 +62,7 @@ async def removed(files: StoredFiles, file_id: FileId) -> None:
 
 async def test_files_are_listed_by_tenant_and_purpose(files: StoredFiles) -> None:
     old, new = make_file(age_s=9), make_file(purpose=Purpose.BATCH_OUTPUT)
-    await files.add(old, new, make_file("blue"))
+    await files.add(old, new, make_file(tenant="blue"))
     assert await files.get(old.id) == old
     assert await listed(files) == [new, old]
     assert await listed(files, Purpose.BATCH) == [old]
@@ -216,15 +202,9 @@ class Accounts(RuleBasedStateMachine):
         return FileId(f"file-{self.num_files:04}")
 
     def file(self, file_id: FileId, size: int, purpose: Purpose = Purpose.BATCH) -> StoredFile:
-        now = int(self.now_s)
-        return StoredFile(
-            id=file_id,
-            tenant=self.tenants[file_id],
-            name="x",
-            purpose=purpose,
-            num_bytes=size,
-            created_s=now,
-            expires_s=now + LIFETIME_S,
+        expires_s, tenant = int(self.now_s) + LIFETIME_S, self.tenants[file_id]
+        return make_file(
+            id=file_id, tenant=tenant, purpose=purpose, num_bytes=size, expires_s=expires_s
         )
 
     def used(self, tenant: str) -> tuple[int, int]:
