@@ -1,4 +1,4 @@
-"""`lorikeet chat` against a scripted server."""
+"""`lorikeet chat` against a scripted server, and the lines of event streams that it reads."""
 
 import json
 import os
@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from command_line import lorikeet
 from sse_events import sse_bytes
@@ -17,6 +18,7 @@ from threaded_server import LocalServer, QuietHandler, running
 
 from ops.chat.client import ServerError
 from ops.chat.conversation import CommandError
+from ops.sse_lines import sse_lines
 
 MODELS = ("base", "pirate")
 
@@ -263,3 +265,26 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(server: ScriptedChat) -> Non
     assert b"(stopped)" in shown
     assert b"base heard 3 messages" in shown  # the part of the answer that was received counts
     assert b"Traceback" not in shown
+
+
+async def lines_of(*pieces: bytes) -> list[str]:
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return [line async for line in sse_lines(httpx.Response(200, content=stream()))]
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b"])
+async def test_characters_that_end_lines_elsewhere_are_part_of_the_line(character: str) -> None:
+    line = f'data: {{"text": "a{character}b"}}'
+    assert await lines_of(f"{line}\n\n".encode()) == [line, ""]
+
+
+async def test_lines_may_arrive_in_pieces_and_end_with_a_carriage_return() -> None:
+    raw = "data: 中\r\n".encode()
+    assert await lines_of(raw[:7], raw[7:-1], raw[-1:]) == ["data: 中"]
+
+
+async def test_a_line_that_is_cut_off_is_dropped() -> None:
+    assert await lines_of(b"id: 1\ndata: {") == ["id: 1"]

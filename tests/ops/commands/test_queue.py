@@ -5,10 +5,12 @@ import io
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from adapter_versions import BASE
 from api_support import queue_counts
+from command_line import lorikeet
 from queue_support import INFO, LIMITS, Actor, make_adapter, make_job
 from rich.console import Console
 from typer.testing import CliRunner
@@ -30,6 +32,17 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import Backlog, PoolViews, WorkerView
 
 Run = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def run(redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs `lorikeet WORDS` on the test's pool and returns its output."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("LORIKEET_REDIS_URL", redis_url)
+    monkeypatch.setenv("LORIKEET_POOL", pool)
+    return partial(asyncio.to_thread, lorikeet)
+
+
 COUNTS = queue_counts(waiting=3, totals={JobState.DONE: 10, JobState.FAILED: 1})
 
 
