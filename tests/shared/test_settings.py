@@ -46,11 +46,8 @@ def test_an_infinite_drain_time_is_refused(value: str) -> None:
         load_settings(WorkerSettings, **WORKER, drain_s=value)
 
 
-def test_a_worker_may_have_no_time_to_drain() -> None:
+def test_there_may_be_no_time_to_drain_or_to_come_back() -> None:
     assert load_settings(WorkerSettings, **WORKER, drain_s=0).drain_s == 0
-
-
-def test_a_client_may_have_no_time_to_come_back() -> None:
     assert load_settings(ApiSettings, disconnect_grace_s=0).disconnect_grace_s == 0
     with pytest.raises(SettingsError, match="--disconnect-grace-s: "):
         load_settings(ApiSettings, disconnect_grace_s=-1)
@@ -194,8 +191,9 @@ def keys(**given: Any) -> tuple[ApiKey, ...]:
     return api_keys(load_settings(ApiSettings, **given))
 
 
-def test_a_key_is_given_for_a_tenant() -> None:
-    assert keys(api_keys=[f"red:{A}", f"blue-2:{B}"]) == (ApiKey("red", A), ApiKey("blue-2", B))
+def test_keys_that_may_contain_a_colon_are_given_for_tenants() -> None:
+    given = keys(api_keys=[f"red:{A}", f"red:{B}", f"blue-2:{A}:{B}"])
+    assert given == (ApiKey("red", A), ApiKey("red", B), ApiKey("blue-2", f"{A}:{B}"))
 
 
 def test_a_tenant_without_a_name_is_identified_by_a_hash_of_its_key() -> None:
@@ -204,14 +202,6 @@ def test_a_tenant_without_a_name_is_identified_by_a_hash_of_its_key() -> None:
     assert first.tenant.startswith("key-")
     assert first.tenant != second.tenant
     assert first == keys(api_keys=[A])[0]
-
-
-def test_a_tenant_may_have_several_keys() -> None:
-    assert [key.tenant for key in keys(api_keys=[f"red:{A}", f"red:{B}"])] == ["red", "red"]
-
-
-def test_a_key_with_a_tenant_may_contain_a_colon() -> None:
-    assert keys(api_keys=[f"red:{A}:{B}"]) == (ApiKey("red", f"{A}:{B}"),)
 
 
 @pytest.mark.parametrize("text", [f"{A},red:{B}", f"{A} red:{B}", f" {A}\n,red:{B}, "])

@@ -24,6 +24,7 @@ from api.metrics.pool_metrics import PoolSnapshot
 from api.pools.pool import Pool
 from api.pools.pool_status import PoolReports
 from api.server import http_config
+from ops.local.ports import free_port as free_port
 from shared.errors import JobError
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
@@ -330,10 +331,3 @@ async def waiting_job(server: RunningApp) -> str:
             pass
     (job_id,) = server.pool.part(ReplyHub)._inboxes
     return job_id
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from queue_support import INFO, LIMITS, NEVER_MS, Actor, eventually, make_adapter, make_job
+from queue_support import LIMITS, NEVER_MS, Actor, eventually, make_adapter, make_job
 
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities
@@ -157,22 +157,17 @@ async def test_needs_that_no_single_worker_serves_are_named(
 
 
 async def test_no_job_is_left_to_a_larger_worker_that_does_not_serve_it(
-    queue: Queue, actor: Start, redis: Redis, keys: Keys
+    queue: Queue, actor: Start
 ) -> None:
-    async def with_capacity(name: str, serves: Capabilities, kv_tokens: int) -> Actor:
-        worker = Actor(queue, redis, keys, name, ["base@1"], serves)
-        worker.info = replace(worker.info, kv_tokens=kv_tokens)
-        return await worker.register()
-
-    small = await with_capacity("small", EVERYTHING, 100)
-    large = await with_capacity("large", PLAIN, 1000)
+    small = await actor("small", holds=["base@1"], kv_tokens=100)
+    large = await actor("large", holds=["base@1"], kv_tokens=1000, serves=PLAIN)
     with pytest.raises(JobFailed, match="no worker holds more than 100 at a time"):
         await queue.enqueue(make_job(**embeddings(cost=500)), LIMITS)
     plain_job = make_job("base@1", cost=500)
     await queue.enqueue(plain_job, LIMITS)
     assert await small.claim_ids(tokens=100) == []
     assert await large.claim_ids(tokens=1000) == [plain_job.id]
-    other = await with_capacity("other", EVERYTHING, 1000)
+    other = await actor("other", holds=["base@1"], kv_tokens=1000)
     job = make_job(**embeddings(cost=500))
     await queue.enqueue(job, LIMITS)
     await queue.leave(other.id)
@@ -217,16 +212,9 @@ MOST = 1000
 
 
 @pytest.fixture
-async def small_and_large(queue: Queue, redis, keys) -> tuple[Actor, Actor]:
+async def small_and_large(actor: Start) -> tuple[Actor, Actor]:
     """Workers with a capacity of MOST and of twice as many tokens."""
-    workers = (
-        Actor(queue, redis, keys, "small", ["a@1"]),
-        Actor(queue, redis, keys, "large", ["a@1"]),
-    )
-    for worker, tokens in zip(workers, (MOST, 2 * MOST), strict=True):
-        info = replace(INFO, kv_tokens=tokens)
-        await queue.register(worker.id, lease_ms=60_000, info=info, residents=worker.holds)
-    return workers
+    return await actor("small", kv_tokens=MOST), await actor("large", kv_tokens=2 * MOST)
 
 
 async def test_a_job_that_exceeds_every_live_worker_is_refused(
@@ -287,11 +275,7 @@ async def test_no_worker_idles_while_small_jobs_wait_after_a_large_one(
                 ends.append(done.job.id)
     assert not idle
     assert ends.index(large.id) < 400  # the large job isn't delayed forever
-    await eventually(lambda: _is_empty(views))
-
-
-async def _is_empty(views: PoolViews) -> bool:
-    return (await views.counts()).waiting == 0
+    assert (await views.counts()).waiting == 0
 
 
 async def test_a_small_worker_reaches_small_jobs_after_many_large_ones(
