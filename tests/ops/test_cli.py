@@ -150,7 +150,7 @@ def test_a_redis_that_wants_a_password_is_named(
     assert code == 1
     [line] = printed.splitlines()
     assert line.startswith(f"lorikeet: the Redis at {locked_redis} needs a password: ")
-    assert "set LORIKEET_REDIS_URL" in line
+    assert "set LORIKEET_REDIS_URL to redis://[USER]:PASSWORD@HOST:PORT/0" in line
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from shared.adapter_flags import parse_adapter_flags
 from shared.adapter_names import is_valid_name
 from shared.adapter_sources import RemoteUrl, SourceTemplate, is_remote, without_query
 from shared.errors import SettingsError
-from shared.settings import WorkerSettings
 
 
 def test_only_four_schemes_are_urls() -> None:
@@ -119,11 +118,6 @@ def test_the_bare_current_folder_is_named_by_its_own_name(
     (tmp_path / "sql").mkdir()
     monkeypatch.chdir(tmp_path / "sql")
     assert parse_adapter_flags(["."]) == {"sql": str(tmp_path.resolve() / "sql")}
-
-
-def test_a_workers_bad_flag_is_refused_when_its_settings_are_made() -> None:
-    with pytest.raises(SettingsError, match="the name 'a' is given twice"):
-        WorkerSettings(model="base", adapters=("a=org/a", "a=org/b"))
 
 
 def test_only_the_first_equals_sign_ends_the_name() -> None:

@@ -10,14 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import (
-    Browser,
-    ConsoleMessage,
-    Page,
-    Request,
-    async_playwright,
-    expect,
-)
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -18,11 +18,7 @@ from queue_model import DAILY_TOKENS, DORA, VERSIONS, Known, QueueModel, kinds_o
 from queue_support import API, LIMITS, NEVER_MS, Actor, make_adapter, make_job, tokens
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull, RateLimited
-from shared.protocol.capabilities import (
-    EVERYTHING,
-    AdapterKind,
-    Capabilities,
-)
+from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey, QueueLimits
 from shared.protocol.ids import ApiId

@@ -90,25 +90,12 @@ def chat(server: ScriptedChat, *words: str, typed: str, **env: str) -> str:
     return lorikeet(*argv, input=typed, env={"COLUMNS": "120", **env})
 
 
-def test_the_history_is_sent_with_each_prompt(server: ScriptedChat) -> None:
-    shown = chat(server, "pirate", typed="hi\nand now?\n")
-    assert "pirate heard 1 messages\n" in shown
-    assert "pirate heard 3 messages\n" in shown
-    assert [m["content"] for m in server.requests[1]["messages"]] == [
-        *("hi", "pirate heard 1 messages", "and now?")
-    ]
-    assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
-
-
-def test_the_base_model_is_the_default_and_empty_lines_are_ignored(server: ScriptedChat) -> None:
-    chat(server, typed="\nhi\n\n")
+@pytest.mark.parametrize("typed", ["\nhi\n\n", "hi\n/quit\nhi\n"])
+def test_the_base_model_gets_each_line_up_to_quit_but_no_empty_ones(
+    server: ScriptedChat, typed: str
+) -> None:
+    chat(server, typed=typed)
     assert [request["model"] for request in server.requests] == ["base"]
-
-
-@pytest.mark.parametrize("end", ["/quit\nhi\n", ""])
-def test_quit_or_the_end_of_the_input_ends_it(server: ScriptedChat, end: str) -> None:
-    chat(server, typed=f"one\n{end}")
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("typed", ["/compare base pirate\nhi\n", None])
@@ -143,7 +130,7 @@ def test_a_model_that_was_loaded_after_the_start_can_be_chosen(server: ScriptedC
     assert "pirate heard 3 messages" in shown
 
 
-def test_each_of_two_models_keeps_its_own_answers(server: ScriptedChat) -> None:
+def test_each_prompt_has_the_history_with_the_models_own_answers(server: ScriptedChat) -> None:
     chat(server, typed="hi\n/compare pirate base\nyou?\nso?\n/model base\nand you?\n")
     last = server.requests[-1]
     assert last["model"] == "base"
@@ -151,6 +138,7 @@ def test_each_of_two_models_keeps_its_own_answers(server: ScriptedChat) -> None:
         *("hi", "base heard 1 messages", "you?", "base heard 3 messages"),
         *("so?", "base heard 5 messages", "and you?"),
     ]
+    assert [m["role"] for m in last["messages"]] == [*["user", "assistant"] * 3, "user"]
 
 
 def test_one_of_two_models_may_fail_alone(server: ScriptedChat) -> None:

@@ -9,13 +9,7 @@ from typer.testing import CliRunner
 
 from ops.commands import base_model as module
 from ops.commands.base_model import DEMO, DEMO_ADAPTERS, base_model
-from ops.commands.flags import (
-    read_settings,
-    settings_flags,
-    spread_adapters,
-    to_argv,
-    to_variables,
-)
+from ops.commands.flags import read_settings, settings_flags, spread_adapters, to_argv, to_variables
 from shared.settings import ApiSettings, WorkerSettings
 
 

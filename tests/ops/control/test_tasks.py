@@ -58,11 +58,6 @@ async def add_letter(redis: Redis, keys: Keys, age_ms: int, **changes: str) -> N
     await redis.xadd(keys.dead, letter, id=f"{await now_ms(redis) - age_ms}-*")
 
 
-async def quarantine(redis: Redis, keys: Keys, since_ms: int) -> None:
-    await redis.hset(keys.version(A), "state", "quarantined")  # type: ignore[misc]
-    await redis.zadd(keys.quarantined, {A: await now_ms(redis) - since_ms})
-
-
 async def test_every_task_runs_on_an_empty_pool_and_twice(tasks: ControlTasks) -> None:
     with capture_logs() as logs:
         for task in (*TASKS, *TASKS):
@@ -97,7 +92,8 @@ async def test_workers_that_were_given_up_are_logged(
 async def test_quarantined_versions_are_released_after_the_set_time(
     redis: Redis, keys: Keys, settings: ControlSettings, is_released: bool
 ) -> None:
-    await quarantine(redis, keys, since_ms=700_000)
+    await redis.hset(keys.version(A), "state", "quarantined")  # type: ignore[misc]
+    await redis.zadd(keys.quarantined, {A: await now_ms(redis) - 700_000})
     with capture_logs() as logs:
         await ControlTasks(redis, keys, settings).release_quarantined()
     assert [line["versions"] for line in logs] == ([[A]] if is_released else [])
@@ -237,9 +233,7 @@ async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
 async def test_of_several_processes_one_runs_each_task(
     start_control: Start, redis_url: str, pool: str, redis: Redis, keys: Keys
 ) -> None:
-    error = '{"code":"poison_job","message":"it kills"}'
-    letter = {"id": "1", "version": "a@1", "tenant": "t", "try": 3, "worker": "w", "error": error}
-    await redis.xadd(keys.dead, {**letter, "body": ""})  # type: ignore[arg-type]
+    await add_letter(redis, keys, 0)
     controls = [start_control(redis_url, pool) for _ in range(3)]
 
     async def is_reported() -> bool:

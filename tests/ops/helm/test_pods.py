@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helm_chart import (
-    EXAMPLES,
-    Manifest,
-    container_of,
-    of_kind,
-    plain_env,
-    pod_specs,
-    rendered,
-)
+from helm_chart import EXAMPLES, Manifest, container_of, of_kind, plain_env, pod_specs, rendered
 from keda_player import Player, Rule
 
 from api.server import EXIT_S

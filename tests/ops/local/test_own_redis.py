@@ -16,13 +16,7 @@ import pytest
 
 from ops.local import embedded_redis
 from ops.local import own_redis as module
-from ops.local.data_folder import (
-    NOTHING,
-    PROBE_BYTES,
-    data_folder,
-    locked_folder,
-    quick_digest,
-)
+from ops.local.data_folder import NOTHING, PROBE_BYTES, data_folder, locked_folder, quick_digest
 from ops.local.embedded_redis import find_server, program_version, start_redis
 from ops.local.own_redis import MIN_MEMORY_BYTES, WRITER_FILE, OwnRedis, own_redis
 from ops.local.redis_login import published, url_file, with_login

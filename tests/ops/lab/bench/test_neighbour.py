@@ -22,12 +22,7 @@ from ops.lab.bench.servers.llama_cpp import check_llama_cpp, run_program
 from ops.lab.bench.servers.model_servers import check_vllm
 from ops.lab.bench.servers.random_adapters import make_adapters
 from ops.lab.machine import ROOT, this_machine
-from ops.lab.server_processes import (
-    ServerFailed,
-    clean_environment,
-    process,
-    wait_until_serves,
-)
+from ops.lab.server_processes import ServerFailed, clean_environment, process, wait_until_serves
 from ops.local.ports import free_port
 from ops.packaging.wheel import PREBUILT
 from shared.errors import SettingsError

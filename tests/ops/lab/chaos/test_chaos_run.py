@@ -18,13 +18,7 @@ from ops.lab.chaos.faults.fault import Fault, Scene, strike
 from ops.lab.chaos.faults.kinds import KINDS, chosen_kinds, need_network
 from ops.lab.chaos.load.answer import DONE, Answer
 from ops.lab.chaos.load.fleet import Fleet
-from ops.lab.chaos.load.requests import (
-    STALLED_CHOICES,
-    WEIGHTS,
-    Manner,
-    Question,
-    RequestSource,
-)
+from ops.lab.chaos.load.requests import STALLED_CHOICES, WEIGHTS, Manner, Question, RequestSource
 from ops.lab.chaos.load.sse import Event, read_events
 from ops.lab.chaos.load.text_checks import SimulatedTexts, problems_of, problems_of_part
 from ops.lab.chaos.schedule import WARM_UP_S, plan_faults

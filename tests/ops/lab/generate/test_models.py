@@ -9,23 +9,10 @@ import pytest
 import torch
 import transformers
 
-from ops.lab.generate.gpu_sizes import (
-    CARDS_GIB,
-    MODELS,
-    PAGE,
-    Shape,
-    cards_needed,
-    sizes,
-)
+from ops.lab.generate.gpu_sizes import CARDS_GIB, MODELS, PAGE, Shape, cards_needed, sizes
 from ops.lab.generate.models import run
 from ops.lab.generate.models.attempt import ARCHITECTURES, attempt
-from ops.lab.generate.models.outcome import (
-    Outcome,
-    Outcomes,
-    Status,
-    read_outcomes,
-    write_outcomes,
-)
+from ops.lab.generate.models.outcome import Outcome, Outcomes, Status, read_outcomes, write_outcomes
 from ops.lab.generate.models.page import WELL_KNOWN, row
 from ops.lab.generate.models.run import try_all
 from ops.lab.generate.models.tiny_config import tiny_config

@@ -218,15 +218,11 @@ async def test_an_unloaded_version_stays_until_its_last_job_has_ended(
     await worker.finish(running)
     (waiting,) = await worker.claim()
     assert (running.job, waiting.job) == tuple(jobs)
-    await eventually(lambda: sweeps_nothing(registry))
+    assert await registry.forget_unused() == []
     assert await registry.adapter_by_version(ONE.version)
     await worker.finish(waiting)
     assert await swept(registry) == ["a@1"]
     assert (await queue.beat(worker.id, lease_ms=60_000, info=INFO)).num_forgotten == 1
-
-
-async def sweeps_nothing(registry: Registry) -> bool:
-    return await registry.forget_unused() == []
 
 
 async def test_a_job_of_a_dead_worker_keeps_its_unloaded_version(

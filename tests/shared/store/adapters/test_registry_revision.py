@@ -10,12 +10,7 @@ import pytest
 from adapter_versions import BASE
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from queue_support import LIMITS, Actor, make_adapter, make_job
 from redis_facts import Facts
 from registry_model import Name, Refused, RegistryModel
