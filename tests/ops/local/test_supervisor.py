@@ -98,27 +98,26 @@ async def test_a_refusal_stops_all_children(log: Log) -> None:
     assert_gone(api)
 
 
-FAILS = """
+LOGS = """
 import time
 print('{"timestamp": "%s", "event": "loading"}' % time.time_ns(), flush=True)
-print("OSError: no space", flush=True)
-raise SystemExit(1)
 """
+FAILS = f"{LOGS}print('OSError: no space', flush=True); raise SystemExit(1)"
 
 
-async def test_three_equal_failures_end_it_with_their_last_line(log: Log) -> None:
+@pytest.mark.parametrize(
+    ("code", "last"),
+    [(FAILS, "OSError: no space$"), (f"{LOGS}raise SystemExit(1)", ".*loading")],
+    ids=["a text", "a log line, whose time differs"],
+)
+async def test_three_equal_failures_end_it_with_their_last_line(
+    log: Log, code: str, last: str
+) -> None:
     api = child("api", SLEEPER, log)
-    with pytest.raises(ChildFailed, match=r"worker .* 3 times .* status 1\): OSError: no space$"):
-        await Supervisor([[api], [child("worker", FAILS, log)]]).run()
-    assert log.count("OSError") == MAX_EQUAL
+    with pytest.raises(ChildFailed, match=rf"worker .* 3 times .* status 1\): {last}"):
+        await Supervisor([[api], [child("worker", code, log)]]).run()
+    assert log.count(last.strip(".*$")) == MAX_EQUAL
     assert_gone(api)
-
-
-async def test_log_lines_that_differ_in_their_time_are_equal(log: Log) -> None:
-    code = FAILS.replace('print("OSError: no space", flush=True)', "")
-    with pytest.raises(ChildFailed, match="loading"):
-        await Supervisor([[child("worker", code, log)]]).run()
-    assert log.count("loading") == MAX_EQUAL
 
 
 async def test_a_child_that_its_environment_ends_is_restarted_further(log: Log) -> None:

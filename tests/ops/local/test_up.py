@@ -117,17 +117,11 @@ async def test_a_server_without_a_worker_is_not_ready(
 
 
 async def test_a_process_that_had_joined_the_pool_is_not_to_blame_for_its_end(
-    starting: StartingPool,
-) -> None:
-    assert not await starting.never_started(1)
-    assert await starting.never_started(2)
-
-
-async def test_workers_whose_ids_have_another_form_are_of_no_process(
     starting: StartingPool, queue: Queue
 ) -> None:
-    for wid in ("worker", "host:x:0"):
+    for wid in ("worker", "host:x:0"):  # ids of no process
         await join(queue, wid)
+    assert not await starting.never_started(1)
     assert await starting.never_started(2)
 
 
