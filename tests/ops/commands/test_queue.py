@@ -25,7 +25,7 @@ from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import Job, JobState
 from shared.store.access.key_store import KeyStore
 from shared.store.adapters.registry import Registry
-from shared.store.audit.running_audit import RunningAudit
+from shared.store.audit import running_audit
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -262,10 +262,13 @@ async def test_strays_are_listed_and_fail_the_command(run: Run, redis: Redis, ke
     assert "the job is finished or unknown" in rows[keys.due]
 
 
-async def test_the_queue_names_the_number_of_strays(run: Run, redis: Redis, keys: Keys) -> None:
+async def test_the_queue_names_the_number_of_strays(
+    run: Run, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_audit, "LOOK_S", 0.01)
     assert "stray" not in await run("queue")
     await redis.set(keys.result(STRAY), "x")
-    audit = RunningAudit(redis, keys)
+    audit = running_audit.RunningAudit(redis, keys)
     for _ in range(2):
         await audit.step()
     assert "stray keys: 1; `lorikeet audit` lists them" in await run("queue")

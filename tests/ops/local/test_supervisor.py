@@ -63,7 +63,7 @@ def child(
         env=dict(os.environ),
         stop_timeout_s=stop_timeout_s,
         show=log.show,
-        first_backoff_s=0.01,
+        first_backoff_s=0.001,
         is_to_blame=is_to_blame,
         start_s=start_s,
     )
@@ -85,7 +85,7 @@ async def test_the_pause_before_a_restart_doubles(log: Log) -> None:
     await run
     shown = [line for _, line in log.lines if "restarts" in line]
     assert shown[:3] == [
-        f"ended (exit code 1), restarts in {pause} s" for pause in ("0.01", "0.02", "0.04")
+        f"ended (exit code 1), restarts in {pause} s" for pause in ("0.001", "0.002", "0.004")
     ]
 
 
@@ -146,7 +146,7 @@ async def test_a_child_that_is_killed_again_and_again_is_restarted(log: Log) -> 
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         await eventually(lambda number=number: log.count("up") == number)  # type: ignore[misc]
-    assert log.count("ended (SIGKILL), restarts in 0.01 s") > 0
+    assert log.count("ended (SIGKILL), restarts in 0.001 s") > 0
     supervisor.stop()
     await run
 
