@@ -35,7 +35,6 @@ markers =
 
 
 def pytest_commands(*targets: str) -> list[str]:
-    """Return the pytest commands that `make` would run."""
     command = ["make", "--dry-run", *targets]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [line for line in shown.splitlines() if "/pytest" in line]

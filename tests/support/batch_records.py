@@ -24,8 +24,8 @@ def make_batch(tenant: str = "red", *, age_s: int = 0, **changes: Any) -> Batch:
     return Batch(**{**fields, **changes})
 
 
-def make_file(*, keep_s: int = 60, **changes: Any) -> StoredFile:
-    now = int(time.time())
+def make_file(*, keep_s: int = 1000, age_s: int = 0, **changes: Any) -> StoredFile:
+    now = int(time.time()) - age_s
     fields: dict[str, Any] = {
         "id": new_file_id(),
         "tenant": "red",
@@ -39,7 +39,6 @@ def make_file(*, keep_s: int = 60, **changes: Any) -> StoredFile:
 
 
 async def stored(batches: Batches, batch_id: BatchId) -> Batch:
-    """Return the record of a batch, which must exist."""
     found = await batches.get(batch_id)
     assert found is not None
     return found

@@ -45,8 +45,6 @@ HEADERS = RequestHeaders(idempotency_key="k")
 
 @dataclass(frozen=True, slots=True)
 class BodyCheck:
-    """The check of one route's bodies."""
-
     valid: Raw
     """A body that has each kind of container that the route accepts."""
     check_object: Callable[[Raw], object]

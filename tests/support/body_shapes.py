@@ -108,7 +108,6 @@ def paths(value: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def at(value: Any, path: Path) -> Any:
-    """Return the value at a path."""
     for key in path:
         value = value[key]
     return value

@@ -52,8 +52,6 @@ CASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCounts:
-    """Counts of one decode step."""
-
     forward: Counts
     """Counts of the model's forward pass."""
     rest: Counts
@@ -87,7 +85,6 @@ class CountedEngine:
         loaded.model.register_forward_hook(self._leave_forward)
 
     def count(self, case: str, rows: int) -> StepCounts:
-        """Count a decode step of `rows` sequences, each with one of the adapters in turn."""
         requests = [self._request(CASES[case], row) for row in range(rows)]
         for request in requests:
             self._engine.add(request)

@@ -22,7 +22,6 @@ BASE: AdapterVersion = version_of(NAME, source_digest(NAME))
 
 
 def worker_command(redis_url: str, pool: str, **settings: Any) -> list[str]:
-    """Return the command of a worker with the simulated engine."""
     return [str(LORIKEET), *worker_arguments(redis_url, pool, **settings)]
 
 

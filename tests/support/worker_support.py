@@ -35,7 +35,6 @@ DEADLINE_S = 60.0
 
 
 async def has_workers(views: PoolViews, count: int) -> bool:
-    """Return whether exactly `count` workers are registered."""
     return len(await views.workers()) == count
 
 
@@ -150,11 +149,9 @@ class Client:
         return result
 
     async def until_published(self, job: Job, count: int) -> None:
-        """Wait until at least `count` tokens of the job have been published."""
         await until(lambda: sum(len(t.ids) for t in self.tokens_of(job)) >= count)
 
     def tokens_of(self, job: Job) -> list[Tokens]:
-        """Return the token events of the job that have arrived so far."""
         return [event for event in self.events[job.id] if isinstance(event, Tokens)]
 
     def answers_of(

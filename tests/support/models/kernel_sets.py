@@ -186,7 +186,6 @@ def _with_emulated_amx() -> list[str]:
 
 
 def kernels_of(name: str, dtype: torch.dtype) -> Kernels:
-    """Return the kernels `name` for tensors of `dtype`."""
     if name == "triton":
         from worker.kernels.triton.kernels import TritonKernels
 
@@ -208,7 +207,6 @@ def assert_near(
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Make torch use `number` threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

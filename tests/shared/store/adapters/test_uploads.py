@@ -116,7 +116,6 @@ async def test_another_base_model_deletes_uploads(
 
 @pytest.fixture
 async def small(open_client: Callable[[str], Redis], own_server: EmbeddedRedis) -> Redis:
-    """Client of a Redis with little memory."""
     client = open_client(own_server.url)
     await client.config_set("maxmemory", "40mb")
     return client

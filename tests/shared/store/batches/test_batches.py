@@ -12,11 +12,7 @@ from shared.protocol.results import Usage
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, Turn
-from shared.store.batches.records import (
-    Batch,
-    BatchStatus,
-    LineError,
-)
+from shared.store.batches.records import Batch, BatchStatus, BatchUsage
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -175,14 +171,6 @@ async def test_a_cancelled_batch_is_not_finalized(batches: Batches) -> None:
     await batches.cancel(batch.id)
     found = await stored(batches, batch.id)
     assert found.status is BatchStatus.CANCELLED
-
-
-async def test_faults_of_the_input_are_kept(batches: Batches) -> None:
-    batch, fault = await added(batches), LineError(code="x", message="bad", line=3)
-    await batches.take_turn()
-    await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=9, announces=False, errors=[fault])
-    found = await stored(batches, batch.id)
-    assert found.errors == (fault,)
 
 
 async def test_an_end_is_announced_until_it_is_forgotten(

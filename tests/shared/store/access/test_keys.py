@@ -1,5 +1,6 @@
-"""Limits of API keys: tokens are reserved, then charged to the window in which they are used."""
+"""Stored API keys: their rights, their limits by window, and the ledger of what they use."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -7,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from key_support import new_key
-from queue_support import LIMITS, Actor, make_job, tokens
+from queue_support import LIMITS, make_job
 
 from shared.errors import ErrorCode, JobFailed, RateLimited
 from shared.protocol.access.rates import Rate, Unit, Window
+from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey
-from shared.protocol.jobs import ClaimedJob, Job
-from shared.protocol.queue_replies import Standing
+from shared.protocol.jobs import Job
 from shared.store.access.key_store import KeyStore
+from shared.store.access.ledger import Ledger
+from shared.store.access.secret import digest_of, id_of
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -28,8 +31,6 @@ def store(redis: Redis, keys: Keys) -> KeyStore:
 
 
 class Client:
-    """Client with a key."""
-
     def __init__(self, queue: Queue, key_id: str) -> None:
         self.queue, self.key_id = queue, key_id
         self.rates: tuple[Rate, ...] = ()
@@ -94,14 +95,6 @@ async def turn(client: Client, redis: Redis, keys: Keys, window: Window = Window
     await redis.hincrby(keys.rate(client.key_id), window, -1)  # type: ignore[misc]
 
 
-async def publish(actor: Actor, claimed: ClaimedJob, used: int) -> Standing:
-    """Publish a token of a job that has used this many tokens so far."""
-    token, epochs = tokens(claimed.job, used, [1]), {claimed.job.id: claimed.claim_epoch}
-    return await actor.queue.publish(
-        actor.id, {}, [token], claim_epochs=epochs, used={claimed.job.id: used}
-    )
-
-
 async def test_later_windows_pay_what_exceeds_the_limit(
     client: Any, actor: Any, redis: Redis, keys: Keys
 ) -> None:
@@ -156,3 +149,112 @@ async def test_a_key_that_is_not_valid_any_more_enqueues_nothing(
         await one.send()
     assert refused.value.error.code is ErrorCode.INVALID_API_KEY
     assert not await redis.exists(keys.due)
+
+
+@pytest.fixture
+def ledger(redis: Redis, keys: Keys) -> Ledger:
+    return Ledger(redis, keys)
+
+
+async def test_entries_expire_after_the_days_of_the_setting(
+    actor: Any, enqueue: Any, ledger: Ledger, redis: Redis, keys: Keys
+) -> None:
+    worker = await actor()
+    await enqueue(tenant="red")
+    (claimed,) = await worker.claim()
+    await worker.finish(claimed)
+    today = (await redis.time())[0] * 1000 // DAY_MS
+    for key in (keys.ledger(today, "red"), keys.ledger_tenants(today)):
+        assert await redis.pexpiretime(key) == (today + 1 + LIMITS.usage_days) * DAY_MS
+
+
+async def test_thousands_of_models_are_read_completely(
+    redis: Redis, keys: Keys, ledger: Ledger
+) -> None:
+    today = await ledger.today()
+    number = (await redis.time())[0] * 1000 // DAY_MS
+    for tenant in ("red", "blue"):
+        rows = {f"m{model:04}": f"{model} 1 2 3" for model in range(3000)}
+        await redis.hset(keys.ledger(number, tenant), mapping=rows)  # type: ignore[misc]
+    entries = await ledger.entries(today, ["red", "blue", "nobody"])
+    assert [(entry.tenant, entry.used.requests) for entry in entries] == [
+        (tenant, model) for tenant in ("blue", "red") for model in range(3000)
+    ]
+
+
+RIGHTS = Access(
+    tenant="red", scopes=frozenset({Scope.INFERENCE, Scope.ADAPTERS}), models=("sql-*", "base")
+)
+
+
+async def test_a_new_key_is_found_by_its_secret_with_all_its_rights(store: KeyStore) -> None:
+    key, secret = await store.create(RIGHTS, KeyLimits(tokens_per_day=7))
+    assert re.fullmatch(r"lk-[0-9a-f]{12}-[A-Za-z0-9_-]{43}", secret)
+    found = await store.find(secret)
+    assert found == Access(tenant="red", scopes=RIGHTS.scopes, models=RIGHTS.models, key_id=key.id)
+    assert key.limits == KeyLimits(tokens_per_day=7)
+    assert await store.read(key.id) == key
+    assert await store.all() == [key]
+
+
+async def test_redis_has_the_digest_and_not_the_secret(
+    store: KeyStore, redis: Redis, keys: Keys
+) -> None:
+    secret, key_id = await new_key(store)
+    record = await redis.hgetall(keys.access_key(key_id))  # type: ignore[misc]
+    assert record[b"digest"].decode() == digest_of(secret)
+    assert secret.rpartition("-")[2] not in str(record)
+
+
+async def test_only_the_exact_secret_is_accepted(store: KeyStore) -> None:
+    secret, _ = await new_key(store)
+    same_id = secret[:-43] + "x" * 43
+    for wrong in (same_id, secret[:-1], secret + "x", secret.upper(), "", "lk-"):
+        assert await store.find(wrong) is None
+    assert id_of(same_id) == id_of(secret)
+
+
+async def test_a_revoked_key_is_refused_and_stays_listed(store: KeyStore) -> None:
+    secret, key_id = await new_key(store)
+    kept, kept_id = await new_key(store)
+    assert await store.revoke(key_id)
+    listed = {key.id: key for key in await store.all()}
+    assert await store.find(secret) is None
+    assert listed[key_id].revoked_ms is not None
+    assert listed[kept_id].revoked_ms is None
+    assert await store.find(kept)
+    assert await store.revoke(key_id)
+    assert await store.read(key_id) == listed[key_id]  # the first time counts
+    assert not await store.revoke("0" * 12)
+
+
+async def test_an_expired_key_is_refused(store: KeyStore, redis: Redis, keys: Keys) -> None:
+    key, secret = await store.create(RIGHTS, KeyLimits(), lifetime_ms=60_000)
+    assert key.expires_ms == key.created_ms + 60_000
+    assert await store.find(secret)
+    await redis.hset(keys.access_key(key.id), "expires_ms", key.created_ms)  # type: ignore[misc]
+    assert await store.find(secret) is None
+
+
+async def test_a_scope_of_a_later_release_is_ignored(
+    store: KeyStore, redis: Redis, keys: Keys
+) -> None:
+    secret, key_id = await new_key(store)
+    await redis.hset(keys.access_key(key_id), "scopes", "inference telepathy")  # type: ignore[misc]
+    found = await store.find(secret)
+    assert found is not None
+    assert found.scopes == {Scope.INFERENCE}
+
+
+async def test_the_pool_has_keys_from_the_first_one_on(store: KeyStore) -> None:
+    assert not await store.exist()
+    _, key_id = await new_key(store)
+    await store.revoke(key_id)
+    assert await store.exist()
+
+
+def test_patterns_match_whole_names() -> None:
+    assert RIGHTS.allows("base")
+    assert RIGHTS.allows("sql-2")
+    assert not RIGHTS.allows("a-sql-2")
+    assert not RIGHTS.allows("BASE")
