@@ -11,7 +11,7 @@ from raw_client import BODY, CHAT, STREAM, with_settings
 from sse_events import EventReader, answer_in, sse_events
 
 from api.answers import delivery
-from api.answers.following import Following
+from api.answers.parts import Following
 from api.follow.reply_hub import ReplyHub
 from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError, RedisUnavailable

@@ -16,7 +16,7 @@ from raw_client import with_settings
 from routes_support import example_path, routes
 
 from api.access.authenticator import ANONYMOUS
-from api.schema.base import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
+from api.schema.metadata import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
 from shared.protocol.access.rights import ALL_MODELS, Access
 from shared.protocol.ids import BatchId
 from shared.store.access.key_store import KeyStore

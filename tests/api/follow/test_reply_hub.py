@@ -10,7 +10,7 @@ from api_support import RunningApp, until
 from queue_support import API, LIMITS, eventually, make_job
 from structlog.testing import capture_logs
 
-from api.answers.following import Following
+from api.answers.parts import Following
 from api.follow import cancel_queue, presence
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence

@@ -12,7 +12,7 @@ from threaded_server import LocalServer, QuietHandler, running
 
 from ops.demo.evaluate import EvaluationFailed
 from ops.demo.tasks import TASKS
-from ops.load.popularity import FORMULA
+from ops.load.distributions import FORMULA
 from shared.errors import SettingsError
 
 

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from ops.control.batches.assembly import batch_work
 from ops.control.batches.webhook import Webhook
 from ops.control.tasks import TASKS, ControlTask, ControlTasks
-from ops.lab.generate.control_bounds import WORK
+from ops.lab.generate.bounds import WORK
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import AdapterVersion, JobId

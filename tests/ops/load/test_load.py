@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ops.load.answers import Answer
-from ops.load.arrivals import Closed, Open, due_times_s
-from ops.load.lengths import Length, parse_length
+from ops.load.distributions import Closed, Open, due_times_s
+from ops.load.distributions import Length, parse_length
 from ops.load.load import Load, OnDone, body_of, send_load
-from ops.load.output import load_lines, load_table
-from ops.load.percentiles import percentile, percentiles
+from ops.load.report import load_lines, load_table
+from ops.load.report import percentile, percentiles
 from ops.load.plot import plot_load
-from ops.load.popularity import Popularity, pick, probabilities
+from ops.load.distributions import Popularity, pick, probabilities
 from ops.load.prompts import WORDS, prompt
 from ops.load.report import LoadReport, Slo
 from ops.load.report import report as report_of

@@ -37,7 +37,7 @@ from shared.store.adapters.candidates import Candidates
 from shared.store.adapters.inspections import Findings, Inspection, Inspections
 from shared.store.adapters.pins import Pins
 from shared.store.adapters.shadows import PairReport, ShadowPair, Shadows
-from shared.store.adapters.share import CandidateMode
+from shared.store.adapters.candidates import CandidateMode
 from shared.store.adapters.uploads import Uploads
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches
 from shared.store.batches.files import FileQuota, StoredFiles

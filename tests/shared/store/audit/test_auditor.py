@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from queue_support import API, LIMITS, make_job
 
-from ops.lab.generate.stored_bounds import STORED
+from ops.lab.generate.bounds import STORED
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.store.audit import key_reader, running_audit
 from shared.store.audit.auditor import Auditor
