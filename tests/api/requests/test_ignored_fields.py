@@ -44,11 +44,11 @@ def messages(**fields: Any) -> tuple[ViewedRequest, ViewedRequest]:
 
 
 def warning_of(view: ViewedRequest) -> str | None:
-    return warning(view.parse({}), view.others)
+    return warning(view.parse(), view.others)
 
 
 def unknown_of(view: ViewedRequest) -> list[str]:
-    return [field.path for field in all_unknown(view.parse({}), view.others)]
+    return [field.path for field in all_unknown(view.parse(), view.others)]
 
 
 # Parts of requests for responses.
@@ -169,7 +169,7 @@ def test_an_unknown_field_is_listed_or_refused_by_its_path(
         assert path in (warning_of(view) or "").removeprefix("not used: ").split(", ")
         assert unknown_of(view) == [path]
         with pytest.raises(JobFailed, match="unknown field") as refused:
-            refuse_unknown(all_unknown(view.parse({}), view.others))
+            refuse_unknown(all_unknown(view.parse(), view.others))
         assert refused.value.error.param == path
 
 
@@ -192,7 +192,7 @@ def test_a_misspelt_field_is_compared_with_the_fields_of_its_api(
 ) -> None:
     for view in views(**{field: 5}):
         with pytest.raises(JobFailed, match=rf"did you mean {name}\?"):
-            refuse_unknown(all_unknown(view.parse({}), view.others))
+            refuse_unknown(all_unknown(view.parse(), view.others))
 
 
 RETURNED: Fields = {
@@ -277,7 +277,7 @@ def test_fields_of_the_answer_do_not_change_its_prompt(
 ) -> None:
     _, view = views(**fields)
     assert (warning_of(view), unknown_of(view)) == (f"not used: {ignored}", [])
-    assert view.parse({}) == views()[1].parse({})
+    assert view.parse() == views()[1].parse()
 
 
 def test_fields_of_the_prompt_are_those_of_a_response() -> None:
@@ -290,7 +290,7 @@ def test_fields_of_the_prompt_are_those_of_a_response() -> None:
         "chat_template_kwargs": {"a": 1},
         "enable_thinking": True,
     }
-    whole, prompt = (view.parse({}) for view in responses(**fields))
+    whole, prompt = (view.parse() for view in responses(**fields))
     names = ("messages", "tools", "tool_choice", "reasoning_effort")
     for name in (*names, "chat_template_kwargs", "enable_thinking"):
         assert getattr(whole, name) == getattr(prompt, name)
@@ -300,7 +300,7 @@ def test_fields_of_the_prompt_are_those_of_a_response() -> None:
 def test_a_field_that_would_change_the_prompt_or_has_another_name_is_refused(name: str) -> None:
     body = {"model": "m", "input": "hi", name: 5}
     with pytest.raises(JobFailed, match=name):
-        viewed_prompt(parse_prompt(body), []).parse({})
+        viewed_prompt(parse_prompt(body), []).parse()
 
 
 CHAT_TOOL = {"type": "function", "function": {"name": "a"}}

@@ -8,8 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 from translated_jobs import ADMISSION, HI, chat, completion
 
-from api.requests.request_headers import enqueue_options
-from api.requests.request_headers import RequestHeaders, read_request_headers
+from api.requests.request_headers import RequestHeaders, enqueue_options, read_request_headers
 from api.requests.translate import chat_job, parse_chat, parse_completion
 from api.schema.chat import MAX_KWARGS_BYTES, RESERVED
 from shared.errors import ErrorCode, JobError, JobFailed

@@ -17,7 +17,7 @@ from sse_events import sse_bytes
 from threaded_server import LocalServer, QuietHandler, running
 
 from ops.chat.conversation import CommandError
-from ops.server_client import sse_lines
+from ops.server_client import ServerError, sse_lines
 
 MODELS = ("base", "pirate")
 

@@ -18,15 +18,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ops.load.answers import Answer
-from ops.load.distributions import Closed, Open, due_times_s
-from ops.load.distributions import Length, parse_length
+from ops.load.distributions import (
+    Closed,
+    Length,
+    Open,
+    Popularity,
+    due_times_s,
+    parse_length,
+    pick,
+    probabilities,
+)
 from ops.load.load import Load, OnDone, body_of, send_load
-from ops.load.report import load_lines, load_table
-from ops.load.report import percentile, percentiles
 from ops.load.plot import plot_load
-from ops.load.distributions import Popularity, pick, probabilities
 from ops.load.prompts import WORDS, prompt
-from ops.load.report import LoadReport, Slo
+from ops.load.report import LoadReport, Slo, load_lines, load_table, percentile, percentiles
 from ops.load.report import report as report_of
 from shared.errors import SettingsError
 

@@ -33,11 +33,10 @@ from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, Uplo
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Result, Usage
 from shared.store.access.key_store import KeyStore
-from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.inspections import Findings, Inspection, Inspections
 from shared.store.adapters.pins import Pins
 from shared.store.adapters.shadows import PairReport, ShadowPair, Shadows
-from shared.store.adapters.candidates import CandidateMode
 from shared.store.adapters.uploads import Uploads
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches
 from shared.store.batches.files import FileQuota, StoredFiles

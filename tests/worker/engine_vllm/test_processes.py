@@ -20,10 +20,10 @@ from shared.settings import WorkerSettings
 from worker.engine.request import ChoiceSampling, Request
 from worker.engine.rules import NO_TOKEN_LEFT
 from worker.engine_vllm.adapters import VllmHostMemory, scratch_folder, slot_bytes
-from worker.engine_vllm.token_check import reason_not_allowed
 from worker.engine_vllm.environment import set_environment
 from worker.engine_vllm.row_params import extra_args_of, row_params
 from worker.engine_vllm.skeleton import skeleton_modules
+from worker.engine_vllm.token_check import reason_not_allowed
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles

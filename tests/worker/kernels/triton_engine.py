@@ -17,6 +17,7 @@ from ops.lab.bench.gpu.clock import Clock
 from ops.lab.bench.gpu.kernels import accuracies, speeds
 from ops.lab.bench.gpu.model import ServedModel
 from ops.lab.bench.gpu.sizes import SIZES
+from ops.lab.bench.gpu.steps import decode_steps
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton import lora

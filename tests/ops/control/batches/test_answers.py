@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from threaded_server import LocalServer, QuietHandler, running
 
-from ops.control.batches.answers import BatchAnswer, BatchClient, Later
+from ops.control.batches.answers import BatchAnswer, BatchAnswerer, Later
 from ops.control.batches.lines import Line
 from ops.control.batches.pending_lines import MAX_WAIT_S, PendingLines
 from ops.control.batches.webhook import Webhook

@@ -11,10 +11,16 @@ from rich.console import Console
 
 from ops.lab.chaos.checks import monitor as monitor_module
 from ops.lab.chaos.checks.aftermath import Aftermath
-from ops.lab.chaos.checks.explained import AFTER_S, unexplained_breaks
+from ops.lab.chaos.checks.explained import (
+    AFTER_S,
+    LOOP_ENDS,
+    LOOP_S,
+    loops,
+    unexplained,
+    unexplained_breaks,
+)
 from ops.lab.chaos.checks.ledger import ledger_sum, seen_sum
 from ops.lab.chaos.checks.monitor import Monitor
-from ops.lab.chaos.checks.explained import LOOP_ENDS, LOOP_S, loops, unexplained
 from ops.lab.chaos.cluster.pool import Pool
 from ops.lab.chaos.cluster.supervised import ProcessEnd
 from ops.lab.chaos.faults.fault import FaultRecord

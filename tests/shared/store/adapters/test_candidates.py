@@ -12,11 +12,10 @@ from shared.protocol.capabilities import Needs
 from shared.protocol.ids import AdapterVersion, WorkerId
 from shared.store.access.key_store import KeyStore
 from shared.store.adapters import pins as pins_module
-from shared.store.adapters.candidates import Candidates
 from shared.store.adapters.audit_log import Change, Changes
+from shared.store.adapters.candidates import CandidateMode, Candidates, Share
 from shared.store.adapters.pins import PinnedVersion, Pins
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.candidates import CandidateMode, Share
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys

@@ -21,7 +21,6 @@ from shared.store.adapters.audit_log import Changes
 from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.pins import Pins
 from shared.store.adapters.registry import Found, Registry
-from shared.store.adapters.candidates import CandidateMode
 from shared.store.audit.auditor import Auditor
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis, connect

@@ -12,7 +12,7 @@ from shared.protocol.results import Usage
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, Turn
-from shared.store.batches.records import Batch, BatchStatus, BatchUsage
+from shared.store.batches.records import Batch, BatchStatus
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 

@@ -14,9 +14,16 @@ from queue_support import eventually
 
 from ops.lab.bench.frame.finding import write_finding
 from ops.lab.bench.frame.measurement_process import MeasurementFailed, run_module
+from ops.lab.bench.frame.rounds import (
+    QUICK,
+    Measure,
+    Sizes,
+    measure_rounds,
+    median_interval,
+    ratio_text,
+    rounds_finding,
+)
 from ops.lab.bench.frame.run import sizes_of
-from ops.lab.bench.frame.rounds import median_interval, ratio_text
-from ops.lab.bench.frame.rounds import QUICK, Measure, Sizes, measure_rounds, rounds_finding
 from ops.lab.bench.streams.received_stream import ReceivedStream
 from ops.lab.bench.streams.stream_load import StreamLoad
 
