@@ -305,6 +305,12 @@ def macros(*flags: str) -> set[str]:
     return set(re.findall(r"^#define __([A-Z0-9_]+?)__ 1$", shown, re.MULTILINE))
 
 
+def test_the_flags_of_this_machine_are_read() -> None:
+    text = Path("/proc/cpuinfo").read_text()
+    assert all(re.search(rf"\b{flag}\b", text) for flag in cpu_flags())
+    assert cpu_flags()
+
+
 def test_the_flag_is_the_level_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "auto")  # restores it later
     for name in ("_check", "share_cores", "use_huge_pages"):
