@@ -271,6 +271,16 @@ def test_preemptible_jobs_take_idle_capacity_only(play: Script) -> None:
     play.load_and_drop(1, {"a@1"})
     play.enqueue([{"version": "b@1"}])
     play.claim(0, sequences=1, idle=0, max_cold=1)
+    play.claim(0, idle=0, max_cold=1)  # takes none of its own version, which are preemptible
+
+
+def test_own_jobs_go_before_later_foreign_ones(play: Script) -> None:
+    play.start({"a@1"})
+    play.claim()
+    play.claim(sequences=0)  # it no longer waits for jobs
+    play.enqueue([{}, {"version": "b@1"}])
+    play.claim(sequences=1, max_cold=1, load_ms=-1)
+    assert play.states() == [RUNNING, QUEUED]
 
 
 def test_a_version_that_no_worker_holds_has_one_loader(play: Script) -> None:

@@ -64,7 +64,7 @@ async def test_each_api_process_gets_its_own_events(actor, enqueue, queue: Queue
         assert await events(api=api) == batch
 
 
-async def test_reply_streams_are_trimmed_and_expire(
+async def test_reply_streams_are_trimmed_and_expire_unless_they_are_read(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
@@ -75,15 +75,8 @@ async def test_reply_streams_are_trimmed_and_expire(
     await publish(worker, tokens(job, 0, [1]))
     assert await redis.xlen(stream) < 100
     assert 110_000 < await redis.pttl(stream) <= 120_000
-
-
-async def test_the_reader_keeps_its_stream_short_and_alive(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await worker.claim()
-    stream = keys.replies(API)
-    await publish(worker, tokens(job, 0, [1]))
+    await redis.delete(stream)
+    await publish(worker, tokens(job, 1, [2]))
     await redis.pexpire(stream, 5000)
     await ReplyReader(redis, keys, API).read()
     assert await redis.pttl(stream) > 50_000
