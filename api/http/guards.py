@@ -166,8 +166,9 @@ def unauthenticated(request: Request) -> JobError:
 
 
 def _denied(scopes: tuple[Scope, ...]) -> JobError:
-    reason = f"; it needs {HINTS[scopes[0]]}" if scopes else ", and no other key may"
-    message = f"this API key may not use this URL{reason}"
+    message = "this API key may not use this URL, and no other key may"
+    if scopes:
+        message = f"this API key may not use this URL; it needs {HINTS[scopes[0]]}"
     return JobError(code=ErrorCode.PERMISSION_DENIED, message=message)
 
 

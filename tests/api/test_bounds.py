@@ -18,7 +18,7 @@ from starlette.types import Message
 from api.answers import tokenization
 from api.app import create_app
 from api.http.guards import Guard, Guards, Key, Work, guard_of, guarded
-from ops.lab.generate.request_bounds import BOUNDS
+from ops.lab.generate.bounds import BOUNDS
 from shared.protocol.access.rights import Scope
 from shared.protocol.enqueue import EnqueueOptions
 from shared.settings import ApiSettings

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from api.app import create_app
 from api.http.guards import Guards, Work
-from ops.lab.generate.bounds import STORED, WORK
-from ops.lab.generate.request_bounds import BOUNDS
+from ops.lab.generate.bounds import BOUNDS, STORED, WORK
 from shared.settings import ApiSettings
 
 PAGE = Path(__file__).parents[3] / "SECURITY.md"
