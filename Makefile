@@ -2,8 +2,10 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
-# Up to four processes share the test files. In the order of their names, long files don't come last.
-PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Processes of tests: one more than there are cores, because many tests wait, but at most four.
+PROCESSES := $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4)))
+# They share the test files. In the order of their names, long files don't come last.
+PYTEST := $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What running needs, and what everything else needs besides.
 RUNTIME := .venv/.runtime
 READY := .venv/.ready
@@ -54,10 +56,9 @@ test: $(READY)
 # `test`, then the tests marked slow.
 test-all: test test-slow
 
-# One process more than there are cores, because most of these tests wait for others. pytest exits
-# with 5 if ARGS selects none of them.
+# pytest exits with 5 if ARGS selects none of these tests.
 test-slow: $(READY)
-	$(PYTEST) --numprocesses $$(($$(nproc) + 1)) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
 
 # The tests marked long: stalls, failovers, floods, an upgrade, a thousand adapters and the like.
 test-long: $(READY)

@@ -63,7 +63,6 @@ def _served() -> ServedModel:
         kv_cache_mb=32,
         max_lora_rank=8,
         adapter_store=_folder() / "store",
-        vllm_args="--enforce-eager",  # tests/vllm compiles its model
     )
     set_environment(settings, os.environ)
     with warnings.catch_warnings():
