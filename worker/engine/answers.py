@@ -1,4 +1,4 @@
-"""Appends tokens to requests: those of a step, accepted draft tokens and forced tokens."""
+"""Appends a step's sampled tokens, accepted draft tokens and forced tokens to requests."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -37,8 +37,9 @@ class Answers:
     def extend(self, computed: Computed) -> list[StepOutput]:
         """Append the tokens of a step to their request, and return its outputs in order.
 
-        Draft tokens are accepted up to the first that differs from the sampled one. The keys and
-        values of the others are overwritten by later steps.
+        Draft tokens are accepted up to the first that differs from the sampled one. Later steps
+        overwrite the keys and values of the others. Completed blocks enter the scheduler's prefix
+        cache, and a request that ends leaves the scheduler.
         """
         request, drafted = computed.chunk.request, computed.chunk.draft.token_ids
         outputs = [self._append_sample(request, computed.samples[0])]
