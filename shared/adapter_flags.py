@@ -18,8 +18,8 @@ def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
     """Return a dict from adapter names to adapter sources, in the order of the flags.
 
     A flag is `name=source` or just `source`. If it has no name, the last component of the source
-    becomes the adapter's name. A source is a folder or a hub id. Folders are returned as absolute
-    paths.
+    becomes the adapter's name. A source is a folder, a hub id or a URL. Folders are returned as
+    absolute paths.
 
     Raises:
         SettingsError: a flag has an invalid name, no source, or the name of an earlier flag.

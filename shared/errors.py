@@ -145,7 +145,7 @@ class SettingsError(LorikeetError):
 
 
 class RedisUnavailable(LorikeetError):
-    """Redis can't serve, or would lose jobs. It may nevertheless have executed the call."""
+    """Redis can't be reached, or might lose jobs. The failed command may have been executed."""
 
 
 class ProtocolMismatch(LorikeetError):

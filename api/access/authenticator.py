@@ -1,6 +1,7 @@
 """Middleware that finds the rights of a request by its API key, or refuses the request.
 
-Guards declare which rights a route needs (`api/http/guards.py`).
+Guards declare which rights a route needs (`api/http/guards.py`). `shared/api_keys.py` decides which
+listening addresses need keys.
 """
 
 import hashlib

@@ -183,7 +183,7 @@ class OnDemand:
         return name if base and base.name == base_name else model
 
     async def _load(self, name: str, source: str, unknown: JobError) -> JobError | None:
-        """Load an adapter from its source. If that fails, return the error for its requests."""
+        """Load an adapter. If that fails, return the error that requests for the adapter get."""
         findings = await self._inspector.inspect(POOL, Inspection(name=name, source=source))
         if findings.adapter is None:
             assert findings.error is not None  # findings have either an adapter or an error

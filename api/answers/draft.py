@@ -74,7 +74,8 @@ class Draft:
     ) -> "Draft":
         """Admit a request, and make its job.
 
-        `access` has the rights of the request. `deadline_s` is that of `admission_to`.
+        `access` has the rights of the request. `deadline_s` is the client's time limit in seconds;
+        None selects the server's limit.
 
         Raises:
             JobFailed: the request is invalid, or its model can't serve it.

@@ -72,7 +72,7 @@ class DeadlinePassed:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Reply to READ_CHECKPOINTS."""
+    """Signal with the checkpoints that were read after `Action.READ_CHECKPOINTS`."""
 
     events: tuple[Tokens, ...]
     """One event per choice, with its tokens from index 0. Empty if there are no checkpoints."""
@@ -80,7 +80,7 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """Reply to READ_JOB."""
+    """Signal with the job that was read after `Action.READ_JOB`."""
 
     state: JobState | None
     """State of the job, or None if Redis has no such job."""

@@ -143,7 +143,10 @@ class ReplyHub:
         return job_id in self._inboxes
 
     def stop(self) -> None:
-        """Interrupt all inboxes with `ServerStopping`, including those that are opened later."""
+        """Interrupt all open inboxes with `ServerStopping`.
+
+        Inboxes that are opened later are interrupted at once.
+        """
         self._is_stopping = True
         for inboxes in self._inboxes.values():
             for inbox in inboxes:

@@ -1,4 +1,7 @@
-"""Builds the parts of the OpenAPI document that routes declare: bodies, queries, responses."""
+"""Builds the parts of the OpenAPI document that routes declare: bodies, queries, responses.
+
+`document.py` builds the rest, and puts the document together.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +22,9 @@ from api.schema.errors import ErrorBody
 from api.schema.jobs import JobBody
 
 REF = "#/components/schemas/{model}"
+"""Place of a model's schema in the document."""
 Responses = dict[int | str, dict[str, Any]]
-
+"""FastAPI's `responses` of a route: what the document says about each status."""
 MEANINGS = {
     400: "The request is invalid or unsupported. `param` names the field.",
     404: "The model or job doesn't exist.",

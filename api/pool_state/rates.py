@@ -14,7 +14,7 @@ PLOT_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Rates over a period."""
+    """The pool's throughput and times to the first token, averaged over a period."""
 
     tokens_per_s: float = 0.0
     requests_per_s: float = 0.0

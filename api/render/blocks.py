@@ -62,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The start of a block, which is empty."""
+    """A block begins. It has no text yet."""
 
     block: Block
 
@@ -78,7 +78,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The end of a block, which is complete."""
+    """A block ends. Its text is complete."""
 
     block: Block
 
@@ -89,8 +89,8 @@ BlockEvent = Opened | Added | Closed
 class BlockReader:
     """Divides the output of the only choice of a job into blocks.
 
-    An output without blocks gets an empty block of text. A call is reported when it is complete. A
-    malformed call is text.
+    An empty output becomes one empty block of text. A call is reported when it is complete. A
+    malformed call becomes part of a block of text.
     """
 
     def __init__(self, spec: AnswerSpec) -> None:

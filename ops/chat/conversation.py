@@ -117,7 +117,7 @@ class Talk:
 
 
 class Conversation:
-    """Conversations with the selected models, which all receive the same prompts."""
+    """One conversation (`Talk`) for each selected model. All models get the same prompts."""
 
     def __init__(self, names: Sequence[str], models: Sequence[str]) -> None:
         self.names = names

@@ -57,7 +57,7 @@ class Report:
 
     @property
     def starts(self) -> bool:
-        """Whether `lorikeet up` would start."""
+        """Whether `lorikeet up` would start on this machine with these settings."""
         return not self.missing
 
     def _with(self, mark: Mark) -> list[Row]:

@@ -19,7 +19,7 @@ async def answer_all(
     concurrency: int,
     on_answer: Callable[[], None],
 ) -> list[Outcome]:
-    """Return the outcome of every case for every version. `on_answer` is called after each.
+    """Return the outcome of every case for every version. `on_answer` is called after each answer.
 
     Raises:
         ServerError: the server can't be reached, or refuses a request.

@@ -1,4 +1,4 @@
-"""The Redis of `lorikeet up`, which keeps its data across restarts or only for this run."""
+"""The Redis of `lorikeet up`. It keeps its data across restarts, or deletes the data at the end."""
 
 import asyncio
 import secrets
@@ -101,7 +101,7 @@ class OwnRedis:
             raise
         except SettingsError as error:
             writer = self._writer()
-            if writer in ("", name):
+            if writer in ("", name):  # no other server wrote the data
                 raise
             raise SettingsError(
                 f"{error}\n{name} can't use the data in {self._directory}, which "

@@ -154,7 +154,7 @@ class Supervisor:
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Make `run` stop the children and return. A second call kills the children."""
+        """Make `run` stop the children, and then return. A second call kills the children."""
         if self._stop.is_set():
             for child in self._children():
                 child.kill()

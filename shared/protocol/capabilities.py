@@ -75,7 +75,7 @@ EVERYTHING = Capabilities(kinds=frozenset(AdapterKind), features=frozenset(Featu
 
 
 def encode_capabilities(capabilities: Capabilities) -> str:
-    """Return the text form, which is equal for equal capabilities, and empty for `EVERYTHING`."""
+    """Return the text form. Equal capabilities have equal texts. `EVERYTHING` has an empty text."""
     if capabilities.is_everything:
         return ""
     max_rank = "" if capabilities.max_rank is None else str(capabilities.max_rank)

@@ -1,4 +1,4 @@
-"""Interface of engines.
+"""Interface of engines: `NativeEngine`, `VllmEngine` and `SimulatedEngine`.
 
 The worker's other parts use an engine only through this interface. Importing it needs no torch.
 """

@@ -49,10 +49,10 @@ def slot_bytes(linears: Mapping[str, ModuleShape], *, max_rank: int) -> int:
 
 
 class VllmHostMemory:
-    """LRU cache of checkpoints in a folder that this process owns. Thread-safe.
+    """The `HostMemory` of the vLLM engine: an LRU cache of checkpoints in a folder. Thread-safe.
 
-    The kernel's page cache keeps the files in memory. The files of an image that was released may
-    be deleted, because vLLM has copied it by then.
+    This process owns the folder. The kernel's page cache keeps the files in memory. The files of an
+    image that was released may be deleted, because vLLM has copied it by then.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
@@ -79,11 +79,14 @@ class VllmHostMemory:
         return version in self._kept
 
     def image(self, adapter: LoRAAdapter) -> VllmImage:
-        """Return an image that can be placed, but has no files."""
+        """Return an image without files. `Engine.place` needs only its version and slot size."""
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether more files may fit without evictions. `num_bytes` is that of a slot."""
+        """Return whether more files may fit without evictions.
+
+        `num_bytes`, the size of a slot, doesn't matter: the size of the files isn't known yet.
+        """
         return self.num_bytes < self.max_bytes
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> VllmImage:

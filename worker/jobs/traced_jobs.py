@@ -41,7 +41,7 @@ class TracedJobs(RunningJobs):
     """
 
     def __init__(self, tracer: Tracer, lease: Lease) -> None:
-        """Create an empty collection. `lease` holds the worker id that spans state."""
+        """Create an empty collection. Each span names the worker by the id in `lease`."""
         super().__init__()
         self._tracer = tracer
         self._lease = lease

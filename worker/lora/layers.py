@@ -174,7 +174,10 @@ class Siblings:
         return context.head_batch if context.head is self else context.batch
 
     def _change_(self, y: Tensor, x: Tensor, batch: LoRABatch) -> None:
-        """Apply LoRA terms and side weights to `y`, the base's output for `x`, in place."""
+        """Add LoRA terms to `y`, the base's output for `x`, and apply side weights to it, in place.
+
+        Side weights are an adapter's changes besides its LoRA terms.
+        """
         num_rows = y.numel() // y.shape[-1]
         lora = self.lora(num_rows)
         if lora is None and batch.side is None:

@@ -74,7 +74,7 @@ class CpuTurns(Generic[T]):
             del self._spent[each]
 
     def spent_s(self, tenant: str, now_s: float) -> float:
-        """Return the CPU seconds that the tenant has used lately."""
+        """Return the tenant's CPU seconds, less `FORGIVEN_PER_S` per second since its last turn."""
         spent_s, at_s = self._spent.get(tenant, (0.0, now_s))
         return max(0.0, spent_s - FORGIVEN_PER_S * (now_s - at_s))
 

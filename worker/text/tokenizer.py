@@ -164,10 +164,11 @@ class Tokenizer:
             raise _rejected(str(error), messages) from None
 
     def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
+        """Return the chat's tokens. `text` is the rendered chat; None renders it here."""
         messages = job.messages or ()
         text = self._rendered(job) if text is None else text
         ids = self._encode(text, "messages", add_special_tokens=False)
-        ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]
+        ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]  # 0 keeps all tokens
         form = style.reasoning or (None if style.templates else self._reasoning)
         if form is None or job.prompt_end is PromptEnd.NOTHING:
             return EncodedPrompt(ids, "")

@@ -151,9 +151,9 @@ class XmlBody:
 
 
 def to_json(value: str, types: Set[str]) -> str:
-    """Return a value that a model wrote without quotes as JSON.
+    """Convert to JSON a value that a model wrote without quotes.
 
-    It is a string unless it matches one of `types`, the JSON types of its parameter.
+    `types` are the JSON types of its parameter. A value of none of these types becomes a string.
     """
     text = value.strip()
     text = _PYTHON_WORDS.get(text, text)

@@ -55,7 +55,7 @@ class Committer:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough lines have ended to be recorded together."""
+        """Whether the results that wait for a commit fill one commit."""
         return len(self._ended) >= MAX_LINES_PER_COMMIT
 
     def add(self, ended: Ended) -> None:

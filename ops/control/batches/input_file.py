@@ -1,4 +1,4 @@
-"""The input file of a batch, which is checked once."""
+"""The input file of a batch, which is checked once. `api/files/file_store.py` reads its bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

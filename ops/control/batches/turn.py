@@ -174,4 +174,5 @@ def _access_of(batch: Batch) -> Access:
 
 
 def _is_set(bitmap: bytes, bit: int) -> bool:
+    """Return whether a bit of a Redis bitmap is set. Bit 0 is the highest bit of byte 0."""
     return bit // 8 < len(bitmap) and bool(bitmap[bit // 8] >> (7 - bit % 8) & 1)

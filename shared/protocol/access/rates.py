@@ -59,10 +59,10 @@ class Rate:
 
 
 def read_rates(row: Sequence[int]) -> tuple[Rate, ...]:
-    """Return the limits in a reply of `enqueue.lua`.
+    """Return each limit and its use from a reply of `enqueue.lua`.
 
-    `row` has five numbers for each window: the remaining milliseconds, limit and use of requests,
-    and limit and use of tokens. `row` is empty for a request without a stored key.
+    For each window, `row` has five numbers: milliseconds left, request limit, requests used, token
+    limit, tokens used. `row` is empty for a request without a stored key.
     """
     return tuple(rate for rate in _rates(row) if rate.limit != NO_LIMIT) if row else ()
 

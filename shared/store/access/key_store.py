@@ -48,7 +48,7 @@ class KeyStore(PoolStore):
         key_id = id_of(secret)
         assert key_id is not None
         now_ms = await self.now_ms()
-        record = {
+        record = {  # accounting.lua and key_limits.lua also read some of these fields
             "digest": digest_of(secret),
             "tenant": access.tenant,
             "scopes": " ".join(sorted(access.scopes)),

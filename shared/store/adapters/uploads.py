@@ -2,7 +2,8 @@
 
 A front end writes the files in pieces. A worker reads them when it checks or loads the adapter.
 After a version was registered from an upload, the upload is kept as long as the version, so that
-workers that start later can also load it.
+workers that start later can also load it. `append_upload.lua` enforces the limits on the memory and
+the number of uploads.
 """
 
 from collections.abc import AsyncIterator

@@ -220,11 +220,13 @@ class Batches(PoolStore):
         return [raw.decode() for raw in await self._redis.lrange(key, 0, -1)]  # type: ignore[misc]
 
     async def commit(self, batch_id: BatchId, runner: str, ended: CommittedLines) -> None:
-        """Record lines that have ended, and delete their jobs.
+        """Record the results of requests that have ended, and delete their jobs.
+
+        `ended` names the requests by their lines in the input file.
 
         Raises:
-            LeaseLost: another runner runs the batch, or a line was already recorded. The call has
-                recorded nothing.
+            LeaseLost: the runner has lost the batch's lease, or one of the lines was recorded
+                before. Nothing is recorded then.
         """
         usage = ended.usage
         args: list[Arg] = [batch_id, runner, ended.num_completed, ended.num_failed]

@@ -398,7 +398,10 @@ class Queue(PoolStore):
         return await self._sweep.run(every_ms)
 
     async def retain(self) -> tuple[int, int]:
-        """Delete ended jobs as `Sweep.retain` does."""
+        """Delete ended jobs beyond the limit in bytes.
+
+        Returns the number of jobs that expired, and the number of jobs that this call deleted.
+        """
         return await self._sweep.retain()
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:

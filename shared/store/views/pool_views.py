@@ -267,7 +267,7 @@ class PoolViews(PoolStore):
         return await self._job_views(ids, await pipe.execute(), names)
 
     def _ask_for_jobs(self, pipe: Pipeline, ids: Iterable[JobId], names: Sequence[str]) -> None:
-        """Add the commands to `pipe` whose replies `_job_views` reads."""
+        """Add to `pipe` the commands whose replies `_job_views` reads."""
         pipe.time()
         pipe.hget(self._keys.counters, "lag")
         for job_id in ids:

@@ -1,4 +1,7 @@
-"""Reads adapters' files for one base model, and checks that they can be served exactly."""
+"""Reads adapters' files for one base model, and checks that they can be served exactly.
+
+This module neither fetches nor copies files; `reader.py` does.
+"""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass

@@ -87,7 +87,7 @@ class QuantisedKernels:
         return packed
 
     def unpack(self, packed: Tensor, out_features: int, in_features: int) -> QuantisedWeight:
-        """Return the weight of which `packed` is the packed form."""
+        """Return the weight that `pack` turned into `packed`."""
         found = self._empty(out_features, in_features)
         self._unpack(
             packed.data_ptr(),

@@ -1,4 +1,7 @@
-"""Reads weights that bitsandbytes quantised, and dequantises them to the same bits on first use."""
+"""Reads weights that bitsandbytes quantised, and dequantises them on first use.
+
+The values equal those of bitsandbytes bit by bit. It defines the names of tensors and fields.
+"""
 
 import json
 import math

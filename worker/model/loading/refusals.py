@@ -1,4 +1,7 @@
-"""Turns the errors of a model that can't be loaded or run into one line."""
+"""Turns the errors of a model that can't be loaded or run into one line.
+
+`../verify.py` checks what a model computes.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

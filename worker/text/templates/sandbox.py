@@ -129,7 +129,7 @@ class TemplateSandbox:
 
 
 class _Process:
-    """A child process, which ends with this one."""
+    """A child process that renders chat templates. It ends when the worker ends."""
 
     def __init__(self) -> None:
         self._connection, end = Pipe()
