@@ -1,4 +1,4 @@
-"""Ends a worker whose event loop or engine hangs."""
+"""Ends a worker if its event loop or engine hangs."""
 
 import asyncio
 import ctypes

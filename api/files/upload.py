@@ -68,7 +68,7 @@ class FileUploads:
             )
 
         async def charged() -> AsyncIterator[bytes]:
-            """Yield the file's content, each piece after it was charged to the tenant."""
+            """Yield the file's content in pieces. Each piece is charged to the tenant first."""
             size = 0
             async for piece in form.content(_limited(request, settings.max_file_mb)):
                 size += len(piece)

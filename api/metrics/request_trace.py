@@ -35,7 +35,7 @@ OPERATIONS = {
 PROVIDER = "lorikeet"
 """`gen_ai.provider.name` of every request."""
 CLIENT_GONE = "client_disconnected"
-"""`error.type` of a request whose client closed its connection."""
+"""`error.type` of a request if the client closed the connection."""
 
 _PREFIX_OF_VIEW = {View.RESPONSES: RESPONSE_PREFIX, View.MESSAGES: MESSAGE_PREFIX}
 _PREFIX_OF_ENDPOINT = {

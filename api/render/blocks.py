@@ -31,14 +31,14 @@ class BlockKind(StrEnum):
     TEXT = "text"
     """Text for the user."""
     REASONING = "reasoning"
-    """Text in which the model thinks."""
+    """The model's reasoning."""
     CALL = "call"
     """Call of a tool. The text of the block is the arguments, as JSON text."""
 
 
 @dataclass(slots=True)
 class Block:
-    """One block of the output, which grows until it is closed."""
+    """One block of the output. It grows until it is closed."""
 
     index: int
     kind: BlockKind

@@ -13,7 +13,7 @@ class Misplaced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A delta of which the client may already have the first chunks."""
+    """A delta. The client may already have its first chunks."""
 
     delta: Delta
     num_chunks: int | None = 0

@@ -21,7 +21,7 @@ class Split:
     """Text split at the place where the next call may start."""
 
     text: str
-    """Text that is certainly not part of a call."""
+    """Text that isn't part of a call."""
     held: str
     """Rest of the text: markers and the start of a call, or characters that may become markers."""
     body_at: int | None = None

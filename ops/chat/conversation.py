@@ -65,7 +65,7 @@ class Client(ServerClient):
 
     @asynccontextmanager
     async def _reply(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
-        """Post `body`, and provide the successful reply, whose body isn't read yet."""
+        """Post `body`, and provide the successful reply. The reply's body isn't read yet."""
         is_answering = False
         try:
             async with (

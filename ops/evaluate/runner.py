@@ -1,4 +1,4 @@
-"""Asks the versions of an adapter for answers to cases, some at a time."""
+"""Sends cases to the versions of an adapter, a limited number at a time."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -149,7 +149,7 @@ class Supervisor:
     """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """Create a supervisor of groups of children, which are stopped one after another."""
+        """Create a supervisor of groups of children. Groups are stopped one after another."""
         self._groups = groups
         self._stop = asyncio.Event()
 

@@ -26,7 +26,7 @@ class Answers:
     vocab_size: int
     """Number of logits."""
     forces_tokens: bool
-    """Whether tokens are appended where a grammar allows no other."""
+    """Whether a token is appended without a step if the grammar allows no other."""
     num_tokens: int = 0
     """Number of output tokens."""
     num_forced_tokens: int = 0
@@ -125,7 +125,7 @@ def forced_token(request: Request, vocab_size: int) -> int | None:
 
 
 def _no_token_error(request: Request) -> JobError:
-    """Return the error of a request for which no token could be sampled."""
+    """Return the error of a request that no token could be sampled for."""
     if is_restricted(request):
         return NO_TOKEN_LEFT
     return TOO_COMPLEX if request.grammar else _NOT_FINITE

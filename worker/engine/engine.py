@@ -92,7 +92,7 @@ class NativeEngine:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output. Unknown and finished requests are ignored."""
+        """End a request. No output is returned for it. Unknown and finished ids are ignored."""
         request = self._scheduler.find(request_id)
         if request is not None:
             self._scheduler.finish(request)

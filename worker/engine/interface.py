@@ -99,7 +99,7 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
         """
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output. Unknown and finished requests are ignored."""
+        """End a request. No output is returned for it. Unknown and finished ids are ignored."""
 
     def step(self) -> list[StepOutput]:
         """Run one step and return its outputs.

@@ -1,4 +1,4 @@
-"""Adapters of a vLLM worker: checkpoints on disk that vLLM loads, one slot of memory each.
+"""Adapters of a vLLM worker: checkpoints on disk. vLLM loads each into one slot of memory.
 
 vLLM reads adapters from folders, and interprets PEFT's settings itself. To serve exactly what
 Lorikeet's reader has checked, each adapter is written as a new checkpoint of plain matrices, in
@@ -28,7 +28,7 @@ _ITEM_BYTES = 2
 _PREFIX = "base_model.model."
 """Prefix of all tensor names in PEFT's checkpoints."""
 _SCRATCH = "lorikeet-vllm-"
-"""Start of the names of temporary folders, which killed workers leave behind."""
+"""Prefix of the names of temporary folders. Killed workers leave such folders behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +83,7 @@ class VllmHostMemory:
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether more files may fit without evictions.
-
-        `num_bytes`, the size of a slot, doesn't matter: the size of the files isn't known yet.
-        """
+        """Return whether more files may fit without evictions. `num_bytes` isn't their size."""
         return self.num_bytes < self.max_bytes
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> VllmImage:
@@ -187,7 +184,7 @@ def write_checkpoint(adapter: LoRAAdapter, folder: Path) -> int:
 
 
 def scratch_folder() -> Path:
-    """Return a new folder of this process, and delete those of processes that have ended."""
+    """Return a new folder of this process, and delete the folders of processes that have ended."""
     parent = Path(tempfile.gettempdir())
     for folder in parent.glob(f"{_SCRATCH}*"):
         pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]

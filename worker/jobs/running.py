@@ -145,7 +145,7 @@ class RunningJobs:
         return found if found and not found[0].end and not found[1].finish else None
 
     def add(self, job: RunningJob) -> None:
-        """Add a claimed job, which has no choices yet."""
+        """Add a claimed job. It has no choices yet."""
         self._jobs[job.id] = job
 
     def add_choices(self, job: RunningJob, choices: list[RunningChoice]) -> None:

@@ -1,4 +1,4 @@
-"""Running jobs whose work is recorded as spans. Used only if tracing is on."""
+"""Running jobs that record spans of their work. Used only if tracing is on."""
 
 import time
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class TracedJobs(RunningJobs):
             recorded.span = self._tracer.consume("compute", recorded.traceparent, recorded.about)
 
     def find(self, request_id: RequestId) -> tuple[RunningJob, RunningChoice] | None:
-        """Return the job and choice of a request for which the engine has an output."""
+        """Return the job and choice of a request that has an output."""
         found = super().find(request_id)
         if found and (recorded := self._tries.get(found[0])) and not recorded.first_output_ns:
             recorded.first_output_ns = time.time_ns()

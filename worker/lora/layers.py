@@ -174,10 +174,7 @@ class Siblings:
         return context.head_batch if context.head is self else context.batch
 
     def _change_(self, y: Tensor, x: Tensor, batch: LoRABatch) -> None:
-        """Add LoRA terms to `y`, the base's output for `x`, and apply side weights to it, in place.
-
-        Side weights are an adapter's changes besides its LoRA terms.
-        """
+        """Change `y`, the base's output for `x`, in place: add LoRA terms, apply side weights."""
         num_rows = y.numel() // y.shape[-1]
         lora = self.lora(num_rows)
         if lora is None and batch.side is None:

@@ -54,7 +54,7 @@ class PromptTokenizer(Protocol):
         """
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the tokens of a text, which may be empty."""
+        """Return the tokens of a text. The text may be empty."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, special ones too. Raises JobFailed for an unknown id."""

@@ -74,7 +74,7 @@ class Tokenizer:
         return _not_empty(list(prompt), param)
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the tokens of a text, which may be empty."""
+        """Return the tokens of a text. The text may be empty."""
         # With `verbose`, it would warn about long texts, which `choices_of` rejects.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return list(encoding["input_ids"])

@@ -38,7 +38,7 @@ _SIGNS = (
     (ToolForm.LLAMA3_JSON, re.compile(r'\{"name": [^"{}]+, "parameters": ')),
     (ToolForm.PYTHONIC, re.compile(r"\[[A-Za-z_]\w*\([A-Za-z_]\w*=[^()\[\]]*\)")),
 )
-"""Texts by which a form is recognised in the instructions and in a rendered call, in order."""
+"""Texts that identify a form in the instructions and in a rendered call, in order."""
 _LLAMA3_CALL = re.compile(rf'\{{"name": "{_TOOL_NAME}", "parameters": ')
 
 log = structlog.get_logger()

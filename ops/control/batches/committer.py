@@ -59,7 +59,7 @@ class Committer:
         return len(self._ended) >= MAX_LINES_PER_COMMIT
 
     def add(self, ended: Ended) -> None:
-        """Add the result of a line to those that the next `commit` records."""
+        """Add the result of a line to the next commit."""
         self._ended.append(ended)
 
     async def run(self) -> None:

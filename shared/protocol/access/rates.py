@@ -1,4 +1,4 @@
-"""Limits of an API key, and how much of them is used in the present minute and day."""
+"""Limits of an API key, and their use in the present minute and day."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ NO_LIMIT = -1
 
 
 class Unit(StrEnum):
-    """What a limit counts."""
+    """Unit that a limit counts."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"

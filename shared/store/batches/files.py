@@ -108,7 +108,7 @@ class StoredFiles(PoolStore):
         await self._scripts.run("forget_file", file_id)
 
     async def unknown(self, ids: Sequence[FileId]) -> list[FileId]:
-        """Return those of `ids` that are no files of the pool."""
+        """Return the ids in `ids` that aren't files of the pool."""
         scores = await self._redis.zmscore(self._keys.files, list(ids)) if ids else []
         return [each for each, score in zip(ids, scores, strict=True) if score is None]
 

@@ -60,7 +60,7 @@ class NativeLayer:
         heads: HeadParams,
         attention: AttentionParams,
     ) -> None:
-        """Create the C struct of the parameters, which points to the original weights.
+        """Create the C struct of the parameters. It points to the original weights.
 
         `norms` are those before attention and before the MLP. `linears` are the q/k/v, o, gate/up
         and down projections.

@@ -1,4 +1,4 @@
-"""Instruction-set levels of x86-64 for which a wheel contains compiled kernels."""
+"""Instruction-set levels of x86-64. A wheel contains compiled kernels for each level."""
 
 import os
 from collections.abc import Set

@@ -25,7 +25,7 @@ class QuantisedWeight:
     """`[out, ceil(in / GROUP)]` bfloat16: the weight is `values` times the scale of their group."""
 
     def dequantised(self) -> Tensor:
-        """Return the weight in float32, which represents it exactly."""
+        """Return the weight in float32. The conversion is exact."""
         scales = self.scales.float().repeat_interleave(GROUP, dim=1)
         return self.values.float().mul_(scales[:, : self.values.shape[1]])
 

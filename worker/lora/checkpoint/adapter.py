@@ -76,10 +76,7 @@ class LoRAAdapter:
         return replace(self, name=name, version=version_of(name, self.digest))
 
     def registry_entry(self, source: str) -> Adapter:
-        """Return the adapter's registry entry, with the current time as its creation time.
-
-        Every worker must be able to find the files under `source`.
-        """
+        """Return the adapter's registry entry, created now. Every worker must find `source`."""
         return Adapter(
             name=self.name,
             version=self.version,

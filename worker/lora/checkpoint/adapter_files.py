@@ -31,7 +31,7 @@ class AdapterFiles:
     def __init__(
         self, folder: Path, source: str | None = None, *, is_operators: bool = False
     ) -> None:
-        """Create an object for the files in `folder`, to which `source` was resolved.
+        """Create an object for the files in `folder`, the local folder of `source`.
 
         With `is_operators`, the operator named the adapter. Only then may it have patterns that
         can't be matched in linear time.
@@ -90,7 +90,7 @@ class AdapterFiles:
 
     @cached_property
     def _header(self) -> Header | AdapterRejected | OSError:
-        """The header or its error, so that a header which is costly to refuse is read once."""
+        """The header, or the error of reading it. Even a refused header is read only once."""
         try:
             return read_header(self.weights_path)
         except (AdapterRejected, OSError) as error:

@@ -34,7 +34,7 @@ PageNumbers = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiblingSites:
-    """Locations of the LoRA weights of sibling linears, which read the same input."""
+    """Locations of the LoRA weights of sibling linears: linears with the same input."""
 
     storage: LoRASites
     groups: frozenset[int]

@@ -1,4 +1,4 @@
-"""Renders chats by adapters' templates in child processes, which end when a chat costs too much."""
+"""Renders chats with adapters' templates in child processes. Too costly chats end the process."""
 
 import asyncio
 import atexit
@@ -40,9 +40,9 @@ class TemplateChat:
     base_tokens: Mapping[str, Any]
     """Special tokens of the base model's tokenizer by their variable names, such as `bos_token`."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """Those of the adapter, which override the base model's."""
+    """Special tokens of the adapter. They override the base model's."""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Further variables, which override all others."""
+    """Further variables. They override all others."""
     tools: Sequence[Mapping[str, Any]] | None = None
     prompt_end: PromptEnd = PromptEnd.ANSWER
 
@@ -161,7 +161,7 @@ class _Process:
 
 
 TEMPLATES = TemplateSandbox()
-"""The template processes of this worker, which its loader and its jobs share."""
+"""The template processes of this worker. Its loader and its jobs share them."""
 atexit.register(TEMPLATES.close)
 
 
