@@ -76,7 +76,7 @@ class RequestTrace:
         self.end(failure)
 
     def accept(self, job: Job, *, is_stream: bool) -> Job:
-        """Describe the job of the request, and return the job with the trace that it belongs to."""
+        """Describe the job of the request, and return the job with its trace."""
         if (span := self._span) is None:
             return job
         operation, sampling = OPERATIONS[job.endpoint], job.sampling

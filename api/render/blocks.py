@@ -45,14 +45,14 @@ class Block:
     name: str = ""
     """Name of the called tool."""
     call: str = ""
-    """Hex digits that identify the call, from which its id is formed."""
+    """Hex digits that identify the call. Its id is formed from them."""
     parts: list[str] = field(default_factory=list)
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     """Log-probabilities of the tokens in a block of text, if the answer reports them."""
 
     is_closed: bool = False
     finish: FinishReason | None = None
-    """Reason why the output ended in this block; None if it went on after the block."""
+    """Why the output ended in this block; None if the output continued after the block."""
 
     @property
     def text(self) -> str:
@@ -207,7 +207,7 @@ class BlockReader:
 
 
 def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
-    """Return a delta without the stop sequence at its end, and this sequence (empty without one).
+    """Return a delta without the stop sequence at its end, and the sequence (empty if none).
 
     Only the last delta can have one, because workers hold back text that may belong to one.
     """

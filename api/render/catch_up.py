@@ -98,7 +98,7 @@ def _all_of(choice: ChoiceTranscript) -> Sent:
 
 
 def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> Delta:
-    """Return the output of a choice from `start`, which mustn't be finished, up to `end`."""
+    """Return the output of a choice from `start` up to `end`. `start` must not be finished."""
     last = _all_of(choice) if end.is_finished else end
     ids = tuple(choice.ids[start.num_tokens : last.num_tokens])
     has_prompt = not start.num_tokens and bool(ids or end.is_finished)

@@ -25,7 +25,7 @@ class Split:
     held: str
     """Rest of the text: markers and the start of a call, or characters that may become markers."""
     body_at: int | None = None
-    """Index in `held` at which the call's body starts; None if no call has started yet."""
+    """Index in `held` of the start of the call's body; None if no call has started yet."""
     body: CallBody | None = None
     """Reader of the call's body; None if no call has started yet."""
 

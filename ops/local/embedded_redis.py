@@ -194,7 +194,7 @@ def _options(
 
 
 def _configure(process: "subprocess.Popen[bytes]", options: Mapping[str, str]) -> None:
-    """Send a server its options. `_wait_until_ready` detects a server that ends before reading them."""
+    """Send a server its options. If it ends before reading them, `_wait_until_ready` raises."""
     assert process.stdin is not None
     text = "".join(f"{name} {value}\n" for name, value in options.items())
     with contextlib.suppress(BrokenPipeError), process.stdin as file:

@@ -268,7 +268,7 @@ class Residency:
             self._active.discard(version)
 
     def memory_freed(self) -> None:
-        """Record that device memory may be free, so that crowded-out versions may be claimed again."""
+        """Record that device memory may be free. Crowded-out versions may be claimed again."""
         for version in self._active:
             self._records[version].is_crowded_out = False
         self._notify(Change.MEMORY)

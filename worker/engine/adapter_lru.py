@@ -1,4 +1,4 @@
-"""Order of the eviction of resident adapters, and an adapter memory that counts bytes. Policy only."""
+"""Eviction order of resident adapters, and an adapter memory that counts bytes. Policy only."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence

@@ -33,7 +33,7 @@ class Drafter:
             self._durations.observe(step.num_decodes, ms)
 
     def extend(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-        """Return the chunks of a step. If drafts pay, chunks have draft tokens and blocks for them."""
+        """Return the chunks of a step, with draft tokens and blocks for them if drafts pay."""
         num_rows = sum(chunk.num_tokens for chunk in chunks)
         is_small = num_rows < self._max_rows
         if not is_small or any(chunk.is_prompt or not chunk.samples for chunk in chunks):

@@ -152,7 +152,7 @@ class NativeEngine:
         self._residents.discard(version)
 
     def step(self) -> list[StepOutput]:
-        """Run one step; see `Engine.step`. One that runs out of memory is computed in parts."""
+        """Run one step; see `Engine.step`. A step that runs out of memory is computed in parts."""
         outputs, self._rejected = self._rejected, []
         chunks = self._drafter.extend(self._scheduler.schedule())
         if not chunks:

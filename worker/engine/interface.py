@@ -38,7 +38,7 @@ class EngineStats:
 
 
 class AdapterImage(Protocol):
-    """An adapter in the form in which an engine copies it to adapter memory."""
+    """An adapter in the form that an engine copies to adapter memory."""
 
     @property
     def version(self) -> AdapterVersion:
@@ -57,12 +57,12 @@ ReservedT = TypeVar("ReservedT")
 
 @dataclass(frozen=True, slots=True)
 class EvictionOrder:
-    """Which adapters are evicted first, and which last."""
+    """Adapters that are evicted first, and adapters that are evicted last."""
 
     first: Collection[AdapterVersion] = ()
     """Versions that are evicted before all others."""
     last: Collection[AdapterVersion] = ()
-    """Versions that are evicted after all others. Those that are also in `first` go first."""
+    """Versions that are evicted after all others, unless they are also in `first`."""
 
 
 LEAST_RECENTLY_USED = EvictionOrder()

@@ -14,7 +14,7 @@ from worker.engine.request import Request, SampledRow, TokenLogprobs
 from worker.kernels.transfer import Array, Pending, to_device
 
 LEAST = -9999.0
-"""Log-probability that replaces minus infinity, which JSON can't represent; OpenAI's value."""
+"""Replaces a log-probability of minus infinity, which JSON can't represent. OpenAI's value."""
 _ROWS_AT_ONCE = 64
 """Number of rows that are converted to float32 at a time, to bound memory for long prompts."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # simulated workers have neither torch nor llguidance
     from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
-"""`job:claim epoch:choice`, which identifies one choice of one claimed job."""
+"""`job:claim epoch:choice`: identifies one choice of one claimed job."""
 
 
 class RequestStatus(IntEnum):

@@ -203,12 +203,12 @@ class RunningJobs:
 
     @property
     def num_preemptible_open(self) -> int:
-        """The part of `num_open` that belongs to preemptible jobs."""
+        """Share of preemptible jobs in `num_open`."""
         return sum(job.num_open for job in self._preemptible)
 
     @property
     def num_preemptible_tokens(self) -> int:
-        """The part of `num_tokens` that belongs to preemptible jobs."""
+        """Share of preemptible jobs in `num_tokens`."""
         return sum(job.job.cost for job in self._preemptible)
 
     @property

@@ -14,19 +14,19 @@ from worker.lease import Lease
 RELEASED = "released"
 """`lorikeet.state` of a try that this worker returned to the queue."""
 LOST = "lost"
-"""`lorikeet.state` of a try whose job now belongs to another claim, or to no worker."""
+"""`lorikeet.state` of a try of a job that now belongs to another claim, or to no worker."""
 NS_PER_MS = 1_000_000
 
 
 @dataclass(slots=True)
 class _Try:
-    """What is recorded of a job that this worker has claimed. Times are Unix times."""
+    """Record of a job that this worker has claimed. Times are Unix times."""
 
     traceparent: str
     about: Attributes
     enqueued_ns: int
     span: Span
-    """Span of what the job does now: `admit` or `compute`."""
+    """Current span of the job: `admit` or `compute`."""
     first_output_ns: int = 0
     """Time of the engine's first output for the job; 0 if there is none."""
 

@@ -50,7 +50,7 @@ class CpuTurns(Generic[T]):
         return len(self._waiting.get(tenant, ())) < MAX_WAITING
 
     def add(self, tenant: str, item: T) -> None:
-        """Let an item wait for its turn."""
+        """Queue an item."""
         self._waiting.setdefault(tenant, deque()).append(item)
 
     def next(self, now_s: float) -> tuple[str, T] | None:

@@ -121,7 +121,7 @@ class Tokenizer:
         return text_stream(job, prompt, self._token_bytes)
 
     def _adapters_chat(self, job: Job, style: PromptStyle) -> TemplateChat | None:
-        """Return the chat if it needs the template of an adapter, unless that is the base's own."""
+        """Return the chat if an adapter's template renders it differently than the base's."""
         template = style.template(has_tools=job.tools is not None)
         if job.endpoint is not Endpoint.CHAT or template is None:
             return None

@@ -22,7 +22,7 @@ _TEXT = "/(?s:.*)/"
 
 @dataclass(frozen=True, slots=True)
 class ValueForm:
-    """How one form writes a parameter. KEY stands for the parameter's name."""
+    """Syntax of a parameter in one form. KEY stands for the parameter's name."""
 
     key: re.Pattern[str]
     """Names of parameters that this form can write."""
@@ -112,7 +112,7 @@ def _value(
 
 
 def _choices(schema: dict[str, Any]) -> list[str]:
-    """Return the strings that a value can be; an empty list if they aren't listed."""
+    """Return the strings that a value can be; an empty list if the schema lists none."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return []

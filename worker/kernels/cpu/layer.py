@@ -80,7 +80,7 @@ class NativeLayer:
 
 
 class NativeLayers:
-    """Consecutive layers whose parameters native code reads."""
+    """Consecutive layers with parameters that native code reads."""
 
     def __init__(self, layers: Sequence[NativeLayer]) -> None:
         self._layers = tuple(layers)  # keeps their structs alive

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "LORIKEET_CPU_LEVEL"
-"""Environment variable of the setting `cpu_level`, which applies to all processes with kernels."""
+"""Environment variable of the setting `cpu_level`. It applies to all processes with kernels."""
 AUTO = "auto"
 
 

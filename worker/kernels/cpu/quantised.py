@@ -12,7 +12,7 @@ from torch import Tensor
 GROUP = 32
 """Number of neighbouring inputs of a row that share a scale. Must equal GROUP in groups.h."""
 BYTES_PER_WEIGHT = torch.int8.itemsize + torch.bfloat16.itemsize / GROUP
-"""Memory of a weight, its share of a scale included."""
+"""Memory of a weight, including its share of a scale."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

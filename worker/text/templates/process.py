@@ -1,4 +1,4 @@
-"""Renders chats by adapters' templates: `python -m worker.text.templates.process`.
+"""Renders chats with adapters' templates: `python -m worker.text.templates.process`.
 
 A template is a program. Jinja's sandbox keeps it from files and the network, but not from endless
 loops, huge numbers and huge texts. The process answers one chat after the other on the connection

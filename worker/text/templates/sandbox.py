@@ -56,7 +56,7 @@ class TemplateChat:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered chat, or the reason why there is none."""
+    """A rendered chat, or the reason why it couldn't be rendered."""
 
     text: str
     error: str
@@ -64,7 +64,7 @@ class Rendered:
     is_malformed: bool
     """Whether the template has a syntax error."""
     cpu_s: float
-    """CPU time that it took, in seconds."""
+    """CPU time of the rendering, in seconds."""
 
 
 class TemplateTooCostly(TemplateError):
@@ -173,7 +173,7 @@ class AdapterTemplates:
         self._threads = ThreadPoolExecutor(NUM_PROCESSES, thread_name_prefix="templates")
 
     async def render(self, tenant: str, chat: TemplateChat) -> Rendered:
-        """Render a chat in the tenant's turn. Raises JobFailed if it has used too much CPU time."""
+        """Render a chat in the tenant's turn. Raises JobFailed if that tenant has used too much."""
         try:
             async with self._turns.turn(tenant) as turn:
                 loop = asyncio.get_running_loop()
