@@ -83,7 +83,10 @@ class VllmHostMemory:
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether more files may fit without evictions. `num_bytes` isn't their size."""
+        """Return whether more files may fit without evictions.
+
+        `num_bytes` is ignored, because it is the size of a slot and not of the files.
+        """
         return self.num_bytes < self.max_bytes
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> VllmImage:

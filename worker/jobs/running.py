@@ -203,12 +203,12 @@ class RunningJobs:
 
     @property
     def num_preemptible_open(self) -> int:
-        """Share of preemptible jobs in `num_open`."""
+        """Number of preemptible jobs' sequences in `num_open`."""
         return sum(job.num_open for job in self._preemptible)
 
     @property
     def num_preemptible_tokens(self) -> int:
-        """Share of preemptible jobs in `num_tokens`."""
+        """Number of preemptible jobs' tokens in `num_tokens`."""
         return sum(job.job.cost for job in self._preemptible)
 
     @property

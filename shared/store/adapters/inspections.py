@@ -85,7 +85,10 @@ class Inspections(PoolStore):
         await self._redis.delete(self._keys.inspection(inspection_id))
 
     async def take(self, inspection_id: InspectionId) -> Inspection | None:
-        """Take a request, and confirm this to its sender. Return None if that is too late."""
+        """Take a request, and return it. The front end that sent it gets a confirmation.
+
+        Returns None if the request was withdrawn or already taken.
+        """
         body = await self._scripts.run("take_inspection", inspection_id, TTL_MS)
         wire = orjson.loads(body) if body else {}
         if wire.pop("v", None) != PROTOCOL_VERSION:
