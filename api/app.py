@@ -40,7 +40,7 @@ from api.routes import (
     tokenize,
     usage,
 )
-from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
+from api.routes.adapters import adapters, candidates, lora_adapters, pins, uploads
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _ROUTES = (
     *(completions, responses, messages, embeddings, tokenize, models),
     *(files, batches, usage, audit_log),
-    *(candidates, pins, adapters, rollouts, lora_adapters, jobs),
+    *(candidates, pins, adapters, uploads, lora_adapters, jobs),
     *(pool, health, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0

@@ -1,4 +1,4 @@
-"""Assembles the parts with which a front end serves a pool."""
+"""Assembles the parts of a front end that serve a pool."""
 
 import os
 import socket
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 MAX_INSPECTIONS = 16
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
 MAX_INSPECTIONS_OF_TENANT = 8
-"""Maximum number of concurrent inspections that one tenant has asked for."""
+"""Maximum number of concurrent inspections for one tenant."""
 MAX_TURNS = 32
 """Maximum number of requests that are accepted at the same time. It is smaller than the number of
 Redis connections, so that calls for running answers don't wait for a connection."""
@@ -115,7 +115,7 @@ class PoolLoops:
         return (each.run() for each in (self.replies, self.cancels, self.presence, self.feed))
 
     async def finish(self) -> None:
-        """End the streams of the pool's state, and send the cancellations that still wait."""
+        """End the streams of the pool's state, and send the waiting cancellations."""
         self.feed.stop()
         await self.cancels.finish()
 

@@ -15,7 +15,7 @@ report that it ran out of time.
 """
 
 IN_PLACE = "set 'load_inplace' to True"
-"""Part of the server's message that a name is taken."""
+"""Part of the server's message about a name that is taken."""
 
 
 class AdapterClient(ServerClient):
@@ -31,7 +31,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter and return it. One of the same name is replaced only with `replace`."""
+        """Load an adapter and return it. Only with `replace`, the name may be taken."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
             self._send(
@@ -67,7 +67,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Make the candidate, or the candidate `version` only, current. Return the adapter."""
+        """Make the candidate current, if it is `version` or that is None. Return the adapter."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 

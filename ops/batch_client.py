@@ -52,7 +52,7 @@ class BatchClient(ServerClient):
         return self._call("GET", f"/v1/batches/{batch_id}")
 
     def download(self, file_id: str, target: Path) -> None:
-        """Download a file to `target`, which appears once it is complete."""
+        """Download a file to `target`. The target appears once it is complete."""
         partial = target.with_name(f"{target.name}.partial")
         url = f"{self.url}/v1/files/{file_id}/content"
         with httpx.stream("GET", url, **self.options) as response:

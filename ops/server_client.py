@@ -73,7 +73,7 @@ class ServerClient:
 
 
 def server_url(given: str) -> str:
-    """Return the URL of a server, to which paths can be added.
+    """Return the URL of a server in a form that paths can be appended to.
 
     Other clients want the base URL, which ends with `/v1`. This ending is removed.
 
@@ -101,7 +101,7 @@ def client_options(url: str, api_key: str | None = None) -> dict[str, Any]:
 
 
 def no_answer(url: str, error: httpx.HTTPError) -> str:
-    """Return the message for a request to which no response arrived."""
+    """Return the message for a request that got no response."""
     return f"no answer from {url}: {error_text(error)}; `lorikeet up` starts a server"
 
 

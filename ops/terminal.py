@@ -24,7 +24,7 @@ def table(*columns: str, whole: tuple[str, ...] = ()) -> Table:
 
 
 def facts_table(facts: Mapping[str, str | None]) -> Table:
-    """Return a table of the names and values of facts that have a value."""
+    """Return a table of facts: the names and values of all facts with a value."""
     shown = Table(show_header=False, box=None)
     for name, value in facts.items():
         if value:

@@ -1,4 +1,4 @@
-"""URLs of adapters, and templates with which an adapter's name becomes its source. Pure."""
+"""URLs of adapters, and templates that turn an adapter's name into a source. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class BadUrl(ValueError):
-    """The URL can't be the source of an adapter. The message says why."""
+    """The URL can't be the source of an adapter. The message states the reason."""
 
 
 def is_remote(source: str) -> bool:
@@ -30,7 +30,7 @@ def is_remote(source: str) -> bool:
 
 
 def without_query(source: str) -> str:
-    """Return `source` for logs: without the query of a URL, which may contain a signature."""
+    """Return `source` for logs. A URL's query is removed, because it may contain a signature."""
     return re.sub(r"\?[^#]*", "", source) if is_remote(source) else source
 
 
@@ -94,7 +94,7 @@ class RemoteUrl:
 
 
 class SourceTemplate:
-    """Source with the placeholder `{name}`, which stands for the name of any adapter."""
+    """Source with the placeholder `{name}` for the name of an adapter."""
 
     def __init__(self, text: str) -> None:
         """Create a template.

@@ -13,7 +13,7 @@ VARIABLE = "XDG_CACHE_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Codes of errors which mean that no space is left."""
 _RUST_ERROR = re.compile(r"^(?:.*: )?(.+) \(os error (\d+)\)")
-"""Form in which libraries in Rust, such as safetensors, report an error of the operating system."""
+"""Format of operating system errors in messages of Rust libraries, such as safetensors."""
 
 
 def cache_folder() -> Path:

@@ -78,7 +78,7 @@ class ErrorCode(StrEnum):
     BATCH_EXPIRED = "batch_expired", 408
     """The batch expired before this request had ended."""
     QUOTA_EXCEEDED = "quota_exceeded", 400
-    """The tenant has reached a limit of what it may keep, and must delete something first."""
+    """The tenant has reached a quota of objects that it may keep, and must delete some first."""
     NO_FILE_STORE = "no_file_store", 404
     """The server keeps no files, because its operator hasn't set --file-store."""
     FILE_STORE_UNAVAILABLE = "file_store_unavailable", 503
@@ -145,7 +145,7 @@ class SettingsError(LorikeetError):
 
 
 class RedisUnavailable(LorikeetError):
-    """Redis can't serve, or would lose jobs. It may nevertheless have executed the call."""
+    """Redis can't be reached, or might lose jobs. The failed command may have been executed."""
 
 
 class ProtocolMismatch(LorikeetError):
@@ -153,7 +153,7 @@ class ProtocolMismatch(LorikeetError):
 
 
 class LeaseLost(LorikeetError):
-    """The lease of this process expired, and its jobs or its batch run elsewhere."""
+    """The lease of this process has expired. Its jobs or its batch run elsewhere."""
 
 
 class DuplicateJob(LorikeetError):

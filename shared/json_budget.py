@@ -1,7 +1,8 @@
 """Bounds of JSON from clients and from adapters' files. Pure.
 
 Nesting and values are counted in the text, before a parser creates objects. The count takes linear
-time. It bounds the time and memory of parsing the text and of all later checks.
+time. It bounds the time and memory of parsing the text and of all later checks. `MAX_LISTED` in
+`api/schema/base.py` limits single lists.
 """
 
 from dataclasses import dataclass, field

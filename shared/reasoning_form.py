@@ -1,4 +1,4 @@
-"""Forms in which models mark their reasoning, which precedes the answer."""
+"""Markers that models put around the reasoning before an answer."""
 
 from enum import StrEnum
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Runs work whose cost a client chooses in a child process with limits on CPU time and memory.
+"""Runs work that clients can make costly in a child process with limits on CPU time and memory.
 
 The module that does the work calls `answer_once` when it is run. Callers run it with `ask_sandbox`.
 """
@@ -33,7 +33,7 @@ class SandboxAnswer:
     text: str
     """The result; empty after an error."""
     error: str
-    """The reason why there is no result; empty if there is one."""
+    """The reason why the work has no result; empty if it has one."""
     cpu_s: float
 
 

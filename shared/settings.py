@@ -100,7 +100,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
 def _each(form: re.Pattern[str], what: str) -> AfterValidator:
-    """Return a validator of a list, all of whose values must have one form."""
+    """Return a validator of a list. All values must have the same form."""
 
     def check(values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
@@ -361,7 +361,7 @@ class ApiSettings(FileSettings):
 
 
 class WorkerSettings(PoolSettings):
-    """Settings of a worker, which runs one engine with one base model and its adapters."""
+    """Settings of a worker. A worker runs one engine with one base model and its adapters."""
 
     engine: Literal["native", "vllm", "simulated"] = Field(
         "native",
@@ -555,7 +555,7 @@ class WorkerSettings(PoolSettings):
         return self
 
     def dtype_text(self, dtype: str) -> str:
-        """Return a text with `dtype`, the type of activations, and the format of the weights."""
+        """Return a text with the dtype of activations and the format of the weights."""
         return dtype if self.quantize is None else f"{dtype} with {self.quantize} weights"
 
     @model_validator(mode="after")
@@ -598,7 +598,7 @@ class ControlSettings(FileSettings):
 
 
 class UpSettings(PoolSettings):
-    """Settings of `lorikeet up`, besides those of the processes that it starts."""
+    """Settings of `lorikeet up`, besides the settings of the processes that it starts."""
 
     data_dir: Path | None = Field(
         None,
@@ -689,6 +689,6 @@ _PROTECTIVE_VARIABLES = {
 }
 """Variables that decide who can reach the server and its data."""
 _LEAST_SIMILARITY = 0.8
-"""Minimum similarity of two names, from 0 to 1, at which one is suggested for the other."""
+"""Minimum similarity of two names, from 0 to 1, to suggest one for the other."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings, UpSettings)
 """Classes of settings that have variables."""

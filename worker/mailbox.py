@@ -21,7 +21,7 @@ class Mailbox:
 
     queue: Queue
     lease: Lease
-    """Holds the worker id whose mailbox is read."""
+    """Holds the id of the worker that owns the mailbox."""
     consumer: Consumer
     adapters: Adapters
 

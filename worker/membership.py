@@ -51,7 +51,7 @@ class Membership:
     _num_forgotten: int = field(default=0, init=False)
     _own_adapters: list[Adapter] = field(default_factory=list, init=False)
     _registry_epoch: str | None = field(default=None, init=False)
-    """Epoch of the registry in which this worker's own adapters were last registered."""
+    """Epoch of the registry at the last registration of this worker's own adapters."""
     _num_mismatches: int = field(default=0, init=False)
 
     def add_adapter(self, adapter: Adapter) -> None:

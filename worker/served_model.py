@@ -82,4 +82,4 @@ class ServedModel:
     serves: Capabilities = EVERYTHING
     """Which jobs the engine serves."""
     close: Callable[[], None] = lambda: None
-    """Ends what the model has started outside of this process. Called once, after the last job."""
+    """Ends processes that the model has started. Called once, after the last job."""

@@ -1,4 +1,4 @@
-"""Runs a worker, which owns one engine: startup, service for the pool, and drain."""
+"""Runs a worker and its engine: startup, service for the pool, and drain."""
 
 import asyncio
 import contextlib
@@ -193,7 +193,7 @@ class Worker:
             await asyncio.sleep(every_s)
 
     async def _watch_progress(self) -> None:
-        """End the worker when its engine hangs, so that the lease is no longer renewed.
+        """End the worker if its engine hangs, so that the lease expires.
 
         The jobs are handed over when the lease expires, as after a crash. The pool must treat the
         hang as a crash, because one of the jobs may have caused it.
@@ -217,7 +217,7 @@ class Worker:
             self._may_leave.set()
 
     def _drop_jobs(self) -> None:
-        """Drop all jobs, because the lease under which they were claimed is lost."""
+        """Drop all jobs, because the worker has lost the lease that it claimed them with."""
         jobs = self.parts.jobs
         for job in jobs:
             log.info("job_dropped", job_id=job.id, try_=job.claimed.try_)

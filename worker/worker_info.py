@@ -12,7 +12,7 @@ from worker.served_model import ServedModel
 
 MIB = 1 << 20
 _SIZED = ("max_num_seqs", "max_num_batched_tokens", "kv_cache_mb", "adapter_memory_mb")
-"""Settings whose defaults follow from the device's memory."""
+"""Settings with defaults that depend on the device's memory."""
 
 
 def worker_info(

@@ -1,6 +1,7 @@
 """Middleware that finds the rights of a request by its API key, or refuses the request.
 
-Guards declare which rights a route needs (`api/http/guards.py`).
+Guards declare which rights a route needs (`api/http/guards.py`). `shared/api_keys.py` decides which
+listening addresses need keys.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ SCHEME = "bearer"
 
 
 class Authenticator:
-    """Finds the rights of API keys, both those of the settings and those that Redis stores."""
+    """Finds the rights of API keys. Keys are in the settings or in Redis."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Authenticator:
         require_keys: bool,
         books_pool: str = "",
     ) -> None:
-        """Create an authenticator. `keys` and `metrics_key` are those of the settings.
+        """Create an authenticator. `keys` and `metrics_key` come from the settings.
 
         With `require_keys`, requests need a key even if no key is known. `books_pool` is
         `Access.books_pool` of all requests.

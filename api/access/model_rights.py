@@ -34,7 +34,7 @@ async def check_model(registry: Registry, access: Access, model: str) -> None:
 
 
 def model_not_found(name: str) -> JobFailed:
-    """Return the failure for a `name` that belongs to neither the base model nor an adapter.
+    """Return the error for a `name` that belongs to neither the base model nor an adapter.
 
     The message begins with OpenAI's sentence, because clients match it.
     """

@@ -32,7 +32,7 @@ async def own_job_and_result(
 
 
 def job_not_found(job_id: str, *, param: str | None = None) -> JobFailed:
-    """Return the failure for the id of a job that the tenant doesn't have."""
+    """Return the error for a job id that doesn't belong to the tenant."""
     message = f"the job {job_id[:100]!r} doesn't exist or has expired"
     return failed(ErrorCode.JOB_NOT_FOUND, message, param)
 

@@ -69,14 +69,14 @@ _NAMES = [parameter["name"] for parameter in PARAMETERS]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuery:
-    """Usage that a client asks for."""
+    """The usage that one request asks for."""
 
     start: date
     end: date
     groups: tuple[Group, ...]
     """Columns of the rows, in the order of `Group`."""
     tenant: str | None
-    """None for all tenants that the client may see."""
+    """Tenant of the rows; None for all tenants that the client may see."""
     limit: int
     after: tuple[str, ...] | None
     """Names of the row after which the page begins; None for the first page."""

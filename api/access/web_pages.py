@@ -53,9 +53,10 @@ class WebPages:
         )
 
     def _is_own(self, host: str) -> bool:
-        """Return whether the header Host can't be a public name that belongs to another site.
+        """Return whether the header Host names this server and not the site of another page.
 
-        IP addresses are accepted: a page whose site is an address can only reach this address.
+        Accepted are the names of this server, names that nobody can register publicly, and IP
+        addresses. DNS can't make an address lead to another server.
         """
         if ANY_HOST in self._hosts or not host:
             return True

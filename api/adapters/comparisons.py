@@ -1,4 +1,4 @@
-"""Describes how the answers of a shadow compare with those of the current version."""
+"""Describes how a shadow's answers compare with the current version's."""
 
 from api.access.own_job import own_job
 from api.schema.adapter_versions import Agreement, DifferingPair

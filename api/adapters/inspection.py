@@ -32,7 +32,7 @@ The adapter may have caused the deaths, so no further worker is asked.
 
 
 class _NoFindings(Enum):
-    """Reason why a worker returned no findings."""
+    """Why a worker returned no findings."""
 
     NOT_TAKEN = auto()
     """The worker didn't take the inspection within `TAKE_S` seconds, or died before taking it."""
@@ -106,7 +106,7 @@ class Inspector:
         raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return the findings. If no live worker serves the adapter, an error replaces it."""
+        """Return the findings, with an error in place of an adapter that no live worker serves."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]

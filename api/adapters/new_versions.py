@@ -6,7 +6,7 @@ from shared.store.adapters.registry import Registry
 
 
 class NewVersions:
-    """Registers versions in one pool, which keeps `keep_versions` earlier ones for rollbacks."""
+    """Registers versions in one pool. The pool keeps `keep_versions` earlier ones for rollbacks."""
 
     def __init__(self, registry: Registry, *, keep_versions: int) -> None:
         self._registry = registry

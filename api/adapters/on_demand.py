@@ -100,7 +100,7 @@ class OnDemand:
     async def with_adapter(
         self, access: Access, model: object, admit: Callable[[], Awaitable[T]]
     ) -> T:
-        """Return what `admit` returns. If `model` is unknown, look it up and call `admit` again.
+        """Call `admit`, and return its result. If `model` is unknown, look it up and call again.
 
         Models that the client may not use aren't looked up.
 
@@ -177,13 +177,13 @@ class OnDemand:
                 await self._lookups.renew(name)
 
     async def _adapter_name(self, model: str) -> str:
-        """Return the name of the adapter in `model`, which may have the base's name before it."""
+        """Return the adapter's name in `model`, which is `NAME` or `BASE:NAME`."""
         base_name, colon, name = model.rpartition(":")
         base = await self._registry.base() if colon else None
         return name if base and base.name == base_name else model
 
     async def _load(self, name: str, source: str, unknown: JobError) -> JobError | None:
-        """Load an adapter from its source. If that fails, return the error for its requests."""
+        """Load an adapter. If that fails, return the error that requests for the adapter get."""
         findings = await self._inspector.inspect(POOL, Inspection(name=name, source=source))
         if findings.adapter is None:
             assert findings.error is not None  # findings have either an adapter or an error

@@ -42,7 +42,7 @@ class ShownAdapters:
         return view
 
     async def one(self, name: str, base: BaseModel) -> AdapterBody:
-        """Return the response body for an adapter, which runs on `base`.
+        """Return the response body for an adapter of the base model `base`.
 
         Raises:
             JobFailed: as `view`.
@@ -103,7 +103,7 @@ def candidate_body(view: AdapterView, workers: Sequence[WorkerView]) -> Candidat
 
 
 def staging_body(staging: Staging | None) -> StagingBody | None:
-    """Return the progress of an adapter that a worker fetches, if one does."""
+    """Return the progress of an adapter that a worker is fetching; None if no worker is."""
     if staging is None:
         return None
     return StagingBody(

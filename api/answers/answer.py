@@ -47,7 +47,7 @@ class Answer(Response):
         headers: Mapping[str, str],
         trace: RequestTrace,
     ) -> None:
-        """Create a response, which gets the additional `headers` if it succeeds.
+        """Create a response. A successful response also gets `headers`.
 
         `trace` ends together with the response.
         """

@@ -68,7 +68,7 @@ class Delivery:
     """Whether a failure of the delivery cancels the job. Otherwise, the job is abandoned, since it
     may have other clients."""
     error: JobError | None = None
-    """Error with which a stream ended; None if it has not failed."""
+    """Error that ended the stream; None if the stream hasn't failed."""
 
     async def send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the complete answer once the job is done.
@@ -106,7 +106,7 @@ class Delivery:
 
     @asynccontextmanager
     async def _watched(self, receive: Receive) -> AsyncIterator[None]:
-        """Within the context, watch for the client's departure. Give the job up after a failure."""
+        """Watch for the client's departure during the block. Give the job up after a failure."""
         watch = asyncio.create_task(self._watch(receive))
         try:
             yield
@@ -185,7 +185,7 @@ async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
 
 
 def comment(wait: Wait | None) -> bytes:
-    """Return the comment for a place in the queue. It is plain if the job doesn't wait."""
+    """Return the comment for a place in the queue; a plain comment if the job isn't waiting."""
     if wait is None:
         return KEEP_ALIVE
     text = f"waiting, position {wait.position} of {wait.num_waiting}"

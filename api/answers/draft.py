@@ -1,4 +1,4 @@
-"""Drafts: requests whose jobs aren't enqueued yet."""
+"""Drafts: admitted requests with jobs that aren't enqueued yet."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +17,7 @@ from shared.store.adapters.candidates import SHADOW_TENANT
 from shared.store.adapters.registry import Found
 
 MAX_REMAKES = 3
-"""Number of times that a job is made again because the registry has changed.
+"""Maximum number of times that a job is made again because the registry has changed.
 
 The next attempt enqueues the job even if the registry changes once more.
 """
@@ -25,7 +25,7 @@ The next attempt enqueues the job even if the registry changes once more.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A request in a form from which its job can be made several times."""
+    """A request in a form that its job can be made from several times."""
 
     model: str
     """Name of the model."""
@@ -38,7 +38,7 @@ class Wanted:
 
 
 class Draft:
-    """Request whose job is enqueued later.
+    """Admitted request. Its job is enqueued later.
 
     The job is made for a model that may come from the cache. If the registry has changed since
     then, the job is made again, with the same id.
@@ -74,7 +74,8 @@ class Draft:
     ) -> "Draft":
         """Admit a request, and make its job.
 
-        `access` has the rights of the request. `deadline_s` is that of `admission_to`.
+        `access` has the rights of the request. `deadline_s` is the client's time limit in seconds;
+        None selects the server's limit.
 
         Raises:
             JobFailed: the request is invalid, or its model can't serve it.
@@ -127,7 +128,7 @@ class Draft:
         )
 
     async def _remake(self) -> None:
-        """Make the job again for the model as it is now. It keeps its id."""
+        """Make the job again for the present state of the model. The job keeps its id."""
         model, old = self._wanted.model, self._admission
         found = await self._intake.models.read(model)
         serving = found.canary_for(self._wanted.key)

@@ -1,4 +1,4 @@
-"""Answers requests that this process makes itself, without a connection.
+"""Answers requests that this process makes, without a connection.
 
 The control process answers the requests of batches this way (`ops/control/batches/answers.py`).
 """
@@ -43,7 +43,7 @@ async def reply_to(
     access: Access,
     headers: Mapping[str, str],
 ) -> Reply:
-    """Answer one request, which uses idle capacity only.
+    """Answer one request. It uses idle capacity only.
 
     `app` has started. `answering` answers requests to the endpoint `path`. `body` is the request's
     JSON. Its limits have been checked already, and its text has `num_bytes`.

@@ -31,7 +31,7 @@ _ANSWER_FIELDS = (
 
 
 def job_headers(enqueued: Enqueued, root_path: str) -> dict[str, str]:
-    """Return the headers that name the job of a request."""
+    """Return the response headers that name the job of a request."""
     headers = {JOB_HEADER: enqueued.id, LOCATION_HEADER: f"{root_path}/v1/jobs/{enqueued.id}"}
     headers |= rate_headers(enqueued.rates)
     return headers if enqueued.is_new else headers | {REPLAYED_HEADER: "true"}

@@ -1,4 +1,4 @@
-"""Two groups of a pool's objects: those that make jobs of requests, and those for answers.
+"""Two groups of a pool's objects: objects that turn requests into jobs, and objects for answers.
 
 `api/assembly.py` creates both when the app starts.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """Objects of one pool with which a request becomes a job."""
+    """Objects of one pool that turn requests into jobs."""
 
     settings: ApiSettings
     api_id: ApiId
@@ -47,7 +47,7 @@ class Intake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """Objects of one pool with which the answer of a job is read and sent."""
+    """Objects of one pool that read and send the answers of jobs."""
 
     api_id: ApiId
     queue: Queue

@@ -58,14 +58,14 @@ async def submit_json(
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
 ) -> Response:
-    """Do what `submit` does for a request whose body, `raw`, was read already."""
+    """Do the same as `submit` for a request after reading its body. `raw` is the body."""
     return await _submit(request, access, raw, partial(parse, raw), job_of)
 
 
 async def submit_viewed(
     request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
 ) -> Response:
-    """Do what `submit` does for a request of another API. `viewed` is the form of its body."""
+    """Do the same as `submit` for a request of another API. `viewed` is the form of its body."""
     return await _submit(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
@@ -124,7 +124,7 @@ async def _submit(
 
 
 def is_preemptible(request: Request) -> bool:
-    """Return whether a request belongs to a batch, so that it uses idle capacity only."""
+    """Return whether a request belongs to a batch. Such requests use idle capacity only."""
     return getattr(request.state, "is_preemptible", False)
 
 

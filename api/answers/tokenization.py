@@ -19,7 +19,7 @@ from shared.protocol.tokenization import Call, EncodeChat, Reply
 from shared.store.jobs.tokenizations import Tokenizations
 
 ATTEMPT_S = 4.0
-"""Seconds within which a reply must arrive before the call is sent again.
+"""Seconds to wait for a reply before the call is sent again.
 
 The worker that has taken the call may have died.
 """
@@ -30,7 +30,7 @@ MAX_CALLS = 16
 Each call uses a Redis connection, and its text is in Redis until a worker takes it.
 """
 MAX_CALLS_OF_TENANT = 8
-"""Maximum number of concurrent calls that one tenant has asked for."""
+"""Maximum number of concurrent calls for one tenant."""
 LIMIT_S = 10.0
 """Maximum seconds for a call, including the wait for others."""
 

@@ -70,7 +70,7 @@ class TenantBatches:
 
 
 def batch_not_found(batch_id: str, *, param: str | None = None) -> JobFailed:
-    """Return the failure for the id of a batch that the tenant doesn't have."""
+    """Return the error for a batch id that doesn't belong to the tenant."""
     message = f"the batch {batch_id[:100]!r} doesn't exist or has expired"
     return failed(ErrorCode.BATCH_NOT_FOUND, message, param)
 

@@ -48,7 +48,7 @@ class FileStore:
     """
 
     def __init__(self, location: str) -> None:
-        """Open the store at `location`, which is a folder or a URL such as s3://BUCKET/PREFIX.
+        """Open the store at `location`: a folder or a URL such as s3://BUCKET/PREFIX.
 
         Raises:
             SettingsError: the kind of store isn't supported or installed, or the folder can't be
@@ -165,7 +165,7 @@ class OpenObject:
 
 
 class _Writer:
-    """Writes one object, which appears as a whole or not at all.
+    """Writes one object atomically: it appears as a whole or not at all.
 
     Object stores guarantee this. In a folder, the content is written beside the object, synced, and
     renamed.
@@ -202,7 +202,7 @@ class _Writer:
 
 
 def _written_s(info: Mapping[str, Any]) -> float:
-    """Return the time of an object's last write. Stores name and format it differently."""
+    """Return the time of an object's last write. Stores use different names and formats for it."""
     written = info.get("mtime") or info.get("LastModified") or info["updated"]
     return written.timestamp() if isinstance(written, datetime) else float(written)
 

@@ -22,7 +22,7 @@ class TenantFiles:
     """Files of the tenants of one pool."""
 
     def __init__(self, records: StoredFiles, store: FileStore | None) -> None:
-        """Create an object. `store` has the contents of files. Without --file-store, it is None."""
+        """Create an object. `store` has the contents of files; None without --file-store."""
         self.records = records
         self._store = store
 
@@ -66,7 +66,7 @@ async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> 
 
 
 def file_not_found(file_id: str, *, param: str | None = None) -> JobFailed:
-    """Return the failure for the id of a file that the tenant doesn't have."""
+    """Return the error for a file id that doesn't belong to the tenant."""
     message = f"the file {file_id[:100]!r} doesn't exist or has expired"
     return failed(ErrorCode.FILE_NOT_FOUND, message, param)
 

@@ -24,7 +24,7 @@ memory."""
 MAX_UPLOADS_TENANT = 4
 """Maximum number of files that a process receives from one tenant at the same time."""
 MARGIN_S = 600
-"""Seconds for which an upload may last beyond the time limit of a request's body."""
+"""Maximum seconds of an upload beyond the time limit of a request's body."""
 MAX_NAME_CHARS = 255
 PURPOSES = ("batch",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
@@ -68,7 +68,7 @@ class FileUploads:
             )
 
         async def charged() -> AsyncIterator[bytes]:
-            """Yield the file's content, each piece after it was charged to the tenant."""
+            """Yield the file's content in pieces. Each piece is charged to the tenant first."""
             size = 0
             async for piece in form.content(_limited(request, settings.max_file_mb)):
                 size += len(piece)

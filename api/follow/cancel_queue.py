@@ -43,7 +43,7 @@ class _Entry:
 
 
 class CancelQueue:
-    """FIFO queue of jobs to cancel, abandon or attach. During an outage of Redis, they wait."""
+    """FIFO queue of jobs to cancel, abandon or attach. Jobs wait while Redis is unavailable."""
 
     def __init__(self, queue: Queue, replies: ReplyHub, api: ApiId, *, grace_ms: int) -> None:
         """Create an empty queue of the process `api`. A job with an open inbox isn't abandoned.
@@ -61,14 +61,14 @@ class CancelQueue:
         self._add("cancel", job_id, partial(self._cancel, job_id, error))
 
     def abandon(self, job_id: JobId) -> None:
-        """Queue the report that a client of a job has gone.
+        """Queue a report that a client of a job has disconnected.
 
         The job is cancelled after the grace period, unless it keeps running or has another client.
         """
         self._add("abandon", job_id, partial(self._abandon, job_id, self._grace_ms))
 
     def attach(self, job_id: JobId) -> None:
-        """Queue the report that a client of a job is connected to this process."""
+        """Queue a report that a client of a job is connected to this process."""
         self._add("attach", job_id, partial(self._attach, job_id))
 
     @contextmanager

@@ -67,7 +67,7 @@ class Follower:
         left_ms: int,
         attach: Attach | None = None,
     ) -> None:
-        """Create a follower of a job whose deadline is `left_ms` milliseconds away.
+        """Create a follower of a job. The job's deadline is `left_ms` milliseconds away.
 
         `inbox` was open before the pool sent any event to it. A job that another request created
         needs `attach`. The follower calls it at once, after each silence, and after an outage of

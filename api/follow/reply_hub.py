@@ -25,7 +25,7 @@ class ClientGone(Exception):
 
 
 class ServerStopping(Exception):
-    """This process stops, so the client has to follow its job elsewhere."""
+    """This process is stopping, so the client has to follow its job elsewhere."""
 
 
 class Inbox:
@@ -46,7 +46,7 @@ class Inbox:
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event. Of token events that don't fit, keep only the newest of each choice."""
+        """Add an event. If token events don't fit, keep only the newest event of each choice."""
         if isinstance(event, Tokens) and len(self._events) >= self._max_events:
             self._newest[event.choice] = event
         else:
@@ -139,11 +139,11 @@ class ReplyHub:
         return [*self._inboxes]
 
     def has_inbox(self, job_id: JobId) -> bool:
-        """Return whether an inbox of the job is open, which means that a client waits."""
+        """Return whether an inbox of the job is open, so that a client is waiting for the job."""
         return job_id in self._inboxes
 
     def stop(self) -> None:
-        """Interrupt all inboxes with `ServerStopping`, including those that are opened later."""
+        """Interrupt all open inboxes with `ServerStopping`, and later ones when they are opened."""
         self._is_stopping = True
         for inboxes in self._inboxes.values():
             for inbox in inboxes:

@@ -23,7 +23,7 @@ class Delta:
     text: str
     finish: FinishReason | None
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Log-probabilities of the new tokens. The first delta also has those of an echoed prompt."""
+    """Log-probabilities of the new tokens; in the first delta, also of an echoed prompt."""
     ids: tuple[int, ...] = ()
     """Ids of the new tokens. Empty unless the answer needs them."""
     prompt_ids: tuple[int, ...] = ()

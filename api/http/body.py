@@ -127,7 +127,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def declared_size(request: Request) -> int:
-    """Return the number of bytes that the header Content-Length states; 0 if it states none."""
+    """Return the number of bytes in the header Content-Length; 0 if there is none."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isdecimal() else 0
 

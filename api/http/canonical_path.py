@@ -5,9 +5,9 @@ from collections.abc import Collection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 POOLS_PATH = "/pools/"
-"""Beginning of the paths under which each pool has all routes: `/pools/NAME/v1/...`."""
+"""Prefix of the paths below which each pool has all routes: `/pools/NAME/v1/...`."""
 POOL = "pool"
-"""Key under which the state of a request's scope has the name of its pool."""
+"""Key of the pool's name in the state of a request's scope."""
 
 
 class CanonicalPath:

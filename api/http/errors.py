@@ -39,7 +39,7 @@ By default, OpenAI's clients retry requests that failed with status 409 or 5xx. 
 response has a header that prevents the retry.
 """
 MESSAGES_PATH = "/v1/messages"
-"""Start of the paths whose errors have Anthropic's format."""
+"""Prefix of the paths whose errors have Anthropic's format."""
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -168,7 +168,7 @@ def _requested(request: Request) -> str:
 
 
 async def _allowed_methods(request: Request) -> str:
-    """Return all HTTP methods that the URL accepts. The router reports only those of one route."""
+    """Return all HTTP methods that the URL accepts. The router reports the methods of one route."""
     path = getattr(request.scope.get("route"), "path", "")
     operations = (await document_of(request.app))["paths"].get(path, ())
     return ", ".join(method.upper() for method in operations)

@@ -123,11 +123,11 @@ class Guards:
         return guard.scopes if guard else ()
 
     def is_always_open(self, path: str) -> bool:
-        """Return whether keys make no difference for `path`. Such requests never wait for Redis."""
+        """Return whether API keys have no effect on `path`. Such requests never wait for Redis."""
         return self._has(path, Key.IGNORED) or path.startswith(self._open_prefixes)
 
     def is_key_optional(self, path: str) -> bool:
-        """Return whether requests for `path` need no key, but show more with one."""
+        """Return whether requests for `path` need no key, but return more data with a key."""
         return self._has(path, Key.OPTIONAL)
 
     def is_open(self, path: str) -> bool:

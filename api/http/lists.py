@@ -36,7 +36,7 @@ def page_body(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, A
 
 
 def check_known(given: Iterable[str], known: Sequence[str]) -> None:
-    """Check that all parameters of a query are `known`, the parameters that the URL accepts.
+    """Check that the URL accepts all parameters of a query. `known` are the accepted parameters.
 
     Raises:
         JobFailed: a parameter is unknown. The error names it, and lists the known ones.

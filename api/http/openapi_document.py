@@ -1,4 +1,4 @@
-"""The OpenAPI document of a running app, which `api/openapi/document.py` builds."""
+"""Returns the OpenAPI document of a running app. `api/openapi/document.py` builds it."""
 
 import asyncio
 from typing import Any

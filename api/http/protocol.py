@@ -273,10 +273,10 @@ class LimitedProtocol(HttpToolsProtocol):
 def _set_options(transport: asyncio.Transport) -> None:
     """Disable Nagle's algorithm, and limit how much the kernel buffers for a client.
 
-    asyncio disables the algorithm only for sockets that were created with TCP's protocol number.
-    With the algorithm, the second part of a response waits until the client acknowledges the first
-    part. Most clients delay the acknowledgement by 40 ms. With a small kernel buffer, a client that
-    doesn't read is detected earlier.
+    asyncio doesn't disable the algorithm here, because the listening socket was created without
+    TCP's protocol number. With the algorithm, the second part of a response waits until the client
+    acknowledges the first part. Most clients delay the acknowledgement by 40 ms. With a small
+    kernel buffer, a client that doesn't read is detected earlier.
     """
     connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):

@@ -1,4 +1,4 @@
-"""Translates the messages and tools of /v1/messages into those of a chat request. Pure."""
+"""Translates messages and tools from the format of /v1/messages to a chat request's. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn

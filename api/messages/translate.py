@@ -55,7 +55,7 @@ TOLERATED = (
 IGNORED = ("cache_control", "service_tier")
 """Fields of Anthropic's API that are validated and have no effect."""
 PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
-"""Fields of a chat request that change a prompt, or that concern the thinking."""
+"""Fields of a chat request that change a prompt or control reasoning."""
 OF_ANSWERS = fields_of_answers(MessageRequest, PROMPT_EXTRAS)
 """Fields that don't change the prompt of a request."""
 OBJECTS: Mapping[str, Kinds] = {"system": TEXTS, "messages": MESSAGES, "tools": TOOLS}

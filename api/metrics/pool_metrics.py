@@ -89,7 +89,7 @@ def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metri
 
 
 def _waiting_by_adapter(counts: QueueCounts) -> Mapping[str, int]:
-    """Return the number of waiting jobs by adapter name. The rarest adapters are summed up."""
+    """Return the number of waiting jobs by adapter name. The rarest adapters share one entry."""
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
         waiting[name_of(version)] += number
@@ -112,7 +112,7 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
 
 
 def _by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
-    """Return the number of workers on which any version of an adapter is resident, by its name."""
+    """Return the number of workers with a resident version of an adapter, by adapter name."""
     resident = ({name_of(version) for version in w.residents} for w in workers)
     numbers = Counter(name for names in resident for name in names)
     return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:MAX_ADAPTERS])

@@ -35,7 +35,7 @@ OPERATIONS = {
 PROVIDER = "lorikeet"
 """`gen_ai.provider.name` of every request."""
 CLIENT_GONE = "client_disconnected"
-"""`error.type` of a request whose client closed its connection."""
+"""`error.type` of a request if the client closed the connection."""
 
 _PREFIX_OF_VIEW = {View.RESPONSES: RESPONSE_PREFIX, View.MESSAGES: MESSAGE_PREFIX}
 _PREFIX_OF_ENDPOINT = {
@@ -76,7 +76,7 @@ class RequestTrace:
         self.end(failure)
 
     def accept(self, job: Job, *, is_stream: bool) -> Job:
-        """Describe the job of the request, and return the job with the trace that it belongs to."""
+        """Describe the job of the request, and return the job with its trace."""
         if (span := self._span) is None:
             return job
         operation, sampling = OPERATIONS[job.endpoint], job.sampling

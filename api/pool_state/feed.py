@@ -79,7 +79,7 @@ class PoolFeed:
                 self._latest = None
 
     def stop(self) -> None:
-        """End all streams, and those that are opened later."""
+        """End all streams, including streams that are opened later."""
         self._is_stopped = True
         self._publish(_FailedRead())
 

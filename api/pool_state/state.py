@@ -18,7 +18,7 @@ NEW_SAMPLES = 30
 
 
 class History:
-    """The samples of the last minutes, and the points of the plots that are computed from them."""
+    """The samples of the last minutes, and the points of the plots that they result in."""
 
     def __init__(self, view: HistoryView) -> None:
         self._view = view

@@ -1,4 +1,4 @@
-"""Caches which models the names in requests refer to."""
+"""Caches the models that the names in requests refer to."""
 
 import time
 
@@ -28,12 +28,12 @@ class ModelCache:
         """Monotonic time in seconds of the read, and the model, by the names in requests."""
 
     def remembered(self, model: str) -> Found | None:
-        """Return what the name referred to a short time ago, or None if that isn't remembered."""
+        """Return the model that was cached for a name, or None if the cache has none."""
         read_s, found = self._entries.get(model, (0.0, None))
         return found if time.monotonic() - read_s < MAX_AGE_S else None
 
     async def read(self, model: str) -> Found:
-        """Return what the name refers to, from the registry.
+        """Read the model that a name refers to from the registry, and cache it.
 
         Raises:
             JobFailed: the adapter is quarantined.

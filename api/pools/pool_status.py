@@ -99,7 +99,7 @@ async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReports:
-    """Cached states of one pool, for which many clients ask."""
+    """Reports about one pool. Many clients ask for them, so reads of Redis are cached."""
 
     readiness: CachedRead[Readiness]
     """Whether the pool accepts jobs, and whether workers compute them."""

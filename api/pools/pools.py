@@ -46,7 +46,7 @@ class Pools:
     """
 
     def __init__(self, pools: Sequence[Pool]) -> None:
-        """Create an object. The pools have distinct names, and earlier pools are preferred."""
+        """Create an object. The pools' names must differ. Earlier pools are preferred."""
         self.all = tuple(pools)
         self._by_name = {pool.name: pool for pool in pools}
         self._by_model: dict[str, tuple[float, Pool]] = {}

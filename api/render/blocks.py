@@ -31,28 +31,28 @@ class BlockKind(StrEnum):
     TEXT = "text"
     """Text for the user."""
     REASONING = "reasoning"
-    """Text in which the model thinks."""
+    """The model's reasoning."""
     CALL = "call"
     """Call of a tool. The text of the block is the arguments, as JSON text."""
 
 
 @dataclass(slots=True)
 class Block:
-    """One block of the output, which grows until it is closed."""
+    """One block of the output. It grows until it is closed."""
 
     index: int
     kind: BlockKind
     name: str = ""
     """Name of the called tool."""
     call: str = ""
-    """Hex digits that identify the call, from which its id is formed."""
+    """Hex digits that identify the call. Its id is formed from them."""
     parts: list[str] = field(default_factory=list)
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     """Log-probabilities of the tokens in a block of text, if the answer reports them."""
 
     is_closed: bool = False
     finish: FinishReason | None = None
-    """Reason why the output ended in this block; None if it went on after the block."""
+    """Why the output ended in this block; None if the output continued after the block."""
 
     @property
     def text(self) -> str:
@@ -62,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The start of a block, which is empty."""
+    """A block begins. It has no text yet."""
 
     block: Block
 
@@ -78,7 +78,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The end of a block, which is complete."""
+    """A block ends. Its text is complete."""
 
     block: Block
 
@@ -89,8 +89,8 @@ BlockEvent = Opened | Added | Closed
 class BlockReader:
     """Divides the output of the only choice of a job into blocks.
 
-    An output without blocks gets an empty block of text. A call is reported when it is complete. A
-    malformed call is text.
+    An empty output becomes one empty block of text. A call is reported when it is complete. A
+    malformed call becomes part of a block of text.
     """
 
     def __init__(self, spec: AnswerSpec) -> None:
@@ -207,7 +207,7 @@ class BlockReader:
 
 
 def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
-    """Return a delta without the stop sequence at its end, and this sequence (empty without one).
+    """Return a delta without the stop sequence at its end, and the sequence (empty if none).
 
     Only the last delta can have one, because workers hold back text that may belong to one.
     """

@@ -13,7 +13,7 @@ class Misplaced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A delta of which the client may already have the first chunks."""
+    """A delta. The client may already have its first chunks."""
 
     delta: Delta
     num_chunks: int | None = 0
@@ -98,7 +98,7 @@ def _all_of(choice: ChoiceTranscript) -> Sent:
 
 
 def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> Delta:
-    """Return the output of a choice from `start`, which mustn't be finished, up to `end`."""
+    """Return the output of a choice from `start` up to `end`. `start` must not be finished."""
     last = _all_of(choice) if end.is_finished else end
     ids = tuple(choice.ids[start.num_tokens : last.num_tokens])
     has_prompt = not start.num_tokens and bool(ids or end.is_finished)

@@ -43,7 +43,7 @@ class Sent:
 
     num_chars: int = 0
     num_logprobs: int = 0
-    """Number of log-probabilities, including those of an echoed prompt."""
+    """Number of log-probabilities, including an echoed prompt's."""
     num_tokens: int = 0
     """Number of tokens, if the answer depends on the tokens in addition to their text."""
     is_finished: bool = False
@@ -106,7 +106,7 @@ START = Opening()
 
 
 class SentOutput:
-    """The output that one stream has sent, from which the ids of its events are formed."""
+    """The output that one stream has sent. It determines the ids of the stream's events."""
 
     def __init__(self, spec: AnswerSpec) -> None:
         self._spec = spec

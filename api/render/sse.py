@@ -20,5 +20,5 @@ def sse(body: dict[str, Any], *, event_id: str, name: str | None = None) -> byte
 
 
 def sse_comment(text: str) -> bytes:
-    """Return a comment: one line, which clients ignore."""
+    """Return a comment of one line. Clients ignore comments."""
     return f": {text}\n".encode()

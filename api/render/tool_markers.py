@@ -21,11 +21,11 @@ class Split:
     """Text split at the place where the next call may start."""
 
     text: str
-    """Text that is certainly not part of a call."""
+    """Text that isn't part of a call."""
     held: str
     """Rest of the text: markers and the start of a call, or characters that may become markers."""
     body_at: int | None = None
-    """Index in `held` at which the call's body starts; None if no call has started yet."""
+    """Index in `held` of the start of the call's body; None if no call has started yet."""
     body: CallBody | None = None
     """Reader of the call's body; None if no call has started yet."""
 

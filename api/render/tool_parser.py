@@ -58,7 +58,7 @@ class _Candidate:
     """Text before the body: an opening tag or a separator, with whitespace."""
     body: CallBody
     num_emitted: int | None = None
-    """Index in the body's text at which the emitted part of the arguments ends.
+    """Index in the body's text after the emitted part of the arguments.
 
     None until the `CallStart` is emitted.
     """
@@ -146,7 +146,7 @@ class ToolCallParser:
             yield CallArguments(self.num_calls - 1, arguments)
 
     def _complete(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit the rest of a candidate whose body is complete, either as a call or as text."""
+        """Emit the rest of a candidate with a complete body, either as a call or as text."""
         if candidate.num_emitted is None:
             found = candidate.body.call()
             if found is None or found[0] not in self._names:

@@ -53,7 +53,7 @@ class EventFormat(Protocol):
         """Return the events after the last output."""
 
     def failure(self, reader: BlockReader, error: JobError) -> TypedEvent:
-        """Return the last event of a stream whose job failed."""
+        """Return the last event of the stream of a failed job."""
 
     def interruption(self, error: JobError) -> TypedEvent:
         """Return the last event of a stream that can be continued."""

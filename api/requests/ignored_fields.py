@@ -1,7 +1,8 @@
 """Lists the fields of a request that are ignored, and builds the warning header. Pure.
 
 Fields that no endpoint knows are ignored as well, unless clients prefer strict handling. The module
-`unsupported_fields` lists the fields that are refused unless their value is neutral.
+`unsupported_fields` lists the fields that are refused unless their value is neutral, and
+`chat_messages` removes `strict` from tools.
 """
 
 import re

@@ -17,7 +17,7 @@ class ObjectKind:
     """Fields that objects of one kind may have."""
 
     fields: tuple[str, ...]
-    """Fields that have an effect, and those that clients only send back."""
+    """Fields that have an effect, and fields that clients only send back."""
     unused: tuple[str, ...] = ()
     """Fields that should have an effect and have none."""
     parts: Mapping[str, "Kinds"] = field(default_factory=dict)
@@ -72,7 +72,7 @@ def _objects(
 
 
 def string_of(part: Mapping[str, Any], name: str, path: str) -> str:
-    """Return the field `name` of a part, which must be a string. `path` is that of the part.
+    """Return the string in the field `name` of the part at `path`.
 
     Raises:
         JobFailed: the field is missing or not a string. The error names the field.

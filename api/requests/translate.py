@@ -38,7 +38,7 @@ ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalt
 PRIORITY_OF_TIER = {"priority": 10, "flex": -10}
 """Priority of the jobs of each service tier. Other tiers have priority 0."""
 MAX_ANSWERS = 128
-"""Maximum number of answers to one completion request, which gets `n` answers to each prompt."""
+"""Maximum number of answers to one completion request: `n` times the number of prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

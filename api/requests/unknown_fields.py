@@ -29,7 +29,7 @@ class UnknownField(NamedTuple):
 
 
 def unknown_fields(request: BaseModel, prefix: str = "") -> Iterator[UnknownField]:
-    """Yield the unknown fields of a request at any depth, those of outer objects first.
+    """Yield the unknown fields of a request at any depth. Fields of outer objects come first.
 
     Free-form objects, such as JSON Schemas and `metadata`, have no unknown fields.
     """

@@ -43,9 +43,9 @@ def stored_input(spec: AnswerSpec) -> list[Item] | None:
 
 
 def chat_messages(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """Return chat messages for checked items.
+    """Convert validated items to chat messages.
 
-    Reasoning, text and calls that follow each other form one message of the assistant.
+    Consecutive items of reasoning, text and calls become one message of the assistant.
     """
     messages: list[dict[str, Any]] = []
     for item in items:

@@ -188,7 +188,7 @@ def _ignored_options(request: ResponseRequest) -> Iterator[str]:
 
 
 def _ignored_of_answer(prompt: ResponsePrompt) -> Iterator[str]:
-    """Yield the paths of options of the answer, which have no effect on the prompt."""
+    """Yield the paths of fields that affect only the answer and not the prompt."""
     if prompt.parallel_tool_calls is not None:
         yield "parallel_tool_calls"
     if prompt.text_format.type != "text":

@@ -40,7 +40,7 @@ _MAX_PART = 2**64 - 1
 async def get_audit_log(
     request: Request, access: InAccess, changes: Changes = part(Changes)
 ) -> Response:
-    """Return who changed adapters and API keys, newest change first.
+    """Return the changes of adapters and API keys with their authors, newest first.
 
     About 10,000 changes are kept. For the next page, send the `last_id` of a page as `after` while
     `has_more` is true.

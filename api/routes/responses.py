@@ -65,7 +65,7 @@ async def create_response(request: Request, access: InAccess) -> Response:
 
 
 async def answer_response(request: Request, access: Access, raw: dict[str, Any]) -> Response:
-    """Return the response to a request whose body is `raw`."""
+    """Return the response to a request with the body `raw`."""
     body = parse_response(raw)
     earlier = await _earlier_items(request, access, body.previous_response_id)
     return await submit_viewed(request, access, raw, viewed_response(body, earlier))

@@ -37,7 +37,10 @@ class CandidateQuery(StrictBody):
 
 
 class Agreement(Body):
-    """How the answers of a shadow compare with those of the current version."""
+    """Comparison of a shadow's answers with the current version's.
+
+    A shadow is a candidate that only gets copies of requests.
+    """
 
     pairs: int = Field(description="Number of requests whose two answers were compared.")
     equal: int = Field(description="Number of pairs with equal texts.")

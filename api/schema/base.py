@@ -69,7 +69,7 @@ class RequestModel(Body):
 
 
 class JobRequest(RequestModel):
-    """Fields of every request that becomes a job. null selects the default value of a field."""
+    """Fields of every request that becomes a job. A field that is null has its default value."""
 
     model: str = Field(min_length=1)
     """Base model or adapter; GET /v1/models lists their names."""

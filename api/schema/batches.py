@@ -51,7 +51,7 @@ class DeletedBatch(Body):
 
 
 class BatchRequestCounts(Body):
-    """Numbers of a batch's requests."""
+    """How many requests a batch has, and how many of them completed or failed."""
 
     total: int
     completed: int

@@ -81,7 +81,7 @@ class StreamOptions(RequestModel):
 
 
 class GenerationRequest(JobRequest):
-    """Request fields that both endpoints share. null selects the default value of a field."""
+    """Request fields that both endpoints share. A field that is null has its default value."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 

@@ -14,7 +14,7 @@ _AS_IN_CHATS = "As in /v1/chat/completions."
 
 
 class TokenizeRequest(RequestModel):
-    """Body of POST /tokenize: a text or a chat. null selects the default value of a field."""
+    """Body of POST /tokenize: a text or a chat. A field that is null has its default value."""
 
     model: Annotated[str, Field(min_length=1)] | None = Field(None, description=_MODEL)
     prompt: str | None = Field(None, description="A text.")

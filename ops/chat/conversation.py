@@ -65,7 +65,7 @@ class Client(ServerClient):
 
     @asynccontextmanager
     async def _reply(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
-        """Post `body`, and provide the successful reply, whose body isn't read yet."""
+        """Post `body`, and provide the successful reply. The reply's body isn't read yet."""
         is_answering = False
         try:
             async with (
@@ -117,7 +117,7 @@ class Talk:
 
 
 class Conversation:
-    """Conversations with the selected models, which all receive the same prompts."""
+    """One conversation (`Talk`) for each selected model. All models get the same prompts."""
 
     def __init__(self, names: Sequence[str], models: Sequence[str]) -> None:
         self.names = names

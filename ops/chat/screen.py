@@ -64,7 +64,7 @@ async def _ask_several(
 
 @contextmanager
 def _without_echo() -> Iterator[None]:
-    """Suppress the echo of typed keys such as ^C, which would shift the text that is drawn."""
+    """Suppress the echo of typed keys such as ^C. The echo would shift the drawn text."""
     if not sys.stdin.isatty():
         yield
         return

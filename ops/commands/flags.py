@@ -195,7 +195,7 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return the type to which Typer converts the flag's value, before the class validates it."""
+    """Return the type that Typer converts the flag's value to, before the class validates it."""
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation

@@ -13,15 +13,15 @@ from shared.store.views.pool_views import PoolViews
 MAX_COMPARED = 256
 """Maximum number of pairs that one step compares."""
 CHARS_PER_WORD = 20
-"""A text whose words are longer than this on average is in a language without spaces."""
+"""Mean length of words above which a text is taken for a language without spaces."""
 ALMOST = 0.999
 """Largest similarity of two texts that aren't equal."""
 NO_ANSWER = JobState.CANCELLED, JobState.EXPIRED
-"""States of copies that say nothing about their version: the pool had no time for them."""
+"""States of copies that aren't compared, because the pool had no time for the copies."""
 
 
 class ShadowComparison:
-    """Compares the pairs of one pool whose jobs have ended."""
+    """Compares the pairs of ended jobs of one pool."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._shadows = Shadows(redis, keys)

@@ -50,7 +50,7 @@ def _training(teacher: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Return orders whose names, goods, cities and phrasings are absent from training."""
+    """Return orders with names, goods, cities and phrasings that are absent from training."""
     return _orders(_HELD_OUT, random.Random(1), NUM_HELD_OUT)
 
 

@@ -26,7 +26,7 @@ _ROUND = {
 
 @cache
 def lists(name: str) -> dict[str, Any]:
-    """Return the content of `name`.json, which callers must not change."""
+    """Return the content of `name`.json. Callers must not change it."""
     found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
@@ -46,7 +46,7 @@ def plural(noun: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Words that examples are made of."""
+    """Words for examples."""
 
     first_names: Sequence[str]
     last_names: Sequence[str]

@@ -15,7 +15,7 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import config_fields, read_config
 
 DEFAULT_RANK = 8
-"""PEFT's rank of adapters whose configuration has none."""
+"""PEFT's rank of adapters without a rank in their configuration."""
 
 
 def adapter_facts(name: str, source: str, *, bases_name: str) -> AdapterFacts:

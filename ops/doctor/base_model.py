@@ -32,7 +32,7 @@ class Base:
 
 
 def find_base(worker: WorkerSettings, source: str) -> Base:
-    """Return the base model of a worker's settings. `source` is its name on the command line.
+    """Return the base model of a worker's settings. `source` names it as the command line does.
 
     The first call for a native engine imports torch and transformers, which takes seconds.
     """

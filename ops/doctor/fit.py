@@ -26,7 +26,7 @@ class PlannedDevice:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the device's memory is that of the machine."""
+        """Whether the device uses the machine's memory."""
         return self.gpu is None
 
     def memory(self) -> DeviceMemory:

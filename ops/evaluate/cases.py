@@ -1,4 +1,4 @@
-"""Cases, which are requests with a check of the answer, and their outcomes. Pure."""
+"""Cases (requests with a check of the answer) and their outcomes. Pure."""
 
 import json
 import re

@@ -9,7 +9,7 @@ from ops.evaluate.cases import Outcome
 from ops.terminal import table
 
 MAX_SHOWN = 20
-"""Maximum number of cases that are shown because the versions differ."""
+"""Maximum number of shown cases that the versions answer differently."""
 MAX_CHARS = 120
 
 
@@ -19,7 +19,7 @@ def num_good(outcomes: Sequence[Outcome], version: str) -> int:
 
 
 def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
-    """Print a table of the versions with their `roles`, and the cases about which they differ."""
+    """Print a table of the versions with their `roles`, and the cases with different results."""
     console = Console()
     num_cases = len(outcomes) // len(roles)
     columns = ("version", "role", "good", "share")

@@ -1,4 +1,4 @@
-"""Asks the versions of an adapter for answers to cases, some at a time."""
+"""Sends cases to the versions of an adapter, a limited number at a time."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ async def answer_all(
     concurrency: int,
     on_answer: Callable[[], None],
 ) -> list[Outcome]:
-    """Return the outcome of every case for every version. `on_answer` is called after each.
+    """Return the outcome of every case for every version. `on_answer` is called after each answer.
 
     Raises:
         ServerError: the server can't be reached, or refuses a request.

@@ -19,14 +19,14 @@ FORMULA = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """A closed loop, in which each client waits for an answer before it sends its next request."""
+    """A closed loop: each client waits for an answer before it sends its next request."""
 
     clients: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """An open loop, in which requests are sent at times chosen in advance.
+    """An open loop: requests are sent at times chosen in advance.
 
     A request is sent even if earlier requests are still unanswered.
 
@@ -66,7 +66,7 @@ class Length:
 
 
 def fixed(number: int) -> Length:
-    """Return a distribution whose samples all equal `number`."""
+    """Return a distribution with all samples equal to `number`."""
     return Length(number, number)
 
 

@@ -94,7 +94,7 @@ class _Sender:
             await self._send(number, time.perf_counter())
 
     async def send_at(self, due_s: float, number: int) -> None:
-        """Send request `number` at `due_s`, from which its latencies are measured."""
+        """Send request `number` at `due_s`. Its latencies are measured from this time."""
         await asyncio.sleep(due_s - time.perf_counter())
         await self._send(number, due_s)
 

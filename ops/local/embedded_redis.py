@@ -30,7 +30,7 @@ append-only file takes minutes.
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 _IN_USE = "Address already in use"
-"""Part of the output of a server whose port is in use."""
+"""Part of a server's output if its port is in use."""
 
 # Program that starts the server. If this process ends, even by SIGKILL, Linux ends the server too.
 _DIE_WITH_PARENT = """
@@ -45,7 +45,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class PortInUse(SettingsError):
-    """Another process listens on the port of a server that was to be started."""
+    """The server can't be started, because another process listens on its port."""
 
 
 class EmbeddedRedis:
@@ -194,7 +194,7 @@ def _options(
 
 
 def _configure(process: "subprocess.Popen[bytes]", options: Mapping[str, str]) -> None:
-    """Send a server its options. `_wait_until_ready` notices if it ends before it reads them."""
+    """Send a server its options. If it ends before reading them, `_wait_until_ready` raises."""
     assert process.stdin is not None
     text = "".join(f"{name} {value}\n" for name, value in options.items())
     with contextlib.suppress(BrokenPipeError), process.stdin as file:

@@ -38,11 +38,11 @@ class Gpus:
     problem: str | None = None
     """The reason why GPUs of this machine can't be used. None if nothing is wrong."""
     absence: str | None = None
-    """Why `cuda` can't be a device here. None if it can, or if only a worker can tell."""
+    """Why `cuda` can't be a device here. None if it can, or if only a worker can find out."""
 
 
 def usable_gpus(settings: WorkerSettings) -> Gpus:
-    """Return the GPUs that the engine of `settings` can use, as CUDA_VISIBLE_DEVICES says."""
+    """Return the GPUs that the engine of `settings` can use, limited by CUDA_VISIBLE_DEVICES."""
     if settings.engine == "simulated":
         return Gpus(0)
     try:

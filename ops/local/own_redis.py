@@ -1,4 +1,4 @@
-"""The Redis of `lorikeet up`, which keeps its data across restarts or only for this run."""
+"""The Redis of `lorikeet up`. It keeps its data across restarts, or deletes the data at the end."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ from worker.model.machine_memory import machine_memory
 REDIS_CHECK_S = 0.5
 PASSWORD_BYTES = 16
 MEMORY_SHARE = 1 / 8
-"""The part of this machine's memory that the server may use."""
+"""Share of this machine's memory that the server may use."""
 MIN_MEMORY_BYTES = 256 << 20
 WRITER_FILE = "written-by"
 """File with the name and version of the server that last used the data."""
@@ -101,7 +101,7 @@ class OwnRedis:
             raise
         except SettingsError as error:
             writer = self._writer()
-            if writer in ("", name):
+            if writer in ("", name):  # no other server wrote the data
                 raise
             raise SettingsError(
                 f"{error}\n{name} can't use the data in {self._directory}, which "
@@ -130,7 +130,7 @@ class OwnRedis:
 
 @contextmanager
 def own_redis(data: DataFolder | None, *, syncs_always: bool) -> Iterator[OwnRedis]:
-    """Provide a Redis server that keeps its data in `data`, or in a temporary folder if it is None.
+    """Provide a Redis server that keeps its data in `data`; if None, in a temporary folder.
 
     After the block, the server is stopped and a temporary folder is removed.
 

@@ -1,4 +1,4 @@
-"""Lets commands of the same user log in to the Redis of `lorikeet up`, by a file with its URL."""
+"""Lets commands of the same user log in to the Redis of `lorikeet up`, with a file of its URL."""
 
 import fcntl
 import os

@@ -23,9 +23,9 @@ class AtStart:
 
     name: str
     given: AdapterVersion
-    """Version that the name had in the settings of the worker that registered it last."""
+    """Version of the name in the settings of the worker that registered it last."""
     served: Adapter | None
-    """Version to which the name refers; None if a client has unloaded the name."""
+    """Version that the name refers to; None if a client has unloaded the name."""
     is_by_client: bool
     """Whether a client has made the name refer to this version, or has unloaded the name."""
 
@@ -61,7 +61,7 @@ class StartingPool:
         return [base.name, *(adapter.name for adapter in adapters)] if base else []
 
     async def never_started(self, pid: int) -> bool:
-        """Return whether process `pid`, which has just ended, ended before it served anything.
+        """Return whether process `pid` has ended before it served anything.
 
         The result is false for a worker that had joined the pool, because a job may have ended it.
         It is also false if Redis can't be reached, because no process can start then, or if a
@@ -87,7 +87,7 @@ class StartingPool:
         return set()
 
     async def notes(self) -> list[str]:
-        """Return a line for each adapter that isn't served as the settings say."""
+        """Return a line for each adapter that isn't served as in the settings."""
         with suppress(RedisUnavailable):
             found = await adapters_at_start(self._redis, self._keys, self._adapters)
             return [line for at_start in found if (line := _note(at_start, self._adapters))]
@@ -98,7 +98,7 @@ class StartingPool:
 async def starting_pool(
     redis_url: str, pool: str, adapters: Mapping[str, str]
 ) -> AsyncIterator[StartingPool]:
-    """Provide the pool whose workers start with `adapters`, which has their sources by name."""
+    """Provide the pool of workers that start with `adapters`: adapters' sources by name."""
     async with connect(redis_url) as redis:
         yield StartingPool(redis, Keys(pool), adapters)
 
@@ -127,7 +127,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
-    """Unload the adapters `names` whose version an earlier start has set. Return their names."""
+    """Unload the adapters in `names` with a version of an earlier start. Return their names."""
     registry = Registry(redis, keys)
     unloaded = set()
     for name in names:
@@ -163,7 +163,7 @@ async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> l
 
 
 def _note(at_start: AtStart, sources: Mapping[str, str]) -> str | None:
-    """Return how the served version differs from that of the settings; None if it doesn't."""
+    """Return how the served version differs from the version in the settings; None if equal."""
     name, served = at_start.name, at_start.served
     load = f"lorikeet adapters load {name} {sources[name]}"
     if served is None:

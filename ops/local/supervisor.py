@@ -149,12 +149,12 @@ class Supervisor:
     """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """Create a supervisor of groups of children, which are stopped one after another."""
+        """Create a supervisor of groups of children. Groups are stopped one after another."""
         self._groups = groups
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Make `run` stop the children and return. A second call kills the children."""
+        """Make `run` stop the children, and then return. A second call kills the children."""
         if self._stop.is_set():
             for child in self._children():
                 child.kill()

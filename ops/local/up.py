@@ -57,7 +57,7 @@ class Plan:
     at the end."""
     pool: str = "main"
     adapters: Mapping[str, str] = field(default_factory=dict)
-    """Sources of the adapters with which the workers start, by name."""
+    """Sources of the adapters that the workers start with, by name."""
     drain_s: float
     """Seconds that running answers have to finish after SIGTERM, in front end and workers."""
     url: str
@@ -74,7 +74,7 @@ class Ready:
     """URL of the Redis that this process started, without its password, or None if it started no
     Redis."""
     notes: Sequence[str]
-    """A line for each adapter that isn't served as the settings say."""
+    """A line for each adapter that isn't served as in the settings."""
 
 
 Announce = Callable[[Ready], None]

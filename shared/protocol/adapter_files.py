@@ -18,5 +18,5 @@ def upload_source(upload: UploadId) -> str:
 
 
 def upload_of(source: str) -> UploadId | None:
-    """Return the id of the uploaded files, or None if `source` isn't that of an upload."""
+    """Return the id of the uploaded files, or None if `source` isn't an upload."""
     return UploadId(source.removeprefix(UPLOAD)) if source.startswith(UPLOAD) else None

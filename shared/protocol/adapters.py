@@ -75,18 +75,18 @@ class Adapter:
 
     @property
     def needs(self) -> Needs:
-        """What every job of the version needs of its worker."""
+        """Capabilities that every job of the version needs."""
         return Needs(kinds=self.kinds, rank=self.rank)
 
 
 def fingerprint_of(base: BaseModel, version: AdapterVersion) -> str:
-    """Return the `system_fingerprint` of answers by `version`, which runs on `base`."""
+    """Return the `system_fingerprint` of answers by `version` on the base model `base`."""
     versions = [base.version] if version == base.version else [base.version, version]
     return "_".join(["fp", *(v.rpartition("@")[2] for v in versions)])
 
 
 def own_name(model: str, base: BaseModel | None) -> str:
-    """Return the name of the adapter or base model to which `model` in a request may refer.
+    """Return the name of the adapter or base model that `model` in a request may refer to.
 
     Requests refer to an adapter by `name`, `base:name` or `name@digest12`. Adapter names contain
     neither `:` nor `@`. The result is therefore right even if `base:` names another base model.
@@ -97,14 +97,14 @@ def own_name(model: str, base: BaseModel | None) -> str:
 
 
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
-    """Return the adapter whose fields are in `wire`, a decoded Redis hash or JSON object."""
+    """Return the adapter with the fields in `wire`, a decoded Redis hash or JSON object."""
     numbers = dict.fromkeys(("rank", "num_bytes", "created_s"), int)
     forms: Forms = {"kinds": _kinds, "state": AdapterState, "reasoning": _reasoning}
     return Adapter(**known_fields(Adapter, wire, **numbers, **forms, tool_form=_tool_form))
 
 
 def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
-    """Return the base model whose fields are in `wire`, a decoded Redis hash."""
+    """Return the base model with the fields in `wire`, a decoded Redis hash."""
     names = ("max_model_len", "created_s", "max_token_bytes", "embedding_size")
     numbers = dict.fromkeys(names, int)
     forms: Forms = {"reasoning": _reasoning, "tool_form": _tool_form}

@@ -9,7 +9,7 @@ from shared.protocol.tools import ToolUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerSpec(AnswerFormat):
-    """Properties of a job that determine the format of its answer, called its specification.
+    """The specification of an answer: the properties of its job that determine its format.
 
     Redis keeps the specification as long as the job's record, so that every front end can render
     the answer. The request itself is deleted when the job ends.

@@ -1,4 +1,4 @@
-"""What an adapter or a request needs of a worker, and what a worker serves.
+"""Needs of adapters and requests, and capabilities of workers.
 
 Workers of one pool may have different engines. The queue gives a worker only jobs that it serves.
 Needs and capabilities have the same text form, `KINDS;FEATURES;RANK`, in which commas separate
@@ -34,12 +34,12 @@ class Feature(StrEnum):
     EMBEDDINGS = "embeddings"
     """The request asks for embeddings."""
     LISTED_LOGPROBS = "listed_logprobs"
-    """The request lists the tokens whose log-probabilities it wants."""
+    """The request lists the tokens that it wants log-probabilities of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a job needs of its worker."""
+    """Capabilities that a job needs of its worker."""
 
     kinds: frozenset[AdapterKind] = frozenset()
     features: frozenset[Feature] = frozenset()
@@ -49,7 +49,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a worker serves, besides generating text with plain LoRA, which every worker serves."""
+    """Capabilities of a worker besides text generation with plain LoRA, which all workers have."""
 
     kinds: frozenset[AdapterKind]
     features: frozenset[Feature]
@@ -75,7 +75,7 @@ EVERYTHING = Capabilities(kinds=frozenset(AdapterKind), features=frozenset(Featu
 
 
 def encode_capabilities(capabilities: Capabilities) -> str:
-    """Return the text form, which is equal for equal capabilities, and empty for `EVERYTHING`."""
+    """Return the text form. Equal capabilities have equal texts. `EVERYTHING` has an empty text."""
     if capabilities.is_everything:
         return ""
     max_rank = "" if capabilities.max_rank is None else str(capabilities.max_rank)

@@ -41,9 +41,9 @@ ONLY_IN_SPEC = (
     *("reasoning", "hides_reasoning", "echoed"),
     *("view", "request"),
 )
-"""Fields that encoded jobs lack, since workers don't need them. The specification has them."""
+"""Fields that aren't encoded in jobs, because only the specification needs them."""
 UNSENT_IN_SPEC = ("id", "request")
-"""Fields that encoded specifications lack."""
+"""Fields that aren't encoded in specifications."""
 Forms = dict[str, Callable[[Any], Any]]
 """Functions that decode single fields from JSON values, by field name."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)

@@ -8,7 +8,7 @@ class Pooling(StrEnum):
     """Choice of the hidden states that make up the embedding of a prompt."""
 
     LAST = "last"
-    """The hidden state of the last token, which depends on all tokens of the prompt."""
+    """The hidden state of the last token. It depends on all tokens of the prompt."""
     MEAN = "mean"
     """The mean of the hidden states of all tokens."""
     FIRST = "first"
@@ -24,7 +24,7 @@ class EmbeddingParams:
     """Whether embeddings are scaled to length 1."""
 
     def positions(self, num_tokens: int) -> range:
-        """Return the positions whose hidden states are averaged, in a prompt of `num_tokens`."""
+        """Return the positions of the averaged hidden states in a prompt of `num_tokens`."""
         match self.pooling:
             case Pooling.LAST:
                 return range(num_tokens - 1, num_tokens)

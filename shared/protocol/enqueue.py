@@ -31,7 +31,7 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """Key with which a client marks repeated requests, so that they run only once.
+    """Key of repeated requests. Requests with the same key run only once.
 
     Requests of one tenant with the same key share one job. The key expires together with the job.
     """
@@ -39,7 +39,7 @@ class IdempotencyKey:
     key: str
     """Value of the header `Idempotency-Key`."""
     body_digest: str
-    """Digest of the request's body. With the same key, another digest is refused."""
+    """Digest of the request's body. A request with the same key and another digest is refused."""
 
     @property
     def digest(self) -> str:
@@ -58,7 +58,7 @@ class EnqueueOptions:
     weight: float = 1.0
     """Weight of the job's tenant. Fair queueing serves tenants in proportion to their weights."""
     key_id: str = ""
-    """Id of the stored API key to whose limits the job is charged. Empty for other keys."""
+    """Id of the stored API key that the job is charged to. Empty for other keys."""
     books_pool: str = ""
     """Name of the pool that has this key and the ledger for the job. Empty for the job's pool."""
 

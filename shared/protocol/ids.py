@@ -1,4 +1,4 @@
-"""Types of the ids in Redis, which type checkers tell apart, and the forms of ids in the APIs."""
+"""Types of the ids in Redis, distinct for type checkers, and the forms of ids in the APIs."""
 
 from typing import NewType
 
@@ -19,7 +19,7 @@ FileId = NewType("FileId", str)
 BatchId = NewType("BatchId", str)
 """Id of a batch: `batch_` and 32 hex digits."""
 AdapterVersion = NewType("AdapterVersion", str)
-"""`name@digest12`, which identifies the exact weights of an adapter or of the base model."""
+"""`name@digest12`: identifies the exact weights of an adapter or of the base model."""
 
 CHAT_PREFIX = "chatcmpl-"
 """Prefix added to a job id to form the id of a chat completion, as in OpenAI's API."""

@@ -34,7 +34,7 @@ class Endpoint(StrEnum):
 
 
 class View(StrEnum):
-    """API in whose format the answer of a job is rendered. Workers ignore it."""
+    """API that defines the format of a job's answer. Workers ignore it."""
 
     OPENAI = ""
     """The API of the job's endpoint."""
@@ -45,14 +45,14 @@ class View(StrEnum):
 
 
 class PromptEnd(StrEnum):
-    """What is at the end of a chat's prompt."""
+    """End of a chat's prompt."""
 
     ANSWER = "answer"
     """The header of a new answer, as usual."""
     MESSAGE = "message"
-    """The last message, which the answer continues."""
+    """The last message. The answer continues it."""
     NOTHING = "nothing"
-    """The last message, which is complete."""
+    """The last message. It is complete."""
 
 
 class JobState(StrEnum):
@@ -65,7 +65,7 @@ class JobState(StrEnum):
     DONE = "done"
     """Answered completely."""
     FAILED = "failed"
-    """Ended with an error, which is stored with the job."""
+    """Ended with an error. The error is stored with the job."""
     CANCELLED = "cancelled"
     """Cancelled by its client."""
     EXPIRED = "expired"
@@ -90,7 +90,7 @@ class SamplingParams(TokenSampling):
     includes_stop: bool = False
     """Whether an answer's text includes the stop string or stop token that ends it."""
     bad_words: tuple[str, ...] = ()
-    """Texts whose sequences of tokens an answer never contains."""
+    """Texts that an answer never contains, as sequences of tokens."""
     keeps_special_tokens: bool = False
     """Whether the text of an answer shows special tokens by their names."""
     reports_ids: bool = False
@@ -147,9 +147,9 @@ class AnswerFormat:
     continuous_usage: bool = False
     """Whether each chunk of a stream has the token counts so far."""
     service_tier: str | None = None
-    """`service_tier` of the request, which determines `priority`. The answer repeats it."""
+    """`service_tier` of the request. It determines `priority`, and the answer repeats it."""
     view: View = View.OPENAI
-    """API of the request, in whose format the answer is rendered."""
+    """API of the request. It defines the format of the answer."""
     request: dict[str, Any] | None = None
     """Parts of the request that the answer repeats, or that a later request continues. Only the API
     of `view` defines their form. They can be as large as a request, so Redis stores them in a field
@@ -195,7 +195,7 @@ class Job(AnswerFormat):
     template_kwargs: dict[str, Any] | None = None
     """Chat only: further variables of the chat template."""
     prompt_end: PromptEnd = PromptEnd.ANSWER
-    """Chat only: what the prompt ends with."""
+    """Chat only: end of the prompt."""
     traceparent: str | None = None
     """W3C header that continues the trace of the request; None if the request isn't traced."""
 
@@ -219,7 +219,7 @@ class Job(AnswerFormat):
 
     @property
     def features(self) -> frozenset[Feature]:
-        """What the request needs of a worker, besides the needs of the job's version."""
+        """Needs of the request, besides the needs of the job's version."""
         asked = {
             Feature.EMBEDDINGS: self.embedding is not None,
             Feature.LISTED_LOGPROBS: bool(self.sampling.logprob_token_ids),

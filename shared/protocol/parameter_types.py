@@ -1,4 +1,4 @@
-"""JSON types of tools' parameters, which some formats of tool calls need to decode values."""
+"""JSON types of tools' parameters. Some formats of tool calls need them to decode values."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Any
 from shared.protocol.tools import ToolForm, ToolUse
 
 UNTYPED_VALUES = (ToolForm.QWEN3_CODER, ToolForm.GLM45)
-"""Forms that write strings without quotes. Only the schema tells whether `5` is a string."""
+"""Forms that write strings without quotes. Only the schema shows whether `5` is a string."""
 MAX_TYPED = 1024
 """Maximum number of parameters of one request whose types are kept with its answer. The values of
 further parameters are decoded as strings."""

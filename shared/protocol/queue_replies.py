@@ -50,7 +50,7 @@ class Claim:
     """Milliseconds until the worker may take a waiting job of an adapter that another worker holds;
     None if no such job waits."""
     is_parked: bool
-    """Whether the worker has capacity left, but no job waits that it may take."""
+    """Whether the worker has capacity left, but may take none of the waiting jobs."""
 
     @classmethod
     def of(cls, reply: Sequence[Any], claim_epoch: int) -> "Claim":
@@ -96,7 +96,7 @@ class Reaped:
     ended: int
     """Number of jobs of dead and leaving workers that were ended instead."""
     expired: int
-    """Number of jobs that were ended because their deadlines had passed."""
+    """Number of jobs that were ended because they had passed their deadlines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

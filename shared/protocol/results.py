@@ -25,7 +25,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
-    """Number of those prompt tokens that were found in the prefix cache."""
+    """Number of prompt tokens that were found in the prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

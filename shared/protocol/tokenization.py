@@ -1,4 +1,4 @@
-"""Calls by which front ends ask a worker to convert between text and token ids.
+"""Calls that ask a worker to convert between text and token ids.
 
 Front ends have no tokenizer. A call isn't a job: it doesn't wait for jobs, any worker of the pool
 may answer it, and the front end repeats a call that was lost.

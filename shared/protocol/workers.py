@@ -7,7 +7,7 @@ from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
 
 FIRST_TOKEN_BOUNDS_S = tuple(0.005 * 1.5**power for power in range(24))
-"""Upper bounds of the buckets in which workers count times to the first token: 5 ms to 56 s.
+"""Upper bounds of the buckets for times to the first token: 5 ms to 56 s.
 
 One more bucket has all longer times. The bounds must not change, because workers of two releases
 may add to the same totals. `reap.lua` has the number of buckets.
@@ -46,7 +46,7 @@ class WorkerInfo:
     stall_ms: int = 0
     """Milliseconds that a step may take before the worker exits."""
     serves: Capabilities = EVERYTHING
-    """Which jobs the worker serves."""
+    """Capabilities of the worker."""
     first_tokens: tuple[int, ...] = ()
     """Number of jobs since the worker started, by bucket of the time from acceptance to first
     token."""

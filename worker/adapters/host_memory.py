@@ -1,4 +1,4 @@
-"""Interface of the host memory that keeps copies of adapters."""
+"""Interface of the cache that keeps copies of adapters in host memory."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""How many adapters a worker loads at a time. Policy only."""
+"""Decides how many adapters a worker loads at a time. Policy only."""
 
 MAX_LOADING = 2
 """Maximum number of versions that a worker loads for claimed jobs at the same time.

@@ -67,7 +67,7 @@ class AdapterLoader:
     """Held while adapters are evicted, and while a resident adapter must not be evicted."""
 
     async def add(self, adapter: CheckedAdapter[AdapterWeights]) -> None:
-        """Load an adapter whose files were already read. No other adapter is evicted.
+        """Load an adapter from files that were already read. No other adapter is evicted.
 
         If enough device memory is free, the adapter becomes resident. Otherwise, if enough host
         memory is free, a copy is kept there. If neither is free, the adapter's files are read again
@@ -170,7 +170,7 @@ class AdapterLoader:
             await self.advertiser.end_load(version)
 
     async def _prefetch_to_device(self, entry: Adapter) -> None:
-        """Load a version to the device, unless versions in use or waiting need the memory."""
+        """Load a version to the device, unless used or waiting versions need the memory."""
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
         if not has_room:
@@ -206,7 +206,7 @@ class AdapterLoader:
 
     @contextmanager
     def _loading(self, image: AdapterImage) -> Iterator[None]:
-        """Release `image` at the end of the block. If it raises, record that the load failed."""
+        """Release `image` at the end of the block. If the block raises, record a failed load."""
         try:
             yield
         except BaseException:
@@ -250,7 +250,7 @@ class AdapterLoader:
         return image
 
     def _threads_for(self, entry: Adapter) -> LoaderThreads:
-        """Return the threads that read a version. A slow server must not delay other adapters."""
+        """Return the threads that read a version. Slow sources have separate threads."""
         if self.uploads.has_copy(entry.digest):
             return self.threads
         return self.remote.threads_for(entry.source) or self.threads

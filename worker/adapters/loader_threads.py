@@ -33,7 +33,7 @@ class LoaderThreads:
     def __init__(
         self, number: int, *, spare_cores: Callable[[], None], is_engine_busy: Callable[[], bool]
     ) -> None:
-        """Create a pool of `number` threads, which start when they are needed.
+        """Create a pool of `number` threads. They start when they are needed.
 
         Each calls `spare_cores` first, to limit itself to one core. `is_engine_busy` returns
         whether loads must leave CPU time to the engine.

@@ -1,4 +1,4 @@
-"""Keeps pinned adapters in this worker's memory, as far as the pool needs them here."""
+"""Keeps pinned adapters in this worker's memory if the pool needs them here."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from worker.adapters.residency import Residency
 from worker.lease import Lease
 
 LOOK_S = 1.0
-"""Seconds between two looks at the pins."""
+"""Seconds between two reads of the pins."""
 RETRY_S = 30.0
 """Seconds after which a failed load of a version is tried again."""
 
@@ -83,10 +83,10 @@ class PinKeeper:
 
 
 def must_load(pinned: PinnedVersion) -> bool:
-    """Return whether the worker that asks should load a pinned version, unless another does."""
+    """Return whether this worker should load a pinned version, unless another worker does."""
     return not pinned.is_held and pinned.num_holders < pinned.replicas
 
 
 def must_keep(pinned: PinnedVersion) -> bool:
-    """Return whether the worker that asks should keep a pinned version."""
+    """Return whether this worker should keep a pinned version."""
     return pinned.is_held and pinned.num_holders <= pinned.replicas

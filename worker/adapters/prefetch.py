@@ -1,4 +1,4 @@
-"""While this worker can't claim more jobs, loads adapters that jobs in the queue need."""
+"""Loads adapters that jobs in the queue need, while this worker can't claim more jobs."""
 
 import asyncio
 import time

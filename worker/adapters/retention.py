@@ -48,11 +48,11 @@ class Retention:
     """Counts the running jobs of each version."""
     _: KW_ONLY
     base: AdapterVersion
-    """The base model, which is never removed."""
+    """The base model. It is never removed."""
     _must_tidy: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def tidy(self) -> None:
-        """Trigger a check of this worker's versions, some of which the registry has forgotten."""
+        """Trigger a check of this worker's versions, because the registry has forgotten some."""
         self._must_tidy.set()
 
     async def run(self) -> None:
@@ -99,7 +99,7 @@ class Retention:
         await asyncio.to_thread(store.trim, lambda digest: values.get(digest, UNKNOWN))
 
     async def _values(self) -> dict[str, int]:
-        """Return, for the digest of each registered version, the value of that version's copy."""
+        """Return the value of the copy of each registered version, by digest."""
         values: dict[str, int] = {}
         views = await self.views.adapters()
         versions = [(view.current, CURRENT) for view in views]

@@ -13,7 +13,7 @@ from shared.protocol.ids import AdapterVersion
 def versions_in_use(
     jobs: Mapping[AdapterVersion, int], wanted: AdapterVersion
 ) -> set[AdapterVersion]:
-    """Return the versions that have jobs, except `wanted`, which found no memory."""
+    """Return the versions with jobs, except `wanted`, the version that found no memory."""
     return {version for version, number in jobs.items() if number and version != wanted}
 
 
@@ -38,5 +38,5 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether the end of a job may have freed memory. `jobs` counts those still running."""
+    """Return whether the end of a job may have freed memory. `jobs` counts running jobs."""
     return not in_use or any(not jobs.get(version) for version in in_use)

@@ -1,4 +1,4 @@
-"""The order in which an engine evicts resident adapters, and memory in bytes. Policy only."""
+"""Eviction order of resident adapters, and an adapter memory that counts bytes. Policy only."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence

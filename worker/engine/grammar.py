@@ -103,7 +103,7 @@ class GrammarCost:
         """Whether the answers have taken too much time, so that they end."""
 
     def add(self, cpu_s: float, *, num_tokens: int = 0) -> None:
-        """Count the CPU time of computations, after which answers have `num_tokens` more tokens."""
+        """Count the CPU time of computations. Answers have `num_tokens` more tokens afterwards."""
         self._extra_s = max(0.0, self._extra_s + cpu_s - num_tokens * MAX_TOKEN_S)
         self.is_exceeded = self.is_exceeded or self._extra_s > MAX_EXTRA_S
 
@@ -129,7 +129,7 @@ class GrammarState:
         self._mask: bytes | None = None
         """Result of `allowed`; None until it is computed."""
         self.source = source
-        """The grammar's text, from which another process can compile it again."""
+        """The grammar's text. Another process can compile it again."""
 
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next.
@@ -145,7 +145,7 @@ class GrammarState:
         return self._mask
 
     def only_token(self) -> int | None:
-        """Return the token that must come next, or None if there are others or none."""
+        """Return the token that must come next, or None if not exactly one token is allowed."""
         bits = int.from_bytes(self.allowed(), "little")
         return bits.bit_length() - 1 if bits.bit_count() == 1 else None
 

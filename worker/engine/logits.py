@@ -130,7 +130,7 @@ class _Masks:
         self._masks.append(padded)
 
     def arrays(self) -> list[Array]:
-        """Return the rows, their masks, and the table by which `_forbid_by_masks` reads them."""
+        """Return the rows, their masks, and the table that `_forbid_by_masks` reads them with."""
         masks = np.stack(self._masks) if self._masks else np.zeros((0, 0), np.uint8)
         return [np.array(self._rows, np.int64), masks, _BITS if self._masks else _BITS[:0]]
 
@@ -159,7 +159,7 @@ def _next_triplets(tensors: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forbid_by_masks(logits: Tensor, rows: Tensor, masks: Tensor, bits: Tensor) -> None:
-    """Forbid the tokens whose bit isn't set in their row's mask, `[G, bytes]`."""
+    """Forbid the tokens without a set bit in their row's mask, `[G, bytes]`."""
     if len(rows):
         is_allowed = bits.index_select(0, masks.flatten().int()).view(torch.bool)
         is_allowed = is_allowed.view(len(rows), -1)[:, : logits.shape[-1]]
@@ -197,7 +197,7 @@ def _subtract(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> 
 
 
 def _cut_below(logits: Tensor, rows: Tensor, num_sigmas: Tensor) -> None:
-    """Exclude tokens whose logit is `num_sigmas` `[R]` standard deviations below the largest."""
+    """Exclude tokens with logits `num_sigmas` `[R]` standard deviations below the largest."""
     if not len(rows):
         return
     chosen = logits[rows].double()

@@ -14,7 +14,7 @@ from worker.engine.request import Request, SampledRow, TokenLogprobs
 from worker.kernels.transfer import Array, Pending, to_device
 
 LEAST = -9999.0
-"""Log-probability that replaces minus infinity, which JSON can't represent; OpenAI's value."""
+"""Replaces a log-probability of minus infinity, which JSON can't represent. OpenAI's value."""
 _ROWS_AT_ONCE = 64
 """Number of rows that are converted to float32 at a time, to bound memory for long prompts."""
 
@@ -22,10 +22,11 @@ _ROWS_AT_ONCE = 64
 def sampled_logprobs(
     logits: Tensor, rows: Sequence[SampledRow], tokens: Tensor
 ) -> Pending[dict[int, TokenLogprobs]]:
-    """Return the log-probabilities of sampled `tokens` `[S]`, by the index of the row.
+    """Return the log-probabilities of the sampled tokens by row index.
 
-    `logits` is `[S, V]`. Rows that don't ask for log-probabilities are left out. Values of rows
-    whose token is negative are meaningless.
+    `logits` is `[S, V]` and `tokens` `[S]`, for S rows and V token ids. Rows that don't ask for
+    log-probabilities are left out. A negative token marks a row whose sampling failed. The values
+    of such a row are meaningless.
     """
     selected = [i for i, r in enumerate(rows) if r.sampling.logprobs is not None]
     if not selected:

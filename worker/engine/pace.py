@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass, field
 
 STRETCH = 2.0
-"""Target duration of a step with prompt tokens, relative to one without, if one prompt waits."""
+"""Target duration of a step with prompt tokens if one prompt waits, relative to one without."""
 MIN_PROMPT_TOKENS = 32
-"""Prompt tokens that a step may have even beyond its target, so that prompts progress."""
+"""Prompt tokens that a step may always have, even beyond its target, so that prompts progress."""
 MAX_GROWTH = 2
 """Maximum number of prompt tokens, relative to the most so far. Estimates beyond it are poor."""
 _NEWEST_SHARE = 0.3
@@ -21,7 +21,7 @@ class MemoryLimit:
     """Limits the number of tokens of a forward pass, after passes that ran out of memory."""
 
     def __init__(self, most: int) -> None:
-        """Create a limit of `most` tokens, to which later limits return."""
+        """Create a limit of `most` tokens. Lowered limits return to it."""
         self.num_tokens = self._most = most
         self._num_passes = 0
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # simulated workers have neither torch nor llguidance
     from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
-"""`job:claim epoch:choice`, which identifies one choice of one claimed job."""
+"""`job:claim epoch:choice`: identifies one choice of one claimed job."""
 
 
 class RequestStatus(IntEnum):
@@ -170,7 +170,8 @@ class Request:
 class StepOutput:
     """A step's result for one request: a new token, its embedding, or the error that ended it.
 
-    If the request's `max_tokens` is 0, the output has none of these, and it ends the request.
+    For a request with `max_tokens` 0, the only output has no token, embedding or error, and ends
+    the request.
     """
 
     request_id: RequestId

@@ -23,7 +23,7 @@ RANK = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedAdapter:
-    """An adapter without weights, which also serves as its own image and reservation."""
+    """An adapter without weights. It is also its own image and reservation."""
 
     name: str
     version: AdapterVersion
@@ -34,7 +34,7 @@ class SimulatedAdapter:
 
     @property
     def weights_digest(self) -> str:
-        """Digest of the weights, which depend on the source alone."""
+        """Digest of the weights. They depend only on the source."""
         return self.digest
 
     def named(self, name: str) -> "SimulatedAdapter":

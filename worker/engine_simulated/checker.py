@@ -1,4 +1,4 @@
-"""Checks a text of the simulated engine: is it exactly one continuous answer? Pure.
+"""Checks that a text of the simulated engine is exactly one continuous answer. Pure.
 
 A text passes if each token is the one that follows from the job and from the tokens before it. It
 may change to another epoch at any token, as it does when another worker continues the job.
@@ -23,7 +23,7 @@ from worker.engine_simulated.tokens import (
 MAX_GAP = 1000
 """Largest number of missing tokens in a row that counts as a gap. More count as a splice."""
 GAP_ENDS = 2
-"""Number of tokens after a gap that must fit, if there are so many. One could fit by chance."""
+"""Number of following tokens that must fit after a gap, because one could fit by chance."""
 _TOKEN = re.compile(rf"[0-9a-f]{{{TEXT_CHARS}}}")
 
 
@@ -37,7 +37,7 @@ class Fault(StrEnum):
     SPLICE = "splice"
     """The token belongs to another history: another claim's, another job's or another choice's."""
     MALFORMED = "malformed"
-    """The text isn't a token's."""
+    """The text isn't the text of a token."""
     EXCESS = "excess"
     """The text has more tokens than the answer should have."""
 

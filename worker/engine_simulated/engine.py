@@ -1,4 +1,4 @@
-"""The simulated engine has no model. A step waits for a set time and returns hashes as tokens."""
+"""Simulated engine without a model. A step waits for a set time and returns hashes as tokens."""
 
 import threading
 import time
@@ -71,7 +71,7 @@ class SimulatedEngine:
             self._waiting.append(request)
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output. Unknown and finished requests are ignored."""
+        """End a request. No output is returned for it. Unknown and finished ids are ignored."""
         if self._running.pop(request_id, None) is None:
             self._waiting = deque(r for r in self._waiting if r.id != request_id)
 
@@ -201,7 +201,7 @@ class SimulatedEngine:
 
 
 def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:
-    """Return the log-probabilities of a token, which is certain."""
+    """Return the log-probabilities of a token that is sampled with certainty."""
     num_top, ids = request.sampling.logprobs, request.sampling.logprob_token_ids
     if num_top is None:
         return None

@@ -1,4 +1,4 @@
-"""Adapters of a vLLM worker: checkpoints on disk that vLLM loads, one slot of memory each.
+"""Adapters of a vLLM worker: checkpoints on disk. vLLM loads each into one slot of memory.
 
 vLLM reads adapters from folders, and interprets PEFT's settings itself. To serve exactly what
 Lorikeet's reader has checked, each adapter is written as a new checkpoint of plain matrices, in
@@ -28,7 +28,7 @@ _ITEM_BYTES = 2
 _PREFIX = "base_model.model."
 """Prefix of all tensor names in PEFT's checkpoints."""
 _SCRATCH = "lorikeet-vllm-"
-"""Start of the names of temporary folders, which killed workers leave behind."""
+"""Prefix of the names of temporary folders. Killed workers leave such folders behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +49,10 @@ def slot_bytes(linears: Mapping[str, ModuleShape], *, max_rank: int) -> int:
 
 
 class VllmHostMemory:
-    """LRU cache of checkpoints in a folder that this process owns. Thread-safe.
+    """The `HostMemory` of the vLLM engine: an LRU cache of checkpoints in a folder. Thread-safe.
 
-    The kernel's page cache keeps the files in memory. The files of an image that was released may
-    be deleted, because vLLM has copied it by then.
+    This process owns the folder. The kernel's page cache keeps the files in memory. The files of an
+    image that was released may be deleted, because vLLM has copied it by then.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
@@ -79,11 +79,14 @@ class VllmHostMemory:
         return version in self._kept
 
     def image(self, adapter: LoRAAdapter) -> VllmImage:
-        """Return an image that can be placed, but has no files."""
+        """Return an image without files. `Engine.place` needs only its version and slot size."""
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether more files may fit without evictions. `num_bytes` is that of a slot."""
+        """Return whether more files may fit without evictions.
+
+        `num_bytes` is ignored, because it is the size of a slot and not of the files.
+        """
         return self.num_bytes < self.max_bytes
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> VllmImage:
@@ -184,7 +187,7 @@ def write_checkpoint(adapter: LoRAAdapter, folder: Path) -> int:
 
 
 def scratch_folder() -> Path:
-    """Return a new folder of this process, and delete those of processes that have ended."""
+    """Return a new folder of this process, and delete the folders of processes that have ended."""
     parent = Path(tempfile.gettempdir())
     for folder in parent.glob(f"{_SCRATCH}*"):
         pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]

@@ -1,4 +1,4 @@
-"""The part of vLLM that a worker talks to: one engine core in a process of its own."""
+"""The worker's connection to vLLM: one engine core in a separate process."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -44,7 +44,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Files:
-    """What this process reads of a base model. vLLM's processes read the weights."""
+    """The parts of a base model that this process reads. vLLM's processes read the weights."""
 
     folder: Path
     name: str

@@ -17,9 +17,10 @@ from worker.engine_vllm.row_params import extra_args_of
 def core_request(
     request: Request, *, lora: LoRARequest | None, cache_salt: str | None
 ) -> EngineCoreRequest:
-    """Return vLLM's form of a request. Only requests with equal salts share blocks of the KV cache.
+    """Return vLLM's form of a request.
 
-    Tokens that earlier tries have output become part of the prompt. The sampler tells them apart.
+    Requests share blocks of the KV cache only if their `cache_salt` is equal. If the job ran
+    before, its output tokens follow the prompt's. The sampler still counts them as output.
     """
     return EngineCoreRequest(
         request_id=request.id,

@@ -15,7 +15,7 @@ EXTRA_ARG = "lorikeet"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowParams:
-    """What the sampler needs to know about a request besides its tokens."""
+    """Parameters of a request that the sampler needs besides the request's tokens."""
 
     sampling: ChoiceSampling
     num_shown: int
@@ -41,7 +41,7 @@ def extra_args_of(request: Request) -> dict[str, Any] | None:
 
 
 def row_params(extra_args: Mapping[str, Any] | None) -> RowParams | None:
-    """Return the parameters in `extra_args`, which messages may have turned into lists."""
+    """Return the parameters in `extra_args`. Messages may have turned tuples into lists."""
     sent = (extra_args or {}).get(EXTRA_ARG)
     if sent is None:
         return None

@@ -85,7 +85,7 @@ class _Row:
     def __init__(
         self, params: RowParams, prompt_ids: list[int], new_ids: list[int], grammar: Grammar | None
     ) -> None:
-        """Create a row, whose prompt ends with `params.num_shown` output tokens.
+        """Create a row. Its prompt ends with `params.num_shown` output tokens.
 
         vLLM appends the tokens that it outputs to `new_ids`.
         """
@@ -101,7 +101,7 @@ class _Row:
 
     @property
     def output_ids(self) -> list[int]:
-        """All output tokens, those of earlier tries included."""
+        """All output tokens, including tokens of earlier tries."""
         return [*self._shown, *self._new] if self._shown else self._new
 
     def advance(self) -> None:

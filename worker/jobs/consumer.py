@@ -173,7 +173,7 @@ class Consumer:
         log.debug("jobs_preempted", job_ids=ids)
 
     async def _fail_undecodable(self, wid: WorkerId, unread: Undecodable) -> None:
-        """End a claimed job whose fields can't be decoded."""
+        """End a claimed job with fields that can't be decoded."""
         log.error("job_undecodable", job_id=unread.id, try_=unread.try_, error=unread.reason)
         message = f"the worker can't read this job: {unread.reason}"
         error = JobError(code=ErrorCode.INTERNAL, message=message)

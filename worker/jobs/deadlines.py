@@ -1,4 +1,4 @@
-"""Ends running jobs whose deadlines have passed."""
+"""Ends running jobs that have passed their deadlines."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ class Deadlines:
             await asyncio.sleep(CHECK_S)
 
     def end_overdue(self) -> None:
-        """End the jobs whose deadlines have passed."""
+        """End the jobs that have passed their deadlines."""
         now = time.monotonic()
         for job in self.jobs:
             if job.end is None and now >= job.deadline:

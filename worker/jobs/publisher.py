@@ -114,7 +114,7 @@ class Publisher:
         self._publish_at_once()
 
     def end(self, job: RunningJob, state: JobState, error: JobError | None = None) -> None:
-        """End a job whose answers may be incomplete, and abort its requests in the engine."""
+        """End a job, even if its answers are incomplete, and abort its requests in the engine."""
         job.conclude(state, error)
         for choice in job.choices:
             if choice.finish is None:
@@ -136,7 +136,7 @@ class Publisher:
         self._may_have_lost = True
 
     def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
-        """Drop the jobs that this worker no longer owns, and end those that are cancelled.
+        """Drop the jobs that this worker no longer owns, and end cancelled jobs.
 
         `claim_epochs` are those of the jobs when `standing` was requested.
         """

@@ -145,7 +145,7 @@ class RunningJobs:
         return found if found and not found[0].end and not found[1].finish else None
 
     def add(self, job: RunningJob) -> None:
-        """Add a claimed job, which has no choices yet."""
+        """Add a claimed job. It has no choices yet."""
         self._jobs[job.id] = job
 
     def add_choices(self, job: RunningJob, choices: list[RunningChoice]) -> None:
@@ -203,12 +203,12 @@ class RunningJobs:
 
     @property
     def num_preemptible_open(self) -> int:
-        """The part of `num_open` that belongs to preemptible jobs."""
+        """Number of preemptible jobs' sequences in `num_open`."""
         return sum(job.num_open for job in self._preemptible)
 
     @property
     def num_preemptible_tokens(self) -> int:
-        """The part of `num_tokens` that belongs to preemptible jobs."""
+        """Number of preemptible jobs' tokens in `num_tokens`."""
         return sum(job.job.cost for job in self._preemptible)
 
     @property

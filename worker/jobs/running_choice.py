@@ -19,7 +19,7 @@ from worker.text.detokenizer import TextStream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """What is published about a choice besides its tokens, their text and their logprobs."""
+    """Options of publishing a choice, besides its tokens, their text and their logprobs."""
 
     prompt_ids: bool = False
     """Whether the prompt's tokens are published."""
@@ -47,7 +47,7 @@ class PendingTokens:
     )
 
     def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
-        """Create an empty list from token `index` on. An event from 0 on has `prompt_ids`, too."""
+        """Create an empty list from token `index` on. An event from 0 on also has `prompt_ids`."""
         self.index = index
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []

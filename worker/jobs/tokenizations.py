@@ -47,7 +47,7 @@ FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed to tokenize
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdapterStyles:
-    """Prompt styles of adapter versions, which needn't be loaded."""
+    """Prompt styles of adapter versions. The versions needn't be loaded."""
 
     residency: Residency
     registry: Registry

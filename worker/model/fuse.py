@@ -28,7 +28,7 @@ from worker.model.module_calls import Call
 # Largest allowed deviation from the original output, relative to the output's largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 _QUANTISED = 5e-2
-"""Largest allowed deviation of modules whose linears quantise their inputs to int8."""
+"""Largest allowed deviation of modules with linears that quantise their inputs to int8."""
 
 _ROTATE = "apply_rotary_pos_emb"
 """Name of the function in transformers that rotates queries and keys."""
@@ -49,7 +49,7 @@ _STACK_NAMES |= {"torch", "arange", "shape", "device", "unsqueeze"}
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules that `fuse` may replace, and whose calls it needs."""
+    """Return the names of the modules that `fuse` may replace. It needs records of their calls."""
     return [
         name
         for name, module in model.named_modules()
@@ -70,7 +70,7 @@ def fuse(
     *,
     is_quantised: bool = False,
 ) -> list[str]:
-    """Replace modules of `model`, whose linears are served, with native ones where possible.
+    """Replace modules of `model` with native ones where possible. Its linears must be served.
 
     Call this inside the attention step in which `calls` of the original modules were recorded.
     `probe` has the layers' attention parameters. With `is_quantised`, linears quantise their

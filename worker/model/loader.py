@@ -170,7 +170,7 @@ def prepare_model(
 
 
 def _weight_bytes(model: PreTrainedModel, siblings: list[Siblings]) -> int:
-    """Return the memory of the model's weights. Packed linears hold only the shapes of theirs."""
+    """Return the memory of the model's weights, including weights in packed linears."""
     held = [*model.parameters(), *model.buffers()]
     inside: int = sum(tensor.nbytes for tensor in held if not tensor.is_meta)
     return inside + sum(one.base.packed_bytes for one in siblings)

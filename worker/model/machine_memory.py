@@ -7,7 +7,7 @@ from pathlib import Path
 from worker.model.memory_policy import GIB, DeviceMemory
 
 MAX_RESERVE = 1 * GIB
-"""Free memory that is left to Redis, the front end and the rest of the machine."""
+"""Memory that is reserved for Redis, the front end and the rest of the machine."""
 RESERVE_SHARE = 8
 """Divisor of a small machine's memory. The quotient is reserved."""
 

@@ -27,10 +27,10 @@ class Device(Protocol):
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the device's memory is that of the machine."""
+        """Whether the device uses the machine's memory."""
 
     def memory(self) -> DeviceMemory:
-        """Return the device's total, free and used memory, as it is with the weights loaded."""
+        """Return the device's total, free and used memory with the weights loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
         """Return the largest step's bytes without the weights, or None if it doesn't fit."""
@@ -38,7 +38,7 @@ class Device(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Sizes that the settings name. None stands for a size that follows from the device."""
+    """Sizes in the settings. None stands for a size that the device determines."""
 
     parts: Parts
     max_num_seqs: int | None
@@ -57,7 +57,7 @@ class Sizes:
 
 
 def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:
-    """Return the sizes of a worker. Explicit settings win, and the rest follows from the device.
+    """Return the sizes of a worker. The device determines sizes that aren't in the settings.
 
     `full_context` is the size of the KV cache of one sequence as long as the model allows.
 

@@ -84,8 +84,8 @@ def default_batch(total: int, *, is_cpu: bool) -> Batch:
 def budget(memory: DeviceMemory, fraction: float) -> int:
     """Return the bytes that the worker may still allocate on its device.
 
-    With everything that it holds already, the worker stays within `fraction` of the memory. It also
-    leaves a part of the free memory to processes that started earlier.
+    The result plus what the worker already holds is at most `fraction` of the device's memory. The
+    result is also at most `fraction` of the free memory, so that other processes can allocate some.
     """
     own = int(fraction * memory.total) - memory.used
     return max(0, min(own, int(fraction * memory.free)))

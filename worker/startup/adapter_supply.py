@@ -28,7 +28,7 @@ def adapter_supply(
     dtype: torch.dtype,
     serves: Capabilities = EVERYTHING,
 ) -> AdapterSupply:
-    """Return the source of those adapters of the base model `name` that are in `serves`."""
+    """Return the source of adapters for the base model `name`. It refuses what `serves` lacks."""
     store = adapter_store(settings)
     roots = adapter_roots(settings)
     checkpoints = CheckpointReader(

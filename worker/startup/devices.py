@@ -36,7 +36,7 @@ class Cpu:
         return machine_memory()
 
     def step_bytes(self, batch: Batch) -> int:
-        """Estimate the memory of the largest step, which would take minutes on a few cores."""
+        """Estimate the memory of the largest step. Running the step could take minutes."""
         config = self.loaded.config
         return estimated_step_bytes(
             batch,

@@ -1,4 +1,4 @@
-"""Sizes a worker from its settings and its device, and checks the context that results."""
+"""Sizes a worker from its settings and its device, and checks the resulting context length."""
 
 from typing import Protocol
 
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class SizedModel(Protocol):
-    """The part of a model that a worker's sizes depend on. The model needn't be loaded."""
+    """Properties of a model that determine a worker's sizes. The model needn't be loaded."""
 
     @property
     def kv_shapes(self) -> list[KVShape]:

@@ -111,7 +111,7 @@ class TextStream:
         tokens_as_ids: bool = False,
         echo: str = "",
     ) -> None:
-        """Create an empty stream, whose text starts with `echo` and ends at a string of `stop`.
+        """Create an empty stream. Its text starts with `echo` and ends at a string of `stop`.
 
         With `is_text_start`, the text stands alone, such as a chat answer. Otherwise it continues
         a prompt, and the first token keeps its leading space. The first `min_tokens` tokens aren't
@@ -135,13 +135,13 @@ class TextStream:
         """Whether a stop string was found; no text is emitted after it."""
 
     def of_prompt(self) -> "TextStream":
-        """Return an empty stream of the prompt's text, whose logprobs have the same form."""
+        """Return an empty stream of the prompt's text. Its logprobs have the same form."""
         return TextStream(
             self.token_bytes, (), is_text_start=True, tokens_as_ids=self.tokens_as_ids
         )
 
     def feed(self, token_id: int) -> str:
-        """Add a token and return the text that can be emitted now, which is often empty."""
+        """Add a token, and return the text that can be emitted now. The text is often empty."""
         new = self._decode(self._bytes(token_id))
         self.num_chars += len(new)
         if self._num_unsearched > 0:

@@ -41,7 +41,7 @@ def max_token_bytes(hf_tokenizer: Any) -> int:
 
 
 def _is_unmodified_bpe(hf_tokenizer: Any) -> bool:
-    """Return whether `hf_tokenizer` is a BPE tokenizer whose class doesn't modify texts."""
+    """Return whether `hf_tokenizer` is a BPE tokenizer that doesn't modify texts."""
     # CodeLlama's class, for example, removes marks from texts.
     kind, plain = type(hf_tokenizer), PreTrainedTokenizerFast
     return (

@@ -12,7 +12,7 @@ start in one turn of the event loop."""
 
 
 def check_slots() -> FairSlots:
-    """Return the slots of an app's checks: one, so that large bodies are checked one at a time."""
+    """Return the slots for an app's checks. One slot: only one large body is checked at a time."""
     return FairSlots(1)
 
 

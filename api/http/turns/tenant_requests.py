@@ -15,7 +15,7 @@ RETRY_AFTER_S = 1
 
 
 class TenantRequests:
-    """ASGI middleware that keeps connections for other tenants while one has many requests.
+    """ASGI middleware that reserves connections for other tenants while one has many requests.
 
     It runs after `KeyCheck`, which finds the tenant. Requests without a key aren't limited, because
     all of them have the same tenant.

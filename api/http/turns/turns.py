@@ -21,7 +21,7 @@ class Turns:
     """
 
     def __init__(self, num_turns: int) -> None:
-        """Create turns of which at most `num_turns` run at the same time."""
+        """Let at most `num_turns` requests have a turn at the same time."""
         self._slots = FairSlots(num_turns)
         self._num_running = 0
         self._succeeded_s = 0.0

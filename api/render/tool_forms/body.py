@@ -1,4 +1,4 @@
-"""Base classes for readers of a tool call's arguments, whose text arrives in pieces. Pure."""
+"""Base classes for readers of a tool call's arguments. The text arrives in pieces. Pure."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ Types = dict[str, frozenset[str]]
 
 
 class Head(NamedTuple):
-    """Start of a call whose arguments are emitted as they arrive."""
+    """Start of a call, for calls with arguments that are emitted as they arrive."""
 
     name: str
     start: int

@@ -45,7 +45,7 @@ class CallSyntax:
     closes: Pattern = ()
     """Text after the body of the last call, if the model writes it."""
     continues: Pattern | None = None
-    """Text between the body of a call and that of the next; None if `opens` starts each call."""
+    """Text between the bodies of two calls; None if `opens` starts each call."""
 
 
 @dataclass(frozen=True, slots=True)

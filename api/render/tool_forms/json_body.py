@@ -1,4 +1,8 @@
-"""Tool calls whose arguments are JSON. Pure."""
+"""Tool calls whose arguments are JSON. Pure.
+
+`families.py` selects the class for each form of calls. Its classes all get the JSON types of
+parameters. The classes here ignore them, because JSON states the types of its values.
+"""
 
 import re
 
@@ -91,7 +95,7 @@ class NamedObject(_JsonObject):
 
 
 class BareObject(_JsonObject):
-    """A call whose name precedes a JSON object with its arguments."""
+    """Arguments of a call as a JSON object. The tool's name stands before the object."""
 
     def __init__(self, name: str, types: Types) -> None:
         super().__init__()

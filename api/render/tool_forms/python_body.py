@@ -29,7 +29,7 @@ _CHARACTERS |= {"\n": "", "\\": "\\", "'": "'", '"': '"', "/": "/"}
 
 
 class PythonBody(Bracketed):
-    """The parentheses of a call with keyword arguments, which are literals.
+    """The parentheses of a call. All arguments are keyword arguments with literal values.
 
     The call is emitted when it is complete.
     """

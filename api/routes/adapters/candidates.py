@@ -158,7 +158,7 @@ async def _expected(
 async def _changed(
     registry: Registry, shown: ShownAdapters, name: str, version: AdapterVersion | None
 ) -> AdapterBody:
-    """Return the response body after a change of `version`, which is None for an unknown name."""
+    """Return the response body after a change. `version` is None if the name is unknown."""
     if version is None:
         raise model_not_found(name)
     return await shown.one(name, await registered_base(registry))

@@ -108,7 +108,7 @@ def _execute(console: Console, client: "Client", conversation: "Conversation", l
 def _switch(
     console: Console, client: "Client", conversation: "Conversation", names: list[str]
 ) -> None:
-    """Select models, which may have been loaded after the start, and confirm the choice."""
+    """Select models, and confirm the choice. They may have been loaded after the start."""
     conversation.names = client.models()
     conversation.switch_to(names)
     has_history = bool(conversation.talks[0].history)
@@ -128,7 +128,7 @@ def _print_hint(console: Console, text: str) -> None:
 
 
 def _prompt(models: list[str], width: int) -> str:
-    """Return the prompt, which names the current models."""
+    """Return the prompt. It names the current models."""
     names = " + ".join(models)
     most = width // MAX_PROMPT_SHARE
     return f"{names if len(names) <= most else f'{names[: most - 1]}…'}> "

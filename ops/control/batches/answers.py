@@ -47,7 +47,7 @@ ANSWERING: Mapping[str, Answering] = {
     "/v1/embeddings": partial(submit_json, parse=parse_embedding, job_of=embedding_job),
     "/v1/responses": answer_response,
 }
-"""How the requests of each endpoint are answered."""
+"""Function that answers the requests of each endpoint."""
 INTERNAL = JobError(
     code=ErrorCode.INTERNAL,
     message="internal error; the control process' log has the details under the id of the batch",
@@ -114,22 +114,22 @@ class BatchAnswerer:
     """Lets the front end's code answer the requests of one batch."""
 
     app: FastAPI
-    """App of a front end, which has started."""
+    """App of a front end. It has started."""
     access: Access
     _: KW_ONLY
     endpoint: str
     """Path of the requests' endpoint."""
     key: str
-    """Start of the idempotency keys, which are unique for each batch."""
+    """Prefix of the idempotency keys. It is unique for each batch."""
     expires_s: int
-    """Unix time in seconds at which the requests expire."""
+    """Expiry of the requests: Unix time in seconds."""
     answering: Answering
     """Answers requests of the endpoint."""
 
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int
     ) -> BatchAnswer | Later:
-        """Return the answer to request `number`, whose line has `num_bytes`.
+        """Return the answer to request `number`. Its line has `num_bytes`.
 
         If an earlier turn has already sent the request, the answer is that of the same job.
         """

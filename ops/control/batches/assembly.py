@@ -76,7 +76,7 @@ def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | No
 
 
 def _internal(settings: ControlSettings) -> ApiSettings:
-    """Return the settings of the app that answers the requests. It has the front ends' limits."""
+    """Return the settings of the app that answers the requests. Front ends' limits apply to it."""
     return load_settings(
         ApiSettings,
         redis_url=settings.redis_url,

@@ -55,11 +55,11 @@ class Committer:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough lines have ended to be recorded together."""
+        """Whether the results that wait for a commit fill one commit."""
         return len(self._ended) >= MAX_LINES_PER_COMMIT
 
     def add(self, ended: Ended) -> None:
-        """Add the result of a line to those that the next `commit` records."""
+        """Add the result of a line to the next commit."""
         self._ended.append(ended)
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Deletes from the file store what nobody can read any more.
+"""Deletes objects from the file store that nobody can read any more.
 
 - Files that were deleted or have expired, and uploads whose process has died.
 - Parts of batches that have ended.
@@ -18,9 +18,9 @@ from shared.store.batches.files import StoredFiles
 
 PAGE = 100
 RETRY_S = 600
-"""Seconds until an object that couldn't be deleted is tried again."""
+"""Seconds until a failed deletion of an object is tried again."""
 PARTIAL_S = 3600
-"""Seconds without a write after which the process that wrote an object must have died."""
+"""Seconds without a write after which the writer of an object must have died."""
 LEFTOVERS_EVERY_S = 3600
 MAX_RUN_S = 8 * 86_400
 """Seconds after which a batch has certainly ended. Its completion window is at most seven days."""

@@ -1,4 +1,4 @@
-"""The input file of a batch, which is checked once."""
+"""Provides a batch's input file, and checks it once. `api/files/file_store.py` reads its bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

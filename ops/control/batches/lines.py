@@ -134,7 +134,7 @@ class LineCheck:
 
 
 def encode_lines(lines: Sequence[Line]) -> bytes:
-    """Return the lines as bytes, from which `decode_lines` restores them."""
+    """Return the lines as bytes. `decode_lines` restores them."""
     models = {line.model: 0 for line in lines}
     for number, model in enumerate(models):
         models[model] = number

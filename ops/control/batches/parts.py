@@ -25,9 +25,9 @@ class Parts:
     """Objects that all turns of a control process share."""
 
     app: FastAPI
-    """An internal app of the front end, which has started."""
+    """An internal app of the front end. It has started."""
     answering: Mapping[str, Answering]
-    """How the requests of each endpoint are answered."""
+    """Function that answers the requests of each endpoint."""
     store: FileStore
     files: StoredFiles
     batches: Batches
@@ -36,7 +36,7 @@ class Parts:
     checks: asyncio.Lock
     """Held for each step of the check of an input file, so that the checks take turns."""
     keep_s: int
-    """Seconds for which output files and ended batches are kept."""
+    """Lifetime of output files and ended batches, in seconds."""
     announces: bool
     """Whether a webhook announces the ends of batches."""
     max_line_bytes: int

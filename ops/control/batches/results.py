@@ -14,7 +14,7 @@ WORK = "work"
 LINES = "lines"
 """Name of the object with a batch's checked lines."""
 ANSWERS, FAILURES = "answers", "failures"
-"""Kinds of parts, which their names end with: answers, and requests that failed."""
+"""Kinds of parts: answers, and requests that failed. The names of parts end with the kind."""
 
 
 class Results:
@@ -25,7 +25,7 @@ class Results:
         self._id = batch_id
 
     async def write_part(self, kind: str, lines: Sequence[bytes]) -> str:
-        """Write results as a part, and return its name. It counts once its name is recorded."""
+        """Write results as a part, and return its name. Parts count once their name is recorded."""
         name = f"{WORK}/{self._id}/{secrets.token_hex(8)}-{kind}"
         await self._store.write(name, _each(lines))
         return name

@@ -65,7 +65,7 @@ class Sending:
         return bool(still_run)
 
     def stop(self) -> None:
-        """Send no more requests. Those that run may end."""
+        """Send no more requests. Running requests may end."""
         self._pending.take_all()
         self._changed.set()
 

@@ -27,7 +27,7 @@ CANCEL_S = 600.0
 
 
 class BatchTurn:
-    """One turn of a batch. After a crash, the next turn goes on with what wasn't recorded."""
+    """One turn of a batch. After a crash, the next turn continues with the unrecorded requests."""
 
     def __init__(self, parts: Parts, turn: Turn, batch: Batch, competition: Competition) -> None:
         self._parts = parts
@@ -128,7 +128,7 @@ class BatchTurn:
         return 0.0 if still_runs else min(pending.wait_s(time.monotonic()), left_s)
 
     async def _pending(self, file: InputFile) -> list[Line]:
-        """Return the unfinished requests, and of a cancelled batch only those that have jobs."""
+        """Return the unfinished requests. A cancelled batch returns only requests with jobs."""
         done = await self._parts.batches.done(self._batch.id)
         lines = [line for line in file.lines if not _is_set(done, line.number)]
         if not self._is_cancelled:
@@ -174,4 +174,5 @@ def _access_of(batch: Batch) -> Access:
 
 
 def _is_set(bitmap: bytes, bit: int) -> bool:
+    """Return whether a bit of a Redis bitmap is set. Bit 0 is the highest bit of byte 0."""
     return bit // 8 < len(bitmap) and bool(bitmap[bit // 8] >> (7 - bit % 8) & 1)

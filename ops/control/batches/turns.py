@@ -18,7 +18,7 @@ MAX_TURN_S = 600
 AWAY_S = 5.0
 """Seconds until the next turn of a batch if the file store was unavailable."""
 FAILED_S = 10.0
-"""Seconds until the next turn of a batch whose turn has failed."""
+"""Seconds until the next turn of a batch after a failed turn."""
 MAX_REASON_CHARS = 300
 
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ class BatchTurns:
         return func(self._run_job, name="run_batch", timeout=MAX_TURN_S, max_tries=1, keep_result=0)
 
     async def start(self) -> None:
-        """Start turns of batches that are due, until as many run as may run at a time."""
+        """Start turns of batches that are due, up to the maximum number of running turns."""
         while turn := await self._parts.batches.take_turn():
             job_id = f"{turn.batch}:{turn.number}"
             args = turn.batch, turn.number

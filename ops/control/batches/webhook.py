@@ -27,7 +27,7 @@ from shared.store.batches.batch_ends import BatchEnd, BatchEnds
 MAX_CALLS = 8
 """Maximum number of simultaneous calls of a control process."""
 BUSY_S = 0.5, 2.0
-"""Range of the seconds for which a call is put off while `MAX_CALLS` other calls run."""
+"""Range of the delay of a call in seconds while `MAX_CALLS` other calls run."""
 TIMEOUT_S = 10.0
 FIRST_RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 GIVE_UP_S = 3 * 86_400
@@ -122,7 +122,7 @@ class Webhook:
 
 
 class Announcements:
-    """Hands ends of batches over to arq, whose jobs announce them through a webhook."""
+    """Hands ends of batches over to arq. arq's jobs announce them through a webhook."""
 
     def __init__(self, webhook: Webhook, ends: BatchEnds, arq: ArqRedis) -> None:
         self._webhook = webhook
@@ -140,7 +140,7 @@ class Announcements:
         )
 
     async def start(self) -> None:
-        """Hand the ends that are due over to arq, which ignores those that it already has."""
+        """Hand the ends that are due over to arq. arq ignores ends that it already has."""
         now_s = time.time()
         for end in await self._ends.due(now_s, limit=MAX_HANDED_OVER):
             args = {"_job_id": f"webhook:{end.member}", "_expires": GIVE_UP_S + DAY_S}

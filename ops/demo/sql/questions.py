@@ -101,7 +101,7 @@ def to_sql(table: str, question: Question, conditions: Sequence[Condition]) -> s
 
 
 def _variety(phrase: str) -> int:
-    """Return the sampling weight of a question. Those with placeholders have more variants."""
+    """Return the sampling weight of a question. Questions with placeholders have more variants."""
     return 4 if _takes_conditions(phrase) else 3 if "{" in phrase else 1
 
 

@@ -16,7 +16,7 @@ def _training(_: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Return questions with unseen phrasing and values, each of which has an answer in the shop."""
+    """Return questions with unseen phrasing and values. Each has an answer in the shop."""
     rng = random.Random(1)
     found: dict[str, Example] = {}
     while len(found) < NUM_HELD_OUT:
@@ -39,7 +39,7 @@ def is_right(example: Example, answer: str) -> bool:
 
 
 def _rounded(rows: shop.Rows) -> shop.Rows:
-    """Round floats, because a sum of floats depends on the order in which they are added."""
+    """Round floats, because a sum of floats depends on the order of addition."""
     return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
 
 

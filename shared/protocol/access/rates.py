@@ -1,4 +1,4 @@
-"""Limits of an API key, and how much of them is used in the present minute and day."""
+"""Limits of an API key, and their use in the present minute and day."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ NO_LIMIT = -1
 
 
 class Unit(StrEnum):
-    """What a limit counts."""
+    """Unit that a limit counts."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -59,10 +59,10 @@ class Rate:
 
 
 def read_rates(row: Sequence[int]) -> tuple[Rate, ...]:
-    """Return the limits in a reply of `enqueue.lua`.
+    """Return each limit and its use from a reply of `enqueue.lua`.
 
-    `row` has five numbers for each window: the remaining milliseconds, limit and use of requests,
-    and limit and use of tokens. `row` is empty for a request without a stored key.
+    For each window, `row` has five numbers: milliseconds left, request limit, requests used, token
+    limit, tokens used. `row` is empty for a request without a stored key.
     """
     return tuple(rate for rate in _rates(row) if rate.limit != NO_LIMIT) if row else ()
 

@@ -1,4 +1,4 @@
-"""Rights of requests to groups of routes and to models, which follow from their API keys."""
+"""Rights of requests to groups of routes and to models. API keys determine the rights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,9 +44,9 @@ class Access:
     """Name of the tenant in jobs, limits, logs and metrics."""
     scopes: frozenset[Scope]
     models: tuple[str, ...] = (ALL_MODELS,)
-    """Patterns such as `sql-*` of the names of models that may be used."""
+    """Patterns of the names of models that may be used, such as `sql-*`."""
     key_id: str = ""
-    """Id of the stored key, whose limits apply. Empty for other keys, which have no limits."""
+    """Id of the stored key. Its limits apply. Empty for other keys, which have no limits."""
     is_anonymous: bool = False
     """Whether the request has no key, and the server accepts such requests."""
     books_pool: str = field(default="", compare=False)

@@ -1,4 +1,4 @@
-"""API keys in Redis, as `lorikeet keys create` makes them: their rights, limits and digests."""
+"""API keys that `lorikeet keys create` stores in Redis: their rights, limits and digests."""
 
 import hmac
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class KeyStore(PoolStore):
     async def create(
         self, access: Access, limits: KeyLimits, *, lifetime_ms: int | None = None
     ) -> tuple[StoredKey, str]:
-        """Store a new key, and return it with its secret, which can't be read again.
+        """Store a new key, and return it with its secret. The secret can't be read again.
 
         `access` has the rights of the key. Its `key_id` is ignored. `lifetime_ms` is the number of
         milliseconds after which the key expires; None for a key that doesn't expire.
@@ -48,7 +48,7 @@ class KeyStore(PoolStore):
         key_id = id_of(secret)
         assert key_id is not None
         now_ms = await self.now_ms()
-        record = {
+        record = {  # accounting.lua and key_limits.lua also read some of these fields
             "digest": digest_of(secret),
             "tenant": access.tenant,
             "scopes": " ".join(sorted(access.scopes)),
@@ -92,7 +92,7 @@ class KeyStore(PoolStore):
         return _stored_key(key_id, record) if record else None
 
     async def all(self) -> list[StoredKey]:
-        """Return all keys, oldest first, revoked and expired ones included."""
+        """Return all keys, including revoked and expired ones, oldest first."""
         ids = [raw.decode() for raw in await self._redis.zrange(self._keys.access_keys, 0, -1)]
         pipe = self._redis.pipeline(transaction=False)
         for key_id in ids:

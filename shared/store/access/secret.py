@@ -5,13 +5,13 @@ import re
 import secrets
 
 PREFIX = "lk-"
-"""Beginning of every stored key, by which scanners for leaked keys recognise it."""
+"""Prefix of every stored key. Scanners for leaked keys recognise keys by the prefix."""
 _ID_BYTES, _SECRET_BYTES = 6, 32
 _FORM = re.compile(rf"{PREFIX}([0-9a-f]{{{2 * _ID_BYTES}}})-[A-Za-z0-9_-]{{43}}")
 
 
 def new_secret() -> str:
-    """Return a new random key. It contains the id under which its record is found."""
+    """Return a new random key. It contains the id of its record."""
     return f"{PREFIX}{secrets.token_hex(_ID_BYTES)}-{secrets.token_urlsafe(_SECRET_BYTES)}"
 
 

@@ -19,7 +19,7 @@ class VersionView:
     tokens: int
     """Number of tokens in the prompts and answers of the version's requests."""
     used_ms: int | None
-    """Unix time in ms at which the version's last request ended; None if none has ended."""
+    """Unix time in ms of the end of the version's last request; None if none has ended."""
     waiting: int
     """Number of jobs in the version's queue."""
     loader: WorkerId | None
@@ -33,9 +33,9 @@ class AdapterView:
     current: VersionView
     previous: tuple[VersionView, ...]
     candidate: VersionView | None = None
-    """Version that is tried out beside the current one."""
+    """Version that is tried out along with the current version."""
     share: Share | None = None
-    """What the candidate does; None without a candidate."""
+    """Mode and share of the candidate; None without a candidate."""
     replicas: int = 0
     """Minimum number of workers that hold the current version."""
 

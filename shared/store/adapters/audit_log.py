@@ -1,4 +1,4 @@
-"""The audit log: changes of adapters and API keys, with who made them."""
+"""The audit log: changes of adapters and API keys, with their authors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ MAX_CHANGES = 10_000
 OPERATOR = ".operator"
 """Author of changes by a command that uses Redis directly."""
 POOL = ".pool"
-"""Author of changes that nobody has asked for."""
+"""Author of changes that the pool makes by itself."""
 WORKER = ".worker"
-"""Author of the loading of an adapter with which a worker was started."""
+"""Author of the load of an adapter in a worker's settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Changes(PoolStore):
 def log_key_change(
     pipe: Pipeline, keys: Keys, action: str, *, before: str = "", after: str = ""
 ) -> None:
-    """Add the command to `pipe` that logs a change of an API key. Scripts log changes of adapters.
+    """Add to `pipe` a command that logs a change of an API key. Scripts log changes of adapters.
 
     `before` or `after` is the key's tenant and id.
     """

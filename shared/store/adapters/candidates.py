@@ -1,4 +1,4 @@
-"""Candidate versions, which are tried out as a canary or a shadow beside the current version."""
+"""Candidate versions: tried out as a canary or a shadow along with the current version."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SHADOW_TENANT = ".shadow"
 
 
 class CandidateMode(StrEnum):
-    """What a candidate version does."""
+    """Mode of a candidate version."""
 
     CANARY = "canary"
     """It answers a share of the requests."""
@@ -25,14 +25,14 @@ class CandidateMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Which version is the candidate of a name, what it does, and for how many requests."""
+    """The candidate of a name, its mode, and its share of the requests."""
 
     version: AdapterVersion
     mode: CandidateMode
     percent: float
     """Share of the requests, from 0 to 100."""
     since_ms: int
-    """Unix time in milliseconds at which the version became the candidate."""
+    """Unix time in milliseconds since which the version is the candidate."""
 
     def takes(self, key: str) -> bool:
         """Return whether the candidate takes the requests with this key.

@@ -1,4 +1,4 @@
-"""Progress of adapters that workers fetch from URLs, which front ends show to clients."""
+"""Progress of adapters that workers fetch from URLs. Front ends show it to clients."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -9,11 +9,11 @@ from shared.protocol.codec import known_fields
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 10_000
-"""Milliseconds after which the progress that a dead worker has reported expires."""
+"""Milliseconds after which progress expires that a dead worker has reported."""
 
 
 class Phase(StrEnum):
-    """Phase in which an adapter is before it is registered."""
+    """Phase of an adapter before its registration."""
 
     RECEIVING = "receiving"
     """The worker receives the adapter's bytes."""
@@ -44,7 +44,7 @@ class StagingProgress(PoolStore):
         await self._redis.set(self._keys.staging(name), orjson.dumps(asdict(staging)), px=TTL_MS)
 
     async def end(self, name: str) -> None:
-        """Remove the progress of the adapter `name`, which was fetched or refused."""
+        """Remove the progress of the adapter `name` after it was fetched or refused."""
         await self._redis.delete(self._keys.staging(name))
 
     async def of(self, name: str) -> Staging | None:

@@ -19,7 +19,7 @@ from shared.store.redis.pool_store import PoolStore
 TTL_MS = 60_000
 """Milliseconds after which a request or a reply expires."""
 TAKEN = b"taken"
-"""First reply to a request, which confirms that the worker has taken it."""
+"""First reply to a request. It confirms that a worker has taken the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Inspection:
     """A request to read and check an adapter."""
 
     name: str
-    """Name of the adapter, which may not be registered yet."""
+    """Name of the adapter. It may not be registered yet."""
     source: str
     """Source of the adapter: a folder on the worker's machine, a hub id, a URL or an upload."""
 
@@ -85,7 +85,10 @@ class Inspections(PoolStore):
         await self._redis.delete(self._keys.inspection(inspection_id))
 
     async def take(self, inspection_id: InspectionId) -> Inspection | None:
-        """Take, confirm and return a request. Return None if it was withdrawn or already taken."""
+        """Take a request, and return it. The front end that sent it gets a confirmation.
+
+        Returns None if the request was withdrawn or already taken.
+        """
         body = await self._scripts.run("take_inspection", inspection_id, TTL_MS)
         wire = orjson.loads(body) if body else {}
         if wire.pop("v", None) != PROTOCOL_VERSION:

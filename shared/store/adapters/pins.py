@@ -1,4 +1,4 @@
-"""Pinned adapters: names whose current version is kept on a minimum number of workers."""
+"""Pinned adapters: a minimum number of workers keeps the current version of a pinned name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class PinnedVersion:
     """Minimum number of workers that hold the version."""
     num_holders: int
     is_held: bool
-    """Whether the worker that asks holds the version."""
+    """Whether the calling worker holds the version."""
     needs: Needs
-    """What a worker needs to serve the version."""
+    """Capabilities that a worker needs to serve the version."""
 
 
 class Pins(PoolStore):
@@ -85,7 +85,7 @@ class Pins(PoolStore):
         ]
 
     async def begin_load(self, pinned: PinnedVersion) -> bool:
-        """Take the exclusive right to load a version, and return whether the caller has got it.
+        """Take the exclusive right to load a version. Return False if another worker has the right.
 
         The right ends with `end_load`, or after `LOAD_MS`.
         """

@@ -46,7 +46,7 @@ class Found:
     base: BaseModel | None
     """Base model of the pool; None before the first worker has started."""
     adapter: Adapter | None = None
-    """Adapter version to which the name refers, if it takes new requests."""
+    """Adapter version that the name refers to, if it takes new requests."""
     is_base: bool = False
     """Whether the name refers to the base model."""
     revision: str = "0"
@@ -79,7 +79,7 @@ class Found:
 
     @property
     def tool_form(self) -> ToolForm | None:
-        """Form of the model's tool calls, which an adapter's own chat template may change."""
+        """Form of the model's tool calls. An adapter's own chat template may change the form."""
         own = self.adapter.tool_form if self.adapter and not self.is_base else None
         return own or (self.base.tool_form if self.base else None)
 
@@ -215,7 +215,7 @@ class Registry(PoolStore):
         return adapter.version
 
     async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
-        """Release the versions that have been quarantined for `after_ms`, and return them.
+        """End the quarantine of versions after `after_ms`, and return these versions.
 
         They take jobs again. The call may be repeated.
         """
@@ -248,7 +248,7 @@ class Registry(PoolStore):
         return found
 
     async def forgotten(self, versions: list[AdapterVersion]) -> list[AdapterVersion]:
-        """Return the versions in `versions` whose entries were deleted."""
+        """Return the versions in `versions` that no longer have entries."""
         gone: list[AdapterVersion] = []
         for some in chunks(versions):
             pipe = self._redis.pipeline(transaction=False)
@@ -320,7 +320,7 @@ class Registry(PoolStore):
         return adapter if adapter and adapter.state is AdapterState.READY else None
 
     async def _current(self, names: Sequence[str]) -> list[Adapter]:
-        """Return the current versions of those `names` that are registered."""
+        """Return the current versions of the registered names among `names`."""
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
             pipe.hget(self._keys.adapter(name), "version")

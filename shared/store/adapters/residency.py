@@ -32,7 +32,7 @@ class ResidencyStore(PoolStore):
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
         """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()
-        """Workers for which Redis had another number of versions at the last heartbeat."""
+        """Workers with a different number of versions in Redis at the last heartbeat."""
 
     async def set_residents(
         self,
@@ -41,7 +41,7 @@ class ResidencyStore(PoolStore):
         add: Sequence[AdapterVersion] = (),
         remove: Sequence[AdapterVersion] = (),
     ) -> list[AdapterVersion]:
-        """Record that the worker holds the versions in `add`, and no longer those in `remove`.
+        """Record that the worker holds the versions in `add`, and no longer holds `remove`.
 
         The worker's exclusive rights to load any of these versions end. Returns the versions in
         `add` that other workers hold too.
@@ -77,7 +77,7 @@ class ResidencyStore(PoolStore):
         due: Collection[AdapterVersion],
         steal_ms: int,
     ) -> dict[AdapterVersion, ReplicaStanding]:
-        """Return the standing of the worker's replicas, and withdraw surplus replicas in `due`.
+        """Return whether the pool needs each replica, and withdraw surplus replicas in `due`.
 
         The worker no longer counts as a holder of a withdrawn version, and may evict it. The last
         replica of a version is never withdrawn. The call may be repeated. `running` has, for each
@@ -130,7 +130,7 @@ class ResidencyStore(PoolStore):
     async def _served(
         self, versions: Sequence[AdapterVersion], serves: Capabilities
     ) -> list[AdapterVersion]:
-        """Return the versions that have a waiting job that the worker serves.
+        """Return the versions with a waiting job that the worker serves.
 
         `featured` also counts running jobs. A version that seems to have only jobs with features is
         left to workers that serve all features.
@@ -152,7 +152,7 @@ class ResidencyStore(PoolStore):
         ]
 
     def begin(self, wid: WorkerId) -> None:
-        """Start tracking a newly registered worker, which has no versions in Redis yet."""
+        """Start tracking a newly registered worker. It has no versions in Redis yet."""
         self._reported[wid] = set()
 
     def end(self, wid: WorkerId) -> None:
@@ -167,7 +167,7 @@ class ResidencyStore(PoolStore):
     def unreported(
         self, wid: WorkerId, residents: Collection[AdapterVersion]
     ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
-        """Return the versions that are held but not reported, and those reported but not held."""
+        """Return the versions that are held but not reported, and vice versa."""
         reported, held = self._reported.get(wid, set()), set(residents)
         return held - reported, reported - held
 

@@ -1,4 +1,4 @@
-"""Shadow pairs: a request's job and its copy for the shadow, and how their answers compare."""
+"""Shadow pairs (a request's job and its copy for the shadow), and comparisons of their answers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ class ShadowPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairReport:
-    """How the two answers of a pair compare."""
+    """Comparison of the two answers of a pair."""
 
     original: JobId
     copy: JobId
@@ -68,7 +68,7 @@ class Shadows(PoolStore):
         return int(await self._redis.zcard(self._keys.shadows))
 
     async def add(self, pair: ShadowPair) -> None:
-        """Store a pair whose answers will be compared."""
+        """Store a pair for a later comparison of its answers."""
         now_ms = unix_ms(await self._redis.time())
         await self._redis.zadd(self._keys.shadows, {f"{pair.original} {pair.copy}": now_ms})
 
@@ -110,6 +110,6 @@ class Shadows(PoolStore):
         return Comparison(similarity=similarity, **counts)
 
     async def differing(self, version: AdapterVersion, limit: int) -> Sequence[PairReport]:
-        """Return up to `limit` pairs of a candidate whose answers differ, newest first."""
+        """Return up to `limit` pairs of a candidate with different answers, newest first."""
         raw = await self._redis.lrange(self._keys.differing(version), 0, limit - 1)  # type: ignore[misc]
         return [PairReport(**orjson.loads(report)) for report in raw]

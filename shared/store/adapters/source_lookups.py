@@ -25,9 +25,9 @@ class Lookup:
     """State of the lookup of one name."""
 
     is_mine: bool = False
-    """Whether the caller has taken the lease, and must look the name up."""
+    """Whether the caller now has the lease, and must look up the name."""
     is_running: bool = False
-    """Whether another process looks the name up."""
+    """Whether another process is looking up the name."""
     refusal: JobError | None = None
     """Error of an earlier lookup, while it is kept."""
 
@@ -51,7 +51,7 @@ class SourceLookups(PoolStore):
         await self._redis.pexpire(self._keys.lookup(name), LEASE_MS)
 
     async def refuse(self, name: str, error: JobError) -> None:
-        """End a lookup, and keep the error with which it was refused."""
+        """End a refused lookup, and keep its error."""
         await self._redis.set(self._keys.lookup(name), orjson.dumps(asdict(error)), px=REFUSED_MS)
 
     async def end(self, name: str) -> None:

@@ -1,8 +1,9 @@
-"""Files of adapters that clients send, on their way through Redis to the workers.
+"""Files of adapters that clients send. Redis passes them on to the workers.
 
 A front end writes the files in pieces. A worker reads them when it checks or loads the adapter.
 After a version was registered from an upload, the upload is kept as long as the version, so that
-workers that start later can also load it.
+workers that start later can also load it. `append_upload.lua` enforces the limits on the memory and
+the number of uploads.
 """
 
 from collections.abc import AsyncIterator
@@ -88,7 +89,7 @@ class Uploads(PoolStore):
         return await retry_until_available(read)
 
     async def discard(self, upload: UploadId) -> None:
-        """Delete an upload from which no version was made."""
+        """Delete an upload that didn't become a version."""
         await self._scripts.run("discard_upload", upload)
 
 

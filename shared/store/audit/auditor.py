@@ -121,7 +121,7 @@ def _is_true(fact: Fact, reply: Any) -> bool:
 
 
 def _members_by_key(suspects: Iterable[Stray]) -> dict[str, list[str]]:
-    """Return the suspects' members by key, each member once. A key may have none."""
+    """Return the suspects' members by key, without duplicates. A key may have no members."""
     members: dict[str, set[str]] = {}
     for suspect in suspects:
         members.setdefault(suspect.key, set()).add(suspect.member)

@@ -1,4 +1,4 @@
-"""Strays of an audit, and the facts about a pool that show that a key is in use. Pure.
+"""Strays of an audit, and facts about a pool. A fact can show that a key is in use. Pure.
 
 A fact is read with one short command of Redis. The docstring of each method of `Facts` states the
 fact that it returns. If the method returns several facts, the statement is true if one of them is.
@@ -29,11 +29,11 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A statement about the pool, and the command whose reply shows whether it is true."""
+    """A statement about the pool, and a command with a reply that shows whether it is true."""
 
     command: tuple[str | int, ...]
     is_shown_by: Callable[[Any], bool]
-    """Function that is called with the command's reply and returns whether the fact is true."""
+    """Function from the command's reply to whether the fact is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Doubt:
 
     reason: str
     unless: tuple[Fact, ...] = ()
-    """Facts, each of which clears the doubt if it is true."""
+    """Facts. Any true fact clears the doubt."""
 
 
 class Facts:

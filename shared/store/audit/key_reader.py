@@ -18,14 +18,14 @@ _ABSENT = "none"
 
 
 class KeyReader:
-    """Reads what the rules of an audit need to know about keys."""
+    """Reads the properties of keys that the rules of an audit need."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._prefix = keys.prefix
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
-        """Return the next cursor, which is 0 at the end, and some keys of the pool.
+        """Return the next cursor (0 at the end) and some keys of the pool.
 
         Several calls may return the same key.
         """
@@ -35,7 +35,7 @@ class KeyReader:
     async def read(
         self, names: Sequence[str], members: Mapping[str, Sequence[str]] | None = None
     ) -> tuple[list[Entry], list[Stray]]:
-        """Return the keys whose kind has a rule, and the strays among the other keys.
+        """Return the keys of kinds with a rule, and the strays among the other keys.
 
         Keys that no longer exist are left out. `members` are the members to check, by key; by
         default a sample of each key's members.
@@ -51,7 +51,7 @@ class KeyReader:
         return entries, strays
 
     async def _known(self, names: Sequence[str], now_ms: int) -> tuple[list[Entry], list[Stray]]:
-        """Return what `read` returns, but without fields and members."""
+        """Return the result of `read`, but without fields and members."""
         pipe = self._redis.pipeline(transaction=False)
         for key in names:
             pipe.type(key)
@@ -73,7 +73,7 @@ class KeyReader:
         return known, strays
 
     async def _fields(self, known: Sequence[Entry]) -> dict[str, dict[str, str]]:
-        """Return, by key, those fields of hashes that the rules read and that exist."""
+        """Return the existing fields of hashes that the rules read, by key."""
         pipe = self._redis.pipeline(transaction=False)
         hashes = [(entry.key, RULES[entry.kind].fields) for entry in known]
         hashes = [(key, fields) for key, fields in hashes if fields]
@@ -100,7 +100,7 @@ class KeyReader:
 
 
 def _refusal(kind: str, type_: str) -> str | None:
-    """Return what is wrong with a key of this kind and type, or None if a rule applies to it."""
+    """Return the fault of a key of this kind and type, or None if a rule applies to the key."""
     if kind not in RULES:
         return "this release knows no such kind of key"
     if type_ != RULES[kind].type:

@@ -32,7 +32,7 @@ class Entry:
     now_ms: int
     """Time of the reading on Redis' clock."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """Those fields of a hash that the rule of its kind reads."""
+    """Fields of a hash that the rule of its kind reads."""
     members: Sequence[str] = ()
     """Members to check."""
 

@@ -41,7 +41,7 @@ class AuditStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Progress:
-    """State between two steps, which Redis keeps."""
+    """State between two steps. Redis keeps it."""
 
     cursor: int = 0
     num_keys: int = 0

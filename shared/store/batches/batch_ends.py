@@ -18,7 +18,7 @@ class BatchEnd:
 
     @property
     def member(self) -> str:
-        """Text form of the end in Redis, which `end_batch.lua` also writes."""
+        """Text form of the end in Redis. `end_batch.lua` also writes it."""
         return f"{self.batch} {self.status.value} {self.ended_s}"
 
     @classmethod
@@ -39,9 +39,9 @@ class BatchEnds(PoolStore):
         return [BatchEnd.of(each.decode()) for each in raw]
 
     async def delay(self, end: BatchEnd, until_s: float) -> None:
-        """Record that an end couldn't be announced, and announce it again at `until_s`."""
+        """Retry the failed announcement of an end at the Unix time `until_s`."""
         await self._redis.zadd(self._keys.webhooks, {end.member: until_s * 1000}, xx=True)
 
     async def forget(self, end: BatchEnd) -> None:
-        """Remove an end that was announced, or that will never be."""
+        """Remove an end that was announced or will never be announced."""
         await self._redis.zrem(self._keys.webhooks, end.member)

@@ -25,9 +25,9 @@ MAX_OPEN = 10_000
 MAX_OPEN_TENANT = 200
 """Maximum number of batches of one tenant that haven't ended."""
 LEASE_MS = 10_000
-"""Milliseconds after which a batch whose control process is silent may get another turn."""
+"""Milliseconds without a renewal after which a batch may get another turn."""
 PROMISE_MS = 60_000
-"""Milliseconds after which a turn that no control process has begun is given again."""
+"""Milliseconds after which a turn is given again if no control process has begun it."""
 MAX_TURNS = 16
 """Maximum number of batches of a pool that have a turn at the same time."""
 MAX_TURNS_TENANT = 8
@@ -70,7 +70,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """Numbers of turns that run at present, as a turn's runner sees them."""
+    """Numbers of running turns, from the view of one turn's runner."""
 
     num_tenants: int
     """Number of tenants with turns, including the tenant of the runner's batch."""
@@ -132,7 +132,7 @@ class Batches(PoolStore):
         )
 
     async def cancel(self, batch_id: BatchId) -> None:
-        """Let a batch start no more requests. A batch that has ended is left as it is."""
+        """Let a batch start no more requests. Has no effect on a batch that has ended."""
         for status in _CANCELLABLE:
             await self._move(batch_id, "", status, BatchStatus.CANCELLING)
 
@@ -148,7 +148,7 @@ class Batches(PoolStore):
         return [BatchId(each.decode()) for each in raw]
 
     async def delay_parts(self, batch_id: BatchId, until_s: float) -> None:
-        """Record that the parts of a batch couldn't be deleted, and try again at `until_s`."""
+        """Retry the failed deletion of a batch's parts at the Unix time `until_s`."""
         await self._redis.zadd(self._keys.ended_batches, {batch_id: until_s * 1000}, xx=True)
 
     async def forget_parts(self, batch_id: BatchId) -> None:
@@ -162,7 +162,7 @@ class Batches(PoolStore):
         ]
 
     async def take_turn(self) -> Turn | None:
-        """Give a turn to the next batch. Return None if no batch is due, or enough turns run."""
+        """Give a turn to the next batch. Return None if no batch is due, or too many turns run."""
         reply = await self._scripts.run("take_turn", PROMISE_MS, MAX_TURNS, MAX_TURNS_TENANT)
         return Turn(BatchId(reply[0].decode()), reply[1]) if reply else None
 
@@ -220,11 +220,13 @@ class Batches(PoolStore):
         return [raw.decode() for raw in await self._redis.lrange(key, 0, -1)]  # type: ignore[misc]
 
     async def commit(self, batch_id: BatchId, runner: str, ended: CommittedLines) -> None:
-        """Record lines that have ended, and delete their jobs.
+        """Record the results of requests that have ended, and delete their jobs.
+
+        `ended` names the requests by their lines in the input file.
 
         Raises:
-            LeaseLost: another runner runs the batch, or a line was already recorded. The call has
-                recorded nothing.
+            LeaseLost: the runner has lost the batch's lease, or one of the lines was recorded
+                before. Nothing is recorded then.
         """
         usage = ended.usage
         args: list[Arg] = [batch_id, runner, ended.num_completed, ended.num_failed]
@@ -245,7 +247,7 @@ class Batches(PoolStore):
         error_file: FileId | None = None,
         errors: Sequence[LineError] = (),
     ) -> None:
-        """End a batch, whose record is then kept for `keep_s` seconds.
+        """End a batch. Its record is kept for `keep_s` seconds.
 
         `announces` tells whether a webhook is called. `errors` are faults of the input file.
 

@@ -100,7 +100,7 @@ class StoredFiles(PoolStore):
         return [FileId(each.decode()) for each in raw]
 
     async def delay(self, file_id: FileId, until_s: float) -> None:
-        """Record that the content of a file couldn't be deleted, and try again at `until_s`."""
+        """Retry the failed deletion of a file's content at the Unix time `until_s`."""
         await self._redis.zadd(self._keys.files, {file_id: until_s * 1000}, xx=True)
 
     async def forget(self, file_id: FileId) -> None:
@@ -108,7 +108,7 @@ class StoredFiles(PoolStore):
         await self._scripts.run("forget_file", file_id)
 
     async def unknown(self, ids: Sequence[FileId]) -> list[FileId]:
-        """Return those of `ids` that are no files of the pool."""
+        """Return the ids in `ids` that aren't files of the pool."""
         scores = await self._redis.zmscore(self._keys.files, list(ids)) if ids else []
         return [each for each, score in zip(ids, scores, strict=True) if score is None]
 
@@ -153,7 +153,7 @@ def _of_hash(file_id: FileId, raw: Mapping[bytes, bytes]) -> StoredFile | None:
 
 
 def _over_quota(limit: str, used: int, quota: FileQuota) -> JobFailed:
-    if limit == "files":
+    if limit == "files":  # the word of reserve_file.lua
         excess, setting = f"there are {used} files already", "--max-files-tenant"
     else:
         most, num = quota.max_bytes // MIB, used // MIB

@@ -40,7 +40,7 @@ async def read_page(
     limit: int,
     after: str | None,
 ) -> Page[T] | None:
-    """Return the newest items that the client may see, and that follow the item `after`.
+    """Return the newest items after the item `after` that the client may see.
 
     `key` is a sorted set of the items' ids, and `read` returns the items with the given ids, or
     None for those that have expired. Returns None if the sorted set has no member `after`. The

@@ -10,7 +10,7 @@ from shared.protocol.results import Usage
 
 
 class Purpose(StrEnum):
-    """What a file is for."""
+    """Purpose of a file."""
 
     BATCH = "batch"
     """Requests of a batch, one JSON object per line."""
@@ -41,7 +41,7 @@ class BatchStatus(StrEnum):
     """Status of a batch, as in OpenAI's API."""
 
     VALIDATING = "validating"
-    """The input file is still to be checked."""
+    """The input file isn't checked yet."""
     FAILED = "failed"
     """The input file is invalid, or several turns of the batch failed. `errors` has the reason."""
     IN_PROGRESS = "in_progress"
@@ -50,7 +50,7 @@ class BatchStatus(StrEnum):
     """All requests have ended, and the output files are being written."""
     COMPLETED = "completed"
     EXPIRED = "expired"
-    """The time of the batch was over before all of its requests had ended."""
+    """The completion window ended before all requests of the batch had ended."""
     CANCELLING = "cancelling"
     """The batch starts no more requests. It ends once its running requests have ended."""
     CANCELLED = "cancelled"
@@ -92,11 +92,11 @@ class Batch:
     """The client's `completion_window`, such as 24h."""
     created_s: int
     expires_s: int
-    """Unix time in seconds at which the requests that haven't ended expire."""
+    """Unix time in seconds. Requests that haven't ended by then expire."""
     models: tuple[str, ...] = (ALL_MODELS,)
     """Patterns of the names of models that the requests may use."""
     key_id: str = ""
-    """Id of the stored API key whose limits apply to the requests. Empty for other keys."""
+    """Id of the stored API key. Its limits apply to the requests. Empty for other keys."""
     books_pool: str = ""
     """Name of the pool that has this key and the ledger. Empty for the batch's own pool."""
     weight: float = 1.0
@@ -104,7 +104,7 @@ class Batch:
     metadata: dict[str, Any] | None = None
     status: BatchStatus = BatchStatus.VALIDATING
     times: dict[BatchStatus, int] = field(default_factory=dict)
-    """For each status that the batch has had, the Unix time in seconds at which it began."""
+    """Unix time in seconds of the start of each status that the batch has had."""
     num_requests: int = 0
     num_completed: int = 0
     num_failed: int = 0
@@ -114,8 +114,8 @@ class Batch:
     error_file: FileId | None = None
     errors: tuple[LineError, ...] = ()
     num_deaths: int = 0
-    """Number of turns that began after the last result, and neither ended nor had a result."""
+    """Number of turns since the last result that neither ended nor had a result."""
     num_failures: int = 0
     """Number of turns that have failed since the last result."""
     failure: str = ""
-    """Reason why the last of these turns failed."""
+    """Why the last of these turns failed."""

@@ -23,7 +23,7 @@ MAX_SUMMARIZED = 1000
 NUM_SAMPLES = 50
 """Number of parts of the stream that Redis measures to estimate the size of all letters."""
 MAX_TRIMS = 20
-"""Maximum number of deletions by which one call of `trim` approaches its limit in bytes."""
+"""Maximum number of deletions that one call of `trim` makes to meet its limit in bytes."""
 REPORTED_TTL_S = 30 * 86400
 """Seconds after which `take_unreported` forgets which letters were reported."""
 
@@ -154,7 +154,7 @@ class DeadLetters(PoolStore):
             await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
     async def _complete(self, job: Job) -> Job:
-        """Return the job with the fields that only its record has, if the record still exists."""
+        """Return the job. If its record still exists, add the fields that only the record has."""
         key = self._keys.job(job.id)
         raw, request = await self._redis.hmget(key, ["spec", "request"])  # type: ignore[misc]
         if raw is None:

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class JobHandover(PoolStore):
-    """Returns the jobs of workers to their queues, together with their published tokens."""
+    """Puts a worker's jobs back into the queues, with the tokens that the worker has published."""
 
     async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
         """Take all jobs from a worker that is no longer in the pool, and delete its records.
@@ -69,7 +69,7 @@ class JobHandover(PoolStore):
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return, by job, the published tokens that aren't in a checkpoint, and some others."""
+        """Return the tokens of the worker's last publications, by job, even if checkpointed."""
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.

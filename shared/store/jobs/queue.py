@@ -324,7 +324,7 @@ class Queue(PoolStore):
         return self._durability is not None
 
     async def confirm_ends(self, jobs: Sequence[EndedJob]) -> None:
-        """With strict durability, return once the ends of all `jobs` are durable.
+        """With strict durability, wait until the ends of all `jobs` are durable.
 
         A job whose end a failover has lost is ended again.
 
@@ -354,7 +354,7 @@ class Queue(PoolStore):
         await self._scripts.run("attach", job_id, api, durability=self._durability)
 
     async def abandon(self, job_id: JobId, api: ApiId, *, grace_ms: int) -> None:
-        """Record that the last client of a job at this API process has gone.
+        """Record that the last client of a job at this API process has disconnected.
 
         If no other living process has a client of the job, the job is cancelled after `grace_ms`,
         unless a client comes back or the job was enqueued with `keeps_running`.
@@ -398,11 +398,14 @@ class Queue(PoolStore):
         return await self._sweep.run(every_ms)
 
     async def retain(self) -> tuple[int, int]:
-        """Delete ended jobs as `Sweep.retain` does."""
+        """Delete ended jobs beyond the limit in bytes.
+
+        Returns the number of jobs that expired, and the number of jobs that this call deleted.
+        """
         return await self._sweep.retain()
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
-        """Release the jobs that a worker has owned for `grace_ms` without knowing them.
+        """Release jobs that a worker has owned for `grace_ms` and doesn't know.
 
         The replies to the claims of these jobs were lost. Returns the number of jobs.
         """

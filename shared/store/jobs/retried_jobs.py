@@ -19,7 +19,7 @@ RETRYABLE = frozenset({JobState.DEAD, JobState.FAILED})
 MAX_REMAKES = 3
 """Maximum number of times that a retried job is copied again because the registry changed."""
 NO_READER = ApiId("nobody")
-"""Reply address of retried jobs. No front end has it, since their clients already got an error."""
+"""Reply address of retried jobs. It belongs to no front end: the clients have got an error."""
 
 
 async def enqueue_again(

@@ -1,4 +1,4 @@
-"""Maintenance pass over a pool, which workers and control processes run often.
+"""Maintenance pass over a pool. Workers and control processes run it often.
 
 A sweep removes silent workers, and ends overdue jobs and the waiting jobs of quarantined versions.
 It abandons the jobs of dead front ends, and deletes expired answers. The rules are in the scripts

@@ -10,7 +10,7 @@ from shared.protocol.tokenization import Call, Reply, decode_reply, encode_call,
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 30_000
-"""Milliseconds after which a reply expires, and the list of calls after the last call."""
+"""Lifetime in milliseconds of a reply, and of the list of calls after the last call."""
 
 
 class Tokenizations(PoolStore):

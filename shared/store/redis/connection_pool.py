@@ -8,7 +8,7 @@ from redis.asyncio.connection import ConnectionPool as BasePool
 
 
 class ConnectionPool(BasePool):
-    """Pool whose calls wait in order for a free connection if all are in use.
+    """Pool of connections. If all are in use, calls wait in order for a free one.
 
     Before each use, redis-py's own pools take a lock and read from the connection, which costs
     several turns of the event loop. This pool only checks whether the server has closed the
@@ -17,7 +17,7 @@ class ConnectionPool(BasePool):
     """
 
     def __init__(self, *, max_connections: int, **options: Any) -> None:
-        """Create a pool without connections. `options` are those of redis-py's pool."""
+        """Create a pool without connections. `options` are the options of redis-py's pool."""
         super().__init__(max_connections=max_connections, **options)
         self._free = asyncio.Semaphore(max_connections)
 

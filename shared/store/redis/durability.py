@@ -27,7 +27,7 @@ so the old master acknowledges no write that the new master lacks."""
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """What a master reports about its replicas."""
+    """Report of a master about its replicas."""
 
     history: str
     """Replication id of the master. It changes when another server becomes the master."""

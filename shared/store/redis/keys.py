@@ -29,7 +29,7 @@ P = ParamSpec("P")
 
 
 class Single:
-    """A kind of key of which each pool has one."""
+    """A kind of key. Each pool has one key of this kind."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -39,7 +39,7 @@ class Single:
 
 
 class Each(Generic[P]):
-    """A kind of key of which a pool has one for each id, name or tenant."""
+    """A kind of key. A pool has one key of this kind for each id, name or tenant."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

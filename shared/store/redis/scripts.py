@@ -36,9 +36,9 @@ PARTS = {
         *("set_candidate", "end_candidate", "set_pin"),
     },
 }
-"""Scripts that include each Lua file, for the files that not every script includes."""
+"""Names of the scripts that include a Lua file, for files that not every script includes."""
 MAX_SENT = 64
-"""Number of publications that Redis keeps of each worker: the last ones."""
+"""Number of each worker's last publications that Redis keeps."""
 CONSTANTS = {"PROTOCOL_VERSION": PROTOCOL_VERSION, "MAX_SENT": MAX_SENT}
 """Constants that every script begins with, so that Lua and Python have the same values."""
 ALWAYS = "capabilities", "accounting", "common"
@@ -82,7 +82,7 @@ class Scripts:
             return reply
 
     async def confirm(self, connection: Redis, durability: Durability) -> None:
-        """Return once the copies of all writes that `connection` has made exist.
+        """Wait until the copies of all writes that `connection` has made exist.
 
         `connection` is a client with a single connection.
 

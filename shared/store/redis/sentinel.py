@@ -41,7 +41,7 @@ class Sentinels:
     addresses: list[Address]
     service: str
     credentials: dict[str, Any]
-    """User and password of the Redis service, which the Sentinels may also need."""
+    """User and password of the Redis service. The Sentinels may also need them."""
     connection_class: type[Connection]
     options: dict[str, Any]
     """Options of connections to the Sentinels."""
@@ -105,7 +105,7 @@ class Sentinels:
 
 
 class MasterConnection(Connection):
-    """Connection to the server that is the master at the time when the connection is opened."""
+    """Connection to the server that is the master when the connection is opened."""
 
     def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
         self._sentinels = sentinels
@@ -213,7 +213,7 @@ def _address(host: str) -> Address:
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Derive the options of connections to Sentinels from those of connections to the master."""
+    """Derive the options for connections to Sentinels from the options for the master."""
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     limits = {"socket_connect_timeout": ASK_TIMEOUT_S, "socket_timeout": ASK_TIMEOUT_S}
     return {**shared, **limits, "lib_name": None, "lib_version": None}

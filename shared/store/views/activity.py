@@ -12,7 +12,7 @@ from shared.store.redis.pool_store import PoolStore
 from shared.store.views.pool_views import PoolViews
 
 MAX_VERSIONS = 500
-"""Maximum number of versions in one `Activity`, which bounds the time of a read."""
+"""Maximum number of versions in one `Activity`. It bounds the time of a read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class ActivityView(PoolStore):
     async def read(
         self, base: AdapterVersion | None, active: Collection[AdapterVersion]
     ) -> Activity:
-        """Return the activity of the versions with jobs or a name, and of those in `active`.
+        """Return the activity of the versions with jobs or a name, and of the versions in `active`.
 
         `base` is the version of the base model.
         """
@@ -106,7 +106,7 @@ class ActivityView(PoolStore):
         return self._names
 
     async def _current(self, names: Iterable[str]) -> Mapping[str, AdapterVersion]:
-        """Return the current versions of those names that are registered."""
+        """Return the current versions of the names that are registered."""
         listed = list(names)
         pipe = self._redis.pipeline(transaction=False)
         for name in listed:

@@ -26,7 +26,7 @@ class Incident:
 
     @property
     def order(self) -> tuple[int, int]:
-        """The id as two numbers, by which incidents are sorted."""
+        """The id as two numbers. Incidents are sorted by them."""
         ms, _, number = self.id.partition("-")
         return int(ms), int(number)
 

@@ -17,9 +17,9 @@ JOB_FIELDS = [
     *("state", "model", "version", "tenant", "enq", "claim", "end"),
     *("try", "owner", "error", "usage", "spec", "deadline", "lag"),
 ]
-"""Fields of a job's hash from which its view is built."""
+"""Fields of a job's hash that its view is built from."""
 WITH_REQUEST = [*JOB_FIELDS, "request"]
-"""`JOB_FIELDS`, and the parts of the request that the answer repeats, which may be large."""
+"""`JOB_FIELDS`, and the parts of the request that the answer repeats. They may be large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

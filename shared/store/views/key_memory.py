@@ -10,7 +10,7 @@ NUM_SAMPLED = 200
 NUM_FIELDS = 64
 """Maximum number of fields or entries of a key that Redis measures to estimate its size."""
 OTHER = "other"
-"""Kind that stands for all kinds which this release doesn't know."""
+"""Stands for all kinds that this release doesn't know."""
 
 
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:

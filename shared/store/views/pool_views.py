@@ -18,9 +18,9 @@ from shared.store.views.key_memory import estimate_key_bytes
 MAX_LOOKED = 2000
 """Maximum number of jobs that one call of `PoolViews.jobs` reads."""
 RATE_S = 30.0
-"""Seconds over which the rate of answered jobs is averaged, as in `common.lua`."""
+"""Averaging period of the rate of answered jobs in seconds, as in `common.lua`."""
 MIN_RATE = 1e-3
-"""Smallest rate, in jobs per second, at which a wait is estimated."""
+"""Least rate, in jobs per second, for estimates of waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class RedisMemory:
     """Memory use of Redis, in bytes."""
 
     used: int
-    """Bytes that Redis uses in total, also for other pools and applications."""
+    """Bytes that Redis uses in total, including other pools and applications."""
     limit: int
     """Redis' `maxmemory` setting, in bytes; 0 means no limit."""
     by_kind: Mapping[str, int] = field(default_factory=dict)
@@ -267,7 +267,7 @@ class PoolViews(PoolStore):
         return await self._job_views(ids, await pipe.execute(), names)
 
     def _ask_for_jobs(self, pipe: Pipeline, ids: Iterable[JobId], names: Sequence[str]) -> None:
-        """Add the commands to `pipe` whose replies `_job_views` reads."""
+        """Add to `pipe` the commands whose replies `_job_views` reads."""
         pipe.time()
         pipe.hget(self._keys.counters, "lag")
         for job_id in ids:

@@ -16,7 +16,7 @@ class AllowedUrls:
         at_start: Iterable[str] = (),
         template: SourceTemplate | None = None,
     ) -> None:
-        """Allow what is below `roots`, the sources `at_start`, and what `template` makes.
+        """Allow URLs below `roots`, the sources `at_start`, and the URLs that `template` makes.
 
         Raises:
             SettingsError: a URL is malformed, or its scheme needs a package that isn't installed.

@@ -34,7 +34,7 @@ Members = Iterator[tuple[str, Iterator[bytes] | None]]
 
 
 def unpack(archive: Path, folder: Path, budget: Budget) -> None:
-    """Write the files of the adapter in `archive` to `folder`, which must be empty.
+    """Write the files of the adapter in `archive` to the empty folder `folder`.
 
     Raises:
         AdapterRejected: the archive is malformed, too large, or has members that aren't allowed.
@@ -88,7 +88,7 @@ def _write_members(members: Members, folder: Path) -> None:
 
 
 def _checked_path(name: str) -> PurePosixPath:
-    """Return the path of a member. Refuse a path that leads out of the archive, and a pickle."""
+    """Return the path of a member. Refuse pickles, and paths that lead out of the archive."""
     path, shown = PurePosixPath(name), f"the archive has the member {name[:200]!r}"
     is_odd = not name or any(c in "\\:" or c < " " for c in name)
     if path.is_absolute() or ".." in path.parts or is_odd:
@@ -101,7 +101,7 @@ def _checked_path(name: str) -> PurePosixPath:
 
 
 def _inflated(file: BinaryIO, budget: Budget) -> Iterator[bytes]:
-    """Yield the content of a gzip file, which may consist of several parts."""
+    """Yield the content of a gzip file. The file may consist of several parts."""
     inflate = zlib.decompressobj(wbits=31)
     while data := file.read(CHUNK_BYTES):
         while data:

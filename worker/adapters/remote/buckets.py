@@ -21,7 +21,7 @@ from worker.adapters.remote.new_file import write_new
 log = structlog.get_logger()
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-"""Endings of the names of archives. Everything else in a bucket is a folder."""
+"""Endings of the names of archives. Every other path of a bucket is a folder."""
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """Packages that fsspec needs, by scheme."""
 EXTRAS = {"s3": "s3", "gs": "gcs"}
@@ -71,7 +71,7 @@ class Bucket:
         return self._path.endswith(ARCHIVES)
 
     def copy_adapter(self, folder: Path) -> None:
-        """Copy the files of an adapter from the URL, which names a folder, to `folder`.
+        """Copy the files of an adapter from the folder at the URL to `folder`.
 
         Raises:
             AdapterRejected: the folder isn't an adapter's, or has changed meanwhile. The subclass
@@ -135,7 +135,7 @@ def _stamp(entry: Mapping[str, Any]) -> Stamp:
 
 
 def _guarded(url: RemoteUrl, call: Any) -> Any:
-    """Return the result of a call of fsspec, whose errors become SourceFailed."""
+    """Return the result of a call of fsspec. Convert the call's errors to SourceFailed."""
     try:
         return call()
     except FileNotFoundError:

@@ -12,7 +12,7 @@ CHUNK_BYTES = MIB
 MAX_RATIO = 200
 """Largest size of an unpacked archive, as a multiple of the archive's size."""
 UNRATED_BYTES = 16 * MIB
-"""Size of unpacked files up to which the ratio isn't checked, since zeros compress well."""
+"""Unpacked bytes before the ratio is checked, because short runs of zeros compress well."""
 _LEAST_S = 0.05
 """Remaining seconds that count as none, because a read that waits for them ends a little early."""
 
@@ -29,7 +29,7 @@ class Budget:
         self.num_bytes = 0
         """Number of received bytes."""
         self.total: int | None = None
-        """Number of bytes to receive, according to the source; None if it doesn't say."""
+        """Number of bytes that the source has announced; None if it hasn't."""
         self._num_unpacked = 0
 
     def left_s(self) -> float:

@@ -31,7 +31,7 @@ def system_addresses(host: str, port: int) -> list[str]:
 
 
 class AddressCheck:
-    """Resolves names to addresses to which the worker may connect."""
+    """Resolves names to addresses, and refuses addresses that the worker may not connect to."""
 
     def __init__(
         self, private_hosts: Collection[str] = (), *, resolve: Resolve = system_addresses
@@ -61,7 +61,7 @@ class PinnedBackend(httpcore.NetworkBackend):
     """Opens the connections of one fetch."""
 
     def __init__(self, check: AddressCheck, budget: Budget) -> None:
-        """Create a backend whose connections end when the time of `budget` is over."""
+        """Create a backend. Its connections end when the time of `budget` is over."""
         self._check = check
         self._budget = budget
         self._backend = httpcore.SyncBackend()
@@ -134,7 +134,7 @@ def explained(error: Exception) -> AdapterRejected:
 
 
 def is_public(address: str) -> bool:
-    """Return whether `address` is one of the public internet.
+    """Return whether `address` is a public internet address.
 
     Private, loopback, link-local, multicast and reserved addresses aren't, in any notation: an IPv6
     address may hold an IPv4 address, to which the machine or a gateway would connect.

@@ -1,4 +1,4 @@
-"""Fetches adapters from URLs into a worker's store for the time in which they are read.
+"""Fetches adapters from URLs, and keeps their files in a worker's store while they are read.
 
 Every method except `progress` blocks.
 """
@@ -21,7 +21,7 @@ from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.web import fetch_over_http
 
 TIME_LIMIT_S = 300.0
-"""Time in seconds in which an adapter must be fetched."""
+"""Maximum seconds to fetch an adapter."""
 ARCHIVE, FILES = "archive", "files"
 """Names in the folder of an adapter that is being fetched."""
 

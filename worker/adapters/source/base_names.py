@@ -10,7 +10,7 @@ _SAME_WEIGHTS = re.compile(
     r"-(?:unsloth|bnb|4bit|8bit|4-bit|8-bit|nf4|fp4|int4|int8|w4a16|w8a8|fp8|fp8-dynamic|awq|gptq"
     r"|bf16|fp16|mlx|hf)$"
 )
-"""Endings of names under which the same base is published in another precision or format."""
+"""Endings of the names of the same base in another precision or format."""
 _OLD_PREFIX = re.compile(r"^meta-(?=llama)")
 """Meta's repositories lost this prefix when they were renamed."""
 

@@ -1,4 +1,7 @@
-"""Reads adapters' files for one base model, and checks that they can be served exactly."""
+"""Reads adapters' files for one base model, and checks that they can be served exactly.
+
+This module neither fetches nor copies files; `reader.py` does.
+"""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -30,7 +33,7 @@ class CheckpointReader:
     """Tokenizer of the base model, of the transformers library."""
     _: KW_ONLY
     base_names: Sequence[str]
-    """Names of the base model, by which adapters may name it."""
+    """Names that adapters may use for the base model."""
     dtype: torch.dtype
     """Dtype of the weights in memory."""
     vocab_size: int

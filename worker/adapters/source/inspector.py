@@ -30,7 +30,7 @@ class Inspector:
     uploads: UploadFetcher
     """Fetches the files of uploaded adapters first."""
     remote: RemoteReads
-    """Has other threads for adapters at URLs, whose servers may be slow."""
+    """Has separate threads for adapters at URLs, because servers may be slow."""
     _asked: asyncio.Queue[InspectionId] = field(default_factory=asyncio.Queue, init=False)
 
     def accept(self, inspection_id: InspectionId) -> None:

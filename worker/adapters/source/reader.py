@@ -33,7 +33,7 @@ from worker.lora.checkpoint.header_report import check_size, report_headers
 log = structlog.get_logger()
 
 MAX_CHECKED = 1024
-"""Maximum number of copies whose files are remembered as checked."""
+"""Maximum number of copies that are remembered as checked."""
 MAX_NAMES = 500
 """Maximum number of tensor names in each list of a report."""
 
@@ -210,7 +210,7 @@ class AdapterReader:
         return adapter
 
     def _record_checked(self, weights: LoRAAdapter, files: AdapterFiles) -> None:
-        """Record that the files, which are now the copy of `weights`, were checked in full."""
+        """Record that the files were checked in full. They are now the copy of `weights`."""
         digests = Digests(weights.digest, weights.weights_digest)
         self._checked[weights.digest] = files.stamps, digests
         while len(self._checked) > MAX_CHECKED:

@@ -20,7 +20,7 @@ from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UploadFetcher:
-    """Fetches uploads for the time in which they are read."""
+    """Fetches uploads, and keeps them while they are read."""
 
     uploads: Uploads
     store: AdapterStore | None

@@ -124,7 +124,7 @@ class NativeKernels:
         return out
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add LoRA terms to `y`, whose rows are contiguous, in place; see `Kernels.add_lora_`."""
+        """Add LoRA terms to `y` in place. `y` has contiguous rows; see `Kernels.add_lora_`."""
         x = contiguous_rows(x)
         prepared = self._lora(sites, plan)
         struct = prepared.args

@@ -76,7 +76,7 @@ class LoRAAdapter:
         return replace(self, name=name, version=version_of(name, self.digest))
 
     def registry_entry(self, source: str) -> Adapter:
-        """Return an entry, created now, for files that every worker finds under `source`."""
+        """Return the adapter's registry entry, created now. Every worker must find `source`."""
         return Adapter(
             name=self.name,
             version=self.version,

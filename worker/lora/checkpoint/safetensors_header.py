@@ -1,4 +1,4 @@
-"""Headers of safetensors files, which are read and checked without torch.
+"""Reads and checks the headers of safetensors files, without torch.
 
 A file consists of the header's length (8 bytes, little-endian), the header as JSON, and the
 tensors' bytes (https://huggingface.co/docs/safetensors).
@@ -63,7 +63,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of the file at `path`. Raises AdapterRejected if it or the size is wrong."""
+    """Read the header of the file at `path`. Raises AdapterRejected if it doesn't fit the file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         text = _header_text(path, file, size)

@@ -1,4 +1,4 @@
-"""Reads an adapter's side weights, which are all its changes besides the low-rank terms."""
+"""Reads an adapter's side weights: all its changes besides the low-rank terms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from worker.lora.throttle import pause
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideReader:
-    """Builds the side weights of an adapter whose tensors fit the base model."""
+    """Builds the side weights of an adapter with tensors that fit the base model."""
 
     tensors: AdapterTensors
     config: AdapterConfig
@@ -135,7 +135,7 @@ class SideReader:
         return {name: LowRankVectors(a.t().contiguous(), b, scale)}
 
     def _token_rows(self, source: TokenSource, factor: float) -> tuple[Tensor, Tensor]:
-        """Return the sorted token ids, and their rows, in this order, multiplied by `factor`."""
+        """Return the sorted token ids, and their rows in the same order, multiplied by `factor`."""
         ids, order = torch.tensor(source.ids).sort()
         rows = self.tensors.cast(TensorKey(source.module, TensorRole.TOKENS), self.dtype, factor)
         return ids, rows.index_select(0, order)

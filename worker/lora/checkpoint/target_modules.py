@@ -19,7 +19,7 @@ class TokenSource(NamedTuple):
     module: str
     """Module whose tensor in the file has the rows. For a tied head, it may be the embedding."""
     ids: tuple[int, ...]
-    """Ids of the tokens whose rows are replaced."""
+    """Ids of the tokens with replaced rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenS
 def _share_with_tied_head(
     sources: dict[str, TokenSource], config: AdapterConfig, base: BaseModules
 ) -> None:
-    """Use the embedding's source also for a tied head, unless that has other token ids."""
+    """Use the embedding's source also for a tied head, unless the head has other token ids."""
     embedding, head = base.embedding, base.head
     if not base.is_tied or embedding is None or head is None or embedding.name not in sources:
         return

@@ -11,7 +11,7 @@ from shared.sandbox import START_CPU_S, answer_once, ask_sandbox
 from worker.lora.patterns.pattern_form import Match
 
 MAX_CPU_S = 2
-"""Limit of the process's CPU time, in seconds, with its start."""
+"""Limit of the process's CPU time in seconds, including its start."""
 
 
 def match_in_child(

@@ -25,7 +25,7 @@ _LAYER_GROUP = "idx"
 
 
 class TooCostly(Exception):
-    """Matching takes too much time or memory. The message says how much."""
+    """Matching takes too much time or memory. The message states the amount."""
 
 
 def linear_matcher(
@@ -71,7 +71,7 @@ def _set_match(patterns: Sequence[str], form: PatternForm) -> Callable[[str], Ma
 
 
 class _LinearSet:
-    """Finds out which of several patterns match a name, in one pass over the name."""
+    """Finds the patterns that match a name, in one pass over the name."""
 
     def __init__(self, forms: Sequence[str], *, is_full: bool) -> None:
         """Create a set of patterns in RE2's syntax.

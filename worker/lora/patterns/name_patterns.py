@@ -111,7 +111,7 @@ class PatternValues(Generic[T]):
         self._by_module: dict[str, T | None] = {}
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match all names at once, which is faster. Raises AdapterRejected if it is too costly."""
+        """Match all names at once to save time. Raises AdapterRejected if this is too costly."""
         matches = self._patterns.first_matches(modules)
         for module in modules:
             match = matches.get(module)

@@ -1,4 +1,4 @@
-"""Refuses base models whose configuration shows that the native engine can't serve them."""
+"""Refuses base models that, by their configuration, the native engine can't serve."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Reads weights that bitsandbytes quantised, and dequantises them to the same bits on first use."""
+"""Reads weights that bitsandbytes quantised, and dequantises them on first use.
+
+The values equal those of bitsandbytes bit by bit. It defines the names of tensors and fields.
+"""
 
 import json
 import math
@@ -173,7 +176,7 @@ def _weights(files: _Files, device: torch.device) -> dict[str, Weight]:
 
 
 def _split_state(name: str) -> tuple[str, str | None]:
-    """Return the weight whose quantisation state is the tensor `name`, and the name's suffix."""
+    """Return the weight with the quantisation state `name`, and the name's suffix."""
     for suffix in _STATES:
         if name.endswith(suffix):
             return name.removesuffix(suffix), suffix
@@ -213,7 +216,7 @@ def from_8bit_blocks(
 
 
 def from_int8(weight: Tensor, row_scales: Tensor) -> Tensor:
-    """Return the float32 weight of LLM.int8, whose rows were divided by their largest values."""
+    """Return the float32 weight of LLM.int8. Its rows were divided by their largest values."""
     return weight * row_scales[:, None] * _PER_STEP
 
 

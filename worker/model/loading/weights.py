@@ -104,7 +104,7 @@ def _load_plain(
 def _load_quantised(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Load by the model's own class, because the auto class takes no dict of lazy weights."""
+    """Load with the model's own class, because the auto class takes no dict of lazy weights."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     weights = dequantised_weights(source, folder, options["device_map"][""])
     model, info = model_class.from_pretrained(
@@ -160,7 +160,7 @@ def is_quantised(source: str, config: Any) -> bool:
 
 
 def without_quantisation(config: Any) -> Any:
-    """Return a copy of `config` for a model whose weights are dequantised."""
+    """Return a copy of `config` for a model with dequantised weights."""
     config = copy.deepcopy(config)
     for part in _parts(config):
         for name in _FIELDS:

@@ -1,4 +1,4 @@
-"""Renders chats by adapters' templates: `python -m worker.text.templates.process`.
+"""Renders chats with adapters' templates: `python -m worker.text.templates.process`.
 
 A template is a program. Jinja's sandbox keeps it from files and the network, but not from endless
 loops, huge numbers and huge texts. The process answers one chat after the other on the connection
@@ -29,7 +29,7 @@ MAX_BYTES = 1 << 30
 MAX_TEXT_CHARS = 1 << 20
 """Number of characters that a template may write for any chat."""
 MAX_GROWTH = 4
-"""Length of the text as a multiple of the chat's, up to which it may exceed MAX_TEXT_CHARS."""
+"""The text may exceed MAX_TEXT_CHARS up to this multiple of the chat's length."""
 
 
 class _Renderer(PreTrainedTokenizerBase):  # type: ignore[misc]  # transformers has no types

@@ -1,4 +1,4 @@
-"""Renders chats by adapters' templates in child processes, which end when a chat costs too much."""
+"""Renders chats with adapters' templates in child processes. Too costly chats end the process."""
 
 import asyncio
 import atexit
@@ -40,9 +40,9 @@ class TemplateChat:
     base_tokens: Mapping[str, Any]
     """Special tokens of the base model's tokenizer by their variable names, such as `bos_token`."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """Those of the adapter, which override the base model's."""
+    """Special tokens of the adapter. They override the base model's."""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Further variables, which override all others."""
+    """Further variables. They override all others."""
     tools: Sequence[Mapping[str, Any]] | None = None
     prompt_end: PromptEnd = PromptEnd.ANSWER
 
@@ -56,7 +56,7 @@ class TemplateChat:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered chat, or the reason why there is none."""
+    """A rendered chat, or the reason why it couldn't be rendered."""
 
     text: str
     error: str
@@ -64,7 +64,7 @@ class Rendered:
     is_malformed: bool
     """Whether the template has a syntax error."""
     cpu_s: float
-    """CPU time that it took, in seconds."""
+    """CPU time of the rendering, in seconds."""
 
 
 class TemplateTooCostly(TemplateError):
@@ -129,7 +129,7 @@ class TemplateSandbox:
 
 
 class _Process:
-    """A child process, which ends with this one."""
+    """A child process that renders chat templates. It ends when the worker ends."""
 
     def __init__(self) -> None:
         self._connection, end = Pipe()
@@ -161,7 +161,7 @@ class _Process:
 
 
 TEMPLATES = TemplateSandbox()
-"""The template processes of this worker, which its loader and its jobs share."""
+"""The template processes of this worker. Its loader and its jobs share them."""
 atexit.register(TEMPLATES.close)
 
 
@@ -173,7 +173,7 @@ class AdapterTemplates:
         self._threads = ThreadPoolExecutor(NUM_PROCESSES, thread_name_prefix="templates")
 
     async def render(self, tenant: str, chat: TemplateChat) -> Rendered:
-        """Render a chat in the tenant's turn. Raises JobFailed if it has used too much CPU time."""
+        """Render a chat in the tenant's turn. Raises JobFailed if that tenant has used too much."""
         try:
             async with self._turns.turn(tenant) as turn:
                 loop = asyncio.get_running_loop()

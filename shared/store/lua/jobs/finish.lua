@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- At most 60 commands.
 -- ARGV: wid id try claim_epoch state usage error num_tokens event result may_retry.
--- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'.
+-- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'. `end_job` in
+-- common.lua deletes the fields that a job needs only until its end.
 local wid, id, try, epoch, state = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local usage, error, num_tokens = ARGV[6], ARGV[7], ARGV[8]
 local RUN_MS_SHARE = 1 / 16

@@ -136,7 +136,7 @@ COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 LOCATE = """
 import sys
 from shared.errors import AdapterRejected, SourceFailed
-from worker.lora.checkpoint.adapter_files import adapter_folder
+from worker.lora.checkpoint.hub import adapter_folder
 for source in sys.argv[1:]:
     try:
         print((adapter_folder(source) / "adapter_config.json").read_text())

@@ -1,4 +1,4 @@
-"""POST /v1/adapters, and routes for trainers that update an adapter while it serves rollouts."""
+"""POST /v1/adapters, and /pause and /resume for trainers that update an adapter in use."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Appends tokens to requests: those of a step, accepted draft tokens and forced tokens."""
+"""Appends a step's sampled tokens, accepted draft tokens and forced tokens to requests."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -26,7 +26,7 @@ class Answers:
     vocab_size: int
     """Number of logits."""
     forces_tokens: bool
-    """Whether tokens are appended where a grammar allows no other."""
+    """Whether a token is appended without a step if the grammar allows no other."""
     num_tokens: int = 0
     """Number of output tokens."""
     num_forced_tokens: int = 0
@@ -37,8 +37,9 @@ class Answers:
     def extend(self, computed: Computed) -> list[StepOutput]:
         """Append the tokens of a step to their request, and return its outputs in order.
 
-        Draft tokens are accepted up to the first that differs from the sampled one. The keys and
-        values of the others are overwritten by later steps.
+        Draft tokens are accepted up to the first that differs from the sampled one. Later steps
+        overwrite the keys and values of the others. Completed blocks enter the scheduler's prefix
+        cache, and a request that ends leaves the scheduler.
         """
         request, drafted = computed.chunk.request, computed.chunk.draft.token_ids
         outputs = [self._append_sample(request, computed.samples[0])]
@@ -124,7 +125,7 @@ def forced_token(request: Request, vocab_size: int) -> int | None:
 
 
 def _no_token_error(request: Request) -> JobError:
-    """Return the error of a request for which no token could be sampled."""
+    """Return the error of a request that no token could be sampled for."""
     if is_restricted(request):
         return NO_TOKEN_LEFT
     return TOO_COMPLEX if request.grammar else _NOT_FINITE
