@@ -56,9 +56,10 @@ test: $(READY)
 # `test`, then the tests marked slow.
 test-all: test test-slow
 
-# pytest exits with 5 if ARGS selects none of these tests.
+# One process for each core, because browsers and engines need the cores. pytest exits with 5 if ARGS
+# selects none of these tests.
 test-slow: $(READY)
-	$(PYTEST) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) --numprocesses logical -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
 
 # The tests marked long: stalls, failovers, floods, an upgrade, a thousand adapters and the like.
 test-long: $(READY)

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from shared.protocol.capabilities import AdapterKind, Needs, decode_kinds
-from shared.protocol.codec import Forms, known_fields
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.known_fields import Forms, known_fields
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
 

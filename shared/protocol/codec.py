@@ -14,7 +14,7 @@ the other. This leads to three rules:
 The scripts also write messages: events and results of jobs that they end (`common.lua`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -27,6 +27,7 @@ from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, PromptEnd, SamplingParams, View
+from shared.protocol.known_fields import Forms, known_fields
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason, Result, Usage
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
@@ -44,8 +45,6 @@ ONLY_IN_SPEC = (
 """Fields that aren't encoded in jobs, because only the specification needs them."""
 UNSENT_IN_SPEC = ("id", "request")
 """Fields that aren't encoded in specifications."""
-Forms = dict[str, Callable[[Any], Any]]
-"""Functions that decode single fields from JSON values, by field name."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 """Protocol versions that this release reads: its own and the previous one."""
 
@@ -164,18 +163,6 @@ def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
     if not wire:
         return None
     return JobError(code=ErrorCode(wire["code"]), message=wire["message"], param=wire.get("param"))
-
-
-def known_fields(
-    cls: type[Any], wire: Mapping[str, Any], **forms: Callable[[Any], Any]
-) -> dict[str, Any]:
-    """Return the values in `wire` of the fields that `cls` has in this release.
-
-    Other fields, which later releases have added, are left out, and so are those that are None.
-    `forms` has a function for each field whose value must be decoded, by field name.
-    """
-    known = {f.name: wire[f.name] for f in fields(cls) if wire.get(f.name) is not None}
-    return {name: forms[name](value) if name in forms else value for name, value in known.items()}
 
 
 def _values(message: Any) -> dict[str, Any]:

@@ -12,14 +12,13 @@ import orjson
 from shared.errors import JobError, ProtocolMismatch
 from shared.protocol.codec import (
     PROTOCOL_VERSION,
-    Forms,
     decode_job,
     decode_job_error,
     encode_job,
-    known_fields,
 )
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
+from shared.protocol.known_fields import Forms, known_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import orjson
 
-from shared.protocol.codec import known_fields
+from shared.protocol.known_fields import known_fields
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 10_000

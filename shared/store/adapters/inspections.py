@@ -12,8 +12,9 @@ import orjson
 
 from shared.errors import JobError
 from shared.protocol.adapters import Adapter, decode_adapter
-from shared.protocol.codec import PROTOCOL_VERSION, Forms, decode_job_error, known_fields
+from shared.protocol.codec import PROTOCOL_VERSION, decode_job_error
 from shared.protocol.ids import InspectionId, WorkerId
+from shared.protocol.known_fields import Forms, known_fields
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 60_000
